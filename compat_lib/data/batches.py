@@ -1,0 +1,175 @@
+"""The input pipeline: whole batches augmented on the device, with a different draw for every image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .images import seeded_generator
+
+PADDINGS = ("edge", "zero")
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return images as a network reads them, (x - 127.5) / 127.5; the whole evaluation transform.
+
+    Source: the input scaling published with MixBCT (arXiv 2308.06948).
+
+    Args:
+        images: uint8 [N, C, H, W], 0..255.
+
+    Returns:
+        float32 [N, C, H, W] in [-1, 1], stored channels_last, on the same device.
+
+    Raises:
+        TypeError: "to_float takes uint8 images ...".
+
+    >>> to_float(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)).flatten().tolist()
+    [-1.0, 1.0]
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"to_float takes uint8 images, 0..255; got {images.dtype}")
+    return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch: which rows, their labels and, when asked, their augmented pixels.
+
+    Args:
+        rows: int64 [B], row numbers of the images, on the device.
+        labels: int64 [B], on the device.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    _images: Tensor
+    _down: Tensor  # int64 [B]: how far the crop lies below the image's own frame, in pixels
+    _right: Tensor  # int64 [B]
+    _mirrored: Tensor  # bool [B]
+    _padding: str
+
+    def pixels(self, keep: Tensor | None = None) -> Tensor:
+        """Return the augmented images of the kept rows.
+
+        Args:
+            keep: bool [B], which rows are wanted; None wants all. The augmentation of a row does not depend
+                on `keep`, so all True gives what None gives, bit for bit.
+
+        Returns:
+            float32 [E, C, H, W] in [-1, 1], channels_last, E = number of kept rows, in the batch's order.
+
+        Raises:
+            ValueError: "keep must be bool [B] ...".
+        """
+        rows, down, right, mirrored = self.rows, self._down, self._right, self._mirrored
+        if keep is not None:
+            if keep.dtype != torch.bool or keep.shape != rows.shape:
+                raise ValueError(f"keep must be bool [{len(rows)}]; got {keep.dtype} {list(keep.shape)}")
+            keep = keep.to(rows.device)
+            rows, down, right, mirrored = rows[keep], down[keep], right[keep], mirrored[keep]
+        height, width = self._images.shape[2:]
+        y = torch.arange(height, device=rows.device) + down[:, None]  # [E, H]
+        x = torch.arange(width, device=rows.device).expand(len(rows), width)
+        x = torch.where(mirrored[:, None], width - 1 - x, x) + right[:, None]  # [E, W]
+        inside_y, inside_x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+        # One gather does crop, padding and flip; its result is [E, H, W, C], which is channels_last.
+        cropped = self._images[rows[:, None, None], :, inside_y[:, :, None], inside_x[:, None, :]]
+        if self._padding == "zero":
+            outside = (y != inside_y)[:, :, None] | (x != inside_x)[:, None, :]
+            cropped.masked_fill_(outside[..., None], 0)
+        return to_float(cropped.permute(0, 3, 1, 2))
+
+
+class Batches:
+    """Shuffled, augmented batches of an image set, epoch after epoch.
+
+    Everything about an epoch depends on (seed, epoch) only: a resumed training needs no state from here.
+
+    Args:
+        images: uint8 [N, C, H, W]; moved to the device once and kept there as uint8. On the CPU a
+            memory-mapped tensor stays on disk.
+        labels: int64 [N].
+        batch_size: images per batch; a shorter last batch is dropped, but fewer images than a batch make
+            one batch of all.
+        seed: integer.
+        device: where images and batches live.
+        shift: pixels, 0 or more; every image is moved by -shift..shift in both directions.
+        flip: mirror every image left to right with probability 1/2.
+        padding: what a shifted image shows at its border: "edge" repeats the outermost pixels, "zero" is black.
+
+    Raises:
+        TypeError: "images must be uint8 ...".
+        ValueError: shapes that do not fit, "batch_size must be ...", "shift must be ...", "unknown padding ...".
+
+    >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
+    >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)
+    >>> len(batches), [batch.pixels().shape[0] for batch in batches.epoch(0)]
+    (1, [4])
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        shift: int = 2,
+        flip: bool = False,
+        padding: str = "edge",
+    ) -> None:
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, 0..255; got {images.dtype}")
+        if images.ndim != 4 or len(images) == 0:
+            raise ValueError(f"images must have shape [N, C, H, W] with N > 0; got {list(images.shape)}")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"{len(images)} images need as many labels; got shape {list(labels.shape)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if not 0 <= shift < min(images.shape[2:]):
+            raise ValueError(
+                f"shift must be 0 or more pixels and less than the image's {min(images.shape[2:])}; got {shift}"
+            )
+        if padding not in PADDINGS:
+            raise ValueError(f"unknown padding {padding!r}; choose one of {', '.join(PADDINGS)}")
+        self.device = torch.device(device)
+        self.images = images.to(self.device)
+        self.labels = labels.to(self.device, torch.int64)
+        self.batch_size = min(int(batch_size), len(images))
+        self.seed, self.shift, self.flip, self.padding = seed, int(shift), bool(flip), padding
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch.
+
+        Args:
+            number: 0 or more; the same number gives the same batches, whatever ran before.
+        """
+        count = len(self.images)
+        # All draws are made on the CPU, so that an epoch is the same on every device; flips are drawn even
+        # when they are off, so that switching them on changes nothing else.
+        generator = seeded_generator(self.seed, "epoch", number)
+        order = torch.randperm(count, generator=generator).to(self.device)
+        moves = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).to(self.device)
+        mirrored = torch.rand(count, generator=generator).to(self.device) < 0.5
+        if not self.flip:
+            mirrored = torch.zeros_like(mirrored)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            rows = order[part]
+            yield Batch(
+                rows=rows,
+                labels=self.labels[rows],
+                _images=self.images,
+                _down=moves[0, part],
+                _right=moves[1, part],
+                _mirrored=mirrored[part],
+                _padding=self.padding,
+            )

@@ -1,0 +1,210 @@
+"""Portraits, the embedded data set: cartoon faces of made-up identities, rendered on first use.
+
+An identity is a vector of 36 numbers (head, skin, hair, eyes, brows, nose, mouth and a few marks); an image adds
+nuisances (pose, light, expression, an occluder, pixel noise). Nothing here looks like a real person.
+The outliers are known: which labels are wrong and which faces are covered is part of the data set.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cache import cached_arrays, recipe_digest
+from .drawing import DRAWING, Nuisances, render
+from .images import ImageSet, Splits, data_root, seeded_generator
+
+PARAMETERS = 36
+OUTLIER_KINDS = ("both", "label", "occlusion")
+OUTLIER_NONE, OUTLIER_LABEL, OUTLIER_OCCLUSION = 0, 1, 2
+_LIMIT = 2.2  # identity parameters are standard normal, clamped here: no face falls apart
+_BLOCK = 64  # images rendered at a time; the working set stays in the processor's cache
+
+
+def portraits(
+    root: str | os.PathLike | None = None,
+    *,
+    size: int = 32,
+    seed: int = 0,
+    identities: int = 1000,
+    images: int = 20,
+    eval_identities: int = 200,
+    eval_images: int = 10,
+    pose: float = 0.7,
+    light: float = 0.7,
+    expression: float = 0.6,
+    occlusion: float = 0.15,
+    noise: float = 0.04,
+    outliers: float = 0.0,
+    outlier_kind: str = "both",
+) -> Splits:
+    """Return the portraits, rendered now or read from the cache under the data root.
+
+    Source: ours. Training, validation and test have different identities, drawn from streams of their own:
+    the number of training identities does not change the test set. Images are identity after identity.
+
+    Args:
+        root: data root, see `data_root`; the cache is `<root>/portraits/<digest of all arguments>`.
+        size: pixels, height and width, 8 or more.
+        seed: integer; the same arguments give the same bytes on one machine.
+        identities: training identities.
+        images: images per training identity.
+        eval_identities: identities in the validation set, and as many others in the test set.
+        eval_images: images per validation or test identity.
+        pose: strength of roll, yaw, pitch, scale and shift, 0..1.
+        light: strength of gradient, gain and colour cast, 0..1.
+        expression: strength of the movement of mouth and eyes, 0..1.
+        occlusion: probability, 0..1, that a rectangle covers a part of the image.
+        noise: standard deviation of the pixel noise, as a fraction of the full range, 0..1.
+        outliers: fraction (not %) of training images that are outliers, 0..0.5.
+        outlier_kind: "label" moves an image to a random other identity, "occlusion" puts a large rectangle over
+            the face, "both" makes half of each.
+
+    Returns:
+        Splits of uint8 [N, 3, size, size]. Every part has the extras "outlier" int64 [N] (0 none, 1 wrong label,
+        2 occluded) and "true_label" int64 [N]; validation and test have no outliers.
+
+    Raises:
+        ValueError: an argument outside its range, named with what is allowed.
+        TypeError: a count that is not an integer.
+    """
+    counts = {
+        "size": (size, 8),
+        "identities": (identities, 2),
+        "images": (images, 1),
+        "eval_identities": (eval_identities, 2),
+        "eval_images": (eval_images, 2),
+    }
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer; got {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}")
+    shares = {
+        "pose": (pose, 1),
+        "light": (light, 1),
+        "expression": (expression, 1),
+        "occlusion": (occlusion, 1),
+        "noise": (noise, 1),
+        "outliers": (outliers, 0.5),
+    }
+    for name, (value, most) in shares.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+            raise ValueError(f"{name} must be a number in 0..{most}; got {value!r}")
+    if outlier_kind not in OUTLIER_KINDS:
+        raise ValueError(f"unknown outlier_kind {outlier_kind!r}; choose one of {', '.join(OUTLIER_KINDS)}")
+
+    knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
+    knobs = {name: float(value) for name, value in knobs.items()}
+    recipe = {
+        "drawing": DRAWING,
+        "seed": seed,
+        "outliers": float(outliers),
+        "outlier_kind": outlier_kind if outliers else "none",
+        **knobs,
+        **{name: value for name, (value, _) in counts.items()},
+    }
+
+    def write(folder: Path) -> None:
+        for part in ("train", "val", "test"):
+            people, each = (identities, images) if part == "train" else (eval_identities, eval_images)
+            share = float(outliers) if part == "train" else 0.0
+            made = _draw_part(seed, part, people, each, size, knobs, share, outlier_kind)
+            for name, values in made.items():
+                np.save(folder / f"{part}_{name}.npy", values.numpy())
+
+    arrays = cached_arrays(data_root(root) / "portraits" / recipe_digest(recipe), recipe, write)
+    parts = {}
+    for part in ("train", "val", "test"):
+        held = {
+            name: torch.from_numpy(arrays[f"{part}_{name}"])
+            for name in ("images", "labels", "outlier", "true_label")
+        }
+        people = identities if part == "train" else eval_identities
+        names = tuple(f"{part}-{number:04d}" for number in range(people))
+        extras = {"outlier": held["outlier"], "true_label": held["true_label"]}
+        parts[part] = ImageSet(held["images"], held["labels"], names, extras)
+    return Splits("portraits", **parts)
+
+
+def draw_identities(count: int, generator: torch.Generator) -> Tensor:
+    """Return identity parameters, standard normal and clamped to +-2.2.
+
+    Args:
+        count: identities.
+        generator: CPU generator.
+
+    Returns:
+        float32 [count, 36].
+    """
+    return torch.randn(count, PARAMETERS, generator=generator).clamp_(-_LIMIT, _LIMIT)
+
+
+def draw_outliers(
+    labels: Tensor, num_classes: int, share: float, kind: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose outliers and return what they do to the labels.
+
+    Args:
+        labels: int64 [N], the true labels.
+        num_classes: identities, 2 or more.
+        share: fraction of the rows; round(share N) rows become outliers.
+        kind: "both", "label" or "occlusion".
+        generator: CPU generator.
+
+    Returns:
+        outlier int64 [N] (0 none, 1 wrong label, 2 occluded) and the labels int64 [N] that training sees.
+    """
+    count = round(share * len(labels))
+    chosen = torch.randperm(len(labels), generator=generator)[:count]
+    wrong = {"label": count, "occlusion": 0, "both": count // 2}[kind]
+    outlier = torch.zeros_like(labels)
+    outlier[chosen[:wrong]] = OUTLIER_LABEL
+    outlier[chosen[wrong:]] = OUTLIER_OCCLUSION
+    seen = labels.clone()
+    step = torch.randint(1, num_classes, (wrong,), generator=generator)  # never 0: always another identity
+    seen[chosen[:wrong]] = (labels[chosen[:wrong]] + step) % num_classes
+    return outlier, seen
+
+
+def _draw_part(
+    seed: int, part: str, people: int, each: int, size: int, knobs: dict[str, float], share: float, kind: str
+) -> dict[str, Tensor]:
+    """Render one part; every kind of draw has its own stream, so that no knob disturbs another."""
+    stream = ("portraits", seed, part)
+    identities = draw_identities(people, seeded_generator(*stream, "identities"))
+    true_label = torch.arange(people).repeat_interleave(each)
+    nuisances = Nuisances.draw(
+        len(true_label),
+        seeded_generator(*stream, "nuisances"),
+        pose=knobs["pose"],
+        light=knobs["light"],
+        expression=knobs["expression"],
+        occlusion=knobs["occlusion"],
+    )
+    outlier, labels = draw_outliers(true_label, people, share, kind, seeded_generator(*stream, "outliers"))
+    nuisances = nuisances.cover(outlier == OUTLIER_OCCLUSION, seeded_generator(*stream, "covers"))
+    pixels = torch.empty(len(true_label), 3, size, size, dtype=torch.uint8)
+
+    def render_block(start: int) -> None:
+        rows = slice(start, start + _BLOCK)
+        grain = seeded_generator(*stream, "noise", start)  # per block: the order of the blocks does not matter
+        pixels[rows] = render(
+            identities[true_label[rows]], nuisances[rows], size, noise=knobs["noise"], generator=grain
+        )
+
+    # Blocks side by side, each on one thread: faster than threads inside the small operations, and the bytes
+    # cannot depend on how many threads there are.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            list(pool.map(render_block, range(0, len(pixels), _BLOCK)))
+    finally:
+        torch.set_num_threads(threads)
+    return {"images": pixels, "labels": labels, "outlier": outlier, "true_label": true_label}

@@ -1,0 +1,65 @@
+"""Compatibility methods by name. A new file in this folder registers itself; nothing here needs editing."""
+
+import inspect
+from importlib import import_module
+from pkgutil import iter_modules
+
+from compat_lib.losses.contract import METHODS, CompatibilityLoss, Step
+from compat_lib.losses.margins import Classifier
+from compat_lib.old_system import OldSystem
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METHODS", "Classifier", "CompatibilityLoss", "Step", "build_method", "method_options"]
+
+
+def find_method(name: str) -> type[CompatibilityLoss]:
+    """The class of the method called `name`.
+
+    Raises:
+        ValueError: "There is no method 'mixbtc'. Methods: bct, dual_tuning, independent, l2, mixbct."
+    """
+    if name not in METHODS:
+        raise ValueError(f"There is no method {name!r}. Methods: {', '.join(sorted(METHODS))}.")
+    return METHODS[name]
+
+
+def method_options(name: str) -> dict[str, object]:
+    """Options of a method with their defaults.
+
+    Raises:
+        ValueError: "There is no method 'x'. Methods: ..."
+
+    >>> method_options("mixbct")
+    {'mix_ratio': 0.3, 'credible_share': 0.9, 'columns': True, 'pad': 'refuse'}
+    """
+    method = find_method(name)
+    if "__init__" not in method.__dict__:  # the base's own arguments are not options
+        return {}
+    parameters = inspect.signature(method.__init__).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def build_method(
+    name: str, old: OldSystem | None, classifier: Classifier, **options: object
+) -> CompatibilityLoss:
+    """A method ready for training.
+
+    Args:
+        name: one of METHODS.
+        old: what is left of the old system; None where the method needs nothing.
+        classifier: the new model's classifier; it becomes part of the method.
+        options: see `method_options`.
+    Raises:
+        ValueError: "The method mixbct has no option 'ratio'. Options: mix_ratio, credible_share, ...", an
+            option's own refusal, or what the old system lacks.
+    """
+    method = find_method(name)
+    allowed = method_options(name)
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"The method {name} has no option {option!r}. Options: {', '.join(allowed) or 'none'}."
+            )
+    return method(old, classifier, **options)

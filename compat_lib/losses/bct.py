@@ -1,0 +1,96 @@
+"""BCT: the new embeddings must also be classified well by the old classifier, or by the old prototypes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compat_lib.losses.contract import (
+    CompatibilityLoss,
+    Step,
+    check_choice,
+    check_number,
+    frozen_old_classifier,
+    prototype_table,
+)
+from compat_lib.losses.margins import Classifier, FrozenClassifier, row_cross_entropy
+from compat_lib.old_system import OldSystem
+
+NEEDS = {
+    "prototypes": frozenset({"prototypes"}),
+    "all-rows": frozenset({"prototypes"}),
+    "classifier": frozenset({"classifier"}),
+    "lwf": frozenset({"features", "classifier"}),
+}
+
+
+class BCT(CompatibilityLoss):
+    """Classification by the new classifier plus classification of the same embeddings by a frozen old one.
+
+    Source: Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942),
+    the "influence loss", in the forms of two published codes. Embeddings of another width are cut to their
+    first coordinates or padded with zeros before they meet the old table.
+
+    Args:
+        old: the old system, with what the variant needs.
+        classifier: the new model's classifier.
+        variant: "prototypes" (form of MixBCT's comparison): scale x cosine with the class means of old
+            features, all rows. "classifier" (form of openBCT): the old classifier on the embeddings as they
+            are, mean over the rows whose class the old model knew, zero when there is none. "all-rows"
+            (openBCT without a class map): inner products with the class means, not normalised, all rows.
+            "lwf": the old classifier's probabilities for the old feature are the target, all rows.
+        scale: s, factor of the cosines in the variant "prototypes", above 0. The published value is 1, at
+            which the loss cannot fall below ln(1 + (C - 1) / e^2) and never finishes.
+        weight: factor of the influence term, at least 0; published 1.
+        average: "raw" class means of the features as they are (published in MixBCT's comparison), or "unit"
+            means of normalised ones (openBCT). Not used by "classifier" and "lwf".
+    Raises:
+        ValueError: "The method bct has no prototype for 2 classes of the training set: 3, 7. ..."; "The
+            method bct needs the class map of the old classifier. ..."
+    """
+
+    name = "bct"
+    title = "BCT"
+    paper = "Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942)"
+    needs = NEEDS["prototypes"]
+    published = {"scale": 1.0}
+
+    def __init__(
+        self,
+        old: OldSystem,
+        classifier: Classifier,
+        *,
+        variant: str = "prototypes",
+        scale: float = 16.0,
+        weight: float = 1.0,
+        average: str = "raw",
+    ):
+        check_choice("variant", variant, tuple(NEEDS))
+        check_choice("average", average, ("raw", "unit"))
+        check_number("scale", scale, 1e-6)
+        super().__init__(old, classifier, needs=NEEDS[variant])
+        self.variant = variant
+        self.weights["influence"] = check_number("weight", weight)
+        if "classifier" in self.needs:
+            self.old_classifier = frozen_old_classifier(old)
+        else:
+            prototypes, present = prototype_table(old, average, self.name)
+            cosine = scale if variant == "prototypes" else None
+            self.old_classifier = FrozenClassifier(prototypes, scale=cosine, present=present)
+        if variant == "classifier":
+            if old.class_map is None:
+                raise ValueError(
+                    f"The method {self.name} needs the class map of the old classifier. Pass class_map=[C], "
+                    "the old label of each new class or -1, or choose variant='prototypes'."
+                )
+            self.register_buffer("class_map", old.class_map, persistent=False)
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        logits = self.old_classifier(step.embeddings)
+        if self.variant == "lwf":
+            with torch.no_grad():
+                targets = self.old_classifier(step.old_features).softmax(dim=1)
+            influence = F.cross_entropy(logits, targets)
+        else:
+            shared = self.variant == "classifier"
+            influence = row_cross_entropy(logits, self.class_map[step.labels] if shared else step.labels)
+        return {"classification": self.classification(step), "influence": influence}

@@ -1,0 +1,24 @@
+"""Independent training: the new model without any compatibility term."""
+
+from torch import Tensor
+
+from compat_lib.losses.contract import CompatibilityLoss, Step
+
+
+class Independent(CompatibilityLoss):
+    """The classification loss alone: the oracle of the self-test, and a cross-test near chance.
+
+    Source: the "independent" or "plain" model of every paper on compatible training. It has no options.
+
+    Args:
+        old: not used, may be None.
+        classifier: the new model's classifier.
+    """
+
+    name = "independent"
+    title = "Independent"
+    paper = "No compatibility term; the reference model of BCT (Shen et al., CVPR 2020, arXiv 2003.11942)"
+    needs = frozenset()
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        return {"classification": self.classification(step)}

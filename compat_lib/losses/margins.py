@@ -1,0 +1,258 @@
+"""Classifiers over embeddings: linear, CosFace and ArcFace for the new model, frozen tables of the old one.
+
+All arithmetic is done in the type of the parameters (float32), also inside autocast, because a margin of
+0.3 radians on a cosine near one is lost in the eight bits of bfloat16. Nothing is written in place, so the
+same cosines can be used, and differentiated, more than once.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KINDS = ("linear", "cosface", "arcface")
+COSINE_LIMIT = 1.0 - 1e-6  # the slope of ArcFace's target function is infinite at a cosine of one
+
+
+def arcface(cosines: Tensor, margin: float) -> Tensor:
+    """Target cosines after an additive angular margin.
+
+    Source: ArcFace (Deng et al., CVPR 2019, arXiv 1801.07698), with the published code's continuation
+    ``t - m sin(pi - m)`` where the angle plus the margin would pass pi. Deviation: cosines are clamped to
+    +-(1 - 1e-6) first, so that the gradient is finite everywhere.
+
+    Args:
+        cosines: [N] floating point, each row's cosine with its own class, -1..1.
+        margin: radians, 0..pi/2.
+    Returns:
+        [N], same type; never larger than the (clamped) cosine.
+
+    >>> arcface(torch.tensor([0.5]), margin=0.0)
+    tensor([0.5000])
+    >>> arcface(torch.tensor([0.0]), margin=math.pi / 6)     # cos(90 degrees + 30 degrees)
+    tensor([-0.5000])
+    """
+    cosines = cosines.clamp(-COSINE_LIMIT, COSINE_LIMIT)
+    sines = ((1.0 - cosines) * (1.0 + cosines)).sqrt()  # more exact near one than 1 - cosine^2
+    turned = cosines * math.cos(margin) - sines * math.sin(margin)
+    return torch.where(cosines > -math.cos(margin), turned, cosines - margin * math.sin(margin))
+
+
+def cosface(cosines: Tensor, margin: float) -> Tensor:
+    """Target cosines after an additive cosine margin.
+
+    Source: CosFace (Wang et al., CVPR 2018, arXiv 1801.09414).
+
+    Args:
+        cosines: [N] floating point, each row's cosine with its own class, -1..1.
+        margin: cosine units, 0..1.
+    Returns:
+        [N], same type.
+
+    >>> cosface(torch.tensor([0.75]), margin=0.25)
+    tensor([0.5000])
+    """
+    return cosines - margin
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows divided by their length, which counts as 1e-12 at least.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    return F.normalize(features, dim=1, eps=1e-12)
+
+
+def fit_width(features: Tensor, width: int) -> Tensor:
+    """Rows cut to their first `width` coordinates, or padded with zeros up to `width`.
+
+    Source: the rule by which BCT and Dual-Tuning send features through the other model's classifier.
+
+    Args:
+        features: [N, D] of any type.
+        width: columns of the result, at least 1.
+    Returns:
+        [N, width], same type; the argument itself when D equals width.
+
+    >>> fit_width(torch.tensor([[1, 2, 3]]), 2).tolist(), fit_width(torch.tensor([[1, 2, 3]]), 4).tolist()
+    ([[1, 2]], [[1, 2, 3, 0]])
+    """
+    missing = width - features.shape[1]
+    return features[:, :width] if missing <= 0 else F.pad(features, (0, missing))
+
+
+def row_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the rows that have a target, zero when no row has one.
+
+    Columns that are minus infinity are classes that do not take part. Label smoothing leaves 1 - smoothing
+    on the target and shares the rest among the other classes that take part.
+
+    Args:
+        logits: [N, C] floating point.
+        targets: [N] int64, 0..C-1, or -1 for a row without a target.
+        smoothing: fraction, 0..1.
+    Returns:
+        scalar of the type of `logits`.
+
+    >>> row_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -1]))      # ln 4, the second row is left out
+    tensor(1.3863)
+    """
+    counted = targets >= 0
+    log_probabilities = F.log_softmax(logits, dim=1)
+    losses = -log_probabilities.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    if smoothing > 0:
+        absent = logits.detach() == -math.inf
+        total = -log_probabilities.masked_fill(absent, 0.0).sum(dim=1)
+        others = (logits.shape[1] - absent.sum(dim=1) - 1).clamp(min=1)
+        losses = (1.0 - smoothing) * losses + smoothing * (total - losses) / others
+    return losses.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
+
+
+class Classifier(nn.Module):
+    """The trained classifier of a model: linear, CosFace or ArcFace.
+
+    Source: ArcFace (arXiv 1801.07698), CosFace (arXiv 1801.09414); MixBCT's published training code uses
+    scale 64 and margin 0.5, which does not train at 32 pixels, hence the smaller defaults and the ramp.
+
+    Args:
+        kind: "linear" (W x + b on raw embeddings), "cosface" or "arcface" (scale x cosine, with a margin).
+        width: D, coordinates of an embedding.
+        num_classes: C.
+        scale: s, the factor on cosines, above 0. Not used by "linear".
+        margin: m, radians 0..pi/2 for "arcface", cosine units 0..1 for "cosface". Not used by "linear".
+        ramp: fraction of training, 0..1, over which the margin grows linearly from 0 to `margin`; 0: at once.
+        label_smoothing: fraction, 0..1 (exclusive), spread evenly over all classes.
+    Raises:
+        ValueError: "kind must be one of linear, cosface, arcface, not 'x'." and the like for each argument.
+
+    >>> classifier = Classifier("cosface", width=2, num_classes=2, scale=10.0, margin=0.5, ramp=0.0)
+    >>> _ = classifier.weight.data.copy_(torch.eye(2))
+    >>> classifier.logits(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).tolist()    # 10 (1 - 0.5) and 0
+    [[5.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        width: int,
+        num_classes: int,
+        *,
+        scale: float = 32.0,
+        margin: float = 0.3,
+        ramp: float = 0.3,
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+        largest = 1.0 if kind == "cosface" else math.pi / 2
+        for name, value, holds, allowed in (
+            ("width", width, width >= 1, "at least 1"),
+            ("num_classes", num_classes, num_classes >= 1, "at least 1"),
+            ("scale", scale, 0 < scale < math.inf, "a number above 0 (32 is usual)"),
+            ("margin", margin, 0 <= margin <= largest, f"between 0 and {largest:.4g} for {kind}"),
+            ("ramp", ramp, 0 <= ramp <= 1, "a fraction of the training between 0 and 1"),
+            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "at least 0 and below 1"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} must be {allowed}, not {value}.")
+        self.kind, self.width, self.num_classes = kind, width, num_classes
+        self.scale, self.margin, self.ramp = scale, margin, ramp
+        self.label_smoothing = label_smoothing
+        self.weight = nn.Parameter(torch.empty(num_classes, width).normal_(0.0, 0.01))
+        self.bias = nn.Parameter(torch.zeros(num_classes)) if kind == "linear" else None
+
+    def margin_at(self, progress: float) -> float:
+        """The margin in force when the fraction `progress` (0..1) of the training is done."""
+        return self.margin * min(1.0, progress / self.ramp) if self.ramp > 0 else self.margin
+
+    def logits(self, embeddings: Tensor, labels: Tensor | None = None, progress: float = 1.0) -> Tensor:
+        """Scores of every class, with the margin on each row's own class when labels are given.
+
+        Args:
+            embeddings: [N, D] floating point, not normalised.
+            labels: [N] int64, 0..C-1, or None for scores without a margin (prediction).
+            progress: fraction of the training that is done, 0..1.
+        Returns:
+            float32 [N, C], also inside autocast.
+        Raises:
+            ValueError: "The classifier takes embeddings of width 64, not 128."
+        """
+        if embeddings.shape[1] != self.width:
+            raise ValueError(
+                f"The classifier takes embeddings of width {self.width}, not {embeddings.shape[1]}. "
+                "Build it with the width of the model."
+            )
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.to(self.weight.dtype)
+            if self.kind == "linear":
+                return F.linear(embeddings, self.weight, self.bias)
+            cosines = F.linear(unit_rows(embeddings), unit_rows(self.weight))
+            if labels is not None:
+                own = labels[:, None]
+                shifted = (arcface if self.kind == "arcface" else cosface)(
+                    cosines.gather(1, own), self.margin_at(progress)
+                )
+                cosines = cosines.scatter(1, own, shifted)
+            return self.scale * cosines
+
+    def loss(self, embeddings: Tensor, labels: Tensor, progress: float = 1.0) -> Tensor:
+        """Mean cross-entropy of the logits with the margin.
+
+        Args:
+            embeddings: [N, D] floating point, not normalised.
+            labels: [N] int64, 0..C-1.
+            progress: fraction of the training that is done, 0..1.
+        Returns:
+            float32 scalar.
+        """
+        logits = self.logits(embeddings, labels, progress)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, {self.width} -> {self.num_classes}, scale={self.scale}, margin={self.margin}"
+
+
+class FrozenClassifier(nn.Module):
+    """A fixed table of class vectors that new embeddings are scored against.
+
+    It is the old system's classifier, or its prototypes used as one. The table is a buffer outside the
+    state dictionary: it has no gradient, no optimiser sees it, and checkpoints do not repeat it.
+
+    Args:
+        weight: [C, d] floating point.
+        bias: [C] or None; only without `scale`.
+        scale: None for inner products with the rows as they are, a number above 0 for scale x cosine.
+        present: [C] bool or None for all; absent classes score minus infinity and cannot be targets.
+
+    >>> table = FrozenClassifier(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), scale=4.0)
+    >>> table(torch.tensor([[2.0, 0.0, 7.0]])).tolist()          # the third coordinate is cut off
+    [[4.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+        present: Tensor | None = None,
+    ):
+        super().__init__()
+        weight = weight.detach()
+        self.scale = scale
+        self.register_buffer("weight", weight if scale is None else unit_rows(weight), persistent=False)
+        self.register_buffer("bias", None if bias is None else bias.detach(), persistent=False)
+        absent = None if present is None or bool(present.all()) else ~present
+        self.register_buffer("absent", absent, persistent=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Scores [N, C] float32 of embeddings [N, D]; D is cut or padded with zeros to the table's width."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = fit_width(embeddings.to(self.weight.dtype), self.weight.shape[1])
+            if self.scale is None:
+                logits = F.linear(embeddings, self.weight, self.bias)
+            else:
+                logits = self.scale * F.linear(unit_rows(embeddings), self.weight)
+            return logits if self.absent is None else logits.masked_fill(self.absent, -math.inf)

@@ -1,0 +1,210 @@
+"""Backbones and the embedding head that they all share.
+
+An embedding model maps float images ``[B, C, H, W]`` to un-normalised embeddings ``[B, width]``. The
+head is a linear layer without bias followed by a BatchNorm1d whose weight is fixed to one and whose
+bias is learned, as in the MixBCT reference; normalisation to unit length is left to whoever compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from compat_lib.data.batches import to_float
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class EmbeddingModel(nn.Module):
+    """A backbone that gives flat activations, and the embedding head.
+
+    Args:
+        backbone: maps float ``[B, channels, size, size]`` to ``[B, F]`` (anything beyond the batch
+            dimension is flattened).
+        features: F, the number of activations.
+        width: dimension of the embedding, at least 1.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.project = nn.Linear(features, width, bias=False)
+        self.normalise = nn.BatchNorm1d(width)
+        # A free weight would let single coordinates take over the cosine; the bias is harmless.
+        nn.init.ones_(self.normalise.weight)
+        self.normalise.weight.requires_grad_(False)
+        self.width = width
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Un-normalised embeddings, float32 ``[B, width]``, of float pixels ``[B, C, H, W]``."""
+        hidden = self.project(self.backbone(pixels).flatten(1))
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.normalise(hidden.float())
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = _convolution(inputs, outputs, stride)
+        self.second = nn.Sequential(
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def _convnet(channels: int, size: int, widths: tuple[int, int, int]) -> nn.Module:
+    layers = [_convolution(a, b, 2) for a, b in zip((channels, *widths[:2]), widths, strict=True)]
+    return nn.Sequential(*layers)
+
+
+def _resnet_small(channels: int, size: int) -> nn.Module:
+    # No block at the stem's resolution: it would double the time of a step and teach little.
+    return nn.Sequential(
+        _convolution(channels, 16, 2), _ResidualBlock(16, 48, 2), _ResidualBlock(48, 96, 2)
+    )
+
+
+def _torchvision_resnet(name: str, channels: int, size: int) -> nn.Module:
+    # Imported here: a machine that trains only the small networks needs no working torchvision.
+    import torchvision
+
+    network = getattr(torchvision.models, name)(weights=None)
+    if size <= 64:  # the ImageNet stem would leave 1x1 to 2x2 positions of such an image
+        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    elif channels != 3:
+        network.conv1 = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
+    network.fc = nn.Identity()
+    return network
+
+
+def _mobilenet(channels: int, size: int) -> nn.Module:
+    import torchvision
+
+    network = torchvision.models.mobilenet_v3_small(weights=None)
+    stem = network.features[0][0]
+    stride = 1 if size <= 64 else 2
+    network.features[0][0] = nn.Conv2d(channels, stem.out_channels, 3, stride, padding=1, bias=False)
+    network.classifier = nn.Identity()
+    return network
+
+
+BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {
+    "convnet": lambda channels, size: _convnet(channels, size, (16, 32, 64)),
+    "convnet-half": lambda channels, size: _convnet(channels, size, (8, 16, 32)),
+    "resnet-small": _resnet_small,
+    "resnet18": lambda channels, size: _torchvision_resnet("resnet18", channels, size),
+    "resnet50": lambda channels, size: _torchvision_resnet("resnet50", channels, size),
+    "mobilenet-v3": _mobilenet,
+}
+
+
+def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32) -> EmbeddingModel:
+    """A freshly initialised embedding model.
+
+    Args:
+        name: one of ``BACKBONES``: ``convnet`` (three stride-2 convolutions, 0.09 M parameters at
+            32 px), ``convnet-half`` (half its channels), ``resnet-small`` (stride-2 stem and two
+            residual blocks, 0.26 M), torchvision's ``resnet18``, ``resnet50`` and ``mobilenet-v3``
+            (small-image stem up to 64 px).
+        width: dimension of the embedding.
+        channels: 1 or 3, the channels of the images.
+        size: side of the square images in pixels, at least 16.
+
+    Raises:
+        ValueError: unknown backbone, or a width, number of channels or size that cannot work.
+
+    >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape
+    torch.Size([2, 8])
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
+    if width < 1 or channels < 1 or size < 16:
+        raise ValueError(
+            f"a model needs width >= 1, channels >= 1 and images of at least 16 px; "
+            f"got width={width}, channels={channels}, size={size}"
+        )
+    backbone = BACKBONES[name](channels, size)
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, channels, size, size)).flatten(1).shape[1]
+    backbone.train()
+    model = EmbeddingModel(backbone, features, width)
+    return model.to(memory_format=torch.channels_last)
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """The autocast context in which convolutions run; losses leave it again (float32 throughout).
+
+    Args:
+        device: where the model lives.
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on processors with
+            bfloat16 instructions, float32 on processors that would emulate them at a loss.
+
+    Raises:
+        ValueError: unknown precision.
+    """
+    kind = torch.device(device).type
+    resolved = resolve_precision(kind, precision)
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=resolved == "bfloat16")
+
+
+def resolve_precision(device: torch.device | str, precision: str) -> str:
+    """``float32`` or ``bfloat16``: what ``auto`` means on this device."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cpu":
+        capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bfloat16" if capable else "float32"
+    return "bfloat16"
+
+
+@torch.inference_mode()
+def embed(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    precision: str = "auto",
+) -> Tensor:
+    """Un-normalised embeddings of images: evaluation mode, no augmentation, no flip.
+
+    Args:
+        model: maps float pixels to embeddings; its training mode is restored afterwards.
+        images: uint8 ``[N, C, H, W]``, in memory or memory-mapped.
+        batch_size: images a forward pass; bounds the memory, does not change the result's meaning.
+        device: where the model lives.
+        precision: see :func:`autocast`.
+
+    Returns:
+        float32 ``[N, width]`` on the CPU, in the order of ``images``.
+    """
+    was_training = model.training
+    model.eval()
+    parts = []
+    with autocast(device, precision):
+        for start in range(0, len(images), batch_size):
+            pixels = to_float(images[start : start + batch_size].to(device))
+            parts.append(model(pixels).float().cpu())
+    model.train(was_training)
+    return torch.cat(parts)

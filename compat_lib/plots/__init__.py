@@ -1,0 +1,54 @@
+"""Pictures: functions that take numbers and an axis and return the axis.
+
+Old is always blue, new always orange, the oracle grey; dots are samples, stars are prototypes, and every
+method keeps its colour and marker from figure to figure. Nothing here knows a data set, a model or a run.
+"""
+
+from .comparisons import gain_dots, self_cross_scatter
+from .curves import backfill_curve, loss_curves, roc_curves, validation_curves
+from .histograms import cosine_row, prototype_alignment, prototype_heatmap, value_histogram
+from .images import image_strip
+from .maps import JointMap, draw_map, draw_plane, joint_tsne, knn_agreement
+from .style import (
+    ADAPTED,
+    CROSS,
+    NEW,
+    OLD,
+    ORACLE,
+    PAIR_COLOURS,
+    PAIR_TITLES,
+    method_style,
+    metric_title,
+    save_figure,
+    use_style,
+)
+
+__all__ = [
+    "ADAPTED",
+    "CROSS",
+    "NEW",
+    "OLD",
+    "ORACLE",
+    "PAIR_COLOURS",
+    "PAIR_TITLES",
+    "JointMap",
+    "backfill_curve",
+    "cosine_row",
+    "draw_map",
+    "draw_plane",
+    "gain_dots",
+    "image_strip",
+    "joint_tsne",
+    "knn_agreement",
+    "loss_curves",
+    "method_style",
+    "metric_title",
+    "prototype_alignment",
+    "prototype_heatmap",
+    "roc_curves",
+    "save_figure",
+    "self_cross_scatter",
+    "use_style",
+    "validation_curves",
+    "value_histogram",
+]

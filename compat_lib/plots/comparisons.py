@@ -1,0 +1,113 @@
+"""All methods in one picture, with what is uncertain about them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .style import OLD, ORACLE, legend_outside, method_style, metric_title
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _bars(point: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """Distances below and above the value [2, 1], or None where there is no interval."""
+    value, low, high = (_number(point.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
+    if not np.isfinite([low, high]).all():
+        return None
+    return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
+
+
+def self_cross_scatter(
+    ax: Axes,
+    points: Mapping[str, Mapping[str, Any]],
+    *,
+    old_old: float | None = None,
+    metric: str = "tar@far=1e-3",
+    titles: Mapping[str, str] | None = None,
+) -> Axes:
+    """Self-test against cross-test, one point a method: up is compatible, right is a good new model.
+
+    Args:
+        ax: axis to draw on.
+        points: method -> {"self", "cross"} and, for error bars, {"self_low", "self_high", "cross_low",
+            "cross_high"}; points without both values are left out.
+        old_old: the bound of the compatibility criterion, a blue line with the ground below it shaded.
+        metric: name of the metric, for the axes.
+        titles: method -> text of the legend.
+    """
+    for name, point in points.items():
+        x, y = _number(point.get("self")), _number(point.get("cross"))
+        if np.isfinite([x, y]).all():
+            style = method_style(name)
+            ax.errorbar(
+                x,
+                y,
+                xerr=_bars(point, "self"),
+                yerr=_bars(point, "cross"),
+                fmt=style["marker"],
+                color=style["color"],
+                markeredgecolor="white",
+                markersize=9,
+                elinewidth=1.2,
+                label=(titles or {}).get(name, name),
+            )
+            if name == "independent":
+                ax.axvline(x, color=ORACLE, linestyle="--", linewidth=1.2, zorder=1)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(min(bottom, -0.02), top + 0.05 * (top - bottom))
+    if old_old is not None:
+        ax.axhline(old_old, color=OLD, linestyle="--", linewidth=1.4, label="old/old: the bound to beat")
+        ax.axhspan(ax.get_ylim()[0], old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
+    ax.set_xlabel(f"self-test new/new, {metric_title(metric)}")
+    ax.set_ylabel(f"cross-test new/old, {metric_title(metric)}")
+    legend_outside(ax)
+    return ax
+
+
+def gain_dots(
+    ax: Axes,
+    gains: Mapping[str, Mapping[str, Any]],
+    *,
+    titles: Mapping[str, str] | None = None,
+    metric: str = "tar@far=1e-3",
+) -> Axes:
+    """Update gain of every method with its interval: 0 is the old system, 1 is the oracle with full backfill.
+
+    Args:
+        ax: axis to draw on.
+        gains: method -> {"gain", "gain_low", "gain_high", "criterion"}; a filled marker where the criterion
+            holds (True), an open one where it does not. A gain of None is written as "missing".
+        titles: method -> text beside its row.
+        metric: name of the metric, for the axis.
+    """
+    for row, (name, point) in enumerate(gains.items()):
+        value = _number(point.get("gain"))
+        if not np.isfinite(value):
+            ax.text(0.02, row, "missing", va="center", fontsize=10, color="#777777")
+            continue
+        style = method_style(name)
+        ax.errorbar(
+            value,
+            row,
+            xerr=_bars(point, "gain"),
+            fmt=style["marker"],
+            color=style["color"],
+            markerfacecolor=style["color"] if point.get("criterion") else "white",
+            markersize=9,
+            elinewidth=1.6,
+            capsize=3,
+        )
+    ax.axvline(0.0, color=OLD, linestyle="--", linewidth=1.4)
+    ax.axvline(1.0, color=ORACLE, linestyle="--", linewidth=1.4)
+    ax.set_yticks(range(len(gains)), [(titles or {}).get(name, name) for name in gains])
+    ax.set_ylim(len(gains) - 0.5, -0.5)
+    left, right = ax.get_xlim()
+    ax.set_xlim(min(left, -0.1), max(right, 1.1))
+    ax.set_xlabel(f"update gain, {metric_title(metric)} (0: old system, 1: oracle with full backfill)")
+    ax.set_title("filled: criterion new/old > old/old holds; open: it does not", loc="left")
+    ax.grid(axis="y", visible=False)
+    return ax

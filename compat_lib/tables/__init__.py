@@ -1,0 +1,27 @@
+"""Run folders in, data frames out: what the master notebook shows.
+
+Nothing here trains; a run that is expected and not there is shown as missing, never left out.
+"""
+
+from .differences import Difference, paired_difference, paired_gain, t_interval
+from .frames import backfill, collect, summary, with_adapters
+from .rows import method_title, needs_of, points, self_cross
+from .text import CAPTION, self_cross_table, styled
+
+__all__ = [
+    "CAPTION",
+    "Difference",
+    "backfill",
+    "collect",
+    "method_title",
+    "needs_of",
+    "paired_difference",
+    "paired_gain",
+    "points",
+    "self_cross",
+    "self_cross_table",
+    "styled",
+    "summary",
+    "t_interval",
+    "with_adapters",
+]

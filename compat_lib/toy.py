@@ -1,0 +1,151 @@
+"""The idea of every method on a handful of points in the plane, without images and without a network.
+
+Five classes of points on a circle play the features of an old model. A new model is played by one free
+angle per image: what its backbone would do to an image, gradient descent does to the angle itself. The
+losses are the real ones of compat_lib.losses, so what the points do is what the methods do.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compat_lib.losses import Classifier, Step, build_method
+from compat_lib.old_system import OldSystem
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Old features in the plane, and where an untrained new model would put the same images."""
+
+    old: Tensor  # float32 [N, 2], length about 1
+    labels: Tensor  # int64 [N], 0..4
+    outlier: Tensor  # bool [N]: the old model put this image into a foreign class
+    start: Tensor  # float32 [N], angles in radians
+
+    @property
+    def system(self) -> OldSystem:
+        """The old system: these features, and a classifier that knew all classes but the last."""
+        sums = torch.zeros(5, 2).index_add(0, self.labels, self.old * ~self.outlier[:, None])
+        rows = 8.0 * torch.nn.functional.normalize(sums)[:4]
+        return OldSystem.from_arrays(
+            self.old, self.labels, classifier_weight=rows, class_map=torch.tensor([0, 1, 2, 3, -1])
+        )
+
+
+@dataclass(frozen=True)
+class ToyRun:
+    """Snapshots of a toy training, for small multiples."""
+
+    method: str
+    steps: tuple[int, ...]
+    points: Tensor  # float32 [S, N, 2]: new features at each snapshot; only their angle has meaning
+    classifier: Tensor  # float32 [S, 5, 2]: unit rows of the new classifier
+    self_test: tuple[float, ...]  # share of new points whose nearest other new point is of their class
+    cross_test: tuple[float, ...]  # share of new points whose nearest old point (another image) is
+
+
+def make_toy(*, images: int = 20, outliers: int = 2, spread: float = 11.0, seed: int = 0) -> Toy:
+    """Five old clusters on the unit circle; the first has outliers in the middle of the third.
+
+    Args:
+        images: points a class.
+        outliers: how many points of the first class lie with the third, 0..images - 1.
+        spread: standard deviation of a cluster, degrees.
+        seed: for all draws.
+
+    Raises:
+        ValueError: "outliers must lie between 0 and images - 1; got …".
+
+    >>> toy = make_toy(images=4, outliers=1)
+    >>> toy.old.shape, int(toy.outlier.sum()), toy.labels[:5].tolist()
+    (torch.Size([20, 2]), 1, [0, 0, 0, 0, 1])
+    """
+    if not 0 <= outliers < images:
+        raise ValueError(f"outliers must lie between 0 and images - 1; got {outliers} of {images}")
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(5).repeat_interleave(images)
+    outlier = torch.arange(len(labels)) < outliers
+    centres = torch.deg2rad(torch.tensor([90.0, 162.0, 234.0, 306.0, 18.0]))
+    noise = torch.randn(2, len(labels), generator=generator)
+    angles = centres[labels] + math.radians(spread) * noise[0]
+    angles[outlier] = centres[2] + math.radians(spread) / 2 * noise[0][outlier]
+    radii = 1.0 + 0.04 * noise[1]
+    # An untrained new model separates nothing.
+    start = 2 * math.pi * torch.rand(len(labels), generator=generator)
+    return Toy(radii[:, None] * _on_circle(angles), labels, outlier, start)
+
+
+def train_toy(
+    method: str,
+    toy: Toy,
+    *,
+    steps: int = 300,
+    snapshots: tuple[int, ...] = (0, 20, 80, 300),
+    seed: int = 0,
+    **options: Any,
+) -> ToyRun:
+    """Train the new points with one method and keep snapshots on the way.
+
+    Args:
+        method: name in compat_lib.losses.METHODS ("independent" plays the oracle).
+        toy: from make_toy.
+        steps: gradient steps, each on all points.
+        snapshots: steps after which the points are kept, 0 is the start.
+        seed: for the classifier and for what the method draws.
+        options: options of the method.
+
+    Returns:
+        The same run for equal arguments.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = Classifier("cosface", 2, 5, scale=8.0, margin=0.1, ramp=0.0)
+    old = toy.system
+    loss = build_method(method, None if method == "independent" else old, classifier, **options)
+    angles = torch.nn.Parameter(toy.start.clone())
+    optimiser = torch.optim.Adam(
+        [{"params": [angles], "lr": 0.05}, {"params": loss.parameters(), "lr": 0.02}]
+    )
+    rows, kept = torch.arange(len(toy.labels)), []
+    for step in range(steps + 1):
+        if step in snapshots:
+            kept.append((step, _on_circle(angles.detach()), _unit(classifier.weight.detach()).clone()))
+        generator = torch.Generator().manual_seed(1_000_003 * seed + step)
+        embedded = loss.rows_to_embed(rows, toy.labels, generator)
+        embeddings = _on_circle(angles if embedded is None else angles[embedded])
+        progress = min(step / steps, 1 - 1e-6)
+        terms = loss(
+            Step(
+                rows, toy.labels, embeddings, embedded, toy.old, step, steps + 1, 0, 1, progress, generator
+            )
+        )
+        total = sum(loss.weights[name] * term for name, term in terms.items())
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+    taken, points, classifiers = zip(*kept, strict=True)
+    return ToyRun(
+        method,
+        taken,
+        torch.stack(points),
+        torch.stack(classifiers),
+        tuple(_nearest(new, new, toy.labels) for new in points),
+        tuple(_nearest(new, toy.old, toy.labels) for new in points),
+    )
+
+
+def _on_circle(angles: Tensor) -> Tensor:
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def _nearest(query: Tensor, gallery: Tensor, labels: Tensor) -> float:
+    """Share of queries whose nearest point by cosine, their own image excluded, has their label."""
+    cosines = (_unit(query) @ _unit(gallery).T).fill_diagonal_(-2.0)
+    return float((labels[cosines.argmax(dim=1)] == labels).float().mean())

@@ -1,0 +1,297 @@
+"""The one training loop: the same for the old model, the oracle and every method."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from compat_lib.data.batches import Batches
+from compat_lib.data.images import seeded_generator
+from compat_lib.losses.contract import CompatibilityLoss, Step
+from compat_lib.models import EmbeddingModel, autocast
+from compat_lib.old_system import OldSystem
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every method shares: SGD with Nesterov momentum, linear warm-up, then cosine to zero."""
+
+    epochs: int = 20
+    batch_size: int = 256
+    lr: float = 0.1
+    weight_decay: float = 5e-4  # on matrices only: decaying biases and norms helps nobody
+    warmup: float = 0.1  # share of all steps
+    clip: float = 5.0  # norm of the network's gradient; the classifier is not clipped
+    shift: int = 2  # pixels
+    flip: bool = False
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "cpu"
+
+
+class NotFiniteError(RuntimeError):
+    """A loss or a gradient stopped being a number; the sentence says where and the likely cause."""
+
+
+def train(
+    model: EmbeddingModel,
+    method: CompatibilityLoss,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainingSettings,
+    *,
+    old: OldSystem | None = None,
+    checkpoint: str | Path | None = None,
+    validate: Callable[[EmbeddingModel], dict[str, float]] | None = None,
+    validate_every: int = 1,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place by ``method`` and return its history, one dictionary an epoch.
+
+    Everything random depends on (seed, epoch, step) alone, so a run that was killed continues from
+    its last finished epoch and ends with the weights of one that was never killed.
+
+    Args:
+        model: the new model (or the old one: it is trained by ``independent``).
+        method: the loss; its parameters (the classifier and whatever else it learns) are trained too.
+        images: uint8 ``[N, C, H, W]``, the training set in its order.
+        labels: int64 ``[N]``, 0..C-1.
+        settings: schedule, augmentation, seed and device.
+        old: the old system whose features belong to the rows of ``images``.
+        checkpoint: a file written after each epoch and read when it exists; None keeps nothing.
+        validate: called with the model; its numbers join the history.
+        validate_every: epochs between two calls; the last epoch is always looked at.
+        say: receives one line an epoch when the run is not interactive.
+
+    Raises:
+        NotFiniteError: a loss term or the gradient is not finite: epoch, term and likely cause.
+        ValueError: the checkpoint belongs to other settings, or images and labels disagree.
+    """
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label an image")
+    if old is not None and old.features is not None and len(old.features) != len(images):
+        raise ValueError(
+            f"the old system has features of {len(old.features)} rows, the training set has {len(images)}: "
+            f"extract the old features on exactly this training set, in its order"
+        )
+    device = torch.device(settings.device)
+    model.to(device)
+    method.to(device)
+    old_features = None
+    if old is not None and old.features is not None:
+        old_features = old.features.to(device)
+    batches = Batches(
+        images,
+        labels,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        device=device,
+        shift=settings.shift,
+        flip=settings.flip,
+    )
+    optimiser = torch.optim.SGD(
+        _groups(model, method, settings.weight_decay), lr=settings.lr, momentum=MOMENTUM, nesterov=True
+    )
+    history = _resume(checkpoint, settings, model, method, optimiser)
+    steps = settings.epochs * len(batches)
+    bar = tqdm(
+        total=steps, initial=len(history) * len(batches), disable=not _interactive(), unit="step", leave=False
+    )
+    with _repeatable(device), bar:
+        for epoch in range(len(history), settings.epochs):
+            torch.manual_seed(seeded_generator(settings.seed, "epoch", epoch).initial_seed())
+            model.train()
+            method.train()
+            method.start_epoch(epoch, settings.epochs)
+            sums: dict[str, Tensor] = {}
+            embedded_images = 0
+            began = time.perf_counter()
+            for number, batch in enumerate(batches.epoch(epoch)):
+                done = epoch * len(batches) + number
+                generator = seeded_generator(settings.seed, "step", done)
+                keep = method.rows_to_embed(batch.rows, batch.labels, generator)
+                if keep is not None and int(keep.sum()) < 2:
+                    raise ValueError(
+                        f"{method.title} leaves {int(keep.sum())} of {len(keep)} rows to the network, whose batch "
+                        f"normalisation needs two: lower the share that the method replaces"
+                    )
+                with autocast(device, settings.precision):
+                    embeddings = model(batch.pixels(keep)).float()
+                step = Step(
+                    rows=batch.rows,
+                    labels=batch.labels,
+                    embeddings=embeddings,
+                    embedded=keep,
+                    old_features=None if old_features is None else old_features[batch.rows],
+                    epoch=epoch,
+                    epochs=settings.epochs,
+                    batch=number,
+                    batches=len(batches),
+                    progress=done / steps,
+                    generator=generator,
+                )
+                terms = method(step)  # compatibility enters here
+                loss = sum(method.weights[name] * term for name, term in terms.items())
+                if not math.isfinite(loss.item()):
+                    raise NotFiniteError(_cause(step, terms, settings))
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+                if not math.isfinite(norm.item()):
+                    raise NotFiniteError(
+                        f"epoch {epoch + 1}, step {number + 1}: the loss is finite but its gradient is not "
+                        f"(norm {norm.item()}); likely cause: a margin or a distance at its kink, or a "
+                        f"learning rate of {settings.lr} that is too high"
+                    )
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(settings, done, steps)
+                optimiser.step()
+                embedded_images += len(embeddings)
+                for name, term in {"total": loss, **terms}.items():
+                    sums[name] = sums.get(name, 0.0) + term.detach()
+                bar.update()
+            row = {
+                "epoch": epoch + 1,
+                "seconds": time.perf_counter() - began,
+                "lr": optimiser.param_groups[0]["lr"],
+                "backbone_images": embedded_images,
+                **{f"loss/{name}": float(total) / len(batches) for name, total in sums.items()},
+            }
+            if validate is not None and ((epoch + 1) % validate_every == 0 or epoch + 1 == settings.epochs):
+                row |= {f"val/{name}": value for name, value in validate(model).items()}
+            history.append(row)
+            _save(checkpoint, settings, model, method, optimiser, history)
+            if bar.disable:
+                say(epoch_line(row, settings.epochs))
+    return history
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Rate of step ``step`` (0-based) of ``steps``: linear warm-up, then half a cosine to zero.
+
+    >>> s = TrainingSettings(lr=1.0, warmup=0.5)
+    >>> [round(learning_rate(s, step, 4), 2) for step in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warm = round(settings.warmup * steps)
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def epoch_line(row: dict[str, float], epochs: int) -> str:
+    """One epoch of the history as one line of text."""
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"{row['seconds']:.1f} s"]
+    for name, value in row.items():
+        if name.startswith(("loss/", "val/")) and value is not None:
+            parts.append(f"{name.removeprefix('loss/')} {value:.3f}")
+    return "  ".join(parts)
+
+
+def _groups(model: nn.Module, method: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    parameters = [p for module in (model, method) for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _cause(step: Step, terms: dict[str, Tensor], settings: TrainingSettings) -> str:
+    broken = [name for name, term in terms.items() if not math.isfinite(term.item())] or ["their sum"]
+    if step.old_features is not None and not torch.isfinite(step.old_features).all():
+        cause = "the old features hold values that are not finite: check the old system"
+    elif not torch.isfinite(step.embeddings).all():
+        cause = f"the network itself diverged: lower the learning rate ({settings.lr}) or lengthen the warm-up"
+    else:
+        cause = "the embeddings are finite, so the term's own arithmetic overflowed: check its weight and scale"
+    return (
+        f"epoch {step.epoch + 1}, step {step.batch + 1}: loss term {', '.join(broken)} is not finite; "
+        f"likely cause: {cause}"
+    )
+
+
+def _interactive() -> bool:
+    """Whether somebody watches: a terminal, or a notebook that is not executed in batch."""
+    if os.environ.get("COMPAT_BATCH"):
+        return False
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+@contextlib.contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Algorithms that repeat to the bit on CUDA; on the CPU equal thread counts already do."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _save(
+    path: str | Path | None,
+    settings: TrainingSettings,
+    model: nn.Module,
+    method: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    if path is None:
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    state = {
+        "settings": asdict(settings),
+        "method_name": method.name,
+        "model": model.state_dict(),
+        "method": method.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "history": history,
+    }
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _resume(
+    path: str | Path | None,
+    settings: TrainingSettings,
+    model: nn.Module,
+    method: nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> list[dict[str, float]]:
+    """Restore the last finished epoch, if there is one; the history so far."""
+    if path is None or not Path(path).is_file():
+        return []
+    try:
+        state = torch.load(path, map_location=settings.device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"the checkpoint {path} cannot be read ({error}); delete it to start anew") from error
+    theirs = {k: v for k, v in state["settings"].items() if k != "device"}
+    ours = {k: v for k, v in asdict(settings).items() if k != "device"}
+    differing = sorted(k for k in ours if ours[k] != theirs.get(k))
+    if differing or state["method_name"] != method.name:
+        what = ", ".join(differing) or f"method {state['method_name']} instead of {method.name}"
+        raise ValueError(f"the checkpoint {path} was written with other settings ({what}); delete it to start anew")
+    model.load_state_dict(state["model"])
+    method.load_state_dict(state["method"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["history"]

@@ -1,0 +1,217 @@
+"""Run one notebook with papermill, and say in one block what went wrong when it fails.
+
+    python workflow/execute.py NOTEBOOK TARGET --label "MixBCT, seed 0" \\
+        --parameters '{"seed": 0}' --expect runs/.../metrics.json
+
+The executed copy appears under its own name only when every cell has run. A failed copy is kept beside
+it as ``<name>.failed.ipynb`` and the exit status is 1.
+"""
+
+import argparse
+import ast
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+
+WATCHED = "COMPAT_WORKFLOW_PID"  # a process without which a job has nobody to work for
+
+
+class NotebookError(Exception):
+    """A notebook did not run to its end; ``where`` and ``what`` are sentences for the user."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(what)
+        self.where, self.what = where, what
+
+
+def end_with(pid: int, every: float = 0.5) -> None:
+    """End this process soon after process ``pid`` has ended, however it ended.
+
+    A workflow that is killed leaves its jobs behind. They would go on to write the same folders
+    as the jobs of the next start. Kernels end with the process that started them in the same way.
+    """
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                os._exit(1)
+            except PermissionError:
+                pass  # it lives, under another user
+            time.sleep(every)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def declared_parameters(notebook: Path) -> dict[str, object]:
+    """Names and default values in a notebook's parameters cell.
+
+    Args:
+        notebook: path of an ``.ipynb`` file.
+
+    Raises:
+        FileNotFoundError: no such notebook.
+        NotebookError: no cell has the tag ``parameters``, several have it, or it holds
+            something else than ``name = literal``.
+    """
+    if not notebook.is_file():
+        raise FileNotFoundError(f"there is no notebook {notebook}")
+    cells = nbformat.read(notebook, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise NotebookError(
+            notebook.name, f"one cell must have the tag 'parameters'; {len(tagged)} cells have it"
+        )
+    values = {}
+    for statement in ast.parse(tagged[0].source).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        try:
+            (name,) = [target.id for target in targets]
+            values[name] = ast.literal_eval(statement.value)
+        except (AttributeError, ValueError):
+            raise NotebookError(
+                f"{notebook.name}, parameters cell",
+                f"only lines of the form name = literal may stand there; got: {ast.unparse(statement)}",
+            ) from None
+    return values
+
+
+def refuse_unknown(notebook: Path, parameters: dict) -> None:
+    """Refuse a parameter that the notebook does not declare; papermill would only warn, and set it in vain."""
+    declared = declared_parameters(notebook)
+    unknown = sorted(set(parameters) - set(declared))
+    if unknown:
+        raise NotebookError(
+            f"{notebook.name}, before it started",
+            f"unknown parameter {', '.join(unknown)}; its parameters cell declares {', '.join(declared)}",
+        )
+
+
+def run(notebook: Path, part: Path, parameters: dict) -> None:
+    """Execute a notebook into ``part``, in the notebook's own folder as JupyterLab does.
+
+    Raises:
+        NotebookError: a cell raised, or the kernel died.
+    """
+    # Here and not above: they take a second, and a wrong parameter is refused without them.
+    import papermill
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+    from traitlets import default
+
+    class OwnKernelManager(AsyncKernelManager):
+        """The kernel of this very interpreter, whatever else is called python3 on this machine.
+
+        It is reached over TCP, which holds with many kernels at a time where IPC did not; encrypted,
+        because on a shared machine others can read what crosses the loopback device.
+        """
+
+        @default("transport_encryption")
+        def _encrypt(self):
+            return "auto"
+
+        @property
+        def kernel_spec(self):
+            return KernelSpec(**get_kernel_dict())
+
+    try:
+        papermill.execute_notebook(
+            notebook,
+            part,
+            parameters,
+            cwd=notebook.parent,
+            kernel_name="python3",
+            kernel_manager_class=OwnKernelManager,
+            progress_bar=False,
+            start_timeout=180,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(
+            f"{notebook.name}, cell {error.cell_index + 1}: {first_line(error.source)}",
+            f"{error.ename}: {error.evalue}",
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookError(
+            f"{notebook.name}, {running_cell(part)}",
+            "the kernel died without a Python error. It was killed, or the machine ran out of memory: "
+            "then give the command again with fewer experiments at a time, CORES=1",
+        ) from error
+
+
+def first_line(source: str) -> str:
+    """The first line of a cell that is neither empty nor a comment."""
+    lines = [line.strip() for line in source.splitlines()]
+    return next((line for line in lines if line and not line.startswith("#")), "")[:80]
+
+
+def running_cell(part: Path) -> str:
+    """The cell that a saved, unfinished notebook was in."""
+    for index, cell in enumerate(nbformat.read(part, as_version=4).cells):
+        record = cell.metadata.get("papermill", {})
+        if cell.cell_type == "code" and record.get("start_time") and cell.execution_count is None:
+            return f"cell {index + 1}: {first_line(cell.source)}"
+    return "between two cells"
+
+
+def failure_block(label: str, error: NotebookError, kept: Path | None) -> str:
+    """What a user needs to know about a failed notebook, as one block of text."""
+    lines = [f"FAILED    {label}", f"where     {error.where}", f"error     {error.what}"]
+    if kept is not None:
+        lines.append(f"see       {kept}  (the notebook up to the error)")
+    lines.append("go on     mend the cause and give the same command again; nothing that finished is repeated")
+    rule = "=" * 78
+    return "\n".join(["", rule, *lines, rule, ""])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("target", type=Path, help="where the executed copy goes")
+    parser.add_argument("--parameters", type=json.loads, default={}, help="a JSON object")
+    parser.add_argument("--label", default="", help="what this run is called in messages")
+    parser.add_argument("--expect", type=Path, help="a file that the notebook must have left behind")
+    options = parser.parse_args(arguments)
+    if WATCHED in os.environ:
+        end_with(int(os.environ[WATCHED]))
+    notebook, target = options.notebook.resolve(), options.target.resolve()
+    label = options.label or notebook.stem
+    part = target.with_name(f".{target.name}.part.ipynb")
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    # One thread a notebook: the workflow keeps the cores busy by running several.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    begun = time.monotonic()
+    print(f"[{label}] started", flush=True)
+    try:
+        refuse_unknown(notebook, options.parameters)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        run(notebook, part, options.parameters)
+        if options.expect and not options.expect.exists():
+            raise NotebookError(
+                notebook.name,
+                f"it ran to its end but left no {options.expect}: its parameters cell and "
+                "its configuration cell do not describe the experiment that was asked for",
+            )
+    except NotebookError as error:
+        kept = failed if part.exists() else None
+        if kept:
+            os.replace(part, failed)
+        print(failure_block(label, error, kept), file=sys.stderr, flush=True)
+        return 1
+    os.replace(part, target)
+    failed.unlink(missing_ok=True)
+    print(f"[{label}] done in {time.monotonic() - begun:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

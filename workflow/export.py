@@ -1,0 +1,195 @@
+"""Export an executed notebook as one HTML file that loads nothing: pictures inside, formulas as MathML.
+
+    python workflow/export.py NOTEBOOK.ipynb PAGE.html --pictures-from notebooks
+
+nbconvert's own pages fetch MathJax, require.js and mermaid from the network. Here formulas become
+MathML, which browsers draw themselves, code is folded behind a line that one can click, and a page with a reference
+that a browser would fetch is refused.
+"""
+
+import argparse
+import base64
+import html
+import mimetypes
+import os
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+from jinja2 import pass_context
+from latex2mathml.converter import convert as mathml
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from traitlets.config import Config
+
+HERE = Path(__file__).resolve().parent
+# No widgets and no scripts: they would need the network; the text beside them says the same.
+SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
+FETCHING = {  # attributes whose address a browser loads by itself, by tag
+    **dict.fromkeys(("img", "script", "iframe", "source", "video", "audio", "embed", "input", "track"), {"src"}),
+    "link": {"href"},
+    "object": {"data"},
+    "image": {"href", "xlink:href"},
+    "use": {"href", "xlink:href"},
+}
+
+
+class FetchedReferences(HTMLParser):
+    """Collects every address in a page that a browser would load by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.in_style = False
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.in_style = tag == "style"
+        for name, value in attributes:
+            value = (value or "").strip()
+            if name in FETCHING.get(tag, ()) or name in ("poster", "background"):
+                self.keep(value)
+            elif name == "srcset":
+                for part in value.split(", "):
+                    self.keep(part.split(" ")[0])
+            elif name == "style":
+                self.handle_css(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self.in_style:
+            self.handle_css(data)
+
+    def handle_css(self, text: str) -> None:
+        for address in re.findall(r"url\(\s*['\"]?([^'\")]*)|@import\s+['\"]([^'\"]*)", text):
+            self.keep("".join(address))
+
+    def keep(self, address: str) -> None:
+        if address and not address.startswith(("data:", "#")):
+            self.found.append(address)
+
+
+def fetched_references(page: str) -> list[str]:
+    """Addresses that a browser would load when it opens ``page``; links to follow do not count.
+
+    >>> fetched_references('<a href="https://a.org">a</a><img src="data:image/png;base64,AA">')
+    []
+    >>> fetched_references('<img src="b.png"><style>p { background: url(c.png) }</style>')
+    ['b.png', 'c.png']
+    """
+    parser = FetchedReferences()
+    parser.feed(page)
+    parser.close()
+    return parser.found
+
+
+def formula(body: str, display: str) -> str:
+    """A formula as MathML; as the source, in a code font, when it holds something unknown."""
+    try:
+        return mathml(body.strip(), display=display)
+    except Exception:  # the converter raises its own and others' errors; the source is still readable
+        return f'<code class="formula">{html.escape(body)}</code>'
+
+
+class Renderer(IPythonRenderer):
+    """Markdown as HTML with MathML and with pictures inside."""
+
+    def inline_math(self, body: str) -> str:
+        return formula(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        return f'<span class="formula scroll">{formula(body, "block")}</span>'
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
+
+    def _src_to_base64(self, src: str) -> str:
+        """A picture beside the notebooks as a data address (nbconvert takes none from a folder above)."""
+        if src.startswith("data:"):
+            return src
+        file = Path(self.path) / src
+        if not file.is_file():
+            raise FileNotFoundError(f"the picture {src} is not there: a page can only hold pictures from disk")
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+class PageExporter(HTMLExporter):
+    """nbconvert's HTML exporter with the template in ``page/`` and nothing from the network."""
+
+    def __init__(self, pictures: Path) -> None:
+        self.pictures = pictures
+        config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
+        super().__init__(
+            config=config,
+            template_name="page",
+            extra_template_basedirs=[str(HERE)],
+            embed_images=True,
+            exclude_anchor_links=True,
+        )
+
+    @pass_context
+    def markdown2html(self, context, source: str) -> str:
+        """The filter by which nbconvert renders markdown, in the text and in outputs."""
+        cell = context.get("cell", {})
+        renderer = Renderer(
+            escape=False,
+            attachments=cell.get("attachments", {}),
+            embed_images=True,
+            path=str(self.pictures),
+            exclude_anchor_links=True,
+        )
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def title_of(notebook: nbformat.NotebookNode, otherwise: str) -> str:
+    """The first heading of a notebook as plain text."""
+    for cell in notebook.cells:
+        found = re.search(r"^#\s+(.+)$", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else None
+        if found:
+            return re.sub(r"[*_`$\\]", "", found.group(1)).strip()
+    return otherwise
+
+
+def export(notebook: Path, page: Path, pictures: Path) -> None:
+    """Write the page of an executed notebook, under its own name only when it is complete.
+
+    Args:
+        notebook: an executed ``.ipynb`` file.
+        page: the ``.html`` file to write.
+        pictures: folder from which the addresses of pictures in the text count.
+
+    Raises:
+        FileNotFoundError: a picture in the text does not exist.
+        ValueError: the page would fetch something; the sentence names it.
+    """
+    content = nbformat.read(notebook, as_version=4)
+    resources = {"metadata": {"name": title_of(content, notebook.stem)}}
+    text, _ = PageExporter(pictures).from_notebook_node(content, resources)
+    if references := fetched_references(text):
+        short = ", ".join(sorted({reference[:80] for reference in references}))
+        raise ValueError(f"the page of {notebook.name} would fetch {short}; it must hold everything itself")
+    part = page.with_name(f".{page.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--pictures-from", type=Path, help="folder that pictures in the text are relative to")
+    options = parser.parse_args()
+    try:
+        export(options.notebook, options.page, options.pictures_from or options.notebook.parent)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"No page for {options.notebook}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""What a preset means in notebooks: which one runs for what, with which parameters, into which folder.
+
+Used by the Snakefile and by reproduce.py; reads configurations only and starts nothing.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from execute import NotebookError, declared_parameters
+
+from compat_lib.config import ExperimentConfig, Preset, load_preset
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+OWN_NOTEBOOK = {"dual_tuning": "02_dual_tuning", "mixbct": "03_mixbct"}
+OTHER_METHODS = "04_other_methods"
+OLD_SYSTEM = "01_old_system"
+PAGES = {"start_here": "00_start_here", "all_tables": "99_all_tables"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute.
+
+    ``target`` is the executed copy, relative to the runs root; ``after`` are targets that must be there
+    first; ``result`` is the file that shows that the notebook did its work.
+    """
+
+    target: str
+    notebook: Path
+    label: str
+    parameters: dict
+    after: tuple[str, ...] = ()
+    result: Path | None = None
+
+    @property
+    def page(self) -> str:
+        """The exported page."""
+        return self.target.removesuffix(".ipynb") + ".html"
+
+    @property
+    def failed_copy(self) -> str:
+        """Where execute.py keeps the notebook when it fails."""
+        return self.target.removesuffix(".ipynb") + ".failed.ipynb"
+
+
+def preset_path(preset: str) -> Path:
+    """A preset's file: a name stands for configs/<name>.yml, anything with a suffix is a path."""
+    return Path(preset).resolve() if Path(preset).suffix else ROOT / "configs" / f"{preset}.yml"
+
+
+def as_seen_from(folder: Path, path: str | os.PathLike) -> str:
+    """A path for a notebook in ``folder``: relative inside the repository, so that pages name no machine."""
+    path = ROOT / path
+    inside = path.resolve().is_relative_to(ROOT)
+    return os.path.relpath(path, folder) if inside else str(path.resolve())
+
+
+def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = ()) -> dict:
+    """The fields of a configuration that a notebook declares.
+
+    Args:
+        fixed: fields that the notebook settles itself, such as the method in the method's own notebook.
+
+    Raises:
+        NotebookError: a field that differs from its default is not declared; the run would be another
+            experiment than the one asked for.
+    """
+    declared = declared_parameters(notebook)
+    values = config.to_dict()
+    lost = [
+        field.name
+        for field in fields(config)
+        if field.name not in declared
+        and field.name not in fixed
+        and values[field.name] != (field.default if field.default is not MISSING else field.default_factory())
+    ]
+    if "runs_root" not in declared:  # its default is another folder when seen from the notebook's
+        lost.append("runs_root")
+    if lost:
+        raise NotebookError(
+            f"{notebook.name}, parameters cell",
+            f"the preset sets {', '.join(lost)}, which the notebook does not declare; "
+            "add the line to its parameters cell",
+        )
+    for name in ("runs_root", "data_root"):
+        if values[name] is not None:
+            values[name] = as_seen_from(notebook.parent, values[name])
+    return {name: values[name] for name in declared if name in values}
+
+
+def method_notebook(method: str) -> Path:
+    """The notebook that runs a method."""
+    return NOTEBOOKS / f"{OWN_NOTEBOOK.get(method, OTHER_METHODS)}.ipynb"
+
+
+def run_target(folder: Path, config: ExperimentConfig) -> str:
+    """The executed notebook of a run folder, relative to the runs root."""
+    return f"{folder.relative_to(config.runs_root).as_posix()}/notebook.ipynb"
+
+
+def experiment_jobs(preset: Preset) -> list[Job]:
+    """One job for every old model and one for every run of a preset."""
+    jobs = []
+    for config in preset.old_models:
+        notebook = NOTEBOOKS / f"{OLD_SYSTEM}.ipynb"
+        fixed = ("runs_root", "method", "method_options", "budget")
+        jobs.append(
+            Job(
+                target=run_target(config.old_folder, config),
+                notebook=notebook,
+                label=f"old model, seed {config.seed}, {config.experiment_id}/{config.old_folder.name}",
+                parameters=notebook_parameters(notebook, config, fixed),
+                result=ROOT / config.old_folder / "metrics.json",
+            )
+        )
+    for config in preset.experiments:
+        notebook = method_notebook(config.method)
+        fixed = ("runs_root", "method") if config.method in OWN_NOTEBOOK else ("runs_root",)
+        jobs.append(
+            Job(
+                target=run_target(config.run_folder, config),
+                notebook=notebook,
+                label=f"{config.method}, seed {config.seed}, {config.experiment_id}/{config.run_id}",
+                parameters=notebook_parameters(notebook, config, fixed),
+                after=(run_target(config.old_folder, config),),
+                result=ROOT / config.run_folder / "metrics.json",
+            )
+        )
+    return jobs
+
+
+def page_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
+    """The first and the last notebook, which show what the runs of a preset have left behind.
+
+    They are offered ``preset`` (the preset's file) and ``runs_root``, both as seen from their folder.
+    """
+    jobs = []
+    for name, stem in PAGES.items():
+        notebook = NOTEBOOKS / f"{stem}.ipynb"
+        offered = {
+            "preset": as_seen_from(NOTEBOOKS, path),
+            "runs_root": as_seen_from(NOTEBOOKS, runs_root),
+        }
+        declared = declared_parameters(notebook)
+        parameters = {key: offered[key] for key in declared if key in offered}
+        jobs.append(Job(f"{preset.name}/{name}.ipynb", notebook, stem, parameters))
+    return jobs
+
+
+def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]:
+    """A preset, its file, and the absolute runs root (the preset's own unless another is named)."""
+    path = preset_path(preset)
+    overrides = {} if runs_root is None else {"runs_root": str(Path(runs_root).resolve())}
+    loaded = load_preset(path, **overrides)
+    roots = {config.runs_root for config in loaded.experiments}
+    if len(roots) != 1:
+        raise ValueError(f"{path} names several runs_root: {', '.join(sorted(roots))}; one preset has one")
+    return loaded, path, ROOT / roots.pop()
