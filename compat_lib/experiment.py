@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -30,7 +31,13 @@ from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario, split
-from compat_lib.evaluation.compatibility import compare, criterion, mixed_gallery_curve
+from compat_lib.evaluation.compatibility import (
+    Comparison,
+    compare,
+    criterion,
+    mixed_gallery_curve,
+    tar_name,
+)
 from compat_lib.evaluation.pairs import verification
 from compat_lib.losses import build_method
 from compat_lib.losses.contract import CompatibilityLoss
@@ -42,7 +49,6 @@ from compat_lib.training import TrainingSettings, train
 
 FARS = (1e-2, 1e-3, 1e-4)
 HEADLINE = "tar@far=1e-3"  # the metric of the criterion and of the update gain
-SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 
 
 @dataclass(frozen=True)
@@ -157,9 +163,10 @@ class Experiment:
             class_map=self.scenario.class_map,
         ).save(folder / "old_system")
         side = self._measure(model, method, history, folder)
-        result = compare(side.test, side.test, self.data.test.labels, fars=FARS, draws=0)
-        metrics = {name: value for name, value in result.metrics.items() if name.startswith("old_old/")}
-        self._finish(folder, metrics, {}, side, images, started, run_id=folder.name, method="old")
+        result = compare(None, side.test, self.data.test.labels, fars=FARS, draws=config.bootstrap_draws)
+        metrics = _renamed(result.metrics, "new_new", "old_old")
+        draws = _renamed(result.draws, "new_new", "old_old")
+        self._finish(folder, metrics, draws, side, images, started, run_id=folder.name, method="old")
 
     # -- the new side ----------------------------------------------------------------------------
 
@@ -202,17 +209,15 @@ class Experiment:
         metrics, draws = dict(result.metrics), dict(result.draws)
         metrics["criterion"] = criterion(metrics, HEADLINE)
         if old.shape[1] == new.shape[1]:
-            for point in mixed_gallery_curve(old, new, labels, shares=SHARES):
-                share = point.pop("share")
-                metrics |= {f"mixed/share={share:.2f}/{name}": value for name, value in point.items()}
+            metrics |= mixed_gallery_curve(old, new, labels).metrics
         if self.config.method == "independent":
             for prefix, adapted in self._adapters().items():
-                metrics |= {f"{prefix}/{name}": value for name, value in adapted.metrics.items()}
-                draws |= {f"{prefix}/{name}": value for name, value in adapted.draws.items()}
+                metrics |= _renamed(adapted.metrics, "new_old", f"{prefix}/new_old")
+                draws |= _renamed(adapted.draws, "new_old", f"{prefix}/new_old")
         self._finish(folder, metrics, draws, self.new, self.new_images, started)
         return Run(folder)
 
-    def _adapters(self) -> dict[str, object]:
+    def _adapters(self) -> dict[str, Comparison]:
         """The cross-test of the independent model after a linear map, fitted on the training set."""
         source, target = self.old_system.features, self._embed(self.new.model, self.new_images.images)
         maps = {"ridge": fit_ridge, "procrustes": fit_procrustes}
@@ -227,7 +232,7 @@ class Experiment:
                 result = compare(
                     gallery, query, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws
                 )
-                results[prefix] = _cross_only(result)
+                results[prefix] = result
         return results
 
     # -- shared by both sides --------------------------------------------------------------------
@@ -285,7 +290,7 @@ class Experiment:
                     features, labels, old_val, labels, query_ids=rows, gallery_ids=rows, fars=FARS[:2]
                 )
             return {
-                f"{pair}/tar@far={far:.0e}".replace("e-0", "e-"): tar
+                f"{pair}/{tar_name(far)}": tar
                 for pair, value in values.items()
                 for far, tar in zip(value.fars, value.tar, strict=True)
             }
@@ -382,6 +387,11 @@ class Experiment:
         )
         write_json(folder / "draws.json", {name: [_short(v) for v in list(row)] for name, row in draws.items()})
         write_json(folder / "metrics.json", metrics)
+
+
+def _renamed(values: Mapping[str, Any], pair: str, name: str) -> dict[str, Any]:
+    """The entries of one pair of models, under another name."""
+    return {f"{name}/{key.removeprefix(pair + '/')}": v for key, v in values.items() if key.startswith(f"{pair}/")}
 
 
 def _only_one(folder: Path) -> FileLock:

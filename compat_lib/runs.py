@@ -92,10 +92,10 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, str) or value is None or isinstance(value, bool):
         return value
+    if getattr(value, "ndim", None) == 0:  # a NumPy or torch scalar
+        value = value.item()
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
-    if hasattr(value, "item"):  # a NumPy or torch scalar
-        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -118,9 +118,7 @@ def train_toy(
         embeddings = _on_circle(angles if embedded is None else angles[embedded])
         progress = min(step / steps, 1 - 1e-6)
         terms = loss(
-            Step(
-                rows, toy.labels, embeddings, embedded, toy.old, step, steps + 1, 0, 1, progress, generator
-            )
+            Step(rows, toy.labels, embeddings, embedded, toy.old, step, steps + 1, 0, 1, progress, generator)
         )
         total = sum(loss.weights[name] * term for name, term in terms.items())
         optimiser.zero_grad()

@@ -16,8 +16,6 @@ import threading
 import time
 from pathlib import Path
 
-import nbformat
-
 WATCHED = "COMPAT_WORKFLOW_PID"  # a process without which a job has nobody to work for
 
 
@@ -49,6 +47,12 @@ def end_with(pid: int, every: float = 0.5) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def read_cells(notebook: Path) -> list[dict]:
+    """The cells of a notebook file, sources as one text; nbformat takes seconds to do the same."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+
+
 def declared_parameters(notebook: Path) -> dict[str, object]:
     """Names and default values in a notebook's parameters cell.
 
@@ -56,20 +60,18 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
         notebook: path of an ``.ipynb`` file.
 
     Raises:
-        FileNotFoundError: no such notebook.
-        NotebookError: no cell has the tag ``parameters``, several have it, or it holds
-            something else than ``name = literal``.
+        NotebookError: there is no such notebook, not exactly one cell has the tag ``parameters``, or it
+            holds something else than ``name = literal``.
     """
     if not notebook.is_file():
-        raise FileNotFoundError(f"there is no notebook {notebook}")
-    cells = nbformat.read(notebook, as_version=4).cells
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+        raise NotebookError(notebook.name, f"there is no such notebook in {notebook.parent}")
+    tagged = [cell for cell in read_cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise NotebookError(
             notebook.name, f"one cell must have the tag 'parameters'; {len(tagged)} cells have it"
         )
     values = {}
-    for statement in ast.parse(tagged[0].source).body:
+    for statement in ast.parse(tagged[0]["source"]).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         try:
             (name,) = [target.id for target in targets]
@@ -83,7 +85,7 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
 
 
 def refuse_unknown(notebook: Path, parameters: dict) -> None:
-    """Refuse a parameter that the notebook does not declare; papermill would only warn, and set it in vain."""
+    """Refuse a parameter that the notebook does not declare; papermill would only warn, then go on."""
     declared = declared_parameters(notebook)
     unknown = sorted(set(parameters) - set(declared))
     if unknown:
@@ -99,7 +101,9 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
     Raises:
         NotebookError: a cell raised, or the kernel died.
     """
-    # Here and not above: they take a second, and a wrong parameter is refused without them.
+    # Not above: they take a second, and a wrong parameter is refused without them. jsonschema, which they
+    # load, would take two seconds more for a grammar of addresses that no notebook needs.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
@@ -129,6 +133,7 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
             parameters,
             cwd=notebook.parent,
             kernel_name="python3",
+            language="python",
             kernel_manager_class=OwnKernelManager,
             progress_bar=False,
             start_timeout=180,
@@ -144,6 +149,8 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
             "the kernel died without a Python error. It was killed, or the machine ran out of memory: "
             "then give the command again with fewer experiments at a time, CORES=1",
         ) from error
+    except RuntimeError as error:  # the kernel did not even start
+        raise NotebookError(f"{notebook.name}, before its first cell", str(error)) from error
 
 
 def first_line(source: str) -> str:
@@ -153,12 +160,16 @@ def first_line(source: str) -> str:
 
 
 def running_cell(part: Path) -> str:
-    """The cell that a saved, unfinished notebook was in."""
-    for index, cell in enumerate(nbformat.read(part, as_version=4).cells):
-        record = cell.metadata.get("papermill", {})
-        if cell.cell_type == "code" and record.get("start_time") and cell.execution_count is None:
-            return f"cell {index + 1}: {first_line(cell.source)}"
-    return "between two cells"
+    """The last cell that was started in a saved, unfinished notebook."""
+    begun = [
+        (index, cell)
+        for index, cell in enumerate(read_cells(part))
+        if cell["cell_type"] == "code" and cell["metadata"].get("papermill", {}).get("start_time")
+    ]
+    if not begun:
+        return "before its first cell"
+    index, cell = begun[-1]
+    return f"cell {index + 1}: {first_line(cell['source'])}"
 
 
 def failure_block(label: str, error: NotebookError, kept: Path | None) -> str:
@@ -166,7 +177,9 @@ def failure_block(label: str, error: NotebookError, kept: Path | None) -> str:
     lines = [f"FAILED    {label}", f"where     {error.where}", f"error     {error.what}"]
     if kept is not None:
         lines.append(f"see       {kept}  (the notebook up to the error)")
-    lines.append("go on     mend the cause and give the same command again; nothing that finished is repeated")
+    lines.append(
+        "go on     mend the cause and give the same command again; nothing that finished is repeated"
+    )
     rule = "=" * 78
     return "\n".join(["", rule, *lines, rule, ""])
 

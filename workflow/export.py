@@ -3,8 +3,8 @@
     python workflow/export.py NOTEBOOK.ipynb PAGE.html --pictures-from notebooks
 
 nbconvert's own pages fetch MathJax, require.js and mermaid from the network. Here formulas become
-MathML, which browsers draw themselves, code is folded behind a line that one can click, and a page with a reference
-that a browser would fetch is refused.
+MathML, which browsers draw themselves, code is folded behind a line that one can click, and a page
+with a reference that a browser would fetch is refused.
 """
 
 import argparse
@@ -17,6 +17,9 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+# jsonschema, which nbformat loads, takes two seconds to build a grammar of addresses that no notebook needs.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 import nbformat
 from jinja2 import pass_context
 from latex2mathml.converter import convert as mathml
@@ -28,7 +31,9 @@ HERE = Path(__file__).resolve().parent
 # No widgets and no scripts: they would need the network; the text beside them says the same.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 FETCHING = {  # attributes whose address a browser loads by itself, by tag
-    **dict.fromkeys(("img", "script", "iframe", "source", "video", "audio", "embed", "input", "track"), {"src"}),
+    **dict.fromkeys(
+        ("img", "script", "iframe", "source", "video", "audio", "embed", "input", "track"), {"src"}
+    ),
     "link": {"href"},
     "object": {"data"},
     "image": {"href", "xlink:href"},
@@ -112,7 +117,9 @@ class Renderer(IPythonRenderer):
             return src
         file = Path(self.path) / src
         if not file.is_file():
-            raise FileNotFoundError(f"the picture {src} is not there: a page can only hold pictures from disk")
+            raise FileNotFoundError(
+                f"the picture {src} is not there: a page can only hold pictures from disk"
+            )
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
@@ -148,7 +155,11 @@ class PageExporter(HTMLExporter):
 def title_of(notebook: nbformat.NotebookNode, otherwise: str) -> str:
     """The first heading of a notebook as plain text."""
     for cell in notebook.cells:
-        found = re.search(r"^#\s+(.+)$", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else None
+        found = (
+            re.search(r"^#\s+(.+)$", cell.source, flags=re.MULTILINE)
+            if cell.cell_type == "markdown"
+            else None
+        )
         if found:
             return re.sub(r"[*_`$\\]", "", found.group(1)).strip()
     return otherwise

@@ -51,11 +51,13 @@ def preset_path(preset: str) -> Path:
     return Path(preset).resolve() if Path(preset).suffix else ROOT / "configs" / f"{preset}.yml"
 
 
-def as_seen_from(folder: Path, path: str | os.PathLike) -> str:
-    """A path for a notebook in ``folder``: relative inside the repository, so that pages name no machine."""
-    path = ROOT / path
-    inside = path.resolve().is_relative_to(ROOT)
-    return os.path.relpath(path, folder) if inside else str(path.resolve())
+def in_project(path: str | os.PathLike) -> str:
+    """A path as notebooks are given it: from the repository's root when inside, and pages name no machine.
+
+    compat_lib.config.project_path is the other half of this.
+    """
+    path = (ROOT / path).resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = ()) -> dict:
@@ -77,8 +79,6 @@ def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterabl
         and field.name not in fixed
         and values[field.name] != (field.default if field.default is not MISSING else field.default_factory())
     ]
-    if "runs_root" not in declared:  # its default is another folder when seen from the notebook's
-        lost.append("runs_root")
     if lost:
         raise NotebookError(
             f"{notebook.name}, parameters cell",
@@ -87,7 +87,7 @@ def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterabl
         )
     for name in ("runs_root", "data_root"):
         if values[name] is not None:
-            values[name] = as_seen_from(notebook.parent, values[name])
+            values[name] = in_project(values[name])
     return {name: values[name] for name in declared if name in values}
 
 
@@ -98,7 +98,7 @@ def method_notebook(method: str) -> Path:
 
 def run_target(folder: Path, config: ExperimentConfig) -> str:
     """The executed notebook of a run folder, relative to the runs root."""
-    return f"{folder.relative_to(config.runs_root).as_posix()}/notebook.ipynb"
+    return f"{folder.relative_to(config.runs_root)}/notebook.ipynb"
 
 
 def experiment_jobs(preset: Preset) -> list[Job]:
@@ -106,19 +106,19 @@ def experiment_jobs(preset: Preset) -> list[Job]:
     jobs = []
     for config in preset.old_models:
         notebook = NOTEBOOKS / f"{OLD_SYSTEM}.ipynb"
-        fixed = ("runs_root", "method", "method_options", "budget")
+        fixed = ("method", "method_options", "budget")
         jobs.append(
             Job(
                 target=run_target(config.old_folder, config),
                 notebook=notebook,
                 label=f"old model, seed {config.seed}, {config.experiment_id}/{config.old_folder.name}",
                 parameters=notebook_parameters(notebook, config, fixed),
-                result=ROOT / config.old_folder / "metrics.json",
+                result=config.old_folder / "metrics.json",
             )
         )
     for config in preset.experiments:
         notebook = method_notebook(config.method)
-        fixed = ("runs_root", "method") if config.method in OWN_NOTEBOOK else ("runs_root",)
+        fixed = ("method",) if config.method in OWN_NOTEBOOK else ()
         jobs.append(
             Job(
                 target=run_target(config.run_folder, config),
@@ -126,7 +126,7 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 label=f"{config.method}, seed {config.seed}, {config.experiment_id}/{config.run_id}",
                 parameters=notebook_parameters(notebook, config, fixed),
                 after=(run_target(config.old_folder, config),),
-                result=ROOT / config.run_folder / "metrics.json",
+                result=config.run_folder / "metrics.json",
             )
         )
     return jobs
@@ -135,15 +135,12 @@ def experiment_jobs(preset: Preset) -> list[Job]:
 def page_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
     """The first and the last notebook, which show what the runs of a preset have left behind.
 
-    They are offered ``preset`` (the preset's file) and ``runs_root``, both as seen from their folder.
+    They are offered ``preset`` (the preset's file) and ``runs_root``, both from the repository's root.
     """
     jobs = []
     for name, stem in PAGES.items():
         notebook = NOTEBOOKS / f"{stem}.ipynb"
-        offered = {
-            "preset": as_seen_from(NOTEBOOKS, path),
-            "runs_root": as_seen_from(NOTEBOOKS, runs_root),
-        }
+        offered = {"preset": in_project(path), "runs_root": in_project(runs_root)}
         declared = declared_parameters(notebook)
         parameters = {key: offered[key] for key in declared if key in offered}
         jobs.append(Job(f"{preset.name}/{name}.ipynb", notebook, stem, parameters))
@@ -153,9 +150,10 @@ def page_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
 def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]:
     """A preset, its file, and the absolute runs root (the preset's own unless another is named)."""
     path = preset_path(preset)
-    overrides = {} if runs_root is None else {"runs_root": str(Path(runs_root).resolve())}
-    loaded = load_preset(path, **overrides)
-    roots = {config.runs_root for config in loaded.experiments}
-    if len(roots) != 1:
-        raise ValueError(f"{path} names several runs_root: {', '.join(sorted(roots))}; one preset has one")
-    return loaded, path, ROOT / roots.pop()
+    if runs_root is None:
+        roots = {config.runs_root for config in load_preset(path).experiments}
+        if len(roots) != 1:
+            raise ValueError(f"{path} names several runs_root, {', '.join(sorted(roots))}; a preset has one")
+        runs_root = roots.pop()
+    root = (ROOT / runs_root).resolve()
+    return load_preset(path, runs_root=str(root)), path, root

@@ -62,7 +62,8 @@ class Workflow:
         while owner := snakemake_in(self.folder):
             if time.monotonic() > deadline:
                 raise RuntimeError(
-                    f"another workflow (process {owner.pid}) is at work in {self.folder}: wait for it or stop it"
+                    f"another workflow (process {owner.pid}) is at work in {self.folder}: "
+                    "wait for it or stop it"
                 )
             time.sleep(0.2)
         time.sleep(1.5)  # kernels look for their parent once a second
@@ -80,13 +81,15 @@ class Workflow:
 
 
 def state(job: plan.Job, runs_root: Path) -> str:
-    """"done", "failed" or "missing"."""
+    """ "done", "failed" or "missing"."""
     if (runs_root / job.failed_copy).exists():
         return "failed"
     return "done" if (runs_root / job.page).exists() else "missing"
 
 
-def write_index(target: Path, name: str, jobs: list[plan.Job], pages: list[plan.Job], runs_root: Path) -> None:
+def write_index(
+    target: Path, name: str, jobs: list[plan.Job], pages: list[plan.Job], runs_root: Path
+) -> None:
     """The page that leads to all others, with the state of each; loads nothing from anywhere."""
 
     def row(job: plan.Job) -> str:
@@ -98,7 +101,8 @@ def write_index(target: Path, name: str, jobs: list[plan.Job], pages: list[plan.
 
     style = (HERE / "page" / "style.css").read_text()
     content = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>compat_lib: {html.escape(name)}</title><style>{style}</style></head><body><main>
 <h1>Preset {html.escape(name)}</h1>
 <p>Start with <em>99_all_tables</em>: it compares all experiments below.</p>
@@ -121,7 +125,9 @@ def reproduce(preset_name: str, cores: int, runs_root: str | None) -> int:
     workflow = Workflow(path, root, cores)
     workflow.clear_lock()
     open_jobs = [job for job in jobs if state(job, root) != "done"]
-    print(f"Preset {preset.name}: {len(jobs)} notebooks, {len(open_jobs)} to do, {cores} at a time", flush=True)
+    print(
+        f"Preset {preset.name}: {len(jobs)} notebooks, {len(open_jobs)} to do, {cores} at a time", flush=True
+    )
     begun = time.monotonic()
     status = workflow.make("experiments")
     status = workflow.make("pages") or status
@@ -145,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="quick", help="a name in configs/, or a path to a .yml file")
     parser.add_argument("--cores", type=int, help="notebooks at a time, one thread each")
-    parser.add_argument("--runs-root", help="where the runs go (default: what the preset says, runs/)")
+    parser.add_argument("--runs-root", help="where the runs go, from the repository's root (default: runs)")
     options = parser.parse_args()
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = options.cores or min(available, MOST_CORES)

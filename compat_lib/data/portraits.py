@@ -23,7 +23,7 @@ PARAMETERS = 36
 OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_NONE, OUTLIER_LABEL, OUTLIER_OCCLUSION = 0, 1, 2
 _LIMIT = 2.2  # identity parameters are standard normal, clamped here: no face falls apart
-_BLOCK = 64  # images rendered at a time; the working set stays in the processor's cache
+_BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the processor's cache
 
 
 def portraits(
@@ -74,6 +74,7 @@ def portraits(
         TypeError: a count that is not an integer.
     """
     counts = {
+        "seed": (seed, 0),
         "size": (size, 8),
         "identities": (identities, 2),
         "images": (images, 1),
@@ -103,7 +104,6 @@ def portraits(
     knobs = {name: float(value) for name, value in knobs.items()}
     recipe = {
         "drawing": DRAWING,
-        "seed": seed,
         "outliers": float(outliers),
         "outlier_kind": outlier_kind if outliers else "none",
         **knobs,
@@ -190,9 +190,10 @@ def _draw_part(
     outlier, labels = draw_outliers(true_label, people, share, kind, seeded_generator(*stream, "outliers"))
     nuisances = nuisances.cover(outlier == OUTLIER_OCCLUSION, seeded_generator(*stream, "covers"))
     pixels = torch.empty(len(true_label), 3, size, size, dtype=torch.uint8)
+    block = max(1, _BLOCK_PIXELS // size**2)
 
     def render_block(start: int) -> None:
-        rows = slice(start, start + _BLOCK)
+        rows = slice(start, start + block)
         grain = seeded_generator(*stream, "noise", start)  # per block: the order of the blocks does not matter
         pixels[rows] = render(
             identities[true_label[rows]], nuisances[rows], size, noise=knobs["noise"], generator=grain
@@ -204,7 +205,7 @@ def _draw_part(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(max_workers=threads) as pool:
-            list(pool.map(render_block, range(0, len(pixels), _BLOCK)))
+            list(pool.map(render_block, range(0, len(pixels), block)))
     finally:
         torch.set_num_threads(threads)
     return {"images": pixels, "labels": labels, "outlier": outlier, "true_label": true_label}

@@ -1,7 +1,7 @@
-"""Cosines of every query with every gallery item, tile by tile; nothing of size queries x gallery is ever held.
+"""Cosines of every query with every gallery item, tile by tile; queries x gallery is never held.
 
-All tiles are products of the same shape (the last ones are padded with zero rows), so that the score of two rows
-is the same float in every pass, in either order and wherever the rows stand: ties stay ties.
+All tiles are products of the same shape (the last ones are padded with zero rows), so that the score of two
+rows is the same float in every pass, in either order and wherever the rows stand: ties stay ties.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def unit_rows(features: Any, side: str) -> Tensor:
         float32 [N, D], detached.
 
     Raises:
-        ValueError: "the query features have shape ...", or "... of the N rows of the query features hold NaN or
+        ValueError: "the query features have shape ...", or "... of the N rows of the query features hold NaN
+        or
             infinite values".
 
     >>> unit_rows([[3.0, 4.0], [0.0, 0.0]], "query")
@@ -62,7 +63,9 @@ def unit_rows(features: Any, side: str) -> Tensor:
     return unit
 
 
-def codes(query: Any, gallery: Any | None, lengths: tuple[int, int], what: str) -> tuple[np.ndarray, np.ndarray]:
+def codes(
+    query: Any, gallery: Any | None, lengths: tuple[int, int], what: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of both sides as numbers 0..K-1 of the sorted distinct values.
 
     Raises:
@@ -79,7 +82,9 @@ def codes(query: Any, gallery: Any | None, lengths: tuple[int, int], what: str) 
                 "give one whole number (or name) for each row"
             )
         if len(array) != length:
-            raise ValueError(f"there are {len(array)} {side} {what} for {length} {side} features; give one each")
+            raise ValueError(
+                f"there are {len(array)} {side} {what} for {length} {side} features; give one each"
+            )
         arrays.append(array)
     if len({array.dtype.kind in "US" for array in arrays}) > 1:
         raise ValueError(f"one side's {what} are names and the other's are numbers; use one kind for both")
@@ -124,21 +129,23 @@ class PairScores:
         self.triangular = gallery is None
         if self.triangular and any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
             raise ValueError(
-                "gallery labels or ids were given without gallery features; give the gallery, or leave them out: "
-                "inside one set an image is never paired with itself"
+                "gallery labels or ids were given without gallery features; give the gallery, or leave them "
+                "out: inside one set an image is never paired with itself"
             )
         if not self.triangular and gallery_labels is None:
-            raise ValueError("gallery features were given without gallery_labels; give one label for each row")
+            raise ValueError(
+                "gallery features were given without gallery_labels; give one label for each row"
+            )
         if (query_ids is None) != (gallery_ids is None):
             raise ValueError(
-                "only one of query_ids and gallery_ids was given; give both to exclude pairs of the same image, "
-                "or neither to exclude nothing"
+                "only one of query_ids and gallery_ids was given; give both to exclude pairs of the same "
+                "image, or neither to exclude nothing"
             )
         gallery = query if gallery is None else gallery
         if query.shape[1] != gallery.shape[1]:
             raise ValueError(
-                f"the query features have {query.shape[1]} columns and the gallery features {gallery.shape[1]}: "
-                "cosines need equal widths; map one side into the other's space first"
+                f"the query features have {query.shape[1]} columns and the gallery features "
+                f"{gallery.shape[1]}; cosines need equal widths; map one side into the other's space first"
             )
         lengths = len(query), len(gallery)
         query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
@@ -179,7 +186,9 @@ class PairScores:
             return "Unordered pairs inside one set; no image is paired with itself."
         if self._same is None:
             return "Every query with every gallery item; nothing was excluded."
-        return f"Every query with every gallery item but {self.excluded} pairs with equal ids (the same image)."
+        return (
+            f"Every query with every gallery item but {self.excluded} pairs with equal ids (the same image)."
+        )
 
     def block(self, row: int, stop: int, column: int) -> Tensor:
         """Return the scores of the sorted rows row..stop-1 with one tile of columns, float32 [r, c]."""
@@ -193,8 +202,9 @@ class PairScores:
             rows, which = expand(start[row:stop], end[row:stop])
             columns = by_id[which]
             inside = (columns >= column) & (columns < right)
-            place = torch.from_numpy(np.stack([rows[inside], columns[inside] - column])).to(self.device)
-            scores[place[0], place[1]] = EXCLUDED
+            if inside.any():
+                place = torch.from_numpy(np.stack([rows[inside], columns[inside] - column])).to(self.device)
+                scores[place[0], place[1]] = EXCLUDED
         if self.triangular and column <= stop:
             below = np.arange(column, right) <= np.arange(row, stop)[:, None]
             scores.masked_fill_(torch.from_numpy(below).to(self.device), EXCLUDED)
@@ -203,7 +213,9 @@ class PairScores:
     def own(self, row: int, stop: int, column: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the places (row from `row`, column) of the pairs of one identity in a block."""
         right = min(column + self.tile[1], self.shape[1])
-        return expand(np.clip(self.first[row:stop], column, right), np.clip(self.last[row:stop], column, right))
+        return expand(
+            np.clip(self.first[row:stop], column, right), np.clip(self.last[row:stop], column, right)
+        )
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles that cover every pair once, always the same ones."""

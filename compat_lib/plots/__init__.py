@@ -8,7 +8,8 @@ from .comparisons import gain_dots, self_cross_scatter
 from .curves import backfill_curve, loss_curves, roc_curves, validation_curves
 from .histograms import cosine_row, prototype_alignment, prototype_heatmap, value_histogram
 from .images import image_strip
-from .maps import JointMap, draw_map, draw_plane, joint_tsne, knn_agreement
+from .maps import JointMap, joint_tsne, knn_agreement
+from .plane import draw_circle, draw_map, draw_plane
 from .style import (
     ADAPTED,
     CROSS,
@@ -34,6 +35,7 @@ __all__ = [
     "JointMap",
     "backfill_curve",
     "cosine_row",
+    "draw_circle",
     "draw_map",
     "draw_plane",
     "gain_dots",

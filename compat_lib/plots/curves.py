@@ -7,7 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .style import OLD, ORACLE, PAIR_COLOURS, PAIR_TITLES, as_array, legend_outside, method_style, metric_title
+from .style import (
+    OLD,
+    ORACLE,
+    PAIR_COLOURS,
+    PAIR_TITLES,
+    as_array,
+    legend_outside,
+    method_style,
+    metric_title,
+)
 
 
 def backfill_curve(

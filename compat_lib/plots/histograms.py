@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, PAIR_TITLES, as_array, legend_outside
+from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, PAIR_TITLES, as_array, legend_outside, unit_rows
 
 
 def cosine_row(
@@ -105,9 +105,7 @@ def _cosines(rows: Any, columns: Any) -> np.ndarray:
             f"prototypes have width {rows.shape[1]}, the other vectors {columns.shape[1]}: "
             "cosines need one feature space; map them to the same width first"
         )
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    columns = columns / np.maximum(np.linalg.norm(columns, axis=1, keepdims=True), 1e-12)
-    return rows @ columns.T
+    return unit_rows(rows) @ unit_rows(columns).T
 
 
 def prototype_heatmap(

@@ -116,6 +116,11 @@ def as_array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one; zero rows stay zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
 def legend_outside(ax: Axes, **options: Any) -> None:
     """Put the legend to the right of the axis, where it cannot cover data."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, **options)

@@ -5,19 +5,21 @@ Nothing here trains; a run that is expected and not there is shown as missing, n
 
 from .differences import Difference, paired_difference, paired_gain, t_interval
 from .frames import backfill, collect, summary, with_adapters
-from .rows import method_title, needs_of, points, self_cross
-from .text import CAPTION, self_cross_table, styled
+from .rows import method_title, needs_of, points, select, self_cross
+from .text import CAPTION, experiment_titles, self_cross_table, styled
 
 __all__ = [
     "CAPTION",
     "Difference",
     "backfill",
     "collect",
+    "experiment_titles",
     "method_title",
     "needs_of",
     "paired_difference",
     "paired_gain",
     "points",
+    "select",
     "self_cross",
     "self_cross_table",
     "styled",

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from compat_lib.evaluation.compatibility import gain_interval, update_gain
+from compat_lib.evaluation.intervals import interval
 from compat_lib.runs import Run
 
 
@@ -72,8 +74,8 @@ def paired_difference(a: pd.DataFrame, column_a: str, b: pd.DataFrame, column_b:
     draws = draws_of(a, seed, column_a), draws_of(b, seed, column_b)
     if any(draw is None for draw in draws) or len(draws[0]) != len(draws[1]):
         return Difference(mean, np.nan, np.nan, 1)
-    low, high, used = _percentiles(draws[0] - draws[1])
-    return Difference(mean, low, high, 1, used)
+    low, high = interval(draws[0] - draws[1]) or (np.nan, np.nan)
+    return Difference(mean, low, high, 1, len(draws[0]))
 
 
 def paired_gain(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[str, float]:
@@ -83,24 +85,21 @@ def paired_gain(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[s
 
     Returns:
         gain, gain_deviation over seeds, and gain_low and gain_high: with several seeds mean minus and plus
-        the deviation, with one seed the 95 % paired bootstrap over test identities.
+        the deviation, with one seed the 95 % paired bootstrap over test identities. nan where undefined.
     """
     columns = [(runs, f"new_old/{metric}"), (runs, f"old_old/{metric}"), (oracle, f"new_new/{metric}")]
     values = pd.concat([_by_seed(*column) for column in columns], axis=1, join="inner").dropna()
-    gains = _gain(*(values.iloc[:, i].to_numpy(float) for i in range(3)))
-    seeds = values.index[np.isfinite(gains)]
-    gains = gains[np.isfinite(gains)]
-    result = dict.fromkeys(("gain", "gain_low", "gain_high", "gain_deviation"), np.nan)
-    if len(gains) > 1:
-        mean, deviation = float(gains.mean()), float(gains.std(ddof=1))
-        result = {"gain": mean, "gain_low": mean - deviation, "gain_high": mean + deviation}
-        result["gain_deviation"] = deviation
-    elif len(gains) == 1:
-        result["gain"] = float(gains[0])
-        draws = [draws_of(frame, seeds[0], column) for frame, column in columns]
-        if all(draw is not None for draw in draws) and len({len(draw) for draw in draws}) == 1:
-            result["gain_low"], result["gain_high"], _ = _percentiles(_gain(*draws))
-    return result
+    gains = pd.Series(
+        {seed: update_gain(*row) for seed, row in zip(values.index, values.to_numpy(), strict=True)}
+    )
+    gains = gains.astype(float).dropna()
+    mean, deviation = (float(gains.mean()), float(gains.std(ddof=1))) if len(gains) else (np.nan, np.nan)
+    low, high = mean - deviation, mean + deviation
+    if len(gains) == 1:
+        draws = [draws_of(frame, gains.index[0], column) for frame, column in columns]
+        if all(draw is not None for draw in draws):
+            low, high = gain_interval(*draws) or (np.nan, np.nan)
+    return {"gain": mean, "gain_low": low, "gain_high": high, "gain_deviation": deviation}
 
 
 def draws_of(runs: pd.DataFrame, seed: Any, column: str) -> np.ndarray | None:
@@ -116,16 +115,3 @@ def draws_of(runs: pd.DataFrame, seed: Any, column: str) -> np.ndarray | None:
 def _by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
     values = runs[column] if column in runs else pd.Series(np.nan, index=runs.index)
     return pd.Series(pd.to_numeric(values).to_numpy(float), index=runs["seed"].to_numpy())
-
-
-def _gain(cross: np.ndarray, old: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    room = oracle - old
-    return np.divide(cross - old, room, out=np.full_like(room, np.nan), where=room > 0)
-
-
-def _percentiles(draws: np.ndarray) -> tuple[float, float, int]:
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        return np.nan, np.nan, 0
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high), len(draws)

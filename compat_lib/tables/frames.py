@@ -72,7 +72,9 @@ def with_adapters(frame: pd.DataFrame) -> pd.DataFrame:
     The adapter's cross-test takes the place of the independent model's; self-test and cost are the same.
     """
     extra = []
-    prefixes = sorted({match.group() for match in map(re.compile("adapter/[^/]+").match, frame.columns) if match})
+    prefixes = sorted(
+        {match.group() for match in map(re.compile("adapter/[^/]+").match, frame.columns) if match}
+    )
     for row in frame[frame["method"] == "independent"].to_dict("records"):
         own = {key: value for key, value in row.items() if not key.startswith(("adapter/", "new_old/"))}
         own.pop("criterion", None)
@@ -94,5 +96,6 @@ def backfill(metrics: Mapping[str, Any], metric: str = "map") -> tuple[list[floa
     ([0.0, 0.1], [0.4, 0.5])
     """
     pattern = re.compile(rf"mixed/share=([0-9.]+)/{re.escape(metric)}")
-    found = sorted((float(match.group(1)), metrics[key]) for key in metrics.keys() if (match := pattern.fullmatch(key)))
+    items = dict(metrics).items()
+    found = sorted((float(match[1]), value) for name, value in items if (match := pattern.fullmatch(name)))
     return [share for share, _ in found], [value for _, value in found]

@@ -29,7 +29,9 @@ def method_title(method: str, budget: str = "steps", options: str = "{}") -> str
     """
     title = ADAPTERS.get(method) or getattr(METHODS.get(method), "title", method)
     chosen = ", ".join(f"{name}={value}" for name, value in json.loads(options).items())
-    return title + (", equal backbone passes" if budget == "passes" else "") + (f" ({chosen})" if chosen else "")
+    return (
+        title + (", equal backbone passes" if budget == "passes" else "") + (f" ({chosen})" if chosen else "")
+    )
 
 
 def needs_of(method: str) -> str:

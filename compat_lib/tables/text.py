@@ -121,4 +121,6 @@ def styled(table: pd.DataFrame, caption: str = CAPTION) -> Styler:
         first = shown.columns[0]
         shown[first] = shown[first].where(shown[first] != shown[first].shift(), "")
     style = shown.style.hide(axis="index").set_caption(caption).set_uuid("table").set_table_styles(_STYLE)
-    return style.map(lambda cell: "color: #999" if cell in (MISSING, NOT_MEASURABLE) else "").format(escape="html")
+    return style.map(lambda cell: "color: #999" if cell in (MISSING, NOT_MEASURABLE) else "").format(
+        escape="html"
+    )

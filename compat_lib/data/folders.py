@@ -1,0 +1,169 @@
+"""Image folders: train/<class>/* and test/<class>/*, your own or CIFAR-100."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .cache import cached_arrays, recipe_digest
+from .images import ImageSet, Splits, data_root, seeded_generator
+from .trees import decode_classes, smooth_resize, subfolders
+
+VAL_SHARE = 0.1
+VAL_IMAGES = 10  # classes with fewer images keep all of them for training
+_LAYOUT = "expected train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images>"
+
+
+def folder(
+    root: str | os.PathLike | None = None, *, path: str | os.PathLike, size: int = 32, seed: int = 0
+) -> Splits:
+    """Return the images of a folder with train/<class>/*, test/<class>/* and optionally val/<class>/*.
+
+    Images are decoded once into a memory-mapped cache under the data root; the folder itself is only read.
+    Class folders are numbered in sorted order, each part for itself; images follow in the order of their names.
+
+    Without val/, validation is held out of training by seed: 10 % of the classes (at least 2) when test has
+    none of the training classes; otherwise 10 % of the images (at least 2, so that they can match) of every
+    class that has 10 or more. Where one way is impossible the other is taken.
+
+    Args:
+        root: data root of the cache, see `data_root`.
+        path: the folder.
+        size: pixels, height and width.
+        seed: integer, what is held out.
+
+    Returns:
+        Splits of uint8 [N, 3, size, size], RGB.
+
+    Raises:
+        FileNotFoundError: "... does not exist", "... has no folder train ...".
+        NotADirectoryError: "... is a file, a folder is needed".
+        PermissionError: "cannot list ...: permission denied ...".
+        ValueError: "cannot read the image ...", "class ... has no images ...", "... has one class ...",
+            "... nothing can be held out for validation ...".
+    """
+    place = Path(path).expanduser()
+    return _splits(place.name or "folder", place, data_root(root) / "cache", size, seed)
+
+
+def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0) -> Splits:
+    """Return CIFAR-100, 100 classes of 500 training and 100 test photographs.
+
+    Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009). Class folders in
+    alphabetical order are the official labels. Training and test share their classes; 10 % of the training
+    images of each class are held out for validation, by seed.
+
+    Args:
+        root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise torchvision
+            downloads its own copy to the data root.
+        size: pixels, height and width; the photographs have 32.
+        seed: integer, which images are held out.
+
+    Raises:
+        FileNotFoundError: "CIFAR-100 is not in ... and could not be downloaded ...".
+    """
+    base = data_root(root)
+    place = base / "cifar100"
+    if place.is_dir():
+        return _splits("cifar100", place, base / "cache", size, seed)
+    _check_size(size)
+    return _with_validation("cifar100", *(_torchvision_part(base, part, size) for part in ("train", "test")), seed)
+
+
+def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits:
+    _check_size(size)
+    present = {path.name for path in subfolders(place)}
+    for needed in ("train", "test"):
+        if needed not in present:
+            raise FileNotFoundError(f"{place} has no folder {needed}; {_LAYOUT}")
+    parts = {}
+    for part in ("train", "test", "val"):
+        if part not in present:
+            continue
+        classes = {path.name: path for path in subfolders(place / part)}
+        if len(classes) < 2:
+            found = f"one class ({next(iter(classes))})" if classes else "no class folders"
+            raise ValueError(f"{place / part} has {found}, at least two classes are needed; {_LAYOUT}")
+        parts[part] = decode_classes(classes, cache, size=size, mode="RGB", shrink=smooth_resize)
+    if "val" in parts:
+        return Splits(name, parts["train"], parts["val"], parts["test"])
+    return _with_validation(name, parts["train"], parts["test"], seed)
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel; got {size}")
+
+
+def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> Splits:
+    """Hold a validation set out of training."""
+    generator = seeded_generator(name, seed, "validation")
+    ways = [_held_images, _held_classes]
+    if not set(train.classes) & set(test.classes):
+        ways.reverse()  # test asks for classes never seen: validation should ask the same
+    for way in ways:
+        held = way(train, generator)
+        if held is not None:
+            return Splits(name, _rows(train, ~held), _rows(train, held), test)
+    raise ValueError(
+        f"nothing can be held out for validation: train has {train.num_classes} classes, none with {VAL_IMAGES} "
+        "images; add val/<class>/<images>"
+    )
+
+
+def _held_classes(train: ImageSet, generator: torch.Generator) -> torch.Tensor | None:
+    """Return bool [N], the rows of 10 % of the classes (at least 2); None if fewer than 2 would be left."""
+    count = train.num_classes
+    held = max(2, round(VAL_SHARE * count))
+    if count - held < 2:
+        return None
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[torch.randperm(count, generator=generator)[:held]] = True
+    return chosen[train.labels]
+
+
+def _held_images(train: ImageSet, generator: torch.Generator) -> torch.Tensor | None:
+    """Return bool [N], 10 % of the rows (at least 2) of every class with 10 or more; None if there is no such class."""
+    held = torch.zeros(len(train), dtype=torch.bool)
+    for label in range(train.num_classes):
+        rows = (train.labels == label).nonzero().flatten()
+        if len(rows) >= VAL_IMAGES:
+            count = max(2, round(VAL_SHARE * len(rows)))
+            held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+    return held if held.any() else None
+
+
+def _rows(images: ImageSet, chosen: torch.Tensor) -> ImageSet:
+    """Return the chosen rows (bool [N]) with the classes that occur in them, labels counted from 0."""
+    rows = chosen.nonzero().flatten()
+    kept, labels = torch.unique(images.labels[rows], return_inverse=True)
+    return images.with_labels(rows, labels, [images.classes[label] for label in kept.tolist()])
+
+
+def _torchvision_part(base: Path, part: str, size: int) -> ImageSet:
+    try:
+        from torchvision.datasets import CIFAR100
+
+        source = CIFAR100(str(base), train=part == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"CIFAR-100 is not in {base / 'cifar100'} and could not be downloaded ({error}): put the images at "
+            f"{base / 'cifar100'}/{{train,test}}/<class>/*.png, or name another data root by root=... or COMPAT_DATA"
+        ) from error
+    labels = torch.tensor(source.targets)
+    order = torch.sort(labels, stable=True).indices  # class after class, as in a folder
+    pixels = torch.from_numpy(source.data).permute(0, 3, 1, 2)[order]
+    if size != 32:
+        recipe = {"name": "cifar100", "part": part, "size": size}
+
+        def write(target: Path) -> None:
+            resized = [smooth_resize(Image.fromarray(image), size) for image in source.data[order.numpy()]]
+            np.save(target / "images.npy", np.stack(resized).transpose(0, 3, 1, 2))
+
+        arrays = cached_arrays(base / "cache" / recipe_digest(recipe), recipe, write)
+        pixels = torch.from_numpy(arrays["images"])
+    return ImageSet(pixels.contiguous(), labels[order], tuple(source.classes))

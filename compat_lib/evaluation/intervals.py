@@ -1,0 +1,199 @@
+"""Bootstrap over identities: how far a metric could move had other identities been photographed.
+
+A draw takes as many identities as there are, with replacement; identity c occurs w_c times (multinomial).
+Images of one identity are not independent, so images or pairs are never drawn singly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from compat_lib.evaluation.counting import PER_UNIT, Counts, most_accepted
+from compat_lib.evaluation.scores import PairScores, at_least, codes
+
+KEPT = 2**22  # impostor scores held to place the thresholds
+SPACING = 1.001  # ratio of the ranks of neighbouring thresholds beyond the first thousand
+ITEMS = 2**18  # pairs that wait to be counted together
+CHUNK = 512  # pairs multiplied at a time: their weights stay in the cache
+
+
+def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray:
+    """Return how often each identity occurs in each draw; it depends on the labels and the seed only.
+
+    Two models evaluated on the same labels are therefore paired draw by draw.
+
+    Args:
+        labels: whole numbers or names [N]; the identities are their sorted distinct values.
+        draws: number of draws, 0 or more.
+        seed: whole number.
+
+    Returns:
+        int64 [identities, draws]; each column sums to the number of identities.
+
+    >>> identity_weights([5, 5, 9, 11], draws=2).sum(axis=0).tolist()
+    [3, 3]
+    """
+    if draws < 0:
+        raise ValueError(f"draws is {draws}; give 0 (no intervals) or more, such as 200")
+    classes = int(codes(labels, None, (len(labels), 0), "labels")[0].max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(classes, np.full(classes, 1 / classes), size=draws)
+    return np.ascontiguousarray(drawn.T)
+
+
+def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """Return the percentile interval of the draws; None when fewer than two are numbers.
+
+    Draws that are nan (not measurable in that draw) are left out.
+
+    >>> interval(np.arange(101.0), level=0.5)
+    (25.0, 75.0)
+    """
+    known = draws[np.isfinite(draws)]
+    if len(known) < 2:
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.ndarray:
+    """Return the mean of the values in every draw, each query counted as often as its identity was drawn.
+
+    The gallery stays as it is. Values that are nan (queries without a match) do not count.
+
+    Args:
+        values: float64 [N], one for each query.
+        labels: labels [N].
+        weights: int64 [identities, draws], from `identity_weights` of the same labels.
+
+    Returns:
+        float64 [draws]; nan for a draw that holds no query.
+
+    >>> bootstrap_mean(np.array([1.0, 0.0, np.nan]), [0, 1, 1], np.array([[1, 3, 0], [1, 1, 0]])).tolist()
+    [0.5, 0.75, nan]
+    """
+    number = codes(labels, None, (len(values), 0), "labels")[0]
+    valid = np.isfinite(values)
+    size = weights.shape[0]
+    totals = np.bincount(number[valid], values[valid], minlength=size) @ weights
+    counts = np.bincount(number[valid], minlength=size) @ weights
+    return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+
+def bootstrap_tar(
+    pairs: PairScores, counts: Counts, weights: np.ndarray, fars: tuple[float, ...]
+) -> np.ndarray:
+    """Return TAR at each FAR in every draw.
+
+    An impostor pair of identities a and b weighs w_a w_b: each copy of one meets each copy of the other. A
+    genuine pair of identity c weighs w_c: each copy brings its own pairs, and two copies of one identity are
+    neither genuine nor impostors to each other. Excluded pairs must be pairs of one identity, as the same
+    image always is.
+
+    Thresholds are taken at impostor scores: all of the highest thousand, beyond that ranks 0.1 % apart (the
+    false accept rate stays at or below the level). Only the highest impostor scores are looked at, twice as
+    many as the largest FAR needs; when a draw needs more, the tail is made longer. Memory is bounded.
+
+    Args:
+        pairs: both sides hold the same images' labels.
+        counts: their histogram.
+        weights: int64 [identities, draws], from `identity_weights`.
+        fars: fractions in (0, 1].
+
+    Returns:
+        float64 [len(fars), draws]; nan where the draw's impostor pairs cannot resolve the FAR.
+    """
+    weight = weights.astype(np.float64)
+    size = len(weight)
+    sizes_row, sizes_column = (np.bincount(c, minlength=size) for c in (pairs.row_codes, pairs.column_codes))
+    negatives = (sizes_row @ weight) * (sizes_column @ weight) - (sizes_row * sizes_column) @ weight**2
+    negatives = negatives / 2 if pairs.triangular else negatives
+    allowed = np.stack([most_accepted(far, negatives) for far in fars])
+    wanted = 2 * max((far for far in fars if far * counts.negatives >= 1), default=0) * counts.negatives + 100
+    while True:
+        cut = _cut(counts, wanted)
+        edges = _edges(pairs, cut, int(counts.different[cut:].sum()))
+        impostors, genuine, positives = _weighted_counts(pairs, edges, weights)
+        place = (impostors[:, None] > allowed).sum(0)  # the first edge above which few enough are left
+        missing = (place == 0) & (allowed >= 1) & (allowed < negatives)
+        if not missing.any() or wanted >= counts.negatives:
+            break
+        wanted *= 4
+    tar = np.take_along_axis(genuine, place, axis=0) / np.maximum(positives, 1)
+    tar = np.where(allowed >= negatives, 1.0, tar)
+    return np.where((allowed >= 1) & (positives > 0), tar, np.nan)
+
+
+def _cut(counts: Counts, wanted: float) -> int:
+    # The highest bin such that it and those above hold the wanted number of impostors.
+    above = np.cumsum(counts.different[::-1])
+    return (
+        len(above) - 1 - int(min(np.searchsorted(above, wanted), np.flatnonzero(counts.different[::-1])[-1]))
+    )
+
+
+def _tail(pairs: PairScores, low: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    # Scores of at least `low` with the identities of both sides.
+    for tile in pairs.tiles():
+        place = at_least(tile.scores, low)
+        scores = tile.scores.reshape(-1)[place].cpu().numpy()
+        row, column = np.divmod(place.cpu().numpy(), tile.scores.shape[1])
+        yield scores, pairs.row_codes[tile.row + row], pairs.column_codes[tile.column + column]
+
+
+def _edges(pairs: PairScores, cut: int, tail: int) -> np.ndarray:
+    # Distinct impostor scores, ascending, from a thinned copy of the tail.
+    stride = -(-tail // KEPT)
+    kept, offset = [], 0
+    for scores, row, column in _tail(pairs, cut / PER_UNIT - 2.0):
+        scores = scores[row != column]
+        kept.append(scores[offset % stride :: stride] if stride > 1 else scores)
+        offset -= len(scores)
+    scores = np.sort(np.concatenate(kept))[::-1]
+    steps = SPACING ** np.arange(np.log(max(len(scores), 2)) / np.log(SPACING) + 1)
+    ranks = np.unique(np.r_[steps.astype(np.int64) - 1, len(scores) - 1])
+    return np.unique(scores[ranks[ranks < len(scores)]])
+
+
+def _weighted_counts(
+    pairs: PairScores, edges: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # For each edge and draw the weight of impostor and of genuine pairs that score more, and of all genuine
+    # pairs.
+    size, draws = weights.shape
+    table = weights.astype(np.float32)
+    cells = np.zeros((2, len(edges) + 1, draws))
+    own = np.zeros(size, np.int64)
+    waiting, held = [], 0
+    for tile in pairs.tiles():
+        genuine = tile.genuine
+        counted = tile.scores.reshape(-1)[genuine] >= -1
+        rows = torch.div(genuine[counted], tile.scores.shape[1], rounding_mode="floor").cpu().numpy()
+        own += np.bincount(pairs.row_codes[tile.row + rows], minlength=size)
+    for item in _tail(pairs, float(edges[0])):
+        waiting.append(item)
+        held += len(item[0])
+        if held >= ITEMS:
+            _add(cells, edges, table, *(np.concatenate(x) for x in zip(*waiting, strict=True)))
+            waiting, held = [], 0
+    if held:
+        _add(cells, edges, table, *(np.concatenate(x) for x in zip(*waiting, strict=True)))
+    above = cells[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    return above[0], above[1], own @ weights.astype(np.float64)
+
+
+def _add(cells, edges, table, scores, row, column) -> None:
+    place = np.searchsorted(edges, scores, "left")  # the number of edges below the score
+    for kind, chosen in enumerate((row != column, row == column)):
+        where = np.flatnonzero(chosen & (place > 0))
+        where = where[np.argsort(place[where], kind="stable")]
+        for start in range(0, len(where), CHUNK):
+            some = where[start : start + CHUNK]
+            weight = table.take(row[some], axis=0)
+            if kind == 0:
+                weight *= table.take(column[some], axis=0)
+            bins, first = np.unique(place[some], return_index=True)
+            cells[kind, bins] += np.add.reduceat(weight, first, axis=0)

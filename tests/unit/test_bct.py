@@ -1,0 +1,187 @@
+"""BCT's variants against slow loops, finite differences and their limits."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import (
+    check_gradient,
+    dot,
+    fitted,
+    make_classifier,
+    make_old,
+    make_step,
+    slow_classification,
+    slow_cross_entropy,
+    unit,
+)
+
+from compat_lib.losses import build_method
+from compat_lib.old_system import OldSystem
+
+
+def slow_means(old, average="raw"):
+    means = []
+    for label in range(old.num_classes):
+        rows = [f for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True) if y == label]
+        if average == "unit":
+            rows = [unit(row) for row in rows]
+        means.append([sum(column) / len(rows) for column in zip(*rows, strict=True)])
+    return means
+
+
+def slow_old_logits(old, embedding):
+    embedding = fitted(embedding, old.width)
+    weight = old.classifier_weight.double().tolist()
+    if old.classifier_scale is not None:
+        return [old.classifier_scale * dot(unit(row), unit(embedding)) for row in weight]
+    return [dot(row, embedding) + b for row, b in zip(weight, old.classifier_bias.double().tolist(), strict=True)]
+
+
+def influence(old, step, width=6, **options):
+    return build_method("bct", old, make_classifier(width=width), **options).double()(step)["influence"]
+
+
+@pytest.mark.parametrize("width", [6, 8, 4])
+@pytest.mark.parametrize("average", ["raw", "unit"])
+@pytest.mark.parametrize("scale", [1.0, 16.0])
+def test_prototypes(width, average, scale):
+    old = make_old(classifier=False)
+    method = build_method("bct", old, make_classifier(width=width), scale=scale, average=average).double()
+    step = make_step(old, width, dtype=torch.float64)
+    terms = method(step)
+    means = slow_means(old, average)
+    rows = [
+        slow_cross_entropy([scale * dot(unit(p), unit(fitted(n, 6))) for p in means], y)
+        for n, y in zip(step.embeddings.tolist(), step.labels.tolist(), strict=True)
+    ]
+    assert terms["influence"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
+    assert terms["classification"].item() == pytest.approx(
+        slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+    )
+    assert check_gradient(method, step)
+
+
+@pytest.mark.parametrize("width", [6, 8, 4])
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_classifier_counts_rows_of_shared_classes_only(width, scale):
+    old = make_old(scale=scale)
+    method = build_method("bct", old, make_classifier(width=width), variant="classifier").double()
+    step = make_step(old, width, batch=12, dtype=torch.float64)
+    rows = [
+        slow_cross_entropy(slow_old_logits(old, n), old.class_map[y].item())
+        for n, y in zip(step.embeddings.tolist(), step.labels.tolist(), strict=True)
+        if old.class_map[y] >= 0
+    ]
+    assert 0 < len(rows) < 12
+    assert method(step)["influence"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
+    assert check_gradient(method, step)
+
+
+def test_classifier_is_zero_without_shared_rows():
+    old = make_old(class_map="none")
+    step = make_step(old)
+    term = influence(old, step, variant="classifier")
+    assert term.item() == 0
+    term.backward()
+    assert step.embeddings.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("width", [6, 8, 4])
+def test_all_rows_scores_against_the_means_as_they_are(width):
+    old = make_old(classifier=False)
+    step = make_step(old, width, dtype=torch.float64)
+    means = slow_means(old)
+    rows = [
+        slow_cross_entropy([dot(p, fitted(n, 6)) for p in means], y)
+        for n, y in zip(step.embeddings.tolist(), step.labels.tolist(), strict=True)
+    ]
+    value = influence(old, step, width, variant="all-rows").item()
+    assert value == pytest.approx(sum(rows) / len(rows), rel=1e-5)
+
+
+def test_lwf_takes_the_old_probabilities_as_targets():
+    old = make_old()
+    step = make_step(old, dtype=torch.float64)
+    rows = []
+    for n, o in zip(step.embeddings.tolist(), step.old_features.double().tolist(), strict=True):
+        past = [math.exp(z) for z in slow_old_logits(old, o)]
+        new = slow_old_logits(old, n)
+        rows.append(sum(p / sum(past) * slow_cross_entropy(new, k) for k, p in enumerate(past)))
+    assert influence(old, step, variant="lwf").item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), classes=st.integers(2, 30))
+def test_published_scale_cannot_fall_below_its_bound(seed, classes):
+    old = make_old(seed, classes=classes, per_class=2, class_map="none")
+    step = make_step(old, seed=seed)
+    bound = math.log(1 + (classes - 1) * math.exp(-2))
+    assert influence(old, step, scale=1.0).item() >= bound - 1e-5
+
+
+@settings(max_examples=20)
+@given(factor=st.floats(1e-3, 1e3))
+def test_prototype_variant_does_not_see_the_length_of_embeddings(factor):
+    old = make_old()
+    step = make_step(old, dtype=torch.float64)
+    longer = dataclasses.replace(step, embeddings=factor * step.embeddings)
+    assert influence(old, longer).item() == pytest.approx(influence(old, step).item(), rel=1e-6)
+
+
+def test_classes_without_samples_do_not_take_part():
+    full = make_old(classes=4, classifier=False, class_map=None)
+    labels = torch.tensor([0, 1, 3, 4])[full.labels]  # class 2 of five has no sample
+    gap = OldSystem.from_arrays(full.features, labels, num_classes=5)
+    step = make_step(full)
+    with_gap = dataclasses.replace(step, labels=labels[step.rows])
+    expected = build_method("bct", full, make_classifier(classes=4))(step)["influence"]
+    value = build_method("bct", gap, make_classifier(classes=5))(with_gap)["influence"]
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert step.embeddings.grad.isfinite().all()
+
+
+def test_a_needed_class_without_prototype_is_refused():
+    prototypes = torch.eye(5, 6)
+    prototypes[[1, 3]] = 0
+    for labels in ([0, 1, 2, 3, 4], None):
+        old = OldSystem.from_arrays(labels=labels, prototypes=prototypes)
+        with pytest.raises(ValueError, match="no prototype for 2 classes of the training set: 1, 3"):
+            build_method("bct", old, make_classifier())
+    build_method("bct", OldSystem.from_arrays(labels=[0, 2, 4], prototypes=prototypes), make_classifier())
+
+
+def test_needs_follow_the_variant():
+    only_prototypes = OldSystem.from_arrays(prototypes=torch.eye(5, 6))
+    only_classifier = OldSystem.from_arrays(classifier_weight=torch.eye(3, 6), class_map=[0, 1, 2, -1, -1])
+    assert build_method("bct", only_prototypes, make_classifier()).needs == {"prototypes"}
+    method = build_method("bct", only_classifier, make_classifier(), variant="classifier")
+    assert method.needs == {"classifier"}
+    with pytest.raises(ValueError, match="bct needs the old system's prototypes, but only classifier is there"):
+        build_method("bct", only_classifier, make_classifier())
+    with pytest.raises(ValueError, match="bct needs the old system's classifier, but only prototypes is there"):
+        build_method("bct", only_prototypes, make_classifier(), variant="classifier")
+
+
+def test_variant_classifier_needs_the_class_map():
+    old = OldSystem.from_arrays(classifier_weight=torch.eye(3, 6), num_classes=5)
+    with pytest.raises(ValueError, match="needs the class map of the old classifier"):
+        build_method("bct", old, make_classifier(), variant="classifier")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variant": "x"}, "variant must be one of 'prototypes', 'all-rows', 'classifier', 'lwf', not 'x'"),
+        ({"average": "median"}, "average must be one of 'raw', 'unit'"),
+        ({"scale": 0}, "scale must be a number of at least"),
+        ({"weight": -1}, "weight must be a number of at least 0"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("bct", make_old(), make_classifier(), **options)

@@ -1,0 +1,118 @@
+"""Configurations refuse what cannot work, and name runs by what determines them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from compat_lib.config import ExperimentConfig, load_preset, project_path
+
+
+def test_reading_a_configuration_does_not_start_torch():
+    code = "import sys, compat_lib.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("dataset", "mnist", "portraits, omniglot"),
+        ("scenario", "open", "open-class"),
+        ("new_loss", "triplet", "softmax, cosface, arcface"),
+        ("old_share", 1.0, "strictly between 0 and 1"),
+        ("warmup", 1.5, "between 0 and 1"),
+        ("epochs", 0, "at least 1"),
+        ("lr", 0.0, "above 0"),
+        ("lr", -1.0, "above 0"),
+        ("batch_size", 1, "at least 2"),
+        ("budget", "time", "steps, passes"),
+    ],
+)
+def test_impossible_values_are_named(field, value, words):
+    with pytest.raises(ValueError, match=field) as caught:
+        ExperimentConfig(**{field: value})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 1.5), ("epochs", "many"), ("lr", "fast"), ("flip", 1), ("method_options", []), ("lr", True)],
+)
+def test_wrong_types_are_named(field, value):
+    with pytest.raises(TypeError, match=field):
+        ExperimentConfig(**{field: value})
+
+
+def test_numbers_written_as_yaml_text_are_numbers():
+    config = ExperimentConfig(weight_decay="1e-3", epochs="12", lr=1)
+    assert (config.weight_decay, config.epochs, config.lr) == (1e-3, 12, 1.0)
+    assert isinstance(config.epochs, int) and isinstance(config.lr, float)
+
+
+def test_unknown_fields_are_named():
+    with pytest.raises(ValueError, match="mix_ratio"):
+        ExperimentConfig.from_dict({"mix_ratio": 0.3})
+
+
+def test_names_depend_on_the_result_and_on_nothing_else():
+    base = ExperimentConfig(method="mixbct")
+    elsewhere = base.changed(runs_root="else", data_root="data2", device="cuda", threads=3)
+    assert (base.experiment_id, base.run_id) == (elsewhere.experiment_id, elsewhere.run_id)
+    assert base.run_id != base.changed(method_options={"mix_ratio": 0.2}).run_id
+    assert base.run_id != base.changed(budget="passes").run_id
+    assert base.run_id != base.changed(seed=1).run_id
+    assert base.experiment_id == base.changed(seed=1, method="bct", budget="passes").experiment_id
+    assert base.experiment_id != base.changed(old_epochs=4).experiment_id
+
+
+def test_methods_of_one_seed_share_the_old_model():
+    base = ExperimentConfig(method="mixbct")
+    assert base.old_folder == base.changed(method="bct").old_folder
+    assert base.old_folder != base.changed(seed=1).old_folder
+
+
+def test_preset_is_settings_times_seeds_times_methods(tmp_path):
+    path = tmp_path / "tiny.yml"
+    path.write_text(
+        "defaults: {epochs: 3}\nsettings: [{scenario: open-class}, {scenario: open-data}]\n"
+        "seeds: [0, 1]\nmethods: [{method: independent}, {method: mixbct, method_options: {mix_ratio: 0.1}}]\n"
+    )
+    preset = load_preset(path, runs_root="elsewhere")
+    assert preset.name == "tiny"
+    assert len(preset.experiments) == 8
+    assert len({config.run_folder for config in preset.experiments}) == 8
+    assert len(preset.old_models) == 4
+    assert all(config.epochs == 3 and config.runs_root == "elsewhere" for config in preset.experiments)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1", "settings"),
+        ("methods: [{method: bct}, {method: bct}]", "twice"),
+        ("settings: [{scenario: none}]", "scenario"),
+        ("defaults: {nonsense: 1}", "nonsense"),
+    ],
+)
+def test_bad_presets_are_named(tmp_path, text, words):
+    path = tmp_path / "bad.yml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        load_preset(path)
+
+
+def test_missing_preset_lists_those_that_are_there(tmp_path):
+    (tmp_path / "other.yml").write_text("seeds: [0]")
+    with pytest.raises(FileNotFoundError, match="other"):
+        load_preset(tmp_path / "none.yml")
+
+
+def test_relative_paths_start_at_the_project_from_within_it(tmp_path, monkeypatch):
+    (tmp_path / "compat_lib").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert project_path("runs") == tmp_path / "runs"
+    outside = tmp_path / "notebooks" / "deeper"
+    outside.mkdir()
+    monkeypatch.chdir(outside)
+    assert project_path(tmp_path / "absolute") == tmp_path / "absolute"

@@ -1,0 +1,162 @@
+"""The pipeline: complete run folders, nothing repeated, killed runs go on, unequal widths handled."""
+
+import json
+import multiprocessing
+import os
+
+import pytest
+import torch
+
+from compat_lib import experiment as module
+from compat_lib.config import ExperimentConfig
+from compat_lib.experiment import Experiment
+from compat_lib.models import embed
+from compat_lib.runs import list_runs
+
+
+def tiny(root, **changes):
+    values = {
+        "dataset_options": {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
+        "old_backbone": "convnet-half",
+        "new_backbone": "convnet",
+        "old_epochs": 2,
+        "epochs": 2,
+        "batch_size": 16,
+        "old_width": 8,
+        "new_width": 8,
+        "bootstrap_draws": 10,
+        "precision": "float32",
+        "data_root": str(root / "data"),
+        "runs_root": str(root / "runs"),
+    }
+    return ExperimentConfig(**(values | changes))
+
+
+def silent(config):
+    return Experiment(config, say=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("experiment")
+
+
+@pytest.fixture(scope="module")
+def oracle(root):
+    return silent(tiny(root)).evaluate()
+
+
+def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
+    assert {path.name for path in oracle.folder.iterdir()} == {
+        ".lock",
+        "config.json",
+        "metrics.json",
+        "draws.json",
+        "history.csv",
+        "environment.json",
+        "features.safetensors",
+        "model.safetensors",
+    }
+    assert oracle.config["method"] == "independent" and oracle.config["facts"]["classes"]["train"] == 14
+    assert str(root) not in json.dumps([oracle.config, oracle.environment])
+    metrics = oracle.metrics
+    assert metrics["train/epochs"] == 2 and metrics["train/steps"] == 2 * (84 // 16)
+    assert metrics["train/backbone_images"] == 2 * (84 // 16) * 16
+    assert metrics["new_old/map"] is not None and isinstance(metrics["criterion"], bool)
+    assert metrics["mixed/share=0.00/map"] == pytest.approx(metrics["new_old/map"])
+    assert metrics["mixed/share=1.00/map"] == pytest.approx(metrics["new_new/map"])
+    assert len(oracle.draws["new_new/map"]) == 10
+    for name in ("procrustes", "ridge", "procrustes-query", "ridge-query"):
+        assert metrics[f"adapter/{name}/new_old/map"] is not None
+    assert [run.folder for run in list_runs(root / "runs") if run.config["method"] == "old"]
+
+
+def test_old_old_of_the_old_run_and_of_the_new_run_agree(root, oracle):
+    old = silent(tiny(root)).old_run
+    for name, value in old.metrics.items():
+        if name.startswith("old_old/"):
+            assert value == oracle.metrics[name], name
+
+
+def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(module, "train", never)
+    monkeypatch.setattr(module, "compare", never)
+    again = silent(tiny(root))
+    assert again.evaluate().metrics == oracle.metrics
+    assert len(again.old.history) == 2 and again.old_system.has == {"features", "prototypes", "classifier", "model"}
+
+
+def test_the_model_that_is_read_is_the_model_that_was_measured(root, oracle):
+    experiment = silent(tiny(root))
+    for side in (experiment.old, experiment.new):
+        assert torch.allclose(embed(side.model, experiment.data.test.images), side.test, atol=1e-5)
+        assert not side.model.training and all(not p.requires_grad for p in side.model.parameters())
+
+
+def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, oracle, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def kill(line):
+        if line.startswith("epoch 1/2"):
+            raise Stop
+
+    config = tiny(root, runs_root=str(tmp_path / "runs"))
+    with pytest.raises(Stop):  # dies while the old model trains
+        Experiment(config, say=kill).evaluate()
+    assert (config.old_folder / "checkpoint.pt").is_file()
+    _ = silent(config).old
+    with pytest.raises(Stop):  # dies while the new model trains
+        Experiment(config, say=kill).evaluate()
+    assert (config.run_folder / "checkpoint.pt").is_file() and not (config.run_folder / "metrics.json").exists()
+    result = silent(config).evaluate()
+    assert not (config.run_folder / "checkpoint.pt").exists()
+    same = {name: value for name, value in oracle.metrics.items() if "seconds" not in name}
+    assert {name: value for name, value in result.metrics.items() if "seconds" not in name} == same
+
+
+def test_unequal_widths_leave_the_cross_test_unmeasured(root):
+    run = silent(tiny(root, new_width=12)).evaluate()
+    assert run.metrics["new_old/map"] is None and run.metrics["criterion"] is None
+    assert run.metrics["new_new/map"] is not None
+    assert run.metrics["adapter/ridge/new_old/map"] is not None
+    with pytest.raises(ValueError, match="one width"):
+        silent(tiny(root, new_width=12, method="l2")).evaluate()
+
+
+def test_a_budget_of_passes_gives_mixbct_more_epochs(root):
+    steps = silent(tiny(root, method="mixbct", epochs=4)).evaluate()
+    passes = silent(tiny(root, method="mixbct", epochs=4, budget="passes")).evaluate()
+    assert (steps.metrics["train/epochs"], passes.metrics["train/epochs"]) == (4, 6)  # 4 / 0.7
+    full = silent(tiny(root, epochs=4)).evaluate().metrics["train/backbone_images"]
+    assert steps.metrics["train/backbone_images"] < 0.8 * full
+    assert passes.metrics["train/backbone_images"] == pytest.approx(full, rel=0.15)
+
+
+def test_an_unknown_method_is_refused_before_anything_new_is_trained(root):
+    with pytest.raises(ValueError, match="There is no method 'mixbtc'"):
+        silent(tiny(root, method="mixbtc")).evaluate()
+
+
+def _evaluate(config, queue):
+    torch.set_num_threads(1)
+    lines = []
+    run = Experiment(config, say=lines.append).evaluate()
+    queue.put((os.getpid(), sum(line.startswith("epoch") for line in lines), run.metrics["new_new/map"]))
+
+
+def test_two_processes_do_not_train_the_same_model_twice(tmp_path, root):
+    config = tiny(root, runs_root=str(tmp_path / "runs"), method="mixbct")
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_evaluate, args=(config, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    results = [queue.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sum(epochs for _, epochs, _ in results) == 4  # two of the old model, two of the new
+    assert results[0][2] == results[1][2]

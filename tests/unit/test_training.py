@@ -1,0 +1,193 @@
+"""The loop: repeatable, resumable, frozen where it must be, and clear when something breaks."""
+
+import math
+
+import pytest
+import torch
+
+from compat_lib.losses import METHODS, build_method
+from compat_lib.losses.contract import CompatibilityLoss
+from compat_lib.losses.margins import Classifier
+from compat_lib.models import build_model, embed
+from compat_lib.old_system import OldSystem
+from compat_lib.training import NotFiniteError, TrainingSettings, epoch_line, learning_rate, train
+
+CLASSES, WIDTH = 6, 8
+SETTINGS = TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=3, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(48) % CLASSES
+    centres = torch.randint(40, 216, (CLASSES, 3, 32, 32), generator=generator)
+    noise = torch.randint(-30, 31, (48, 3, 32, 32), generator=generator)
+    return (centres[labels] + noise).clamp(0, 255).to(torch.uint8), labels
+
+
+def old_system(images, labels, **more):
+    torch.manual_seed(11)
+    model = build_model("convnet-half", width=WIDTH)
+    features = embed(model, images)
+    return OldSystem.from_arrays(
+        features,
+        labels,
+        classifier_weight=torch.randn(3, WIDTH),
+        class_map=torch.tensor([0, -1, 1, -1, 2, -1]),
+        num_classes=CLASSES,
+        model=model,
+        **more,
+    )
+
+
+def run(images, labels, name="independent", settings=SETTINGS, old=None, options=None, **more):
+    torch.manual_seed(5)
+    model = build_model("convnet", width=WIDTH)
+    method = build_method(name, old, Classifier("arcface", WIDTH, CLASSES), **(options or {}))
+    history = train(model, method, images, labels, settings, old=old, say=lambda line: None, **more)
+    return model, method, history
+
+
+def same_weights(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_it_learns_and_logs_every_term(images):
+    _, _, history = run(*images, settings=TrainingSettings(epochs=8, batch_size=16, lr=0.05))
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["loss/classification"] < 0.5 * history[0]["loss/classification"]
+    assert history[0]["backbone_images"] == 48
+    assert "classification" in epoch_line(history[0], 8)
+
+
+def test_equal_seeds_repeat_to_the_bit_and_others_do_not(images):
+    first, again = run(*images)[0], run(*images)[0]
+    assert same_weights(first, again)
+    other = run(*images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4, precision="float32"))[0]
+    assert not same_weights(first, other)
+
+
+class Stop(Exception):
+    """Stands for a kill: raised between two epochs."""
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
+    old = old_system(*images)
+    whole, method, history = run(*images, name=name, old=old)
+
+    def killed(line):
+        if line.startswith("epoch 2"):
+            raise Stop
+
+    torch.manual_seed(5)
+    model = build_model("convnet", width=WIDTH)
+    interrupted = build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        train(model, interrupted, *images, SETTINGS, old=old, checkpoint=path, say=killed)
+    # a fresh process would build these anew, with whatever state the global generator has
+    torch.manual_seed(99)
+    model, resumed = build_model("convnet", width=WIDTH), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
+    rest = train(model, resumed, *images, SETTINGS, old=old, checkpoint=path, say=lambda line: None)
+    assert same_weights(whole, model) and same_weights(method, resumed)
+    assert [row["loss/total"] for row in rest] == [row["loss/total"] for row in history]
+
+
+def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    run(*images, checkpoint=path)
+    with pytest.raises(ValueError, match="other settings \\(lr\\)"):
+        run(*images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.06, seed=3, precision="float32"), checkpoint=path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="cannot be read"):
+        run(*images, checkpoint=path)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_old_system_stays_as_it_was(images, name):
+    old = old_system(*images)
+    tensors = {key: value.clone() for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
+    weights = {key: value.clone() for key, value in old.model.state_dict().items()}
+    run(*images, name=name, old=old)
+    assert all(torch.equal(value, getattr(old, key)) for key, value in tensors.items())
+    assert all(torch.equal(value, weights[key]) for key, value in old.model.state_dict().items())
+    assert not old.model.training
+    assert all(p.grad is None and not p.requires_grad for p in old.model.parameters())
+
+
+def test_mixbct_without_mixing_is_plain_training_to_the_bit(images):
+    old = old_system(*images)
+    plain, plain_method, _ = run(*images)
+    mixed, mixed_method, history = run(*images, name="mixbct", old=old, options={"mix_ratio": 0.0})
+    assert same_weights(plain, mixed)
+    assert same_weights(plain_method.classifier, mixed_method.classifier)
+    assert history[0]["backbone_images"] == 48
+
+
+def test_mixbct_embeds_only_what_it_keeps(images):
+    _, _, history = run(*images, name="mixbct", old=old_system(*images), options={"mix_ratio": 0.25})
+    assert history[0]["backbone_images"] == 48 - 3 * 4  # three batches of 16, four rows replaced in each
+
+
+def test_replacing_nearly_everything_is_refused(images):
+    with pytest.raises(ValueError, match="needs two"):
+        run(*images, name="mixbct", old=old_system(*images), options={"mix_ratio": 1.0, "credible_share": 1.0})
+
+
+def test_old_features_of_another_training_set_are_refused(images):
+    old = OldSystem.from_arrays(torch.randn(7, WIDTH), torch.arange(7) % CLASSES, num_classes=CLASSES)
+    with pytest.raises(ValueError, match="features of 7 rows, the training set has 48"):
+        run(*images, name="l2", old=old)
+
+
+def test_a_broken_loss_stops_the_run_with_its_term_and_cause(images):
+    class Broken(CompatibilityLoss):
+        def terms(self, step):
+            term = step.embeddings.sum() * (math.nan if step.epoch == 1 else 0.0)
+            return {"classification": self.classification(step), "extra": term}
+
+    method = Broken(None, Classifier("arcface", WIDTH, CLASSES))
+    method.weights = {"classification": 1.0, "extra": 1.0}
+    with pytest.raises(NotFiniteError, match="epoch 2, step 1: loss term extra .* arithmetic"):
+        train(build_model("convnet", width=WIDTH), method, *images, SETTINGS, say=lambda line: None)
+
+
+def test_a_diverged_network_is_told_from_a_broken_term(images):
+    model = build_model("convnet", width=WIDTH)
+    model.project.weight.data[0, 0] = math.inf
+    method = build_method("independent", None, Classifier("linear", WIDTH, CLASSES))
+    with pytest.raises(NotFiniteError, match="network itself diverged.*0.05"):
+        train(model, method, *images, SETTINGS, say=lambda line: None)
+
+
+def test_only_matrices_decay(images):
+    # without gradients of a loss, weight decay alone moves what it applies to
+    class Nothing(CompatibilityLoss):
+        def terms(self, step):
+            return {"classification": 0.0 * step.embeddings.sum()}
+
+    torch.manual_seed(5)
+    model = build_model("convnet", width=WIDTH)
+    for parameter in model.parameters():
+        parameter.data += 0.5
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    settings = TrainingSettings(epochs=1, batch_size=16, weight_decay=0.1, lr=0.1)
+    train(model, Nothing(None, Classifier("linear", WIDTH, CLASSES)), *images, settings, say=lambda line: None)
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name]) == (value.ndim < 2), name
+
+
+def test_the_rate_warms_up_then_falls_to_zero_along_a_cosine():
+    settings = TrainingSettings(lr=2.0, warmup=0.1)
+    rates = [learning_rate(settings, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (k + 1) for k in range(10)])
+    assert rates[55] == pytest.approx(1.0) and max(rates) == 2.0
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False)) and 0 < rates[-1] < 0.01
+
+
+def test_validation_is_called_as_often_as_asked_and_always_last(images):
+    seen = []
+    _, _, history = run(*images, validate=lambda model: seen.append(1) or {"new_new/x": 0.5}, validate_every=2)
+    assert len(seen) == 2
+    assert ["val/new_new/x" in row for row in history] == [False, True, True]
