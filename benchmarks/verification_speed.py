@@ -1,8 +1,8 @@
 """How much faster than scikit-learn are TAR at FAR and the ROC curve over all pairs, and in how much memory?
 
 The default size is that of Omniglot's evaluation characters, 659 x 20 images, 87 million pairs, with
-synthetic features. scikit-learn gets the scores ready made and is not charged for them; ours includes computing
-them. Each side runs in a process of its own. Takes about two minutes; scikit-learn needs 6 GB.
+synthetic features. scikit-learn gets the scores ready made and is not charged for them; ours includes
+computing them. Each side runs in a process of its own. Takes about two minutes; scikit-learn needs 6 GB.
 
     python benchmarks/verification_speed.py
     python benchmarks/verification_speed.py --classes 100

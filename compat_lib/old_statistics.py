@@ -68,7 +68,7 @@ def credible_rows(
         ]
     )
     labels = labels.cpu()
-    by_distance = distances.argsort(stable=True)
+    by_distance = distances.float().argsort(stable=True)  # differences in the last bits of a double are ties
     order = by_distance[labels[by_distance].argsort(stable=True)]  # by class, then by distance
     place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
     # 0.55 * 100 is 55.000...01 in floating point, and its ceiling would be 56

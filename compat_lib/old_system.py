@@ -6,7 +6,7 @@ the package also serves those who have lost the old weights.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -208,14 +208,14 @@ class OldSystem:
         return frozenset(name for name, there in found.items() if there)
 
     def require(
-        self, names: frozenset[str], method: str, others: Mapping[str, frozenset[str]] | None = None
+        self, names: frozenset[str], method: str, others: Mapping[str, Iterable[frozenset[str]]] | None = None
     ) -> None:
         """Refuses when something that a method needs is missing.
 
         Args:
             names: what the method needs, of: features, prototypes, classifier, model.
             method: its name, for the message.
-            others: name -> needs of all methods, for the message.
+            others: name -> what each method needs, any one of several sets, for the message.
         Raises:
             ValueError: "The method l2 needs the old system's features, but only classifier is there. ..."
         """
@@ -223,7 +223,9 @@ class OldSystem:
         if not missing:
             return
         remedies = "; ".join(f"for {name}, {_REMEDY[name]}" for name in missing)
-        possible = sorted(name for name, needs in (others or {}).items() if needs <= self.has)
+        possible = sorted(
+            name for name, needs in (others or {}).items() if any(one <= self.has for one in needs)
+        )
         remaining = f" Methods that work with what is there: {', '.join(possible)}." if possible else ""
         raise ValueError(
             f"The method {method} needs the old system's {', '.join(missing)}, but only "

@@ -82,7 +82,6 @@ def train_toy(
     method: str,
     toy: Toy,
     *,
-    steps: int = 300,
     snapshots: tuple[int, ...] = (0, 20, 80, 300),
     seed: int = 0,
     **options: Any,
@@ -92,8 +91,8 @@ def train_toy(
     Args:
         method: name in compat_lib.losses.METHODS ("independent" plays the oracle).
         toy: from make_toy.
-        steps: gradient steps, each on all points.
-        snapshots: steps after which the points are kept, 0 is the start.
+        snapshots: numbers of gradient steps (each on all points) after which the points are kept; 0 is the
+            start, and the training ends with the largest.
         seed: for the classifier and for what the method draws.
         options: options of the method.
 
@@ -103,13 +102,12 @@ def train_toy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = Classifier("cosface", 2, 5, scale=8.0, margin=0.1, ramp=0.0)
-    old = toy.system
-    loss = build_method(method, None if method == "independent" else old, classifier, **options)
+    loss = build_method(method, toy.system, classifier, **options)
     angles = torch.nn.Parameter(toy.start.clone())
     optimiser = torch.optim.Adam(
         [{"params": [angles], "lr": 0.05}, {"params": loss.parameters(), "lr": 0.02}]
     )
-    rows, kept = torch.arange(len(toy.labels)), []
+    rows, kept, steps = torch.arange(len(toy.labels)), [], max(max(snapshots), 1)
     for step in range(steps + 1):
         if step in snapshots:
             kept.append((step, _on_circle(angles.detach()), _unit(classifier.weight.detach()).clone()))

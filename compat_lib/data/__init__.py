@@ -58,7 +58,9 @@ def load(
             f"unknown option {', '.join(unknown)} for data set {name!r}; allowed: "
             + (", ".join(allowed) if allowed else "none beyond root, size and seed")
         )
-    missing = [key for key, default in allowed.items() if default is inspect.Parameter.empty and key not in options]
+    missing = [
+        key for key, default in allowed.items() if default is inspect.Parameter.empty and key not in options
+    ]
     if missing:
         raise ValueError(f"data set {name!r} needs the option {', '.join(missing)}")
     return maker(root=root, size=size, seed=seed, **options)

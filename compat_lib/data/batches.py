@@ -99,11 +99,13 @@ class Batches:
         device: where images and batches live.
         shift: pixels, 0 or more; every image is moved by -shift..shift in both directions.
         flip: mirror every image left to right with probability 1/2.
-        padding: what a shifted image shows at its border: "edge" repeats the outermost pixels, "zero" is black.
+        padding: what a shifted image shows at its border: "edge" repeats the outermost pixels, "zero" is
+            black.
 
     Raises:
         TypeError: "images must be uint8 ...".
-        ValueError: shapes that do not fit, "batch_size must be ...", "shift must be ...", "unknown padding ...".
+        ValueError: shapes that do not fit, "batch_size must be ...", "shift must be ...",
+            "unknown padding ...".
 
     >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
     >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)
@@ -131,10 +133,9 @@ class Batches:
             raise ValueError(f"{len(images)} images need as many labels; got shape {list(labels.shape)}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        if not 0 <= shift < min(images.shape[2:]):
-            raise ValueError(
-                f"shift must be 0 or more pixels and less than the image's {min(images.shape[2:])}; got {shift}"
-            )
+        side = min(images.shape[2:])
+        if not 0 <= shift < side:
+            raise ValueError(f"shift must be 0 or more pixels and less than the image's {side}; got {shift}")
         if padding not in PADDINGS:
             raise ValueError(f"unknown padding {padding!r}; choose one of {', '.join(PADDINGS)}")
         self.device = torch.device(device)

@@ -54,8 +54,8 @@ def cached_arrays(
             temporary.mkdir(parents=True)
         except PermissionError as error:
             raise PermissionError(
-                f"cannot write the cache {folder}: permission denied; pass root=... or set COMPAT_DATA to a folder "
-                "that you may write"
+                f"cannot write the cache {folder}: permission denied; pass root=... or set COMPAT_DATA to a "
+                "folder that you may write"
             ) from error
         write(temporary)
         _write_manifest(temporary, recipe)
@@ -70,7 +70,8 @@ def cached_arrays(
 
 def _write_manifest(folder: Path, recipe: Mapping[str, object]) -> None:
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.glob("*.npy"))
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.glob("*.npy"))
     }
     text = json.dumps({"recipe": dict(recipe), "files": files}, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

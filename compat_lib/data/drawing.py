@@ -1,115 +1,26 @@
-"""The pencil of the portraits: 36 identity numbers and a pose in, a cartoon face out, whole batches at a time.
+"""The pencil of the portraits: 36 identity numbers and a pose in, a cartoon face out, in whole batches.
 
-Shapes are soft layers, sigmoid(2 k d) of a signed distance d (positive inside) with k = 1.2 size/2, so that an edge
-is about one pixel wide at every size. They are painted back to front. Coordinates run from -1 to 1 over the image,
-x to the right and y down; a tensor is [B, P] with P = size * size pixels, or [B, 1] for one number per image.
+Shapes are soft layers, sigmoid(2 k d) of a signed distance d (positive inside) with k = 1.2 size/2, so that
+an edge is about one pixel wide at every size. They are painted back to front. Coordinates run from -1 to 1
+over the image, x to the right and y down; a tensor is [B, P] with P = size * size pixels, or [B, 1] for one
+number per image.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import torch
 from torch import Tensor
 
+from .nuisances import Nuisances
+
 DRAWING = 1  # part of the cache's digest: raise it whenever the same numbers give other pixels
 PARAMETER_NAMES = (
-    "head_width", "head_height", "jaw", "skin_light", "skin_red", "skin_blue", "hair_light", "hair_red", "hair_blue",
-    "hairline", "hair_width", "fringe", "eye_x", "eye_y", "eye_size", "eye_aspect", "eye_tilt", "iris_red",
-    "iris_green", "iris_blue", "brow_y", "brow_tilt", "brow_thickness", "brow_length", "nose_length", "nose_width",
-    "mouth_width", "mouth_y", "mouth_curve", "lip", "beard", "ear", "glasses", "cheek", "mole_x", "mole_y",
+    "head_width", "head_height", "jaw", "skin_light", "skin_red", "skin_blue", "hair_light", "hair_red",
+    "hair_blue", "hairline", "hair_width", "fringe", "eye_x", "eye_y", "eye_size", "eye_aspect", "eye_tilt",
+    "iris_red", "iris_green", "iris_blue", "brow_y", "brow_tilt", "brow_thickness", "brow_length",
+    "nose_length", "nose_width", "mouth_width", "mouth_y", "mouth_curve", "lip", "beard", "ear", "glasses",
+    "cheek", "mole_x", "mole_y",
 )  # fmt: skip
-_LIMIT = 2.2  # standard-normal draws are clamped here: no face falls apart, no pose leaves the frame
-
-
-@dataclass(frozen=True, eq=False)
-class Nuisances:
-    """What differs between two images of one identity; one row per image, float32.
-
-    Args:
-        roll: [B] radians; yaw: [B] radians; pitch: [B] shift of the features on the head.
-        scale: [B] factor, about 1; shift: [B, 2] in half images.
-        mouth: [B] added to the mouth's curve; eyes: [B] added to the eyes' aspect.
-        gradient: [B, 2] change of brightness from the centre to the right and lower border.
-        gain: [B] and cast: [B, 3], factors on brightness and colour, about 1.
-        background: [B, 3] colour, 0..1; slope: [B, 2, 3] its change to the right and down.
-        box: [B, 4] occluder, centre x, y and half-sides; box_colour: [B, 3]; covered: bool [B], drawn or not.
-    """
-
-    roll: Tensor
-    yaw: Tensor
-    pitch: Tensor
-    scale: Tensor
-    shift: Tensor
-    mouth: Tensor
-    eyes: Tensor
-    gradient: Tensor
-    gain: Tensor
-    cast: Tensor
-    background: Tensor
-    slope: Tensor
-    box: Tensor
-    box_colour: Tensor
-    covered: Tensor
-
-    @classmethod
-    def draw(
-        cls,
-        count: int,
-        generator: torch.Generator,
-        *,
-        pose: float,
-        light: float,
-        expression: float,
-        occlusion: float,
-    ) -> Nuisances:
-        """Return random nuisances; every number is drawn whatever the knobs are, so knobs do not disturb each other.
-
-        Args:
-            count: images.
-            generator: CPU generator.
-            pose, light, expression: strength, 0..1; at 0 every image has the same pose, light, expression.
-            occlusion: probability of an occluder, 0..1.
-        """
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=generator).clamp_(-_LIMIT, _LIMIT)
-
-        def uniform(low: float, high: float, *shape: int) -> Tensor:
-            return torch.rand(count, *shape, generator=generator) * (high - low) + low
-
-        return cls(
-            roll=normal() * (0.16 * pose),
-            yaw=normal() * (0.45 * pose),
-            pitch=normal() * (0.12 * pose),
-            scale=1 + normal() * (0.07 * pose),
-            shift=normal(2) * (0.06 * pose),
-            mouth=normal() * (0.9 * expression),
-            eyes=normal() * (0.25 * expression),
-            gradient=normal(2) * (0.22 * light),
-            gain=1 + normal() * (0.13 * light),
-            cast=1 + normal(3) * (0.08 * light),
-            background=uniform(0.1, 0.95, 3),
-            slope=normal(2, 3) * 0.12,
-            box=torch.cat([uniform(-0.75, 0.75, 2), uniform(0.12, 0.38, 2)], dim=1),
-            box_colour=uniform(0.0, 1.0, 3),
-            covered=uniform(0.0, 1.0) < occlusion,
-        )
-
-    def cover(self, rows: Tensor, generator: torch.Generator) -> Nuisances:
-        """Return the same nuisances with a large central occluder on the given rows (bool [B])."""
-        place = torch.rand(len(rows), 4, generator=generator)
-        large = torch.cat([place[:, :2] * 0.2 - 0.1, place[:, 2:] * 0.15 + 0.45], dim=1)
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["box"] = torch.where(rows[:, None], large, self.box)
-        values["covered"] = self.covered | rows
-        return Nuisances(**values)
-
-    def __getitem__(self, rows: slice | Tensor) -> Nuisances:
-        return Nuisances(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def __len__(self) -> int:
-        return len(self.roll)
 
 
 def render(
@@ -135,10 +46,14 @@ def render(
     Raises:
         ValueError: "identities must have shape [B, 36] ...".
     """
-    if identities.ndim != 2 or identities.shape[1] != len(PARAMETER_NAMES) or len(identities) != len(nuisances):
+    if (
+        identities.ndim != 2
+        or identities.shape[1] != len(PARAMETER_NAMES)
+        or len(identities) != len(nuisances)
+    ):
         raise ValueError(
-            f"identities must have shape [B, {len(PARAMETER_NAMES)}] with B = {len(nuisances)} nuisance rows; "
-            f"got {list(identities.shape)}"
+            f"identities must have shape [B, {len(PARAMETER_NAMES)}], one row for each of the "
+            f"{len(nuisances)} nuisances; got {list(identities.shape)}"
         )
     centres = (torch.arange(size, dtype=torch.float32) + 0.5) * (2 / size) - 1
     x, y = centres.repeat(size)[None], centres.repeat_interleave(size)[None]  # [1, P]
@@ -179,8 +94,12 @@ class _Face:
         self.fx = turned.sub_(0.55 * nuisances.yaw[:, None]).mul_(self.half_width)
         self.fy = self.v - nuisances.pitch[:, None]
         self.side = self.fx.abs()  # paired features are drawn once, on |x|
-        self.skin = _colour(0.74 + 0.11 * p["skin_light"], (1.14, 0.92, 0.76), p["skin_red"], p["skin_blue"], 0.06)
-        self.hair = _colour(0.38 + 0.17 * p["hair_light"], (1.1, 0.95, 0.8), p["hair_red"], p["hair_blue"], 0.13)
+        self.skin = _colour(
+            0.74 + 0.11 * p["skin_light"], (1.14, 0.92, 0.76), p["skin_red"], p["skin_blue"], 0.06
+        )
+        self.hair = _colour(
+            0.38 + 0.17 * p["hair_light"], (1.1, 0.95, 0.8), p["hair_red"], p["hair_blue"], 0.13
+        )
 
     def paint(self, canvas: Tensor) -> None:
         """Paint all layers on the canvas [B, 3, P], back to front."""
@@ -221,7 +140,9 @@ class _Face:
         cheek = ((self.side - 0.6 * self.half_width).square_() + (self.fy - 0.2).square_()).sqrt_()
         blush = torch.sigmoid((0.13 - cheek) * 30).mul_(0.45 * torch.sigmoid(2 * p["cheek"])).mul_(on_head)
         self._mix(blush, self.skin * self.skin.new_tensor([[1.1], [0.62], [0.62]]))
-        mole = ((self.fx - 0.17 * p["mole_x"]).square_() + (self.fy - 0.14 - 0.14 * p["mole_y"]).square_()).sqrt_()
+        mole = (
+            (self.fx - 0.17 * p["mole_x"]).square_() + (self.fy - 0.14 - 0.14 * p["mole_y"]).square_()
+        ).sqrt_()
         self._mix(self._alpha(0.05 - mole).mul_(on_head), self.skin * 0.35)
         start = 0.3 + 0.035 * p["mouth_y"] - 1.1 * self.side.square()
         beard = self._alpha(self.fy - start).mul_(on_head).mul_(0.9 * torch.sigmoid(5 * (p["beard"] - 0.7)))
@@ -248,7 +169,10 @@ class _Face:
         self.eye_distance = (dx.square_() + dy.square_()).sqrt_()
         iris = torch.cat([p["iris_red"], p["iris_green"], p["iris_blue"]], 1)[..., None]
         self._mix(self._alpha(0.62 * self.eye_size - self.eye_distance).mul_(white), 0.42 + 0.2 * iris)
-        self._mix(self._alpha(0.3 * self.eye_size - self.eye_distance).mul_(white), self.canvas.new_full((1, 1), 0.04))
+        self._mix(
+            self._alpha(0.3 * self.eye_size - self.eye_distance).mul_(white),
+            self.canvas.new_full((1, 1), 0.04),
+        )
         middle = self.eye_y - 0.21 - 0.035 * p["brow_y"]
         along, across = _turn(self.side - self.eye_x, self.fy - middle, 0.2 * p["brow_tilt"])
         thick, long = 0.04 * (1 + 0.38 * p["brow_thickness"]), 0.17 * (1 + 0.22 * p["brow_length"])
@@ -274,7 +198,9 @@ class _Face:
     def _glasses(self) -> None:
         """Two rings and a bridge, on about one identity in five."""
         ring = 0.022 - (self.eye_distance - self.eye_size - 0.05).abs_()
-        bridge = torch.minimum(0.022 - (self.fy - self.eye_y).abs_(), self.eye_x - self.eye_size - 0.05 - self.side)
+        bridge = torch.minimum(
+            0.022 - (self.fy - self.eye_y).abs_(), self.eye_x - self.eye_size - 0.05 - self.side
+        )
         worn = torch.sigmoid(8 * (self.p["glasses"] - 0.8))
         self._mix(self._alpha(torch.maximum(ring, bridge)).mul_(worn), self.canvas.new_full((1, 1), 0.1))
 
@@ -296,8 +222,14 @@ def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _colour(light: Tensor, tint: tuple[float, float, float], red: Tensor, blue: Tensor, spread: float) -> Tensor:
+def _colour(
+    light: Tensor, tint: tuple[float, float, float], red: Tensor, blue: Tensor, spread: float
+) -> Tensor:
     """Return a colour [B, 3, 1] in 0.03..1 from its lightness, a common tint and two deviations."""
-    channels = [light * tint[0] + spread * red, light * tint[1] - 0.4 * spread * (red + blue), light * tint[2]]
+    channels = [
+        light * tint[0] + spread * red,
+        light * tint[1] - 0.4 * spread * (red + blue),
+        light * tint[2],
+    ]
     channels[2] = channels[2] + spread * blue
     return torch.stack(channels, dim=1).clamp_(0.03, 1)

@@ -24,7 +24,8 @@ def folder(
     """Return the images of a folder with train/<class>/*, test/<class>/* and optionally val/<class>/*.
 
     Images are decoded once into a memory-mapped cache under the data root; the folder itself is only read.
-    Class folders are numbered in sorted order, each part for itself; images follow in the order of their names.
+    Class folders are numbered in sorted order, each part for itself; images follow in the order of their
+    names.
 
     Without val/, validation is held out of training by seed: 10 % of the classes (at least 2) when test has
     none of the training classes; otherwise 10 % of the images (at least 2, so that they can match) of every
@@ -58,8 +59,8 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     images of each class are held out for validation, by seed.
 
     Args:
-        root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise torchvision
-            downloads its own copy to the data root.
+        root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise
+            torchvision downloads its own copy to the data root.
         size: pixels, height and width; the photographs have 32.
         seed: integer, which images are held out.
 
@@ -71,7 +72,9 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     if place.is_dir():
         return _splits("cifar100", place, base / "cache", size, seed)
     _check_size(size)
-    return _with_validation("cifar100", *(_torchvision_part(base, part, size) for part in ("train", "test")), seed)
+    return _with_validation(
+        "cifar100", *(_torchvision_part(base, part, size) for part in ("train", "test")), seed
+    )
 
 
 def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits:
@@ -110,8 +113,8 @@ def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> S
         if held is not None:
             return Splits(name, _rows(train, ~held), _rows(train, held), test)
     raise ValueError(
-        f"nothing can be held out for validation: train has {train.num_classes} classes, none with {VAL_IMAGES} "
-        "images; add val/<class>/<images>"
+        f"nothing can be held out for validation: train has {train.num_classes} classes, none with "
+        f"{VAL_IMAGES} images; add val/<class>/<images>"
     )
 
 
@@ -127,7 +130,7 @@ def _held_classes(train: ImageSet, generator: torch.Generator) -> torch.Tensor |
 
 
 def _held_images(train: ImageSet, generator: torch.Generator) -> torch.Tensor | None:
-    """Return bool [N], 10 % of the rows (at least 2) of every class with 10 or more; None if there is no such class."""
+    """Return bool [N], 10 % of the rows (at least 2) of each class with 10 or more; None without such."""
     held = torch.zeros(len(train), dtype=torch.bool)
     for label in range(train.num_classes):
         rows = (train.labels == label).nonzero().flatten()
@@ -151,8 +154,9 @@ def _torchvision_part(base: Path, part: str, size: int) -> ImageSet:
         source = CIFAR100(str(base), train=part == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"CIFAR-100 is not in {base / 'cifar100'} and could not be downloaded ({error}): put the images at "
-            f"{base / 'cifar100'}/{{train,test}}/<class>/*.png, or name another data root by root=... or COMPAT_DATA"
+            f"CIFAR-100 is not in {base / 'cifar100'} and could not be downloaded ({error}): put the images "
+            f"at {base / 'cifar100'}/{{train,test}}/<class>/*.png, or name another data root by root=... or "
+            "COMPAT_DATA"
         ) from error
     labels = torch.tensor(source.targets)
     order = torch.sort(labels, stable=True).indices  # class after class, as in a folder

@@ -35,7 +35,7 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     path = Path(chosen).expanduser().absolute()
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(
-            f"data root {path} is a file, a folder is needed; pass root=... or set {DATA_VARIABLE} to a folder"
+            f"data root {path} is a file, a folder is needed; pass another root=... or set {DATA_VARIABLE}"
         )
     return path
 
@@ -99,9 +99,13 @@ class ImageSet:
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
             raise TypeError(f"labels must be int64; got {getattr(labels, 'dtype', type(labels))}")
         if labels.ndim != 1 or len(labels) != len(images):
-            raise ValueError(f"{len(images)} images need as many labels; got labels of shape {list(labels.shape)}")
+            raise ValueError(
+                f"{len(images)} images need as many labels; got labels of shape {list(labels.shape)}"
+            )
         if images.numel() == 0:
-            raise ValueError(f"the image set is empty: shape {list(images.shape)}; at least one image is needed")
+            raise ValueError(
+                f"the image set is empty: shape {list(images.shape)}; at least one image is needed"
+            )
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self.classes):
             raise ValueError(
@@ -147,6 +151,8 @@ class ImageSet:
     def with_labels(self, rows: Tensor | Sequence[int], labels: Tensor, classes: Sequence[str]) -> ImageSet:
         """Return the given rows under new labels and class names, as a scenario deals them out.
 
+        Extras come along as they are: a "true_label" goes on counting the original classes.
+
         Args:
             rows: int64 [n] row numbers, or bool [N].
             labels: int64 [n], 0..len(classes)-1.
@@ -154,7 +160,9 @@ class ImageSet:
         """
         return self._take(rows, torch.as_tensor(labels), tuple(classes))
 
-    def _take(self, rows: Tensor | Sequence[int], labels: Tensor | None, classes: tuple[str, ...]) -> ImageSet:
+    def _take(
+        self, rows: Tensor | Sequence[int], labels: Tensor | None, classes: tuple[str, ...]
+    ) -> ImageSet:
         rows = torch.as_tensor(rows)
         if rows.dtype == torch.bool:
             if rows.shape != self.labels.shape:

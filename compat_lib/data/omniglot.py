@@ -24,8 +24,8 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     taken out of training.
 
     Characters are numbered in sorted order of alphabet and character (the order in which a file system lists
-    them differs between machines), so neighbouring classes are of one alphabet: a scenario that splits by class
-    needs its `shuffle_seed`.
+    them differs between machines), so neighbouring classes are of one alphabet: a scenario that splits by
+    class needs its `shuffle_seed`.
 
     Args:
         root: data root, see `data_root`; the tree is `<root>/omniglot-py/images_background` and
@@ -83,10 +83,10 @@ def _download(base: Path, part: str) -> None:
         Omniglot(str(base), background=part == "images_background", download=True)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"Omniglot is not in {base / FOLDER} and could not be downloaded ({error}): unpack {part}.zip from the "
-            f"folder python of the repository brendenlake/omniglot so that "
-            f"{base / FOLDER / part}/<Alphabet>/<character>/*.png exist, or name another data root by root=... "
-            "or COMPAT_DATA"
+            f"Omniglot is not in {base / FOLDER} and could not be downloaded ({error}): unpack {part}.zip "
+            "from the folder python of the repository brendenlake/omniglot so that "
+            f"{base / FOLDER / part}/<Alphabet>/<character>/*.png exist, or name another data root by "
+            "root=... or COMPAT_DATA"
         ) from error
 
 

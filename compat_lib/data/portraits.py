@@ -1,7 +1,7 @@
 """Portraits, the embedded data set: cartoon faces of made-up identities, rendered on first use.
 
-An identity is a vector of 36 numbers (head, skin, hair, eyes, brows, nose, mouth and a few marks); an image adds
-nuisances (pose, light, expression, an occluder, pixel noise). Nothing here looks like a real person.
+An identity is a vector of 36 numbers (head, skin, hair, eyes, brows, nose, mouth and a few marks); an image
+adds nuisances (pose, light, expression, an occluder, pixel noise). Nothing here looks like a real person.
 The outliers are known: which labels are wrong and which faces are covered is part of the data set.
 """
 
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from .cache import cached_arrays, recipe_digest
-from .drawing import DRAWING, Nuisances, render
+from .drawing import DRAWING, PARAMETER_NAMES, render
 from .images import ImageSet, Splits, data_root, seeded_generator
+from .nuisances import LIMIT, Nuisances
 
-PARAMETERS = 36
 OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_NONE, OUTLIER_LABEL, OUTLIER_OCCLUSION = 0, 1, 2
-_LIMIT = 2.2  # identity parameters are standard normal, clamped here: no face falls apart
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the processor's cache
 
 
@@ -62,12 +61,12 @@ def portraits(
         occlusion: probability, 0..1, that a rectangle covers a part of the image.
         noise: standard deviation of the pixel noise, as a fraction of the full range, 0..1.
         outliers: fraction (not %) of training images that are outliers, 0..0.5.
-        outlier_kind: "label" moves an image to a random other identity, "occlusion" puts a large rectangle over
-            the face, "both" makes half of each.
+        outlier_kind: "label" moves an image to a random other identity, "occlusion" puts a large rectangle
+            over the face, "both" makes half of each.
 
     Returns:
-        Splits of uint8 [N, 3, size, size]. Every part has the extras "outlier" int64 [N] (0 none, 1 wrong label,
-        2 occluded) and "true_label" int64 [N]; validation and test have no outliers.
+        Splits of uint8 [N, 3, size, size]. Every part has the extras "outlier" int64 [N] (0 none, 1 wrong
+        label, 2 occluded) and "true_label" int64 [N]; validation and test have no outliers.
 
     Raises:
         ValueError: an argument outside its range, named with what is allowed.
@@ -142,7 +141,7 @@ def draw_identities(count: int, generator: torch.Generator) -> Tensor:
     Returns:
         float32 [count, 36].
     """
-    return torch.randn(count, PARAMETERS, generator=generator).clamp_(-_LIMIT, _LIMIT)
+    return torch.randn(count, len(PARAMETER_NAMES), generator=generator).clamp_(-LIMIT, LIMIT)
 
 
 def draw_outliers(
@@ -194,7 +193,9 @@ def _draw_part(
 
     def render_block(start: int) -> None:
         rows = slice(start, start + block)
-        grain = seeded_generator(*stream, "noise", start)  # per block: the order of the blocks does not matter
+        grain = seeded_generator(
+            *stream, "noise", start
+        )  # per block: the order of the blocks does not matter
         pixels[rows] = render(
             identities[true_label[rows]], nuisances[rows], size, noise=knobs["noise"], generator=grain
         )

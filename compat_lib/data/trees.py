@@ -1,4 +1,4 @@
-"""Folders full of image files: listed class by class, decoded once, kept as one array outside the user's folder."""
+"""Folders full of image files: listed class by class, decoded once, kept as one array in a cache."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def subfolders(folder: Path) -> list[Path]:
         NotADirectoryError: "... is a file, a folder is needed".
         PermissionError: "cannot list ...: permission denied ...".
     """
-    return [path for path, _ in _entries(folder) if path.is_dir()]
+    return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
 
 
-def list_images(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """Return the image files directly inside a folder, sorted by name, with size and time of change.
+def list_images(folder: Path) -> list[os.DirEntry]:
+    """Return the image files directly inside a folder, sorted by name.
 
-    Files that are hidden or whose names do not end in one of IMAGE_SUFFIXES are left out.
+    Files that are hidden, or whose names do not end in one of IMAGE_SUFFIXES are left out.
 
     Raises:
         ValueError: "class ... has no images: ..."; and what `subfolders` raises.
     """
-    entries = _entries(folder)
-    found = [(path, entry.stat()) for path, entry in entries if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [entry for entry in _entries(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES)]
     if not found:
         raise ValueError(
             f"class {folder.name!r} has no images: {folder} holds no file that ends in "
@@ -51,10 +50,10 @@ def list_images(folder: Path) -> list[tuple[Path, os.stat_result]]:
     return found
 
 
-def _entries(folder: Path) -> list[tuple[Path, os.DirEntry]]:
+def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            return [(Path(e.path), e) for e in sorted(entries, key=lambda e: e.name) if not e.name.startswith(".")]
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except PermissionError as error:
         raise PermissionError(f"cannot list {folder}: permission denied; make the folder readable") from error
     except NotADirectoryError as error:
@@ -74,8 +73,8 @@ def decode_classes(
     """Return all images of the given classes, decoded now or read from the cache.
 
     Args:
-        class_folders: class name -> folder of its images; labels count the classes in this order, images follow
-            in the order of their file names.
+        class_folders: class name -> folder of its images; labels count the classes in this order, images
+            follow in the order of their file names.
         cache: folder of caches. The cache is keyed by names, sizes and times of change of all files.
         size: pixels, height and width.
         mode: "RGB" or "L".
@@ -88,13 +87,14 @@ def decode_classes(
         ValueError: "cannot read the image ...", and what `list_images` raises.
     """
     listing = hashlib.sha256()
-    files: list[Path] = []
+    files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
     for label, (name, folder) in enumerate(class_folders.items()):
         listing.update(f"\0\0{name}\0{folder.absolute()}".encode())
-        for path, stat in list_images(folder):
-            listing.update(f"\0{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
-            files.append(path)
+        for entry in list_images(folder):
+            stat = entry.stat()
+            listing.update(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+            files.append(entry.path)
             labels.append(label)
     recipe = {"size": size, "mode": mode, "shrink": shrink.__name__, "listing": listing.hexdigest()}
 
@@ -104,7 +104,7 @@ def decode_classes(
 
         def decode(start: int) -> None:
             for row in range(start, min(start + _CHUNK, len(files))):
-                pixels = shrink(open_image(files[row], mode), size)
+                pixels = shrink(open_image(Path(files[row]), mode), size)
                 out[row] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
         starts = range(0, len(files), _CHUNK)
@@ -155,7 +155,7 @@ def area_resize(image: Image.Image, size: int) -> np.ndarray:
 
 @functools.cache
 def _overlaps(source: int, target: int) -> np.ndarray:
-    """Return [target, source]: common length of an output and an input pixel, in 1/target of an input pixel."""
+    """Return [target, source], the common length of an output and an input pixel in 1/target input pixels."""
     low = np.arange(target)[:, None] * source
     inputs = np.arange(source)[None] * target
     common = np.minimum(low + source, inputs + target) - np.maximum(low, inputs)

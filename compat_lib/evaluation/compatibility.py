@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.intervals import bootstrap_mean, bootstrap_tar, identity_weights, interval
 from compat_lib.evaluation.counting import count
+from compat_lib.evaluation.intervals import bootstrap_mean, bootstrap_tar, identity_weights, interval
 from compat_lib.evaluation.pairs import FARS, checked_fars, verify
 from compat_lib.evaluation.ranking import rank
 from compat_lib.evaluation.scores import PairScores, unit_rows

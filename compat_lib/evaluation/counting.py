@@ -1,4 +1,4 @@
-"""Counting scores without holding them: the histogram of all pairs and exact order statistics of impostor scores."""
+"""Counting scores without holding them: the histogram of all pairs, and exact order statistics."""
 
 from __future__ import annotations
 
@@ -83,13 +83,17 @@ class _Bracket:
     def shift(self) -> int:
         return max(0, (self.high - self.low - 1).bit_length() - TABLE.bit_length() + 1)
 
+    @property
+    def cells(self) -> int:
+        return ((self.high - self.low - 1) >> self.shift) + 1
+
 
 def boundaries(pairs: PairScores, counts: Counts, allowed: list[int]) -> dict[int, tuple[float, int]]:
     """Return, for each number k of impostors allowed, the highest impostor score to refuse and what passes.
 
-    That score is the (k + 1)-th largest of the impostors; the genuine pairs above it are accepted. It is searched
-    in the bin that holds it, which is refined by counting, never by holding scores: no number of pairs and no tie
-    can fill the memory. A float32 has 32 bits, and each pass settles 16 of them.
+    That score is the (k + 1)-th largest of the impostors; the genuine pairs above it are accepted. It is
+    searched in the bin that holds it, which is refined by counting, never by holding scores: no number of
+    pairs and no tie can fill the memory. A float32 has 32 bits, and each pass settles 16 of them.
 
     Args:
         allowed: numbers from 0 to counts.negatives - 1.
@@ -124,16 +128,18 @@ def _score(key: int) -> float:
 
 def _refine(pairs: PairScores, brackets: list[_Bracket]) -> None:
     lowest, highest = min(b.low for b in brackets), max(b.high for b in brackets)
-    tables = np.zeros((len(brackets), 2, TABLE), np.int64)
+    tables = [np.zeros((2, b.cells), np.int64) for b in brackets]
     waiting: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def empty() -> None:
         for kind, held in enumerate(waiting):
+            if not held:
+                continue
             keys = torch.cat(held)
             held.clear()
             for bracket, table in zip(brackets, tables, strict=True):
                 inside = keys[(keys >= bracket.low) & (keys < bracket.high)]
-                cells = torch.bincount((inside - bracket.low) >> bracket.shift, minlength=TABLE)
+                cells = torch.bincount((inside - bracket.low) >> bracket.shift, minlength=bracket.cells)
                 table[kind] += cells.cpu().numpy()
 
     for tile in pairs.tiles():
@@ -148,7 +154,7 @@ def _refine(pairs: PairScores, brackets: list[_Bracket]) -> None:
         different = everything - same
         above, accepted = np.cumsum(different[::-1]), np.cumsum(same[::-1])
         place = int(np.searchsorted(above, bracket.rank, "right"))
-        cell = TABLE - 1 - place
+        cell = bracket.cells - 1 - place
         bracket.rank -= int(above[place] - different[cell])
         bracket.accepted += int(accepted[place] - same[cell])
         shift = bracket.shift

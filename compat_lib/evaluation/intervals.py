@@ -16,6 +16,7 @@ from compat_lib.evaluation.counting import PER_UNIT, Counts, most_accepted
 from compat_lib.evaluation.scores import PairScores, at_least, codes
 
 KEPT = 2**22  # impostor scores held to place the thresholds
+TAIL, EXTRA = 2, 100  # impostor scores looked at: this many times what the largest FAR needs, and some more
 SPACING = 1.001  # ratio of the ranks of neighbouring thresholds beyond the first thousand
 ITEMS = 2**18  # pairs that wait to be counted together
 CHUNK = 512  # pairs multiplied at a time: their weights stay in the cache
@@ -112,7 +113,8 @@ def bootstrap_tar(
     negatives = (sizes_row @ weight) * (sizes_column @ weight) - (sizes_row * sizes_column) @ weight**2
     negatives = negatives / 2 if pairs.triangular else negatives
     allowed = np.stack([most_accepted(far, negatives) for far in fars])
-    wanted = 2 * max((far for far in fars if far * counts.negatives >= 1), default=0) * counts.negatives + 100
+    largest = max((far for far in fars if far * counts.negatives >= 1), default=0)
+    wanted = TAIL * largest * counts.negatives + EXTRA
     while True:
         cut = _cut(counts, wanted)
         edges = _edges(pairs, cut, int(counts.different[cut:].sum()))
@@ -155,7 +157,8 @@ def _edges(pairs: PairScores, cut: int, tail: int) -> np.ndarray:
     scores = np.sort(np.concatenate(kept))[::-1]
     steps = SPACING ** np.arange(np.log(max(len(scores), 2)) / np.log(SPACING) + 1)
     ranks = np.unique(np.r_[steps.astype(np.int64) - 1, len(scores) - 1])
-    return np.unique(scores[ranks[ranks < len(scores)]])
+    # The last one, above all cosines, is for draws that may accept no impostor when thinning lost the highest.
+    return np.r_[np.unique(scores[ranks[ranks < len(scores)]]), np.float32(2)]
 
 
 def _weighted_counts(

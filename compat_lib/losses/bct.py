@@ -52,6 +52,7 @@ class BCT(CompatibilityLoss):
     title = "BCT"
     paper = "Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942)"
     needs = NEEDS["prototypes"]
+    other_needs = (NEEDS["classifier"], NEEDS["lwf"])
     published = {"scale": 1.0}
 
     def __init__(

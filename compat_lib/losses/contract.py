@@ -69,6 +69,7 @@ class CompatibilityLoss(nn.Module):
     title: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # of: features, prototypes, classifier, model
+    other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
     reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
 
@@ -96,7 +97,8 @@ class CompatibilityLoss(nn.Module):
                 "system was given. Make one with OldSystem.from_arrays or OldSystem.load."
             )
         if old is not None and self.needs:
-            old.require(self.needs, self.name, {name: method.needs for name, method in METHODS.items()})
+            others = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
+            old.require(self.needs, self.name, others)
             if old.num_classes != classifier.num_classes:
                 raise ValueError(
                     f"The old system has {old.num_classes} new classes, the classifier "

@@ -23,7 +23,8 @@ def cosine_row(
     Args:
         axes: as many axes as histograms (three for old/old, new/old, new/new).
         histograms: pair name -> (edges [B+1], counts of same [B], counts of different [B]); counts are drawn
-            as densities, because pairs of different identities are hundreds of times more numerous.
+            as densities, because pairs of different identities are hundreds of times more numerous. What
+            follows a comma only goes into the title: "new_old, MixBCT" has the colour of "new_old".
         thresholds: pair name -> cosine of an operating point, drawn as a line.
         threshold_label: what that operating point is ("threshold at FAR 1e-3").
 
@@ -36,24 +37,28 @@ def cosine_row(
         edges = as_array(edges).astype(np.float64)
         same, different = _density(edges, same), _density(edges, different)
         overlap = float((np.minimum(same, different) * np.diff(edges)).sum())
-        colour = PAIR_COLOURS.get(pair, INK)
+        base, *which = pair.split(", ")
+        colour = PAIR_COLOURS.get(base, INK)
         ax.stairs(different, edges, color=INK, linewidth=1.2, linestyle="--", label="different identities")
         ax.stairs(same, edges, color=colour, fill=True, alpha=0.35)
         ax.stairs(same, edges, color=colour, linewidth=1.6, label="same identity")
         if thresholds and thresholds.get(pair) is not None:
             ax.axvline(thresholds[pair], color=INK, linewidth=1.0, linestyle=":", label=threshold_label)
-        ax.set_title(f"{PAIR_TITLES.get(pair, pair)}, overlap {overlap:.1%}")
+        title = ", ".join([PAIR_TITLES.get(base, base), *which])
+        ax.set_title(f"{title}, overlap {overlap:.1%}" if not which else f"{title}\noverlap {overlap:.1%}")
         ax.set_xlabel("cosine")
         ax.set_xlim(low, high)
         ax.set_yticks([])
     axes[0].set_ylabel("density of pairs")
     # One legend for the row, in neutral ink: the fill has another colour in every axis.
     figure = axes[0].figure
-    handles, names = axes[0].get_legend_handles_labels()
-    handles[names.index("same identity")] = Patch(facecolor="#BBBBBB", edgecolor=INK)
+    handles = {}
+    for ax in axes:
+        handles |= {name: handle for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    handles["same identity"] = Patch(facecolor="#BBBBBB", edgecolor=INK)
     for previous in list(figure.legends):
         previous.remove()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
     return axes
 
 

@@ -4,10 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits
 
 from .style import as_array, unit_rows
 
@@ -17,7 +13,7 @@ class JointMap:
     """Old features, new features and prototypes embedded together, with a number that judges the map."""
 
     old: np.ndarray  # [N, 2]
-    new: np.ndarray  # [M, 2]
+    new: np.ndarray | None  # [M, 2]
     prototypes: np.ndarray | None  # [C, 2]
     knn_agreement: float  # 0..1, see knn_agreement()
     neighbours: int
@@ -37,6 +33,8 @@ def knn_agreement(high: Any, low: Any, neighbours: int = 10) -> float:
     >>> knn_agreement([[0, 0], [1, 0], [5, 0], [6, 0]], [[0, 0], [1, 0], [5, 0], [6, 0]], neighbours=1)
     1.0
     """
+    from sklearn.neighbors import NearestNeighbors  # here: the other figures need not wait for it
+
     high, low = as_array(high), as_array(low)
     neighbours = min(neighbours, len(high) - 1)
     near_high = NearestNeighbors(n_neighbors=neighbours).fit(high).kneighbors(return_distance=False)
@@ -47,7 +45,7 @@ def knn_agreement(high: Any, low: Any, neighbours: int = 10) -> float:
 
 def joint_tsne(
     old: Any,
-    new: Any,
+    new: Any = None,
     prototypes: Any = None,
     *,
     perplexity: float = 20.0,
@@ -61,7 +59,7 @@ def joint_tsne(
     PCA also gives the starting positions, and one thread keeps the order of summation.
 
     Args:
-        old: [N, D] old features.  new: [M, D] new features.  prototypes: [C, D] or None.
+        old: [N, D] old features.  new: [M, D] new features or None.  prototypes: [C, D] or None.
         perplexity: t-SNE's neighbourhood size; lowered to a third of the points when there are few.
         neighbours: for the agreement number.
         components: PCA dimensions before t-SNE.
@@ -70,6 +68,10 @@ def joint_tsne(
     Raises:
         ValueError: "old features have width …, new … : one map needs one feature space".
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
     parts = [as_array(part).astype(np.float64) for part in (old, new, prototypes) if part is not None]
     widths = {part.shape[1] for part in parts}
     if len(widths) > 1:
@@ -92,6 +94,7 @@ def joint_tsne(
         )
         flat = tsne.fit_transform(reduced).astype(np.float64)
         agreement = knn_agreement(points, flat, neighbours)
-    n, m = len(parts[0]), len(parts[1])
+    n, m = len(parts[0]), 0 if new is None else len(parts[1])
     stars = flat[n + m :] if prototypes is not None else None
-    return JointMap(flat[:n], flat[n : n + m], stars, agreement, min(neighbours, len(points) - 1))
+    moved = flat[n : n + m] if new is not None else None
+    return JointMap(flat[:n], moved, stars, agreement, min(neighbours, len(points) - 1))

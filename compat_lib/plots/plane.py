@@ -22,6 +22,7 @@ def draw_map(
     *,
     prototype_labels: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
+    marked: Any = None,
     legend: bool = True,
 ) -> Axes:
     """Draw a joint map: colour says old or new, a number says which identity, a star is a prototype.
@@ -36,6 +37,7 @@ def draw_map(
         new_labels: [M] identity of every new feature; the old ones' when None.
         prototype_labels: identity of every prototype; the sorted labels when None.
         names: text for each identity in sorted order; 1, 2, 3, … when None.
+        marked: bool [N], old points to ring, such as outliers; None for none.
         legend: whether to add the legend under the map.
 
     Returns:
@@ -50,10 +52,11 @@ def draw_map(
         prototypes=joint.prototypes,
         prototype_labels=prototype_labels,
         names=names,
+        marked=marked,
     )
+    shown = "old features" if joint.new is None else "old and new features together"
     ax.set_title(
-        f"t-SNE of old and new features together\n"
-        f"neighbours kept by the map: {joint.knn_agreement:.0%} of {joint.neighbours}"
+        f"t-SNE of {shown}\nneighbours kept by the map: {joint.knn_agreement:.0%} of {joint.neighbours}"
     )
     ax.set_xticks([])
     ax.set_yticks([])
@@ -132,7 +135,7 @@ def draw_circle(
         prototypes: [C, 2] class means of the old features, or None.
         classifier: [C, 2] rows of the new classifier, drawn as short orange strokes, or None.
         names: text for each class; 1, 2, 3, … when None.
-        marked: bool [N], old points to ring, such as outliers.
+        marked: bool [N], images to ring on both circles, such as outliers.
     """
     labels = as_array(labels)
     identities = np.unique(labels)
@@ -142,7 +145,7 @@ def draw_circle(
     _dots(ax, as_array(old), OLD, "old features", 2, marked)
     if new is not None:
         new = unit_rows(as_array(new))
-        _dots(ax, 1.25 * new, NEW, "new features", 3)
+        _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
         for identity in identities:
             centre = new[labels == identity].mean(axis=0)
             if np.linalg.norm(centre) > 0.8:

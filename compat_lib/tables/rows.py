@@ -71,9 +71,9 @@ def self_cross(
 
     Returns:
         One row for each experiment, method, budget and method_options, adapters last in their experiment.
-        Columns: the group, the setting's fields, seeds (expected) and n (found); old_old, new_old, new_new,
-        oracle and gain, each with _low, _high and _deviation; margin (new/old - old/old) with _low and
-        _high, always the 95 % interval of the paired difference; criterion (share of the seeds in which
+        Columns: the group, the setting's fields, seeds (expected), n and oracle_n (found); old_old, new_old,
+        new_new, oracle and gain, each with _low, _high and _deviation; margin (new/old - old/old) with _low
+        and _high, always the 95 % interval of the paired difference; criterion (share of the seeds in which
         new/old > old/old; nan when not measurable); decided (whether the margin's interval leaves out zero);
         cost (training time relative to the oracle's); needs; reconstruction.
     """
@@ -93,6 +93,7 @@ def _groups(
 ) -> dict[tuple, tuple[dict[str, Any], set[int]]]:
     """What makes a row, in the order of the table: group -> (its fields, its seeds)."""
     sources = frame.to_dict("records") if expected is None else []
+    sources.sort(key=lambda row: (row["method"] != "independent", row["method"], row["budget"] != "steps"))
     for config in expected or ():
         source = config.to_dict() | {"experiment_id": config.experiment_id}
         source["method_options"] = options_text(config.method_options)
@@ -114,7 +115,7 @@ def _measure(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str, method: str)
     row: dict[str, Any] = {}
     for pair in ("old_old", "new_old", "new_new"):
         row |= _with_spread(pair, runs, f"{pair}/{metric}")
-    row |= _with_spread("oracle", oracle, f"new_new/{metric}")
+    row |= _with_spread("oracle", oracle, f"new_new/{metric}") | {"oracle_n": len(oracle)}
     margin = paired_difference(runs, f"new_old/{metric}", runs, f"old_old/{metric}")
     row |= {"margin": margin.value, "margin_low": margin.low, "margin_high": margin.high}
     margins = _numbers(runs, f"new_old/{metric}") - _numbers(runs, f"old_old/{metric}")

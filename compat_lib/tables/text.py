@@ -1,5 +1,6 @@
 """The tables as people read them."""
 
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,23 +61,24 @@ def experiment_titles(experiment_ids: Iterable[str]) -> dict[str, str]:
 
 
 def _line(row: Mapping[str, Any], experiment: str) -> dict[str, str]:
-    there = row["n"] > 0
-    values = {name: _cell(row, name) if there else MISSING for name in ("old_old", "new_old", "new_new")}
-    oracle = _cell(row, "oracle") if not _empty(row, "oracle") or there else MISSING
+    def cell(text: str, *counts: str) -> str:
+        """The text, or "missing" where one of the sides was not run."""
+        return text if all(row[count] > 0 for count in counts) else MISSING
+
     notes = ["reconstruction"] if row["reconstruction"] else []
     if 0 < row["n"] < row["seeds"]:
         notes.append(f"{row['seeds'] - row['n']} of {row['seeds']} seeds missing")
     return {
         "experiment": experiment,
         "method": row_title(row),
-        "seeds": str(row["n"]) if there else MISSING,
-        "old/old": values["old_old"],
-        "new/old": values["new_old"],
-        "new/new": values["new_new"],
-        "oracle new/new": oracle,
-        "new/old > old/old": _criterion(row) if there else MISSING,
-        "update gain": _cell(row, "gain", digits=2) if there else MISSING,
-        "cost": (NOT_MEASURABLE if pd.isna(row["cost"]) else f"{row['cost']:.2f}") if there else MISSING,
+        "seeds": cell(str(row["n"]), "n"),
+        "old/old": cell(_cell(row, "old_old"), "n"),
+        "new/old": cell(_cell(row, "new_old"), "n"),
+        "new/new": cell(_cell(row, "new_new"), "n"),
+        "oracle new/new": cell(_cell(row, "oracle"), "oracle_n"),
+        "new/old > old/old": cell(_criterion(row), "n"),
+        "update gain": cell(_cell(row, "gain", digits=2), "n", "oracle_n"),
+        "cost": cell(NOT_MEASURABLE if _empty(row, "cost") else f"{row['cost']:.2f}", "n", "oracle_n"),
         "needs of the old model": row["needs"],
         "note": ", ".join(notes),
     }
@@ -120,7 +122,9 @@ def styled(table: pd.DataFrame, caption: str = CAPTION) -> Styler:
     if len(shown.columns):
         first = shown.columns[0]
         shown[first] = shown[first].where(shown[first] != shown[first].shift(), "")
-    style = shown.style.hide(axis="index").set_caption(caption).set_uuid("table").set_table_styles(_STYLE)
+    # Two tables on one page must not share names, nor may a table change its name from run to run.
+    digest = f"{zlib.crc32(shown.to_csv().encode()):08x}"
+    style = shown.style.hide(axis="index").set_caption(caption).set_uuid(digest).set_table_styles(_STYLE)
     return style.map(lambda cell: "color: #999" if cell in (MISSING, NOT_MEASURABLE) else "").format(
         escape="html"
     )

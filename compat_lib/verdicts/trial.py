@@ -70,7 +70,8 @@ class Verdict:
             return self.verdict
         if self.verdict == NOT_DECIDABLE:
             return "not decidable: one seed, and within the noise of the test identities"
-        return f"{self.verdict}, on one seed: indicative only, the seeds' noise is unknown"
+        where = "on one seed" if all(part.seeds == 1 for part in self.parts) else "in part on one seed"
+        return f"{self.verdict}, {where}: indicative only, the seeds' noise is unknown"
 
 
 def judge(difference: Difference, *, better: bool, tolerance: float = TOLERANCE) -> str:

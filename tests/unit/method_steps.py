@@ -111,6 +111,28 @@ def slow_classification(classifier, embeddings, labels):
     return sum(rows) / len(rows)
 
 
+def slow_means(old, average="raw"):
+    means = []
+    for label in range(old.num_classes):
+        rows = [
+            f for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True) if y == label
+        ]
+        if average == "unit":
+            rows = [unit(row) for row in rows]
+        means.append([sum(column) / len(rows) for column in zip(*rows, strict=True)])
+    return means
+
+
+def slow_old_logits(old, embedding):
+    embedding = fitted(embedding, old.width)
+    weight = old.classifier_weight.double().tolist()
+    if old.classifier_scale is not None:
+        return [old.classifier_scale * dot(unit(row), unit(embedding)) for row in weight]
+    return [
+        dot(row, embedding) + b for row, b in zip(weight, old.classifier_bias.double().tolist(), strict=True)
+    ]
+
+
 def check_gradient(method, step):
     """Autograd against finite differences, for the embeddings and the classifier, in float64."""
     method.double()

@@ -54,7 +54,9 @@ def test_terms_and_weights_have_the_same_names_and_classification_is_first(name)
     terms = method(own_step(method, old))
     assert list(terms) == list(method.weights)
     assert next(iter(terms)) == "classification"
-    assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+    assert all(
+        term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values()
+    )
     assert all(weight >= 0 for weight in method.weights.values())
     assert 0 <= method.embedded_share <= 1
     assert method.start_epoch(0, 1) is None
@@ -63,7 +65,9 @@ def test_terms_and_weights_have_the_same_names_and_classification_is_first(name)
 @pytest.mark.parametrize("name", NAMES)
 def test_old_system_is_not_trained_not_saved_and_not_changed(name):
     old = make_old()
-    before = copy.deepcopy({key: value for key, value in vars(old).items() if isinstance(value, torch.Tensor)})
+    before = copy.deepcopy(
+        {key: value for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
+    )
     method = build_method(name, old, make_classifier())
     names = {key for key, _ in method.named_parameters()}
     assert names == {"classifier.weight"}
@@ -106,7 +110,9 @@ def test_steps_repeat_to_the_bit(name):
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"independent"}))
 def test_a_method_says_what_it_lacks(name):
-    with pytest.raises(ValueError, match=f"The method {name} needs the old system's .*no old system was given"):
+    with pytest.raises(
+        ValueError, match=f"The method {name} needs the old system's .*no old system was given"
+    ):
         build_method(name, None, make_classifier())
     classifier_only = OldSystem.from_arrays(classifier_weight=torch.eye(3, 6), num_classes=5)
     pattern = f"The method {name} needs .*but only classifier is there.*what is there: .*independent"

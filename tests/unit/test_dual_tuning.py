@@ -14,9 +14,10 @@ from method_steps import (
     slow_classification,
     slow_cross_entropy,
     slow_logits,
+    slow_means,
+    slow_old_logits,
     unit,
 )
-from test_bct import slow_means, slow_old_logits
 
 from compat_lib.losses import build_method
 from compat_lib.old_system import OldSystem
@@ -29,7 +30,8 @@ def mean(values):
 @pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
 @pytest.mark.parametrize("width", [6, 8, 4])
 @pytest.mark.parametrize(
-    ("logits", "o2n_rows", "smoothing"), [("cosine", "all", 0.0), ("dot", "shared", 0.0), ("cosine", "shared", 0.1)]
+    ("logits", "o2n_rows", "smoothing"),
+    [("cosine", "all", 0.0), ("dot", "shared", 0.0), ("cosine", "shared", 0.1)],
 )
 def test_every_term_equals_the_slow_loop(kind, width, logits, o2n_rows, smoothing):
     old = make_old()
@@ -63,7 +65,9 @@ def test_every_term_equals_the_slow_loop(kind, width, logits, o2n_rows, smoothin
     assert 0 < len(new_to_old) < 12
 
     expected = {
-        "classification": slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist()),
+        "classification": slow_classification(
+            method.classifier, step.embeddings.tolist(), step.labels.tolist()
+        ),
         "prototype": mean(prototype),
         "old_to_new": mean(old_to_new),
         "new_to_old": mean(new_to_old),
@@ -150,7 +154,9 @@ def test_shared_classes_without_the_old_classifier_are_refused_unless_switched_o
     with pytest.raises(ValueError, match="needs the old classifier, because 2 classes are shared"):
         build_method("dual_tuning", old, make_classifier())
     for options in ({"new_to_old": False}, {"structure_weight": 0}):
-        assert build_method("dual_tuning", old, make_classifier(), **options)(make_step(old))["new_to_old"] == 0
+        assert (
+            build_method("dual_tuning", old, make_classifier(), **options)(make_step(old))["new_to_old"] == 0
+        )
 
 
 def test_a_classifier_without_class_map_is_refused():

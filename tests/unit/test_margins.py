@@ -192,7 +192,9 @@ def test_only_the_target_gets_the_margin_and_only_with_labels():
 def test_cosine_kinds_do_not_see_the_length_of_an_embedding(kind, scale):
     classifier = make_classifier(kind).double()
     embeddings, labels = batch(classifier, opposite=0)
-    torch.testing.assert_close(classifier.loss(scale * embeddings, labels), classifier.loss(embeddings, labels))
+    torch.testing.assert_close(
+        classifier.loss(scale * embeddings, labels), classifier.loss(embeddings, labels)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -271,7 +273,9 @@ def test_absent_classes_are_as_if_the_columns_were_not_there(smoothing):
     masked = logits.clone().requires_grad_()
     hidden = torch.tensor([False, True, False, False])
     loss = row_cross_entropy(masked.masked_fill(hidden, -math.inf), targets, smoothing)
-    without = row_cross_entropy(logits[:, ~hidden], (targets - 1).clamp(min=0), smoothing)  # 0, 2, 3 -> 0, 1, 2
+    without = row_cross_entropy(
+        logits[:, ~hidden], (targets - 1).clamp(min=0), smoothing
+    )  # 0, 2, 3 -> 0, 1, 2
     assert loss.item() == pytest.approx(without.item())
     loss.backward()
     assert masked.grad.isfinite().all()
@@ -287,7 +291,9 @@ def test_row_cross_entropy_without_any_target_is_zero_with_zero_gradient():
 
 
 def test_frozen_classifier_has_nothing_to_train_or_to_save():
-    table = FrozenClassifier(torch.randn(3, 4, requires_grad=True), torch.zeros(3), present=torch.ones(3).bool())
+    table = FrozenClassifier(
+        torch.randn(3, 4, requires_grad=True), torch.zeros(3), present=torch.ones(3).bool()
+    )
     assert not list(table.parameters())
     assert not table.state_dict()
     assert not table.weight.requires_grad

@@ -91,15 +91,13 @@ def test_ratio_zero_is_independent_training_to_the_bit(kind):
 
 
 @settings(max_examples=60)
-@given(
-    ratio=st.floats(0, 1), share=st.floats(0, 1), batch=st.integers(1, 20), seed=st.integers(0, 1000)
-)
-def test_replaced_rows_are_credible_and_as_many_as_asked_for_where_there_are_enough(ratio, share, batch, seed):
+@given(ratio=st.floats(0, 1), share=st.floats(0, 1), batch=st.integers(1, 20), seed=st.integers(0, 1000))
+def test_replaced_rows_are_credible_and_as_many_as_asked_for_where_there_are_enough(
+    ratio, share, batch, seed
+):
     old = make_old()
     rows = torch.randperm(20, generator=torch.Generator().manual_seed(seed))[:batch]
-    method, rows, embedded = method_and_draw(
-        old, rows=rows, seed=seed, mix_ratio=ratio, credible_share=share
-    )
+    method, rows, embedded = method_and_draw(old, rows=rows, seed=seed, mix_ratio=ratio, credible_share=share)
     credible = old.credible(share)[rows]
     asked = math.floor(ratio * batch + 1e-9)
     expected = min(asked, int(credible.sum()))

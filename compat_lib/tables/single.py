@@ -1,0 +1,163 @@
+"""One run beside its oracle: the tables and the sentences of a method's own notebook."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from compat_lib.evaluation.compatibility import gain_interval, update_gain
+from compat_lib.evaluation.intervals import interval
+from compat_lib.losses import METHODS
+from compat_lib.runs import Run
+from compat_lib.tables.rows import ADAPTERS, method_title
+
+HEADLINE = "tar@far=1e-3"
+METRICS = ("tar@far=1e-2", HEADLINE, "tar@far=1e-4", "map", "rank1")
+_NAMES = {"old_old": "old/old", "new_old": "new/old", "new_new": "new/new"}
+_NOT_MEASURABLE = "n/a"
+
+
+def title_of(run: Run) -> str:
+    """A run's method for people, with "reconstruction" where its published code is incomplete."""
+    title = method_title(run.config["method"], run.config.get("budget", "steps"))
+    method = METHODS.get(run.config["method"])
+    return title + (" (reconstruction)" if getattr(method, "reconstruction", False) else "")
+
+
+def run_table(run: Run, oracle: Run | None = None, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Every pair of query and gallery model of one run as text, value and 95 % interval in a cell.
+
+    Args:
+        run: a complete run.
+        oracle: the independent model's run, for two rows more; not used when it is the run itself.
+        metrics: names without the pair.
+
+    Returns:
+        Columns "query/gallery" and the metrics; "n/a" where not measurable.
+    """
+    rows = [(_NAMES[pair], run, pair) for pair in _NAMES]
+    if oracle is not None and oracle.folder != run.folder:
+        rows += [(f"oracle {_NAMES[pair]}", oracle, pair) for pair in ("new_old", "new_new")]
+    lines = [
+        {"query/gallery": name} | {_title(metric): _cell(source.metrics, f"{pair}/{metric}") for metric in metrics}
+        for name, source, pair in rows
+    ]
+    return pd.DataFrame(lines)
+
+
+def adapter_table(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """The cross-test of an independent run before and after each linear adapter, as text.
+
+    Returns:
+        Columns "new/old" (which adapter) and the metrics; the first row is old/old, the bound to beat.
+    """
+    prefixes = sorted({m.group() for m in map(re.compile("adapter/[^/]+").match, run.metrics) if m})
+    rows = [("old/old, the bound to beat", "old_old"), ("no adapter", "new_old")]
+    rows += [(ADAPTERS.get(prefix, prefix), f"{prefix}/new_old") for prefix in prefixes]
+    lines = [
+        {"new/old": name} | {_title(metric): _cell(run.metrics, f"{pair}/{metric}") for metric in metrics}
+        for name, pair in rows
+    ]
+    return pd.DataFrame(lines)
+
+
+def verdict(run: Run, oracle: Run, metric: str = HEADLINE) -> str:
+    """Criterion, update gain and cost to the new model, each with what the test identities can decide.
+
+    The intervals are paired bootstraps over test identities (95 %): they do not know how another training
+    seed would have come out, and the sentence says so.
+    """
+    cross, bound = run.metrics.get(f"new_old/{metric}"), run.metrics.get(f"old_old/{metric}")
+    own, free = run.metrics.get(f"new_new/{metric}"), oracle.metrics.get(f"new_new/{metric}")
+    name, lines = f"{title_of(run)}, {_title(metric)}", []
+    if cross is None or bound is None:
+        lines.append(f"{name}: new/old cannot be measured (old and new widths differ, or too few pairs).")
+    else:
+        margin = _draws(run, f"new_old/{metric}") - _draws(run, f"old_old/{metric}")
+        holds = "holds" if cross > bound else "does not hold"
+        lines.append(
+            f"{name}: criterion new/old > old/old {holds}, {cross:.3f} against {bound:.3f} "
+            f"({_signed(cross - bound, margin)})."
+        )
+        gain = update_gain(cross, bound, free)
+        if gain is None:
+            lines.append("Update gain: n/a, because the oracle does not beat the old model here.")
+        else:
+            draws = (_draws(run, f"new_old/{metric}"), _draws(run, f"old_old/{metric}"))
+            ends = gain_interval(*draws, _draws(oracle, f"new_new/{metric}"))
+            shown = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+            lines.append(f"Update gain: {gain:.2f}{shown} (0: the old system, 1: the oracle, fully backfilled).")
+    if own is not None and free is not None and oracle.folder != run.folder:
+        change = _draws(run, f"new_new/{metric}") - _draws(oracle, f"new_new/{metric}")
+        lines.append(f"Self-test minus the oracle's: {_signed(own - free, change)}.")
+    return "\n".join([*lines, "One seed: another training seed can move each of these numbers further."])
+
+
+def flatness(history: Sequence[Mapping[str, Any]], metric: str = "val/new_new/tar@far=1e-2") -> str:
+    """Whether a validation metric still moves in the last third of the training, as a sentence.
+
+    >>> flatness([{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 0.76}], "val/x")
+    'From epoch 6 to 9 it moved by +0.010: flat enough to be judged.'
+    """
+    known = [(int(row["epoch"]), row[metric]) for row in history if row.get(metric) is not None]
+    if len(known) < 2:
+        return "Fewer than two looks at the validation identities: nothing can be said about flatness."
+    last, end = known[-1]
+    start, value = min(known[:-1], key=lambda point: abs(point[0] - 2 * last / 3))
+    change = end - value
+    words = "flat enough to be judged" if abs(change) <= 0.02 else "still moving, so train longer before judging"
+    return f"From epoch {start} to {last} it moved by {change:+.3f}: {words}."
+
+
+def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFrame:
+    """Variants of one method as text; differences are to the first, paired by bootstrap draw.
+
+    Args:
+        runs: what was changed -> its run; the first is the run as configured.
+        metric: name without the pair.
+
+    Returns:
+        Columns: variant, new/old, its difference to the first, new/new, its difference, epochs, images through
+        the network.
+    """
+    first = next(iter(runs.values()))
+    lines = []
+    for name, run in runs.items():
+        line = {"variant": name}
+        for pair in ("new_old", "new_new"):
+            key = f"{pair}/{metric}"
+            value, base = run.metrics.get(key), first.metrics.get(key)
+            line[_NAMES[pair]] = _NOT_MEASURABLE if value is None else f"{value:.3f}"
+            known = run is not first and value is not None and base is not None
+            change = _signed(value - base, _draws(run, key) - _draws(first, key)) if known else ""
+            line[f"{_NAMES[pair]} change"] = change
+        line["epochs"] = f"{run.metrics['train/epochs']}"
+        line["images through the network"] = f"{run.metrics['train/backbone_images']:,.0f}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _title(metric: str) -> str:
+    names = {"map": "mAP", "rank1": "rank-1", "rank5": "rank-5"}
+    return names.get(metric) or metric.replace("tar@far=", "TAR at FAR ")
+
+
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
+    value, low, high = (metrics.get(name + end) for end in ("", "/low", "/high"))
+    if value is None:
+        return _NOT_MEASURABLE
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
+
+
+def _draws(run: Run, name: str) -> np.ndarray:
+    return np.array([np.nan if draw is None else draw for draw in run.draws.get(name, [])], dtype=float)
+
+
+def _signed(value: float, draws: np.ndarray) -> str:
+    ends = interval(draws)
+    if ends is None:
+        return f"{value:+.3f}"
+    noise = ", within noise" if ends[0] <= 0 <= ends[1] else ""
+    return f"{value:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}]{noise}"

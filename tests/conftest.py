@@ -1,0 +1,36 @@
+"""What every test file shares: one thread, and real images where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# pytest loads this file before any test imports torch. Several test processes share the machine, and
+# results are compared to the bit, which needs the same number of threads everywhere.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def omniglot_root() -> Path:
+    """The data root that holds Omniglot; the test is skipped where it does not."""
+    root = Path(os.environ.get("COMPAT_DATA") or ROOT / "data").expanduser().absolute()
+    missing = [
+        part
+        for part in ("images_background", "images_evaluation")
+        if not (root / "omniglot-py" / part).is_dir()
+    ]
+    if missing:
+        pytest.skip(
+            f"real images: no Omniglot ({', '.join(missing)}) under {root / 'omniglot-py'}; "
+            "set COMPAT_DATA to a data root that holds it"
+        )
+    return root

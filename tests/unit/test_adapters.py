@@ -1,0 +1,134 @@
+"""Procrustes and ridge against scikit-learn, exact recovery and orthogonality."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression, Ridge
+
+from compat_lib import adapters
+from compat_lib.adapters import ADAPTERS, fit_procrustes, fit_ridge
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def pair(seed=0, rows=60, source=5, target=5):
+    generator = np.random.default_rng(seed)
+    a = generator.normal(size=(rows, source)) + 0.3
+    return a, a @ generator.normal(size=(source, target)) + 0.2 * generator.normal(size=(rows, target))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 1000), width=st.integers(1, 8))
+def test_procrustes_is_orthogonal_and_recovers_a_rotation(seed, width):
+    generator = np.random.default_rng(seed)
+    old = generator.normal(size=(50, width))
+    rotation = np.linalg.qr(generator.normal(size=(width, width)))[0]
+    fitted = fit_procrustes(old, 7 * old @ rotation)
+    identity = np.eye(width)
+    np.testing.assert_allclose(fitted.matrix.T @ fitted.matrix, identity, atol=1e-6)
+    np.testing.assert_allclose(fitted.matrix, rotation, atol=1e-6)
+    np.testing.assert_allclose(fitted.apply(old), unit(old @ rotation), atol=1e-6)
+
+
+@pytest.mark.parametrize(("source", "target"), [(3, 6), (6, 3)])
+def test_procrustes_is_semi_orthogonal_for_other_widths(source, target):
+    matrix = fit_procrustes(*pair(source=source, target=target)).matrix.double()
+    assert matrix.shape == (source, target)
+    product = matrix @ matrix.T if source < target else matrix.T @ matrix
+    np.testing.assert_allclose(product, np.eye(3), atol=1e-6)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000))
+def test_no_other_rotation_comes_closer(seed):
+    source, target = (unit(side) for side in pair(seed))
+    best = np.linalg.norm(source @ fit_procrustes(source, target).matrix.double().numpy() - target)
+    generator = np.random.default_rng(seed)
+    for _ in range(5):
+        other = np.linalg.qr(generator.normal(size=(5, 5)))[0]
+        assert best <= np.linalg.norm(source @ other - target) + 1e-6
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("penalty", [1e-3, 0.1, 3.0])
+@pytest.mark.parametrize(("source", "target"), [(5, 5), (4, 7), (7, 2)])
+def test_ridge_equals_scikit_learn(centre, penalty, source, target):
+    a, b = pair(source=source, target=target)
+    s, t = unit(a), unit(b)
+    centred = s - s.mean(axis=0) if centre else s
+    alpha = penalty * np.trace(centred.T @ centred) / source
+    expected = Ridge(alpha=alpha, fit_intercept=centre).fit(s, t)
+    fitted = fit_ridge(a, b, penalty=penalty, centre=centre)
+    np.testing.assert_allclose(fitted.matrix, expected.coef_.T, atol=1e-5)
+    np.testing.assert_allclose(fitted.apply(a), unit(expected.predict(s)), atol=1e-5)
+
+
+def test_ridge_without_penalty_is_least_squares_also_with_empty_directions():
+    a, b = pair()
+    s, t = unit(a), unit(b)
+    expected = LinearRegression(fit_intercept=False).fit(s, t)
+    np.testing.assert_allclose(fit_ridge(a, b, penalty=0).matrix, expected.coef_.T, atol=1e-5)
+    flat = np.concatenate([a, np.zeros((len(a), 2))], axis=1)
+    matrix = fit_ridge(flat, b, penalty=0).matrix
+    np.testing.assert_allclose(matrix[:5], expected.coef_.T, atol=1e-5)
+    assert matrix[5:].abs().max() < 1e-6
+
+
+def test_penalty_means_the_same_for_more_rows():
+    a, b = pair()
+    twice = fit_ridge(np.tile(a, (2, 1)), np.tile(b, (2, 1)), penalty=0.5)
+    torch.testing.assert_close(twice.matrix, fit_ridge(a, b, penalty=0.5).matrix)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("centre", [False, True])
+def test_block_size_and_lengths_of_rows_do_not_matter(name, centre, monkeypatch):
+    a, b = pair()
+    whole = ADAPTERS[name](a, b, centre=centre)
+    lengths = np.random.default_rng(0).uniform(0.1, 10, size=(60, 1))
+    monkeypatch.setattr(adapters, "ROWS_AT_ONCE", 7)
+    blocks = ADAPTERS[name](lengths * a, b / lengths, centre=centre)
+    torch.testing.assert_close(whole.matrix, blocks.matrix, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.apply(a), blocks.apply(lengths * a), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("kind", ["numpy", "torch", "float32"])
+def test_rows_come_out_as_unit_float32(name, kind):
+    a, b = pair(target=3)
+    if kind != "numpy":
+        a, b = (torch.tensor(side, dtype=torch.float32 if kind == "float32" else None) for side in (a, b))
+    fitted = ADAPTERS[name](a, b)
+    assert fitted.kind == name
+    mapped = fitted.apply(a)
+    assert mapped.dtype == torch.float32
+    assert mapped.shape == (60, 3)
+    torch.testing.assert_close(mapped.norm(dim=1), torch.ones(60))
+
+
+def test_a_map_brings_features_of_new_images_closer():
+    a, b = pair(rows=200)
+    t = torch.tensor(unit(b), dtype=torch.float32)
+    for fit in ADAPTERS.values():
+        mapped = fit(a[:100], b[:100]).apply(a[100:])
+        plain = torch.tensor(unit(a[100:]), dtype=torch.float32)
+        assert (mapped * t[100:]).sum(1).mean() > (plain * t[100:]).sum(1).mean() + 0.2
+
+
+def test_refusals():
+    a, b = pair()
+    with pytest.raises(ValueError, match="source has 60 rows, target 59"):
+        fit_procrustes(a, b[:59])
+    with pytest.raises(ValueError, match=r"source must have the shape \[N, width\], not \[5\]"):
+        fit_procrustes(a[0], b)
+    a[3, 2] = np.nan
+    with pytest.raises(ValueError, match="source holds values that are not finite"):
+        fit_ridge(a, b)
+    with pytest.raises(ValueError, match="penalty must be at least 0, not -1"):
+        fit_ridge(b, b, penalty=-1)
+    with pytest.raises(ValueError, match=r"The map takes features of shape \[N, 5\], not \[10, 4\]"):
+        fit_procrustes(b, b).apply(np.zeros((10, 4)))

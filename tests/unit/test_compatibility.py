@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import torch
+
+from compat_lib.evaluation import (
+    PAIRS,
+    compare,
+    criterion,
+    gain_interval,
+    mixed_gallery_curve,
+    retrieval,
+    tar_name,
+    update_gain,
+    verification,
+)
+
+FARS = (0.1, 0.02)
+
+
+@pytest.fixture(scope="module")
+def models():
+    # The new model sees the same centres with less noise; an unrelated one lives in another space.
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(20), 5))
+    centres = rng.normal(size=(20, 16))
+    old, new = (centres[labels] + noise * rng.normal(size=(100, 16)) for noise in (1.2, 0.5))
+    return old, new, new @ np.linalg.qr(rng.normal(size=(16, 16)))[0], labels
+
+
+@pytest.fixture(scope="module")
+def compared(models):
+    old, new, _, labels = models
+    return compare(old, new, labels, fars=FARS, draws=60)
+
+
+def test_metrics_equal_the_single_functions(models, compared):
+    old, new, _, labels = models
+    ids = np.arange(100)
+    sides = {"query_ids": ids, "gallery_ids": ids}
+    cases = {"old_old": (old, labels), "new_old": (new, labels, old, labels), "new_new": (new, labels)}
+    for pair, arguments in cases.items():
+        options = sides if pair == "new_old" else {}
+        tar = verification(*arguments, fars=FARS, **options).tar
+        ranked = retrieval(*arguments, **options)
+        assert [compared.metrics[f"{pair}/{tar_name(far)}"] for far in FARS] == list(tar)
+        assert compared.metrics[f"{pair}/map"] == ranked.map
+        assert compared.metrics[f"{pair}/rank1"] == ranked.rank[1]
+        assert compared.metrics[f"{pair}/rank5"] == ranked.rank[5]
+
+
+def test_names_types_and_order_of_the_intervals(compared):
+    names = ["tar@far=1e-1", "tar@far=2e-2", "map", "rank1", "rank5"]
+    expected = {f"{p}/{n}{end}" for p in PAIRS for n in names for end in ("", "/low", "/high")}
+    assert set(compared.metrics) == expected
+    assert all(type(value) is float for value in compared.metrics.values())
+    assert set(compared.draws) == {f"{p}/{n}" for p in PAIRS for n in names}
+    for name, draws in compared.draws.items():
+        assert draws.shape == (60,)
+        assert compared.metrics[name + "/low"] <= np.median(draws) <= compared.metrics[name + "/high"]
+    assert "new/old: tar@far=1e-1" in compared.summary()
+
+
+@pytest.mark.parametrize(
+    "far, name",
+    [(1e-2, "1e-2"), (1e-3, "1e-3"), (1e-4, "1e-4"), (0.05, "5e-2"), (1.0, "1e0"), (1e-10, "1e-10")],
+)
+def test_tar_name(far, name):
+    assert tar_name(far) == f"tar@far={name}"
+
+
+def test_identical_models_have_cross_equal_to_self(models):
+    _, new, _, labels = models
+    result = compare(new, new, labels, fars=FARS, draws=20)
+    for name, value in result.metrics.items():
+        pair, metric = name.split("/", 1)
+        assert value == result.metrics[f"new_new/{metric}"], pair
+    assert criterion(result.metrics, "map") is False  # strictly better, not equal
+
+
+def test_unrelated_model_is_not_compatible_and_a_better_one_in_the_same_space_is(models, compared):
+    old, _, unrelated, labels = models
+    assert criterion(compared.metrics, "tar@far=1e-1") is True
+    assert criterion(compare(old, unrelated, labels, fars=FARS, draws=0).metrics, "tar@far=1e-1") is False
+
+
+def test_draws_are_paired_across_models_of_the_same_labels(models, compared):
+    old, _, unrelated, labels = models
+    other = compare(old, unrelated, labels, fars=FARS, draws=60)
+    for name in ("old_old/map", "old_old/tar@far=1e-1"):
+        assert np.array_equal(other.draws[name], compared.draws[name])
+    # A rotation changes no self-test, in no draw.
+    assert other.draws["new_new/map"] == pytest.approx(compared.draws["new_new/map"], abs=1e-9)
+
+
+def test_without_old_features_and_with_unequal_widths(models, compared):
+    old, new, _, labels = models
+    alone = compare(None, new, labels, fars=FARS, draws=60)
+    narrow = compare(old[:, :8], new, labels, fars=FARS, draws=0)
+    for metric in ("map", "tar@far=1e-1", "map/low"):
+        assert alone.metrics[f"old_old/{metric}"] is None and alone.metrics[f"new_old/{metric}"] is None
+        assert alone.metrics[f"new_new/{metric}"] == compared.metrics[f"new_new/{metric}"]
+        assert narrow.metrics[f"new_old/{metric}"] is None
+    assert narrow.metrics["old_old/map"] > 0
+    assert criterion(narrow.metrics, "map") is None
+    assert "unequal width" in narrow.notes["new_old"]
+
+
+def test_no_draws_give_no_intervals_and_an_unresolved_far_is_none(models):
+    old, new, _, labels = models
+    result = compare(old, new, labels, fars=(1e-5,), draws=0)
+    assert result.metrics["new_new/tar@far=1e-5"] is None
+    assert result.metrics["new_new/map/low"] is None
+    assert result.draws["new_new/map"].shape == (0,)
+    measured = compare(old, new, labels, fars=(1e-5,), draws=5)
+    assert measured.metrics["new_new/tar@far=1e-5/high"] is None
+
+
+def test_tensors_and_arrays_agree(models):
+    old, new, _, labels = models
+    expected = compare(old, new, labels, fars=FARS, draws=0)
+    result = compare(torch.tensor(old), torch.tensor(new), torch.tensor(labels), fars=FARS, draws=0)
+    assert result.metrics == expected.metrics
+
+
+def test_bad_input_gets_a_sentence(models):
+    old, new, _, labels = models
+    with pytest.raises(ValueError, match="100 old and 99 new features"):
+        compare(old, new[1:], labels[1:])
+    broken = old.copy()
+    broken[3, 2] = np.nan
+    with pytest.raises(ValueError, match="1 of the 100 rows of the old features"):
+        compare(broken, new, labels)
+    with pytest.raises(ValueError, match="99 query labels for 100"):
+        compare(old, new, labels[1:])
+    with pytest.raises(ValueError, match="no impostor pair"):
+        compare(old, new, np.zeros(100, int))
+    with pytest.raises(ValueError, match="a FAR of 2 was given"):
+        compare(old, new, labels, fars=[2])
+    with pytest.raises(ValueError, match="hold no 'old_old/rank9'; choose one of map"):
+        criterion({"old_old/map": 0.1, "new_old/map": 0.1}, "rank9")
+
+
+def test_update_gain():
+    assert update_gain(0.4, 0.4, 0.9) == 0  # the old model itself
+    assert update_gain(0.9, 0.4, 0.9) == 1  # an ideal swap
+    assert update_gain(0.3, 0.4, 0.8) == pytest.approx(-0.25)
+    assert update_gain(0.6, 0.5, 0.5) is None and update_gain(0.6, 0.5, 0.4) is None
+    assert update_gain(None, 0.4, 0.9) is None and update_gain(0.4, 0.4, None) is None
+
+
+def test_gain_interval_uses_the_draws_in_pairs():
+    rng = np.random.default_rng(0)
+    old = rng.random(200)  # a common fate moves all three: the gain is certain all the same
+    assert gain_interval(old + 0.1, old, old + 0.4) == pytest.approx((0.25, 0.25))
+    assert gain_interval(old, old, old + 0.4) == (0, 0)
+    room = np.where(np.arange(200) < 20, -0.1, 0.4)
+    assert gain_interval(old, old, old + room) is None
+    assert gain_interval(*[np.empty(0)] * 3) is None
+    with pytest.raises(ValueError, match="lengths 200, 200 and 3"):
+        gain_interval(old, old, old[:3])
+
+
+def test_mixed_gallery_starts_at_the_cross_test_and_ends_at_the_self_test(models, compared):
+    old, new, _, labels = models
+    curve = mixed_gallery_curve(old, new, labels, shares=(0, 0.5, 1), fars=FARS)
+    for metric in ("map", "rank1", "rank5", "tar@far=1e-1", "tar@far=2e-2"):
+        assert curve.points[0][metric] == compared.metrics[f"new_old/{metric}"]
+        assert curve.points[2][metric] == compared.metrics[f"new_new/{metric}"]
+        assert curve.values(metric).tolist() == [point[metric] for point in curve.points]
+    assert curve.metrics["mixed/share=0.50/map"] == curve.points[1]["map"]
+    assert curve.points[0]["map"] < curve.points[1]["map"] < curve.points[2]["map"]
+
+
+def test_order_of_the_backfill_depends_on_the_seed_only(models):
+    old, new, _, labels = models
+    curves = [mixed_gallery_curve(old, new, labels, seed=seed, shares=(0.3,)).metrics for seed in (0, 0, 1)]
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_mixed_gallery_equals_a_gallery_mixed_by_hand(models):
+    # One order for all shares: what is new at 0.2 is new at 0.7.
+    old, new, _, labels = models
+    order = np.random.default_rng(5).permutation(100)
+    ids = np.arange(100)
+    curve = mixed_gallery_curve(old, new, labels, seed=5, shares=(0.2, 0.7))
+    for share, point in zip(curve.shares, curve.points, strict=True):
+        chosen = np.isin(ids, order[: round(share * 100)])
+        gallery = np.where(chosen[:, None], new, old)
+        result = retrieval(new, labels, gallery, labels, query_ids=ids, gallery_ids=ids)
+        assert point["map"] == result.map
+
+
+def test_mixed_gallery_refuses_what_cannot_be_mixed(models):
+    old, new, _, labels = models
+    with pytest.raises(ValueError, match="a share of 10 was given"):
+        mixed_gallery_curve(old, new, labels, shares=(10,))
+    with pytest.raises(ValueError, match="equal widths"):
+        mixed_gallery_curve(old[:, :3], new, labels)

@@ -1,0 +1,233 @@
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compat_lib.data import load, trees
+from compat_lib.data.folders import cifar100, folder
+
+COLOURS = {"ant": 10, "bee": 60, "cat": 110, "dog": 160, "elk": 210}
+
+
+def paint(place, counts, size=12):
+    """Write one folder per class; image k of a class has the class's grey and its first pixels tell k."""
+    for name, count in counts.items():
+        (place / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((size, size, 3), COLOURS.get(name[:3], 77), dtype=np.uint8)
+            pixels[0, 0] = number
+            Image.fromarray(pixels).save(place / name / f"{number:03d}.png")
+
+
+def make(place, train=None, test=None, val=None):
+    paint(place / "train", train or {"ant": 12, "bee": 30})
+    paint(place / "test", test or {"ant": 2, "bee": 3})
+    if val:
+        paint(place / "val", val)
+    return place
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "pictures"
+
+
+def test_images_labels_and_names(root, place):
+    make(place, val={"ant": 2, "cat": 2})
+    data = load("folder", root=root, path=place, size=12)
+    assert data.name == "pictures"
+    assert data.train.classes == ("ant", "bee") and data.val.classes == ("ant", "cat")
+    assert data.train.images.shape == (42, 3, 12, 12) and data.test.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.train.images[:, :, 5, 5].unique(dim=0).tolist() == [[10] * 3, [60] * 3]
+    assert data.test.images[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]  # in the order of file names
+
+
+def test_images_are_resized(root, place):
+    data = folder(root, path=make(place, val={"ant": 2, "bee": 2}), size=6)
+    assert data.test.images.shape == (5, 3, 6, 6)
+    assert data.test.images[2, :, 3:, 3:].unique().tolist() == [60]
+
+
+def test_shared_classes_hold_out_images(root, place):
+    data = folder(root, path=make(place, train={"ant": 12, "bee": 30, "cat": 9, "dog": 1}), size=12)
+    assert data.val.classes == ("ant", "bee") and data.val.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.train.labels.bincount().tolist() == [10, 27, 9, 1]
+    seen = [*zip(data.train.labels.tolist(), data.train.images[:, 0, 0, 0].tolist(), strict=True)]
+    held = [*zip(data.val.labels.tolist(), data.val.images[:, 0, 0, 0].tolist(), strict=True)]
+    assert len({*seen, *held}) == 52  # ant and bee are 0 and 1 on both sides: nothing twice, nothing lost
+
+
+def test_disjoint_classes_hold_out_classes(root, place):
+    train = {f"ant{number:02d}": 3 for number in range(30)}
+    data = folder(root, path=make(place, train=train, test={"bee": 2, "cat": 2}), size=12)
+    assert data.val.num_classes == 3 and data.train.num_classes == 27
+    assert not set(data.val.classes) & set(data.train.classes)
+    other = folder(root, path=place, size=12, seed=1)
+    again = folder(root, path=place, size=12)
+    assert data.val.classes == again.val.classes != other.val.classes
+
+
+def test_where_one_way_of_holding_out_is_impossible_the_other_is_taken(root, tmp_path):
+    few = make(tmp_path / "few", train={"ant": 10, "bee": 10, "cat": 10}, test={"dog": 2, "elk": 2})
+    assert folder(root, path=few, size=12).val.labels.bincount().tolist() == [2, 2, 2]
+    thin = {name: 3 for name in COLOURS}
+    thin = make(tmp_path / "thin", train=thin, test=thin)
+    data = folder(root, path=thin, size=12)
+    assert (data.train.num_classes, data.val.num_classes) == (3, 2)
+
+
+def test_nothing_to_hold_out_is_said(root, place):
+    with pytest.raises(ValueError, match="nothing can be held out .* add val/"):
+        folder(root, path=make(place, train={"ant": 3, "bee": 3}), size=12)
+
+
+def test_a_class_with_one_image_works(root, place):
+    data = folder(root, path=make(place, train={"ant": 1, "bee": 12}, val={"ant": 1, "bee": 1}), size=12)
+    assert data.train.labels.bincount().tolist() == [1, 12]
+
+
+def test_decoded_once_outside_the_folder(root, place, monkeypatch):
+    make(place)
+    before = sorted(place.rglob("*"))
+    data = folder(root, path=place, size=12)
+    assert sorted(place.rglob("*")) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "open_image", None)  # any decoding would fail
+        assert folder(root, path=place, size=12).train.digest() == data.train.digest()
+    cached = {path.name for path in (root / "cache").iterdir()}
+    Image.new("RGB", (12, 12), (1, 2, 3)).save(place / "test" / "bee" / "009.png")
+    changed = folder(root, path=place, size=12)
+    assert changed.test.images[-1, :, 0, 0].tolist() == [1, 2, 3]
+    assert (
+        len({path.name for path in (root / "cache").iterdir()} - cached) == 1
+    )  # only test was decoded again
+
+
+def test_other_files_and_hidden_ones_are_left_out(root, place):
+    make(place)
+    (place / "train" / "ant" / "notes.txt").write_text("not an image")
+    (place / "train" / "ant" / ".DS_Store").write_text("")
+    (place / "train" / ".cache").mkdir()
+    assert folder(root, path=place, size=12).train.num_classes == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_a_corrupt_image_is_named(root, place, content):
+    file = make(place) / "train" / "bee" / "007.png"
+    file.write_bytes(file.read_bytes()[:50] if content is None else content)
+    with pytest.raises(ValueError, match=r"cannot read the image .*bee.007\.png.*replace or remove"):
+        folder(root, path=place, size=12)
+    assert not any((root / "cache").iterdir())
+
+
+def test_an_empty_class_is_named(root, place):
+    (make(place) / "test" / "cat").mkdir()
+    with pytest.raises(ValueError, match="class 'cat' has no images"):
+        folder(root, path=place, size=12)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_one_class_is_refused(root, place, part):
+    with pytest.raises(ValueError, match=rf"{part} has one class \(ant\), at least two"):
+        folder(root, path=make(place, **{part: {"ant": 12}}), size=12)
+
+
+def test_no_class_folders_are_refused(root, place):
+    make(place)
+    (place / "val").mkdir()
+    with pytest.raises(ValueError, match="val has no class folders"):
+        folder(root, path=place, size=12)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_missing_part_is_named(root, place, part):
+    (make(place) / part).rename(place / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=f"has no folder {part}; expected train/<class>"):
+        folder(root, path=place, size=12)
+
+
+def test_a_missing_folder_and_a_file_in_its_place_are_named(root, place):
+    with pytest.raises(FileNotFoundError, match="pictures does not exist"):
+        folder(root, path=place)
+    place.write_text("")
+    with pytest.raises(NotADirectoryError, match="pictures is a file, a folder is needed"):
+        folder(root, path=place)
+
+
+def test_an_unreadable_folder_is_named(root, place, monkeypatch):
+    make(place)
+    scan = trees.os.scandir
+
+    def refuse(path):
+        if Path(path).name == "bee":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(trees.os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="cannot list .*bee: permission denied"):
+        folder(root, path=place, size=12)
+
+
+def test_an_unreadable_image_is_named(root, place, monkeypatch):
+    make(place)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(trees.Path, "read_bytes", refuse)
+    with pytest.raises(PermissionError, match=r"cannot read .*\.png: permission denied"):
+        folder(root, path=place, size=12)
+
+
+def test_a_size_below_one_is_refused(root, place):
+    with pytest.raises(ValueError, match="at least 1 pixel"):
+        folder(root, path=make(place), size=0)
+
+
+def test_cifar100_is_read_from_its_folder(root):
+    make(root / "cifar100", train={name: 20 for name in COLOURS}, test={name: 2 for name in COLOURS})
+    data = load("cifar100", root=root, size=12)
+    assert data.name == "cifar100" and data.test.classes == tuple(COLOURS)
+    assert data.train.labels.bincount().tolist() == [18] * 5
+    assert data.val.labels.bincount().tolist() == [2] * 5
+
+
+class TinyCifar:
+    """Stands for torchvision's data set: 4 classes in mixed order."""
+
+    classes = ("apple", "bear", "clock", "dolphin")
+
+    def __init__(self, root, train, download):
+        assert download
+        self.targets = [3, 1, 0, 2] * (12 if train else 2)
+        self.data = np.zeros((len(self.targets), 32, 32, 3), dtype=np.uint8)
+        self.data[..., 0] = np.array(self.targets, dtype=np.uint8)[:, None, None] * 50
+
+
+@pytest.mark.parametrize("size", [32, 16])
+def test_without_the_folder_torchvision_is_asked(root, monkeypatch, size):
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", TinyCifar)
+    data = cifar100(root, size=size)
+    assert data.train.images.shape == (40, 3, size, size) and data.test.classes == TinyCifar.classes
+    assert torch.equal(data.test.labels, torch.arange(4).repeat_interleave(2))
+    for part in (data.train, data.val, data.test):
+        assert torch.equal(part.images[:, 0, 3, 3].long(), part.labels * 50)
+        assert not part.images[:, 1:].any()
+
+
+def test_without_folder_and_network_one_sentence_says_what_to_do(root, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", no_network)
+    with pytest.raises(FileNotFoundError, match="no route to host.*put the images at") as caught:
+        cifar100(root)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compat_lib.data import DATASETS, data_root, dataset_options, load
+from compat_lib.data.images import ImageSet, seeded_generator
+
+
+def image_set(labels=(0, 1, 1, 2), channels=3, extras=None):
+    count = len(labels)
+    pixels = torch.arange(count * channels * 16, dtype=torch.int64).remainder(251).to(torch.uint8)
+    classes = tuple("abc")
+    return ImageSet(pixels.view(count, channels, 4, 4), torch.tensor(labels), classes, extras or {})
+
+
+def test_length_and_class_count_include_classes_without_images():
+    images = image_set(labels=(0, 0))
+    assert len(images) == 2 and images.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"images": torch.zeros(4, 3, 4, 4)}, TypeError, "images must be uint8"),
+        ({"images": torch.zeros(4, 2, 4, 4, dtype=torch.uint8)}, ValueError, "1 or 3 channels"),
+        ({"images": torch.zeros(4, 4, 4, dtype=torch.uint8)}, ValueError, "shape"),
+        ({"images": torch.zeros(3, 3, 4, 4, dtype=torch.uint8)}, ValueError, "3 images need as many labels"),
+        ({"labels": torch.zeros(4, dtype=torch.int32)}, TypeError, "labels must be int64"),
+        ({"labels": torch.tensor([0, 1, 2, 3])}, ValueError, r"0\.\.2"),
+        ({"labels": torch.tensor([-1, 1, 2, 2])}, ValueError, r"got -1\.\.2"),
+        ({"classes": ("a", "b", "b")}, ValueError, "'b' is given more than once"),
+        ({"extras": {"camera": torch.zeros(3)}}, ValueError, "camera"),
+    ],
+)
+def test_content_that_does_not_fit_is_refused_by_name(change, error, sentence):
+    good = image_set()
+    content = {"images": good.images, "labels": good.labels, "classes": good.classes, "extras": {}}
+    with pytest.raises(error, match=sentence):
+        ImageSet(**{**content, **change})
+
+
+def test_an_empty_set_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        ImageSet(torch.zeros(0, 3, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ("a",))
+
+
+def test_subset_keeps_classes_order_and_extras():
+    images = image_set(extras={"outlier": torch.tensor([0, 1, 2, 0])})
+    part = images.subset([3, 1])
+    assert part.classes == images.classes
+    assert part.labels.tolist() == [2, 1] and part.extras["outlier"].tolist() == [0, 1]
+    assert torch.equal(part.images, images.images[[3, 1]])
+    by_mask = images.subset(torch.tensor([False, True, False, True]))
+    assert torch.equal(by_mask.images, images.images[[1, 3]])
+
+
+def test_subset_of_everything_shares_the_storage():
+    images = image_set()
+    assert images.subset(torch.arange(4)).images.data_ptr() == images.images.data_ptr()
+
+
+@pytest.mark.parametrize("rows", [[], [4], [-1], [0.5], torch.tensor([True])])
+def test_rows_that_do_not_exist_are_refused(rows):
+    with pytest.raises(ValueError, match="row"):
+        image_set().subset(rows)
+
+
+def test_with_labels_renames():
+    part = image_set().with_labels([1, 3], [1, 0], ["new", "other"])
+    assert part.labels.tolist() == [1, 0] and part.classes == ("new", "other")
+    with pytest.raises(ValueError, match="as many labels"):
+        image_set().with_labels([1, 3], [0], ["new"])
+
+
+def test_digest_depends_on_content_alone():
+    base = image_set(extras={"outlier": torch.zeros(4, dtype=torch.int64)})
+    assert base.digest() == base.subset([0, 1, 2, 3]).digest()
+    strided = ImageSet(
+        base.images.contiguous(memory_format=torch.channels_last), base.labels, base.classes, base.extras
+    )
+    assert strided.digest() == base.digest()
+    brighter = base.images.clone()
+    brighter[2, 1, 0, 3] += 1
+    others = [
+        ImageSet(brighter, base.labels, base.classes, base.extras),
+        ImageSet(base.images, base.labels.flip(0), base.classes, base.extras),
+        ImageSet(base.images, base.labels, ("a", "b", "d"), base.extras),
+        ImageSet(base.images, base.labels, base.classes),
+    ]
+    assert len({base.digest(), *(other.digest() for other in others)}) == 5
+
+
+def test_a_memory_mapped_set_works_and_has_the_same_digest(tmp_path):
+    images = image_set()
+    np.save(tmp_path / "images.npy", images.images.numpy())
+    mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="c"))
+    assert ImageSet(mapped, images.labels, images.classes).digest() == images.digest()
+
+
+def test_data_root_prefers_the_parameter_then_the_variable_then_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMPAT_DATA", str(tmp_path / "from-variable"))
+    assert data_root(tmp_path / "given") == tmp_path / "given"
+    assert data_root() == tmp_path / "from-variable"
+    monkeypatch.delenv("COMPAT_DATA")
+    monkeypatch.chdir(tmp_path)
+    assert data_root() == tmp_path / "data"
+
+
+def test_a_data_root_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        data_root(tmp_path / "data")
+
+
+@given(st.integers(0, 2**40), st.integers(0, 2**40))
+def test_seeded_streams_repeat_and_differ(one, other):
+    def draw(*parts):
+        return torch.rand(4, generator=seeded_generator(*parts))
+
+    assert torch.equal(draw(one, "x"), draw(one, "x"))
+    assert torch.equal(draw(one, "x"), draw(other, "x")) == (one == other)
+
+
+def test_load_names_what_is_allowed():
+    with pytest.raises(ValueError, match="portraits, omniglot, cifar100, folder"):
+        load("faces")
+    with pytest.raises(ValueError, match="unknown option people .* identities, images"):
+        load("portraits", people=3)
+    with pytest.raises(ValueError, match="none beyond root, size and seed"):
+        load("omniglot", pose=1)
+    with pytest.raises(ValueError, match="needs the option path"):
+        load("folder")
+
+
+def test_every_data_set_has_options_that_can_be_listed():
+    assert all(isinstance(dataset_options(name), dict) for name in DATASETS)

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+
+from compat_lib.evaluation import bootstrap_mean, identity_weights, intervals, scores, verification
+from compat_lib.evaluation.counting import count
+from compat_lib.evaluation.intervals import bootstrap_tar, interval
+
+FARS = (0.5, 0.1, 0.02)
+
+
+def make_features(classes=10, images=4, width=5, noise=0.8, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(classes), images))
+    return rng.normal(size=(classes, width))[labels] + noise * rng.normal(size=(len(labels), width)), labels
+
+
+def make_pairs(query, labels, gallery=None):
+    query = scores.unit_rows(query, "query")
+    if gallery is None:
+        return scores.PairScores(query, labels)
+    ids = np.arange(len(labels))
+    gallery = scores.unit_rows(gallery, "gallery")
+    return scores.PairScores(query, labels, gallery, labels, query_ids=ids, gallery_ids=ids)
+
+
+def slow_tar(query, gallery, labels, weights, far, ordered):
+    # One draw, pair by pair and threshold by threshold.
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
+    genuine, impostors = [], []
+    for i in range(len(labels)):
+        for j in range(len(labels)):
+            if i == j or (not ordered and j < i):
+                continue
+            score = np.float32(unit[0][i] @ unit[1][j])
+            if labels[i] == labels[j]:
+                genuine.append((score, weights[labels[i]]))
+            else:
+                impostors.append((score, weights[labels[i]] * weights[labels[j]]))
+    genuine, impostors = np.array(genuine), np.array(impostors)
+    total = impostors[:, 1].sum()
+    if far * total < 1 or not genuine[:, 1].sum():
+        return np.nan
+    best = 0.0
+    for threshold in [*genuine[:, 0], np.inf]:
+        if impostors[impostors[:, 0] >= threshold, 1].sum() / total <= far:
+            best = max(best, genuine[genuine[:, 0] >= threshold, 1].sum() / genuine[:, 1].sum())
+    return best
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("images", [1, 4])
+def test_tar_equals_brute_force(ordered, images):
+    features, labels = make_features(images=4)
+    if images == 1:  # some identities have a single image, hence no genuine pair
+        keep = (labels < 3) | (np.r_[True, [label not in labels[:i] for i, label in enumerate(labels) if i]])
+        features, labels = features[keep], labels[keep]
+    other = features + 0.3 * np.random.default_rng(9).normal(size=features.shape)
+    weights = identity_weights(labels, 25, seed=3)
+    pairs = make_pairs(features, labels, other if ordered else None)
+    result = bootstrap_tar(pairs, count(pairs), weights, FARS)
+    gallery = other if ordered else features
+    expected = [
+        [slow_tar(features, gallery, labels, weights[:, b], far, ordered) for b in range(25)] for far in FARS
+    ]
+    assert result == pytest.approx(np.array(expected), abs=1e-9, nan_ok=True)
+
+
+def test_tail_grows_and_is_cut_into_pieces_without_a_change(monkeypatch):
+    features, labels = make_features(12, 5)
+    weights = identity_weights(labels, 30)
+    pairs = make_pairs(features, labels)
+    counts = count(pairs)
+    expected = bootstrap_tar(pairs, counts, weights, (0.05, 0.01))
+    monkeypatch.setattr(intervals, "ITEMS", 50)
+    monkeypatch.setattr(intervals, "CHUNK", 7)
+    monkeypatch.setattr(intervals, "TAIL", 0.5)  # half of what the largest FAR needs: draws fall outside
+    monkeypatch.setattr(intervals, "EXTRA", 0)
+    monkeypatch.setitem(scores.TILES, "cpu", (8, 16))
+    pairs = make_pairs(features, labels)
+    assert bootstrap_tar(pairs, counts, weights, (0.05, 0.01)) == pytest.approx(expected)
+
+
+def test_thinned_thresholds_stay_at_or_below_the_exact_ones(monkeypatch):
+    features, labels = make_features(30, 6)
+    weights = identity_weights(labels, 20)
+    pairs = make_pairs(features, labels)
+    exact = bootstrap_tar(pairs, count(pairs), weights, (0.05,))
+    monkeypatch.setattr(intervals, "KEPT", 400)
+    monkeypatch.setattr(intervals, "SPACING", 1.02)
+    thinned = bootstrap_tar(pairs, count(pairs), weights, (0.05,))
+    assert (bootstrap_tar(pairs, count(pairs), weights, (1e-4,)) <= 1).all()  # above the highest one kept
+    assert (thinned <= exact).all()
+    assert thinned == pytest.approx(exact, abs=0.05)
+
+
+def test_weights_of_one_give_the_plain_metric():
+    features, labels = make_features(30, 5)
+    pairs = make_pairs(features, labels)
+    ones = np.ones((30, 2), np.int64)
+    result = bootstrap_tar(pairs, count(pairs), ones, (0.01, 0.001))
+    plain = verification(features, labels, fars=(0.01, 0.001))
+    assert result == pytest.approx(np.array(plain.tar)[:, None].repeat(2, 1))
+
+
+def test_equal_scores_accept_nobody_and_far_one_everybody():
+    labels = np.arange(60) % 6
+    pairs = make_pairs(np.ones((60, 3)), labels)
+    result = bootstrap_tar(pairs, count(pairs), identity_weights(labels, 10), (0.1, 1.0))
+    assert (result[0] == 0).all() and (result[1] == 1).all()
+
+
+def test_draw_without_impostors_is_not_measurable():
+    labels = np.array([0, 0, 1, 1])
+    pairs = make_pairs([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], labels)
+    result = bootstrap_tar(pairs, count(pairs), np.array([[2, 1], [0, 1]]), (0.5,))
+    assert np.isnan(result[0, 0]) and result[0, 1] == 1
+
+
+def test_weights_depend_on_labels_and_seed_only():
+    labels = np.array([3, 3, 8, 8, 8, 1])
+    first = identity_weights(labels, 50, seed=4)
+    assert np.array_equal(first, identity_weights(labels[::-1], 50, seed=4))
+    assert not np.array_equal(first, identity_weights(labels, 50, seed=5))
+    assert first.shape == (3, 50) and (first.sum(0) == 3).all()
+    assert identity_weights(labels, 0).shape == (3, 0)
+    with pytest.raises(ValueError, match="draws is -1"):
+        identity_weights(labels, -1)
+
+
+def test_mean_equals_drawing_the_identities():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 40)
+    values = rng.random(40)
+    values[::7] = np.nan
+    weights = identity_weights(labels, 20)
+    for b, result in enumerate(bootstrap_mean(values, labels, weights)):
+        drawn = [value for c in range(6) for _ in range(weights[c, b]) for value in values[labels == c]]
+        assert result == pytest.approx(np.nanmean(drawn))
+
+
+def test_interval_leaves_out_what_is_not_a_number():
+    assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
+    assert interval(np.array([np.nan, 1.0])) is None
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    # Values of one identity are nearly equal: an interval over images would cover far too seldom.
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        labels = np.repeat(np.arange(40), 5)
+        values = rng.normal(size=40)[labels] + 0.1 * rng.normal(size=200)
+        low, high = interval(bootstrap_mean(values, labels, identity_weights(labels, 200, seed=trial)))
+        covered += low <= 0 <= high
+    assert 0.88 <= covered / 200 <= 0.99

@@ -1,0 +1,127 @@
+"""What an old system has, refuses and derives."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import make_old
+
+from compat_lib.losses import METHODS
+from compat_lib.old_system import OldSystem
+
+NEEDS = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
+
+
+def test_what_is_there_is_told_apart():
+    model = torch.nn.Linear(2, 6)
+    assert make_old().has == {"features", "prototypes", "classifier"}
+    assert make_old(classifier=False).has == {"features", "prototypes"}
+    assert OldSystem.from_arrays(prototypes=np.eye(3)).has == {"prototypes"}
+    assert OldSystem.from_arrays(classifier_weight=np.eye(3), num_classes=2, model=model).has == {
+        "classifier",
+        "model",
+    }
+
+
+def test_require_names_what_is_missing_what_is_there_and_what_still_works():
+    old = OldSystem.from_arrays(prototypes=np.eye(3))
+    old.require(frozenset({"prototypes"}), "bct")
+    with pytest.raises(ValueError) as refusal:
+        old.require(frozenset({"features", "model"}), "fancy", NEEDS)
+    sentence = str(refusal.value)
+    assert "The method fancy needs the old system's features, model, but only prototypes is there" in sentence
+    assert "for model, pass model=the old network" in sentence
+    assert sentence.endswith("Methods that work with what is there: bct, independent.")
+
+
+def test_who_lost_the_old_weights_can_use_every_method_that_needs_features_alone():
+    old = make_old(classifier=False, class_map=None)
+    possible = {name for name, needs in NEEDS.items() if any(one <= old.has for one in needs)}
+    assert {"l2", "bct", "dual_tuning", "mixbct"} <= possible
+
+
+def test_prototypes_are_group_means_and_computed_once():
+    old = make_old(per_class=3)
+    for average in ("raw", "unit"):
+        rows = old.features if average == "raw" else old.features / old.features.norm(dim=1, keepdim=True)
+        expected = torch.stack([rows[old.labels == label].mean(0) for label in range(5)])
+        torch.testing.assert_close(old.prototypes(average), expected)
+        assert old.prototypes(average) is old.prototypes(average)
+    assert old.present.all()
+
+
+def test_classes_without_samples_have_a_zero_row_and_are_not_present():
+    old = OldSystem.from_arrays(np.eye(2, 3) + 1, [1, 3], num_classes=5)
+    assert old.present.tolist() == [False, True, False, True, False]
+    assert old.prototypes().norm(dim=1).gt(0).tolist() == old.present.tolist()
+
+
+def test_given_prototypes_are_used_as_they_are():
+    given_rows = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    old = OldSystem.from_arrays([[1.0, 1.0]], [1], prototypes=given_rows)
+    assert torch.equal(old.prototypes(), given_rows)
+    assert old.present.tolist() == [True, False]
+    root = math.sqrt(0.5)
+    assert old.prototypes("unit")[1].tolist() == pytest.approx([root, root])
+
+
+def test_credible_is_cached_and_depends_on_its_options():
+    old = make_old(per_class=10)
+    assert old.credible(0.5) is old.credible(0.5)
+    assert int(old.credible(0.5).sum()) == 25
+    assert int(old.credible().sum()) == 45
+    assert not torch.equal(old.credible(0.5, True), old.credible(0.5, False))
+
+
+def test_refusals_of_what_is_derived():
+    old = OldSystem.from_arrays(prototypes=np.eye(3))
+    with pytest.raises(ValueError, match="average must be 'raw' or 'unit', not 'median'"):
+        old.prototypes("median")
+    with pytest.raises(ValueError, match="Prototypes with average='unit' are computed from features"):
+        old.prototypes("unit")
+    with pytest.raises(ValueError, match="Credible rows are chosen among features"):
+        old.credible()
+    with pytest.raises(ValueError, match="share must be a fraction between 0 and 1, not 90"):
+        make_old().credible(90)
+    bare = OldSystem.from_arrays(classifier_weight=np.eye(3), num_classes=2)
+    with pytest.raises(ValueError, match="Prototypes are computed from features, which are not there"):
+        bare.prototypes()
+    with pytest.raises(ValueError, match="Prototypes are computed from features, which are not there"):
+        _ = bare.present
+
+
+def test_the_model_is_frozen():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.BatchNorm1d(6))
+    OldSystem.from_arrays(prototypes=np.eye(6), model=model)
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(torch.randn(8, 2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_moving_keeps_everything_including_what_was_derived():
+    old = make_old()
+    mask = old.credible(0.5)
+    moved = old.to("cpu")
+    assert moved.has == old.has
+    assert torch.equal(moved.features, old.features)
+    assert torch.equal(moved.credible(0.5), mask)
+
+
+def test_an_old_system_cannot_be_changed_and_shows_itself_briefly():
+    old = make_old()
+    with pytest.raises(AttributeError):
+        old.features = None
+    assert repr(old) == "OldSystem(20 rows, width 6, 5 classes, has classifier, features, prototypes)"
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), share=st.floats(0.01, 1))
+def test_more_credible_rows_with_a_larger_share(seed, share):
+    old = make_old(seed, per_class=7)
+    fewer, more = old.credible(share / 2), old.credible(share)
+    assert (more | ~fewer).all()

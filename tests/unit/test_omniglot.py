@@ -1,0 +1,138 @@
+import os
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compat_lib.data import load
+from compat_lib.data.omniglot import omniglot
+
+REAL = os.environ.get("COMPAT_DATA")
+HAS_REAL = bool(REAL) and (Path(REAL) / "omniglot-py" / "images_evaluation").is_dir()
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*the data set has:UserWarning")
+
+
+def draw_tree(root, background=14, evaluation=4, drawers=3):
+    """Write a tree in which character number k has its column 5 k inked, in reverse order of names."""
+    for part, count in (("images_background", background), ("images_evaluation", evaluation)):
+        for number in reversed(range(count)):
+            alphabet = f"Alphabet_{'BA'[number < count // 2]}"
+            folder = root / "omniglot-py" / part / alphabet / f"character{number:02d}"
+            folder.mkdir(parents=True)
+            for drawer in reversed(range(drawers)):
+                pixels = np.ones((105, 105), dtype=bool)
+                pixels[:, 5 * number : 5 * number + 5] = False
+                pixels[: 10 * drawer] = True
+                Image.fromarray(pixels).save(folder / f"{number:04d}_{drawer + 1:02d}.png")
+    return root
+
+
+def test_parts_labels_and_order(tmp_path):
+    data = load("omniglot", root=draw_tree(tmp_path), size=21, seed=0)
+    assert data.name == "omniglot"
+    assert data.train.images.shape == (12 * 3, 1, 21, 21) and data.val.num_classes == 2
+    assert data.test.images.shape == (4 * 3, 1, 21, 21)
+    assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert (
+        data.test.classes[0] == "Alphabet_A/character00" and data.test.classes[3] == "Alphabet_B/character03"
+    )
+    assert list(data.train.classes) == sorted(data.train.classes)
+    for part in (data.train, data.val, data.test):
+        for image, label, drawer in zip(part.images, part.labels, [0, 1, 2] * part.num_classes, strict=True):
+            number = int(part.classes[label][-2:])
+            expected = torch.full((21, 21), 255, dtype=torch.uint8)  # 105 = 5 x 21: column k is all ink
+            expected[2 * drawer :, number] = 0
+            assert torch.equal(image[0], expected)
+
+
+def test_validation_is_seeded_and_disjoint_from_training(tmp_path):
+    draw_tree(tmp_path, background=20)
+    chosen = set()
+    for seed in range(6):
+        data = omniglot(tmp_path, seed=seed, size=8)
+        assert data.val.num_classes == 3 and data.train.num_classes == 17
+        assert not set(data.val.classes) & set(data.train.classes)
+        assert data.val.classes == omniglot(tmp_path, seed=seed, size=8).val.classes
+        chosen.add(data.val.classes)
+    assert len(chosen) > 1
+
+
+def test_decoded_once_and_again_when_a_file_changes(tmp_path, monkeypatch):
+    draw_tree(tmp_path)
+    before = omniglot(tmp_path, size=8).test
+    with monkeypatch.context() as patch:
+        patch.setattr("compat_lib.data.trees.open_image", None)  # any decoding would fail
+        assert omniglot(tmp_path, size=8).test.digest() == before.digest()
+    file = tmp_path / "omniglot-py/images_evaluation/Alphabet_A/character00/0000_01.png"
+    Image.new("1", (105, 105), 1).save(file)
+    after = omniglot(tmp_path, size=8).test
+    assert after.images[0].min() == 255 and torch.equal(after.images[1:], before.images[1:])
+
+
+def test_without_tree_and_network_one_sentence_says_what_to_do(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.Omniglot", no_network)
+    with pytest.raises(FileNotFoundError, match="no route to host.*unpack images_background.zip") as caught:
+        omniglot(tmp_path)
+    assert str(tmp_path / "omniglot-py") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_a_tree_torchvision_downloads_it(tmp_path, monkeypatch):
+    asked = []
+
+    def download(root, background, download):
+        asked.append((background, download))
+        if not (tmp_path / "omniglot-py").exists():
+            draw_tree(tmp_path)
+
+    monkeypatch.setattr("torchvision.datasets.Omniglot", download)
+    assert omniglot(tmp_path, size=8).test.num_classes == 4
+    assert asked == [(True, True)]
+
+
+def test_an_incomplete_tree_is_said(tmp_path):
+    draw_tree(tmp_path)
+    with pytest.warns(UserWarning, match="14 characters, the data set has 964"):
+        omniglot(tmp_path, size=8)
+
+
+def test_a_corrupt_drawing_is_named(tmp_path):
+    draw_tree(tmp_path)
+    file = tmp_path / "omniglot-py/images_background/Alphabet_A/character03/0003_02.png"
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(ValueError, match="0003_02.png"):
+        omniglot(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("background", "sentence"),
+    [(3, "3 background characters, too few"), (0, "holds no <Alphabet>/<character>")],
+)
+def test_too_few_characters_are_refused(tmp_path, background, sentence):
+    draw_tree(tmp_path, background=background)
+    (tmp_path / "omniglot-py/images_background").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=sentence):
+        omniglot(tmp_path, size=8)
+
+
+def test_a_size_below_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least 1 pixel"):
+        omniglot(tmp_path, size=0)
+
+
+@pytest.mark.skipif(not HAS_REAL, reason="no Omniglot under COMPAT_DATA")
+def test_the_real_tree():
+    data = omniglot(REAL)
+    assert (data.train.num_classes, data.val.num_classes, data.test.num_classes) == (819, 145, 659)
+    assert len(data.train) + len(data.val) == 19280 and len(data.test) == 13180
+    for part in (data.train, data.val, data.test):
+        assert part.images.shape[1:] == (1, 32, 32)
+        assert part.labels.bincount().unique().tolist() == [20]
+    # ink is black and thin: most of the paper stays white
+    assert data.test.images.median() == 255 and data.test.images.min() == 0

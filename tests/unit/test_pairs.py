@@ -1,0 +1,289 @@
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_curve as sklearn_roc
+
+from compat_lib.evaluation import cosine_histograms, counting, roc_curve, scores, verification
+
+
+def make_features(classes, images, width=8, noise=0.7, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), images)
+    rng.shuffle(labels)
+    return rng.normal(size=(classes, width))[labels] + noise * rng.normal(size=(len(labels), width)), labels
+
+
+def slow_pairs(query, query_labels, gallery=None, gallery_labels=None, query_ids=None, gallery_ids=None):
+    # Every pair in a plain loop, float64.
+    same, cosines = [], []
+    inside = gallery is None
+    if inside:
+        gallery, gallery_labels = query, query_labels
+    for i, a in enumerate(query):
+        for j, b in enumerate(gallery):
+            if (inside and j <= i) or (query_ids is not None and query_ids[i] == gallery_ids[j]):
+                continue
+            cosines.append(float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)))
+            same.append(bool(query_labels[i] == gallery_labels[j]))
+    return np.array(same), np.array(cosines)
+
+
+def slow_tar(same, cosines, far):
+    # The definition: the best TAR of all thresholds at which the false accept rate is at most `far`.
+    best = 0.0
+    for threshold in [*np.unique(cosines), np.inf]:
+        if (cosines[~same] >= threshold).mean() <= far:
+            best = max(best, (cosines[same] >= threshold).mean())
+    return best
+
+
+def tile_scores(features, labels, **others):
+    # The same floats that the library counts.
+    pairs = scores.PairScores(scores.unit_rows(features, "query"), labels, **others)
+    same, values = [], []
+    for tile in pairs.tiles():
+        own = torch.zeros(tile.scores.numel(), dtype=torch.bool)
+        own[tile.genuine] = True
+        counted = tile.scores.reshape(-1) >= -1
+        same.append(own[counted].numpy())
+        values.append(tile.scores.reshape(-1)[counted].numpy())
+    return np.concatenate(same), np.concatenate(values)
+
+
+FARS = (0.5, 0.1, 0.03, 0.01)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_unordered_pairs_equal_the_definition(seed):
+    features, labels = make_features(9, 5, seed=seed)
+    result = verification(features, labels, fars=FARS)
+    same, cosines = slow_pairs(features, labels)
+    assert (result.positives, result.negatives) == (same.sum(), (~same).sum())
+    assert result.tar == pytest.approx([slow_tar(same, cosines, far) for far in FARS], abs=1e-12)
+    same, cosines = tile_scores(features, labels)  # the thresholds are exact for these floats
+    for tar, far, threshold in zip(result.tar, FARS, result.thresholds, strict=True):
+        assert (cosines[same] >= threshold).mean() == pytest.approx(tar)
+        assert (cosines[~same] >= threshold).mean() <= far
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_query_and_gallery_equal_the_definition(ids):
+    features, labels = make_features(8, 6)
+    query, gallery = features[:20], features[10:]
+    sides = {"query_ids": np.arange(20), "gallery_ids": np.arange(10, 48)} if ids else {}
+    result = verification(query, labels[:20], gallery, labels[10:], fars=FARS, **sides)
+    same, cosines = slow_pairs(query, labels[:20], gallery, labels[10:], **sides)
+    assert (result.positives, result.negatives) == (same.sum(), (~same).sum())
+    assert result.tar == pytest.approx([slow_tar(same, cosines, far) for far in FARS], abs=1e-12)
+    assert result.excluded == (10 if ids else 0)
+    assert "same image" in result.note if ids else "nothing was excluded" in result.note
+
+
+@pytest.mark.parametrize("tile", [(3, 5), (8, 4), (256, 1024)])
+def test_many_tiles_equal_scikit_learn(monkeypatch, tile):
+    monkeypatch.setitem(scores.TILES, "cpu", tile)
+    features, labels = make_features(15, 4)
+    same, values = tile_scores(features, labels)
+    assert len(same) == 60 * 59 // 2
+    far, tar, thresholds = sklearn_roc(same, values, drop_intermediate=False)
+    result = verification(features, labels, fars=FARS)
+    assert result.tar == tuple(tar[np.searchsorted(far, f, "right") - 1] for f in FARS)
+    place = np.searchsorted(-thresholds, -result.roc.thresholds, "right") - 1
+    assert np.array_equal(far[place], result.roc.far) and np.array_equal(tar[place], result.roc.tar)
+    curve = roc_curve(features, labels)
+    assert np.array_equal(curve.far, result.roc.far) and np.array_equal(curve.tar, result.roc.tar)
+
+
+def test_larger_set_equals_scikit_learn_across_the_tiles():
+    features, labels = make_features(150, 10, width=16, noise=1.2)
+    same, values = tile_scores(features, labels)
+    far, tar, _ = sklearn_roc(same, values, drop_intermediate=False)
+    result = verification(features, labels)
+    assert result.measurable == (True, True, True)
+    assert result.tar == tuple(tar[np.searchsorted(far, f, "right") - 1] for f in result.fars)
+
+
+def test_refinement_by_passes_is_exact_for_scores_crowded_near_zero(monkeypatch):
+    # Cosines of about 1e-8: the bin at zero holds a thousand million floats and takes several passes.
+    monkeypatch.setattr(counting, "TABLE", 64)
+    monkeypatch.setattr(counting, "KEYS", 10)
+    rng = np.random.default_rng(0)
+    query = np.c_[np.ones(12), np.zeros(12)]
+    gallery = np.c_[1e-8 * rng.normal(size=14), np.ones(14)]
+    labels, other = rng.integers(0, 3, 12), rng.integers(0, 3, 14)
+    result = verification(query, labels, gallery, other, fars=FARS)
+    same, cosines = slow_pairs(query, labels, gallery, other)
+    cosines = cosines.astype(np.float32)
+    assert result.tar == pytest.approx([slow_tar(same, cosines, far) for far in FARS], abs=1e-12)
+
+
+def test_unresolved_far_is_not_measurable():
+    features, labels = make_features(5, 2)  # 40 impostor pairs
+    result = verification(features, labels, fars=(1 / 40, 1 / 41))
+    assert result.measurable == (True, False)
+    assert math.isnan(result.tar[1]) and math.isnan(result.thresholds[1])
+    assert "not measurable" in result.summary()
+
+
+def test_tie_is_accepted_or_refused_as_a_whole():
+    # Cosines with the query: right 1, right 0.6, wrong 0.6, wrong 0. One of two impostors may pass, so 0.6 may.
+    gallery = [[1.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]]
+    result = verification([[2.0, 0.0]], [0], gallery, [0, 0, 1, 1], fars=(1.0, 0.5, 0.49))
+    assert result.tar[:2] == (1.0, 1.0) and not result.measurable[2]
+    doubled = verification([[2.0, 0.0]] * 2, [0, 0], gallery, [0, 0, 1, 1], fars=(0.49, 0.25))
+    assert doubled.tar == (0.5, 0.5)  # one of four may pass, but the two at 0.6 are tied
+
+
+def test_equal_features_accept_nobody():
+    result = verification(np.ones((300, 5)), np.arange(300) % 7, fars=(0.9, 1e-3))
+    assert result.tar == (0.0, 0.0)
+    assert verification(np.ones((6, 5)), [0, 0, 1, 1, 2, 2], fars=(1.0,)).tar == (1.0,)
+
+
+def test_perfect_features_accept_everybody():
+    result = verification(np.eye(6)[np.arange(60) % 6], np.arange(60) % 6)
+    assert result.tar[:2] == (1.0, 1.0)
+
+
+def test_curve_is_monotone_from_corner_to_corner():
+    roc = roc_curve(*make_features(20, 5))
+    assert (roc.far[0], roc.tar[0], roc.far[-1], roc.tar[-1]) == (0, 0, 1, 1)
+    assert (
+        (np.diff(roc.far) >= 0).all()
+        and (np.diff(roc.tar) >= 0).all()
+        and (np.diff(roc.thresholds) < 0).all()
+    )
+
+
+def test_histograms_equal_numpy():
+    features, labels = make_features(12, 5)
+    same, cosines = slow_pairs(features, labels)
+    edges, right, wrong = cosine_histograms(features, labels, bins=37)
+    assert np.array_equal(right, np.histogram(cosines[same], edges)[0])
+    assert np.array_equal(wrong, np.histogram(cosines[~same], edges)[0])
+    assert cosine_histograms(np.ones((3, 2)), [0, 0, 0], bins=4)[1].tolist() == [0, 0, 0, 3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 10))
+def test_order_of_rows_and_scale_do_not_matter(seed, duplicates):
+    features, labels = make_features(6, 4, seed=seed)
+    features[:duplicates] = features[10 : 10 + duplicates]  # exact ties
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    scale = 2.0 ** rng.integers(-100, 100, (len(labels), 1))
+    expected = verification(features, labels, fars=FARS)
+    assert verification((features * scale)[order], labels[order], fars=FARS) == expected
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_common_rotation_does_not_matter(seed):
+    features, labels = make_features(6, 4, seed=seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0]
+    assert verification(features @ rotation, labels, fars=FARS).tar == pytest.approx(
+        verification(features, labels, fars=FARS).tar
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_tar_rises_with_far(seed):
+    tar = verification(*make_features(6, 4, seed=seed), fars=np.linspace(0.05, 1, 20)).tar
+    assert all(a <= b for a, b in zip(tar, tar[1:], strict=False))
+
+
+def test_ordered_pairs_have_the_tar_of_unordered_pairs():
+    features, labels = make_features(30, 4)
+    ids = np.arange(120)
+    ordered = verification(features, labels, features, labels, query_ids=ids, gallery_ids=ids)
+    unordered = verification(features, labels)
+    assert ordered.tar[:2] == unordered.tar[:2] and ordered.thresholds[:2] == unordered.thresholds[:2]
+    assert ordered.negatives == 2 * unordered.negatives
+
+
+def test_rows_of_zeros_have_cosine_zero():
+    edges, same, different = cosine_histograms([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]], [0, 0, 1], bins=3)
+    assert same.tolist() == [0, 1, 0] and different.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("number", [1e-300, 1e300])
+def test_very_small_and_very_large_rows_keep_their_direction(number):
+    assert scores.unit_rows(np.array([[3.0, 4.0]]) * number, "query").tolist() == [pytest.approx([0.6, 0.8])]
+
+
+def test_numpy_torch_and_names_give_the_same():
+    features, labels = make_features(6, 4)
+    features = features.astype(np.float32)
+    expected = verification(features, labels, fars=FARS)
+    assert verification(torch.from_numpy(features), torch.from_numpy(labels), fars=FARS) == expected
+    assert verification(features.tolist(), [f"person {label}" for label in labels], fars=FARS) == expected
+
+
+def test_autocast_and_gradients_do_not_reach_the_scores():
+    features, labels = make_features(6, 4)
+    tensor = torch.tensor(features, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert verification(tensor, labels, fars=FARS) == verification(features, labels, fars=FARS)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (([[1.0], [2.0]], [0, 1]), {}, "no genuine pair"),
+        (([[1.0], [2.0]], [0, 0]), {}, "no impostor pair"),
+        (([[1.0], [np.nan], [np.inf]], [0, 0, 1]), {}, "2 of the 3 rows of the query features"),
+        (([[1.0]], [0], [[np.nan]], [0]), {}, "1 of the 1 rows of the gallery features"),
+        (([[1.0]], [0], [[1.0, 2.0]], [0]), {}, "1 columns and the gallery features 2"),
+        (([1.0], [0]), {}, r"shape \(1,\)"),
+        ((np.ones((0, 3)), []), {}, r"shape \(0, 3\)"),
+        (([[1.0], [2.0]], [0]), {}, "1 query labels for 2 query features"),
+        (([[1.0]], [0.5]), {}, "whole number"),
+        (([[1.0]], [0], [[1.0]], ["a"]), {}, "names and the other"),
+        (([[1.0]], [0], [[1.0]]), {}, "without gallery_labels"),
+        (([[1.0]], [0]), {"query_ids": [0]}, "without gallery features"),
+        (([[1.0]], [0], [[1.0]], [0]), {"query_ids": [0]}, "only one of query_ids"),
+        (([[1.0]], [0]), {"fars": [10]}, "a FAR of 10 was given; it is a fraction"),
+        (([[1.0]], [0]), {"fars": [0]}, "a FAR of 0 was given"),
+    ],
+)
+def test_bad_input_gets_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        verification(*arguments, **options)
+
+
+def test_histogram_without_bins_is_refused():
+    with pytest.raises(ValueError, match="bins is 0"):
+        cosine_histograms([[1.0]], [0], bins=0)
+
+
+def test_inputs_are_left_alone():
+    features, labels = make_features(4, 3)
+    before = features.copy()
+    verification(features, labels, fars=FARS)
+    assert np.array_equal(features, before)
+
+
+def test_benchmark_compares_the_same_scores():
+    path = Path(__file__).parents[2] / "benchmarks" / "verification_speed.py"
+    spec = importlib.util.spec_from_file_location("verification_speed", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    size = {"classes": 40, "images": 5, "width": 8}
+    ours = benchmark.measure_ours(**size)
+    theirs = benchmark.measure_sklearn(**size, roc=ours["result"].roc)
+    assert theirs["curve"] <= 1e-6
+    assert ours["result"].tar[:2] == pytest.approx(theirs["tar"][:2], abs=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tensors_are_evaluated_there_and_agree():
+    features, labels = make_features(40, 5)
+    on_gpu = verification(torch.tensor(features, device="cuda"), labels)
+    assert on_gpu.tar[:2] == pytest.approx(verification(features, labels).tar[:2], abs=0.01)

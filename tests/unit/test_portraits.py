@@ -1,0 +1,259 @@
+import dataclasses
+
+import pytest
+import torch
+
+from compat_lib.data import load, portraits as portraits_module
+from compat_lib.data.drawing import PARAMETER_NAMES, render
+from compat_lib.data.images import seeded_generator
+from compat_lib.data.nuisances import Nuisances
+from compat_lib.data.portraits import draw_identities, draw_outliers, portraits
+
+SMALL = {"identities": 6, "images": 5, "eval_identities": 3, "eval_images": 2}
+PLAIN = {"pose": 0.0, "light": 0.0, "expression": 0.0, "occlusion": 0.0}
+
+
+def neutral(count):
+    """Nuisances of a frontal face in even light before a plain background."""
+    drawn = Nuisances.draw(count, seeded_generator("neutral"), **PLAIN)
+    return dataclasses.replace(
+        drawn,
+        slope=torch.zeros_like(drawn.slope),
+        background=torch.full_like(drawn.background, 0.5),
+    )
+
+
+def test_sizes_labels_and_names(tmp_path):
+    data = load("portraits", root=tmp_path, size=24, **SMALL)
+    assert data.name == "portraits"
+    assert data.train.images.shape == (30, 3, 24, 24) and data.train.images.dtype == torch.uint8
+    assert data.val.images.shape == data.test.images.shape == (6, 3, 24, 24)
+    assert torch.equal(data.train.labels, torch.arange(6).repeat_interleave(5))
+    assert torch.equal(data.test.labels, torch.arange(3).repeat_interleave(2))
+    names = [*data.train.classes, *data.val.classes, *data.test.classes]
+    assert len(set(names)) == 12
+    for part in (data.train, data.val, data.test):
+        assert torch.equal(part.extras["true_label"], part.labels)
+        assert not part.extras["outlier"].any()
+
+
+def test_the_same_arguments_give_the_same_bytes_and_others_do_not(tmp_path):
+    first = portraits(tmp_path / "a", **SMALL)
+    again = portraits(tmp_path / "b", **SMALL)
+    other = portraits(tmp_path / "b", seed=1, **SMALL)
+    for part in ("train", "val", "test"):
+        one, two, three = (getattr(data, part).digest() for data in (first, again, other))
+        assert one == two != three
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
+    threads = torch.get_num_threads()
+    digests = set()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            digests.add(portraits(tmp_path / str(count), **{**SMALL, "identities": 60}).train.digest())
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert len(digests) == 1
+
+
+def test_the_parts_do_not_depend_on_each_other(tmp_path):
+    data = portraits(tmp_path, **SMALL)
+    more = portraits(tmp_path, **{**SMALL, "identities": 9})
+    assert more.test.digest() == data.test.digest() and more.val.digest() == data.val.digest()
+    wider = portraits(tmp_path, **{**SMALL, "eval_identities": 4})
+    assert wider.train.digest() == data.train.digest()
+    assert not torch.equal(data.val.images, data.test.images)
+
+
+def test_the_global_generator_is_neither_used_nor_disturbed(tmp_path):
+    torch.manual_seed(1)
+    one = portraits(tmp_path / "a", **SMALL).train.digest()
+    after = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(1))
+    assert portraits(tmp_path / "b", **SMALL).train.digest() == one
+
+
+def test_the_cache_is_used_and_repaired(tmp_path, monkeypatch):
+    data = portraits(tmp_path, **SMALL)
+    (folder,) = (tmp_path / "portraits").iterdir()
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("rendered although the cache is whole")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("compat_lib.data.portraits.render", refuse)
+        assert portraits(tmp_path, **SMALL).train.digest() == data.train.digest()
+    stored = folder / "train_images.npy"
+    content = bytearray(stored.read_bytes())
+    content[-7] ^= 255
+    digest = data.train.digest()
+    stored.write_bytes(content)
+    assert portraits(tmp_path, **SMALL).train.digest() == digest
+
+
+def test_every_argument_that_changes_pixels_has_its_own_cache(tmp_path):
+    changes = [
+        {},
+        {"seed": 1},
+        {"size": 16},
+        {"pose": 0.1},
+        {"light": 0.1},
+        {"expression": 0.1},
+        {"occlusion": 0.9},
+        {"noise": 0.1},
+        {"outliers": 0.3},
+        {"outliers": 0.3, "outlier_kind": "label"},
+        {"outliers": 0.3, "outlier_kind": "occlusion"},
+        {"images": 4},
+    ]
+    digests = {portraits(tmp_path, **{**SMALL, **change}).train.digest() for change in changes}
+    assert len(digests) == len(changes)
+
+
+def test_outliers_are_known_and_leave_the_rest_alone(tmp_path):
+    counts = {**SMALL, "identities": 20}
+    clean = portraits(tmp_path, **counts)
+    dirty = portraits(tmp_path, **counts, outliers=0.3)
+    kind = dirty.train.extras["outlier"]
+    assert [int((kind == k).sum()) for k in (0, 1, 2)] == [70, 15, 15]
+    assert torch.equal(dirty.train.extras["true_label"], clean.train.labels)
+    moved = dirty.train.labels != clean.train.labels
+    assert torch.equal(moved, kind == 1)  # a wrong label is always wrong
+    changed = (dirty.train.images != clean.train.images).flatten(1).any(dim=1)
+    assert torch.equal(changed, kind == 2)
+    assert dirty.test.digest() == clean.test.digest() and dirty.val.digest() == clean.val.digest()
+
+
+def test_an_occluded_outlier_hides_the_middle_of_the_face(tmp_path):
+    counts = {**SMALL, "outliers": 0.5, "outlier_kind": "occlusion", "noise": 0.0, "light": 0.0}
+    train = portraits(tmp_path, **counts).train
+    covered = train.images[train.extras["outlier"] == 2].float()
+    assert len(covered) == 15
+    middle = covered[:, :, 12:20, 12:20].flatten(2)
+    assert (middle.amax(2) - middle.amin(2)).max() <= 1  # one even colour
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "covered"), [("label", 21, 0), ("occlusion", 0, 21), ("both", 10, 11)]
+)
+def test_the_share_of_outliers_is_exact(kind, wrong, covered):
+    labels = torch.arange(7).repeat_interleave(10)
+    outlier, seen = draw_outliers(labels, 7, 0.3, kind, torch.Generator().manual_seed(0))
+    assert (int((outlier == 1).sum()), int((outlier == 2).sum())) == (wrong, covered)
+    assert seen.min() >= 0 and seen.max() <= 6
+    assert torch.equal(seen != labels, outlier == 1)
+
+
+def test_identities_are_clamped_standard_normals():
+    drawn = draw_identities(4000, torch.Generator().manual_seed(0))
+    assert drawn.shape == (4000, 36) and drawn.abs().max() == pytest.approx(2.2)
+    assert drawn.mean().abs() < 0.01  # 144,000 draws: standard error 0.0026
+    assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.1
+
+
+def test_an_average_face_without_pose_is_symmetric():
+    image = render(torch.zeros(1, 36), neutral(1), 32).int()
+    assert (image - image.flip(3)).abs().max() <= 1
+
+
+def test_yaw_turns_the_face_and_mirrors_exactly():
+    both = dataclasses.replace(neutral(2), yaw=torch.tensor([0.4, -0.4]))
+    left, right = render(torch.zeros(2, 36), both, 32).int()
+    front = render(torch.zeros(1, 36), neutral(1), 32)[0].int()
+    assert (left - right.flip(2)).abs().max() <= 1
+    assert (left - front).abs().max() > 50
+
+
+def test_a_shift_of_whole_pixels_moves_the_picture():
+    moved = dataclasses.replace(neutral(1), shift=torch.tensor([[2 / 16, 1 / 16]]))  # 2 right, 1 down
+    original = render(torch.zeros(1, 36), neutral(1), 32).int()
+    shifted = render(torch.zeros(1, 36), moved, 32).int()
+    # float32 coordinates: a soft edge may round to the neighbouring level
+    assert (shifted[:, :, 1:, 2:] - original[:, :, :-1, :-2]).abs().max() <= 1
+
+
+def test_a_face_is_the_same_at_every_size():
+    identities = draw_identities(16, torch.Generator().manual_seed(2))
+    small = render(identities, neutral(16), 32).float()
+    large = torch.nn.functional.avg_pool2d(render(identities, neutral(16), 64).float(), 2)
+    assert (small - large).abs().mean() < 6  # of 255; edges are sharper in the larger one
+
+
+@pytest.mark.parametrize("name", PARAMETER_NAMES)
+def test_every_parameter_can_be_seen(name):
+    column = PARAMETER_NAMES.index(name)
+    pair = torch.zeros(2, 36)
+    pair[:, PARAMETER_NAMES.index("glasses")] = -2  # glasses would hide the eyes
+    pair[0, column], pair[1, column] = -2, 2
+    low, high = render(pair, neutral(2), 32).int()
+    assert (low - high).abs().max() > 15
+
+
+def test_rows_are_independent_of_their_batch():
+    identities = draw_identities(8, torch.Generator().manual_seed(3))
+    nuisances = Nuisances.draw(
+        8, torch.Generator().manual_seed(4), pose=1, light=1, expression=1, occlusion=0.5
+    )
+    together = render(identities, nuisances, 32)
+    for row in range(8):
+        alone = render(identities[row : row + 1], nuisances[row : row + 1], 32)
+        assert (together[row].int() - alone[0].int()).abs().max() <= 1
+
+
+def test_noise_has_the_stated_strength():
+    grey = dataclasses.replace(neutral(20), box=torch.tensor([[0.0, 0, 3, 3]]).expand(20, -1))
+    grey = dataclasses.replace(
+        grey, covered=torch.ones(20, dtype=torch.bool), box_colour=torch.full((20, 3), 0.5)
+    )
+    pixels = render(torch.zeros(20, 36), grey, 32, noise=0.04, generator=torch.Generator().manual_seed(0))
+    assert pixels.float().std().item() / 255 == pytest.approx(0.04, rel=0.02)
+
+
+def test_identity_can_be_read_from_the_pixels_and_nuisances_make_it_harder(tmp_path):
+    def nearest_is_same(**knobs):
+        train = portraits(tmp_path, identities=40, images=5, eval_identities=2, eval_images=2, **knobs).train
+        middle = train.images[:, :, 6:26, 8:24].float().flatten(1)
+        distances = torch.cdist(middle, middle).fill_diagonal_(torch.inf)
+        return (train.labels[distances.argmin(1)] == train.labels).float().mean().item()
+
+    easy = nearest_is_same(**PLAIN, noise=0.0)
+    usual = nearest_is_same()
+    assert easy > 0.95  # frontal faces in even light: only the background differs
+    assert 1 / 40 < usual < easy
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"size": 4}, ValueError, "size must be at least 8; got 4"),
+        ({"identities": 1}, ValueError, "identities must be at least 2"),
+        ({"images": 0}, ValueError, "images must be at least 1"),
+        ({"images": 2.5}, TypeError, "images must be an integer"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"pose": 1.5}, ValueError, r"pose must be a number in 0\.\.1"),
+        ({"noise": "0.1"}, ValueError, "noise must be a number"),
+        ({"outliers": 0.6}, ValueError, r"outliers must be a number in 0\.\.0\.5"),
+        ({"outlier_kind": "blur"}, ValueError, "both, label, occlusion"),
+    ],
+)
+def test_arguments_out_of_range_are_named(tmp_path, change, error, sentence):
+    with pytest.raises(error, match=sentence):
+        portraits(tmp_path, **{**SMALL, **change})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_wrong_number_of_parameters_is_refused():
+    with pytest.raises(ValueError, match=r"identities must have shape \[B, 36\]"):
+        render(torch.zeros(2, 35), neutral(2), 32)
+
+
+def test_one_image_per_identity_works(tmp_path):
+    assert len(portraits(tmp_path, **{**SMALL, "images": 1}).train) == 6
+
+
+def test_the_module_keeps_its_name():
+    assert portraits_module.portraits is portraits

@@ -1,0 +1,169 @@
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
+from sklearn.metrics import average_precision_score
+
+from compat_lib.evaluation import ranking, retrieval, scores
+
+
+def make_features(classes=8, images=5, width=6, noise=0.8, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(classes), images))
+    return rng.normal(size=(classes, width))[labels] + noise * rng.normal(size=(len(labels), width)), labels
+
+
+def cosines(query, gallery):
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
+    return unit[0] @ unit[1].T
+
+
+def test_leave_one_out_equals_scikit_learn():
+    features, labels = make_features()
+    result = retrieval(features, labels)
+    similar = cosines(features, features)
+    for i in range(len(labels)):
+        others = np.arange(len(labels)) != i
+        expected = average_precision_score(labels[others] == labels[i], similar[i, others])
+        assert result.average_precision[i] == pytest.approx(expected, abs=1e-12)
+        ranked = labels[others][np.argsort(-similar[i, others])]
+        assert result.first_match[i] == 1 + np.flatnonzero(ranked == labels[i])[0]
+    assert result.map == pytest.approx(result.average_precision.mean())
+    assert result.rank == {k: (result.first_match <= k).mean() for k in (1, 5)}
+    assert (result.queries, result.excluded) == (40, 40)
+
+
+@pytest.mark.parametrize("tile", [(3, 4), (7, 16)])
+def test_many_tiles_give_the_same(monkeypatch, tile):
+    features, labels = make_features()
+    query, gallery = features[:25], features[15:]
+    sides = {"query_ids": np.arange(25), "gallery_ids": np.arange(15, 40)}
+    expected = retrieval(query, labels[:25], gallery, labels[15:], **sides)
+    monkeypatch.setitem(scores.TILES, "cpu", tile)
+    monkeypatch.setattr(ranking, "MATCHES", 8)  # fewer rows at a time than a tile holds
+    result = retrieval(query, labels[:25], gallery, labels[15:], **sides)
+    assert np.allclose(result.average_precision, expected.average_precision, atol=1e-12, equal_nan=True)
+    assert np.array_equal(result.first_match, expected.first_match)
+    assert result.excluded == expected.excluded == 10
+
+
+def test_query_and_gallery_equal_pytorch_metric_learning():
+    features, labels = make_features(10, 6)
+    query, gallery = (torch.tensor(x, dtype=torch.float32) for x in (features[:25], features[25:]))
+    known = torch.tensor(labels)
+    calculator = AccuracyCalculator(
+        include=("precision_at_1", "mean_average_precision"),
+        k=len(gallery),
+        knn_func=CustomKNN(CosineSimilarity()),
+    )
+    expected = calculator.get_accuracy(query, known[:25], gallery, known[25:])
+    result = retrieval(query, known[:25], gallery, known[25:])
+    assert result.map == pytest.approx(expected["mean_average_precision"], abs=1e-9)
+    assert result.rank[1] == pytest.approx(expected["precision_at_1"], abs=1e-9)
+
+
+def test_rank_k_equals_faiss_top_k():
+    features, labels = make_features(30, 4)
+    unit = np.ascontiguousarray(features, np.float32)
+    faiss.normalize_L2(unit)
+    index = faiss.IndexFlatIP(unit.shape[1])
+    index.add(unit[60:])
+    found = labels[60:][index.search(unit[:60], 10)[1]]
+    result = retrieval(features[:60], labels[:60], features[60:], labels[60:], ranks=(1, 5, 10))
+    valid = result.first_match > 0
+    for k, value in result.rank.items():
+        assert value == pytest.approx((found[valid, :k] == labels[:60][valid, None]).any(1).mean())
+
+
+def test_ties_are_pessimistic_by_hand():
+    # Cosines: wrong .8, right .8, right .8, right .6, wrong .6, wrong 0 -> right at ranks 2, 3 and 5.
+    gallery = [[0.8, 0.6], [0.8, 0.6], [0.8, 0.6], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]]
+    result = retrieval([[5.0, 0.0]], [1], gallery, [0, 1, 1, 1, 0, 0])
+    assert result.average_precision[0] == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3)
+    assert result.first_match.tolist() == [2]
+
+
+def test_collapsed_features_gain_nothing():
+    # Every item is tied: 2 right ones come after all 6 wrong ones.
+    result = retrieval(np.ones((9, 4)), np.arange(9) % 3)
+    assert result.map == pytest.approx((1 / 7 + 2 / 8) / 2)
+    assert result.rank == {1: 0.0, 5: 0.0}
+
+
+def test_perfect_features_are_perfect():
+    labels = np.arange(30) % 5
+    result = retrieval(np.eye(5)[labels], labels)
+    assert result.map == 1.0 and result.rank == {1: 1.0, 5: 1.0}
+
+
+def test_query_without_match_is_skipped_and_counted():
+    features, _ = make_features(2, 3)
+    labels = np.array([0, 0, 1, 1, 1, 9])
+    result = retrieval(features, labels)
+    assert result.queries == 5
+    assert np.isnan(result.average_precision[5]) and result.first_match[5] == 0
+    assert result.map == pytest.approx(np.nanmean(result.average_precision))
+    assert "5 of 6 queries" in result.summary()
+
+
+def test_equal_ids_are_excluded_everywhere():
+    features, labels = make_features()
+    ids = np.random.default_rng(0).permutation(40)
+    result = retrieval(features, labels, features, labels, query_ids=ids, gallery_ids=ids)
+    alone = retrieval(features, labels)
+    assert np.array_equal(result.average_precision, alone.average_precision)
+    assert result.rank == alone.rank and result.excluded == alone.excluded == 40
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 10))
+def test_order_of_rows_and_scale_do_not_matter(seed, duplicates):
+    features, labels = make_features(seed=seed)
+    features[:duplicates] = features[20 : 20 + duplicates]
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    scale = 2.0 ** rng.integers(-50, 50, (len(labels), 1))
+    expected = retrieval(features, labels)
+    result = retrieval((scale * features)[order], labels[order])
+    assert np.array_equal(result.average_precision, expected.average_precision[order])
+    assert np.array_equal(result.first_match, expected.first_match[order])
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_common_rotation_does_not_matter(seed):
+    features, labels = make_features(seed=seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))[0]
+    assert retrieval(features @ rotation, labels).map == pytest.approx(retrieval(features, labels).map)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_further_wrong_item_never_helps(seed):
+    features, labels = make_features(seed=seed)
+    query, gallery = features[:20], features[20:]
+    more = np.r_[gallery, np.random.default_rng(seed).normal(size=(1, 6))]
+    before = retrieval(query, labels[:20], gallery, labels[20:])
+    after = retrieval(query, labels[:20], more, np.r_[labels[20:], 99])
+    valid = before.first_match > 0
+    assert (after.average_precision[valid] <= before.average_precision[valid]).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (([[1.0], [2.0]], [0, 1]), {}, "no query has a right item"),
+        (([[1.0], [2.0]], [0, 0]), {"ranks": (0,)}, "give whole numbers of at least 1"),
+        (([[1.0], [np.nan]], [0, 0]), {}, "1 of the 2 rows of the query features"),
+        (([[1.0], [2.0]], [0, 0]), {"query_ids": [0, 1]}, "without gallery features"),
+        (([[1.0]], [0], [[1.0, 0.0]], [0]), {}, "need equal widths"),
+    ],
+)
+def test_bad_input_gets_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        retrieval(*arguments, **options)

@@ -1,0 +1,167 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compat_lib.data.scenarios import SCENARIOS, split
+
+
+def slow_split(labels, scenario, share):
+    """Old and new rows, from the definition, with plain lists (no shuffle)."""
+    classes = sorted(set(labels))
+    if scenario.endswith("class"):
+        first = set(classes[: round(share * len(classes))])
+        old = [i for i, y in enumerate(labels) if y in first]
+        rest = [i for i, y in enumerate(labels) if y not in first]
+    else:
+        old, rest = [], []
+        for y in classes:
+            rows = [i for i, other in enumerate(labels) if other == y]
+            taken = max(1, round(share * len(rows)))
+            old += rows[:taken]
+            rest += rows if len(rows) == 1 else rows[taken:]
+    new = rest if scenario.startswith("open") else list(range(len(labels)))
+    return sorted(old), sorted(new)
+
+
+label_lists = st.lists(st.integers(-3, 9), min_size=2, max_size=60)
+shares = st.floats(0.05, 0.95)
+
+
+@given(label_lists, st.sampled_from(SCENARIOS), shares)
+def test_rows_follow_the_definition(labels, scenario, share):
+    old, new = slow_split(labels, scenario, share)
+    if not old or not new:
+        with pytest.raises(ValueError, match="share"):
+            split(labels, scenario, share=share)
+        return
+    made = split(labels, scenario, share=share)
+    assert made.old_rows.tolist() == old and made.new_rows.tolist() == new
+
+
+@given(label_lists, st.sampled_from(SCENARIOS), shares, st.none() | st.integers(0, 5))
+def test_labels_count_from_zero_and_the_map_keeps_identity(labels, scenario, share, shuffle_seed):
+    try:
+        made = split(labels, scenario, share=share, shuffle_seed=shuffle_seed)
+    except ValueError:
+        return
+    original = torch.tensor(labels)
+    for rows, dense, classes in (
+        (made.old_rows, made.old_labels, made.old_classes),
+        (made.new_rows, made.new_labels, made.new_classes),
+    ):
+        assert dense.unique().tolist() == list(range(len(classes)))
+        assert torch.equal(classes[dense], original[rows])
+        assert torch.equal(rows, rows.sort().values) and len(rows.unique()) == len(rows)
+    for new_label, old_label in enumerate(made.class_map.tolist()):
+        original_label = made.new_classes[new_label]
+        if old_label == -1:
+            assert original_label not in made.old_classes
+        else:
+            assert made.old_classes[old_label] == original_label
+    assert len(made.class_map) == len(made.new_classes)
+
+
+@given(label_lists, shares, st.none() | st.integers(0, 5))
+def test_who_shares_what(labels, share, shuffle_seed):
+    for scenario in SCENARIOS:
+        try:
+            made = split(labels, scenario, share=share, shuffle_seed=shuffle_seed)
+        except ValueError:
+            continue
+        old, new = set(made.old_rows.tolist()), set(made.new_rows.tolist())
+        shared_classes = int((made.class_map >= 0).sum())
+        if scenario.startswith("extended"):
+            assert new == set(range(len(labels)))
+            assert shared_classes == len(made.old_classes)
+        elif scenario == "open-class":
+            assert not old & new and shared_classes == 0
+            assert old | new == set(range(len(labels)))
+        else:
+            lone = {i for i, y in enumerate(labels) if labels.count(y) == 1}
+            assert old & new == lone and old | new == set(range(len(labels)))
+
+
+@given(label_lists, st.sampled_from(SCENARIOS), shares, st.integers(0, 9))
+def test_a_shuffle_keeps_the_sizes_and_repeats(labels, scenario, share, seed):
+    try:
+        plain = split(labels, scenario, share=share)
+    except ValueError:
+        return
+    shuffled = split(labels, scenario, share=share, shuffle_seed=seed)
+    again = split(labels, scenario, share=share, shuffle_seed=seed)
+    assert torch.equal(shuffled.old_rows, again.old_rows)
+    assert len(shuffled.old_classes) == len(plain.old_classes)
+    if scenario.endswith("data"):
+        assert len(shuffled.old_rows) == len(plain.old_rows)
+
+
+def test_a_shuffle_changes_who_is_old():
+    labels = torch.arange(100).repeat_interleave(10)
+    for scenario in SCENARIOS:
+        plain, one, two = (split(labels, scenario, shuffle_seed=seed) for seed in (None, 1, 2))
+        assert not torch.equal(plain.old_rows, one.old_rows)
+        assert not torch.equal(one.old_rows, two.old_rows)
+
+
+@pytest.mark.parametrize("unit", ["class", "data"])
+def test_the_old_side_is_the_same_in_open_and_extended(unit):
+    labels = torch.arange(50).repeat_interleave(6)
+    opened = split(labels, f"open-{unit}", shuffle_seed=4)
+    extended = split(labels, f"extended-{unit}", shuffle_seed=4)
+    assert torch.equal(opened.old_rows, extended.old_rows)
+
+
+@pytest.mark.parametrize(
+    ("images", "old"), [(1, 1), (2, 1), (3, 1), (5, 2), (6, 2), (7, 2), (10, 3), (20, 6)]
+)
+def test_data_split_rounds_half_to_even_and_takes_at_least_one(images, old):
+    made = split([0] * images + [1] * 10, "extended-data", share=0.3)
+    assert int((made.old_labels == 0).sum()) == old
+
+
+@pytest.mark.parametrize(("classes", "old"), [(5, 2), (10, 5), (11, 6), (13, 6), (15, 8)])
+def test_class_split_rounds_half_to_even(classes, old):
+    share = 0.5
+    assert len(split(range(classes), "open-class", share=share).old_classes) == old
+
+
+def test_the_published_class_counts():
+    made = split(torch.arange(93431), "open-class", share=0.3)
+    assert (len(made.old_classes), len(made.new_classes)) == (28029, 65402)
+
+
+def test_a_class_with_one_image_goes_to_both_sides():
+    made = split([4, 4, 4, 8], "open-data", share=0.3)
+    assert made.old_rows.tolist() == [0, 3] and made.new_rows.tolist() == [1, 2, 3]
+
+
+def test_share_one_is_allowed_where_the_new_side_has_everything():
+    made = split([0, 0, 1], "extended-class", share=1.0)
+    assert made.old_rows.tolist() == made.new_rows.tolist() == [0, 1, 2]
+    assert made.class_map.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan"), "0.3", None, True])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_bad_share_is_refused(scenario, share):
+    with pytest.raises(ValueError, match="share must be a fraction above 0"):
+        split([0, 0, 1, 1], scenario, share=share)
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "sentence"),
+    [
+        ([0, 1], {"scenario": "open"}, "extended-class, extended-data, open-class, open-data"),
+        ([0, 1], {"scenario": "open-class", "share": 1.0}, "below 1"),
+        ([0, 1], {"scenario": "open-class", "share": 0.1}, "old side without classes"),
+        ([0, 1], {"scenario": "open-class", "share": 0.9}, "nothing for the new side"),
+        ([0, 0, 1, 1], {"scenario": "open-data", "share": 0.9}, "nothing for the new side"),
+        ([], {"scenario": "open-data"}, "non-empty"),
+        ([[0, 1]], {"scenario": "open-data"}, "list of integers"),
+        ([0.5, 1.0], {"scenario": "open-data"}, "list of integers"),
+    ],
+)
+def test_what_cannot_be_split_is_said(labels, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        split(labels, **arguments)

@@ -1,0 +1,254 @@
+"""Tables from run folders whose numbers can be checked by hand."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic_runs import METRIC, configs, write_run
+
+from compat_lib import tables
+from compat_lib.config import ExperimentConfig
+from compat_lib.losses import METHODS
+from compat_lib.runs import write_json
+
+
+@pytest.fixture
+def three_seeds(tmp_path):
+    """Oracle and MixBCT, three seeds: gains (0.6-0.4)/(0.9-0.4) = 0.4, then 0.5 and 0.6."""
+    for seed, cross in enumerate((0.60, 0.65, 0.70)):
+        oracle, mixbct = configs(["independent", "mixbct"], [seed])
+        write_run(tmp_path, oracle, 0.4, 0.01, 0.9, seconds=10)
+        write_run(tmp_path, mixbct, 0.4, cross, 0.91 + 0.01 * seed, seconds=8)
+    return tmp_path
+
+
+def row_of(rows, method, budget="steps"):
+    found = rows[(rows["method"] == method) & (rows["budget"] == budget)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_collect_one_row_a_run(three_seeds):
+    frame = tables.collect(three_seeds)
+    assert len(frame) == 6
+    assert set(frame["method"]) == {"independent", "mixbct"}
+    assert set(frame["test_identities"]) == {200}
+    assert frame["method_options"].tolist() == ["{}"] * 6
+    assert frame.loc[frame["method"] == "mixbct", f"new_old/{METRIC}"].tolist() == [0.60, 0.65, 0.70]
+
+
+def test_collect_leaves_out_incomplete_and_takes_a_run_once(three_seeds):
+    incomplete = next(three_seeds.glob("*/mixbct-s2*"))
+    (incomplete / "metrics.json").unlink()
+    assert len(tables.collect(three_seeds, three_seeds)) == 5
+
+
+def test_collect_of_nothing(tmp_path):
+    frame = tables.collect(tmp_path / "absent")
+    assert frame.empty
+    assert tables.self_cross(frame).empty
+    assert tables.self_cross_table(frame).empty
+
+
+def test_summary_is_mean_deviation_and_n(three_seeds):
+    table = tables.summary(tables.collect(three_seeds), [f"new_old/{METRIC}", "absent"])
+    row = table.xs("mixbct", level="method").iloc[0]
+    assert row[(f"new_old/{METRIC}", "mean")] == pytest.approx(0.65)
+    assert row[(f"new_old/{METRIC}", "deviation")] == pytest.approx(0.05)  # ddof = 1
+    assert row[(f"new_old/{METRIC}", "n")] == 3
+    assert row[("absent", "n")] == 0
+
+
+def test_summary_counts_only_measured_values(three_seeds):
+    folder = next(three_seeds.glob("*/mixbct-s1*"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    write_json(folder / "metrics.json", metrics | {f"new_old/{METRIC}": None})
+    row = (
+        tables.summary(tables.collect(three_seeds), [f"new_old/{METRIC}"])
+        .xs("mixbct", level="method")
+        .iloc[0]
+    )
+    assert row[(f"new_old/{METRIC}", "n")] == 2
+    assert row[(f"new_old/{METRIC}", "mean")] == pytest.approx(0.65)
+
+
+def test_several_seeds_give_deviations(three_seeds):
+    row = row_of(tables.self_cross(tables.collect(three_seeds)), "mixbct")
+    assert row["n"] == row["seeds"] == 3
+    assert row["gain"] == pytest.approx(0.5)
+    assert row["gain_deviation"] == pytest.approx(0.1)
+    assert row["oracle"] == pytest.approx(0.9)
+    assert row["cost"] == pytest.approx(0.8)
+    assert row["criterion"] == 1.0
+    # margins 0.20, 0.25, 0.30: mean 0.25, standard error 0.05 / sqrt(3)
+    half = stats.t.ppf(0.975, 2) * 0.05 / math.sqrt(3)
+    assert row["margin_low"] == pytest.approx(0.25 - half)
+    assert row["margin_high"] == pytest.approx(0.25 + half)
+    assert row["decided"]
+    assert row["needs"] == "features"
+
+
+def test_one_seed_gives_the_paired_bootstrap(tmp_path):
+    oracle, bct = configs(["independent", "bct"])
+    write_run(tmp_path, oracle, 0.4, 0.0, 0.9, width=0.0)
+    write_run(tmp_path, bct, 0.4, 0.6, 0.92, width=0.1)
+    row = row_of(tables.self_cross(tables.collect(tmp_path)), "bct")
+    assert row["margin"] == pytest.approx(0.2)
+    # the draws of the difference run evenly over 0.2 +- 0.2: 95 % of them over 0.2 +- 0.19
+    assert row["margin_low"] == pytest.approx(0.01)
+    assert row["margin_high"] == pytest.approx(0.39)
+    # gain of a draw t in [-0.1, 0.1]: (0.2 + 2 t) / (0.5 + t), monotone in t
+    assert row["gain"] == pytest.approx(0.4)
+    assert row["gain_low"] == pytest.approx((0.2 - 0.19) / (0.5 - 0.095), abs=1e-3)
+    assert row["gain_high"] == pytest.approx((0.2 + 0.19) / (0.5 + 0.095), abs=1e-3)
+    assert math.isnan(row["gain_deviation"])
+
+
+def test_without_draws_there_is_no_interval(tmp_path):
+    oracle, bct = configs(["independent", "bct"])
+    for config in (oracle, bct):
+        write_run(tmp_path, config, 0.4, 0.6, 0.9)
+    row = row_of(tables.self_cross(tables.collect(tmp_path)), "bct")
+    assert row["gain"] == pytest.approx(0.4)
+    assert math.isnan(row["gain_low"])
+    assert not row["decided"]
+    cells = tables.self_cross_table(tables.collect(tmp_path)).set_index("method").loc["BCT"]
+    assert cells["update gain"] == "0.40"
+    assert cells["new/old > old/old"] == "yes"
+
+
+def test_gain_is_undefined_when_the_oracle_does_not_beat_the_old_model(tmp_path):
+    for config in configs(["independent", "bct"]):
+        write_run(tmp_path, config, 0.9, 0.95, 0.9)
+    table = tables.self_cross_table(tables.collect(tmp_path)).set_index("method")
+    assert table.loc["BCT", "update gain"] == "n/a"
+
+
+def test_seeds_are_paired_with_their_own_oracle(tmp_path):
+    for seed, best in ((0, 0.8), (1, 0.6)):
+        oracle, bct = configs(["independent", "bct"], [seed])
+        write_run(tmp_path, oracle, 0.4, 0.0, best)
+        write_run(tmp_path, bct, 0.4, 0.5, 0.9)
+    row = row_of(tables.self_cross(tables.collect(tmp_path)), "bct")
+    assert row["gain"] == pytest.approx((0.1 / 0.4 + 0.1 / 0.2) / 2)
+
+
+def test_missing_runs_are_shown(three_seeds):
+    expected = configs(["independent", "bct", "mixbct"], [0, 1, 2, 3])
+    table = tables.self_cross_table(tables.collect(three_seeds), expected=expected).set_index("method")
+    assert (
+        table.loc["BCT", ["seeds", "old/old", "new/old", "new/new", "update gain", "cost"]]
+        .eq("missing")
+        .all()
+    )
+    assert table.loc["BCT", "needs of the old model"] == ", ".join(sorted(METHODS["bct"].needs))
+    assert table.loc["MixBCT", "note"] == "1 of 4 seeds missing"
+    assert table.loc["MixBCT", "new/old"] == "0.650 ± 0.050"
+    assert table.index[:3].tolist() == [METHODS["independent"].title, "BCT", "MixBCT"]
+    # an adapter is measured with the independent run; here none was
+    assert table.loc[[name for name in table.index if "adapter" in name], "new/old"].eq("missing").all()
+
+
+def test_what_was_not_expected_is_left_out(three_seeds):
+    other = ExperimentConfig(scenario="extended-class", method="bct")
+    assert tables.self_cross(tables.collect(three_seeds), expected=[other])["n"].tolist() == [0]
+
+
+def test_adapters_come_from_the_independent_run(tmp_path):
+    oracle = configs(["independent"])[0]
+    adapted = {f"adapter/procrustes/new_old/{METRIC}": 0.5, "adapter/ridge/new_old/map": 0.4}
+    folder = write_run(tmp_path, oracle, 0.4, 0.01, 0.9, width=0.0, criterion=False, **adapted)
+    draws = json.loads((folder / "draws.json").read_text())
+    draws[f"adapter/procrustes/new_old/{METRIC}"] = [0.45, *[0.5] * 99, 0.55]
+    write_json(folder / "draws.json", draws)
+    rows = tables.self_cross(tables.collect(tmp_path))
+    assert rows["method"].tolist() == ["independent", "adapter/procrustes", "adapter/ridge"]
+    row = row_of(rows, "adapter/procrustes")
+    assert (row["old_old"], row["new_old"], row["new_new"]) == (0.4, 0.5, 0.9)
+    assert row["gain"] == pytest.approx(0.2)
+    assert row["margin_low"] == pytest.approx(0.1)
+    assert row["cost"] == 1.0
+    assert row["criterion"] == 1.0
+    assert math.isnan(row_of(rows, "adapter/ridge")["new_old"])  # only its mAP was measured
+
+
+def test_equal_passes_is_a_row_of_its_own(three_seeds):
+    config = ExperimentConfig(method="mixbct", budget="passes")
+    write_run(three_seeds, config, 0.4, 0.68, 0.92, seconds=8, epochs=29)
+    rows = tables.self_cross(tables.collect(three_seeds))
+    assert row_of(rows, "mixbct", "passes")["cost"] == pytest.approx(8 * 29 / (10 * 20))
+    assert row_of(rows, "mixbct")["n"] == 3
+    assert (
+        "MixBCT, equal backbone passes"
+        in tables.self_cross_table(tables.collect(three_seeds))["method"].tolist()
+    )
+
+
+def test_options_and_reconstruction_are_named(tmp_path):
+    write_run(tmp_path, ExperimentConfig(method="dual_tuning"), 0.4, 0.5, 0.9)
+    write_run(tmp_path, ExperimentConfig(method="mixbct", method_options={"mix_ratio": 0.2}), 0.4, 0.5, 0.9)
+    table = tables.self_cross_table(tables.collect(tmp_path)).set_index("method")
+    assert table.loc["Dual-Tuning", "note"] == "reconstruction"
+    assert table.loc["MixBCT (mix_ratio=0.2)", "oracle new/new"] == "missing"
+
+
+def test_criterion_within_noise(tmp_path):
+    write_run(tmp_path, configs(["bct"])[0], 0.4, 0.41, 0.9, width=0.1)
+    table = tables.self_cross_table(tables.collect(tmp_path))
+    assert table["new/old > old/old"].tolist() == ["yes, within noise"]
+
+
+def test_old_runs_are_no_row(tmp_path):
+    folder = write_run(tmp_path, configs(["independent"])[0], 0.4, 0.0, 0.9)
+    config = json.loads((folder / "config.json").read_text())
+    old = folder.parent / "old-s0-abcdef"
+    write_json(old / "config.json", config | {"method": "old", "run_id": old.name})
+    write_json(old / "metrics.json", {f"old_old/{METRIC}": 0.4})
+    frame = tables.collect(tmp_path)
+    assert sorted(frame["method"]) == ["independent", "old"]
+    assert tables.self_cross(frame)["method"].tolist() == ["independent"]
+
+
+def test_points_for_the_plots(three_seeds):
+    config = ExperimentConfig(method="mixbct", budget="passes")
+    write_run(three_seeds, config, 0.4, 0.3, 0.92)
+    rows = tables.self_cross(tables.collect(three_seeds))
+    points = tables.points(rows, config.experiment_id)
+    assert list(points) == ["independent", "mixbct", "mixbct (equal passes)"]
+    assert points["mixbct"]["cross"] == pytest.approx(0.65)
+    assert points["mixbct"]["cross_low"] == pytest.approx(0.60)
+    assert points["mixbct"]["criterion"] is True
+    assert points["mixbct (equal passes)"]["criterion"] is False
+    assert points["mixbct (equal passes)"]["self_low"] is None
+    assert points["mixbct"]["title"] == "MixBCT"
+
+
+def test_backfill_reads_a_row_too():
+    row = pd.Series({"mixed/share=1.00/map": 0.9, "mixed/share=0.00/map": 0.6, "mixed/share=0.00/rank1": 0.7})
+    assert tables.backfill(row) == ([0.0, 1.0], [0.6, 0.9])
+
+
+def test_styled_is_plain_and_the_same_every_time(three_seeds):
+    expected = configs(["independent", "bct", "mixbct"])
+    table = tables.self_cross_table(tables.collect(three_seeds), expected=expected)
+    html = tables.styled(table).to_html()
+    assert html == tables.styled(table).to_html()
+    assert tables.styled(table[1:]).to_html().split("<table ")[1][:20] != html.split("<table ")[1][:20]
+    assert "http" not in html and "<script" not in html
+    assert "new/old &gt; old/old" in html or "new/old > old/old" in html
+    assert html.count("portraits-open-class-softmax-to-arcface") == 1
+    assert "missing" in html
+
+
+def test_t_interval_against_scipy():
+    values = np.array([0.1, 0.4, 0.2, 0.35])
+    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+    assert tables.t_interval(values) == pytest.approx((low, high))
+
+
+def test_experiments_of_one_name_keep_their_hash():
+    titles = tables.experiment_titles(["a-b-111111", "a-b-222222", "a-c-333333"])
+    assert list(titles.values()) == ["a-b-111111", "a-b-222222", "a-c"]

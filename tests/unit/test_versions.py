@@ -1,0 +1,139 @@
+"""One source of versions: pyproject.toml says what is needed, the lock what is installed, all else follows."""
+
+import importlib.metadata
+import re
+import sys
+import tomllib
+import types
+
+import install
+import lock
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import compat_lib
+
+ENVIRONMENTS = [
+    {"python_version": python[: python.rindex(".")], "python_full_version": python, "sys_platform": system}
+    for python in ("3.11.9", "3.12.4", "3.13.1")
+    for system in ("linux", "darwin")
+]
+
+
+@pytest.fixture(scope="module")
+def tables(project):
+    return tomllib.loads((project / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def lock_lines(project):
+    return (project / "requirements.lock").read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def locked(lock_lines):
+    """The lock's requirements, read independently of lock.py: lines that start with a letter."""
+    return [Requirement(line.rstrip("\\ ")) for line in lock_lines if line[:1].isalnum()]
+
+
+def wanted(tables):
+    groups = [tables["dependencies"], *tables["optional-dependencies"].values()]
+    return [Requirement(text) for group in groups for text in group]
+
+
+def test_the_extras_are_those_that_the_lock_covers(tables):
+    assert set(tables["optional-dependencies"]) == set(lock.EXTRAS)
+
+
+@pytest.mark.parametrize(
+    "environment", ENVIRONMENTS, ids=lambda e: f"{e['python_version']}-{e['sys_platform']}"
+)
+def test_every_dependency_is_locked_once_at_a_version_that_fits(tables, locked, environment):
+    for need in wanted(tables):
+        pins = [
+            pin
+            for pin in locked
+            if canonicalize_name(pin.name) == canonicalize_name(need.name)
+            and (pin.marker is None or pin.marker.evaluate(environment))
+        ]
+        assert len(pins) == 1, f"{need} has {len(pins)} pins"
+        (version,) = [clause.version for clause in pins[0].specifier if clause.operator == "=="]
+        assert need.specifier.contains(version), f"{need}, but the lock has {version}"
+
+
+def test_the_lock_was_made_from_the_present_dependency_tables(project, lock_lines):
+    digest = lock.dependency_digest(project / "pyproject.toml")
+    assert lock_lines[0] == lock.DIGEST + digest, "pyproject.toml has changed since: run make lock"
+
+
+def test_the_digest_sees_a_changed_bound(project, tmp_path):
+    text = (project / "pyproject.toml").read_text()
+    changed = tmp_path / "pyproject.toml"
+    changed.write_text(text.replace("torch>=2.11", "torch>=2.12"))
+    assert lock.dependency_digest(changed) != lock.dependency_digest(project / "pyproject.toml")
+
+
+def test_every_locked_package_has_hashes_and_no_address(lock_lines, locked):
+    text = "\n".join(lock_lines)
+    assert "://" not in text and "index" not in text.replace("indexed", "")
+    entries = re.split(r"\n(?=[a-z0-9])", text)[1:]
+    assert len(entries) == len(locked)
+    for entry in entries:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def test_the_lock_holds_what_builds_the_package_on_every_python(locked):
+    by_name = {pin.name: pin for pin in locked}
+    for name in ("setuptools", "uv"):
+        assert by_name[name].marker is None
+
+
+def test_conda_installs_the_same_versions_and_the_package(project, locked):
+    content = yaml.safe_load((project / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict)]
+    editable = [line for line in pip if line.startswith("-")]
+    assert editable == ["--editable ."]
+    pins = {str(Requirement(line)) for line in pip if line not in editable}
+    assert pins == {str(pin) for pin in locked}
+    assert "--hash" not in "".join(pip), "pip refuses an editable package in a set with hashes"
+
+
+def test_conda_takes_a_python_that_the_package_supports(project, tables):
+    content = yaml.safe_load((project / "environment.yml").read_text())
+    (python,) = [d for d in content["dependencies"] if isinstance(d, str) and d.startswith("python")]
+    assert Requirement(f"x{tables['requires-python']}").specifier.contains(python.split("=")[1] + ".0")
+
+
+def test_the_package_has_one_version(project):
+    citation = yaml.safe_load((project / "CITATION.cff").read_text())
+    assert citation["version"] == compat_lib.__version__
+    assert importlib.metadata.version("compat_lib") == compat_lib.__version__
+
+
+def test_the_environment_is_what_the_lock_says(locked):
+    """The tests speak for the locked versions only when they run on them."""
+    different = [
+        f"{pin.name}: {importlib.metadata.version(pin.name)} instead of {pin.specifier}"
+        for pin in locked
+        if (pin.marker is None or pin.marker.evaluate())
+        and not pin.specifier.contains(importlib.metadata.version(pin.name))
+    ]
+    assert not different
+
+
+def test_an_old_interpreter_is_told_so(monkeypatch, tmp_path):
+    old = types.SimpleNamespace(version_info=(3, 10, 1), executable="python3.10", exit=sys.exit)
+    monkeypatch.setattr(install, "sys", old)
+    monkeypatch.setattr(install, "PYTHON", tmp_path / "python")
+    with pytest.raises(SystemExit, match="needs Python 3.11 or newer; python3.10 is Python 3.10"):
+        install.make_venv(chosen=True)
+
+
+def test_the_installer_takes_uv_out_of_the_lock_with_its_hashes():
+    text = "a==1 \\\n    --hash=sha256:0\nuv==2.0 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n    # via x\nuvx==3\n"
+    entry = install.lock_entry(text, "uv")
+    assert entry.splitlines()[0] == "uv==2.0 \\"
+    assert entry.count("--hash") == 2 and "uvx" not in entry
+    assert install.lock_entry(text, "absent") == ""
