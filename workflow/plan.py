@@ -5,7 +5,7 @@ Used by the Snakefile and by reproduce.py; reads configurations only and starts 
 
 import os
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from execute import NotebookError, declared_parameters
@@ -17,7 +17,10 @@ NOTEBOOKS = ROOT / "notebooks"
 OWN_NOTEBOOK = {"dual_tuning": "02_dual_tuning", "mixbct": "03_mixbct"}
 OTHER_METHODS = "04_other_methods"
 OLD_SYSTEM = "01_old_system"
-PAGES = {"start_here": "00_start_here", "all_tables": "99_all_tables"}
+START_HERE = "00_start_here"
+ALL_TABLES = "99_all_tables"
+SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
+DEFAULTS = ExperimentConfig().to_dict()
 
 
 @dataclass(frozen=True)
@@ -61,34 +64,34 @@ def in_project(path: str | os.PathLike) -> str:
 
 
 def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = ()) -> dict:
-    """The fields of a configuration that a notebook declares.
+    """What a notebook is told about a configuration.
+
+    Every field that its parameters cell declares, so that the notebook's own defaults, which are made
+    for a reader in a hurry, never count; other fields that differ from their default in ``settings``.
 
     Args:
         fixed: fields that the notebook settles itself, such as the method in the method's own notebook.
 
     Raises:
-        NotebookError: a field that differs from its default is not declared; the run would be another
-            experiment than the one asked for.
+        NotebookError: a field would be lost, and the run would be another experiment than asked for.
     """
     declared = declared_parameters(notebook)
     values = config.to_dict()
-    lost = [
-        field.name
-        for field in fields(config)
-        if field.name not in declared
-        and field.name not in fixed
-        and values[field.name] != (field.default if field.default is not MISSING else field.default_factory())
-    ]
-    if lost:
-        raise NotebookError(
-            f"{notebook.name}, parameters cell",
-            f"the preset sets {', '.join(lost)}, which the notebook does not declare; "
-            "add the line to its parameters cell",
-        )
     for name in ("runs_root", "data_root"):
         if values[name] is not None:
             values[name] = in_project(values[name])
-    return {name: values[name] for name in declared if name in values}
+    rest = {
+        name: value
+        for name, value in values.items()
+        if name not in declared and name not in fixed and value != DEFAULTS[name]
+    }
+    if rest and "settings" not in declared:
+        raise NotebookError(
+            f"{notebook.name}, parameters cell",
+            f"the preset sets {', '.join(rest)}, which it does not declare; declare them, or settings = {{}}",
+        )
+    parameters = {name: values[name] for name in declared if name in values}
+    return parameters | ({"settings": rest} if "settings" in declared else {})
 
 
 def method_notebook(method: str) -> Path:
@@ -132,19 +135,29 @@ def experiment_jobs(preset: Preset) -> list[Job]:
     return jobs
 
 
+def shown_first(preset: Preset) -> ExperimentConfig:
+    """The run that 00_start_here shows: a compatible method where there is one, the first otherwise."""
+
+    def rank(config: ExperimentConfig) -> tuple[bool, int]:
+        order = SHOWN_FIRST.index(config.method) if config.method in SHOWN_FIRST else len(SHOWN_FIRST)
+        return config.method == "independent", order
+
+    return min(preset.experiments, key=rank)
+
+
 def page_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
     """The first and the last notebook, which show what the runs of a preset have left behind.
 
-    They are offered ``preset`` (the preset's file) and ``runs_root``, both from the repository's root.
+    The first is given one run of the preset, the last ``preset`` (the preset's file) and ``runs_root``,
+    both from the repository's root.
     """
-    jobs = []
-    for name, stem in PAGES.items():
-        notebook = NOTEBOOKS / f"{stem}.ipynb"
-        offered = {"preset": in_project(path), "runs_root": in_project(runs_root)}
-        declared = declared_parameters(notebook)
-        parameters = {key: offered[key] for key in declared if key in offered}
-        jobs.append(Job(f"{preset.name}/{name}.ipynb", notebook, stem, parameters))
-    return jobs
+    first, last = (NOTEBOOKS / f"{stem}.ipynb" for stem in (START_HERE, ALL_TABLES))
+    one_run = notebook_parameters(first, shown_first(preset))
+    all_runs = {"preset": in_project(path), "runs_root": in_project(runs_root)}
+    return [
+        Job(f"{preset.name}/start_here.ipynb", first, START_HERE, one_run),
+        Job(f"{preset.name}/all_tables.ipynb", last, ALL_TABLES, all_runs),
+    ]
 
 
 def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]:

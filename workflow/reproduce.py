@@ -50,15 +50,18 @@ class Workflow:
             "COMPAT_DATA": str(Path(data).resolve()),
         }
 
-    def clear_lock(self) -> None:
+    def clear_lock(self, patience: float = 5.0) -> None:
         """Remove the lock of a workflow that was killed.
+
+        Args:
+            patience: seconds; a workflow whose driver was killed a moment ago takes one to end.
 
         Raises:
             RuntimeError: its owner lives.
         """
         if not any(self.folder.glob(".snakemake/locks/*")):
             return
-        deadline = time.monotonic() + 5  # a workflow whose driver was killed just now takes a second to end
+        deadline = time.monotonic() + patience
         while owner := snakemake_in(self.folder):
             if time.monotonic() > deadline:
                 raise RuntimeError(

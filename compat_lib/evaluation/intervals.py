@@ -157,7 +157,7 @@ def _edges(pairs: PairScores, cut: int, tail: int) -> np.ndarray:
     scores = np.sort(np.concatenate(kept))[::-1]
     steps = SPACING ** np.arange(np.log(max(len(scores), 2)) / np.log(SPACING) + 1)
     ranks = np.unique(np.r_[steps.astype(np.int64) - 1, len(scores) - 1])
-    # The last one, above all cosines, is for draws that may accept no impostor when thinning lost the highest.
+    # The last one lies above all cosines, for draws that may accept no impostor when thinning lost the top.
     return np.r_[np.unique(scores[ranks[ranks < len(scores)]]), np.float32(2)]
 
 

@@ -23,6 +23,7 @@ from .style import (
     save_figure,
     use_style,
 )
+from .upgrade import feature_spread, model_cosines, model_map, say_instead, toy_row
 
 __all__ = [
     "ADAPTED",
@@ -38,6 +39,7 @@ __all__ = [
     "draw_circle",
     "draw_map",
     "draw_plane",
+    "feature_spread",
     "gain_dots",
     "image_strip",
     "joint_tsne",
@@ -45,11 +47,15 @@ __all__ = [
     "loss_curves",
     "method_style",
     "metric_title",
+    "model_cosines",
+    "model_map",
     "prototype_alignment",
     "prototype_heatmap",
     "roc_curves",
     "save_figure",
+    "say_instead",
     "self_cross_scatter",
+    "toy_row",
     "use_style",
     "validation_curves",
     "value_histogram",

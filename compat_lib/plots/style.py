@@ -25,6 +25,7 @@ PAIR_TITLES = {"old_old": "old/old", "new_old": "new/old", "new_new": "new/new"}
 # Colours that stay apart for the common colour-blindnesses and are neither the blue of old nor the orange of
 # new; the marker says the same thing again for print in grey.
 _METHODS = {
+    "old": (OLD, "o"),
     "independent": (ORACLE, "s"),
     "l2": ("#999933", "^"),
     "bct": ("#2A9D8F", "D"),

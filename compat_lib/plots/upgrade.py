@@ -1,4 +1,4 @@
-"""Pictures of one upgrade: an old model, the new model that replaces it, and what a toy makes of the method."""
+"""Pictures of one upgrade: the toy, and an old model beside the new model that replaces it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

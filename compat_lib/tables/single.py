@@ -40,11 +40,9 @@ def run_table(run: Run, oracle: Run | None = None, metrics: Sequence[str] = METR
     rows = [(_NAMES[pair], run, pair) for pair in _NAMES]
     if oracle is not None and oracle.folder != run.folder:
         rows += [(f"oracle {_NAMES[pair]}", oracle, pair) for pair in ("new_old", "new_new")]
-    lines = [
-        {"query/gallery": name} | {_title(metric): _cell(source.metrics, f"{pair}/{metric}") for metric in metrics}
-        for name, source, pair in rows
-    ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        [{"query/gallery": name} | _cells(source.metrics, pair, metrics) for name, source, pair in rows]
+    )
 
 
 def adapter_table(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
@@ -56,11 +54,7 @@ def adapter_table(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     prefixes = sorted({m.group() for m in map(re.compile("adapter/[^/]+").match, run.metrics) if m})
     rows = [("old/old, the bound to beat", "old_old"), ("no adapter", "new_old")]
     rows += [(ADAPTERS.get(prefix, prefix), f"{prefix}/new_old") for prefix in prefixes]
-    lines = [
-        {"new/old": name} | {_title(metric): _cell(run.metrics, f"{pair}/{metric}") for metric in metrics}
-        for name, pair in rows
-    ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame([{"new/old": name} | _cells(run.metrics, pair, metrics) for name, pair in rows])
 
 
 def verdict(run: Run, oracle: Run, metric: str = HEADLINE) -> str:
@@ -75,7 +69,7 @@ def verdict(run: Run, oracle: Run, metric: str = HEADLINE) -> str:
     if cross is None or bound is None:
         lines.append(f"{name}: new/old cannot be measured (old and new widths differ, or too few pairs).")
     else:
-        margin = _draws(run, f"new_old/{metric}") - _draws(run, f"old_old/{metric}")
+        margin = _paired(run, f"new_old/{metric}", run, f"old_old/{metric}")
         holds = "holds" if cross > bound else "does not hold"
         lines.append(
             f"{name}: criterion new/old > old/old {holds}, {cross:.3f} against {bound:.3f} "
@@ -85,12 +79,13 @@ def verdict(run: Run, oracle: Run, metric: str = HEADLINE) -> str:
         if gain is None:
             lines.append("Update gain: n/a, because the oracle does not beat the old model here.")
         else:
-            draws = (_draws(run, f"new_old/{metric}"), _draws(run, f"old_old/{metric}"))
-            ends = gain_interval(*draws, _draws(oracle, f"new_new/{metric}"))
+            draws = [_draws(run, f"{pair}/{metric}") for pair in ("new_old", "old_old")]
+            draws.append(_draws(oracle, f"new_new/{metric}"))
+            ends = gain_interval(*draws) if len({len(draw) for draw in draws}) == 1 else None
             shown = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
-            lines.append(f"Update gain: {gain:.2f}{shown} (0: the old system, 1: the oracle, fully backfilled).")
+            lines.append(f"Update gain: {gain:.2f}{shown} (0: the old system, 1: the oracle everywhere).")
     if own is not None and free is not None and oracle.folder != run.folder:
-        change = _draws(run, f"new_new/{metric}") - _draws(oracle, f"new_new/{metric}")
+        change = _paired(run, f"new_new/{metric}", oracle, f"new_new/{metric}")
         lines.append(f"Self-test minus the oracle's: {_signed(own - free, change)}.")
     return "\n".join([*lines, "One seed: another training seed can move each of these numbers further."])
 
@@ -98,7 +93,8 @@ def verdict(run: Run, oracle: Run, metric: str = HEADLINE) -> str:
 def flatness(history: Sequence[Mapping[str, Any]], metric: str = "val/new_new/tar@far=1e-2") -> str:
     """Whether a validation metric still moves in the last third of the training, as a sentence.
 
-    >>> flatness([{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 0.76}], "val/x")
+    >>> looks = [{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 0.76}]
+    >>> flatness(looks, "val/x")
     'From epoch 6 to 9 it moved by +0.010: flat enough to be judged.'
     """
     known = [(int(row["epoch"]), row[metric]) for row in history if row.get(metric) is not None]
@@ -107,7 +103,8 @@ def flatness(history: Sequence[Mapping[str, Any]], metric: str = "val/new_new/ta
     last, end = known[-1]
     start, value = min(known[:-1], key=lambda point: abs(point[0] - 2 * last / 3))
     change = end - value
-    words = "flat enough to be judged" if abs(change) <= 0.02 else "still moving, so train longer before judging"
+    flat = abs(change) <= 0.02
+    words = "flat enough to be judged" if flat else "still moving, so train longer before judging"
     return f"From epoch {start} to {last} it moved by {change:+.3f}: {words}."
 
 
@@ -119,8 +116,8 @@ def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFr
         metric: name without the pair.
 
     Returns:
-        Columns: variant, new/old, its difference to the first, new/new, its difference, epochs, images through
-        the network.
+        Columns: variant, new/old, its change from the first, new/new, its change, epochs, images through the
+        network.
     """
     first = next(iter(runs.values()))
     lines = []
@@ -131,7 +128,7 @@ def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFr
             value, base = run.metrics.get(key), first.metrics.get(key)
             line[_NAMES[pair]] = _NOT_MEASURABLE if value is None else f"{value:.3f}"
             known = run is not first and value is not None and base is not None
-            change = _signed(value - base, _draws(run, key) - _draws(first, key)) if known else ""
+            change = _signed(value - base, _paired(run, key, first, key)) if known else ""
             line[f"{_NAMES[pair]} change"] = change
         line["epochs"] = f"{run.metrics['train/epochs']}"
         line["images through the network"] = f"{run.metrics['train/backbone_images']:,.0f}"
@@ -144,6 +141,10 @@ def _title(metric: str) -> str:
     return names.get(metric) or metric.replace("tar@far=", "TAR at FAR ")
 
 
+def _cells(metrics: Mapping[str, Any], pair: str, names: Sequence[str]) -> dict[str, str]:
+    return {_title(name): _cell(metrics, f"{pair}/{name}") for name in names}
+
+
 def _cell(metrics: Mapping[str, Any], name: str) -> str:
     value, low, high = (metrics.get(name + end) for end in ("", "/low", "/high"))
     if value is None:
@@ -153,6 +154,12 @@ def _cell(metrics: Mapping[str, Any], name: str) -> str:
 
 def _draws(run: Run, name: str) -> np.ndarray:
     return np.array([np.nan if draw is None else draw for draw in run.draws.get(name, [])], dtype=float)
+
+
+def _paired(a: Run, name_a: str, b: Run, name_b: str) -> np.ndarray:
+    """Difference of two metrics draw by draw; empty where the draws do not belong together."""
+    draws = _draws(a, name_a), _draws(b, name_b)
+    return draws[0] - draws[1] if len(draws[0]) == len(draws[1]) else np.array([])
 
 
 def _signed(value: float, draws: np.ndarray) -> str:

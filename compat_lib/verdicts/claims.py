@@ -121,10 +121,12 @@ def all_verdicts(
         metric: name without the pair.
         budget: "steps", or "passes" for runs at equal backbone passes.
         tolerance: absolute difference of the metric that counts as none.
-        expected: configurations of a preset, to leave out the settings of others; None: all that ran.
+        expected: configurations of a preset, to leave out the runs of others; None: all that ran.
     """
     if expected is not None:
-        frame = frame[frame["experiment_id"].isin({config.experiment_id for config in expected})]
+        wanted = {(config.experiment_id, config.run_id) for config in expected}
+        pairs = zip(frame["experiment_id"], frame["run_id"], strict=True)
+        frame = frame[[pair in wanted for pair in pairs]]
     return [claim(frame, metric, budget=budget, tolerance=tolerance) for claim in CLAIMS]
 
 

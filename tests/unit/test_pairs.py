@@ -132,7 +132,7 @@ def test_unresolved_far_is_not_measurable():
 
 
 def test_tie_is_accepted_or_refused_as_a_whole():
-    # Cosines with the query: right 1, right 0.6, wrong 0.6, wrong 0. One of two impostors may pass, so 0.6 may.
+    # Cosines with the query: right 1, right 0.6, wrong 0.6, wrong 0. One of two impostors may pass: 0.6 may.
     gallery = [[1.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]]
     result = verification([[2.0, 0.0]], [0], gallery, [0, 0, 1, 1], fars=(1.0, 0.5, 0.49))
     assert result.tar[:2] == (1.0, 1.0) and not result.measurable[2]

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from compat_lib.data import load, portraits as portraits_module
+from compat_lib.data import load
+from compat_lib.data import portraits as portraits_module
 from compat_lib.data.drawing import PARAMETER_NAMES, render
 from compat_lib.data.images import seeded_generator
 from compat_lib.data.nuisances import Nuisances

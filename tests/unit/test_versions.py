@@ -1,4 +1,4 @@
-"""One source of versions: pyproject.toml says what is needed, the lock what is installed, all else follows."""
+"""One source of versions: pyproject.toml says what is needed, the lock what is installed."""
 
 import importlib.metadata
 import re
@@ -132,7 +132,7 @@ def test_an_old_interpreter_is_told_so(monkeypatch, tmp_path):
 
 
 def test_the_installer_takes_uv_out_of_the_lock_with_its_hashes():
-    text = "a==1 \\\n    --hash=sha256:0\nuv==2.0 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n    # via x\nuvx==3\n"
+    text = "a==1 \\\n    --hash=sha256:0\nuv==2.0 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nuvx==3\n"
     entry = install.lock_entry(text, "uv")
     assert entry.splitlines()[0] == "uv==2.0 \\"
     assert entry.count("--hash") == 2 and "uvx" not in entry
