@@ -111,6 +111,11 @@ class Renderer(IPythonRenderer):
     def latex_environment(self, name: str, body: str) -> str:
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """A link, or its text where it leads to a file beside the notebook: none lies beside the page."""
+        stays = re.match(r"[a-z]+:|#", url)
+        return super().link(text, url, title) if stays else f"<em>{text}</em>"
+
     def _src_to_base64(self, src: str) -> str:
         """A picture beside the notebooks as a data address (nbconvert takes none from a folder above)."""
         if src.startswith("data:"):
@@ -135,7 +140,6 @@ class PageExporter(HTMLExporter):
             template_name="page",
             extra_template_basedirs=[str(HERE)],
             embed_images=True,
-            exclude_anchor_links=True,
         )
 
     @pass_context
@@ -147,7 +151,6 @@ class PageExporter(HTMLExporter):
             attachments=cell.get("attachments", {}),
             embed_images=True,
             path=str(self.pictures),
-            exclude_anchor_links=True,
         )
         return MarkdownWithMath(renderer=renderer).render(source)
 

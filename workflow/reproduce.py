@@ -108,7 +108,7 @@ def write_index(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>compat_lib: {html.escape(name)}</title><style>{style}</style></head><body><main>
 <h1>Preset {html.escape(name)}</h1>
-<p>Start with <em>99_all_tables</em>: it compares all experiments below.</p>
+<p><em>99_all_tables</em> compares all experiments below; <em>00_start_here</em> explains the words.</p>
 <div class="scroll"><table><tr><th>page</th><th>state</th></tr>
 {"".join(row(job) for job in pages)}
 {"".join(row(job) for job in jobs)}

@@ -29,7 +29,7 @@ class DualTuning(CompatibilityLoss):
     Args:
         old: the old system, with features; with the classifier and its class map when classes are shared.
         classifier: the new model's classifier.
-        center_weight: lambda_c, factor of the prototype term, at least 0; published 0.1.
+        prototype_weight: lambda_c, factor of the prototype term, at least 0; published 0.1.
         structure_weight: lambda_s, factor of both structural terms, at least 0; published 0.2.
         logits: "cosine" (kappa x cosine with the prototypes) or "dot" (inner products as they are, which
             saturate for wide features); not published.
@@ -56,7 +56,7 @@ class DualTuning(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        center_weight: float = 0.1,
+        prototype_weight: float = 0.1,
         structure_weight: float = 0.2,
         logits: str = "cosine",
         kappa: float = 16.0,
@@ -65,7 +65,7 @@ class DualTuning(CompatibilityLoss):
         label_smoothing: float = 0.0,
         average: str = "raw",
     ):
-        check_number("center_weight", center_weight)
+        check_number("prototype_weight", prototype_weight)
         check_number("structure_weight", structure_weight)
         check_choice("logits", logits, ("cosine", "dot"))
         check_number("kappa", kappa, 1e-6)
@@ -75,7 +75,7 @@ class DualTuning(CompatibilityLoss):
         check_choice("average", average, ("raw", "unit"))
         super().__init__(old, classifier)
         self.weights |= {
-            "prototype": float(center_weight),
+            "prototype": float(prototype_weight),
             "old_to_new": float(structure_weight),
             "new_to_old": float(structure_weight),
         }

@@ -4,7 +4,7 @@ Old is always blue, new always orange, the oracle grey; dots are samples, stars 
 method keeps its colour and marker from figure to figure. Nothing here knows a data set, a model or a run.
 """
 
-from .comparisons import gain_dots, self_cross_scatter
+from .comparisons import cross_test_dots, gain_dots, self_cross_scatter
 from .curves import backfill_curve, loss_curves, roc_curves, validation_curves
 from .histograms import cosine_row, prototype_alignment, prototype_heatmap, value_histogram
 from .images import image_strip
@@ -36,6 +36,7 @@ __all__ = [
     "JointMap",
     "backfill_curve",
     "cosine_row",
+    "cross_test_dots",
     "draw_circle",
     "draw_map",
     "draw_plane",

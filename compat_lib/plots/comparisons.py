@@ -58,13 +58,61 @@ def self_cross_scatter(
             if name == "independent":
                 ax.axvline(x, color=ORACLE, linestyle="--", linewidth=1.2, zorder=1)
     bottom, top = ax.get_ylim()
+    top = max(top, 0.0 if old_old is None else old_old)
     ax.set_ylim(min(bottom, -0.02), top + 0.05 * (top - bottom))
+    left, right = ax.get_xlim()
+    room = max(0.0, 0.1 - (right - left) / 2)  # methods a hair apart shall look a hair apart
+    ax.set_xlim(left - room, right + room)
     if old_old is not None:
         ax.axhline(old_old, color=OLD, linestyle="--", linewidth=1.4, label="old/old: the bound to beat")
         ax.axhspan(ax.get_ylim()[0], old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
     ax.set_xlabel(f"self-test new/new, {metric_title(metric)}")
     ax.set_ylabel(f"cross-test new/old, {metric_title(metric)}")
     legend_outside(ax)
+    return ax
+
+
+def cross_test_dots(
+    ax: Axes,
+    points: Mapping[str, Mapping[str, Any]],
+    *,
+    old_old: float | None = None,
+    oracle: float | None = None,
+    metric: str = "tar@far=1e-3",
+    titles: Mapping[str, str] | None = None,
+) -> Axes:
+    """Cross-test of several ways to query the old gallery, one row each, between old system and oracle.
+
+    Args:
+        ax: axis to draw on.
+        points: name -> {"cross"} and, for error bars, {"cross_low", "cross_high"}; values that are None are
+            written as "missing".
+        old_old: the bound of the compatibility criterion, a blue line with the ground left of it shaded.
+        oracle: the oracle's self-test, a grey line.
+        metric: name of the metric, for the axis.
+        titles: name -> text beside its row.
+    """
+    for row, (name, point) in enumerate(points.items()):
+        value, style = _number(point.get("cross")), method_style(name)
+        if not np.isfinite(value):
+            ax.text(0.0, row, "missing", va="center", fontsize=10, color="#777777")
+            continue
+        bars = _bars(point, "cross")
+        ax.errorbar(value, row, xerr=bars, fmt=style["marker"], color=style["color"], markersize=9, capsize=3)
+        ax.annotate(f"{value:.3f}", (value, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
+    known = [value for value in (old_old, oracle) if value is not None]
+    ax.set_xlim(-0.02, max([ax.get_xlim()[1], *(1.05 * value for value in known)]))
+    if old_old is not None:
+        ax.axvline(old_old, color=OLD, linestyle="--", linewidth=1.4, label="old/old: the bound to beat")
+        ax.axvspan(-0.02, old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
+    if oracle is not None:
+        ax.axvline(oracle, color=ORACLE, linestyle="--", linewidth=1.4, label="oracle new/new")
+    ax.set_yticks(range(len(points)), [(titles or {}).get(name, name) for name in points])
+    ax.set_ylim(len(points) - 0.5, -0.7)
+    ax.set_xlabel(f"cross-test new/old, {metric_title(metric)}")
+    ax.grid(axis="y", visible=False)
+    if known:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return ax
 
 

@@ -82,6 +82,8 @@ def loss_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
         ValueError: "no column 'loss/...' in the history; it has …".
     """
     terms = [name for name in (history[0] if history else {}) if name.startswith("loss/")]
+    if len(terms) == 2:  # one term: the total is the same line
+        terms = [name for name in terms if name != "loss/total"]
     if not terms:
         raise ValueError(f"no column 'loss/...' in the history; it has {list(history[0] if history else [])}")
     colours = ["#222222", "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"]

@@ -149,7 +149,14 @@ def prototype_heatmap(
     return ax
 
 
-def prototype_alignment(ax: Axes, prototypes: Any, groups: Mapping[str, Any], *, bins: int = 40) -> Axes:
+def prototype_alignment(
+    ax: Axes,
+    prototypes: Any,
+    groups: Mapping[str, Any],
+    *,
+    bins: int = 40,
+    colours: Mapping[str, str] | None = None,
+) -> Axes:
     """Histogram over all classes of the cosine between a class's old prototype and its new vector.
 
     Args:
@@ -158,10 +165,12 @@ def prototype_alignment(ax: Axes, prototypes: Any, groups: Mapping[str, Any], *,
         groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
             vector is zero (no samples) are left out.
         bins: number of bins.
+        colours: name -> colour, as in value_histogram.
     """
     kept = np.linalg.norm(as_array(prototypes), axis=1) > 0
     values = {}
     for name, vectors in groups.items():
         rows = kept & (np.linalg.norm(as_array(vectors), axis=1) > 0)
         values[name] = np.diag(_cosines(as_array(prototypes)[rows], as_array(vectors)[rows]))
-    return value_histogram(ax, values, xlabel="cosine to the old prototype of the same class", bins=bins)
+    xlabel = "cosine to the old prototype of the same class"
+    return value_histogram(ax, values, xlabel=xlabel, bins=bins, colours=colours)

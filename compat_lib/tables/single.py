@@ -57,37 +57,49 @@ def adapter_table(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     return pd.DataFrame([{"new/old": name} | _cells(run.metrics, pair, metrics) for name, pair in rows])
 
 
-def verdict(run: Run, oracle: Run, metric: str = HEADLINE) -> str:
+def verdict(run: Run, oracle: Run, *metrics: str) -> str:
     """Criterion, update gain and cost to the new model, each with what the test identities can decide.
 
     The intervals are paired bootstraps over test identities (95 %): they do not know how another training
-    seed would have come out, and the sentence says so.
+    seed would have come out, and the last sentence says so.
+
+    Args:
+        run: a complete run.
+        oracle: the independent model's run.
+        metrics: names without the pair, a paragraph each.
     """
+    last = "One seed: another training seed can move each of these numbers further."
+    return "\n".join([_paragraph(run, oracle, metric) for metric in metrics] + [last])
+
+
+def _paragraph(run: Run, oracle: Run, metric: str) -> str:
     cross, bound = run.metrics.get(f"new_old/{metric}"), run.metrics.get(f"old_old/{metric}")
     own, free = run.metrics.get(f"new_new/{metric}"), oracle.metrics.get(f"new_new/{metric}")
-    name, lines = f"{title_of(run)}, {_title(metric)}", []
+    lines = [f"{title_of(run)}, {_title(metric)}"]
     if cross is None or bound is None:
-        lines.append(f"{name}: new/old cannot be measured (old and new widths differ, or too few pairs).")
+        lines.append("new/old cannot be measured: old and new widths differ, or there are too few pairs")
     else:
         margin = _paired(run, f"new_old/{metric}", run, f"old_old/{metric}")
         holds = "holds" if cross > bound else "does not hold"
         lines.append(
-            f"{name}: criterion new/old > old/old {holds}, {cross:.3f} against {bound:.3f} "
-            f"({_signed(cross - bound, margin)})."
+            f"criterion new/old > old/old {holds}: {cross:.3f} against {bound:.3f}, "
+            f"{_signed(cross - bound, margin)}"
         )
-        gain = update_gain(cross, bound, free)
-        if gain is None:
-            lines.append("Update gain: n/a, because the oracle does not beat the old model here.")
-        else:
-            draws = [_draws(run, f"{pair}/{metric}") for pair in ("new_old", "old_old")]
-            draws.append(_draws(oracle, f"new_new/{metric}"))
-            ends = gain_interval(*draws) if len({len(draw) for draw in draws}) == 1 else None
-            shown = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
-            lines.append(f"Update gain: {gain:.2f}{shown} (0: the old system, 1: the oracle everywhere).")
+        lines.append(_gain(run, oracle, metric, update_gain(cross, bound, free)))
     if own is not None and free is not None and oracle.folder != run.folder:
         change = _paired(run, f"new_new/{metric}", oracle, f"new_new/{metric}")
-        lines.append(f"Self-test minus the oracle's: {_signed(own - free, change)}.")
-    return "\n".join([*lines, "One seed: another training seed can move each of these numbers further."])
+        lines.append(f"new/new minus the oracle's: {_signed(own - free, change)}")
+    return "\n    ".join(lines) + "\n"
+
+
+def _gain(run: Run, oracle: Run, metric: str, gain: float | None) -> str:
+    if gain is None:
+        return "update gain n/a: the oracle does not beat the old model here"
+    draws = [_draws(run, f"{pair}/{metric}") for pair in ("new_old", "old_old")]
+    draws.append(_draws(oracle, f"new_new/{metric}"))
+    ends = gain_interval(*draws) if len({len(draw) for draw in draws}) == 1 else None
+    shown = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+    return f"update gain {gain:.2f}{shown} (0: the old system, 1: the oracle everywhere)"
 
 
 def flatness(history: Sequence[Mapping[str, Any]], metric: str = "val/new_new/tar@far=1e-2") -> str:

@@ -80,7 +80,7 @@ def test_weights_are_the_published_ones():
     method = build_method("dual_tuning", make_old(), make_classifier())
     assert method.weights == {"classification": 1.0, "prototype": 0.1, "old_to_new": 0.2, "new_to_old": 0.2}
     assert method.reconstruction
-    changed = build_method("dual_tuning", make_old(), make_classifier(), center_weight=1, structure_weight=0)
+    changed = build_method("dual_tuning", make_old(), make_classifier(), prototype_weight=1, structure_weight=0)
     assert changed.weights == {"classification": 1.0, "prototype": 1.0, "old_to_new": 0.0, "new_to_old": 0.0}
 
 
@@ -178,7 +178,7 @@ def test_prototypes_without_features_are_refused():
         ({"o2n_rows": "some"}, "o2n_rows must be one of 'all', 'shared'"),
         ({"kappa": 0}, "kappa must be a number of at least"),
         ({"label_smoothing": 1}, "label_smoothing must be a number between 0 and 0.999"),
-        ({"center_weight": "0.1"}, "center_weight must be a number of at least 0, not '0.1'"),
+        ({"prototype_weight": "0.1"}, "prototype_weight must be a number of at least 0, not '0.1'"),
         ({"new_to_old": 1}, "new_to_old must be one of True, False, not 1"),
     ],
 )

@@ -1,3 +1,4 @@
+import os
 import urllib.error
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_shared_classes_hold_out_images(root, place):
 
 
 def test_disjoint_classes_hold_out_classes(root, place):
-    train = {f"ant{number:02d}": 3 for number in range(30)}
+    train = {f"ant{number:02d}": 10 for number in range(30)}
     data = folder(root, path=make(place, train=train, test={"bee": 2, "cat": 2}), size=12)
     assert data.val.num_classes == 3 and data.train.num_classes == 27
     assert not set(data.val.classes) & set(data.train.classes)
@@ -109,6 +110,16 @@ def test_decoded_once_outside_the_folder(root, place, monkeypatch):
     assert (
         len({path.name for path in (root / "cache").iterdir()} - cached) == 1
     )  # only test was decoded again
+
+
+def test_a_file_of_the_same_size_but_another_time_is_decoded_again(root, place):
+    file = make(place) / "test" / "ant" / "000.png"
+    before = folder(root, path=place, size=12)
+    stat = file.stat()
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+    cached = len(list((root / "cache").iterdir()))
+    assert folder(root, path=place, size=12).test.digest() == before.test.digest()
+    assert len(list((root / "cache").iterdir())) == cached + 1
 
 
 def test_other_files_and_hidden_ones_are_left_out(root, place):

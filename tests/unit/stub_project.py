@@ -1,0 +1,81 @@
+"""A throw-away project whose notebooks take no time: the workflow's own files around stub experiments."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+COMMON = 'runs_root = "runs"\nseed = 0\nsettings = {}\n'
+EXPERIMENT = """
+import json, os, time
+from compat_lib.config import ExperimentConfig
+fields = {"runs_root": runs_root, "seed": seed, "method": METHOD} | settings
+config = ExperimentConfig(**fields)
+folder = config.FOLDER
+folder.mkdir(parents=True, exist_ok=True)
+"""
+WORK = """
+time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+if os.environ.get("STUB_DIES") == METHOD:
+    os._exit(9)
+(folder / "metrics.json").write_text(json.dumps(config.to_dict()))
+"""
+MASTER = """
+from compat_lib.config import project_path
+runs = sorted(path.parent.name for path in project_path(runs_root).glob("*/*/metrics.json"))
+print(len(runs), "runs of", project_path(preset).name)
+"""
+
+
+def write_notebook(path: Path, *sources: str, parameters: str | None = "seed = 0") -> Path:
+    """A notebook of code cells; the first is tagged as its parameters."""
+    cells = [nbformat.v4.new_markdown_cell(f"# {path.stem}")]
+    if parameters is not None:
+        cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def experiment_notebook(path: Path, method: str, folder: str, parameters: str = COMMON) -> None:
+    sources = [text.replace("METHOD", method).replace("FOLDER", folder) for text in (EXPERIMENT, WORK)]
+    write_notebook(path, *sources, parameters=parameters)
+
+
+def make_project(root: Path, real: Path) -> Path:
+    """A project with the real workflow/ and compat_lib/, stub notebooks and the preset tiny."""
+    shutil.copytree(real / "workflow", root / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "compat_lib").symlink_to(real / "compat_lib")
+    notebooks = root / "notebooks"
+    experiment_notebook(notebooks / "01_old_system.ipynb", "'independent'", "old_folder")
+    experiment_notebook(notebooks / "02_dual_tuning.ipynb", "'dual_tuning'", "run_folder")
+    experiment_notebook(notebooks / "03_mixbct.ipynb", "'mixbct'", "run_folder")
+    experiment_notebook(
+        notebooks / "04_other_methods.ipynb", "method", "run_folder", COMMON + "method = 'l2'"
+    )
+    write_notebook(notebooks / "00_start_here.ipynb", "1 + 1", parameters=COMMON + "method = 'l2'")
+    write_notebook(
+        notebooks / "99_all_tables.ipynb", MASTER, parameters='runs_root = "runs"\npreset = "configs/x.yml"'
+    )
+    (root / "configs").mkdir()
+    (root / "configs" / "tiny.yml").write_text(
+        "defaults: {epochs: 3}\nmethods:\n  - {method: l2}\n  - {method: mixbct}\n"
+    )
+    return root
+
+
+def start(root: Path, *options: str, **variables: str) -> subprocess.Popen:
+    """The workflow's driver on the preset tiny, output in a pipe."""
+    environment = os.environ | {"PYTHONPATH": str(root.resolve())} | variables
+    return subprocess.Popen(
+        [sys.executable, str(root / "workflow" / "reproduce.py"), "--preset", "tiny", *options],
+        cwd=root,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )

@@ -1,0 +1,214 @@
+"""Promises about the repository as a whole: notebooks as committed, imports, paths, README."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from execute import declared_parameters, read_cells
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NOTEBOOKS = {
+    "00_start_here",
+    "01_old_system",
+    "02_dual_tuning",
+    "03_mixbct",
+    "04_other_methods",
+    "99_all_tables",
+}
+LONGEST_CELL = 25  # lines of code; most have 3 to 10
+# A bare training machine has torch and little else.
+NOT_FOR_TRAINING = (
+    *("faiss", "papermill", "matplotlib", "seaborn", "pandas", "sklearn", "scipy"),
+    *("IPython", "jupyterlab", "nbformat", "nbconvert", "snakemake", "pytorch_metric_learning", "pytest"),
+)
+FOR_READERS = ("plots", "tables", "verdicts", "gallery")  # modules that notebooks use and training does not
+
+
+def repository_files() -> list[str]:
+    """Tracked files, and new ones that git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return sorted(name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+def notebooks() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+# -- notebooks -----------------------------------------------------------------------------------
+
+
+def test_the_notebooks_are_there():
+    assert {path.stem for path in notebooks()} >= NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_committed_notebook_carries_no_trace_of_a_run(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert "papermill" not in content["metadata"] and "widgets" not in content["metadata"]
+    for cell in content["cells"]:
+        assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", cell["id"])
+        left = {"papermill", "execution", "ExecuteTime"} & set(cell["metadata"])
+        assert not left, f"cell {cell['id']} has metadata of a run: {left}; run make format"
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None, "outputs: run make format"
+    ids = [cell["id"] for cell in content["cells"]]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_the_first_code_cell_holds_the_parameters(path):
+    cells = read_cells(path)
+    first = next(cell for cell in cells if cell["cell_type"] == "code")
+    assert "parameters" in first["metadata"].get("tags", [])
+    assert declared_parameters(path)  # literals only, or it raises
+    lines = ["", *first["source"].splitlines()]
+    for above, line in zip(lines, lines[1:], strict=False):
+        explained = "#" in line or above.startswith("#")
+        assert explained, f"a parameter without a comment beside or above it: {line}"
+    assert cells[0]["cell_type"] == "markdown" and cells[0]["source"].startswith("# ")
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_cells_are_short_and_introduced(path):
+    cells = read_cells(path)
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if cell["cell_type"] != "code":
+            continue
+        lines = [line for line in cell["source"].splitlines() if line.strip()]
+        tagged = "parameters" in cell["metadata"].get("tags", [])
+        assert len(lines) <= LONGEST_CELL or tagged, f"{len(lines)} lines in {lines[0]!r}"
+        assert before["cell_type"] == "markdown", f"no prose before the cell {lines[0]!r}"
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_leaves_the_environment_alone(path):
+    for cell in read_cells(path):
+        if cell["cell_type"] == "code":
+            assert not re.search(r"sys\.path|%pip|!pip|simplefilter\(.ignore", cell["source"])
+
+
+# -- imports -------------------------------------------------------------------------------------
+
+
+def modules(parts: tuple[str, ...] = ()) -> list[str]:
+    """Dotted names of the package's modules, without those for readers."""
+    found = []
+    for path in sorted((ROOT / "compat_lib").rglob("*.py")):
+        names = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(names[:-1] if names[-1] == "__init__" else names)
+        if not any(part in FOR_READERS for part in names):
+            found.append(name)
+    return found
+
+
+def import_without(blocked: tuple[str, ...], names: list[str]) -> subprocess.CompletedProcess:
+    """Import modules in a fresh interpreter that behaves as if some packages were not installed."""
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_training_runs_on_a_bare_machine():
+    names = modules()
+    assert {"compat_lib.training", "compat_lib.experiment", "compat_lib.losses.mixbct"} <= set(names)
+    ended = import_without(NOT_FOR_TRAINING, names)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_blockade_blocks():
+    assert import_without(("torch",), ["compat_lib.data"]).returncode != 0
+
+
+def test_configurations_are_read_without_torch():
+    ended = import_without(("torch", "numpy"), ["compat_lib", "compat_lib.config"])
+    assert ended.returncode == 0, ended.stderr
+
+
+FLOORS = {  # package: what it may import of its own house
+    "data": {"data"},
+    "evaluation": {"evaluation"},
+    "runs": set(),
+    "config": set(),
+    "losses": {"losses", "old_system"},
+}
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_import_runs_back_up(package):
+    place = ROOT / "compat_lib" / package
+    files = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files and all(path.is_file() for path in files)
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module == "compat_lib":
+                names = [f"compat_lib.{alias.name}" for alias in node.names]
+            house = {name.split(".")[1] for name in names if name.startswith("compat_lib.")}
+            house = {"old_system" if name.startswith("old_") else name for name in house}
+            assert house <= FLOORS[package], f"{path.name} imports {house - FLOORS[package]}"
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_machine():
+    """Neither a home nor a system folder, nor the address of a package index."""
+    folders = "|".join(("home", "root", "Users", "tmp", "work", "mnt", "private", "scratch"))
+    own_path = re.compile(rf"(?<![\w.~/-])/({folders})/\w|[A-Z]:\\\\\w")
+    index = re.compile(r"index-url\s*[= ]\s*\S*://|https?://\S+/simple\b")
+    for name in repository_files():
+        data = (ROOT / name).read_bytes()
+        if b"\0" in data:
+            continue
+        for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+            assert not own_path.search(line), f"{name}:{number}: {line[:120]}"
+            assert not index.search(line), f"{name}:{number}: {line[:120]}"
+
+
+def test_what_is_built_is_not_committed():
+    for name in repository_files():
+        assert not name.startswith((".venv/", "runs/", "data/", ".snakemake/")), name
+        assert (ROOT / name).stat().st_size < 1_500_000, f"{name} is large"
+
+
+# -- README --------------------------------------------------------------------------------------
+
+
+def make_targets() -> set[str]:
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = set(re.findall(r"^  ([a-z]+) ", listed, flags=re.MULTILINE))
+    return {
+        target
+        for target in targets
+        if subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0
+    }
+
+
+def test_every_command_in_the_readme_is_a_make_target():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.DOTALL)
+    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(snippets)))
+    assert {"reproduce", "test", "lab"} <= named
+    assert named <= make_targets()
+
+
+def test_a_bare_make_lists_every_target():
+    written = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(written) == make_targets()
+
+
+def test_every_relative_link_in_the_readme_leads_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link

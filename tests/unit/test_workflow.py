@@ -1,0 +1,409 @@
+"""The workflow on throw-away notebooks: parameters, failures, dead kernels, interruption, pages."""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import execute
+import export
+import nbformat
+import plan
+import psutil
+import pytest
+import reproduce
+from stub_project import COMMON, experiment_notebook, make_project, start, write_notebook
+
+from compat_lib.config import ExperimentConfig
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+# -- execute.py ----------------------------------------------------------------------------------
+
+
+def run_notebook(project, notebook, target, *options, **variables):
+    command = [sys.executable, str(project / "workflow" / "execute.py"), str(notebook), str(target), *options]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+
+
+def printed(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
+
+
+def test_a_notebook_runs_with_its_parameters_on_the_own_kernel(project, tmp_path):
+    """Also where a kernel of the same name, which cannot start, comes first in Jupyter's search path."""
+    other = tmp_path / "jupyter" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
+    notebook = write_notebook(
+        tmp_path / "notebooks" / "a.ipynb",
+        "import os, sys\nprint(seed, sys.prefix, os.getcwd(), os.environ['OMP_NUM_THREADS'])",
+    )
+    target = tmp_path / "runs" / "b" / "notebook.ipynb"
+    ended = run_notebook(
+        project,
+        notebook,
+        target,
+        *("--parameters", '{"seed": 7}', "--label", "L2, seed 7"),
+        JUPYTER_PATH=str(tmp_path / "jupyter"),
+        OMP_NUM_THREADS="4",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert printed(target).split() == ["7", sys.prefix, str(notebook.parent), "1"]
+    assert "[L2, seed 7] done in" in ended.stdout
+    assert os.listdir(target.parent) == ["notebook.ipynb"]
+
+
+def test_a_failing_cell_is_named_and_its_notebook_kept(project, tmp_path):
+    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", "# divide\ny = x / 0", "print('never')")
+    target = tmp_path / "out" / "notebook.ipynb"
+    ended = run_notebook(project, notebook, target, "--label", "MixBCT, seed 0, exp/run")
+    assert ended.returncode == 1 and not target.exists()
+    for words in (
+        "FAILED    MixBCT, seed 0, exp/run",
+        "a.ipynb, cell",
+        "y = x / 0",
+        "ZeroDivisionError: division",
+    ):
+        assert words in ended.stderr
+    assert "never" not in printed(target.with_name("notebook.failed.ipynb"))
+
+    write_notebook(tmp_path / "a.ipynb", "x = 1")
+    assert run_notebook(project, notebook, target).returncode == 0
+    assert os.listdir(target.parent) == ["notebook.ipynb"], "the failed copy goes when a run ends well"
+
+
+def test_a_killed_kernel_is_reported_like_an_error(project, tmp_path):
+    death = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", death)
+    ended = run_notebook(project, notebook, tmp_path / "b.ipynb", "--label", "BCT, seed 1")
+    assert ended.returncode == 1
+    for words in (
+        "FAILED    BCT, seed 1",
+        "import os, signal",
+        "the kernel died",
+        "CORES=1",
+        "b.failed.ipynb",
+    ):
+        assert words in ended.stderr
+
+
+def test_a_notebook_that_does_other_work_than_asked_for_fails(project, tmp_path):
+    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1")
+    ended = run_notebook(project, notebook, tmp_path / "b.ipynb", "--expect", str(tmp_path / "metrics.json"))
+    assert ended.returncode == 1 and "left no" in ended.stderr and "metrics.json" in ended.stderr
+
+
+def test_an_unknown_parameter_is_refused_before_a_kernel_starts(tmp_path, capsys):
+    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", parameters="seed = 0\nepochs = 3")
+    status = execute.main([str(notebook), str(tmp_path / "b.ipynb"), "--parameters", '{"epoch": 1}'])
+    assert status == 1
+    assert "unknown parameter epoch; its parameters cell declares seed, epochs" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*b.ipynb*"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ("seed = 0\nfolder = 'runs' + '/a'", "got: folder = 'runs' + '/a'"),
+        ("import os\nseed = 0", "got: import os"),
+        ("a = b = 0", "got: a = b = 0"),
+        (None, "0 cells have it"),
+    ],
+)
+def test_a_parameters_cell_holds_literals_only(tmp_path, parameters, words):
+    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", parameters=parameters)
+    with pytest.raises(execute.NotebookError) as caught:
+        execute.declared_parameters(notebook)
+    assert words in caught.value.what
+
+
+def test_parameters_are_read_with_their_values(tmp_path):
+    notebook = write_notebook(
+        tmp_path / "a.ipynb", parameters="a = -1e-3  # unit\nb = {'c': None}\nd = [1, 'x']"
+    )
+    assert execute.declared_parameters(notebook) == {"a": -1e-3, "b": {"c": None}, "d": [1, "x"]}
+
+
+# -- plan.py -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stub(tmp_path, project, monkeypatch):
+    """A stub project, with plan.py made to believe that it lies in it."""
+    root = make_project(tmp_path / "stub", project)
+    monkeypatch.setattr(plan, "ROOT", root)
+    monkeypatch.setattr(plan, "NOTEBOOKS", root / "notebooks")
+    return root
+
+
+def test_a_preset_becomes_one_notebook_for_each_old_model_and_run(stub):
+    preset, path, root = plan.read("tiny")
+    assert root == stub / "runs" and path == stub / "configs" / "tiny.yml"
+    old, l2, mixbct = plan.experiment_jobs(preset)
+    assert [job.notebook.stem for job in (old, l2, mixbct)] == [
+        "01_old_system",
+        "04_other_methods",
+        "03_mixbct",
+    ]
+    config = preset.experiments[1]
+    assert mixbct.target == f"{config.experiment_id}/{config.run_id}/notebook.ipynb"
+    assert l2.after == mixbct.after == (old.target,) and old.after == ()
+    assert old.result == config.old_folder / "metrics.json"
+    assert mixbct.result == root / config.experiment_id / config.run_id / "metrics.json"
+    assert l2.parameters == {"runs_root": "runs", "seed": 0, "method": "l2", "settings": {"epochs": 3}}
+    assert mixbct.parameters == {"runs_root": "runs", "seed": 0, "settings": {"epochs": 3}}
+    assert old.parameters == mixbct.parameters
+    assert len({job.label for job in (old, l2, mixbct)}) == 3
+
+
+def test_the_pages_are_told_the_preset_and_shown_one_compatible_run(stub):
+    preset, path, root = plan.read("tiny")
+    first, last = plan.page_jobs(preset, path, root)
+    assert first.target == "tiny/start_here.ipynb" and first.parameters["method"] == "mixbct"
+    assert last.target == "tiny/all_tables.ipynb" and last.page == "tiny/all_tables.html"
+    assert last.parameters == {"preset": "configs/tiny.yml", "runs_root": "runs"}
+
+
+def test_a_runs_root_elsewhere_is_named_in_full(stub, tmp_path):
+    preset, _, root = plan.read("tiny", str(tmp_path / "elsewhere"))
+    assert root == tmp_path / "elsewhere"
+    assert plan.experiment_jobs(preset)[0].parameters["runs_root"] == str(root)
+
+
+def test_a_field_that_would_be_lost_is_refused(stub):
+    """The run would silently be another experiment."""
+    path = stub / "notebooks" / "03_mixbct.ipynb"
+    experiment_notebook(path, "'mixbct'", "run_folder", parameters="seed = 0\nruns_root = 'runs'")
+    config = ExperimentConfig(method="mixbct", epochs=3, seed=5)
+    with pytest.raises(execute.NotebookError) as caught:
+        plan.notebook_parameters(path, config, fixed=("method",))
+    assert "the preset sets epochs, which it does not declare" in caught.value.what
+    config = ExperimentConfig(method="mixbct", seed=5)
+    expected = {"seed": 5, "runs_root": "runs"}
+    assert plan.notebook_parameters(path, config, fixed=("method",)) == expected
+
+
+def test_the_defaults_of_a_notebook_never_count(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", parameters=COMMON + "epochs = 5")
+    assert plan.notebook_parameters(path, ExperimentConfig())["epochs"] == ExperimentConfig().epochs
+
+
+# -- export.py -----------------------------------------------------------------------------------
+
+
+def page_of(tmp_path, *cells) -> str:
+    notebook = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), notebook)
+    export.export(notebook, tmp_path / "a.html", tmp_path)
+    return (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def text(source):
+    return nbformat.v4.new_markdown_cell(source)
+
+
+def code(source, *outputs):
+    return nbformat.v4.new_code_cell(source, outputs=list(outputs))
+
+
+def shown(**data):
+    kinds = {"png": "image/png", "svg": "image/svg+xml", "html": "text/html", "plain": "text/plain"}
+    return nbformat.v4.new_output("display_data", {kinds[kind]: value for kind, value in data.items()})
+
+
+def test_a_page_holds_everything_itself(tmp_path):
+    (tmp_path / "b.png").write_bytes(PIXEL)
+    page = page_of(
+        tmp_path,
+        text("# Old & *new*: $\\alpha$\n\n![a picture](b.png) and [a link](https://example.org)"),
+        text('<img src="b.png" alt="raw">\n\n$$\\hat{n} = \\frac{n}{\\lVert n \\rVert}$$'),
+        code("plot()", shown(png=base64.b64encode(PIXEL).decode(), plain="<Figure>")),
+        code("draw()", shown(svg='<svg xmlns="http://www.w3.org/2000/svg"></svg>', plain="<SVG>")),
+        code("frame", shown(html='<table class="dataframe"><tr><td>0.5</td></tr></table>', plain="0.5")),
+    )
+    pictures = re.findall(r"<img[^>]*\ssrc=\"([^\"]*)", page)
+    assert len(pictures) == 4 and all(address.startswith("data:image/") for address in pictures)
+    # Written without export.py's own parser, which the export has already passed.
+    assert re.findall(r"https?://[^\s\"'<]+", page.replace("http://www.w3.org/1998/Math/MathML", "")) == [
+        "https://example.org"
+    ]
+    assert not re.search(r"<link|<script[^>]*\ssrc|@import|url\(", page)
+    assert "<title>Old &amp; new: alpha</title>" in page
+    assert '<meta content="width=device-width, initial-scale=1" name="viewport"' in page or (
+        '<meta name="viewport" content="width=device-width, initial-scale=1"' in page
+    )
+    assert (
+        "<math" in page
+        and "<mfrac>" in page
+        and "$" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    )
+    assert "<td>0.5</td>" in page and "&lt;Figure" not in page
+    assert len(re.findall(r"<details class=\"code\">", page)) == 3, "code is folded"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://example.org/a.js"></script>',
+        '<img src="//example.org/a.png">',
+        '<img src="a.png">',
+        '<link rel="stylesheet" href="a.css">',
+        '<p style="background: url(http://example.org/a.png)">x</p>',
+        '<style>@import "a.css";</style>',
+        '<img srcset="data:image/png;base64,AA 1x, b.png 2x">',
+        '<iframe src="page.html"></iframe>',
+    ],
+)
+def test_a_page_that_would_fetch_something_is_refused(tmp_path, html):
+    with pytest.raises(ValueError, match=r"the page of a\.ipynb would fetch"):
+        page_of(tmp_path, code("x", shown(html=html, plain="x")))
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the picture gone\.png is not there"):
+        page_of(tmp_path, text("![x](gone.png)"))
+
+
+def test_a_formula_with_an_unknown_command_stays_readable(tmp_path):
+    assert "left" in page_of(tmp_path, text("$\\left( x$"))
+
+
+def test_links_to_other_notebooks_become_text(tmp_path):
+    """They lie beside the notebook in notebooks/, not beside the page in its run folder."""
+    source = "see [03_mixbct](03_mixbct.ipynb), [part 2](#Part) and [x](https://a.org)\n\n## Part"
+    page = page_of(tmp_path, text(source))
+    assert re.findall(r'<a href="([^"]+)"', page) == ["#Part", "https://a.org"]
+    assert '<h2 id="Part">' in page
+    assert "<em>03_mixbct</em>" in page
+
+
+def test_a_widget_shows_the_text_beside_it(tmp_path):
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "12 of 12"}
+    page = page_of(tmp_path, code("bar", nbformat.v4.new_output("display_data", widget)))
+    assert "12 of 12" in page and "model_id" not in page
+
+
+# -- reproduce.py --------------------------------------------------------------------------------
+
+
+def targets(root: Path) -> dict[str, int]:
+    """Executed notebooks of the experiments and when they were written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("runs/*/*-s0-*/notebook.ipynb")}
+
+
+def wait_for(words: str, process: subprocess.Popen) -> str:
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if words in line:
+            return seen
+    raise AssertionError(f"{words!r} never came: {seen}")
+
+
+def own_processes(root: Path) -> list[psutil.Process]:
+    """Whoever works in the project's folder: Snakemake, execute.py, kernels."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(root) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_killed_failed_and_given_again(tmp_path, project):
+    """One story, because every act needs the one before: killed; a kernel dies; mended; nothing to do."""
+    root = make_project(tmp_path / "stub", project)
+
+    # Killed while the first methods run: nobody stays behind, the old model is there.
+    first = start(root, "--cores", "2", STUB_SECONDS="8")
+    wait_for("done in", first)
+    wait_for("started", first)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    deadline = time.monotonic() + 20
+    while (left := own_processes(root)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    killed = targets(root)
+    assert [name.split("-")[0] for name in killed] == ["old"]
+    assert list(root.glob("runs/.snakemake/locks/*")), "the kill left a lock behind"
+
+    # The same command, and MixBCT's kernel dies: the others end, the master is made, the status says so.
+    second = start(root, "--cores", "2", STUB_DIES="mixbct")
+    output, _ = second.communicate()
+    assert second.returncode == 1, output
+    assert "2 to do" in output
+    assert "FAILED    mixbct, seed 0" in output and "the kernel died" in output
+    assert "1 of 5 did not end well" in output and "notebook.failed.ipynb" in output
+    failed = targets(root)
+    assert sorted(name.split("-")[0] for name in failed) == ["l2", "old"]
+    assert failed.items() >= killed.items(), "what had finished was repeated"
+    assert "2 runs of tiny.yml" in printed(root / "runs" / "tiny" / "all_tables.ipynb")
+    index = (root / "runs" / "tiny" / "index.html").read_text()
+    assert index.count("<td>done</td>") == 4 and index.count("<td>failed</td>") == 1
+    assert not export.fetched_references(index)
+    for link in re.findall(r'href="([^"]+)"', index):
+        assert (root / "runs" / "tiny" / link).is_file(), link
+
+    # Mended: this one and the pages that show it, and no other.
+    third = start(root, "--cores", "2")
+    output, _ = third.communicate()
+    assert third.returncode == 0, output
+    assert re.findall(r"\[(\w+)[^\]]*\] started", output)[0] == "mixbct"
+    assert "[l2" not in output and "[old model" not in output
+    assert targets(root).items() >= failed.items()
+    assert "3 runs of tiny.yml" in printed(root / "runs" / "tiny" / "all_tables.ipynb")
+    assert not list(root.glob("runs/*/*/notebook.failed.ipynb"))
+
+    # Nothing to do, although every notebook is newer than its runs now (a fresh checkout).
+    for notebook in (root / "notebooks").glob("*.ipynb"):
+        notebook.touch()
+    fourth = start(root)
+    output, _ = fourth.communicate()
+    assert fourth.returncode == 0 and "0 to do" in output and "started" not in output, output
+
+
+def test_a_living_workflow_is_not_disturbed(tmp_path):
+    runs = tmp_path / "runs"
+    (runs / ".snakemake" / "locks").mkdir(parents=True)
+    (runs / ".snakemake" / "locks" / "0.input.lock").touch()
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "snakemake"], cwd=runs)
+    try:
+        workflow = reproduce.Workflow(tmp_path / "x.yml", runs, cores=1)
+        with pytest.raises(
+            RuntimeError, match=rf"process {owner.pid}\) is at work in .*: wait for it or stop"
+        ):
+            workflow.clear_lock(patience=0)
+    finally:
+        owner.kill()
+        owner.wait()
+
+
+def test_an_unknown_preset_is_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--preset", "quik"])
+    assert reproduce.main() == 1
+    message = capsys.readouterr().err
+    assert "there is no preset" in message and "quick" in message and "Traceback" not in message
+
+
+def test_presets_in_the_repository_fit_the_notebooks(project):
+    """Every field of every preset reaches the notebook that runs it."""
+    for path in sorted((project / "configs").glob("*.yml")):
+        preset, file, root = plan.read(path.stem)
+        jobs = [*plan.experiment_jobs(preset), *plan.page_jobs(preset, file, root)]
+        for job in jobs:
+            execute.refuse_unknown(job.notebook, json.loads(json.dumps(job.parameters)))
