@@ -201,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     # One thread a notebook: the workflow keeps the cores busy by running several.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+    os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches leaves its first state in the page
     begun = time.monotonic()
     print(f"[{label}] started", flush=True)
     try:

@@ -28,7 +28,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
-# No widgets and no scripts: they would need the network; the text beside them says the same.
+# No scripts: they would need the network.
 SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 FETCHING = {  # attributes whose address a browser loads by itself, by tag
     **dict.fromkeys(

@@ -55,7 +55,7 @@ def preset_path(preset: str) -> Path:
 
 
 def in_project(path: str | os.PathLike) -> str:
-    """A path as notebooks are given it: from the repository's root when inside, and pages name no machine.
+    """A path as notebooks are given it: from the repository's root when inside, so no page names a machine.
 
     compat_lib.config.project_path is the other half of this.
     """

@@ -20,7 +20,7 @@ class DualTuning(CompatibilityLoss):
 
     Source: Dual-Tuning (Bai et al., IEEE Transactions on Multimedia 2023, arXiv 2108.02959). Reconstruction:
     the published code lacks the file with the losses; terms and constants follow its configuration files and
-    the abstract. The loss is classification + 0.1 prototype + 0.2 (old_to_new + new_to_old), where
+    the abstract. The loss is classification + lambda_c prototype + lambda_s (old_to_new + new_to_old), where
     "prototype" classifies new embeddings by the old class means of all new classes, "old_to_new" classifies
     old features by the trained classifier (its margin included; only the classifier learns from it), and
     "new_to_old" classifies new embeddings of shared classes by the old classifier. Features of another width
@@ -29,7 +29,8 @@ class DualTuning(CompatibilityLoss):
     Args:
         old: the old system, with features; with the classifier and its class map when classes are shared.
         classifier: the new model's classifier.
-        prototype_weight: lambda_c, factor of the prototype term, at least 0; published 0.1.
+        prototype_weight: lambda_c, factor of the prototype term, at least 0; published 0.1, which goes with
+            unbounded inner products; with bounded cosines 1 was chosen on validation identities.
         structure_weight: lambda_s, factor of both structural terms, at least 0; published 0.2.
         logits: "cosine" (kappa x cosine with the prototypes) or "dot" (inner products as they are, which
             saturate for wide features); not published.
@@ -50,13 +51,14 @@ class DualTuning(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     reconstruction = True
+    published = {"prototype_weight": 0.1}
 
     def __init__(
         self,
         old: OldSystem,
         classifier: Classifier,
         *,
-        prototype_weight: float = 0.1,
+        prototype_weight: float = 1.0,
         structure_weight: float = 0.2,
         logits: str = "cosine",
         kappa: float = 16.0,

@@ -101,10 +101,10 @@ def cross_test_dots(
         ax.errorbar(value, row, xerr=bars, fmt=style["marker"], color=style["color"], markersize=9, capsize=3)
         ax.annotate(f"{value:.3f}", (value, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
     known = [value for value in (old_old, oracle) if value is not None]
-    ax.set_xlim(-0.02, max([ax.get_xlim()[1], *(1.05 * value for value in known)]))
+    ax.set_xlim(-0.04, max([ax.get_xlim()[1], *(1.05 * value for value in known)]))
     if old_old is not None:
         ax.axvline(old_old, color=OLD, linestyle="--", linewidth=1.4, label="old/old: the bound to beat")
-        ax.axvspan(-0.02, old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
+        ax.axvspan(-0.04, old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
     if oracle is not None:
         ax.axvline(oracle, color=ORACLE, linestyle="--", linewidth=1.4, label="oracle new/new")
     ax.set_yticks(range(len(points)), [(titles or {}).get(name, name) for name in points])

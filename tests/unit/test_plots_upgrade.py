@@ -60,5 +60,5 @@ def test_toy_row_writes_both_tests():
     run = train_toy("bct", toy)
     _, axes = plt.subplots(1, 2)
     plots.toy_row(axes, toy, run, title="BCT")
-    assert axes[0].get_title().startswith("BCT, step 0")
-    assert axes[1].get_title().startswith("step 2\nnew/new")
+    assert axes[0].get_title().startswith("BCT, step 80")
+    assert axes[1].get_title().startswith("step 300\nnew/new")

@@ -288,10 +288,12 @@ def test_links_to_other_notebooks_become_text(tmp_path):
     assert "<em>03_mixbct</em>" in page
 
 
-def test_a_widget_shows_the_text_beside_it(tmp_path):
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "12 of 12"}
-    page = page_of(tmp_path, code("bar", nbformat.v4.new_output("display_data", widget)))
-    assert "12 of 12" in page and "model_id" not in page
+def test_a_widget_leaves_nothing_stale_behind(tmp_path):
+    """It needs scripts to be drawn, and the text beside it is its first state."""
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "0 of 12"}
+    stream = nbformat.v4.new_output("stream", text="12 of 12")
+    page = page_of(tmp_path, code("bar", nbformat.v4.new_output("display_data", widget), stream))
+    assert "0 of 12" not in page and "model_id" not in page and "12 of 12" in page
 
 
 # -- reproduce.py --------------------------------------------------------------------------------
