@@ -35,7 +35,7 @@ full: ## reproduce with the preset full: all data sets, scenarios and seeds, hou
 	@$(MAKE) --no-print-directory reproduce PRESET=full
 
 test: env ## the tests, two at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 lab: env ## JupyterLab on the notebooks
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb

@@ -222,10 +222,14 @@ def project_path(path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named list of experiments, one configuration a run, old models first seen first."""
+    """A named list of experiments, one configuration a run.
+
+    ``notebooks`` are parameters of the notebooks that are no part of a configuration (``ablation``).
+    """
 
     name: str
     experiments: list[ExperimentConfig]
+    notebooks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def old_models(self) -> list[ExperimentConfig]:
@@ -239,8 +243,8 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
 
     Args:
         path: a YAML file with ``defaults`` (fields for all), ``settings`` (a list of overrides: data,
-            scenario, old and new side), ``seeds`` and ``methods`` (a list of overrides: ``method``,
-            ``method_options``, ``budget``).
+            scenario, old and new side), ``seeds``, ``methods`` (a list of overrides: ``method``,
+            ``method_options``, ``budget``) and ``notebooks`` (other parameters of the notebooks).
         overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
 
     Raises:
@@ -254,7 +258,7 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
         beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
         raise FileNotFoundError(f"there is no preset {path}; the presets in that folder are: {beside}")
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    sections = {"description", "defaults", "settings", "seeds", "methods"}
+    sections = {"description", "defaults", "settings", "seeds", "methods", "notebooks"}
     if not isinstance(content, dict) or set(content) - sections:
         raise ValueError(f"{path} may hold the sections {', '.join(sorted(sections))} and no other")
     experiments = []
@@ -269,4 +273,4 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if twice:
         raise ValueError(f"{path} lists the same run twice: {', '.join(twice)}")
-    return Preset(path.stem, experiments)
+    return Preset(path.stem, experiments, content.get("notebooks") or {})

@@ -226,7 +226,7 @@ def _cause(step: Step, terms: dict[str, Tensor], settings: TrainingSettings) -> 
 
 def _interactive() -> bool:
     """Whether somebody watches: a terminal, or a notebook that is not executed in batch."""
-    if os.environ.get("COMPAT_BATCH"):
+    if os.environ.get("TQDM_DISABLE"):  # tqdm's own switch; the workflow sets it
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 

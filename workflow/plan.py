@@ -4,9 +4,10 @@ Used by the Snakefile and by reproduce.py; reads configurations only and starts 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from execute import NotebookError, declared_parameters
 
@@ -63,7 +64,9 @@ def in_project(path: str | os.PathLike) -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
-def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = ()) -> dict:
+def notebook_parameters(
+    notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = (), others: Mapping = MappingProxyType({})
+) -> dict:
     """What a notebook is told about a configuration.
 
     Every field that its parameters cell declares, so that the notebook's own defaults, which are made
@@ -71,6 +74,7 @@ def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterabl
 
     Args:
         fixed: fields that the notebook settles itself, such as the method in the method's own notebook.
+        others: parameters that are no fields, for the notebooks that declare them.
 
     Raises:
         NotebookError: a field would be lost, and the run would be another experiment than asked for.
@@ -90,7 +94,8 @@ def notebook_parameters(notebook: Path, config: ExperimentConfig, fixed: Iterabl
             f"{notebook.name}, parameters cell",
             f"the preset sets {', '.join(rest)}, which it does not declare; declare them, or settings = {{}}",
         )
-    parameters = {name: values[name] for name in declared if name in values}
+    offered = values | others
+    parameters = {name: offered[name] for name in declared if name in offered}
     return parameters | ({"settings": rest} if "settings" in declared else {})
 
 
@@ -115,7 +120,7 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 target=run_target(config.old_folder, config),
                 notebook=notebook,
                 label=f"old model, seed {config.seed}, {config.experiment_id}/{config.old_folder.name}",
-                parameters=notebook_parameters(notebook, config, fixed),
+                parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
                 result=config.old_folder / "metrics.json",
             )
         )
@@ -127,7 +132,7 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 target=run_target(config.run_folder, config),
                 notebook=notebook,
                 label=f"{config.method}, seed {config.seed}, {config.experiment_id}/{config.run_id}",
-                parameters=notebook_parameters(notebook, config, fixed),
+                parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
                 after=(run_target(config.old_folder, config),),
                 result=config.run_folder / "metrics.json",
             )
