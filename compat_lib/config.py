@@ -186,8 +186,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
         return value
     words = {"float": "a number", "int": "a whole number", "str": "text", "bool": "True or False"}
     raise TypeError(
-        f"{name} must be {words.get(kind, 'a dictionary of options')}; "
-        f"got {value!r} ({type(value).__name__})"
+        f"{name} must be {words.get(kind, 'a dictionary of options')}; got {value!r} ({type(value).__name__})"
     )
 
 

@@ -383,15 +383,20 @@ class Experiment:
         write_json(folder / "config.json", described | {"facts": facts})
         write_json(
             folder / "environment.json",
-            environment() | {"device": config.device, "started": _clock(started), "finished": _clock(time.time())},
+            environment()
+            | {"device": config.device, "started": _clock(started), "finished": _clock(time.time())},
         )
-        write_json(folder / "draws.json", {name: [_short(v) for v in list(row)] for name, row in draws.items()})
+        write_json(
+            folder / "draws.json", {name: [_short(v) for v in list(row)] for name, row in draws.items()}
+        )
         write_json(folder / "metrics.json", metrics)
 
 
 def _renamed(values: Mapping[str, Any], pair: str, name: str) -> dict[str, Any]:
     """The entries of one pair of models, under another name."""
-    return {f"{name}/{key.removeprefix(pair + '/')}": v for key, v in values.items() if key.startswith(f"{pair}/")}
+    return {
+        f"{name}/{key.removeprefix(pair + '/')}": v for key, v in values.items() if key.startswith(f"{pair}/")
+    }
 
 
 def _only_one(folder: Path) -> FileLock:

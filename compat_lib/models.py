@@ -76,9 +76,7 @@ def _convnet(channels: int, size: int, widths: tuple[int, int, int]) -> nn.Modul
 
 def _resnet_small(channels: int, size: int) -> nn.Module:
     # No block at the stem's resolution: it would double the time of a step and teach little.
-    return nn.Sequential(
-        _convolution(channels, 16, 2), _ResidualBlock(16, 48, 2), _ResidualBlock(48, 96, 2)
-    )
+    return nn.Sequential(_convolution(channels, 16, 2), _ResidualBlock(16, 48, 2), _ResidualBlock(48, 96, 2))
 
 
 def _torchvision_resnet(name: str, channels: int, size: int) -> nn.Module:

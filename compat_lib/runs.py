@@ -84,7 +84,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete the run's folder and run it again") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); delete the run's folder and run it again"
+        ) from None
 
 
 def _plain(value: Any) -> Any:

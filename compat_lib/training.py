@@ -125,8 +125,8 @@ def train(
                 keep = method.rows_to_embed(batch.rows, batch.labels, generator)
                 if keep is not None and int(keep.sum()) < 2:
                     raise ValueError(
-                        f"{method.title} leaves {int(keep.sum())} of {len(keep)} rows to the network, whose batch "
-                        f"normalisation needs two: lower the share that the method replaces"
+                        f"{method.title} leaves {int(keep.sum())} of {len(keep)} rows to the network, whose "
+                        f"batch normalisation needs two: lower the share that the method replaces"
                     )
                 with autocast(device, settings.precision):
                     embeddings = model(batch.pixels(keep)).float()
@@ -215,9 +215,13 @@ def _cause(step: Step, terms: dict[str, Tensor], settings: TrainingSettings) -> 
     if step.old_features is not None and not torch.isfinite(step.old_features).all():
         cause = "the old features hold values that are not finite: check the old system"
     elif not torch.isfinite(step.embeddings).all():
-        cause = f"the network itself diverged: lower the learning rate ({settings.lr}) or lengthen the warm-up"
+        cause = (
+            f"the network itself diverged: lower the learning rate ({settings.lr}) or lengthen the warm-up"
+        )
     else:
-        cause = "the embeddings are finite, so the term's own arithmetic overflowed: check its weight and scale"
+        cause = (
+            "the embeddings are finite, so the term's own arithmetic overflowed: check its weight and scale"
+        )
     return (
         f"epoch {step.epoch + 1}, step {step.batch + 1}: loss term {', '.join(broken)} is not finite; "
         f"likely cause: {cause}"
@@ -237,7 +241,10 @@ def _repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -284,13 +291,17 @@ def _resume(
     try:
         state = torch.load(path, map_location=settings.device, weights_only=True)
     except Exception as error:
-        raise ValueError(f"the checkpoint {path} cannot be read ({error}); delete it to start anew") from error
+        raise ValueError(
+            f"the checkpoint {path} cannot be read ({error}); delete it to start anew"
+        ) from error
     theirs = {k: v for k, v in state["settings"].items() if k != "device"}
     ours = {k: v for k, v in asdict(settings).items() if k != "device"}
     differing = sorted(k for k in ours if ours[k] != theirs.get(k))
     if differing or state["method_name"] != method.name:
         what = ", ".join(differing) or f"method {state['method_name']} instead of {method.name}"
-        raise ValueError(f"the checkpoint {path} was written with other settings ({what}); delete it to start anew")
+        raise ValueError(
+            f"the checkpoint {path} was written with other settings ({what}); delete it to start anew"
+        )
     model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
     optimiser.load_state_dict(state["optimiser"])

@@ -65,7 +65,10 @@ def in_project(path: str | os.PathLike) -> str:
 
 
 def notebook_parameters(
-    notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = (), others: Mapping = MappingProxyType({})
+    notebook: Path,
+    config: ExperimentConfig,
+    fixed: Iterable[str] = (),
+    others: Mapping = MappingProxyType({}),
 ) -> dict:
     """What a notebook is told about a configuration.
 

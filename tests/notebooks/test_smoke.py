@@ -50,7 +50,9 @@ def test_every_experiment_left_a_complete_run(finished, configs):
     assert set(configs) == set(METHODS)
     for config in configs.values():
         assert is_complete(config.run_folder)
-        assert (config.run_folder / "notebook.ipynb").is_file() and (config.run_folder / "notebook.html").is_file()
+        assert (config.run_folder / "notebook.ipynb").is_file() and (
+            config.run_folder / "notebook.html"
+        ).is_file()
 
 
 def test_the_old_model_is_far_above_chance_and_described(configs):

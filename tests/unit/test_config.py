@@ -75,7 +75,8 @@ def test_preset_is_settings_times_seeds_times_methods(tmp_path):
     path = tmp_path / "tiny.yml"
     path.write_text(
         "defaults: {epochs: 3}\nsettings: [{scenario: open-class}, {scenario: open-data}]\n"
-        "seeds: [0, 1]\nmethods: [{method: independent}, {method: mixbct, method_options: {mix_ratio: 0.1}}]\n"
+        "seeds: [0, 1]\n"
+        "methods: [{method: independent}, {method: mixbct, method_options: {mix_ratio: 0.1}}]\n"
     )
     preset = load_preset(path, runs_root="elsewhere")
     assert preset.name == "tiny"

@@ -80,7 +80,9 @@ def test_weights_are_the_published_ones():
     method = build_method("dual_tuning", make_old(), make_classifier())
     assert method.weights == {"classification": 1.0, "prototype": 1.0, "old_to_new": 0.2, "new_to_old": 0.2}
     assert method.reconstruction
-    changed = build_method("dual_tuning", make_old(), make_classifier(), prototype_weight=1, structure_weight=0)
+    changed = build_method(
+        "dual_tuning", make_old(), make_classifier(), prototype_weight=1, structure_weight=0
+    )
     assert changed.weights == {"classification": 1.0, "prototype": 1.0, "old_to_new": 0.0, "new_to_old": 0.0}
 
 

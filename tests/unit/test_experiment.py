@@ -86,7 +86,12 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
     monkeypatch.setattr(module, "compare", never)
     again = silent(tiny(root))
     assert again.evaluate().metrics == oracle.metrics
-    assert len(again.old.history) == 2 and again.old_system.has == {"features", "prototypes", "classifier", "model"}
+    assert len(again.old.history) == 2 and again.old_system.has == {
+        "features",
+        "prototypes",
+        "classifier",
+        "model",
+    }
 
 
 def test_the_model_that_is_read_is_the_model_that_was_measured(root, oracle):
@@ -111,7 +116,9 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
     _ = silent(config).old
     with pytest.raises(Stop):  # dies while the new model trains
         Experiment(config, say=kill).evaluate()
-    assert (config.run_folder / "checkpoint.pt").is_file() and not (config.run_folder / "metrics.json").exists()
+    assert (config.run_folder / "checkpoint.pt").is_file() and not (
+        config.run_folder / "metrics.json"
+    ).exists()
     result = silent(config).evaluate()
     assert not (config.run_folder / "checkpoint.pt").exists()
     same = {name: value for name, value in oracle.metrics.items() if "seconds" not in name}

@@ -12,7 +12,9 @@ from compat_lib import runs
 
 def test_json_keeps_numbers_and_turns_the_rest_into_null(tmp_path):
     path = tmp_path / "deep" / "metrics.json"
-    runs.write_json(path, {"a": np.float32(0.5), "b": math.nan, "c": torch.tensor(2), "d": [1, math.inf], "e": True})
+    runs.write_json(
+        path, {"a": np.float32(0.5), "b": math.nan, "c": torch.tensor(2), "d": [1, math.inf], "e": True}
+    )
     assert runs.read_json(path) == {"a": 0.5, "b": None, "c": 2, "d": [1, None], "e": True}
     assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
 

@@ -49,7 +49,10 @@ def run(images, labels, name="independent", settings=SETTINGS, old=None, options
 
 
 def same_weights(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_it_learns_and_logs_every_term(images):
@@ -63,7 +66,9 @@ def test_it_learns_and_logs_every_term(images):
 def test_equal_seeds_repeat_to_the_bit_and_others_do_not(images):
     first, again = run(*images)[0], run(*images)[0]
     assert same_weights(first, again)
-    other = run(*images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4, precision="float32"))[0]
+    other = run(
+        *images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4, precision="float32")
+    )[0]
     assert not same_weights(first, other)
 
 
@@ -88,7 +93,10 @@ def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
         train(model, interrupted, *images, SETTINGS, old=old, checkpoint=path, say=killed)
     # a fresh process would build these anew, with whatever state the global generator has
     torch.manual_seed(99)
-    model, resumed = build_model("convnet", width=WIDTH), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
+    model, resumed = (
+        build_model("convnet", width=WIDTH),
+        build_method(name, old, Classifier("arcface", WIDTH, CLASSES)),
+    )
     rest = train(model, resumed, *images, SETTINGS, old=old, checkpoint=path, say=lambda line: None)
     assert same_weights(whole, model) and same_weights(method, resumed)
     assert [row["loss/total"] for row in rest] == [row["loss/total"] for row in history]
@@ -98,7 +106,11 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):
     path = tmp_path / "checkpoint.pt"
     run(*images, checkpoint=path)
     with pytest.raises(ValueError, match="other settings \\(lr\\)"):
-        run(*images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.06, seed=3, precision="float32"), checkpoint=path)
+        run(
+            *images,
+            settings=TrainingSettings(epochs=3, batch_size=16, lr=0.06, seed=3, precision="float32"),
+            checkpoint=path,
+        )
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="cannot be read"):
         run(*images, checkpoint=path)
@@ -132,7 +144,9 @@ def test_mixbct_embeds_only_what_it_keeps(images):
 
 def test_replacing_nearly_everything_is_refused(images):
     with pytest.raises(ValueError, match="needs two"):
-        run(*images, name="mixbct", old=old_system(*images), options={"mix_ratio": 1.0, "credible_share": 1.0})
+        run(
+            *images, name="mixbct", old=old_system(*images), options={"mix_ratio": 1.0, "credible_share": 1.0}
+        )
 
 
 def test_old_features_of_another_training_set_are_refused(images):
@@ -173,7 +187,9 @@ def test_only_matrices_decay(images):
         parameter.data += 0.5
     before = {name: value.clone() for name, value in model.named_parameters()}
     settings = TrainingSettings(epochs=1, batch_size=16, weight_decay=0.1, lr=0.1)
-    train(model, Nothing(None, Classifier("linear", WIDTH, CLASSES)), *images, settings, say=lambda line: None)
+    train(
+        model, Nothing(None, Classifier("linear", WIDTH, CLASSES)), *images, settings, say=lambda line: None
+    )
     for name, value in model.named_parameters():
         assert torch.equal(value, before[name]) == (value.ndim < 2), name
 
@@ -188,6 +204,8 @@ def test_the_rate_warms_up_then_falls_to_zero_along_a_cosine():
 
 def test_validation_is_called_as_often_as_asked_and_always_last(images):
     seen = []
-    _, _, history = run(*images, validate=lambda model: seen.append(1) or {"new_new/x": 0.5}, validate_every=2)
+    _, _, history = run(
+        *images, validate=lambda model: seen.append(1) or {"new_new/x": 0.5}, validate_every=2
+    )
     assert len(seen) == 2
     assert ["val/new_new/x" in row for row in history] == [False, True, True]
