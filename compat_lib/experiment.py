@@ -39,12 +39,20 @@ from compat_lib.evaluation.compatibility import (
     tar_name,
 )
 from compat_lib.evaluation.pairs import verification
-from compat_lib.losses import build_method
+from compat_lib.losses import build_method, method_options
 from compat_lib.losses.contract import CompatibilityLoss
 from compat_lib.losses.margins import Classifier
 from compat_lib.models import EmbeddingModel, build_model, embed
 from compat_lib.old_system import OldSystem
-from compat_lib.runs import Run, environment, is_complete, read_history, write_history, write_json
+from compat_lib.runs import (
+    Run,
+    environment,
+    is_complete,
+    read_history,
+    read_json,
+    write_history,
+    write_json,
+)
 from compat_lib.training import TrainingSettings, train
 
 FARS = (1e-2, 1e-3, 1e-4)
@@ -174,10 +182,24 @@ class Experiment:
     def new(self) -> Side:
         """The new model, trained by the configured method, or read from the run folder."""
         folder = self.config.run_folder
+        self._same_options(folder)
         with _only_one(folder):
             if not (folder / "features.safetensors").is_file():
                 self._train_new(folder)
             return self._read_side(folder, self.config.new_backbone, self.config.new_loss, self.new_images)
+
+    def _options(self) -> dict[str, Any]:
+        """The method's options with their defaults filled in."""
+        return method_options(self.config.method) | self.config.method_options
+
+    def _same_options(self, folder: Path) -> None:
+        """Refuse a run of an earlier version of the package whose defaults were others."""
+        path = folder / "options.json"
+        if path.is_file() and (theirs := read_json(path)) != self._options():
+            raise ValueError(
+                f"the run in {folder} was made with the options {theirs}, which were the defaults then; now they "
+                f"are {self._options()}. Delete the folder to run it anew, or name the options in method_options"
+            )
 
     def _train_new(self, folder: Path) -> None:
         config, images = self.config, self.new_images
@@ -185,6 +207,7 @@ class Experiment:
         model = self._build(config.new_backbone, config.new_width)
         classifier = self._classifier(config.new_loss, config.new_width, images.num_classes)
         method = build_method(config.method, self.old_system, classifier, **config.method_options)
+        write_json(folder / "options.json", self._options())
         epochs = config.epochs
         if config.budget == "passes":
             epochs = round(epochs / method.embedded_share)
@@ -200,6 +223,7 @@ class Experiment:
             the run; when its metrics are there already, nothing is computed.
         """
         folder = self.config.run_folder
+        self._same_options(folder)
         if is_complete(folder):
             self.say(f"{self.config.run_id}: read from {folder}")
             return Run(folder)

@@ -18,10 +18,12 @@ from .style import (
     ORACLE,
     PAIR_COLOURS,
     PAIR_TITLES,
+    legend_below,
     method_style,
     metric_title,
     save_figure,
     use_style,
+    wrapped,
 )
 from .upgrade import feature_spread, model_cosines, model_map, say_instead, toy_row
 
@@ -45,6 +47,7 @@ __all__ = [
     "image_strip",
     "joint_tsne",
     "knn_agreement",
+    "legend_below",
     "loss_curves",
     "method_style",
     "metric_title",
@@ -60,4 +63,5 @@ __all__ = [
     "use_style",
     "validation_curves",
     "value_histogram",
+    "wrapped",
 ]

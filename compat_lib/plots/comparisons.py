@@ -155,7 +155,7 @@ def gain_dots(
     ax.set_ylim(len(gains) - 0.5, -0.5)
     left, right = ax.get_xlim()
     ax.set_xlim(min(left, -0.1), max(right, 1.1))
-    ax.set_xlabel(f"update gain, {metric_title(metric)} (0: old system, 1: oracle with full backfill)")
+    ax.set_xlabel(f"update gain, {metric_title(metric)}\n(0: old system, 1: oracle with full backfill)")
     ax.set_title("filled: criterion new/old > old/old holds; open: it does not", loc="left")
     ax.grid(axis="y", visible=False)
     return ax

@@ -2,12 +2,14 @@
 
 import json
 import re
+import textwrap
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,6 +36,7 @@ _METHODS = {
     "adapter/procrustes": (ADAPTED, "P"),
     "adapter/procrustes-query": (ADAPTED, "X"),
     "adapter/ridge": (ADAPTED, "p"),
+    "adapter/ridge-query": (ADAPTED, "H"),
 }
 _SPARE_COLOURS = ("#117733", "#882255", "#88CCEE", "#DDCC77", "#661100", "#44AA99", "#AA4499", "#000000")
 _SPARE_MARKERS = ("h", "<", ">", "d", "*", "8", "H")
@@ -72,23 +75,24 @@ def method_style(name: str) -> dict[str, Any]:
     """Colour and marker of a method, the same in every figure and every session.
 
     Args:
-        name: name of the method; what follows a blank, comma or bracket is ignored ("mixbct (passes)").
+        name: name of the method. What follows a blank, comma or bracket names a variant, which has the
+            method's marker and a paler shade of its colour ("mixbct (equal passes)").
 
     Returns:
         Keyword arguments "color" and "marker" for matplotlib. A name that is not listed gets a colour from
         its spelling, so a method that is added later also keeps its own.
 
-    >>> method_style("mixbct") == method_style("mixbct (equal passes)")
-    True
+    >>> method_style("mixbct"), method_style("mixbct (equal passes)")
+    ({'color': '#332288', 'marker': 'o'}, {'color': '#9c94c7', 'marker': 'o'})
     """
     base = re.split(r"[ ,(]", name)[0]
-    if base not in _METHODS:
+    if base in _METHODS:
+        colour, marker = _METHODS[base]
+    else:
         code = zlib.crc32(base.encode())
-        return {
-            "color": _SPARE_COLOURS[code % len(_SPARE_COLOURS)],
-            "marker": _SPARE_MARKERS[code % len(_SPARE_MARKERS)],
-        }
-    colour, marker = _METHODS[base]
+        colour, marker = (spare[code % len(spare)] for spare in (_SPARE_COLOURS, _SPARE_MARKERS))
+    if base != name:
+        colour = mpl.colors.to_hex(0.48 * np.array(mpl.colors.to_rgb(colour)) + 0.52)
     return {"color": colour, "marker": marker}
 
 
@@ -125,6 +129,24 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 def legend_outside(ax: Axes, **options: Any) -> None:
     """Put the legend to the right of the axis, where it cannot cover data."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, **options)
+
+
+def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
+    """Titles with line breaks, for the narrow figures in which they stand beside an axis.
+
+    >>> wrapped({"a": "ridge adapter, gallery to new"})
+    {'a': 'ridge adapter,\\ngallery to new'}
+    """
+    return {name: "\n".join(textwrap.wrap(title, width)) for name, title in titles.items()}
+
+
+def legend_below(ax: Axes, columns: int = 2) -> None:
+    """Move an axis's legend below the figure: for figures that must be readable on a narrow page."""
+    handles, labels = ax.get_legend_handles_labels()
+    if ax.get_legend() is not None:
+        ax.get_legend().remove()
+    if handles:
+        ax.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def save_figure(

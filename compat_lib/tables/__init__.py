@@ -5,28 +5,62 @@ Nothing here trains; a run that is expected and not there is shown as missing, n
 
 from .differences import Difference, paired_difference, paired_gain, t_interval
 from .frames import backfill, collect, summary, with_adapters
-from .rows import method_title, needs_of, points, select, self_cross
-from .single import ablation_table, adapter_table, flatness, run_table, title_of, verdict
+from .narrow import (
+    cost_table,
+    judgement_table,
+    marked_title,
+    needs_table,
+    overview_table,
+    score_table,
+    setting_title,
+    setting_titles,
+    side_by_side,
+)
+from .reading import AUTHORS, YOURS, Reading, mixed_code, provenance_table, read_runs
+from .rows import bounds, method_title, needs_of, plot_name, points, select, self_cross
+from .series import backfill_curves, flat_table, histories
+from .single import ablation_table, adapter_table, flatness, recorded_values, run_table, title_of, verdict
 from .text import CAPTION, experiment_titles, self_cross_table, styled
 
 __all__ = [
+    "AUTHORS",
     "CAPTION",
+    "YOURS",
     "Difference",
+    "Reading",
     "ablation_table",
     "adapter_table",
     "backfill",
+    "backfill_curves",
+    "bounds",
     "collect",
+    "cost_table",
     "experiment_titles",
+    "flat_table",
     "flatness",
+    "histories",
+    "judgement_table",
+    "marked_title",
     "method_title",
+    "mixed_code",
     "needs_of",
+    "needs_table",
+    "overview_table",
     "paired_difference",
     "paired_gain",
+    "plot_name",
     "points",
+    "provenance_table",
+    "read_runs",
+    "recorded_values",
     "run_table",
+    "score_table",
     "select",
     "self_cross",
     "self_cross_table",
+    "setting_title",
+    "setting_titles",
+    "side_by_side",
     "styled",
     "summary",
     "t_interval",

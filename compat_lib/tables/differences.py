@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats would take seconds to import
 
 from compat_lib.evaluation.compatibility import gain_interval, update_gain
 from compat_lib.evaluation.intervals import interval
@@ -48,7 +48,7 @@ def t_interval(values: Any, level: float = 0.95) -> tuple[float, float]:
     (-0.484, 4.484)
     """
     values = np.asarray(values, dtype=float)
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 

@@ -75,7 +75,9 @@ def self_cross(
         new_new, oracle and gain, each with _low, _high and _deviation; margin (new/old - old/old) with _low
         and _high, always the 95 % interval of the paired difference; criterion (share of the seeds in which
         new/old > old/old; nan when not measurable); decided (whether the margin's interval leaves out zero);
-        cost (training time relative to the oracle's); needs; reconstruction.
+        cost and images (training time, and images that went through the network, relative to the oracle's);
+        self_change (new/new minus the oracle's) with _low and _high, again the paired 95 % interval; needs;
+        reconstruction.
     """
     frame = with_adapters(frame[frame["method"] != "old"])
     rows = []
@@ -123,7 +125,10 @@ def _measure(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str, method: str)
     row["criterion"] = float((margins > 0).mean()) if len(margins) else np.nan
     row["decided"] = margin.decided
     row |= paired_gain(runs, oracle, metric)
+    change = paired_difference(runs, f"new_new/{metric}", oracle, f"new_new/{metric}")
+    row |= {"self_change": change.value, "self_change_low": change.low, "self_change_high": change.high}
     row["cost"] = float((_seconds(runs) / _seconds(oracle)).mean())
+    row["images"] = float((_images(runs) / _images(oracle)).mean())
     row["needs"] = needs_of(method)
     row["reconstruction"] = bool(getattr(METHODS.get(method), "reconstruction", False))
     return row
@@ -152,6 +157,11 @@ def _seconds(runs: pd.DataFrame) -> pd.Series:
     return pd.Series(product, index=runs["seed"].to_numpy(), dtype=float)
 
 
+def _images(runs: pd.DataFrame) -> pd.Series:
+    values = _numbers(runs, "train/backbone_images")
+    return pd.Series(values, index=runs["seed"].to_numpy(), dtype=float)
+
+
 def points(rows: pd.DataFrame, experiment_id: str) -> dict[str, dict[str, Any]]:
     """Rows of one experiment as the plots take them (self_cross_scatter, gain_dots).
 
@@ -165,17 +175,34 @@ def points(rows: pd.DataFrame, experiment_id: str) -> dict[str, dict[str, Any]]:
     """
     result = {}
     for row in select_rows(rows, experiment_id):
-        marks = (["equal passes"] if row["budget"] == "passes" else []) + [
-            f"{name}={value}" for name, value in json.loads(row["method_options"]).items()
-        ]
-        key = row["method"] + (f" ({', '.join(marks)})" if marks else "")
         point = {}
         for name, source in (("self", "new_new"), ("cross", "new_old"), ("gain", "gain")):
             for end in ("", "_low", "_high"):
                 value = row[source + end]
                 point[name + end] = None if pd.isna(value) else float(value)
-        result[key] = point | {"criterion": row["criterion"] == 1.0, "title": row_title(row)}
+        result[plot_name(row)] = point | {"criterion": row["criterion"] == 1.0, "title": row_title(row)}
     return result
+
+
+def bounds(rows: pd.DataFrame, experiment_id: str) -> dict[str, float | None]:
+    """What an experiment's methods are compared with: keywords "old_old" and "oracle" of the plots."""
+    known = [row for row in select_rows(rows, experiment_id) if row["n"] > 0]
+    if not known:
+        return {"old_old": None, "oracle": None}
+    best = max(known, key=lambda row: row["n"])
+    return {name: None if pd.isna(best[name]) else float(best[name]) for name in ("old_old", "oracle")}
+
+
+def plot_name(row: Mapping[str, Any]) -> str:
+    """A method's name for the plots, with what sets it apart in brackets.
+
+    >>> plot_name({"method": "mixbct", "budget": "passes", "method_options": "{}"})
+    'mixbct (equal passes)'
+    """
+    marks = (["equal passes"] if row["budget"] == "passes" else []) + [
+        f"{name}={value}" for name, value in json.loads(row["method_options"]).items()
+    ]
+    return row["method"] + (f" ({', '.join(marks)})" if marks else "")
 
 
 def select_rows(rows: pd.DataFrame, experiment_id: str) -> list[Mapping[str, Any]]:

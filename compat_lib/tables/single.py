@@ -15,6 +15,8 @@ from compat_lib.tables.rows import ADAPTERS, method_title
 
 HEADLINE = "tar@far=1e-3"
 METRICS = ("tar@far=1e-2", HEADLINE, "tar@far=1e-4", "map", "rank1")
+VALIDATION = "val/new_new/tar@far=1e-2"
+FLAT = 0.02  # absolute: two points of the metric
 _NAMES = {"old_old": "old/old", "new_old": "new/old", "new_new": "new/new"}
 _NOT_MEASURABLE = "n/a"
 
@@ -102,22 +104,38 @@ def _gain(run: Run, oracle: Run, metric: str, gain: float | None) -> str:
     return f"update gain {gain:.2f}{shown} (0: the old system, 1: the oracle everywhere)"
 
 
-def flatness(history: Sequence[Mapping[str, Any]], metric: str = "val/new_new/tar@far=1e-2") -> str:
+def flatness(history: Sequence[Mapping[str, Any]], metric: str = VALIDATION) -> str:
     """Whether a validation metric still moves in the last third of the training, as a sentence.
 
     >>> looks = [{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 0.76}]
     >>> flatness(looks, "val/x")
     'From epoch 6 to 9 it moved by +0.010: flat enough to be judged.'
     """
+    third = last_third(history, metric)
+    if third is None:
+        return "Fewer than two looks at the validation identities: nothing can be said about flatness."
+    start, last, change = third
+    words = "flat enough to be judged" if abs(change) <= FLAT else "still moving, so train longer before judging"
+    return f"From epoch {start} to {last} it moved by {change:+.3f}: {words}."
+
+
+def last_third(
+    history: Sequence[Mapping[str, Any]], metric: str = VALIDATION
+) -> tuple[int, int, float] | None:
+    """First and last epoch of the last third of a training, and how far a metric moved between them.
+
+    Returns:
+        None with fewer than two epochs that have the metric.
+
+    >>> last_third([{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 1.0}], "val/x")
+    (6, 9, 0.25)
+    """
     known = [(int(row["epoch"]), row[metric]) for row in history if row.get(metric) is not None]
     if len(known) < 2:
-        return "Fewer than two looks at the validation identities: nothing can be said about flatness."
+        return None
     last, end = known[-1]
     start, value = min(known[:-1], key=lambda point: abs(point[0] - 2 * last / 3))
-    change = end - value
-    flat = abs(change) <= 0.02
-    words = "flat enough to be judged" if flat else "still moving, so train longer before judging"
-    return f"From epoch {start} to {last} it moved by {change:+.3f}: {words}."
+    return start, last, end - value
 
 
 def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFrame:
@@ -146,6 +164,16 @@ def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFr
         line["images through the network"] = f"{run.metrics['train/backbone_images']:,.0f}"
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def recorded_values(run: Run, oracle: Run) -> dict[str, float | None]:
+    """What the notebooks' tests look at: the three pairs, the oracle's, and adapters when measured."""
+    names = [f"{pair}/{metric}" for pair in _NAMES for metric in ("tar@far=1e-2", "map")]
+    values = {name: run.metrics.get(name) for name in names}
+    values |= {f"oracle/{name}": oracle.metrics.get(name) for name in names if "old_old" not in name}
+    adapters = [name for name in run.metrics if name.startswith("adapter/") and name.endswith("/map")]
+    values |= {"criterion": run.metrics.get("criterion")} | {name: run.metrics[name] for name in adapters}
+    return values | {"backbone_images": run.metrics["train/backbone_images"]}
 
 
 def _title(metric: str) -> str:

@@ -20,12 +20,15 @@ CAPTION = (
     "relative to the oracle's. Methods train for equal steps unless a row says 'equal backbone passes'. "
     "n/a: not measurable with so few pairs, or the gain's denominator is not above zero."
 )
+# Cells may wrap and may hold line breaks, so that a table fits a narrow page as far as its words allow.
+_CELL = "text-align: left; vertical-align: top; white-space: pre-line; overflow-wrap: normal; padding: 3px 8px;"
 _STYLE = [
-    {"selector": "", "props": "border-collapse: collapse; font-size: 90%;"},
+    {"selector": "", "props": "border-collapse: collapse; font-size: 85%; line-height: 1.35;"},
     {"selector": "caption", "props": "text-align: left; color: #444; padding: 4px 0; max-width: 60em;"},
-    {"selector": "th", "props": "text-align: left; border-bottom: 1.5px solid #444; padding: 3px 9px;"},
-    {"selector": "td", "props": "text-align: left; border-bottom: 1px solid #ddd; padding: 3px 9px;"},
+    {"selector": "th", "props": f"{_CELL} border-bottom: 1.5px solid #444;"},
+    {"selector": "td", "props": f"{_CELL} border-bottom: 1px solid #ddd;"},
 ]
+_REFERENCE = {"background-color": "#eef3f8", "font-weight": "600"}
 
 
 def self_cross_table(
@@ -107,12 +110,13 @@ def _criterion(row: Mapping[str, Any]) -> str:
     return word if row["decided"] or not np.isfinite(row["margin_low"]) else f"{word}, within noise"
 
 
-def styled(table: pd.DataFrame, caption: str = CAPTION) -> Styler:
+def styled(table: pd.DataFrame, caption: str = CAPTION, references: int = 0) -> Styler:
     """A table of text as plain HTML without scripts, the same bytes for the same table.
 
     Args:
         table: from self_cross_table or verdict_table.
         caption: above the table.
+        references: number of first rows that the others are compared with; they are tinted.
 
     Returns:
         A Styler: a notebook shows it by itself, ``.to_html()`` gives the text. Missing runs are grey, and a
@@ -125,6 +129,8 @@ def styled(table: pd.DataFrame, caption: str = CAPTION) -> Styler:
     # Two tables on one page must not share names, nor may a table change its name from run to run.
     digest = f"{zlib.crc32(shown.to_csv().encode()):08x}"
     style = shown.style.hide(axis="index").set_caption(caption).set_uuid(digest).set_table_styles(_STYLE)
+    if references:
+        style = style.set_properties(subset=pd.IndexSlice[: references - 1, :], **_REFERENCE)
     return style.map(lambda cell: "color: #999" if cell in (MISSING, NOT_MEASURABLE) else "").format(
         escape="html"
     )

@@ -13,8 +13,11 @@ from .claims import (
     mixbct_beats_prototypes,
     mixbct_unified,
     mixbct_without_cost,
+    overview,
     verdict_table,
+    verdict_text,
 )
+from .findings import findings
 from .trial import (
     DOES_NOT_SHOW,
     NOT_DECIDABLE,
@@ -41,10 +44,13 @@ __all__ = [
     "all_verdicts",
     "dual_tuning_compatible",
     "dual_tuning_without_cost",
+    "findings",
     "judge",
     "judge_overall",
     "mixbct_beats_prototypes",
     "mixbct_unified",
     "mixbct_without_cost",
+    "overview",
     "verdict_table",
+    "verdict_text",
 ]

@@ -1,6 +1,6 @@
 """The claims of the papers, one small function each."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -135,3 +135,23 @@ def verdict_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(
         [{"paper": v.paper, "claim": v.claim, "verdict": v.label, "evidence": v.evidence} for v in verdicts]
     )
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """One claim as markdown: its verdict in bold, whose claim it is, and the evidence as a list."""
+    evidence = "\n".join(f"- {sentence}." for sentence in verdict.sentences)
+    return f"**{verdict.claim}: {verdict.label}.**\n\n*{verdict.paper}*\n\n{evidence}"
+
+
+def overview(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:
+    """Every claim and its verdict in a few words, one column a budget.
+
+    Args:
+        found: "steps" and perhaps "passes" -> verdicts of the same claims in the same order.
+    """
+    first, *_ = found.values()
+    table = pd.DataFrame({"paper": [v.paper.split(":")[0].split(" (")[0] for v in first]})
+    table["claim"] = [verdict.claim for verdict in first]
+    for budget, verdicts in found.items():
+        table[budget] = [verdict.label for verdict in verdicts]
+    return table

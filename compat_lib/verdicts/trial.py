@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compat_lib.tables import Difference, experiment_titles, method_title, paired_difference, select
+from compat_lib.tables import Difference, method_title, paired_difference, select, setting_titles
 
 SHOWS = "shows"
 DOES_NOT_SHOW = "does not show"
@@ -49,9 +49,14 @@ class Verdict:
     claim: str
     paper: str
     verdict: str  # SHOWS, DOES_NOT_SHOW, NOT_DECIDABLE or NOT_RUN
-    evidence: str
+    sentences: tuple[str, ...]  # why, the least favourable comparisons first
     parts: tuple[Part, ...]
     missing: tuple[str, ...]
+
+    @property
+    def evidence(self) -> str:
+        """The sentences as one text."""
+        return ". ".join(self.sentences) + "."
 
     @property
     def indicative(self) -> bool:
@@ -124,7 +129,7 @@ class Trial:
     def __init__(self, frame: pd.DataFrame, metric: str, budget: str, tolerance: float) -> None:
         self.frame = frame[frame["method"] != "old"]
         self.metric, self.budget, self.tolerance = metric, budget, tolerance
-        self.titles = experiment_titles(self.frame["experiment_id"])
+        self.titles = setting_titles(self.frame)
         self.parts: list[Part] = []
         self.missing: list[str] = []
         if not self.titles:
@@ -230,7 +235,7 @@ class Trial:
             verdict = NOT_DECIDABLE if NOT_DECIDABLE in found else SHOWS
         return Verdict(claim, paper, verdict, self._evidence(missing), tuple(self.parts), missing)
 
-    def _evidence(self, missing: tuple[str, ...]) -> str:
+    def _evidence(self, missing: tuple[str, ...]) -> tuple[str, ...]:
         sentences = []
         if self.parts:
             budget = "steps" if self.budget == "steps" else "backbone passes"
@@ -255,4 +260,4 @@ class Trial:
                 )
         if missing:
             sentences.append(f"Not run: {'; '.join(missing)}")
-        return ". ".join(sentences) + "."
+        return tuple(sentences)

@@ -53,6 +53,7 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
         "metrics.json",
         "draws.json",
         "history.csv",
+        "options.json",
         "environment.json",
         "features.safetensors",
         "model.safetensors",
@@ -123,6 +124,15 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
     assert not (config.run_folder / "checkpoint.pt").exists()
     same = {name: value for name, value in oracle.metrics.items() if "seconds" not in name}
     assert {name: value for name, value in result.metrics.items() if "seconds" not in name} == same
+
+
+def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypatch):
+    config = tiny(root, method="bct")
+    silent(config).evaluate()
+    original = module.method_options
+    monkeypatch.setattr(module, "method_options", lambda name: original(name) | {"scale": 7.0})
+    with pytest.raises(ValueError, match="'scale': 16.0.*'scale': 7.0.*Delete the folder"):
+        silent(config).evaluate()
 
 
 def test_unequal_widths_leave_the_cross_test_unmeasured(root):

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from compat_lib.runs import Run
-from compat_lib.tables import ablation_table, adapter_table, flatness, run_table, title_of, verdict
+from compat_lib.tables import (
+    ablation_table,
+    adapter_table,
+    flatness,
+    recorded_values,
+    run_table,
+    title_of,
+    verdict,
+)
 
 DRAWS = 40
 
@@ -89,3 +97,10 @@ def test_flatness_looks_at_the_last_third():
 
 def test_titles_of_complete_code_carry_no_mark(runs):
     assert title_of(runs[1]) == "Independent"
+
+
+def test_recorded_values_hold_the_pairs_the_oracle_and_the_adapters(runs):
+    values = recorded_values(runs[1], runs[1])
+    assert values["adapter/ridge/new_old/map"] == 0.3
+    assert values["oracle/new_old/map"] == values["new_old/map"] == 0.02
+    assert values["new_old/tar@far=1e-2"] is None and values["backbone_images"] == 1200
