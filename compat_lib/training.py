@@ -21,6 +21,7 @@ from compat_lib.data.images import seeded_generator
 from compat_lib.losses.contract import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast
 from compat_lib.old_system import OldSystem
+from compat_lib.sgd import NesterovSGD
 
 MOMENTUM = 0.9
 
@@ -102,9 +103,8 @@ def train(
         shift=settings.shift,
         flip=settings.flip,
     )
-    optimiser = torch.optim.SGD(
-        _groups(model, method, settings.weight_decay), lr=settings.lr, momentum=MOMENTUM, nesterov=True
-    )
+    groups = _groups(model, method, settings.weight_decay)
+    optimiser = NesterovSGD(groups, lr=settings.lr, momentum=MOMENTUM)
     history = _resume(checkpoint, settings, model, method, optimiser)
     steps = settings.epochs * len(batches)
     bar = tqdm(
@@ -147,7 +147,7 @@ def train(
                 loss = sum(method.weights[name] * term for name, term in terms.items())
                 if not math.isfinite(loss.item()):
                     raise NotFiniteError(_cause(step, terms, settings))
-                optimiser.zero_grad(set_to_none=True)
+                optimiser.zero_grad()
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
                 if not math.isfinite(norm.item()):
@@ -156,7 +156,7 @@ def train(
                         f"(norm {norm.item()}); likely cause: a margin or a distance at its kink, or a "
                         f"learning rate of {settings.lr} that is too high"
                     )
-                for group in optimiser.param_groups:
+                for group in optimiser.groups:
                     group["lr"] = learning_rate(settings, done, steps)
                 optimiser.step()
                 embedded_images += len(embeddings)
@@ -166,7 +166,7 @@ def train(
             row = {
                 "epoch": epoch + 1,
                 "seconds": time.perf_counter() - began,
-                "lr": optimiser.param_groups[0]["lr"],
+                "lr": optimiser.groups[0]["lr"],
                 "backbone_images": embedded_images,
                 **{f"loss/{name}": float(total) / len(batches) for name, total in sums.items()},
             }
@@ -258,7 +258,7 @@ def _save(
     settings: TrainingSettings,
     model: nn.Module,
     method: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: NesterovSGD,
     history: list[dict[str, float]],
 ) -> None:
     if path is None:
@@ -283,7 +283,7 @@ def _resume(
     settings: TrainingSettings,
     model: nn.Module,
     method: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: NesterovSGD,
 ) -> list[dict[str, float]]:
     """Restore the last finished epoch, if there is one; the history so far."""
     if path is None or not Path(path).is_file():

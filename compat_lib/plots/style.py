@@ -83,7 +83,7 @@ def method_style(name: str) -> dict[str, Any]:
         its spelling, so a method that is added later also keeps its own.
 
     >>> method_style("mixbct"), method_style("mixbct (equal passes)")
-    ({'color': '#332288', 'marker': 'o'}, {'color': '#9c94c7', 'marker': 'o'})
+    ({'color': '#332288', 'marker': 'o'}, {'color': '#9d95c6', 'marker': 'o'})
     """
     base = re.split(r"[ ,(]", name)[0]
     if base in _METHODS:

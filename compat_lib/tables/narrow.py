@@ -1,5 +1,6 @@
 """The tables of one experiment, each narrow enough for a telephone."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def score_table(rows: pd.DataFrame) -> pd.DataFrame:
             "method": "compare with",
             "n": "",
             "new/old": f"old/old\n{_cell(best, 'old_old') if best['n'] else MISSING}",
-            "new/new": f"oracle new/new\n{_cell(best, 'oracle') if best['oracle_n'] else MISSING}",
+            "new/new": f"oracle\n{_cell(best, 'oracle') if best['oracle_n'] else MISSING}",
         }
     ]
     for row in rows.to_dict("records"):
@@ -115,7 +116,7 @@ def cost_table(rows: pd.DataFrame) -> pd.DataFrame:
         change = "is the oracle" if oracle else _signed(row, "self_change")
         line = {"method": marked_title(row), "new/new minus oracle": change if both else MISSING}
         for name, title in (("cost", "time"), ("images", "images")):
-            line[title] = (NOT_MEASURABLE if pd.isna(row[name]) else f"{row[name]:.2f}") if both else MISSING
+            line[title] = (NOT_MEASURABLE if pd.isna(row[name]) else f"{row[name]:.2f}") if both else ""
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -136,7 +137,7 @@ def needs_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def marked_title(row: Mapping[str, Any]) -> str:
     """A method's title, with "reconstruction" where its publication leaves details open."""
-    return row_title(row).replace(", ", ",\n", 1) + ("\n(reconstruction)" if row["reconstruction"] else "")
+    return textwrap.fill(row_title(row), 19) + ("\n(reconstruction)" if row["reconstruction"] else "")
 
 
 def side_by_side(tables: Sequence[Any]) -> str:
@@ -145,7 +146,7 @@ def side_by_side(tables: Sequence[Any]) -> str:
         f'<div style="max-width: 100%; overflow-x: auto;">{table.to_html()}</div>' for table in tables
     )
     return (
-        f'<div style="display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 1.6em;">{parts}</div>'
+        f'<div style="display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 1.2em;">{parts}</div>'
     )
 
 

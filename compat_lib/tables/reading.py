@@ -41,7 +41,9 @@ class Reading:
         Raises:
             ValueError: "no run has the metric '…'; there are …".
         """
-        known = dict.fromkeys(name.removeprefix("new_new/") for name in self.frame if name.startswith("new_new/"))
+        known = dict.fromkeys(
+            name.removeprefix("new_new/") for name in self.frame if name.startswith("new_new/")
+        )
         known = [name for name in known if "/" not in name]
         if known and metric not in known:
             raise ValueError(f"no run has the metric {metric!r}; there are {', '.join(known)}")
@@ -68,7 +70,9 @@ class Reading:
             return f"Not run: {experiment_id}."
         row = runs.iloc[0]
         place = str(row["place"])
-        identities = "" if pd.isna(row["test_identities"]) else f"; {row['test_identities']:.0f} test identities"
+        identities = (
+            "" if pd.isna(row["test_identities"]) else f"; {row['test_identities']:.0f} test identities"
+        )
         return (
             f"{place[0].upper()}{place[1:]}; {row['old_backbone']} of {row['old_epochs']} epochs to "
             f"{row['new_backbone']} of {row['epochs']} epochs{identities}; `{experiment_id}`."
@@ -88,7 +92,9 @@ class Reading:
         sentences = []
         if self.expected is not None:
             there = len(self.expected) - self.missing
-            sentences.append(f"{there} of the preset's {len(self.expected)} runs are there, {self.missing} missing")
+            sentences.append(
+                f"{there} of the preset's {len(self.expected)} runs are there, {self.missing} missing"
+            )
             if self.missing:
                 sentences[0] += f" (`{command}` makes what is missing and nothing else)"
         sentences.append(
@@ -161,6 +167,7 @@ def provenance_table(frame: pd.DataFrame) -> pd.DataFrame:
         days = sorted({day for _, day in items if day})
         minutes = sum(seconds for seconds, _ in items) / 60
         when = "\n" + (days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}") if days else ""
+        when = when.replace("-", "\u2011")  # a date stays on one line however narrow the page is
         runs = f"{place}: {len(items)}\n{minutes:,.1f} minutes of training{when}"
         lines.append({"runs": runs, "hardware": hardware, "software": software})
     return pd.DataFrame(lines, columns=["runs", "hardware", "software"])
@@ -179,8 +186,8 @@ def mixed_code(frame: pd.DataFrame) -> str:
     if not mixed:
         return ""
     return (
-        f"Made by more than one version of the code: {'; '.join(mixed)}. Where the versions differ in what they "
-        "compute, such runs must not be compared; delete the experiment's folder and run it again to be sure."
+        f"Made by more than one version of the code: {'; '.join(mixed)}. Where the versions differ in what "
+        "they compute, such runs must not be compared: delete the experiment's folder and run it again."
     )
 
 

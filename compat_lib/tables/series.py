@@ -1,4 +1,4 @@
-"""What the runs of one experiment draw: curves over epochs and over the share of a gallery, mean of the seeds."""
+"""What the runs of an experiment draw: curves over epochs and over a gallery's share, means of the seeds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +68,7 @@ def flat_table(frame: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     lines = []
     for experiment, title in titles.items():
         columns: dict[str, list[str]] = {"flat": [], "still moving": []}
-        for name, runs in _by_method(frame, experiment).items():
+        for runs in _by_method(frame, experiment).values():
             third = last_third(_mean_history(runs))
             if third is not None:
                 column = "flat" if abs(third[2]) <= FLAT else "still moving"

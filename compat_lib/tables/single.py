@@ -115,7 +115,9 @@ def flatness(history: Sequence[Mapping[str, Any]], metric: str = VALIDATION) -> 
     if third is None:
         return "Fewer than two looks at the validation identities: nothing can be said about flatness."
     start, last, change = third
-    words = "flat enough to be judged" if abs(change) <= FLAT else "still moving, so train longer before judging"
+    words = (
+        "flat enough to be judged" if abs(change) <= FLAT else "still moving, so train longer before judging"
+    )
     return f"From epoch {start} to {last} it moved by {change:+.3f}: {words}."
 
 
@@ -127,7 +129,8 @@ def last_third(
     Returns:
         None with fewer than two epochs that have the metric.
 
-    >>> last_third([{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 1.0}], "val/x")
+    >>> looks = [{"epoch": 3, "val/x": 0.5}, {"epoch": 6, "val/x": 0.75}, {"epoch": 9, "val/x": 1.0}]
+    >>> last_third(looks, "val/x")
     (6, 9, 0.25)
     """
     known = [(int(row["epoch"]), row[metric]) for row in history if row.get(metric) is not None]

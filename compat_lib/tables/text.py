@@ -21,14 +21,16 @@ CAPTION = (
     "n/a: not measurable with so few pairs, or the gain's denominator is not above zero."
 )
 # Cells may wrap and may hold line breaks, so that a table fits a narrow page as far as its words allow.
-_CELL = "text-align: left; vertical-align: top; white-space: pre-line; overflow-wrap: normal; padding: 3px 8px;"
+_CELL = (
+    "text-align: left; vertical-align: top; white-space: pre-line; overflow-wrap: normal; padding: 3px 6px;"
+)
 _STYLE = [
     {"selector": "", "props": "border-collapse: collapse; font-size: 85%; line-height: 1.35;"},
     {"selector": "caption", "props": "text-align: left; color: #444; padding: 4px 0; max-width: 60em;"},
     {"selector": "th", "props": f"{_CELL} border-bottom: 1.5px solid #444;"},
     {"selector": "td", "props": f"{_CELL} border-bottom: 1px solid #ddd;"},
 ]
-_REFERENCE = {"background-color": "#eef3f8", "font-weight": "600"}
+_REFERENCE = {"background-color": "#e4edf6"}
 
 
 def self_cross_table(

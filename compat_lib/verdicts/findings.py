@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 
 from compat_lib.losses import METHODS
-from compat_lib.tables import Difference, method_title, paired_difference, select, setting_titles, with_adapters
+from compat_lib.tables import (
+    Difference,
+    method_title,
+    paired_difference,
+    select,
+    setting_titles,
+    with_adapters,
+)
 
 HEADLINE = "tar@far=1e-3"
 _Picked = tuple[str, pd.DataFrame]  # title where it was chosen by its score, else ""; runs
@@ -106,7 +113,9 @@ def _trained(runs: pd.DataFrame, column: str) -> _Picked | None:
 
 
 def _adapter(runs: pd.DataFrame, column: str) -> _Picked | None:
-    return _best(runs, [name for name in dict.fromkeys(runs["method"]) if name.startswith("adapter/")], column)
+    return _best(
+        runs, [name for name in dict.fromkeys(runs["method"]) if name.startswith("adapter/")], column
+    )
 
 
 def _best(runs: pd.DataFrame, names: Sequence[str], column: str) -> _Picked | None:

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from sklearn.datasets import make_blobs
 
 from compat_lib import plots
@@ -299,3 +299,25 @@ def test_equal_data_give_equal_bytes(tmp_path, features, joint):
 def test_save_figure_refuses_names_that_are_paths(tmp_path, name, ax):
     with pytest.raises(ValueError, match="use letters, digits"):
         plots.save_figure(ax.figure, name, tmp_path)
+
+
+def test_a_variant_is_a_paler_shade_of_its_method():
+    plain, variant = plots.method_style("mixbct"), plots.method_style("mixbct (equal passes)")
+    assert plain["marker"] == variant["marker"] and plain["color"] != variant["color"]
+    assert all(
+        pale > full for pale, full in zip(to_rgb(variant["color"]), to_rgb(plain["color"]), strict=True)
+    )
+
+
+def test_a_legend_below_leaves_the_axis_alone():
+    fig, ax = plt.subplots(figsize=(5.6, 4))
+    points = {name: {"self": 0.9, "cross": 0.5} for name in ("bct", "mixbct", "mixbct (equal passes)")}
+    plots.self_cross_scatter(ax, points, old_old=0.4)
+    plots.legend_below(ax)
+    fig.canvas.draw()
+    assert ax.get_legend() is None
+    (legend,) = fig.legends
+    assert len(legend.get_texts()) == 4
+    box = legend.get_window_extent()
+    assert not box.overlaps(ax.get_tightbbox())
+    assert box.x0 >= 0 and box.x1 <= fig.bbox.width and box.y0 >= 0

@@ -252,3 +252,167 @@ def test_t_interval_against_scipy():
 def test_experiments_of_one_name_keep_their_hash():
     titles = tables.experiment_titles(["a-b-111111", "a-b-222222", "a-c-333333"])
     assert list(titles.values()) == ["a-b-111111", "a-b-222222", "a-c"]
+
+
+# -- the master notebook: two places, narrow tables, series ----------------------------------------
+
+
+def test_an_experiment_is_taken_from_one_place(tmp_path):
+    mine, theirs = tmp_path / "runs", tmp_path / "results"
+    begun, other = configs(["independent", "bct"]), configs(["bct"], scenario="extended-class")
+    write_run(mine, begun[1], 0.4, 0.5, 0.9)
+    for config in (*begun, *other):
+        write_run(theirs, config, 0.3, 0.6, 0.8)
+    write_run(mine, ExperimentConfig(method="bct", seed=7), 0.4, 0.5, 0.9)  # not in the preset
+    reading = tables.read_runs(mine, theirs, begun)
+    assert reading.place(begun[0].experiment_id) == tables.YOURS
+    assert reading.place(other[0].experiment_id) == tables.AUTHORS
+    assert (reading.count(tables.YOURS), reading.count(tables.AUTHORS)) == (1, 1)
+    assert (reading.missing, reading.left_out) == (1, 1)
+    rows = reading.rows(METRIC)
+    assert row_of(rows[rows["experiment_id"] == begun[0].experiment_id], "bct")["old_old"] == 0.4
+    assert row_of(rows, "independent")["n"] == 0  # missing, not borrowed from the other machine
+    assert "1 of the preset's 2 runs are there, 1 missing (`make x`" in reading.summary("make x")
+    assert "Left out: 1 complete runs" in reading.summary("make x")
+
+
+def test_the_authors_fill_an_experiment_that_is_not_begun(tmp_path):
+    expected = configs(["bct"], [0, 1])
+    write_run(tmp_path / "results", expected[0], 0.4, 0.6, 0.9)
+    reading = tables.read_runs(tmp_path / "runs", tmp_path / "results", expected)
+    assert reading.missing == 1
+    assert tables.score_table(reading.rows(METRIC)).set_index("method").loc["BCT", "n"] == "1/2"
+    assert tables.read_runs(tmp_path / "runs", None, expected).missing == 2
+
+
+def test_nothing_to_read_says_what_to_do(tmp_path):
+    reading = tables.read_runs(tmp_path / "runs", tmp_path / "results", configs(["bct"]))
+    assert reading.summary("make reproduce").startswith("There is nothing to show yet")
+    assert "`make reproduce`" in reading.summary("make reproduce")
+    assert reading.rows(METRIC)["n"].tolist() == [0]
+    assert tables.overview_table(reading.rows(METRIC))["runs"].tolist() == ["missing"]
+    empty = tables.read_runs(tmp_path / "runs")
+    assert empty.rows(METRIC).empty and tables.setting_titles(empty.rows(METRIC)) == {}
+    assert tables.provenance_table(empty.frame).empty and tables.mixed_code(empty.frame) == ""
+    assert tables.flat_table(empty.frame, {}).empty
+
+
+def test_an_unknown_metric_is_refused(three_seeds):
+    reading = tables.read_runs(three_seeds)
+    with pytest.raises(ValueError, match="no run has the metric 'tar'; there are tar@far=1e-3"):
+        reading.rows("tar")
+
+
+def test_scores_stand_below_what_they_are_compared_with(three_seeds):
+    rows = tables.self_cross(tables.collect(three_seeds), METRIC)
+    table = tables.score_table(rows).set_index("method")
+    assert table.index.tolist() == ["compare with", METHODS["independent"].title, "MixBCT"]
+    assert table.loc["compare with", "new/old"] == "old/old\n0.400\n± 0.000"
+    assert table.loc["compare with", "new/new"] == "oracle\n0.900\n± 0.000"
+    assert table.loc["MixBCT"].tolist() == ["3", "0.650\n± 0.050", "0.920\n± 0.010"]
+    html = tables.styled(tables.score_table(rows), "x", references=1).to_html()
+    assert html.count("background-color") == 1
+
+
+def test_judgement_and_cost(three_seeds):
+    rows = tables.self_cross(tables.collect(three_seeds), METRIC)
+    judged = tables.judgement_table(rows).set_index("method").loc["MixBCT"]
+    # margins 0.20, 0.25, 0.30: half an interval is 4.303 * 0.05 / sqrt(3) = 0.124
+    assert judged["new/old > old/old"] == "yes\n+0.250\n[+0.126,\u00a0+0.374]"
+    assert judged["update gain"] == "0.50\n± 0.10"
+    costs = tables.cost_table(rows).set_index("method")
+    # self-test 0.91, 0.92, 0.93 against 0.9: 0.02 +- 4.303 * 0.01 / sqrt(3)
+    assert costs.loc["MixBCT", "new/new minus oracle"] == "+0.020\n[-0.005,\u00a0+0.045]"
+    assert costs.loc["MixBCT", ["time", "images"]].tolist() == ["0.80", "1.00"]
+    assert costs.loc[METHODS["independent"].title, "new/new minus oracle"] == "is the oracle"
+
+
+def test_criterion_in_some_seeds(tmp_path):
+    for seed, cross in enumerate((0.3, 0.5, 0.45)):
+        write_run(tmp_path, ExperimentConfig(method="bct", seed=seed), 0.4, cross, 0.9)
+    rows = tables.self_cross(tables.collect(tmp_path), METRIC)
+    assert tables.judgement_table(rows)["new/old > old/old"][0].startswith("in 2 of 3 seeds, within noise\n")
+    assert tables.overview_table(rows).iloc[0].tolist()[1:] == ["3 of 3", "none"]
+
+
+def test_overview_names_what_is_compatible_beyond_noise(three_seeds):
+    expected = configs(["independent", "mixbct", "bct"], [0, 1, 2])
+    rows = tables.self_cross(tables.collect(three_seeds), METRIC, expected)
+    (line,) = tables.overview_table(rows).to_dict("records")
+    assert list(line.values()) == ["Portraits, open-class, softmax to ArcFace", "6 of 9", "MixBCT"]
+
+
+def test_needs_name_every_method_once(three_seeds):
+    write_run(three_seeds, ExperimentConfig(method="mixbct", budget="passes"), 0.4, 0.6, 0.9)
+    write_run(three_seeds, ExperimentConfig(method="dual_tuning"), 0.4, 0.6, 0.9)
+    table = tables.needs_table(tables.self_cross(tables.collect(three_seeds), METRIC)).set_index("method")
+    assert sorted(table.index) == ["Dual-Tuning", METHODS["independent"].title, "MixBCT"]
+    assert "reconstruction" in table.loc["Dual-Tuning", "note"]
+    assert table.loc["MixBCT"].tolist() == ["features", ""]
+
+
+def test_settings_of_one_title_keep_their_hash(tmp_path):
+    for epochs in (10, 20):
+        write_run(tmp_path, ExperimentConfig(method="bct", epochs=epochs), 0.4, 0.5, 0.9)
+    titles = tables.setting_titles(tables.collect(tmp_path))
+    assert all(
+        title == f"Portraits, open-class, softmax to ArcFace ({n[-6:]})" for n, title in titles.items()
+    )
+
+
+def test_curves_are_means_over_seeds(tmp_path):
+    for seed, (value, looks) in enumerate(((0.5, (0.5, 0.75, 0.75)), (0.75, (0.5, 0.75, 1.0)))):
+        config = ExperimentConfig(method="mixbct", seed=seed)
+        more = {"mixed/share=0.00/map": value, "mixed/share=1.00/map": 0.75}
+        folder = write_run(tmp_path, config, 0.4, 0.6, 0.9, **more)
+        rows = [f"{epoch},{look}" for epoch, look in zip((3, 6, 9), looks, strict=True)]
+        (folder / "history.csv").write_text("\n".join(["epoch,val/new_new/tar@far=1e-2", *rows]) + "\n")
+    write_run(tmp_path, ExperimentConfig(method="independent"), 0.4, 0.0, 0.9)
+    frame = tables.collect(tmp_path)
+    name = config.experiment_id
+    curves = tables.backfill_curves(frame, name)
+    assert list(curves) == ["mixbct"]
+    shares, mean, low, high = curves["mixbct"]
+    assert shares == [0.0, 1.0] and mean.tolist() == [0.625, 0.75]
+    # two values a quarter apart: the deviation is 0.25 / sqrt(2)
+    assert low == pytest.approx([0.625 - 0.25 / 2**0.5, 0.75])
+    assert high == pytest.approx([0.625 + 0.25 / 2**0.5, 0.75])
+    histories = tables.histories(frame, name)
+    assert [row["val/new_new/tar@far=1e-2"] for row in histories["mixbct"]] == [0.5, 0.75, 0.875]
+    (line,) = tables.flat_table(frame, {name: "here"}).to_dict("records")
+    assert line == {"experiment": "here", "flat": "none", "still moving": "MixBCT (+0.125)"}
+
+
+def test_who_made_the_runs(tmp_path):
+    machine = {"processor": "P", "cores": 2, "threads": 1, "python": "3.11", "torch": "2.15", "device": "cpu"}
+    for seed, commit in enumerate(("aaa", "aaa", "bbb+changes")):
+        config = ExperimentConfig(method="bct", seed=seed)
+        folder = write_run(tmp_path, config, 0.4, 0.5, 0.9, **{"train/seconds": 90.0})
+        write_json(
+            folder / "environment.json", machine | {"commit": commit, "finished": f"2026-01-0{seed + 1}T"}
+        )
+    frame = tables.read_runs(tmp_path).frame
+    first, second = tables.provenance_table(frame).to_dict("records")
+    day = "2026-01-0{}".replace("-", "\u2011")
+    runs = f"your runs: 2\n3.0 minutes of training\n{day.format(1)} to {day.format(2)}"
+    assert first["runs"] == runs
+    assert first["hardware"] == "P, 2 cores, threads used: 1"
+    assert second["software"] == "Python 3.11\ntorch 2.15\ncommit bbb\nwith uncommitted changes"
+    assert f"{config.experiment_id} (2 commits)" in tables.mixed_code(frame)
+    assert tables.mixed_code(frame[frame["seed"] < 2]) == ""
+
+
+def test_bounds_of_the_plots(three_seeds):
+    rows = tables.self_cross(tables.collect(three_seeds), METRIC)
+    name = rows["experiment_id"][0]
+    assert tables.bounds(rows, name) == pytest.approx({"old_old": 0.4, "oracle": 0.9})
+    assert tables.bounds(rows, "absent") == {"old_old": None, "oracle": None}
+
+
+def test_tables_stand_side_by_side_without_scripts(three_seeds):
+    rows = tables.self_cross(tables.collect(three_seeds), METRIC)
+    html = tables.side_by_side(
+        [tables.styled(tables.score_table(rows)), tables.styled(tables.cost_table(rows))]
+    )
+    assert html.count("<table") == 2 and "flex-wrap" in html
+    assert "http" not in html and "<script" not in html

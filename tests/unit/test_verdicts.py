@@ -221,3 +221,49 @@ def test_judge_overall():
     assert judge_overall([equal, equal]) == DOES_NOT_SHOW
     assert judge_overall([lead, open_]) == NOT_DECIDABLE
     assert judge_overall([equal, open_]) == NOT_DECIDABLE
+
+
+# -- beyond the claims ------------------------------------------------------------------------------
+
+
+def test_findings_count_settings_and_name_the_extremes(full):
+    frame = collect(full)
+    said = {text.split(":")[0]: text for text in verdicts.findings(frame)}
+    mixbct = said["Cross-test, MixBCT minus BCT"]  # -0.02 in two settings, +0.02 with the weak old model
+    assert "above zero in 1, below in 2, undecided in 0 of 3 settings" in mixbct
+    assert "from -0.020" in mixbct and "to +0.020" in mixbct and "weak old model)" in mixbct
+    assert not any("adapter" in text or "passes" in text for text in said.values())  # none ran
+
+
+def test_adapters_against_the_best_method(tmp_path):
+    write_setting(tmp_path, NORMAL, {name: GOOD[name] for name in ("bct", "mixbct")})
+    for seed in range(3):
+        oracle = ExperimentConfig(method="independent", seed=seed)
+        adapted = {f"adapter/ridge/new_old/{METRIC}": 0.50, f"adapter/procrustes/new_old/{METRIC}": 0.45}
+        write_run(tmp_path, oracle, 0.36, 0.0, 0.91, **adapted)
+    (text,) = (text for text in verdicts.findings(collect(tmp_path)) if "adapter" in text)
+    assert text.startswith("Cross-test, the best trained method minus the best linear adapter: +0.100 [")
+    assert "BCT against ridge adapter" in text and "n = 3 seeds" in text and "within noise" not in text
+
+
+def test_equal_passes_against_equal_steps(tmp_path):
+    write_setting(tmp_path, NORMAL, {"mixbct": GOOD["mixbct"]}, seeds=(0,), width=0.01)
+    write_run(tmp_path, ExperimentConfig(method="mixbct", budget="passes"), 0.36, 0.61, 0.93, width=0.01)
+    said = verdicts.findings(collect(tmp_path))
+    assert [text.split(":")[0].split(",")[0] for text in said] == ["Cross-test", "Self-test"]
+    assert "+0.030" in said[0] and "n = 1 seed (" in said[0]
+    assert "+0.000" in said[1] and "within noise" in said[1]
+
+
+def test_findings_of_nothing(tmp_path):
+    assert verdicts.findings(collect(tmp_path)) == []
+
+
+def test_verdicts_as_text_and_as_an_overview(full):
+    found = {budget: verdicts.all_verdicts(collect(full), budget=budget) for budget in ("steps", "passes")}
+    table = verdicts.overview(found)
+    assert table.columns.tolist() == ["paper", "claim", "steps", "passes"]
+    assert table["paper"].tolist() == ["MixBCT"] * 3 + ["Dual-Tuning"] * 2
+    text = verdicts.verdict_text(found["steps"][0])
+    assert text.startswith("**unified over old models of varying quality: shows.**")
+    assert "arXiv 2308.06948" in text and text.count("\n- ") == len(found["steps"][0].sentences)
