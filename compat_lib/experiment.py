@@ -141,8 +141,19 @@ class Experiment:
 
     @cached_property
     def old_system(self) -> OldSystem:
-        """What a method may use of the old model: features of the new training set, and the rest."""
-        return OldSystem.load(self.config.old_folder / "old_system", model=self.old.model)
+        """What a method may use of the old model: features of the new training set, and the rest.
+
+        Raises:
+            ValueError: the old features belong to other images, because the data or their split changed.
+        """
+        model = self.old.model
+        path = self.config.old_folder / "old_system" / "images.json"
+        if read_json(path)["digest"] != self.new_images.digest():
+            raise ValueError(
+                f"the old features in {path.parent} were extracted on another training set than the data "
+                f"give now: delete {self.config.folder} to run the experiment anew"
+            )
+        return OldSystem.load(path.parent, model=model)
 
     @property
     def old_run(self) -> Run:
@@ -170,6 +181,7 @@ class Experiment:
             classifier_scale=None if config.old_loss == "softmax" else config.scale,
             class_map=self.scenario.class_map,
         ).save(folder / "old_system")
+        write_json(folder / "old_system" / "images.json", {"digest": self.new_images.digest()})
         side = self._measure(model, method, history, folder)
         result = compare(None, side.test, self.data.test.labels, fars=FARS, draws=config.bootstrap_draws)
         metrics = _renamed(result.metrics, "new_new", "old_old")
@@ -197,8 +209,9 @@ class Experiment:
         path = folder / "options.json"
         if path.is_file() and (theirs := read_json(path)) != self._options():
             raise ValueError(
-                f"the run in {folder} was made with the options {theirs}, which were the defaults then; now they "
-                f"are {self._options()}. Delete the folder to run it anew, or name the options in method_options"
+                f"the run in {folder} was made with the options {theirs}, which were the defaults then; now "
+                f"they are {self._options()}. Delete the folder to run it anew, or name the options in "
+                f"method_options"
             )
 
     def _train_new(self, folder: Path) -> None:

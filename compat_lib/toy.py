@@ -104,9 +104,7 @@ def train_toy(
         classifier = Classifier("cosface", 2, 5, scale=8.0, margin=0.1, ramp=0.0)
     loss = build_method(method, toy.system, classifier, **options)
     angles = torch.nn.Parameter(toy.start.clone())
-    optimiser = torch.optim.Adam(
-        [{"params": [angles], "lr": 0.05}, {"params": loss.parameters(), "lr": 0.02}]
-    )
+    adam = _Adam([(angles, 0.05), *((parameter, 0.02) for parameter in loss.parameters())])
     rows, kept, steps = torch.arange(len(toy.labels)), [], max(max(snapshots), 1)
     for step in range(steps + 1):
         if step in snapshots:
@@ -119,9 +117,8 @@ def train_toy(
             Step(rows, toy.labels, embeddings, embedded, toy.old, step, steps + 1, 0, 1, progress, generator)
         )
         total = sum(loss.weights[name] * term for name, term in terms.items())
-        optimiser.zero_grad()
         total.backward()
-        optimiser.step()
+        adam.step()
     taken, points, classifiers = zip(*kept, strict=True)
     return ToyRun(
         method,
@@ -131,6 +128,27 @@ def train_toy(
         tuple(_nearest(new, new, toy.labels) for new in points),
         tuple(_nearest(new, toy.old, toy.labels) for new in points),
     )
+
+
+class _Adam:
+    """Adam (Kingma and Ba, arXiv 1412.6980); torch's own would import its compiler, see compat_lib.sgd."""
+
+    def __init__(self, rates: list[tuple[Tensor, float]]) -> None:
+        self.rates, self.steps = rates, 0
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p, _ in rates]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient, and forget the gradients."""
+        self.steps += 1
+        for (parameter, rate), (mean, square) in zip(self.rates, self.moments, strict=True):
+            if parameter.grad is None:
+                continue
+            mean.lerp_(parameter.grad, 0.1)
+            square.lerp_(parameter.grad.square(), 0.001)
+            scale = (square / (1 - 0.999**self.steps)).sqrt().add_(1e-8)
+            parameter.sub_(rate / (1 - 0.9**self.steps) * mean / scale)
+            parameter.grad = None
 
 
 def _on_circle(angles: Tensor) -> Tensor:

@@ -135,6 +135,14 @@ def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypa
         silent(config).evaluate()
 
 
+def test_old_features_of_other_images_are_refused(root, oracle):
+    experiment = silent(tiny(root, method="l2"))
+    images = experiment.new_images
+    experiment.new_images = images.with_labels(range(len(images)), images.labels.flip(0), images.classes)
+    with pytest.raises(ValueError, match="another training set"):
+        _ = experiment.old_system
+
+
 def test_unequal_widths_leave_the_cross_test_unmeasured(root):
     run = silent(tiny(root, new_width=12)).evaluate()
     assert run.metrics["new_old/map"] is None and run.metrics["criterion"] is None

@@ -11,7 +11,9 @@ from compat_lib.sgd import NesterovSGD
 
 def parameters():
     generator = torch.Generator().manual_seed(0)
-    return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in ((5, 3), (5,), (2, 2, 2))]
+    return [
+        torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in ((5, 3), (5,), (2, 2, 2))
+    ]
 
 
 def give_gradients(values, step):
