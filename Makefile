@@ -15,7 +15,7 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),--cho
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce smoke full test lab lint format lock clean
+.PHONY: help env reproduce smoke full figures test lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -34,6 +34,9 @@ smoke: ## reproduce with the preset smoke: everything once, very small, under tw
 full: ## reproduce with the preset full: all data sets, scenarios and seeds, hours
 	@$(MAKE) --no-print-directory reproduce PRESET=full
 
+figures: env ## the README's pictures, copied from the runs of PRESET
+	@$(BIN)/python workflow/figures.py --preset $(PRESET)
+
 test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
@@ -48,7 +51,6 @@ format: env ## let ruff mend rules and format, and strip the notebooks
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/nbstripout --keep-id --extra-keys "$(STRIPPED)" notebooks/*.ipynb
-
 
 lock: env ## requirements.lock and environment.yml anew from pyproject.toml; UPGRADE=1: newest versions
 	$(BIN)/python workflow/lock.py $(if $(UPGRADE),--upgrade)

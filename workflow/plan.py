@@ -29,7 +29,8 @@ class Job:
     """One notebook to execute.
 
     ``target`` is the executed copy, relative to the runs root; ``after`` are targets that must be there
-    first; ``result`` is the file that shows that the notebook did its work.
+    first; ``result`` is the file that shows that the notebook did its work. ``first`` jobs are started
+    before others that could start as well, because the others read their results.
     """
 
     target: str
@@ -38,6 +39,7 @@ class Job:
     parameters: dict
     after: tuple[str, ...] = ()
     result: Path | None = None
+    first: bool = False
 
     @property
     def page(self) -> str:
