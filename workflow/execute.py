@@ -10,6 +10,7 @@ it as ``<name>.failed.ipynb`` and the exit status is 1.
 import argparse
 import ast
 import json
+import logging
 import os
 import sys
 import threading
@@ -110,6 +111,9 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
     from traitlets import default
+
+    # It reads only the simplest comments of a parameters cell, and says so of all others.
+    logging.getLogger("papermill.translators").setLevel(logging.ERROR)
 
     class OwnKernelManager(AsyncKernelManager):
         """The kernel of this very interpreter, whatever else is called python3 on this machine.

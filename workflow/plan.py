@@ -140,6 +140,7 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
                 after=(run_target(config.old_folder, config),),
                 result=config.run_folder / "metrics.json",
+                first=config.method == "independent",
             )
         )
     return jobs
