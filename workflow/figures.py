@@ -18,7 +18,7 @@ PICTURES = (
     ("mixbct", "map", "mixbct_map"),
     ("mixbct", "cosines", "mixbct_cosines"),
     ("dual_tuning", "backfill", "dual_tuning_backfill"),
-    ("page", "scatter", "self_and_cross_test"),
+    ("page", "self-cross", "self_and_cross_test"),
     ("page", "backfill", "backfill"),
 )
 
