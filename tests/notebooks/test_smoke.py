@@ -17,7 +17,7 @@ import pytest
 from compat_lib.config import load_preset
 from compat_lib.runs import is_complete, list_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.slow
 METHODS = ("independent", "l2", "bct", "dual_tuning", "mixbct")
 
 
