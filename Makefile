@@ -28,7 +28,7 @@ env: ## the environment in .venv, from requirements.lock
 reproduce: env ## the main job: every experiment of PRESET, then the page that compares them
 	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES))
 
-smoke: ## reproduce with the preset smoke: everything once, very small, about three minutes
+smoke: ## reproduce with the preset smoke: everything once, very small, about four minutes
 	@$(MAKE) --no-print-directory reproduce PRESET=smoke
 
 full: ## reproduce with the preset full: all data sets, scenarios and seeds, hours
