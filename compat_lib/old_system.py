@@ -23,6 +23,7 @@ _REMEDY = {
     "prototypes": "pass features with labels (prototypes are their class means) or prototypes=[C, d]",
     "classifier": "pass classifier_weight=[C_old, d] with class_map=[C]",
     "model": "pass model=the old network",
+    "oracle": "call with_oracle(features=[N, d_n]), features of a new model trained without compatibility",
 }
 
 
@@ -41,6 +42,8 @@ class OldSystem:
         classifier_scale: None for a linear classifier, the scale of a cosine classifier otherwise.
         class_map: int64 [C], new label -> old label or -1 where the old model never saw the class, or None.
         model: the old network in evaluation mode without gradients, or None.
+        oracle_features: float32 [N, d_n], features of the same rows by an independently trained new model, or
+            None. They are no part of the old system, but stand row by row beside its features.
     """
 
     features: Tensor | None
@@ -53,6 +56,7 @@ class OldSystem:
     classifier_scale: float | None = None
     class_map: Tensor | None = None
     model: nn.Module | None = None
+    oracle_features: Tensor | None = None
     _cache: dict = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -196,14 +200,36 @@ class OldSystem:
         }
         write_folder(folder, arrays, num_classes=self.num_classes, classifier_scale=self.classifier_scale)
 
+    def with_oracle(self, features) -> "OldSystem":
+        """The same old system beside an oracle: a new model that was trained without compatibility.
+
+        Args:
+            features: [N, d_n] real numbers, the oracle's features of the rows of `features`, in their order.
+        Raises:
+            ValueError: "There are 100 oracle features for 120 old ones. ..."
+
+        >>> old = OldSystem.from_arrays([[1.0, 0.0], [0.0, 2.0]], [0, 1]).with_oracle([[1.0], [2.0]])
+        >>> old.oracle_features.shape, "oracle" in old.has
+        (torch.Size([2, 1]), True)
+        """
+        features = numbers("oracle_features", features, 2)
+        if self.features is None or len(features) != len(self.features):
+            count = 0 if self.features is None else len(self.features)
+            raise ValueError(
+                f"There are {len(features)} oracle features for {count} old ones. Extract both on exactly the "
+                "new training set, in its order."
+            )
+        return dataclasses.replace(self, oracle_features=features)
+
     @property
     def has(self) -> frozenset[str]:
-        """What is there, of: features, prototypes, classifier, model."""
+        """What is there, of: features, prototypes, classifier, model, oracle."""
         found = {
             "features": self.features is not None,
             "prototypes": self.features is not None or self.given_prototypes is not None,
             "classifier": self.classifier_weight is not None,
             "model": self.model is not None,
+            "oracle": self.oracle_features is not None,
         }
         return frozenset(name for name, there in found.items() if there)
 
@@ -213,7 +239,7 @@ class OldSystem:
         """Refuses when something that a method needs is missing.
 
         Args:
-            names: what the method needs, of: features, prototypes, classifier, model.
+            names: what the method needs, of: features, prototypes, classifier, model, oracle.
             method: its name, for the message.
             others: name -> what each method needs, any one of several sets, for the message.
         Raises:

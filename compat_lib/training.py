@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from compat_lib.data.batches import Batches
 from compat_lib.data.images import seeded_generator
 from compat_lib.losses.contract import CompatibilityLoss, Step
-from compat_lib.models import EmbeddingModel, autocast
+from compat_lib.models import EmbeddingModel, autocast, embed
 from compat_lib.old_system import OldSystem
 from compat_lib.sgd import NesterovSGD
 
@@ -91,9 +91,11 @@ def train(
     device = torch.device(settings.device)
     model.to(device)
     method.to(device)
-    old_features = None
+    old_features = oracle_features = None
     if old is not None and old.features is not None:
         old_features = old.features.to(device)
+    if old is not None and old.oracle_features is not None and "oracle" in method.needs:
+        oracle_features = old.oracle_features.to(device)
     batches = Batches(
         images,
         labels,
@@ -110,15 +112,22 @@ def train(
     bar = tqdm(
         total=steps, initial=len(history) * len(batches), disable=not _interactive(), unit="step", leave=False
     )
+    embedded_images = 0
+
+    def embed_all() -> Tensor:
+        nonlocal embedded_images
+        embedded_images += len(images)
+        return embed(model, images, device=device, precision=settings.precision)
+
     with _repeatable(device), bar:
         for epoch in range(len(history), settings.epochs):
             torch.manual_seed(seeded_generator(settings.seed, "epoch", epoch).initial_seed())
-            model.train()
-            method.train()
-            method.start_epoch(epoch, settings.epochs)
             sums: dict[str, Tensor] = {}
             embedded_images = 0
             began = time.perf_counter()
+            model.train()
+            method.train()
+            method.start_epoch(epoch, settings.epochs, embed_all)
             for number, batch in enumerate(batches.epoch(epoch)):
                 done = epoch * len(batches) + number
                 generator = seeded_generator(settings.seed, "step", done)
@@ -129,7 +138,9 @@ def train(
                         f"batch normalisation needs two: lower the share that the method replaces"
                     )
                 with autocast(device, settings.precision):
-                    embeddings = model(batch.pixels(keep)).float()
+                    pixels = batch.pixels(keep)
+                    pooled, embeddings = model.both(pixels) if method.wants_pooled else (None, model(pixels))
+                embeddings = embeddings.float()
                 step = Step(
                     rows=batch.rows,
                     labels=batch.labels,
@@ -142,6 +153,8 @@ def train(
                     batches=len(batches),
                     progress=done / steps,
                     generator=generator,
+                    pooled=pooled,
+                    oracle_features=None if oracle_features is None else oracle_features[batch.rows],
                 )
                 terms = method(step)  # compatibility enters here
                 loss = sum(method.weights[name] * term for name, term in terms.items())
@@ -176,6 +189,11 @@ def train(
             _save(checkpoint, settings, model, method, optimiser, history)
             if bar.disable:
                 say(epoch_line(row, settings.epochs))
+        torch.manual_seed(seeded_generator(settings.seed, "finish", settings.epochs).initial_seed())
+        embedded_images, began = 0, time.perf_counter()
+        method.finish(embed_all)
+        history[-1]["seconds"] += time.perf_counter() - began
+        history[-1]["backbone_images"] += embedded_images
     return history
 
 

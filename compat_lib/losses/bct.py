@@ -12,7 +12,7 @@ from compat_lib.losses.contract import (
     frozen_old_classifier,
     prototype_table,
 )
-from compat_lib.losses.margins import Classifier, FrozenClassifier, row_cross_entropy
+from compat_lib.losses.margins import Classifier, FrozenClassifier, fit_width, row_cross_entropy
 from compat_lib.old_system import OldSystem
 
 NEEDS = {
@@ -52,6 +52,10 @@ class BCT(CompatibilityLoss):
     title = "BCT"
     paper = "Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942)"
     needs = NEEDS["prototypes"]
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "influence": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P \hat n_i, y_i)",
+    }
     other_needs = (NEEDS["classifier"], NEEDS["lwf"])
     published = {"scale": 1.0}
 
@@ -95,3 +99,6 @@ class BCT(CompatibilityLoss):
             shared = self.variant == "classifier"
             influence = row_cross_entropy(logits, self.class_map[step.labels] if shared else step.labels)
         return {"classification": self.classification(step), "influence": influence}
+
+    def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+        return fit_width(new, old.shape[1]), old

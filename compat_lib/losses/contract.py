@@ -7,6 +7,7 @@ in this folder: a class with a name, a citation, what it needs of the old system
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -34,6 +35,10 @@ class Step:
         batches: batches in an epoch.
         progress: fraction of all steps that are done, 0..1 (exclusive).
         generator: random generator on the CPU, seeded by run seed and step.
+        pooled: [E, d_n], the embeddings before the head's batch normalisation, for methods that set
+            `wants_pooled`; else None.
+        oracle_features: float32 [B, d_n], features of an independently trained new model for all rows, for
+            methods that need the oracle; else None.
     """
 
     rows: Tensor
@@ -47,14 +52,19 @@ class Step:
     batches: int
     progress: float
     generator: torch.Generator
+    pooled: Tensor | None = None
+    oracle_features: Tensor | None = None
 
 
 class CompatibilityLoss(nn.Module):
     """Base of all methods: registers them by name, checks the old system, keeps the arithmetic in float32.
 
-    A subclass sets `name`, `title`, `paper` and `needs`, takes its options as keywords with defaults after
-    `old` and `classifier`, fills `weights`, and implements `terms`. What it learns besides the classifier it
-    registers as parameters or buffers like any module; they are trained and checkpointed without more ado.
+    A subclass sets `name`, `title`, `paper`, `needs` and `formulas`, takes its options as keywords with
+    defaults after `old` and `classifier`, fills `weights`, and implements `terms`. What it learns besides the
+    classifier it registers as parameters or buffers like any module, and names in `learns`; they are trained,
+    checkpointed and resumed without more ado. Most methods need no more; the other members are for those that
+    change what the network gives (`model_width`, `head`), refresh something (`start_epoch`), fit something
+    after the training (`finish`), or compare features of unequal width (`comparable`).
 
     Args:
         old: what is left of the old system, or None for a method that needs nothing.
@@ -68,12 +78,16 @@ class CompatibilityLoss(nn.Module):
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()  # of: features, prototypes, classifier, model
+    needs: ClassVar[frozenset[str]] = frozenset()  # of: features, prototypes, classifier, model, oracle
     other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
     reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
+    formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX, in the symbols of docs/methods.md
+    learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
 
     weights: dict[str, float]  # one for each term; the loop computes the sum of weights[k] * terms[k]
+    wants_pooled: bool = False  # whether `Step.pooled` is needed
+    head: nn.Module | None = None  # turns the network's embeddings into the features that are stored
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -125,8 +139,39 @@ class CompatibilityLoss(nn.Module):
         """
         return None
 
-    def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Called before each epoch (0-based); for methods that refresh something. Does nothing here."""
+    @classmethod
+    def model_width(cls, old_width: int, new_width: int) -> int:
+        """Coordinates that the network must give for stored features of `new_width`; `new_width` here."""
+        return new_width
+
+    def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
+        """Called before each epoch; for methods that refresh something. Does nothing here.
+
+        Args:
+            epoch: epoch that begins, 0..epochs-1.
+            epochs: number of epochs.
+            embed: gives the network's present embeddings of the whole training set, float32 [N, d_n] on the
+                CPU, in evaluation mode and without augmentation; it costs a pass and is counted.
+        """
+
+    def finish(self, embed: Callable[[], Tensor]) -> None:
+        """Called once after the last epoch, seeded; for methods that fit something afterwards.
+
+        Args:
+            embed: as in `start_epoch`.
+        """
+
+    def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What the cross-test compares: new features as queries, old features as gallery items.
+
+        Args:
+            new: [N, d], stored features of the new model.
+            old: [M, d_o], old features.
+        Returns:
+            both sides with one width, here the arguments themselves; None where the two cannot be compared,
+            here when their widths differ.
+        """
+        return (new, old) if new.shape[1] == old.shape[1] else None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """The unweighted terms of one step, "classification" first.
@@ -140,6 +185,8 @@ class CompatibilityLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             if embeddings.dtype in (torch.float16, torch.bfloat16):
                 step = dataclasses.replace(step, embeddings=embeddings.float())
+            if step.pooled is not None and step.pooled.dtype in (torch.float16, torch.bfloat16):
+                step = dataclasses.replace(step, pooled=step.pooled.float())
             return self.terms(step)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

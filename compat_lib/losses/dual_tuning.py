@@ -50,6 +50,12 @@ class DualTuning(CompatibilityLoss):
         "(Bai et al., IEEE Transactions on Multimedia 2023, arXiv 2108.02959)"
     )
     needs = frozenset({"features"})
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}_\epsilon(\kappa\,\hat P\,\widehat{T(n_i)}, y_i)",
+        "old_to_new": r"\frac{1}{B}\sum_i \mathrm{CE}_\epsilon(W\,T'(o_i), y_i)",
+        "new_to_old": r"\frac{1}{|I|}\sum_{i \in I} \mathrm{CE}_\epsilon(V\,T(n_i), \mu(y_i))",
+    }
     reconstruction = True
     published = {"prototype_weight": 0.1}
 

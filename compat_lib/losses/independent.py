@@ -19,6 +19,7 @@ class Independent(CompatibilityLoss):
     title = "Independent"
     paper = "No compatibility term; the reference model of BCT (Shen et al., CVPR 2020, arXiv 2003.11942)"
     needs = frozenset()
+    formulas = {"classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)"}
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         return {"classification": self.classification(step)}

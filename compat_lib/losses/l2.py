@@ -27,6 +27,10 @@ class L2(CompatibilityLoss):
     title = "L2 regression"
     paper = "Baseline of MixBCT (Liang et al., arXiv 2308.06948) and of BCT (Shen et al., arXiv 2003.11942)"
     needs = frozenset({"features"})
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)",
+    }
 
     def __init__(
         self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0, threshold: float = 0.0

@@ -38,6 +38,10 @@ class MixBCT(CompatibilityLoss):
     title = "MixBCT"
     paper = "MixBCT: Towards Self-Adapting Backward-Compatible Training (Liang et al., arXiv 2308.06948)"
     needs = frozenset({"features"})
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W m_i, y_i),"
+        r" \quad m_i = o_i \text{ if } i \in R, \text{ else } n_i"
+    }
 
     def __init__(
         self,
@@ -87,3 +91,6 @@ class MixBCT(CompatibilityLoss):
             old = fit_width(step.old_features, self.classifier.width).to(step.embeddings.dtype)
             mixed = old.index_copy(0, step.embedded.nonzero()[:, 0], step.embeddings)
         return {"classification": self.classifier.loss(mixed, step.labels, step.progress)}
+
+    def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+        return new, fit_width(old, new.shape[1])

@@ -10,7 +10,15 @@ from compat_lib.old_system import OldSystem
 
 
 def make_old(
-    seed=0, classes=5, per_class=4, width=6, old_classes=3, class_map="shared", classifier=True, scale=None
+    seed=0,
+    classes=5,
+    per_class=4,
+    width=6,
+    old_classes=3,
+    class_map="shared",
+    classifier=True,
+    scale=None,
+    oracle_width=None,
 ):
     """Features of every class; new label c is old label c + 1 for two classes when class_map is "shared"."""
     generator = torch.Generator().manual_seed(seed)
@@ -22,7 +30,7 @@ def make_old(
         class_map = [-1] * classes
     weight = torch.randn(old_classes, width, generator=generator)
     bias = torch.randn(old_classes, generator=generator) if scale is None else None
-    return OldSystem.from_arrays(
+    old = OldSystem.from_arrays(
         features,
         labels,
         classifier_weight=weight if classifier else None,
@@ -30,6 +38,7 @@ def make_old(
         classifier_scale=scale,
         class_map=class_map,
     )
+    return old.with_oracle(torch.randn(len(labels), oracle_width or width, generator=generator))
 
 
 def make_classifier(kind="arcface", width=6, classes=5, seed=1, **options):
@@ -59,6 +68,8 @@ def make_step(old, width=6, batch=8, seed=2, embedded=None, dtype=torch.float32,
         batches=1,
         progress=progress,
         generator=generator,
+        pooled=torch.randn(count, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(),
+        oracle_features=None if old.oracle_features is None else old.oracle_features[rows],
     )
 
 

@@ -17,7 +17,7 @@ NEEDS = {name: (method.needs, *method.other_needs) for name, method in METHODS.i
 
 def test_what_is_there_is_told_apart():
     model = torch.nn.Linear(2, 6)
-    assert make_old().has == {"features", "prototypes", "classifier"}
+    assert make_old().has == {"features", "prototypes", "classifier", "oracle"}
     assert make_old(classifier=False).has == {"features", "prototypes"}
     assert OldSystem.from_arrays(prototypes=np.eye(3)).has == {"prototypes"}
     assert OldSystem.from_arrays(classifier_weight=np.eye(3), num_classes=2, model=model).has == {
@@ -125,3 +125,13 @@ def test_more_credible_rows_with_a_larger_share(seed, share):
     old = make_old(seed, per_class=7)
     fewer, more = old.credible(share / 2), old.credible(share)
     assert (more | ~fewer).all()
+
+
+def test_oracle_features_stand_beside_the_old_ones_row_by_row():
+    old = make_old()
+    with pytest.raises(ValueError, match="There are 3 oracle features for 20 old ones"):
+        old.with_oracle(torch.ones(3, 6))
+    with pytest.raises(ValueError, match="oracle_features hold 6 values that are not finite"):
+        old.with_oracle(torch.full((20, 6), math.nan).where(torch.arange(20)[:, None] == 0, 0.0))
+    assert old.with_oracle(torch.ones(20, 9)).oracle_features.shape == (20, 9)
+    assert old.oracle_features.shape == (20, 6)
