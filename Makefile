@@ -15,7 +15,7 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),--cho
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce smoke full figures test lab lint format lock clean
+.PHONY: help env reproduce smoke full figures docs test lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -36,6 +36,9 @@ full: ## reproduce with the preset full: all data sets, scenarios and seeds, hou
 
 figures: env ## the README's pictures, copied from the runs of PRESET
 	@$(BIN)/python workflow/figures.py --preset $(PRESET)
+
+docs: env ## docs/methods.md from the classes of compat_lib.losses
+	@$(BIN)/python workflow/methods_page.py
 
 test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)

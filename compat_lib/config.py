@@ -22,6 +22,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
 _NOT_PART_OF_THE_RESULT = ("data_root", "runs_root", "device", "threads")
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
+_ADDED_LATER = {"old_run": None, "per_identity": 0}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class ExperimentConfig:
     old_width: int = 64
     old_epochs: int = 20
     old_lr: float = 0.2
+    old_run: str | None = None  # "experiment/run" whose new model is the old one here; None: train one
     # the new side
     new_backbone: str = "resnet-small"
     new_loss: str = "arcface"
@@ -67,6 +69,7 @@ class ExperimentConfig:
     lr: float = 0.1
     # shared by both sides
     batch_size: int = 256
+    per_identity: int = 0  # images of each identity in a batch, as re-identification trains; 0: at random
     weight_decay: float = 5e-4  # on matrices only
     warmup: float = 0.1  # share of the steps
     clip: float = 5.0  # norm of the network's gradient
@@ -106,7 +109,16 @@ class ExperimentConfig:
         for name in ("image_size", "old_width", "new_width", "old_epochs", "epochs", "validate_every"):
             _at_least(name, getattr(self, name), 1)
         _at_least("batch_size", self.batch_size, 2)
-        for name in ("shift", "seed", "data_seed", "bootstrap_draws", "threads", "weight_decay", "margin"):
+        for name in (
+            "shift",
+            "seed",
+            "data_seed",
+            "bootstrap_draws",
+            "threads",
+            "weight_decay",
+            "margin",
+            "per_identity",
+        ):
             _at_least(name, getattr(self, name), 0)
         for name in ("old_lr", "lr", "scale", "clip"):
             if not getattr(self, name) > 0:
@@ -129,6 +141,27 @@ class ExperimentConfig:
         """Every field as plain literals."""
         return asdict(self)
 
+    def next_generation(self, **changes: Any) -> ExperimentConfig:
+        """The experiment in which this one's new model plays the old one: a chain of three generations.
+
+        Args:
+            changes: fields of the third side, such as ``new_backbone``; the rest stays as it is.
+
+        >>> third = ExperimentConfig(method="bct").next_generation(new_backbone="resnet18")
+        >>> third.old_backbone, third.new_backbone, third.old_run.split("/")[1][:6]
+        ('resnet-small', 'resnet18', 'bct-s0')
+        """
+        inherited = {
+            "old_run": f"{self.experiment_id}/{self.run_id}",
+            "old_strength": "normal",
+            "old_backbone": self.new_backbone,
+            "old_loss": self.new_loss,
+            "old_width": self.new_width,
+            "old_epochs": self.epochs,
+            "old_lr": self.lr,
+        }
+        return self.changed(**(inherited | changes))
+
     def changed(self, **changes: Any) -> ExperimentConfig:
         """A copy with some fields changed, validated again."""
         return replace(self, **changes)
@@ -137,6 +170,7 @@ class ExperimentConfig:
     def experiment_id(self) -> str:
         """Readable name and hash of what all methods and seeds of this experiment share."""
         strength = "" if self.old_strength == "normal" else f"-{self.old_strength}"
+        strength += "-chain" if self.old_run else ""
         name = f"{self.dataset}-{self.scenario}{strength}-{self.old_loss}-to-{self.new_loss}"
         return f"{name}-{self._digest(leave_out=(*_ONE_RUN_ONLY, 'seed'))}"
 
@@ -165,7 +199,10 @@ class ExperimentConfig:
         values = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in _NOT_PART_OF_THE_RESULT and name not in leave_out
+            if name not in _NOT_PART_OF_THE_RESULT
+            and name not in leave_out
+            # Runs that were made before these fields existed keep their names.
+            and not (name in _ADDED_LATER and value == _ADDED_LATER[name])
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ from compat_lib.evaluation.compatibility import (
     tar_name,
 )
 from compat_lib.evaluation.pairs import verification
-from compat_lib.losses import build_method, method_options
+from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.contract import CompatibilityLoss
 from compat_lib.losses.margins import Classifier
 from compat_lib.models import EmbeddingModel, build_model, embed
@@ -64,18 +65,28 @@ class Side:
     """One trained model, old or new, with what the evaluation needs of it.
 
     Args:
-        model: the embedding model, in evaluation mode.
-        classifier: its classifier.
-        test: float32 ``[N_test, width]``, embeddings of the test images, un-normalised.
+        model: images to stored features, in evaluation mode: the network, then the method's head if any.
+        method: the method that trained it, with the classifier and whatever else was learned.
+        test: float32 ``[N_test, width]``, features of the test images, un-normalised.
         val: the same of the validation images.
         history: one dictionary an epoch.
+        query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
+            gives no way to compare new features with old ones. None for an old model.
+        gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
     """
 
-    model: EmbeddingModel
-    classifier: Classifier
+    model: nn.Module
+    method: CompatibilityLoss
     test: Tensor
     val: Tensor
     history: list[dict[str, float]]
+    query: Tensor | None = None
+    gallery: Tensor | None = None
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model's own classifier."""
+        return self.method.classifier
 
 
 class Experiment:
@@ -132,12 +143,45 @@ class Experiment:
 
     @cached_property
     def old(self) -> Side:
-        """The deployed model: trained by this experiment, or read from its folder."""
+        """The deployed model: trained by this experiment, read from its folder, or an earlier new model."""
         folder = self.config.old_folder
         with _only_one(folder):
             if not is_complete(folder):
-                self._train_old(folder)
-            return self._read_side(folder, self.config.old_backbone, self.config.old_loss, self.old_images)
+                self._make_old(folder)
+            return self.predecessor.new if self.predecessor else self._read_side(folder, *self._old_parts())
+
+    @cached_property
+    def predecessor(self) -> Experiment | None:
+        """The experiment whose new model plays the old one here; None when the old model is our own.
+
+        Raises:
+            ValueError: there is no such run, its training images are others, or its network is not the one
+                that the configuration names as the old one.
+        """
+        config = self.config
+        if config.old_run is None:
+            return None
+        folder = project_path(config.runs_root) / config.old_run
+        if not is_complete(folder):
+            raise ValueError(
+                f"old_run is {config.old_run!r}, but there is no finished run in {folder}: run it first"
+            )
+        fields = {k: v for k, v in Run(folder).config.items() if k in ExperimentConfig.__dataclass_fields__}
+        where = {k: getattr(config, k) for k in ("data_root", "runs_root", "device", "threads")}
+        earlier = Experiment(ExperimentConfig.from_dict(fields | where), say=self.say)
+        theirs = (earlier.config.new_backbone, earlier.config.new_loss, earlier.new.test.shape[1])
+        ours = (config.old_backbone, config.old_loss, config.old_width)
+        if theirs != ours:
+            raise ValueError(
+                f"the new model of {config.old_run} has (backbone, loss, width) {theirs}, but the old side "
+                f"of this experiment is {ours}: take ExperimentConfig.next_generation, or set old_* to these"
+            )
+        if earlier.new_images.digest() != self.new_images.digest():
+            raise ValueError(
+                f"the model of {config.old_run} was trained on other images than this experiment's: keep "
+                f"data set, scenario and their seeds through all generations"
+            )
+        return earlier
 
     @cached_property
     def old_system(self) -> OldSystem:
@@ -161,32 +205,48 @@ class Experiment:
         _ = self.old
         return Run(self.config.old_folder)
 
-    def _train_old(self, folder: Path) -> None:
-        config, images = self.config, self.old_images
+    def _make_old(self, folder: Path) -> None:
         started = time.time()
-        torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
-        model = self._build(config.old_backbone, config.old_width)
-        classifier = self._classifier(config.old_loss, config.old_width, images.num_classes)
-        method = build_method("independent", None, classifier)
-        settings = self._settings(config.old_epochs, config.old_lr, 2 * config.seed)
-        self.say(f"old model: {images.num_classes} classes, {len(images)} images")
-        history = self._train(model, method, images, settings, folder)
-        features = self._embed(model, self.new_images.images)
+        if self.predecessor is None:
+            features = self._train_old(folder)
+            side, class_map = self._read_side(folder, *self._old_parts()), self.scenario.class_map
+            images, loss = self.old_images, self.config.old_loss
+        else:
+            side, features = self.predecessor.new, self.predecessor.training_features
+            images, loss = self.new_images, self.predecessor.config.new_loss
+            class_map = torch.arange(images.num_classes)
+        bias = side.classifier.bias
         OldSystem.from_arrays(
             features,
             self.new_images.labels,
             num_classes=self.new_images.num_classes,
-            classifier_weight=classifier.weight.detach().cpu(),
-            classifier_bias=None if classifier.bias is None else classifier.bias.detach().cpu(),
-            classifier_scale=None if config.old_loss == "softmax" else config.scale,
-            class_map=self.scenario.class_map,
+            classifier_weight=side.classifier.weight.detach().cpu(),
+            classifier_bias=None if bias is None else bias.detach().cpu(),
+            classifier_scale=None if loss == "softmax" else self.config.scale,
+            class_map=class_map,
         ).save(folder / "old_system")
         write_json(folder / "old_system" / "images.json", {"digest": self.new_images.digest()})
-        side = self._measure(model, method, history, folder)
-        result = compare(None, side.test, self.data.test.labels, fars=FARS, draws=config.bootstrap_draws)
+        result = compare(None, side.test, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws)
         metrics = _renamed(result.metrics, "new_new", "old_old")
         draws = _renamed(result.draws, "new_new", "old_old")
         self._finish(folder, metrics, draws, side, images, started, run_id=folder.name, method="old")
+
+    def _train_old(self, folder: Path) -> Tensor:
+        """Train and keep the old model; its features of the new training set."""
+        config, images = self.config, self.old_images
+        model, method = self._old_parts()
+        settings = self._settings(config.old_epochs, config.old_lr, 2 * config.seed)
+        self.say(f"old model: {images.num_classes} classes, {len(images)} images")
+        history = self._train(model, method, images, settings, folder)
+        self._keep(model, method, history, folder)
+        return self._embed(model, self.new_images.images)
+
+    def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
+        config = self.config
+        torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
+        model = self._build(config.old_backbone, config.old_width)
+        classifier = self._classifier(config.old_loss, config.old_width, self.old_images.num_classes)
+        return model, build_method("independent", None, classifier)
 
     # -- the new side ----------------------------------------------------------------------------
 
@@ -198,7 +258,51 @@ class Experiment:
         with _only_one(folder):
             if not (folder / "features.safetensors").is_file():
                 self._train_new(folder)
-            return self._read_side(folder, self.config.new_backbone, self.config.new_loss, self.new_images)
+            return self._read_side(folder, *self._new_parts())
+
+    @property
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """Old and new test features as the cross-test takes them; as they are where there is no such test."""
+        if self.new.query is None or self.new.gallery is None:
+            return self.old.test, self.new.test
+        return self.new.gallery, self.new.query
+
+    @cached_property
+    def oracle(self) -> Experiment:
+        """The same experiment without compatible training; this one itself when it has none."""
+        config = self.config
+        if config.method == "independent":
+            return self
+        changes = {"method": "independent", "method_options": {}, "budget": "steps"}
+        return Experiment(config.changed(**changes), say=self.say)
+
+    @cached_property
+    def training_features(self) -> Tensor:
+        """The new model's features of its training set, float32 ``[N, width]``; kept in the run folder."""
+        side, digest = self.new, self.new_images.digest()
+        path = self.config.run_folder / "training_features.safetensors"
+        with _only_one(self.config.run_folder):
+            if path.is_file():
+                with safe_open(path, "pt") as file:
+                    if (file.metadata() or {}).get("digest") == digest:
+                        return file.get_tensor("features")
+            features = self._embed(side.model, self.new_images.images)
+            _save_tensors({"features": features}, path, {"digest": digest})
+        return features
+
+    @cached_property
+    def _known(self) -> OldSystem:
+        """What the method is told: the old system, and the oracle's features when it needs them."""
+        if "oracle" not in find_method(self.config.method).needs:
+            return self.old_system
+        return self.old_system.with_oracle(self.oracle.training_features)
+
+    def _new_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
+        config, kind, known = self.config, find_method(self.config.method), self._known
+        torch.manual_seed(2 * config.seed + 1)
+        model = self._build(config.new_backbone, kind.model_width(config.old_width, config.new_width))
+        classifier = self._classifier(config.new_loss, config.new_width, self.new_images.num_classes)
+        return model, build_method(config.method, known, classifier, **config.method_options)
 
     def _options(self) -> dict[str, Any]:
         """The method's options with their defaults filled in."""
@@ -216,18 +320,15 @@ class Experiment:
 
     def _train_new(self, folder: Path) -> None:
         config, images = self.config, self.new_images
-        torch.manual_seed(2 * config.seed + 1)
-        model = self._build(config.new_backbone, config.new_width)
-        classifier = self._classifier(config.new_loss, config.new_width, images.num_classes)
-        method = build_method(config.method, self.old_system, classifier, **config.method_options)
+        model, method = self._new_parts()
         write_json(folder / "options.json", self._options())
         epochs = config.epochs
         if config.budget == "passes":
             epochs = round(epochs / method.embedded_share)
         settings = self._settings(epochs, config.lr, 2 * config.seed + 1)
         self.say(f"{method.title}: {images.num_classes} classes, {len(images)} images, {epochs} epochs")
-        history = self._train(model, method, images, settings, folder, old=self.old_system)
-        self._measure(model, method, history, folder)
+        history = self._train(model, method, images, settings, folder, old=self._known)
+        self._keep(model, method, history, folder, self.old.test)
 
     def evaluate(self) -> Run:
         """Measure the new model against the old one and complete the run folder.
@@ -256,7 +357,7 @@ class Experiment:
 
     def _adapters(self) -> dict[str, Comparison]:
         """The cross-test of the independent model after a linear map, fitted on the training set."""
-        source, target = self.old_system.features, self._embed(self.new.model, self.new_images.images)
+        source, target = self.old_system.features, self.training_features
         maps = {"ridge": fit_ridge, "procrustes": fit_procrustes}
         results = {}
         for name, fit in maps.items():
@@ -301,6 +402,7 @@ class Experiment:
             clip=config.clip,
             shift=config.shift,
             flip=config.flip,
+            per_identity=config.per_identity,
             seed=seed,
             precision=config.precision,
             device=config.device,
@@ -315,16 +417,15 @@ class Experiment:
         folder: Path,
         old: OldSystem | None = None,
     ) -> list[dict[str, float]]:
-        old_val = None if old is None or self.config.old_width != self.config.new_width else self.old.val
-
         def validate(model: EmbeddingModel) -> dict[str, float]:
             labels = self.data.val.labels
-            features = self._embed(model, self.data.val.images)
+            features = self._embed(_deployed(model, method), self.data.val.images)
             values = {"new_new": verification(features, labels, fars=FARS[:2])}
-            if old_val is not None:
+            pair = None if old is None else _compared(method, features, self.old.val)
+            if pair is not None:
                 rows = torch.arange(len(labels))
                 values["new_old"] = verification(
-                    features, labels, old_val, labels, query_ids=rows, gallery_ids=rows, fars=FARS[:2]
+                    pair[0], labels, pair[1], labels, query_ids=rows, gallery_ids=rows, fars=FARS[:2]
                 )
             return {
                 f"{pair}/{tar_name(far)}": tar
@@ -348,35 +449,48 @@ class Experiment:
     def _embed(self, model: nn.Module, images: Tensor) -> Tensor:
         return embed(model, images, device=self.config.device, precision=self.config.precision)
 
-    def _measure(
-        self, model: EmbeddingModel, method: CompatibilityLoss, history: list[dict[str, float]], folder: Path
-    ) -> Side:
+    def _keep(
+        self,
+        model: EmbeddingModel,
+        method: CompatibilityLoss,
+        history: list[dict[str, float]],
+        folder: Path,
+        old_test: Tensor | None = None,
+    ) -> None:
         """Embed test and validation images, keep everything, and drop the checkpoint."""
-        test, val = self._embed(model, self.data.test.images), self._embed(model, self.data.val.images)
+        deployed = _deployed(model, method)
+        features = {
+            "test": self._embed(deployed, self.data.test.images),
+            "val": self._embed(deployed, self.data.val.images),
+        }
+        pair = None if old_test is None else _compared(method, features["test"], old_test)
+        if pair is not None:
+            features["query"], features["gallery"] = pair
         weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-        weights |= {f"classifier.{name}": value for name, value in method.classifier.state_dict().items()}
-        weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
         write_history(folder / "history.csv", history)
         _save_tensors(weights, folder / "model.safetensors")
         # Written last of the three: its presence says that training is over.
-        _save_tensors({"test": test, "val": val}, folder / "features.safetensors")
+        _save_tensors(features, folder / "features.safetensors")
         (folder / "checkpoint.pt").unlink(missing_ok=True)
-        return Side(model.eval(), method.classifier, test, val, history)
 
-    def _read_side(self, folder: Path, backbone: str, loss: str, images: ImageSet) -> Side:
+    def _read_side(self, folder: Path, model: EmbeddingModel, method: CompatibilityLoss) -> Side:
+        """What :meth:`_keep` wrote, into freshly built parts."""
         features = load_file(folder / "features.safetensors")
         weights = load_file(folder / "model.safetensors")
-        width = features["test"].shape[1]
-        model = self._build(backbone, width)
-        classifier = self._classifier(loss, width, images.num_classes)
-        for prefix, module in (("model.", model), ("classifier.", classifier)):
-            module.load_state_dict(
-                {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
-            )
-        model.eval().requires_grad_(False).to(self.config.device)
-        classifier.requires_grad_(False)
+        for prefix, module in (("model.", model), ("method.", method)):
+            state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
+            try:
+                module.load_state_dict(state)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the model in {folder} was written by another version of the package ({error}): delete "
+                    f"the folder to train it anew"
+                ) from error
+        deployed = _deployed(model, method).eval().requires_grad_(False).to(self.config.device)
+        method.eval().requires_grad_(False)
         history = read_history(folder / "history.csv")
-        return Side(model, classifier, features["test"], features["val"], history)
+        return Side(deployed, method, **features, history=history)
 
     def _finish(
         self,
@@ -436,15 +550,35 @@ def _renamed(values: Mapping[str, Any], pair: str, name: str) -> dict[str, Any]:
     }
 
 
+def _deployed(model: EmbeddingModel, method: CompatibilityLoss) -> nn.Module:
+    """What maps images to stored features."""
+    return model if method.head is None else nn.Sequential(model, method.head)
+
+
+def _compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Both sides of the cross-test on the CPU, in evaluation mode; None where there is none."""
+    was_training, device = method.training, method.classifier.weight.device
+    method.eval()
+    with torch.inference_mode():
+        pair = method.comparable(new.to(device), old.to(device))
+    method.train(was_training)
+    return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)
+
+
 def _only_one(folder: Path) -> FileLock:
     """A lock that the operating system releases when its holder dies."""
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock")
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     temporary = path.with_name(f".{path.name}")
-    save_file(tensors, temporary)
+    # Copies: two names of one tensor (query and test, say) are not allowed in such a file.
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    save_file(copies, temporary, metadata)
     temporary.replace(path)
 
 

@@ -216,8 +216,8 @@ class OldSystem:
         if self.features is None or len(features) != len(self.features):
             count = 0 if self.features is None else len(self.features)
             raise ValueError(
-                f"There are {len(features)} oracle features for {count} old ones. Extract both on exactly the "
-                "new training set, in its order."
+                f"There are {len(features)} oracle features for {count} old ones. Extract both on exactly "
+                "the new training set, in its order."
             )
         return dataclasses.replace(self, oracle_features=features)
 

@@ -38,6 +38,7 @@ class TrainingSettings:
     clip: float = 5.0  # norm of the network's gradient; the classifier is not clipped
     shift: int = 2  # pixels
     flip: bool = False
+    per_identity: int = 0  # images of each identity in a batch; 0: at random
     seed: int = 0
     precision: str = "auto"
     device: str = "cpu"

@@ -1,4 +1,4 @@
-"""Is a new model compatible with the old one? Self-tests, cross-test, criterion, gain and backfill curve."""
+"""Is a new model compatible with the old one? Self-tests, cross-test, criterion and gain."""
 
 from __future__ import annotations
 
@@ -40,27 +40,6 @@ class Comparison:
             shown = ", ".join(f"{name} " + ("n/a" if v is None else f"{v:.4f}") for name, v in values)
             lines.append(f"{pair.replace('_', '/')}: {shown}")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class BackfillCurve:
-    """Metrics with a gallery of which a growing share was embedded again by the new model."""
-
-    shares: tuple[float, ...]
-    points: tuple[dict[str, float | None], ...]  # one for each share: "map", "rank1", "tar@far=1e-2", ...
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Flat names, such as "mixed/share=0.10/map"."""
-        return {
-            f"mixed/share={share:.2f}/{name}": value
-            for share, point in zip(self.shares, self.points, strict=True)
-            for name, value in point.items()
-        }
-
-    def values(self, name: str) -> np.ndarray:
-        """Return one metric for every share, float64; nan where not measurable."""
-        return np.array([np.nan if point[name] is None else point[name] for point in self.points])
 
 
 def tar_name(far: float) -> str:
@@ -232,56 +211,3 @@ def gain_interval(
     if not len(known) or known.mean() < 0.95:
         return None
     return interval((cross - old_self)[known] / room[known])
-
-
-def mixed_gallery_curve(
-    old: Any,
-    new: Any,
-    labels: Any,
-    *,
-    shares: Sequence[float] = tuple(i / 10 for i in range(11)),
-    seed: int = 0,
-    fars: Sequence[float] = (1e-2,),
-) -> BackfillCurve:
-    """Return the metrics while the gallery is embedded again image by image.
-
-    Queries are always new. Every ordered pair of two different images counts, whatever the share, so that
-    share 0 is new/old and share 1 is new/new: in a symmetric test ordered and unordered pairs have the same
-    TAR. The images backfilled at a share include those of every smaller share.
-
-    Args:
-        old, new: float [N, D] features of the same images.
-        labels: whole numbers or names [N].
-        shares: fractions of the gallery, 0 to 1, that are new; rounded to whole images.
-        seed: of the order in which images are backfilled.
-        fars: fractions in (0, 1].
-
-    Raises:
-        ValueError: "a share of 10 was given ...", and those of `compare`; also when the widths differ.
-    """
-    fars = checked_fars(fars)
-    for share in shares:
-        if not 0 <= share <= 1:
-            raise ValueError(
-                f"a share of {share:g} was given; shares are fractions of the gallery from 0 to 1"
-            )
-    old, new = unit_rows(old, "old"), unit_rows(new, "new")
-    if old.shape != new.shape:
-        raise ValueError(
-            f"the old features have shape {tuple(old.shape)} and the new {tuple(new.shape)}; a mixed gallery "
-            "needs the same images and equal widths"
-        )
-    backfilled = torch.from_numpy(np.random.default_rng(seed).permutation(len(new))).to(new.device)
-    points = []
-    for share in shares:
-        rows = backfilled[: round(share * len(new))]
-        gallery = old.to(new.device).clone()
-        gallery[rows] = new[rows]
-        pairs = _ordered(new, gallery, labels)
-        verified, ranked = verify(pairs, count(pairs), fars), rank(pairs, RANKS)
-        point: dict[str, float | None] = {"map": ranked.map}
-        point |= {f"rank{k}": value for k, value in ranked.rank.items()}
-        tars = zip(fars, verified.tar, verified.measurable, strict=True)
-        point |= {tar_name(far): tar if ok else None for far, tar, ok in tars}
-        points.append(point)
-    return BackfillCurve(tuple(float(share) for share in shares), tuple(points))

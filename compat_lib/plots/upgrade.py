@@ -41,7 +41,14 @@ def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Seq
 
 
 def model_cosines(
-    axes: Sequence[Axes], old: Any, new: Any, labels: Any, *, far: float = 1e-3, bins: int = 100
+    axes: Sequence[Axes],
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    cross: tuple[Any, Any] | None = None,
+    far: float = 1e-3,
+    bins: int = 100,
 ) -> Sequence[Axes]:
     """Cosine histograms of old/old, new/old and new/new with the threshold of an operating point.
 
@@ -50,15 +57,18 @@ def model_cosines(
         old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here. Where the widths differ
             the middle axis says so.
         labels: [N].
+        cross: gallery side and query side of new/old, [N, d] each, where a method cuts, pads or transforms
+            features before it compares them; None: `old` and `new` themselves.
         far: false-accept rate of the marked threshold, a fraction.
         bins: over the cosine's range.
     """
     ids = np.arange(len(old))
-    across = {"gallery": old, "gallery_labels": labels, "query_ids": ids, "gallery_ids": ids}
-    pairs = {"old_old": (old, {}), "new_old": (new, across), "new_new": (new, {})}
+    gallery, asked = cross or (old, new)
+    across = {"gallery": gallery, "gallery_labels": labels, "query_ids": ids, "gallery_ids": ids}
+    pairs = {"old_old": (old, {}), "new_old": (asked, across), "new_new": (new, {})}
     placed = dict(zip(pairs, axes, strict=True))
-    if old.shape[1] != new.shape[1]:
-        say_instead(placed.pop("new_old"), unequal_widths(old, new))
+    if gallery.shape[1] != asked.shape[1]:
+        say_instead(placed.pop("new_old"), unequal_widths(gallery, asked))
     histograms, thresholds = {}, {}
     for pair in placed:
         query, others = pairs[pair]

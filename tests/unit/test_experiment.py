@@ -56,6 +56,7 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
         "options.json",
         "environment.json",
         "features.safetensors",
+        "training_features.safetensors",
         "model.safetensors",
     }
     assert oracle.config["method"] == "independent" and oracle.config["facts"]["classes"]["train"] == 14
@@ -185,3 +186,40 @@ def test_two_processes_do_not_train_the_same_model_twice(tmp_path, root):
         worker.join()
     assert sum(epochs for _, epochs, _ in results) == 4  # two of the old model, two of the new
     assert results[0][2] == results[1][2]
+
+
+def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
+    second = tiny(root, method="bct", seed=3)
+    third = second.next_generation(new_backbone="convnet-half")
+    with pytest.raises(ValueError, match="there is no finished run in .*: run it first"):
+        silent(third).evaluate()
+    middle = silent(second)
+    middle.evaluate()
+    experiment = silent(third)
+    run = experiment.evaluate()
+    assert torch.equal(experiment.old.test, middle.new.test)
+    assert torch.equal(experiment.old_system.features, middle.training_features)
+    assert torch.equal(experiment.old_system.classifier_weight, middle.new.classifier.weight)
+    assert torch.equal(experiment.old_system.class_map, torch.arange(14))
+    assert run.metrics["old_old/map"] == middle.evaluate().metrics["new_new/map"]
+    assert experiment.old_run.config["method"] == "old"
+    assert silent(third).evaluate().metrics == run.metrics
+    other_width = second.next_generation(old_width=7)
+    with pytest.raises(ValueError, match=r"has \(backbone, loss, width\) .*8\), but the old side .*7\)"):
+        silent(other_width).evaluate()
+    other_images = second.next_generation(scenario="extended-class")
+    with pytest.raises(ValueError, match="was trained on other images"):
+        silent(other_images).evaluate()
+
+
+@pytest.mark.parametrize(("method", "options"), [("bct", {}), ("mixbct", {"pad": "zero"})])
+def test_unequal_widths_are_compared_as_the_method_compares_them(root, method, options):
+    experiment = silent(tiny(root, new_width=12, method=method, method_options=options))
+    run = experiment.evaluate()
+    new, old = experiment.new.test, experiment.old.test
+    assert new.shape[1] == 12 and old.shape[1] == 8
+    cut = method == "bct"
+    assert torch.equal(experiment.new.query, new[:, :8] if cut else new)
+    assert experiment.new.gallery.shape[1] == (8 if cut else 12)
+    assert run.metrics["new_old/map"] is not None and run.metrics["criterion"] is not None
+    assert experiment.new.history[-1]["val/new_old/tar@far=1e-2"] is not None

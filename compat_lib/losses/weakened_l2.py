@@ -1,0 +1,50 @@
+"""Weakened L2: pull a new feature to the old feature of the same image until it is near enough."""
+
+from torch import Tensor
+
+from compat_lib.losses.contract import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.l2 import feature_distances
+from compat_lib.losses.margins import Classifier
+from compat_lib.old_system import OldSystem
+
+
+class WeakenedL2(CompatibilityLoss):
+    """Classification plus the distance between new and old unit feature, as far as it exceeds a threshold.
+
+    Source: "weakened L2" of MixBCT's comparison (arXiv 2308.06948, published code). The distance is not
+    squared: outside the threshold the pull is that of L2 regression, inside there is none.
+
+    Args:
+        old: the old system, with features of the new model's width.
+        classifier: the new model's classifier.
+        weight: lambda, factor of the distance term, at least 0; published 10.
+        threshold: tau, distance of unit features up to which nothing is paid, 0..2; published 0.2. With 0 the
+            method is L2 regression, with 2 independent training.
+    Raises:
+        ValueError: "The method weakened_l2 needs old and new features of one width, not 32 (old) and 64
+            (new). ..."
+    """
+
+    name = "weakened_l2"
+    title = "Weakened L2"
+    paper = "Baseline of MixBCT: Towards Self-Adapting Backward-Compatible Training (arXiv 2308.06948)"
+    needs = frozenset({"features"})
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)",
+    }
+
+    def __init__(
+        self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0, threshold: float = 0.2
+    ):
+        super().__init__(old, classifier)
+        equal_widths(self.name, old, classifier, "")
+        self.threshold = check_number("threshold", threshold, 0, 2)
+        self.weights["distance"] = check_number("weight", weight)
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        distances = feature_distances(step.embeddings, step.old_features)
+        return {
+            "classification": self.classification(step),
+            "distance": (distances - self.threshold).clamp(min=0).mean(),
+        }

@@ -1,0 +1,135 @@
+"""docs/methods.md from the classes of compat_lib.losses: one section a method.
+
+python workflow/methods_page.py           # write the page
+python workflow/methods_page.py --check   # exit code 1 when the page is not what the classes say
+"""
+
+import argparse
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from compat_lib.losses import METHODS, Classifier, CompatibilityLoss, build_method, method_options
+from compat_lib.old_system import OldSystem
+
+PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+FIRST = ("independent", "l2", "weakened_l2", "bct", "dual_tuning", "mixbct")  # then the others by name
+
+HEAD = """\
+# Methods
+
+*Written by `make docs` from the classes in [`compat_lib/losses`](../compat_lib/losses); do not edit.*
+
+Every method is trained by the same loop on the same batches. Its loss is the sum of its **terms**, each
+times its **weight**; the first term is always the new model's own classification loss. *Needs* is what must
+still be there of the old system while the new model trains: `features` (one old feature vector for each
+training image), `prototypes` (their class means, or these alone), `classifier` (the old one, with its class
+map), and for some methods an `oracle`, a new model trained without compatibility, which costs a second
+training.
+
+## Symbols
+
+| symbol | meaning |
+| --- | --- |
+| $x_i, y_i$ | image and its label among the $C$ classes of the new training set, $i = 1..B$ in a batch |
+| $o_i, n_i$ | its old feature (fixed, width $d_o$) and its new embedding (trained, width $d_n$) |
+| $\\hat a$ | $a / \\lVert a \\rVert_2$, the direction of a vector or of every row of a table |
+| $W, w_c$ | new classifier and its row for class $c$; a margin, where there is one, is understood |
+| $V, \\mu$ | old classifier, and the map from new to old labels of shared classes |
+| $I$ | rows of the batch whose class is shared |
+| $P, p_c$ | old prototypes: class means of old features by new label |
+| $\\mathrm{CE}(z, y)$ | $-\\log \\mathrm{softmax}(z)_y$; $\\mathrm{CE}_\\epsilon$ with label smoothing |
+| $T, T'$ | cut to the first coordinates, or filled with zeros, to the other side's width |
+| $R$ | rows of the batch that carry their old feature |
+
+## Overview
+
+"""
+
+
+def ordered() -> list[type[CompatibilityLoss]]:
+    """All methods: the usual baselines and the two papers first."""
+    names = [name for name in FIRST if name in METHODS]
+    return [METHODS[name] for name in names + sorted(set(METHODS) - set(names))]
+
+
+def page() -> str:
+    """The whole page as text."""
+    lines = ["| method | name | needs | learns besides network and classifier |", "| --- | --- | --- | --- |"]
+    for method in ordered():
+        title = f"[{method.title}](#{method.name})" + (" (reconstruction)" if method.reconstruction else "")
+        lines.append(f"| {title} | `{method.name}` | {_needs(method)} | {method.learns or 'nothing'} |")
+    return HEAD + "\n".join(lines) + "\n" + "".join(map(section, ordered()))
+
+
+def section(method: type[CompatibilityLoss]) -> str:
+    """One method: what it does, its terms and its options."""
+    summary, options = described(method)
+    weights = default_weights(method)
+    lines = [f'\n## <a id="{method.name}"></a>{method.title}\n', f"*{method.paper}*\n", summary, ""]
+    lines += ["| term | weight | |", "| --- | --- | --- |"]
+    for term, formula in method.formulas.items():
+        weight = f"{weights[term]:g}" if term in weights else "0 (off)"
+        lines.append(f"| {term.replace('_', ' ')} | {weight} | $" + formula.replace("|", r"\vert ") + "$ |")
+    defaults = method_options(method.name)
+    if defaults:
+        lines += ["", "| option | default | published | meaning |", "| --- | --- | --- | --- |"]
+        for name, default in defaults.items():
+            published = _published(method, name, options[name])
+            meaning = options[name].replace("|", r"\|")
+            lines.append(f"| `{name}` | `{default!r}` | {published} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _published(method: type[CompatibilityLoss], option: str, meaning: str) -> str:
+    """What the source says of an option: its value, that it is the default here, or nothing."""
+    if option in method.published:
+        return f"`{method.published[option]!r}`"
+    said = "published" in meaning and "not published" not in meaning
+    return "as default" if said else "not stated"
+
+
+def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, str]]:
+    """The prose of a class's docstring, and what it says of each argument."""
+    prose, _, rest = inspect.getdoc(method).partition("\nArgs:\n")
+    arguments = re.split(r"\n(?=\S)", rest)[0]
+    options = {}
+    for item in re.split(r"\n(?= {4}\w+: )", "\n" + arguments):
+        name, _, text = item.strip().partition(": ")
+        options[name] = " ".join(text.split())
+    return prose.strip(), options
+
+
+def default_weights(method: type[CompatibilityLoss]) -> dict[str, float]:
+    """The weights of the terms with every option at its default, read from a tiny instance."""
+    features = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    old = OldSystem.from_arrays(
+        features, torch.arange(40) % 4, classifier_weight=torch.eye(4, 64), class_map=[0, 1, -1, -1]
+    ).with_oracle(features)
+    return build_method(method.name, old, Classifier("arcface", 64, 4)).weights
+
+
+def _needs(method: type[CompatibilityLoss]) -> str:
+    ways = [", ".join(sorted(needs)) for needs in (method.needs, *method.other_needs)]
+    return " *or* ".join(way or "nothing" for way in ways)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is stale")
+    check = parser.parse_args().check
+    if not check:
+        PAGE.write_text(page(), encoding="utf-8")
+        print(f"wrote {PAGE.name}: {len(METHODS)} methods")
+        return 0
+    stale = not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page()
+    if stale:
+        print("docs/methods.md is not what the classes say: run make docs", file=sys.stderr)
+    return int(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
