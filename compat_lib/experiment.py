@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import safe_open
@@ -32,17 +33,14 @@ from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario, split
-from compat_lib.evaluation.compatibility import (
-    Comparison,
-    compare,
-    criterion,
-    mixed_gallery_curve,
-    tar_name,
-)
+from compat_lib.evaluation.compatibility import Comparison, compare, tar_name
+from compat_lib.evaluation.constraints import constraints
+from compat_lib.evaluation.ordering import margin
 from compat_lib.evaluation.pairs import verification
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.contract import CompatibilityLoss
 from compat_lib.losses.margins import Classifier
+from compat_lib.measurements import FARS, measure
 from compat_lib.models import EmbeddingModel, build_model, embed
 from compat_lib.old_system import OldSystem
 from compat_lib.runs import (
@@ -55,9 +53,6 @@ from compat_lib.runs import (
     write_json,
 )
 from compat_lib.training import TrainingSettings, train
-
-FARS = (1e-2, 1e-3, 1e-4)
-HEADLINE = "tar@far=1e-3"  # the metric of the criterion and of the update gain
 
 
 @dataclass(frozen=True)
@@ -342,18 +337,29 @@ class Experiment:
             self.say(f"{self.config.run_id}: read from {folder}")
             return Run(folder)
         started = time.time()
-        old, new, labels = self.old.test, self.new.test, self.data.test.labels
-        result = compare(old, new, labels, fars=FARS, draws=self.config.bootstrap_draws)
-        metrics, draws = dict(result.metrics), dict(result.draws)
-        metrics["criterion"] = criterion(metrics, HEADLINE)
-        if old.shape[1] == new.shape[1]:
-            metrics |= mixed_gallery_curve(old, new, labels).metrics
+        new, gallery = self.new, self.new.gallery
+        metrics, draws = measure(
+            self.old.test,
+            new.test,
+            self.data.test.labels,
+            cross=None if gallery is None else (new.query, gallery),
+            certainty=self._certainty(),
+            draws=self.config.bootstrap_draws,
+        )
         if self.config.method == "independent":
             for prefix, adapted in self._adapters().items():
                 metrics |= _renamed(adapted.metrics, "new_old", f"{prefix}/new_old")
                 draws |= _renamed(adapted.draws, "new_old", f"{prefix}/new_old")
         self._finish(folder, metrics, draws, self.new, self.new_images, started)
         return Run(folder)
+
+    def _certainty(self) -> np.ndarray | None:
+        """How sure the old classifier is of each gallery image, for the order of backfill."""
+        classifier, features = self.old.classifier, self.old.test
+        if classifier.width != features.shape[1] or classifier.num_classes < 2:
+            return None
+        with torch.inference_mode():
+            return margin(classifier.logits(features.to(classifier.weight.device)))
 
     def _adapters(self) -> dict[str, Comparison]:
         """The cross-test of the independent model after a linear map, fitted on the training set."""
@@ -427,11 +433,15 @@ class Experiment:
                 values["new_old"] = verification(
                     pair[0], labels, pair[1], labels, query_ids=rows, gallery_ids=rows, fars=FARS[:2]
                 )
-            return {
+            looks = {
                 f"{pair}/{tar_name(far)}": tar
                 for pair, value in values.items()
                 for far, tar in zip(value.fars, value.tar, strict=True)
             }
+            if pair is not None:
+                held = constraints(self.old.val, features, labels, cross=pair)
+                looks |= {f"constraint{k}/share": share for k, share in enumerate(held.share, start=1)}
+            return looks
 
         return train(
             model,
@@ -510,9 +520,10 @@ class Experiment:
             "train/epochs": len(history),
             "train/steps": steps,
             "train/seconds": sum(row["seconds"] for row in history),
-            "train/seconds_per_epoch": sum(row["seconds"] for row in history) / len(history),
             "train/backbone_images": sum(row["backbone_images"] for row in history),
         }
+        if all("processor_seconds" in row for row in history):
+            metrics["train/processor_seconds"] = sum(row["processor_seconds"] for row in history)
         facts = {
             "images": {"train": len(images), "val": len(self.data.val), "test": len(self.data.test)},
             "classes": {

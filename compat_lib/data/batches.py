@@ -84,10 +84,98 @@ class Batch:
         return to_float(cropped.permute(0, 3, 1, 2))
 
 
+class Groups:
+    """Rows for batches of some identities with several images each; the rule stands in `Batches`.
+
+    Args:
+        labels: integers [N] on the CPU, the identity of each image; any numbers.
+        batch_size: images per batch, a multiple of `per_identity`.
+        per_identity: K, images of an identity in a batch.
+
+    Raises:
+        ValueError: "batch_size 10 is no multiple of per_identity 4 ...", or too few identities.
+
+    >>> groups = Groups(torch.tensor([7, 7, 7, 9]), batch_size=4, per_identity=2)
+    >>> groups.batches, sorted(groups.rows(torch.Generator().manual_seed(0)).tolist())[-2:]    # row 3 twice
+    (1, [3, 3])
+    """
+
+    def __init__(self, labels: Tensor, batch_size: int, per_identity: int) -> None:
+        self.identities, rest = divmod(batch_size, per_identity)  # of one batch
+        if rest or self.identities == 0:
+            raise ValueError(
+                f"batch_size {batch_size} is no multiple of per_identity {per_identity}; "
+                f"{max(1, self.identities) * per_identity} would be one"
+            )
+        self.per_identity = per_identity
+        names, self.identity, self.sizes = labels.unique(return_inverse=True, return_counts=True)
+        if len(names) < self.identities:
+            raise ValueError(
+                f"batches of {batch_size} images with {per_identity} of each identity need "
+                f"{self.identities} identities, but there are {len(names)}; a batch_size of "
+                f"{len(names) * per_identity} would do"
+            )
+        self.groups = -(-self.sizes // per_identity)
+        self.batches = int(self.groups.sum()) // self.identities
+        while self._usable() < self.identities * self.batches:
+            self.batches = self._usable() // self.identities
+
+    def _usable(self) -> int:
+        """Groups that find a place in `batches` batches, of which each takes one of an identity at most."""
+        return int(self.groups.clamp(max=self.batches).sum())
+
+    def rows(self, generator: torch.Generator) -> Tensor:
+        """Row numbers of one epoch, int64 [batches x batch_size], batch after batch."""
+        shuffled = torch.randperm(len(self.identity), generator=generator)
+        dealt = shuffled[self.identity[shuffled].argsort(stable=True)]  # identity after identity
+        starts = self.sizes.cumsum(0) - self.sizes
+        chosen = self._schedule(generator)  # [batches, identities]
+        first = self._turns(chosen) * self.per_identity
+        place = (first[:, None] + torch.arange(self.per_identity)) % self.sizes[chosen.flatten()][:, None]
+        return dealt[starts[chosen.flatten()][:, None] + place].flatten()
+
+    def _schedule(self, generator: torch.Generator) -> Tensor:
+        """int64 [batches, identities]: which identities each batch has."""
+        left = self.groups.clamp(max=self.batches)
+        surplus = int(left.sum()) - self.batches * self.identities
+        owners = torch.arange(len(left)).repeat_interleave(left)
+        waiting = owners[torch.randperm(len(owners), generator=generator)[:surplus]]
+        left -= torch.bincount(waiting, minlength=len(left))
+        chosen = torch.empty(self.batches, self.identities, dtype=torch.int64)
+        for number in range(self.batches):
+            # The largest of these keys are a draw without replacement in proportion to what is left. With as
+            # many groups left as batches an identity must come now; no more than P can be in that state.
+            keys = -torch.empty(len(left)).exponential_(generator=generator) / left
+            keys[left == 0] = -torch.inf
+            keys[left == self.batches - number] = 1.0
+            chosen[number] = keys.topk(self.identities).indices
+            left[chosen[number]] -= 1
+        return chosen
+
+    def _turns(self, chosen: Tensor) -> Tensor:
+        """int64 [batches x identities]: how often the identity of each place came before."""
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        counts = torch.bincount(flat, minlength=len(self.sizes))
+        turns = torch.empty_like(flat)
+        turns[order] = torch.arange(len(flat)) - (counts.cumsum(0) - counts)[flat[order]]
+        return turns
+
+
 class Batches:
     """Shuffled, augmented batches of an image set, epoch after epoch.
 
     Everything about an epoch depends on (seed, epoch) only: a resumed training needs no state from here.
+
+    With `per_identity` = K a batch holds P = batch_size / K different identities with K images each, as
+    person re-identification trains (16 x 4). In every epoch each identity's images are shuffled and dealt
+    into groups of K; a last group that is not full is filled from the first images, so every image is in a
+    group, and within a group images repeat only where an identity has fewer than K. A batch takes one group
+    of each of P identities, drawn in proportion to the groups that they have left, and the images of an
+    identity stand next to each other. The number of batches T is the largest with sum_i min(g_i, T) >= P T,
+    where identity i has g_i = ceil(n_i / K) groups: N // batch_size when all identities have equally many
+    full ones. What does not fit waits for another epoch, drawn anew: fewer than P groups, and the surplus of
+    an identity with more groups than there are batches.
 
     Args:
         images: uint8 [N, C, H, W]; moved to the device once and kept there as uint8. On the CPU a
@@ -101,11 +189,14 @@ class Batches:
         flip: mirror every image left to right with probability 1/2.
         padding: what a shifted image shows at its border: "edge" repeats the outermost pixels, "zero" is
             black.
+        per_identity: K, images of each identity in a batch, 2 or more; 0 takes images as they come. An image
+            that occurs more than once in an epoch is augmented anew each time.
 
     Raises:
         TypeError: "images must be uint8 ...".
         ValueError: shapes that do not fit, "batch_size must be ...", "shift must be ...",
-            "unknown padding ...".
+            "unknown padding ...", "per_identity must be ...", "batches of 64 images with 4 of each identity
+            need 16 identities, but there are 10 ...".
 
     >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
     >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)
@@ -124,6 +215,7 @@ class Batches:
         shift: int = 2,
         flip: bool = False,
         padding: str = "edge",
+        per_identity: int = 0,
     ) -> None:
         if images.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, 0..255; got {images.dtype}")
@@ -138,14 +230,23 @@ class Batches:
             raise ValueError(f"shift must be 0 or more pixels and less than the image's {side}; got {shift}")
         if padding not in PADDINGS:
             raise ValueError(f"unknown padding {padding!r}; choose one of {', '.join(PADDINGS)}")
+        if per_identity != int(per_identity) or per_identity < 0 or per_identity == 1:
+            raise ValueError(f"per_identity must be 0 (off) or at least 2 images; got {per_identity}")
         self.device = torch.device(device)
         self.images = images.to(self.device)
         self.labels = labels.to(self.device, torch.int64)
-        self.batch_size = min(int(batch_size), len(images))
         self.seed, self.shift, self.flip, self.padding = seed, int(shift), bool(flip), padding
+        if per_identity == 0:
+            self._groups = None
+            self.batch_size = min(int(batch_size), len(images))
+            self._count = len(images) // self.batch_size
+        else:
+            self._groups = Groups(self.labels.cpu(), int(batch_size), int(per_identity))
+            self.batch_size = int(batch_size)
+            self._count = self._groups.batches
 
     def __len__(self) -> int:
-        return len(self.images) // self.batch_size
+        return self._count
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -153,11 +254,14 @@ class Batches:
         Args:
             number: 0 or more; the same number gives the same batches, whatever ran before.
         """
-        count = len(self.images)
         # All draws are made on the CPU, so that an epoch is the same on every device; flips are drawn even
         # when they are off, so that switching them on changes nothing else.
         generator = seeded_generator(self.seed, "epoch", number)
-        order = torch.randperm(count, generator=generator).to(self.device)
+        if self._groups is None:
+            order = torch.randperm(len(self.images), generator=generator)
+        else:
+            order = self._groups.rows(generator)
+        count, order = len(order), order.to(self.device)
         moves = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).to(self.device)
         mirrored = torch.rand(count, generator=generator).to(self.device) < 0.5
         if not self.flip:

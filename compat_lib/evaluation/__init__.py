@@ -1,13 +1,12 @@
 """Evaluation of features: arrays in, small frozen dataclasses out."""
 
+from compat_lib.evaluation.backfill import BackfillCurve, mixed_gallery_curve
 from compat_lib.evaluation.compatibility import (
     PAIRS,
-    BackfillCurve,
     Comparison,
     compare,
     criterion,
     gain_interval,
-    mixed_gallery_curve,
     tar_name,
     update_gain,
 )

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from compat_lib.evaluation.counting import count
+from compat_lib.evaluation.inputs import UnitRows, codes
 from compat_lib.evaluation.intervals import bootstrap_mean, bootstrap_tar, identity_weights, interval
 from compat_lib.evaluation.pairs import FARS, checked_fars, verify
 from compat_lib.evaluation.ranking import rank
-from compat_lib.evaluation.scores import PairScores, unit_rows
+from compat_lib.evaluation.scores import PairScores, same_images
 
 PAIRS = ("old_old", "new_old", "new_new")  # query model, gallery model
 RANKS = (1, 5)
@@ -42,6 +41,16 @@ class Comparison:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Queries:
+    """Images that search a gallery of other images, as both models see them."""
+
+    old: Any  # float [Nq, d_old], or None
+    new: Any  # float [Nq, d_new]
+    labels: Any  # whole numbers or names [Nq]
+    ids: Any = None  # image ids [Nq]; None: no query stands in the gallery
+
+
 def tar_name(far: float) -> str:
     """Return the name of TAR at a FAR.
 
@@ -53,60 +62,92 @@ def tar_name(far: float) -> str:
 
 
 def compare(
-    old: Any, new: Any, labels: Any, *, fars: Sequence[float] = FARS, draws: int = 200, seed: int = 0
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    queries: Queries | None = None,
+    ids: Any = None,
+    cross: tuple[Any, Any] | None = None,
+    fars: Sequence[float] = FARS,
+    draws: int = 200,
+    seed: int = 0,
 ) -> Comparison:
     """Return verification and retrieval metrics of old/old, new/old and new/new with 95 % intervals.
 
-    The pairs are named query model / gallery model. old/old and new/new use unordered pairs and leave-one-out
-    retrieval; new/old uses new queries against the old gallery without the pairs of the same image, in both
-    orders. Intervals are percentiles of a bootstrap over identities whose draws depend on the labels and the
-    seed only.
+    The pairs are named query model / gallery model. Without `queries`, one set of images is query set and
+    gallery: old/old and new/new use unordered pairs and leave-one-out retrieval; new/old uses new queries
+    against the old gallery without the pairs of the same image, in both orders. With `queries`, every query
+    meets every gallery image but those with its own id, in all three. Memory does not grow with the number of
+    pairs, and one gallery at a time is copied: a million images of width 128 take 2 GB with the features.
+
+    Intervals are percentiles of a bootstrap over identities whose draws depend on the labels and the seed
+    only: a drawn identity brings its queries, and for verification its gallery images too.
 
     Args:
         old: float [N, d_old] features of the old model, or None.
         new: float [N, d_new] features of the new model for the same images.
         labels: whole numbers or names [N].
+        queries: the query images, where they are not those of `old` and `new`, which are then the gallery.
+        ids: image ids [N] of the gallery, given together with those of the queries.
+        cross: float [Nq, d] and [N, d], the query and the gallery side of new/old where these are not the new
+            features of the queries and the old ones of the gallery, but transformed or cut or padded.
         fars: fractions in (0, 1].
         draws: bootstrap draws; 0 for no intervals.
         seed: of the draws.
 
     Returns:
         metrics "pair/tar@far=1e-3", "pair/map", "pair/rank1", "pair/rank5", each also with "/low" and
-        "/high". None where not measurable: a FAR below one impostor pair, old_old and new_old without old
-        features, new_old when the widths differ.
+        "/high". None where not measurable: a FAR below one impostor pair, old_old without old features,
+        new_old without `cross` when there are no old features or the widths differ.
 
     Raises:
-        ValueError: for NaN, lengths that differ, no genuine or no impostor pair.
+        ValueError: for NaN, lengths or a model's widths that differ, no genuine or no impostor pair, ids
+            without queries, and "... have equal ids and unequal labels ...".
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> result = compare(points, points, [0, 0, 1, 1], fars=[0.5], draws=0)
     >>> result.metrics["old_old/map"] == result.metrics["new_old/map"] == result.metrics["new_new/map"]
     True
+    >>> queries = Queries([[1.0, 0.1]], [[0.1, 1.0]], [1])
+    >>> result = compare(points, points, [0, 0, 1, 1], queries=queries, draws=0)
+    >>> [result.metrics[f"{pair}/rank1"] for pair in PAIRS]
+    [0.0, 1.0, 1.0]
     """
     fars = checked_fars(fars)
-    new = unit_rows(new, "new")
-    old = None if old is None else unit_rows(old, "old")
-    if old is not None and len(old) != len(new):
-        raise ValueError(
-            f"there are {len(old)} old and {len(new)} new features; give both models' features of the same "
-            "images in the same order"
-        )
-    weights = identity_weights(labels, draws, seed)
-    sides = {
-        "old_old": None if old is None else (old, old),
-        "new_old": None if old is None or old.shape[1] != new.shape[1] else (new, old),
-        "new_new": (new, new),
-    }
+    old, new = _both(old, new, "")
+    if queries is None:
+        if ids is not None:
+            raise ValueError(
+                "ids were given without queries; leave them out: inside one set no image is paired with "
+                "itself"
+            )
+        query_old, query_new = old, new
+        numbers = codes(labels, None, (len(new), 0), "labels")
+        known = numbers[0]
+    else:
+        query_old, query_new = _both(queries.old, queries.new, "query ")
+        numbers = codes(queries.labels, labels, (len(query_new), len(new)), "labels")
+        known = np.concatenate(numbers)
+        _check_labels(queries.ids, ids, numbers)
+    weights = identity_weights(known, draws, seed)
+    sides = {"old_old": (query_old, old), "new_old": (query_new, old), "new_new": (query_new, new)}
+    if cross is not None:
+        sides["new_old"] = _cross_sides(cross, (len(query_new), len(new)))
     metrics: dict[str, float | None] = {}
     drawn: dict[str, np.ndarray] = {}
     notes: dict[str, str] = {}
-    for pair, features in sides.items():
+    for pair, (query, gallery) in sides.items():
         values = {name: (None, np.full(draws, np.nan)) for name in _names(fars)}
         notes[pair] = (
             "Not measured: without old features, or with features of unequal width, there is no such test."
         )
-        if features is not None:
-            values, notes[pair] = _evaluate(*features, labels, fars, weights, ordered=pair == "new_old")
+        there = query is not None and gallery is not None
+        if there and (pair != "new_old" or cross is not None or query.shape[1] == gallery.shape[1]):
+            each = (queries.ids, ids) if queries is not None else (np.arange(len(new)),) * 2
+            # Inside one set and model the order of the two does not matter.
+            unordered = queries is None and pair != "new_old"
+            values, notes[pair] = _evaluate(query, gallery, numbers, each, fars, weights, unordered=unordered)
         for name, (value, bootstrap) in values.items():
             low, high = (interval(bootstrap) if value is not None else None) or (None, None)
             metrics |= {f"{pair}/{name}": value, f"{pair}/{name}/low": low, f"{pair}/{name}/high": high}
@@ -114,38 +155,74 @@ def compare(
     return Comparison(metrics, drawn, notes)
 
 
+def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
+    new = UnitRows(new, f"new {role}".strip())
+    old = None if old is None else UnitRows(old, f"old {role}".strip())
+    if old is not None and len(old) != len(new):
+        raise ValueError(
+            f"there are {len(old)} old and {len(new)} new {role}features; give both models' features of the "
+            "same images in the same order"
+        )
+    return old, new
+
+
+def _cross_sides(cross: tuple[Any, Any], lengths: tuple[int, int]) -> tuple[UnitRows, UnitRows]:
+    sides = UnitRows(cross[0], "cross-test's query"), UnitRows(cross[1], "cross-test's gallery")
+    for side, name, length in zip(sides, ("query", "gallery"), lengths, strict=True):
+        if len(side) != length:
+            raise ValueError(
+                f"the cross-test's {name} side has {len(side)} rows for {length} images; "
+                "give one row for each image, in the same order"
+            )
+    return sides
+
+
+def _check_labels(query_ids: Any, gallery_ids: Any, numbers: tuple[np.ndarray, np.ndarray]) -> None:
+    # The bootstrap takes excluded pairs for pairs of one identity.
+    same = same_images(query_ids, gallery_ids, (len(numbers[0]), len(numbers[1])))
+    if same is None:
+        return
+    wrong = 0
+    for row in range(0, len(numbers[0]), 1024):
+        rows, columns = same.places(row, row + 1024)
+        wrong += int((numbers[0][row + rows] != numbers[1][columns]).sum())
+    if wrong:
+        raise ValueError(
+            f"{wrong} pairs of a query and a gallery image have equal ids and unequal labels; an id names "
+            "one image: check ids and labels"
+        )
+
+
 def _names(fars: Sequence[float]) -> list[str]:
     return [tar_name(far) for far in fars] + ["map"] + [f"rank{k}" for k in RANKS]
 
 
-def _ordered(query: Tensor, gallery: Tensor, labels: Any) -> PairScores:
-    images = np.arange(len(query))
-    return PairScores(query, labels, gallery, labels, query_ids=images, gallery_ids=images)
-
-
 def _evaluate(
-    query: Tensor,
-    gallery: Tensor,
-    labels: Any,
+    query: UnitRows,
+    gallery: UnitRows,
+    identities: tuple[np.ndarray, np.ndarray],
+    ids: tuple[Any, Any],
     fars: tuple[float, ...],
     weights: np.ndarray,
     *,
-    ordered: bool,
+    unordered: bool,
 ) -> tuple[dict[str, tuple[float | None, np.ndarray]], str]:
-    crossed = _ordered(query, gallery, labels)
-    pairs = crossed if ordered else PairScores(query, labels)
+    queries = identities[0]
+    ordered = PairScores(query, queries, gallery, identities[1], query_ids=ids[0], gallery_ids=ids[1])
+    pairs = PairScores(query, queries) if unordered else ordered
     counts = count(pairs)
     verified = verify(pairs, counts, fars)
-    ranked = rank(crossed, RANKS)
+    retrieved = rank(ordered, RANKS)
     none = np.full((len(fars), weights.shape[1]), np.nan)
     tars = bootstrap_tar(pairs, counts, weights, fars) if weights.shape[1] and fars else none
     values: dict[str, tuple[float | None, np.ndarray]] = {}
     for far, tar, ok, bootstrap in zip(fars, verified.tar, verified.measurable, tars, strict=True):
         values[tar_name(far)] = (tar, bootstrap) if ok else (None, np.full_like(bootstrap, np.nan))
-    values["map"] = ranked.map, bootstrap_mean(ranked.average_precision, labels, weights)
-    for k, value in ranked.rank.items():
-        hit = np.where(ranked.first_match > 0, ranked.first_match <= k, np.nan)
-        values[f"rank{k}"] = value, bootstrap_mean(hit, labels, weights)
+    weights = weights[np.unique(queries)]
+    values["map"] = retrieved.map, bootstrap_mean(retrieved.average_precision, queries, weights)
+    for k, value in retrieved.rank.items():
+        hit = np.where(retrieved.first_match > 0, retrieved.first_match <= k, np.nan)
+        values[f"rank{k}"] = value, bootstrap_mean(hit, queries, weights)
     return values, verified.note
 
 

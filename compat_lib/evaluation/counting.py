@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.scores import PairScores, at_least
+from compat_lib.evaluation.scores import PairScores, at_least, float_keys
 
 PER_UNIT = 2**15  # bins in a unit of cosine: a power of two, so that scaling a score is exact
 TABLE = 2**16  # counters of one refinement
-KEYS = 2**20  # scores that wait to be counted together
+PLACES = 2**21  # bins of scores that wait to be counted together
+KEYS = 2**20  # scores near a boundary that do
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,24 @@ def count(pairs: PairScores) -> Counts:
     size = 3 * PER_UNIT + 1
     everything = torch.zeros(size, dtype=torch.int64, device=pairs.device)
     same = torch.zeros_like(everything)
+    # A few tiles are counted together: adding up a table of all bins takes as long as counting a tile.
+    largest = min(pairs.tile[0], pairs.shape[0]) * min(pairs.tile[1], pairs.shape[1])
+    scaled = torch.empty(largest, device=pairs.device)
+    places = torch.empty(max(largest, PLACES), dtype=torch.int32, device=pairs.device)
+    held, genuine = 0, []
     for tile in pairs.tiles():
-        place = (tile.scores * PER_UNIT).floor_().add_(2 * PER_UNIT).int().reshape(-1)
-        everything += torch.bincount(place, minlength=size)
-        if len(tile.genuine):
-            same += torch.bincount(place[tile.genuine], minlength=size)
+        number = tile.scores.numel()
+        if held + number > len(places):
+            everything += torch.bincount(places[:held], minlength=size)
+            same += torch.bincount(torch.cat(genuine), minlength=size)
+            held, genuine = 0, []
+        torch.mul(tile.scores.reshape(-1), PER_UNIT, out=scaled[:number])
+        here = places[held : held + number]
+        here.copy_(scaled[:number].floor_().add_(2 * PER_UNIT))
+        genuine.append(here[tile.genuine])
+        held += number
+    everything += torch.bincount(places[:held], minlength=size)
+    same += torch.bincount(torch.cat(genuine), minlength=size)
     everything[0] = same[0] = 0  # bin 0 holds the excluded pairs and nothing else
     counts = Counts(same.cpu().numpy(), (everything - same).cpu().numpy())
     if not counts.positives:
@@ -107,18 +121,12 @@ def boundaries(pairs: PairScores, counts: Counts, allowed: list[int]) -> dict[in
     for k in allowed:
         place = int(np.searchsorted(above, k, "right"))  # the first bin from the top that brings more than k
         start = len(above) - 1 - place
-        low, high = (int(_keys(torch.tensor([b / PER_UNIT - 2.0]))) for b in (start, start + 1))
+        low, high = (int(float_keys(torch.tensor([b / PER_UNIT - 2.0]))) for b in (start, start + 1))
         rank = k - int(above[place] - counts.different[start])
         brackets[k] = _Bracket(low, high, rank, int(accepted[place] - counts.same[start]))
     while any(b.high - b.low > 1 for b in brackets.values()):
         _refine(pairs, [b for b in brackets.values() if b.high - b.low > 1])
     return {k: (_score(b.low), b.accepted) for k, b in brackets.items()}
-
-
-def _keys(scores: Tensor) -> Tensor:
-    # The bits of a float32 as whole numbers in the order of the floats; both zeros are 0.
-    bits = scores.view(torch.int32).long()
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
 
 
 def _score(key: int) -> float:
@@ -130,6 +138,7 @@ def _refine(pairs: PairScores, brackets: list[_Bracket]) -> None:
     lowest, highest = min(b.low for b in brackets), max(b.high for b in brackets)
     tables = [np.zeros((2, b.cells), np.int64) for b in brackets]
     waiting: tuple[list[Tensor], list[Tensor]] = ([], [])
+    size = 0
 
     def empty() -> None:
         for kind, held in enumerate(waiting):
@@ -145,10 +154,12 @@ def _refine(pairs: PairScores, brackets: list[_Bracket]) -> None:
     for tile in pairs.tiles():
         scores = tile.scores.reshape(-1)
         for held, chosen in zip(waiting, (at_least(scores, _score(lowest)), tile.genuine), strict=True):
-            keys = _keys(scores[chosen])
+            keys = float_keys(scores[chosen])
             held.append(keys[(keys >= lowest) & (keys < highest)])
-        if sum(map(len, waiting[0])) >= KEYS:
+            size += len(held[-1])
+        if size >= KEYS:
             empty()
+            size = 0
     empty()
     for bracket, (everything, same) in zip(brackets, tables, strict=True):
         different = everything - same

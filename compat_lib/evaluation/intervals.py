@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from compat_lib.evaluation.counting import PER_UNIT, Counts, most_accepted
 from compat_lib.evaluation.scores import PairScores, at_least, codes
@@ -68,7 +67,8 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
     Args:
         values: float64 [N], one for each query.
         labels: labels [N].
-        weights: int64 [identities, draws], from `identity_weights` of the same labels.
+        weights: int64 [identities, draws], from `identity_weights` of the same labels; of wider ones, the
+            rows of these identities.
 
     Returns:
         float64 [draws]; nan for a draw that holds no query.
@@ -99,7 +99,7 @@ def bootstrap_tar(
     many as the largest FAR needs; when a draw needs more, the tail is made longer. Memory is bounded.
 
     Args:
-        pairs: both sides hold the same images' labels.
+        pairs: the scores; the identities are those of both sides together.
         counts: their histogram.
         weights: int64 [identities, draws], from `identity_weights`.
         fars: fractions in (0, 1].
@@ -169,13 +169,7 @@ def _weighted_counts(
     size, draws = weights.shape
     table = weights.astype(np.float32)
     cells = np.zeros((2, len(edges) + 1, draws))
-    own = np.zeros(size, np.int64)
     waiting, held = [], 0
-    for tile in pairs.tiles():
-        genuine = tile.genuine
-        counted = tile.scores.reshape(-1)[genuine] >= -1
-        rows = torch.div(genuine[counted], tile.scores.shape[1], rounding_mode="floor").cpu().numpy()
-        own += np.bincount(pairs.row_codes[tile.row + rows], minlength=size)
     for item in _tail(pairs, float(edges[0])):
         waiting.append(item)
         held += len(item[0])
@@ -185,7 +179,7 @@ def _weighted_counts(
     if held:
         _add(cells, edges, table, *(np.concatenate(x) for x in zip(*waiting, strict=True)))
     above = cells[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
-    return above[0], above[1], own @ weights.astype(np.float64)
+    return above[0], above[1], pairs.own_counts(size) @ weights.astype(np.float64)
 
 
 def _add(cells, edges, table, scores, row, column) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
-from compat_lib.evaluation.scores import PairScores, unit_rows
+from compat_lib.evaluation.inputs import UnitRows
+from compat_lib.evaluation.scores import PairScores
 
 FARS = (1e-2, 1e-3, 1e-4)
 
@@ -146,8 +147,8 @@ def cosine_histograms(
 
 def pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids) -> PairScores:
     """Return the checked pairs of the public functions' arguments."""
-    query = unit_rows(query, "query")
-    gallery = None if gallery is None else unit_rows(gallery, "gallery")
+    query = UnitRows(query, "query")
+    gallery = None if gallery is None else UnitRows(gallery, "gallery")
     return PairScores(
         query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
     )

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.scores import EXCLUDED, PairScores, unit_rows
+from compat_lib.evaluation.inputs import UnitRows
+from compat_lib.evaluation.scores import EXCLUDED, PairScores, at_least, float_keys
 
-MATCHES = 2**24  # right items of the queries that are worked on together
+MATCHES = 2**23  # right items of the queries that are worked on together
+MUCH = 32  # sorting scores takes about as long as looking up one in this many
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def retrieval(
     """
     if not ranks or any(int(k) != k or k < 1 for k in ranks):
         raise ValueError(f"ranks are {tuple(ranks)}; give whole numbers of at least 1, such as (1, 5)")
-    query = unit_rows(query, "query")
+    query = UnitRows(query, "query")
     if gallery is None:
         if any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
             raise ValueError(
@@ -78,7 +80,7 @@ def retrieval(
         gallery, gallery_labels = query, query_labels
         query_ids = gallery_ids = np.arange(len(query))
     else:
-        gallery = unit_rows(gallery, "gallery")
+        gallery = UnitRows(gallery, "gallery")
     pairs = PairScores(
         query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
     )
@@ -115,18 +117,54 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
 def _rank_rows(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     right = _right_scores(pairs, row, stop)
     count = right.shape[1]
-    before = torch.zeros_like(right, dtype=torch.int64)  # items, right or wrong, that score at least as much
-    for column in range(0, pairs.shape[1], pairs.tile[1]):
-        scores = _sorted(pairs.block(row, stop, column))
-        before += scores.shape[1] - torch.searchsorted(scores, right)
-    right_before = count - torch.searchsorted(right, right)
-    position = torch.arange(count, 0, -1, device=right.device)  # among the right items; they ascend
-    places = before - right_before + position
     valid = right > EXCLUDED
     matches = valid.sum(1)
+    places = _at_least_as_good(pairs, row, stop, right)
+    right_before = count - torch.searchsorted(right, right)
+    position = torch.arange(count, 0, -1, device=right.device)  # among the right items; they ascend
+    places = places - right_before + position
     average = torch.where(valid, position / places.double(), 0.0).sum(1) / matches
     first = torch.where(matches > 0, places[:, -1], 0) if count else matches
     return average.cpu().numpy(), first.cpu().numpy()
+
+
+def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> Tensor:
+    # How many items, right or wrong, score at least as much as each right one; any number for EXCLUDED ones.
+    # Only what reaches a row's lowest right score matters. Where that is little, each such score is looked up
+    # among the right ones; where it is much, the scores are sorted and the right ones are looked up in them.
+    # Which of the two is judged by the columns before.
+    rows, count = right.shape
+    counts, looked_up = right.new_zeros(rows, count, dtype=torch.int64), right.new_zeros(rows * count).long()
+    if not count:
+        return counts
+    matches = (right > EXCLUDED).sum(1, keepdim=True)
+    lowest_place = (count - matches).clamp(max=count - 1)
+    lowest = torch.where(matches > 0, right.gather(1, lowest_place), np.inf)
+    base = torch.arange(rows, device=right.device) << 33
+    keys = (float_keys(right) + base[:, None]).reshape(-1)
+    much = matches[:, 0] > 0
+    joined = max(1, min(4 * count, MATCHES // rows) // pairs.tile[1])  # tiles; spares looking up too often
+    step = joined * pairs.tile[1]
+    for column in range(0, pairs.shape[1], step):
+        tiles = range(column, min(column + step, pairs.shape[1]), pairs.tile[1])
+        scores = [pairs.block(row, stop, start) for start in tiles]
+        scores = scores[0] if len(scores) == 1 else torch.cat(scores, dim=1)
+        width = scores.shape[1]
+        reached = torch.zeros(rows, dtype=torch.int64, device=right.device)
+        dense = much.nonzero()[:, 0]
+        if len(dense):
+            above = width - torch.searchsorted(_sorted(scores[dense]), right[dense])
+            counts[dense] += above
+            reached[dense] = above.gather(1, lowest_place[dense])[:, 0]
+        if len(dense) < rows:
+            place = at_least(scores, torch.where(much[:, None], np.inf, lowest))
+            own = place // width
+            found = float_keys(scores.reshape(-1)[place]) + base[own]
+            best = torch.searchsorted(keys, found, right=True) - 1  # the best right item that it reaches
+            looked_up.index_add_(0, best, torch.ones_like(best))
+            reached += torch.bincount(own, minlength=rows)
+        much = reached > width // MUCH + count
+    return counts + looked_up.reshape(rows, count).flip(1).cumsum(1).flip(1)
 
 
 def _right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:

@@ -14,83 +14,80 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, check_widths, codes
+from compat_lib.evaluation.inputs import unit_rows as unit_rows  # whoever makes pairs needs it
+
 EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
 TILES = {"cpu": (256, 1024), "cuda": (4096, 8192)}  # rows, columns; the CPU's fits its second-level cache
 
 
-def unit_rows(features: Any, side: str) -> Tensor:
-    """Return the rows of `features`, checked and scaled to unit length.
+def padded(unit: Tensor | UnitRows, order: np.ndarray, tile: int, device: torch.device) -> Tensor:
+    """Return the rows in this order, followed by rows of zeros so that a tile may start at any row."""
+    rows = torch.zeros((len(order) // tile + 2) * tile, unit.shape[1], device=device)
+    step = max(1, ENTRIES // unit.shape[1])
+    for start in range(0, len(order), step):
+        part = torch.from_numpy(order[start : start + step]).to(unit.device)
+        rows[start : start + len(part)] = unit[part].to(device)
+    return rows
 
-    A row of zeros has no direction: it stays zero, and its cosine with everything is 0.
+
+def cosines(query: Tensor, row: int, gallery: Tensor, column: int, tile: tuple[int, int]) -> Tensor:
+    """Return the cosines of one tile of padded unit rows, float32 of the tile's shape."""
+    with torch.autocast(query.device.type, enabled=False):
+        scores = torch.mm(query[row : row + tile[0]], gallery[column : column + tile[1]].T)
+    return scores.clamp_(-1.0, 1.0)
+
+
+class SameImages:
+    """Which pairs of rows and columns carry one id.
 
     Args:
-        features: float [N, D], NumPy array or torch tensor (its device is kept).
-        side: what the error messages call them, such as "query".
+        row_ids, column_ids: int64 [r], [c].
+    """
 
-    Returns:
-        float32 [N, D], detached.
+    def __init__(self, row_ids: np.ndarray, column_ids: np.ndarray):
+        self._by_id = np.argsort(column_ids, kind="stable")
+        column_ids = column_ids[self._by_id]
+        self._start = np.searchsorted(column_ids, row_ids, "left")
+        self._stop = np.searchsorted(column_ids, row_ids, "right")
+        self.count = int((self._stop - self._start).sum())
+
+    def places(self, row: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row from `row`, column) of the pairs in the rows row..stop-1."""
+        rows, which = expand(self._start[row:stop], self._stop[row:stop])
+        return rows, self._by_id[which]
+
+    def exclude(self, scores: Tensor, row: int, column: int) -> None:
+        """Write EXCLUDED over these pairs in scores [r, c] of the rows from `row`, columns from `column`."""
+        rows, columns = self.places(row, row + len(scores))
+        inside = (columns >= column) & (columns < column + scores.shape[1])
+        if inside.any():
+            place = torch.from_numpy(np.stack([rows[inside], columns[inside] - column])).to(scores.device)
+            scores[place[0], place[1]] = EXCLUDED
+
+
+def same_images(
+    query_ids: Any,
+    gallery_ids: Any,
+    lengths: tuple[int, int],
+    orders: tuple[np.ndarray, np.ndarray] | None = None,
+) -> SameImages | None:
+    """Return the pairs with equal ids, both sides in the given orders; None when no ids were given.
 
     Raises:
-        ValueError: "the query features have shape ...", or "... of the N rows of the query features hold NaN
-        or
-            infinite values".
-
-    >>> unit_rows([[3.0, 4.0], [0.0, 0.0]], "query")
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
+        ValueError: "only one of query_ids and gallery_ids was given ...", "there are ... query ids for ...".
     """
-    features = torch.as_tensor(features).detach()
-    if features.ndim != 2 or 0 in features.shape or features.is_complex():
+    if (query_ids is None) != (gallery_ids is None):
         raise ValueError(
-            f"the {side} features have shape {tuple(features.shape)} and type {features.dtype}; "
-            "give one row of real numbers for each image: [N, D] with N and D at least 1"
+            "only one of query_ids and gallery_ids was given; give both to exclude pairs of the same "
+            "image, or neither to exclude nothing"
         )
-    unit = torch.empty(features.shape, dtype=torch.float32, device=features.device)
-    broken = 0
-    for start in range(0, len(features), 65536):
-        rows = features[start : start + 65536].double()
-        # Dividing by the largest entry first: squares of very large or very small numbers leave float64.
-        largest = rows.abs().amax(1, keepdim=True)
-        broken += int((~torch.isfinite(largest)).sum())
-        rows = rows / torch.where(largest > 0, largest, 1.0)
-        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        unit[start : start + 65536] = rows / torch.where(length > 0, length, 1.0)
-    if broken:
-        raise ValueError(
-            f"{broken} of the {len(features)} rows of the {side} features hold NaN or infinite values; "
-            "look for a diverged model or a corrupt image and leave these rows out"
-        )
-    return unit
-
-
-def codes(
-    query: Any, gallery: Any | None, lengths: tuple[int, int], what: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of both sides as numbers 0..K-1 of the sorted distinct values.
-
-    Raises:
-        ValueError: "there are ... query labels for ... query features".
-    """
-    arrays = []
-    for side, values, length in zip(("query", "gallery"), (query, gallery), lengths, strict=True):
-        if values is None and side == "gallery":
-            continue
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if array.ndim != 1 or array.dtype.kind not in "iubUS":
-            raise ValueError(
-                f"the {side} {what} have shape {array.shape} and type {array.dtype}; "
-                "give one whole number (or name) for each row"
-            )
-        if len(array) != length:
-            raise ValueError(
-                f"there are {len(array)} {side} {what} for {length} {side} features; give one each"
-            )
-        arrays.append(array)
-    if len({array.dtype.kind in "US" for array in arrays}) > 1:
-        raise ValueError(f"one side's {what} are names and the other's are numbers; use one kind for both")
-    inverse = np.unique(np.concatenate(arrays), return_inverse=True)[1].astype(np.int64)
-    first = inverse[: lengths[0]]
-    return first, (first if gallery is None else inverse[lengths[0] :])
+    if query_ids is None:
+        return None
+    sides = codes(query_ids, gallery_ids, lengths, "ids")
+    return SameImages(
+        *(sides if orders is None else (side[o] for side, o in zip(sides, orders, strict=True)))
+    )
 
 
 @dataclass(frozen=True)
@@ -107,8 +104,8 @@ class PairScores:
     """The pairs of a query set and a gallery and their cosines, both sides sorted by label.
 
     Args:
-        query: float32 [Nq, D] unit rows.
-        gallery: float32 [Ng, D] unit rows, or None: every unordered pair i < j inside `query`.
+        query: [Nq, D], unit rows: a float32 tensor, or `UnitRows`, which saves memory.
+        gallery: [Ng, D], likewise, or None: every unordered pair i < j inside `query`.
         query_labels, gallery_labels: labels [Nq], [Ng].
         query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
 
@@ -118,9 +115,9 @@ class PairScores:
 
     def __init__(
         self,
-        query: Tensor,
+        query: Tensor | UnitRows,
         query_labels: Any,
-        gallery: Tensor | None = None,
+        gallery: Tensor | UnitRows | None = None,
         gallery_labels: Any = None,
         *,
         query_ids: Any = None,
@@ -136,17 +133,8 @@ class PairScores:
             raise ValueError(
                 "gallery features were given without gallery_labels; give one label for each row"
             )
-        if (query_ids is None) != (gallery_ids is None):
-            raise ValueError(
-                "only one of query_ids and gallery_ids was given; give both to exclude pairs of the same "
-                "image, or neither to exclude nothing"
-            )
         gallery = query if gallery is None else gallery
-        if query.shape[1] != gallery.shape[1]:
-            raise ValueError(
-                f"the query features have {query.shape[1]} columns and the gallery features "
-                f"{gallery.shape[1]}; cosines need equal widths; map one side into the other's space first"
-            )
+        check_widths(query.shape[1], gallery.shape[1])
         lengths = len(query), len(gallery)
         query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
         self.device = query.device
@@ -155,29 +143,15 @@ class PairScores:
         self.order = np.argsort(query_codes, kind="stable")  # sorted row -> row of the caller's
         columns = self.order if self.triangular else np.argsort(gallery_codes, kind="stable")
         self.row_codes, self.column_codes = query_codes[self.order], gallery_codes[columns]
-        self._query = self._padded(query, self.order, self.tile[0])
-        self._gallery = self._padded(gallery.to(self.device), columns, self.tile[1])
+        self._query = padded(query, self.order, self.tile[0], self.device)
+        self._gallery = padded(gallery, columns, self.tile[1], self.device)
         # The columns of a row's own identity are one range, because the columns are sorted.
         self.first = np.searchsorted(self.column_codes, self.row_codes, "left")
         self.last = np.searchsorted(self.column_codes, self.row_codes, "right")
         if self.triangular:
             self.first = np.arange(1, lengths[0] + 1)
-        self.excluded = lengths[0] if self.triangular else 0
-        self._same = None
-        if query_ids is not None:
-            row_ids, column_ids = codes(query_ids, gallery_ids, lengths, "ids")
-            row_ids, column_ids = row_ids[self.order], column_ids[columns]
-            by_id = np.argsort(column_ids, kind="stable")
-            start = np.searchsorted(column_ids[by_id], row_ids, "left")
-            stop = np.searchsorted(column_ids[by_id], row_ids, "right")
-            self._same = by_id, start, stop
-            self.excluded = int((stop - start).sum())
-
-    def _padded(self, unit: Tensor, order: np.ndarray, tile: int) -> Tensor:
-        # One tile more than needed, so that a block may start at any row.
-        padded = unit.new_zeros((len(order) // tile + 2) * tile, unit.shape[1])
-        padded[: len(order)] = unit[torch.from_numpy(order).to(unit.device)]
-        return padded
+        self._same = same_images(query_ids, gallery_ids, lengths, (self.order, columns))
+        self.excluded = lengths[0] if self.triangular else 0 if self._same is None else self._same.count
 
     @property
     def note(self) -> str:
@@ -192,19 +166,11 @@ class PairScores:
 
     def block(self, row: int, stop: int, column: int) -> Tensor:
         """Return the scores of the sorted rows row..stop-1 with one tile of columns, float32 [r, c]."""
-        height, width = self.tile
-        right = min(column + width, self.shape[1])
-        with torch.autocast(self.device.type, enabled=False):
-            scores = torch.mm(self._query[row : row + height], self._gallery[column : column + width].T)
-        scores = scores.clamp_(-1.0, 1.0)[: stop - row, : right - column]
+        scores = cosines(self._query, row, self._gallery, column, self.tile)
+        right = min(column + self.tile[1], self.shape[1])
+        scores = scores[: stop - row, : right - column]
         if self._same is not None:
-            by_id, start, end = self._same
-            rows, which = expand(start[row:stop], end[row:stop])
-            columns = by_id[which]
-            inside = (columns >= column) & (columns < right)
-            if inside.any():
-                place = torch.from_numpy(np.stack([rows[inside], columns[inside] - column])).to(self.device)
-                scores[place[0], place[1]] = EXCLUDED
+            self._same.exclude(scores, row, column)
         if self.triangular and column <= stop:
             below = np.arange(column, right) <= np.arange(row, stop)[:, None]
             scores.masked_fill_(torch.from_numpy(below).to(self.device), EXCLUDED)
@@ -213,9 +179,22 @@ class PairScores:
     def own(self, row: int, stop: int, column: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the places (row from `row`, column) of the pairs of one identity in a block."""
         right = min(column + self.tile[1], self.shape[1])
-        return expand(
-            np.clip(self.first[row:stop], column, right), np.clip(self.last[row:stop], column, right)
-        )
+        first, last = self.first[row:stop], self.last[row:stop]
+        if column >= last[-1] or right <= first[0]:  # the rows' ranges ascend, and most tiles hold none
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return expand(np.clip(first, column, right), np.clip(last, column, right))
+
+    def own_counts(self, size: int) -> np.ndarray:
+        """Return how many pairs of each identity 0..size-1 count, int64 [size]."""
+        rows, columns = (np.bincount(c, minlength=size) for c in (self.row_codes, self.column_codes))
+        if self.triangular:
+            return rows * (rows - 1) // 2
+        total = rows * columns
+        for row in range(0, self.shape[0] if self._same is not None else 0, self.tile[0]):
+            line, place = self._same.places(row, row + self.tile[0])
+            identity = self.row_codes[row + line]
+            total -= np.bincount(identity[identity == self.column_codes[place]], minlength=size)
+        return total
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the tiles that cover every pair once, always the same ones."""
@@ -241,8 +220,19 @@ def expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return rows, np.arange(len(rows)) + (start - before)[rows]
 
 
-def at_least(scores: Tensor, low: float) -> Tensor:
-    """Return the positions in the flattened scores that are `low` or more."""
+def at_least(scores: Tensor, low: float | Tensor) -> Tensor:
+    """Return the positions in the flattened scores [r, c] that are `low` or more.
+
+    Args:
+        low: one number, or float32 [r, 1], one for each row.
+    """
     if scores.device.type == "cpu":  # NumPy's search for set bits is several times as fast as torch's
-        return torch.from_numpy(np.flatnonzero(scores.numpy() >= np.float32(low)))
-    return (scores.reshape(-1) >= low).nonzero().reshape(-1)
+        bound = low.numpy() if isinstance(low, Tensor) else np.float32(low)
+        return torch.from_numpy(np.flatnonzero(scores.numpy() >= bound))
+    return (scores >= low).reshape(-1).nonzero().reshape(-1)
+
+
+def float_keys(scores: Tensor) -> Tensor:
+    """Return whole numbers in the order of the float32 scores, their bits; both zeros are 0."""
+    bits = scores.view(torch.int32).long()
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)

@@ -5,7 +5,7 @@ method keeps its colour and marker from figure to figure. Nothing here knows a d
 """
 
 from .comparisons import cross_test_dots, gain_dots, self_cross_scatter
-from .curves import backfill_curve, loss_curves, roc_curves, validation_curves
+from .curves import backfill_curve, constraint_curves, loss_curves, roc_curves, validation_curves
 from .histograms import cosine_row, prototype_alignment, prototype_heatmap, value_histogram
 from .images import image_strip
 from .maps import JointMap, joint_tsne, knn_agreement
@@ -22,10 +22,11 @@ from .style import (
     method_style,
     metric_title,
     save_figure,
+    say_instead,
     use_style,
     wrapped,
 )
-from .upgrade import feature_spread, model_cosines, model_map, say_instead, toy_row
+from .upgrade import feature_spread, model_cosines, model_map, toy_row
 
 __all__ = [
     "ADAPTED",
@@ -37,6 +38,7 @@ __all__ = [
     "PAIR_TITLES",
     "JointMap",
     "backfill_curve",
+    "constraint_curves",
     "cosine_row",
     "cross_test_dots",
     "draw_circle",

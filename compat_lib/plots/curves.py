@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from .style import (
+    CROSS,
+    NEW,
     OLD,
     ORACLE,
     PAIR_COLOURS,
@@ -16,7 +18,16 @@ from .style import (
     legend_outside,
     method_style,
     metric_title,
+    say_instead,
 )
+
+# the cross-test beside the old model, then the new model beside the cross-test; full lines: one identity
+CONSTRAINTS = {
+    1: ("same, new/old nearer than old/old", CROSS, "-"),
+    2: ("different, new/old farther than old/old", CROSS, "--"),
+    3: ("same, new/new nearer than new/old", NEW, "-"),
+    4: ("different, new/new farther than new/old", NEW, "--"),
+}
 
 
 def backfill_curve(
@@ -121,6 +132,30 @@ def validation_curves(
         )
     ax.set_xlabel("epoch")
     ax.set_ylabel(metric_title(metric.removeprefix("val/")) + ", validation")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_outside(ax)
+    return ax
+
+
+def constraint_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
+    """Share of held-out pairs that satisfy each of MixBCT's four constraints, over the epochs.
+
+    Args:
+        ax: axis to draw on; where the history has no such columns (features that cannot be compared) it says
+            so.
+        history: rows of history.csv with "val/constraint1/share" to "val/constraint4/share".
+    """
+    shares = {k: _column(history, f"val/constraint{k}/share") for k in CONSTRAINTS}
+    if not any(np.isfinite(values).any() for values in shares.values()):
+        return say_instead(ax, "no constraints: new and old features cannot be compared while it trains")
+    for k, (label, colour, line) in CONSTRAINTS.items():
+        known = np.isfinite(shares[k])
+        text = f"{k}: {label} ({shares[k][known][-1]:.0%})"
+        ax.plot(_epochs(history)[known], shares[k][known], color=colour, linestyle=line, label=text)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("share of validation pairs")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_ylim(0.0, 1.02)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_outside(ax)
     return ax

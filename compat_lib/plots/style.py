@@ -190,3 +190,10 @@ def save_figure(
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, default=str)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     return folder / f"{name}.png"
+
+
+def say_instead(ax: Axes, text: str) -> Axes:
+    """A sentence in the place of a picture that cannot be drawn."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+    return ax

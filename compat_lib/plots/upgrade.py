@@ -11,7 +11,7 @@ from compat_lib.evaluation.pairs import cosine_histograms, verification
 from .histograms import cosine_row, value_histogram
 from .maps import JointMap, joint_tsne
 from .plane import draw_circle, draw_map
-from .style import as_array, unit_rows
+from .style import as_array, say_instead, unit_rows
 
 
 def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Sequence[Axes]:
@@ -141,10 +141,3 @@ def unequal_widths(old: Any, new: Any) -> str:
         f"no new/old: old features have {old.shape[1]} coordinates,\nnew ones {new.shape[1]}; a cosine needs "
         "equal widths\n(set new_width to the old width)"
     )
-
-
-def say_instead(ax: Axes, text: str) -> Axes:
-    """A sentence in the place of a picture that cannot be drawn."""
-    ax.axis("off")
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
-    return ax

@@ -13,7 +13,7 @@ def write_run(
     folder = root / config.experiment_id / config.run_id
     values = {"old_old": old_old, "new_old": new_old, "new_new": new_new}
     metrics = {f"{pair}/{METRIC}": value for pair, value in values.items()} | {
-        "train/seconds_per_epoch": seconds,
+        "train/seconds": seconds * epochs,
         "train/epochs": epochs,
         "train/backbone_images": images,
     }

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compat_lib.data.batches import Batches, to_float
+from compat_lib.data.batches import Batches, Groups, to_float
 
 
 def pictures(count, channels=3, height=6, width=7, seed=0):
@@ -189,3 +189,164 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu():
         assert two.pixels().is_cuda and two.rows.is_cuda and two.labels.is_cuda
         assert torch.equal(one.rows, two.rows.cpu())
         torch.testing.assert_close(one.pixels(), two.pixels().cpu(), rtol=0, atol=1e-6)
+
+
+# -- several images of each identity -------------------------------------------------------------
+
+
+def most_batches(sizes, identities, per_identity):
+    """The largest number of batches that a greedy deal fills: always those with the most groups left."""
+    groups = [-(-size // per_identity) for size in sizes]
+    for batches in range(sum(groups) // identities, -1, -1):
+        left = sorted(min(count, batches) for count in groups)
+        for _ in range(batches):
+            left = sorted(left, reverse=True)
+            if left[identities - 1] == 0:
+                break
+            left = [count - (place < identities) for place, count in enumerate(left)]
+        else:
+            return batches
+    return 0
+
+
+SIZES = st.lists(st.integers(1, 23), min_size=3, max_size=12)
+
+
+@settings(deadline=None, max_examples=80)
+@given(sizes=SIZES, identities=st.integers(1, 3), per_identity=st.integers(2, 5), epoch=st.integers(0, 2))
+def test_batches_hold_several_images_of_some_identities(sizes, identities, per_identity, epoch):
+    labels = 10 * torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) - 5  # gaps, and below zero
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    size = identities * per_identity
+    batches = Batches(
+        pictures(1, 1, 4, 4).expand(len(labels), -1, -1, -1),
+        labels,
+        batch_size=size,
+        seed=1,
+        per_identity=per_identity,
+    )
+    made = list(batches.epoch(epoch))
+    assert len(made) == len(batches) == most_batches(sizes, identities, per_identity) > 0
+    seen = {label: [] for label in labels.tolist()}
+    for batch in made:
+        assert torch.equal(batch.labels, labels[batch.rows])
+        groups = batch.labels.view(identities, per_identity)
+        assert groups.eq(groups[:, :1]).all()  # an identity's images stand next to each other
+        assert len(groups[:, 0].unique()) == identities
+        for label, rows in zip(
+            groups[:, 0].tolist(), batch.rows.view(identities, per_identity).tolist(), strict=True
+        ):
+            count = int((labels == label).sum())
+            times = [rows.count(row) for row in set(rows)]
+            assert len(set(rows)) == min(per_identity, count)  # repeated only where there are too few
+            assert max(times) - min(times) <= 1
+            seen[label].append(rows)
+    waiting = 0
+    for label, groups in seen.items():
+        count = int((labels == label).sum())
+        there = min(-(-count // per_identity), len(made))
+        assert len(groups) <= there
+        waiting += there - len(groups)
+        shown = [row for rows in groups for row in rows]
+        assert len(set(shown)) == min(count, len(shown))  # each image once before any comes again
+    assert waiting < identities
+
+
+def test_equal_identities_make_as_many_batches_as_single_images_and_show_each_once():
+    labels = torch.arange(240) % 12  # 20 images each
+    batches = Batches(pictures(240, 1), labels, batch_size=12, seed=0, per_identity=4)
+    rows = torch.cat([batch.rows for batch in batches.epoch(0)])
+    assert len(batches) == 240 // 12 == len(Batches(pictures(240, 1), labels, batch_size=12, seed=0))
+    assert sorted(rows.tolist()) == list(range(240))
+
+
+def test_one_giant_identity_comes_once_in_each_batch():
+    labels = torch.tensor([0] * 400 + [1, 1, 2, 2, 2, 3])  # 200, 1, 2 and 1 groups of two
+    batches = Batches(pictures(406, 1), labels, batch_size=4, seed=0, per_identity=2)
+    made = list(batches.epoch(0))
+    assert len(made) == 4
+    assert all(batch.labels.eq(0).sum() == 2 for batch in made)
+    assert sorted(batch.labels.max().item() for batch in made) == [1, 2, 2, 3]
+
+
+def test_what_waits_and_who_meets_whom_is_drawn_anew_in_every_epoch():
+    labels = torch.arange(20).repeat_interleave(4)
+    groups = Groups(labels, 32, 4)  # 20 groups, 8 to a batch: 4 of them wait
+    absent, together = torch.zeros(20), torch.zeros(20, 20)
+    for number in range(600):
+        rows = groups.rows(torch.Generator().manual_seed(number)).view(2, 8, 4)
+        people = labels[rows[..., 0]]
+        absent[sorted(set(range(20)) - set(people.flatten().tolist()))] += 1
+        for one in people:
+            together[one[:, None], one] += 1
+    assert (absent - 120).abs().max() < 5 * (600 * 0.2 * 0.8) ** 0.5
+    pairs = together[~torch.eye(20, dtype=torch.bool)]
+    expected = 600 * 2 * (8 * 7) / (20 * 19)
+    assert (pairs - expected).abs().max() < 5 * expected**0.5
+
+
+def test_identities_with_more_groups_do_not_come_first():
+    labels = torch.arange(12).repeat_interleave(torch.tensor([40] * 4 + [4] * 8))  # 20 groups and 2 groups
+    big = torch.zeros(24)
+    for number in range(200):
+        rows = Groups(labels, 8, 2).rows(torch.Generator().manual_seed(number)).view(-1, 4, 2)
+        assert len(rows) == 24
+        big += (labels[rows[..., 0]] < 4).sum(dim=1)
+    # 80 of the 96 groups belong to the four large identities: 3.33 of 4 in every batch
+    assert (big / 200 - 80 / 24).abs().max() < 0.35
+
+
+def test_balanced_epochs_depend_on_seed_and_number_only():
+    images, labels = pictures(60), torch.arange(60) % 9
+
+    def content(seed, number, warm=0):
+        batches = Batches(images, labels, batch_size=8, seed=seed, per_identity=2, flip=True)
+        for earlier in range(warm):
+            list(batches.epoch(earlier))
+        torch.manual_seed(warm)
+        made = list(batches.epoch(number))
+        return torch.cat([b.rows for b in made]), torch.cat([b.pixels() for b in made])
+
+    for one, two in zip(content(5, 3), content(5, 3, warm=3), strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(content(5, 3)[0], content(5, 4)[0])
+    assert not torch.equal(content(5, 3)[0], content(6, 3)[0])
+
+
+def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
+    images = pictures(3, 1, 12, 12)
+    batches = Batches(images, torch.arange(3), batch_size=60, seed=0, per_identity=20, shift=3, flip=True)
+    (batch,) = batches.epoch(0)
+    assert sorted(batch.rows.tolist()) == [0] * 20 + [1] * 20 + [2] * 20
+    for row in range(3):
+        copies = to_bytes(batch.pixels())[batch.rows == row].flatten(1)
+        draws = {candidates(images[row], 3, True, "edge")[copy.numpy().tobytes()] for copy in copies}
+        assert len(draws) > 12  # 98 possible ones, 20 draws
+    keep = torch.arange(60) % 3 == 0
+    assert torch.equal(batch.pixels(keep), batch.pixels()[keep])
+
+
+def test_per_identity_zero_is_the_plain_order():
+    images, labels = pictures(30), torch.arange(30) % 4
+    for one, two in zip(
+        Batches(images, labels, batch_size=8, seed=2).epoch(1),
+        Batches(images, labels, batch_size=8, seed=2, per_identity=0).epoch(1),
+        strict=True,
+    ):
+        assert torch.equal(one.rows, two.rows) and torch.equal(one.pixels(), two.pixels())
+
+
+@pytest.mark.parametrize(
+    ("per_identity", "batch_size", "sentence"),
+    [
+        (1, 8, r"per_identity must be 0 \(off\) or at least 2 images; got 1"),
+        (-4, 8, r"per_identity must be 0 \(off\) or at least 2 images; got -4"),
+        (2.5, 10, "per_identity must be .*; got 2.5"),
+        (4, 10, "batch_size 10 is no multiple of per_identity 4; 8 would be one"),
+        (4, 3, "batch_size 3 is no multiple of per_identity 4; 4 would be one"),
+        (4, 64, "with 4 of each identity need 16 identities, but there are 5; a batch_size of 20 would do"),
+    ],
+)
+def test_batches_that_cannot_be_balanced_are_refused(per_identity, batch_size, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Batches(pictures(50), torch.arange(50) % 5, batch_size=batch_size, seed=0, per_identity=per_identity)

@@ -7,7 +7,6 @@ from compat_lib.evaluation import (
     compare,
     criterion,
     gain_interval,
-    mixed_gallery_curve,
     retrieval,
     tar_name,
     update_gain,
@@ -158,41 +157,3 @@ def test_gain_interval_uses_the_draws_in_pairs():
     assert gain_interval(*[np.empty(0)] * 3) is None
     with pytest.raises(ValueError, match="lengths 200, 200 and 3"):
         gain_interval(old, old, old[:3])
-
-
-def test_mixed_gallery_starts_at_the_cross_test_and_ends_at_the_self_test(models, compared):
-    old, new, _, labels = models
-    curve = mixed_gallery_curve(old, new, labels, shares=(0, 0.5, 1), fars=FARS)
-    for metric in ("map", "rank1", "rank5", "tar@far=1e-1", "tar@far=2e-2"):
-        assert curve.points[0][metric] == compared.metrics[f"new_old/{metric}"]
-        assert curve.points[2][metric] == compared.metrics[f"new_new/{metric}"]
-        assert curve.values(metric).tolist() == [point[metric] for point in curve.points]
-    assert curve.metrics["mixed/share=0.50/map"] == curve.points[1]["map"]
-    assert curve.points[0]["map"] < curve.points[1]["map"] < curve.points[2]["map"]
-
-
-def test_order_of_the_backfill_depends_on_the_seed_only(models):
-    old, new, _, labels = models
-    curves = [mixed_gallery_curve(old, new, labels, seed=seed, shares=(0.3,)).metrics for seed in (0, 0, 1)]
-    assert curves[0] == curves[1] != curves[2]
-
-
-def test_mixed_gallery_equals_a_gallery_mixed_by_hand(models):
-    # One order for all shares: what is new at 0.2 is new at 0.7.
-    old, new, _, labels = models
-    order = np.random.default_rng(5).permutation(100)
-    ids = np.arange(100)
-    curve = mixed_gallery_curve(old, new, labels, seed=5, shares=(0.2, 0.7))
-    for share, point in zip(curve.shares, curve.points, strict=True):
-        chosen = np.isin(ids, order[: round(share * 100)])
-        gallery = np.where(chosen[:, None], new, old)
-        result = retrieval(new, labels, gallery, labels, query_ids=ids, gallery_ids=ids)
-        assert point["map"] == result.map
-
-
-def test_mixed_gallery_refuses_what_cannot_be_mixed(models):
-    old, new, _, labels = models
-    with pytest.raises(ValueError, match="a share of 10 was given"):
-        mixed_gallery_curve(old, new, labels, shares=(10,))
-    with pytest.raises(ValueError, match="equal widths"):
-        mixed_gallery_curve(old[:, :3], new, labels)

@@ -10,22 +10,24 @@ from hypothesis import strategies as st
 from method_steps import check_gradient, make_classifier, make_old, make_step, slow_classification, unit
 
 from compat_lib.losses import build_method
+from compat_lib.losses.l2 import feature_distances
 
 
 def distance_term(old, step, **options):
     return build_method("l2", old, make_classifier(), **options).double()(step)["distance"]
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.2, 1.3])
-def test_value_and_gradient(threshold):
-    old = make_old()
-    method = build_method("l2", old, make_classifier(), threshold=threshold).double()
-    step = make_step(old, dtype=torch.float64)
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("width", [2, 6])
+def test_value_and_gradient(width, batch):
+    old = make_old(width=width)
+    method = build_method("l2", old, make_classifier(width=width)).double()
+    step = make_step(old, width, batch, dtype=torch.float64)
     terms = method(step)
     rows = []
     for new, past in zip(step.embeddings.tolist(), step.old_features.double().tolist(), strict=True):
         squares = sum((a - b) ** 2 for a, b in zip(unit(new), unit(past), strict=True))
-        rows.append(max(0.0, math.sqrt(squares) - threshold))
+        rows.append(math.sqrt(squares))
     assert terms["distance"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-6)
     assert terms["classification"].item() == pytest.approx(
         slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
@@ -59,30 +61,46 @@ def test_gradient_does_not_fade_near_the_old_feature():
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 10_000), threshold=st.floats(0, 2), factor=st.floats(1e-3, 1e3))
-def test_bounds_and_invariance_to_length(seed, threshold, factor):
+@given(seed=st.integers(0, 10_000), factor=st.floats(1e-3, 1e3))
+def test_bounds_and_invariance_to_length(seed, factor):
     old = make_old(seed)
     step = make_step(old, seed=seed, dtype=torch.float64)
-    plain, weakened = distance_term(old, step), distance_term(old, step, threshold=threshold)
-    assert 0 <= weakened <= plain <= 2 + 1e-6
+    plain = distance_term(old, step)
+    assert 0 <= plain <= 2 + 1e-6
     longer = dataclasses.replace(
         step, embeddings=factor * step.embeddings, old_features=factor * step.old_features.double()
     )
     assert distance_term(old, longer).item() == pytest.approx(plain.item(), rel=1e-6)
 
 
-def test_threshold_two_gives_zero():
+def test_opposite_features_are_two_apart():
     old = make_old()
     step = make_step(old)
     opposite = dataclasses.replace(step, embeddings=-step.old_features)
-    assert distance_term(old, opposite, threshold=2.0).item() == pytest.approx(0, abs=1e-6)
     assert distance_term(old, opposite).item() == pytest.approx(2, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_distances_of_features_of_two_types_and_any_strides(dtype):
+    generator = torch.Generator().manual_seed(0)
+    new = torch.randn(7, 5, generator=generator).T.to(dtype)  # not contiguous
+    old = torch.randn(5, 7, generator=generator)
+    expected = [
+        math.sqrt(sum((a - b) ** 2 for a, b in zip(unit(left), unit(right), strict=True)))
+        for left, right in zip(new.double().tolist(), old.double().tolist(), strict=True)
+    ]
+    torch.testing.assert_close(
+        feature_distances(new, old).double(),
+        torch.tensor(expected, dtype=torch.float64),
+        rtol=0,
+        atol=2e-3 if dtype == torch.float16 else 1e-6,
+    )
 
 
 def test_other_widths_and_options_are_refused():
     with pytest.raises(ValueError, match=r"l2 needs old and new .* not 6 \(old\) and 8 \(new\)"):
         build_method("l2", make_old(), make_classifier(width=8))
-    with pytest.raises(ValueError, match="threshold must be a number between 0 and 2, not 3"):
-        build_method("l2", make_old(), make_classifier(), threshold=3)
+    with pytest.raises(ValueError, match="l2 has no option 'threshold'. Options: weight"):
+        build_method("l2", make_old(), make_classifier(), threshold=0.2)
     with pytest.raises(ValueError, match="weight must be a number of at least 0, not -1"):
         build_method("l2", make_old(), make_classifier(), weight=-1)

@@ -187,6 +187,15 @@ def test_equal_passes_is_a_row_of_its_own(three_seeds):
     )
 
 
+def test_cost_is_processor_time_where_both_runs_have_it(tmp_path):
+    oracle, bct = configs(["independent", "bct"])
+    write_run(tmp_path, oracle, 0.4, 0.0, 0.9, seconds=10, **{"train/processor_seconds": 100.0})
+    write_run(tmp_path, bct, 0.4, 0.5, 0.9, seconds=90, **{"train/processor_seconds": 110.0})
+    assert row_of(tables.self_cross(tables.collect(tmp_path)), "bct")["cost"] == pytest.approx(1.1)
+    write_run(tmp_path, bct, 0.4, 0.5, 0.9, seconds=90)
+    assert row_of(tables.self_cross(tables.collect(tmp_path)), "bct")["cost"] == pytest.approx(9)
+
+
 def test_options_and_reconstruction_are_named(tmp_path):
     write_run(tmp_path, ExperimentConfig(method="dual_tuning"), 0.4, 0.5, 0.9)
     write_run(tmp_path, ExperimentConfig(method="mixbct", method_options={"mix_ratio": 0.2}), 0.4, 0.5, 0.9)

@@ -29,7 +29,8 @@ def old_system(images, labels, **more):
     torch.manual_seed(11)
     model = build_model("convnet-half", width=WIDTH)
     features = embed(model, images)
-    return OldSystem.from_arrays(
+    oracle = embed(build_model("convnet", width=WIDTH), images)
+    old = OldSystem.from_arrays(
         features,
         labels,
         classifier_weight=torch.randn(3, WIDTH),
@@ -38,11 +39,16 @@ def old_system(images, labels, **more):
         model=model,
         **more,
     )
+    return old.with_oracle(oracle)
+
+
+def network(name):
+    return build_model("convnet", width=METHODS[name].model_width(WIDTH, WIDTH))
 
 
 def run(images, labels, name="independent", settings=SETTINGS, old=None, options=None, **more):
     torch.manual_seed(5)
-    model = build_model("convnet", width=WIDTH)
+    model = network(name)
     method = build_method(name, old, Classifier("arcface", WIDTH, CLASSES), **(options or {}))
     history = train(model, method, images, labels, settings, old=old, say=lambda line: None, **more)
     return model, method, history
@@ -86,17 +92,14 @@ def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
             raise Stop
 
     torch.manual_seed(5)
-    model = build_model("convnet", width=WIDTH)
+    model = network(name)
     interrupted = build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Stop):
         train(model, interrupted, *images, SETTINGS, old=old, checkpoint=path, say=killed)
     # a fresh process would build these anew, with whatever state the global generator has
     torch.manual_seed(99)
-    model, resumed = (
-        build_model("convnet", width=WIDTH),
-        build_method(name, old, Classifier("arcface", WIDTH, CLASSES)),
-    )
+    model, resumed = network(name), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
     rest = train(model, resumed, *images, SETTINGS, old=old, checkpoint=path, say=lambda line: None)
     assert same_weights(whole, model) and same_weights(method, resumed)
     assert [row["loss/total"] for row in rest] == [row["loss/total"] for row in history]
@@ -209,3 +212,66 @@ def test_validation_is_called_as_often_as_asked_and_always_last(images):
     )
     assert len(seen) == 2
     assert ["val/new_new/x" in row for row in history] == [False, True, True]
+
+
+class Curious(CompatibilityLoss):
+    """Not a method (it has no name): writes down what the loop offers."""
+
+    name, title = None, "Curious"
+    wants_pooled = True
+    needs = frozenset({"features", "oracle"})
+
+    def __init__(self, old, classifier):
+        super().__init__(old, classifier)
+        self.heard, self.training_at = [], []
+
+    def start_epoch(self, epoch, epochs, embed):
+        if epoch == 1:
+            self.heard.append(("refreshed", embed()))
+
+    def finish(self, embed):
+        self.heard.append(("finished", embed()))
+
+    def terms(self, step):
+        self.heard.append(("step", step))
+        self.training_at.append(self.training)
+        return {"classification": self.classification(step)}
+
+
+def test_the_loop_gives_a_method_what_it_asks_for(images):
+    old = old_system(*images)
+    torch.manual_seed(5)
+    model = build_model("convnet", width=WIDTH)
+    method = Curious(old, Classifier("arcface", WIDTH, CLASSES))
+    history = train(model, method, *images, SETTINGS, old=old, say=lambda line: None)
+    steps = [value for word, value in method.heard if word == "step"]
+    for step in steps:
+        assert torch.equal(step.oracle_features, old.oracle_features[step.rows])
+        assert step.pooled.shape == step.embeddings.shape and step.pooled.requires_grad
+        # batch normalisation with weight one only shifts and scales its columns
+        whitened = (step.pooled - step.pooled.mean(0)) / step.pooled.std(0, unbiased=False)
+        apart = whitened - (step.embeddings - step.embeddings.mean(0))
+        assert apart.detach().abs().max() < 0.05
+    words = [word for word, _ in method.heard]
+    assert words.index("refreshed") == 3 and words[-1] == "finished"
+    refreshed, finished = (method.heard[at][1] for at in (3, -1))
+    assert refreshed.shape == finished.shape == (48, WIDTH) and not torch.equal(refreshed, finished)
+    assert torch.equal(finished, embed(model, images[0], precision="float32"))
+    assert [row["backbone_images"] for row in history] == [48, 96, 96]
+    assert all(method.training_at)
+    assert all(row["processor_seconds"] > 0 for row in history)
+
+
+def test_a_pass_for_a_refresh_does_not_change_the_training(images):
+    class Looks(METHODS["independent"]):
+        name = None
+
+        def start_epoch(self, epoch, epochs, embed):
+            embed()
+
+    old = old_system(*images)
+    torch.manual_seed(5)
+    model = build_model("convnet", width=WIDTH)
+    method = Looks(old, Classifier("arcface", WIDTH, CLASSES))
+    train(model, method, *images, SETTINGS, old=old, say=lambda line: None)
+    assert same_weights(model, run(*images)[0])

@@ -1,0 +1,281 @@
+"""Backfill: a gallery that is embedded again image by image, in one order or another, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compat_lib.evaluation.compatibility import RANKS, tar_name
+from compat_lib.evaluation.counting import count
+from compat_lib.evaluation.inputs import unit_rows
+from compat_lib.evaluation.ordering import ORDERS, backfill_order
+from compat_lib.evaluation.paired import PairedComparison, paired_scores
+from compat_lib.evaluation.pairs import checked_fars, verify
+from compat_lib.evaluation.ranking import rank
+from compat_lib.evaluation.scores import PairScores
+
+SHARES = tuple(i / 10 for i in range(11))
+
+
+@dataclass(frozen=True)
+class BackfillCurve:
+    """Metrics with a gallery of which a growing share was embedded again by the new model."""
+
+    shares: tuple[float, ...]
+    points: tuple[dict[str, float | None], ...]  # one for each share: "map", "rank1", "tar@far=1e-2", ...
+    order: str = "random"
+    average_precision: np.ndarray = field(  # float64 [shares, Nq], nan for a query without a right item
+        default_factory=lambda: np.empty((0, 0)), repr=False, compare=False
+    )
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Flat names: "mixed/share=0.10/map", "mixed/order=farthest/share=0.10/map", and the area of each
+        metric, "mixed/order=random/area/map". A curve of one share has no area.
+        """
+        prefix = "mixed" if self.order == "random" else f"mixed/order={self.order}"
+        values = {
+            f"{prefix}/share={share:.2f}/{name}": value
+            for share, point in zip(self.shares, self.points, strict=True)
+            for name, value in point.items()
+        }
+        if len(set(self.shares)) > 1:
+            values |= {f"mixed/order={self.order}/area/{name}": self.area(name) for name in self.points[0]}
+        return values
+
+    def values(self, name: str) -> np.ndarray:
+        """Return one metric for every share, float64; nan where not measurable."""
+        return np.array([np.nan if point[name] is None else point[name] for point in self.points])
+
+    def area(self, name: str) -> float | None:
+        """Return the mean height of a metric's curve, by trapezia over the shares.
+
+        None where a point was not measurable, or for a curve of one share.
+
+        >>> points = ({"map": 0.4}, {"map": 0.5}, {"map": 0.8})
+        >>> round(BackfillCurve((0.0, 0.5, 1.0), points).area("map"), 3)
+        0.55
+        """
+        if len(set(self.shares)) < 2:
+            return None
+        area = float(_mean_height(self.shares, self.values(name)))
+        return area if np.isfinite(area) else None
+
+    @property
+    def area_by_query(self) -> np.ndarray:
+        """The area under every query's own average precision, float64 [Nq]; their mean is area("map")."""
+        return _mean_height(self.shares, self.average_precision)
+
+
+@dataclass(frozen=True)
+class BackfillOrders:
+    """The curves of several orders, and how each differs from the random one."""
+
+    curves: dict[str, BackfillCurve]
+    over_random: dict[str, PairedComparison]  # order -> area under its mAP curve minus the random order's
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Those of the curves, and "mixed/order=farthest/area_over_random/map" with "/low" and "/high"."""
+        values = {name: value for curve in self.curves.values() for name, value in curve.metrics.items()}
+        for order, found in self.over_random.items():
+            name = f"mixed/order={order}/area_over_random/map"
+            values |= {name: found.value, f"{name}/low": found.low, f"{name}/high": found.high}
+        return {name: None if value is None or np.isnan(value) else value for name, value in values.items()}
+
+    def summary(self) -> str:
+        """Return one line for each order: does it help or hurt?"""
+        lines = []
+        for order, found in self.over_random.items():
+            said = {"better": "helps", "worse": "hurts"}.get(found.verdict, "helps or hurts: not decidable")
+            lines.append(
+                f"order {order}: {said}; mean mAP while backfilling {self.curves[order].area('map'):.4f}, "
+                f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] against the random order"
+            )
+        return "\n".join(lines)
+
+
+def mixed_gallery_curve(
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    shares: Sequence[float] = SHARES,
+    order: str | Sequence[int] = "random",
+    certainty: Any = None,
+    query: Any = None,
+    query_labels: Any = None,
+    cross: tuple[Any, Any] | None = None,
+    seed: int = 0,
+    fars: Sequence[float] = (1e-2,),
+) -> BackfillCurve:
+    """Return the metrics while the gallery is embedded again image by image.
+
+    Source: backfilling in the order of uncertainty as in hot-refresh model upgrades (RACT, arXiv 2201.09724)
+    and FastFill (arXiv 2303.04766); here image by image instead of by whole batches. Queries are always new.
+    Without a query set the gallery's images are the queries, every ordered pair of two different images
+    counts, whatever the share, so that share 0 is new/old and share 1 is new/new: in a symmetric test ordered
+    and unordered pairs have the same TAR. The images backfilled at a share include those of every smaller
+    share.
+
+    Args:
+        old, new: float [N, D] features of the same gallery images.
+        labels: whole numbers or names [N].
+        shares: fractions of the gallery, 0 to 1, that are new; rounded to whole images.
+        order: which images come first. "random"; "uncertain": the least certain first; "farthest": the old
+            feature farthest from the mean of its class first; or all row numbers 0..N-1 in any order.
+            Ties are in random order.
+        certainty: float [N], for "uncertain": higher is more certain, such as `margin(logits)` or
+            `-entropy(logits)` of the old classifier's logits.
+        query: float [Nq, D] new features of a query set of other images, or None.
+        query_labels: [Nq], given with the query.
+        cross: (query form [Nq, d], gallery form [N, d]) in which a new query meets an old gallery item, when
+            that is not (query, old) themselves; old, new and query may then differ in width. An item that is
+            backfilled meets the query as it is.
+        seed: of the random order, and of ties.
+        fars: fractions in (0, 1]; () measures retrieval only, in about half of the time.
+
+    Raises:
+        ValueError: "a share of 10 was given ...", "the order ... is not known ...", "the order uncertain
+            needs certainty ...", and those of `compare`; also when the widths differ and no cross is given.
+
+    >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]]
+    >>> new = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    >>> curve = mixed_gallery_curve(old, new, [0, 0, 1, 1], shares=(0, 0.5, 1), order=[1, 3, 0, 2], fars=())
+    >>> curve.values("rank1").tolist()
+    [0.5, 1.0, 1.0]
+    """
+    fars, shares = checked_fars(fars), tuple(float(share) for share in shares)
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise ValueError(
+                f"a share of {share:g} was given; shares are fractions of the gallery from 0 to 1"
+            )
+    if not shares:
+        raise ValueError("no share was given; give at least one fraction of the gallery, such as 0.5")
+    places = backfill_order(old, labels, order, certainty=certainty, seed=seed)
+    queries, before, after = _forms(old, new, query, cross)
+    if (query is None) != (query_labels is None):
+        raise ValueError(
+            "give query and query_labels together, or neither: the gallery's images are queries then"
+        )
+    options: dict[str, Any] = {}
+    if query is None:
+        query_labels, images = labels, np.arange(len(after))
+        options = {"query_ids": images, "gallery_ids": images}
+    points, precision = [], []
+    for share in shares:
+        rows = torch.from_numpy(places[: round(share * len(after))]).to(after.device)
+        gallery = before.clone()
+        gallery[rows] = after[rows]
+        pairs = PairScores(queries, query_labels, gallery, labels, **options)
+        ranked = rank(pairs, RANKS)
+        point: dict[str, float | None] = {"map": ranked.map}
+        point |= {f"rank{k}": value for k, value in ranked.rank.items()}
+        if fars:
+            verified = verify(pairs, count(pairs), fars)
+            tars = zip(fars, verified.tar, verified.measurable, strict=True)
+            point |= {tar_name(far): tar if ok else None for far, tar, ok in tars}
+        points.append(point)
+        precision.append(ranked.average_precision)
+    name = order if isinstance(order, str) else "given"
+    return BackfillCurve(shares, tuple(points), name, np.stack(precision))
+
+
+def backfill_orders(
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    certainty: Any = None,
+    orders: Mapping[str, Sequence[int]] | None = None,
+    draws: int = 200,
+    seed: int = 0,
+    **options: Any,
+) -> BackfillOrders:
+    """Return the curves of every order, and the area under each one's mAP minus that of the random order.
+
+    The difference is paired by query; its interval is a bootstrap over the queries' identities. An order
+    may hurt: whatever comes out is returned.
+
+    Args:
+        old, new, labels: as in `mixed_gallery_curve`.
+        certainty: float [N] for the order "uncertain", which is left out without it.
+        orders: further orders by name.
+        draws: bootstrap draws over identities.
+        seed: of the random order, of ties and of the draws.
+        options: further arguments of `mixed_gallery_curve`, alike for every order.
+    """
+    chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
+    clash = set(chosen) & set(orders or {})
+    if clash:
+        raise ValueError(f"the order {sorted(clash)[0]!r} is one of ours; give yours another name")
+    curves = {}
+    for name, order in (chosen | dict(orders or {})).items():
+        curve = mixed_gallery_curve(
+            old,
+            new,
+            labels,
+            order=order,
+            certainty=certainty if name == "uncertain" else None,
+            seed=seed,
+            **options,
+        )
+        curves[name] = replace(curve, order=name)
+    asked = options.get("query_labels")
+    compared = {
+        name: paired_scores(
+            curve.area_by_query,
+            curves["random"].area_by_query,
+            labels if asked is None else asked,
+            draws=draws,
+            seed=seed,
+            names=(f"the order {name}", "the random order"),
+        )
+        for name, curve in curves.items()
+        if name != "random" and len(set(curve.shares)) > 1
+    }
+    return BackfillOrders(curves, compared)
+
+
+def _forms(old: Any, new: Any, query: Any, cross: tuple[Any, Any] | None) -> tuple[Tensor, Tensor, Tensor]:
+    # Unit queries, and the gallery's rows before and after backfilling, of one width: products are cosines.
+    after = unit_rows(new, "new")
+    asked = after if query is None else unit_rows(query, "query")
+    before = unit_rows(old if cross is None else cross[1], "old").to(after.device)
+    if len(before) != len(after) or (cross is None and before.shape[1] != after.shape[1]):
+        raise ValueError(
+            f"the old features have shape {tuple(before.shape)} and the new {tuple(after.shape)}; a mixed "
+            "gallery needs the same images and equal widths, or cross=(query, gallery), the forms compared"
+        )
+    if asked.shape[1] != after.shape[1]:
+        raise ValueError(
+            f"the query features have {asked.shape[1]} columns and the new gallery features "
+            f"{after.shape[1]}; give the same model's features of both"
+        )
+    if cross is None:
+        return asked, before, after
+    crossed = unit_rows(cross[0], "cross query").to(after.device)
+    if len(crossed) != len(asked) or crossed.shape[1] != before.shape[1]:
+        raise ValueError(
+            f"cross has shapes {tuple(crossed.shape)} and {tuple(before.shape)} for {len(asked)} queries and "
+            f"{len(after)} gallery images; give one row for each, of equal width"
+        )
+    # A query carries both of its forms side by side, a gallery item the one that applies and zeros.
+    return (
+        torch.cat([crossed, asked], 1),
+        torch.cat([before, torch.zeros_like(after)], 1),
+        torch.cat([torch.zeros_like(before), after], 1),
+    )
+
+
+def _mean_height(shares: Sequence[float], heights: np.ndarray) -> np.ndarray:
+    # Along the first axis.
+    place = np.argsort(shares, kind="stable")
+    x = np.asarray(shares, np.float64)[place]
+    return np.trapezoid(heights[place], x, axis=0) / (x[-1] - x[0])

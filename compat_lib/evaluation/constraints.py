@@ -1,0 +1,183 @@
+"""The four constraints of backward compatibility, pair by pair: how many hold, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compat_lib.evaluation.inputs import unit_rows
+from compat_lib.evaluation.intervals import identity_weights, interval
+from compat_lib.evaluation.scores import EXCLUDED, PairScores, Tile
+
+DISTANCES = ("cosine", "euclidean")
+STATEMENTS = (
+    "same identity: d(new, old) <= d(old, old)",
+    "different identities: d(new, old) >= d(old, old)",
+    "same identity: d(new, new) <= d(new, old)",
+    "different identities: d(new, new) >= d(new, old)",
+)
+ROUNDING = 1e-6  # float32 cosines of equal pairs may differ by this much
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """How well each of the four constraints holds; tuples in the order of STATEMENTS, constraints 1 to 4."""
+
+    share: tuple[float | None, ...]  # of the pairs, fraction; None where there is no pair of that kind
+    slack: tuple[float | None, ...]  # mean, in units of the distance; positive: satisfied on average
+    intervals: tuple[tuple[float, float] | None, ...] = field(repr=False)  # 95 %, of the shares
+    positives: int  # ordered pairs of one identity
+    negatives: int  # ordered pairs of different identities
+    distance: str
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Flat names: "constraint1/share", with "/low" and "/high", and "constraint1/slack"."""
+        values: dict[str, float | None] = {}
+        for k, (share, slack, ends) in enumerate(
+            zip(self.share, self.slack, self.intervals, strict=True), start=1
+        ):
+            low, high = ends or (None, None)
+            name = f"constraint{k}"
+            values |= {f"{name}/share": share, f"{name}/share/low": low, f"{name}/share/high": high}
+            values[f"{name}/slack"] = slack
+        return values
+
+    def summary(self) -> str:
+        """Return one line for each constraint."""
+        lines = []
+        for statement, share, slack in zip(STATEMENTS, self.share, self.slack, strict=True):
+            shown = "no such pair" if share is None else f"{share:.4f} of the pairs, mean slack {slack:+.4f}"
+            lines.append(f"{statement}: {shown}")
+        return "\n".join(lines)
+
+
+def constraints(
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    cross: tuple[Any, Any] | None = None,
+    distance: str = "cosine",
+    draws: int = 0,
+    seed: int = 0,
+) -> Constraints:
+    """Return the share of pairs of two different images that satisfy each constraint, and its mean slack.
+
+    Source: MixBCT (arXiv 2308.06948). With d(n_i, o_j) the distance of new feature i and old feature j:
+
+    1. y_i = y_j: d(n_i, o_j) <= d(o_i, o_j), slack d(o_i, o_j) - d(n_i, o_j);
+    2. y_i != y_j: d(n_i, o_j) >= d(o_i, o_j), slack d(n_i, o_j) - d(o_i, o_j);
+    3. y_i = y_j: d(n_i, n_j) <= d(n_i, o_j), slack d(n_i, o_j) - d(n_i, n_j);
+    4. y_i != y_j: d(n_i, n_j) >= d(n_i, o_j), slack d(n_i, n_j) - d(n_i, o_j).
+
+    1 and 2 are BCT's definition of compatibility, 3 and 4 ask that the new model is no worse than the
+    cross-test. Not every pair can satisfy them (any negative that comes closer breaks 2), so they are
+    measured and not decided. Every ordered pair i, j counts but i = j, where 1 would ask for n_i = o_i. A
+    slack down to minus 1e-6 in cosine counts as satisfied: equal distances are equal up to rounding. All
+    pairs are looked at, tile by tile; memory does not grow with their number.
+
+    Args:
+        old, new: float [N, d_old], [N, d_new] features of the same held-out images.
+        labels: whole numbers or names [N].
+        cross: (query form of new [N, d], gallery form of old [N, d]) between which d(n_i, o_j) is taken, for
+            models of unequal width or a transformed gallery. None: new and old themselves.
+        distance: "cosine", 1 - cos; "euclidean", between unit rows, sqrt(2 - 2 cos): the same shares, as one
+            is a rising function of the other, with other slacks.
+        draws: bootstrap draws over the identities of the queries i for the intervals of the shares; 0: none.
+        seed: of the draws.
+
+    Raises:
+        ValueError: "the distance ... is not known ...", "there are ... old and ... new features ...", "the
+            old features have 64 columns ...", "there is one image only ...", NaN.
+
+    >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]
+    >>> result = constraints(old, [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0, 0, 1])
+    >>> result.share[:2], [round(slack, 2) for slack in result.slack[:2]]  # 2: one of four pairs moved apart
+    ((1.0, 1.0), [0.2, 0.2])
+    """
+    if distance not in DISTANCES:
+        raise ValueError(f"the distance {distance!r} is not known; choose one of {', '.join(DISTANCES)}")
+    tables = _tables(old, new, labels, cross)
+    order = tables[0]
+    size = len(order.row_codes)
+    satisfied, slack = np.zeros((4, size)), np.zeros(4)  # by query, in sorted order; sums
+    for tiles in zip(*(table.tiles() for table in tables), strict=True):
+        for first in (0, 1):  # constraints 1 and 2, then 3 and 4
+            farther, nearer = tiles[first : first + 2]
+            rows = slice(nearer.row, nearer.row + len(nearer.scores))
+            held, sums = _pair(farther, nearer, distance)
+            satisfied[2 * first : 2 * first + 2, rows] += held
+            slack[2 * first : 2 * first + 2] += sums
+    own = order.last - order.first
+    pairs = np.stack([own - 1, size - own] * 2)
+    totals = pairs.sum(1)
+    ends: list[tuple[float, float] | None] = [None] * 4
+    if draws:
+        weights = identity_weights(labels, draws, seed)
+        # A query brings all of its pairs, as often as its identity was drawn; the other side stays as it is.
+        by_identity = (np.stack([np.bincount(order.row_codes, row) for row in x]) for x in (satisfied, pairs))
+        drawn, counted = (x @ weights for x in by_identity)
+        ends = [interval(row) for row in np.where(counted > 0, drawn / np.maximum(counted, 1), np.nan)]
+    return Constraints(
+        tuple(float(x) / int(n) if n else None for x, n in zip(satisfied.sum(1), totals, strict=True)),
+        tuple(float(x) / int(n) if n else None for x, n in zip(slack, totals, strict=True)),
+        tuple(ends),
+        int(totals[0]),
+        int(totals[1]),
+        distance,
+    )
+
+
+def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> tuple[PairScores, ...]:
+    # Old/old, cross-test and new/new: the same pairs in the same tiles.
+    before, after = unit_rows(old, "old"), unit_rows(new, "new")
+    query, gallery = after, before
+    if cross is not None:
+        query, gallery = (unit_rows(x, side) for x, side in zip(cross, ("query", "gallery"), strict=True))
+    if not len(before) == len(after) == len(query) == len(gallery):
+        raise ValueError(
+            f"there are {len(before)} old and {len(after)} new features, compared as {len(query)} queries "
+            f"and {len(gallery)} gallery items; give features of the same images in the same order"
+        )
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"the old features have {gallery.shape[1]} columns and the new ones {query.shape[1]}; give "
+            "cross=(query, gallery), the forms of equal width that the cross-test compares"
+        )
+    if len(before) < 2:
+        raise ValueError("there is one image only; the constraints speak of pairs of two different images")
+    images = np.arange(len(before))
+    ids = {"query_ids": images, "gallery_ids": images}
+    sides = ((before, before), (query, gallery), (after, after))
+    device = after.device
+    return tuple(PairScores(a.to(device), labels, b.to(device), labels, **ids) for a, b in sides)
+
+
+def _pair(farther: Tile, nearer: Tile, distance: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pairs of a tile are nearer (same identity) or farther (different ones) on the second side.
+
+    Returns:
+        satisfied pairs of each row float64 [2, r], and the sums of the slacks float64 [2].
+    """
+    # An excluded pair is one of the same identity and has the same score on both sides: its difference is 0,
+    # and what it adds to the whole tile, its place in `genuine` takes away again.
+    height, width = nearer.scores.shape
+    closer = nearer.scores - farther.scores
+    slack = closer if distance == "cosine" else _euclidean(farther.scores) - _euclidean(nearer.scores)
+    same = closer.reshape(-1)[nearer.genuine]
+    rows = torch.div(nearer.genuine, width, rounding_mode="floor")
+    counted = nearer.scores.reshape(-1)[nearer.genuine] > EXCLUDED
+    kept = torch.bincount(rows[counted & (same >= -ROUNDING)], minlength=height)
+    apart = (closer <= ROUNDING).sum(1) - torch.bincount(rows[same <= ROUNDING], minlength=height)
+    own = slack.reshape(-1)[nearer.genuine].sum(dtype=torch.float64)
+    other = own - slack.sum(dtype=torch.float64)
+    return torch.stack([kept, apart]).cpu().double().numpy(), torch.stack([own, other]).cpu().numpy()
+
+
+def _euclidean(cosines: Tensor) -> Tensor:
+    return (2 - 2 * cosines).clamp_(min=0).sqrt_()

@@ -1,0 +1,131 @@
+"""What the evaluation is given, checked: features as rows of unit length, labels and ids as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ENTRIES = 2**21  # entries that are scaled to unit length together
+
+
+class UnitRows:
+    """The rows of a feature table, scaled to unit length at the moment they are taken.
+
+    A gallery of a million is thus never held a second time. Rows of zeros have no direction: they stay zero,
+    and their cosine with everything is 0.
+
+    Args:
+        features: float [N, D], NumPy array (any strides and byte order) or torch tensor (its device is kept).
+        side: what the error messages call them, such as "query".
+
+    Raises:
+        ValueError: "the query features have shape ...", or "... of the N rows of the query features hold NaN
+            or infinite values".
+
+    >>> rows = UnitRows([[3.0, 4.0], [0.0, 0.0]], "query")
+    >>> rows.shape, rows[torch.tensor([1, 0])].tolist()
+    ((2, 2), [[0.0, 0.0], [0.6000000238418579, 0.800000011920929]])
+    """
+
+    def __init__(self, features: Any, side: str):
+        if isinstance(features, np.ndarray):
+            self.device, real = torch.device("cpu"), features.dtype.kind in "fiub"
+        else:
+            features = torch.as_tensor(features).detach()
+            self.device, real = features.device, not features.is_complex()
+        self.shape = tuple(features.shape)
+        if len(self.shape) != 2 or 0 in self.shape or not real:
+            raise ValueError(
+                f"the {side} features have shape {self.shape} and type {features.dtype}; "
+                "give one row of real numbers for each image: [N, D] with N and D at least 1"
+            )
+        self._features = features
+        isfinite = np.isfinite if isinstance(features, np.ndarray) else torch.isfinite
+        broken = sum(int((~isfinite(features[part]).all(1)).sum()) for part in self._parts(len(self)))
+        if broken:
+            raise ValueError(
+                f"{broken} of the {len(self)} rows of the {side} features hold NaN or infinite values; "
+                "look for a diverged model or a corrupt image and leave these rows out"
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the rows of these numbers (int64 [n]) with unit length, float32 [n, D]."""
+        unit = torch.empty(len(rows), self.shape[1], device=self.device)
+        for part in self._parts(len(rows)):
+            if isinstance(self._features, np.ndarray):
+                taken = torch.from_numpy(self._features[rows[part].cpu().numpy()].astype(np.float64))
+            else:
+                taken = self._features[rows[part].to(self.device)].double()
+            # Dividing by the largest entry first: squares of very large or very small numbers leave float64.
+            largest = taken.abs().amax(1, keepdim=True)
+            taken /= torch.where(largest > 0, largest, 1.0)
+            length = torch.linalg.vector_norm(taken, dim=1, keepdim=True)
+            unit[part] = taken / torch.where(length > 0, length, 1.0)
+        return unit
+
+    def _parts(self, rows: int) -> Iterator[slice]:
+        step = max(1, ENTRIES // self.shape[1])
+        return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def unit_rows(features: Any, side: str) -> Tensor:
+    """Return all rows of `features`, checked and scaled to unit length: float32 [N, D], detached.
+
+    Arguments and errors are those of `UnitRows`, which does the same without holding the result.
+
+    >>> unit_rows([[3.0, 4.0], [0.0, 0.0]], "query")
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    rows = UnitRows(features, side)
+    return rows[torch.arange(len(rows))]
+
+
+def codes(
+    query: Any, gallery: Any | None, lengths: tuple[int, int], what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of both sides as numbers 0..K-1 of the sorted distinct values.
+
+    Raises:
+        ValueError: "there are ... query labels for ... query features".
+    """
+    arrays = []
+    for side, values, length in zip(("query", "gallery"), (query, gallery), lengths, strict=True):
+        if values is None and side == "gallery":
+            continue
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.ndim != 1 or array.dtype.kind not in "iubUS":
+            raise ValueError(
+                f"the {side} {what} have shape {array.shape} and type {array.dtype}; "
+                "give one whole number (or name) for each row"
+            )
+        if len(array) != length:
+            raise ValueError(
+                f"there are {len(array)} {side} {what} for {length} {side} features; give one each"
+            )
+        arrays.append(array)
+    if len({array.dtype.kind in "US" for array in arrays}) > 1:
+        raise ValueError(f"one side's {what} are names and the other's are numbers; use one kind for both")
+    inverse = np.unique(np.concatenate(arrays), return_inverse=True)[1].astype(np.int64)
+    first = inverse[: lengths[0]]
+    return first, (first if gallery is None else inverse[lengths[0] :])
+
+
+def check_widths(query: int, gallery: int) -> None:
+    """Refuse query and gallery features of unequal width.
+
+    Raises:
+        ValueError: "the query features have 64 columns and the gallery features 128 ...".
+    """
+    if query != gallery:
+        raise ValueError(
+            f"the query features have {query} columns and the gallery features {gallery}; "
+            "cosines need equal widths; map one side into the other's space first"
+        )

@@ -1,0 +1,131 @@
+"""In which order a gallery is embedded again, and what the order is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compat_lib.evaluation.inputs import codes, unit_rows
+
+ORDERS = ("random", "uncertain", "farthest")
+
+
+def backfill_order(
+    old: Any, labels: Any, order: str | Sequence[int] = "random", *, certainty: Any = None, seed: int = 0
+) -> np.ndarray:
+    """Return the gallery's rows in the order in which they are embedded again, int64 [N].
+
+    Source: least certain first as in hot-refresh model upgrades (RACT, arXiv 2201.09724) and FastFill
+    (arXiv 2303.04766, whose uncertainty is learnt); farthest first is ours.
+
+    Args:
+        old: [N, D] old features of the gallery.
+        labels: whole numbers or names [N].
+        order, certainty, seed: as in `mixed_gallery_curve`.
+
+    Raises:
+        ValueError: "the order ... is not known ...", "the order given has shape ...", "the order 'uncertain'
+            needs certainty ...", "certainty was given, but the order is ...".
+
+    >>> backfill_order([[1.0], [1.0], [1.0]], [0, 0, 0], "uncertain", certainty=[0.5, 0.1, 0.9]).tolist()
+    [1, 0, 2]
+    """
+    size = len(old)
+    shuffled = np.random.default_rng(seed).permutation(size)
+    if not isinstance(order, str):
+        given = _array(order)
+        if not np.array_equal(np.sort(given), np.arange(size)):
+            raise ValueError(
+                f"the order given has shape {given.shape}; give every row number from 0 to {size - 1} once"
+            )
+        return given.astype(np.int64)
+    if certainty is not None and order != "uncertain":
+        raise ValueError(f"certainty was given, but the order is {order!r}; choose order='uncertain'")
+    if order == "random":
+        return shuffled
+    if order == "uncertain":
+        if certainty is None:
+            raise ValueError(
+                "the order 'uncertain' needs certainty, one number for each gallery image, such as "
+                "margin(logits) of the old classifier"
+            )
+        key = _array(certainty).astype(np.float64)
+        if key.shape != (size,) or np.isnan(key).any():
+            raise ValueError(
+                f"the certainty has shape {key.shape} and {int(np.isnan(key).sum())} NaN; give one number "
+                f"for each of the {size} gallery images"
+            )
+    elif order == "farthest":
+        key = -class_distance(old, labels)
+    else:
+        raise ValueError(
+            f"the order {order!r} is not known; choose one of {', '.join(ORDERS)}, or give the row numbers"
+        )
+    return shuffled[np.argsort(key[shuffled], kind="stable")]
+
+
+def class_distance(features: Any, labels: Any) -> np.ndarray:
+    """Return how far each feature lies from the mean of its class, 1 - cosine, float64 [N], 0 to 2.
+
+    The mean is that of the unit features of the class. The distance to a mean of zero is 1.
+
+    Args:
+        features: float [N, D], scaled to unit rows.
+        labels: whole numbers or names [N].
+
+    >>> class_distance([[1.0, 0.0], [0.0, 1.0], [-5.0, 0.0]], [0, 0, 1]).round(3).tolist()
+    [0.293, 0.293, 0.0]
+    """
+    unit = unit_rows(features, "old")
+    number = codes(labels, None, (len(unit), 0), "labels")[0]
+    place = torch.from_numpy(number).to(unit.device)
+    sums = torch.zeros(int(number.max()) + 1, unit.shape[1], dtype=torch.float64, device=unit.device)
+    sums.index_add_(0, place, unit.double())
+    means = torch.nn.functional.normalize(sums, dim=1)
+    return 1 - (unit * means[place]).sum(1).cpu().numpy()
+
+
+def entropy(logits: Any) -> np.ndarray:
+    """Return the entropy of the softmax of each row in nats, float64 [N]; 0 is certain, ln K is not at all.
+
+    Args:
+        logits: float [N, K] of the old classifier, its scale included.
+
+    >>> entropy([[0.0, 0.0], [1000.0, 0.0]]).round(4).tolist()
+    [0.6931, 0.0]
+    """
+    logs = torch.log_softmax(_logits(logits), 1)
+    return (-logs * logs.exp()).sum(1).abs().cpu().numpy()
+
+
+def margin(logits: Any) -> np.ndarray:
+    """Return how much more likely the first class is than the second, float64 [N]; 1 is certain, 0 is not.
+
+    Args:
+        logits: float [N, K] of the old classifier, its scale included, K at least 2.
+
+    >>> margin([[0.0, 0.0, -1000.0], [1000.0, 0.0, 0.0]]).tolist()
+    [0.0, 1.0]
+    """
+    top = torch.softmax(_logits(logits), 1).topk(2, dim=1).values
+    return (top[:, 0] - top[:, 1]).cpu().numpy()
+
+
+def _logits(logits: Any) -> Tensor:
+    if not isinstance(logits, Tensor):
+        logits = torch.from_numpy(np.ascontiguousarray(logits, np.float64))
+    logits = logits.detach().double()
+    if logits.ndim != 2 or logits.shape[1] < 2 or not torch.isfinite(logits).all():
+        raise ValueError(
+            f"the logits have shape {tuple(logits.shape)}, or hold NaN or infinite values; give [N, K] "
+            "finite numbers of at least 2 classes"
+        )
+    return logits
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -1,0 +1,263 @@
+"""Paired comparison of two methods: one difference, one interval over seeds and identities, one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from compat_lib.evaluation.inputs import codes
+from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
+
+BETTER, WORSE, NOT_DECIDABLE = "better", "worse", "not decidable"
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """A paired difference, first minus second, and its interval."""
+
+    value: float  # mean over the seeds
+    low: float  # nan when there is no interval
+    high: float
+    seeds: int
+    draws: int = 0  # bootstrap draws over test identities behind the interval; 0: it knows nothing of them
+    identities: int | None = None  # None: not told
+    names: tuple[str, str] = ("the first", "the second")
+    level: float = 0.95
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return bool(self.low > 0 or self.high < 0)
+
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse" or "not decidable", of the first as compared with the second."""
+        return NOT_DECIDABLE if not self.decided else BETTER if self.low > 0 else WORSE
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, with its numbers and with what the interval does not know."""
+        first, second = self.names
+        if self.decided:
+            said = f"{first} is {self.verdict} than {second}"
+        else:
+            said = f"whether {first} is better or worse than {second} is not decidable"
+        numbers = f"the difference is {self.value:+.4f}"
+        if np.isfinite(self.low):
+            numbers += f" with a {100 * self.level:g} % interval of [{self.low:+.4f}, {self.high:+.4f}]"
+        else:
+            numbers += " and has no interval"
+        basis = f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"
+        if self.identities is not None:
+            basis += f" and {self.identities} test identit{'ies' if self.identities != 1 else 'y'}"
+        limits = []
+        if self.seeds == 1:
+            limits.append("training was not repeated, so the noise of the seeds is unknown")
+        if not self.draws:
+            limits.append("the noise of the test identities is left out")
+        text = f"{said}: {numbers} ({basis}{''.join('; ' + limit for limit in limits)})."
+        return text[0].upper() + text[1:]
+
+
+def paired_comparison(
+    a: Any,
+    b: Any,
+    *,
+    draws_a: Any = None,
+    draws_b: Any = None,
+    identities: int | None = None,
+    names: tuple[str, str] = ("the first", "the second"),
+    level: float = 0.95,
+) -> PairedComparison:
+    """Return a minus b with an interval that holds the noise of training and that of the test identities.
+
+    A seed's difference is D_s = mu + A + B_s: what the drawn test identities do to every seed alike, A, and
+    all that differs from seed to seed, B_s (the training, and how each training meets the identities).
+
+    - The variance of the mean of B is estimated by the seeds' deviation / sqrt(S), with Student's S - 1
+      degrees of freedom. This is all that Student's interval over seeds holds.
+    - A is what the bootstrap draws of two seeds share: the draws of the mean difference are shrunk to the
+      mean covariance of the draws of two seeds. Without this step the seeds' own part would count twice.
+    - The interval is that of the sum: the draws, each spread by Student's distribution (the exact mixture,
+      nothing is drawn at random), cut at both ends.
+
+    With one seed this is the percentile interval of the paired bootstrap; with draws that show no common
+    part, or none at all, Student's interval over the seeds. Resampling the seeds instead would be far too
+    narrow: three seeds drawn with replacement understate their variance by a third, and with one they have
+    none. Seeds with test identities of their own are handled too, as their draws share nothing.
+
+    Args:
+        a, b: numbers [S] of the two methods, seed by seed in the same order (or one number); more is better.
+        draws_a, draws_b: float [S, draws] (or [draws] for one seed), the bootstrap draws of the same values,
+            from the same labels and the same seed of the draws, as `compare` gives them; nan where a draw
+            could not be measured. None: the identities' noise is left out.
+        identities: number of test identities, for the sentence.
+        names: of the two methods.
+        level: coverage, 0 to 1.
+
+    Raises:
+        ValueError: "a has 3 values and b has 2 ...", "... of the values are not finite ...", "draws of one
+            method only ...", "the draws have shapes ...", "a level of 95 was given ...".
+
+    >>> draws = {"draws_a": [0.52, 0.53, 0.54], "draws_b": [0.49, 0.50, 0.51]}
+    >>> print(paired_comparison(0.53, 0.50, **draws, names=("X", "Y")).sentence[:79])
+    X is better than Y: the difference is +0.0300 with a 95 % interval of [+0.0300,
+    >>> paired_comparison([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]).verdict  # 2 +- 4.303 / sqrt(3), Student's
+    'not decidable'
+    """
+    values = [_floats(x).reshape(-1) for x in (a, b)]
+    if len(values[0]) != len(values[1]) or not len(values[0]):
+        raise ValueError(
+            f"a has {len(values[0])} values and b has {len(values[1])}; give one for each seed that both have"
+        )
+    broken = int((~np.isfinite(values)).sum())
+    if broken:
+        raise ValueError(
+            f"{broken} of the values are not finite; leave out the seeds that were not measured on both sides"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"a level of {level:g} was given; it is a fraction between 0 and 1, such as 0.95")
+    differences = values[0] - values[1]
+    seeds, value = len(differences), float(differences.mean())
+    drawn = _draws(draws_a, draws_b, seeds)
+    spread = float(differences.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
+    centres = value + _shared(drawn) * (drawn.mean(0) - value) if drawn.shape[1] else np.array([value])
+    if spread > 0:
+        low, high = _mixture_interval(centres, spread, seeds - 1, level)
+    elif seeds > 1 and len(centres) == 1:  # all seeds agree to the last digit
+        low = high = value
+    else:
+        low, high = interval(centres, level) or (np.nan, np.nan)
+    return PairedComparison(value, low, high, seeds, drawn.shape[1], identities, tuple(names), level)
+
+
+def paired_scores(
+    a: Any,
+    b: Any,
+    labels: Any,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    names: tuple[str, str] = ("the first", "the second"),
+    level: float = 0.95,
+) -> PairedComparison:
+    """Return the comparison of two methods from one score a query, such as the average precision.
+
+    Args:
+        a, b: float [S, N] (or [N] for one seed), a score of every query for each seed, more is better; nan
+            for queries that do not count, the same ones in both (`Retrieval.average_precision`).
+        labels: whole numbers or names [N], the same for every seed.
+        draws: bootstrap draws over identities, 0 or more.
+        seed: of the draws.
+        names, level: as in `paired_comparison`.
+
+    Raises:
+        ValueError: "the scores have shapes ...", "... count different queries", "no query counts ...", and
+            those of `paired_comparison`.
+
+    >>> result = paired_scores([0.9, 0.8, 0.7, 0.9], [0.5, 0.6, 0.5, 0.6], [0, 0, 1, 1], draws=100)
+    >>> round(result.value, 3), result.identities, result.verdict
+    (0.275, 2, 'better')
+    """
+    a, b = (np.atleast_2d(_floats(x)) for x in (a, b))
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(
+            f"the scores have shapes {a.shape} and {b.shape}; give [seeds, queries], the same on both sides"
+        )
+    if not np.array_equal(np.isnan(a), np.isnan(b)):
+        raise ValueError(
+            "the two methods count different queries (nan in one, a score in the other); compare them on the "
+            "same queries and the same gallery items"
+        )
+    number = codes(labels, None, (a.shape[1], 0), "labels")[0]
+    if not np.isfinite(a).any(1).all():
+        raise ValueError("no query counts for at least one seed: all of its scores are nan")
+    weights = identity_weights(labels, draws, seed)
+    drawn = [np.stack([bootstrap_mean(row, labels, weights) for row in side]) for side in (a, b)]
+    identities = len(np.unique(number[np.isfinite(a).any(0)]))
+    means = [np.nanmean(side, axis=1) for side in (a, b)]
+    options = {"draws_a": drawn[0], "draws_b": drawn[1]} if draws else {}
+    return paired_comparison(*means, **options, identities=identities, names=names, level=level)
+
+
+def student_cdf(t: Any, degrees: int) -> np.ndarray:
+    """Return the probability that a Student variable with whole degrees of freedom is at most t.
+
+    Source: the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4; SciPy is not needed to evaluate.
+
+    Args:
+        t: float, any shape.
+        degrees: whole number, 1 or more.
+
+    >>> student_cdf([0.0, 1.0], 1).tolist()  # 1/2 + arctan(t) / pi
+    [0.5, 0.75]
+    """
+    angle = np.arctan(np.asarray(t, np.float64) / np.sqrt(degrees))
+    cosine = np.cos(angle)
+    term = np.sin(angle) * (cosine if degrees % 2 else 1.0)
+    total = np.zeros_like(angle)
+    for k in range(1 + degrees % 2, degrees, 2):
+        total = total + term
+        term = term * cosine**2 * k / (k + 1)
+    return 0.5 + ((angle + total) / np.pi if degrees % 2 else total / 2)
+
+
+def _floats(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    return np.asarray(values, np.float64)
+
+
+def _draws(a: Any, b: Any, seeds: int) -> np.ndarray:
+    # The differences of the draws, [seeds, draws], without the draws that are not a number somewhere.
+    if a is None and b is None:
+        return np.empty((seeds, 0))
+    if a is None or b is None:
+        raise ValueError("draws of one method only were given; give those of both, or none")
+    a, b = (np.atleast_2d(_floats(x)) for x in (a, b))
+    if a.shape != b.shape or a.ndim != 2 or len(a) != seeds:
+        raise ValueError(
+            f"the draws have shapes {a.shape} and {b.shape} for {seeds} seed{'s' if seeds != 1 else ''}; "
+            "give [seeds, draws] of the same draws on both sides"
+        )
+    differences = a - b
+    known = differences[:, np.isfinite(differences).all(0)]
+    return known if known.shape[1] > 1 else known[:, :0]
+
+
+def _shared(drawn: np.ndarray) -> float:
+    # The share of the deviation of the mean's draws that is common to all seeds.
+    seeds = len(drawn)
+    together, alone = drawn.mean(0).var(), drawn.var(1).mean()
+    if seeds == 1 or not together > 0:
+        return 1.0
+    covariance = (seeds * together - alone) / (seeds - 1)  # of two seeds, on average
+    return float(np.sqrt(np.clip(covariance / together, 0.0, 1.0)))
+
+
+def _mixture_interval(centres: np.ndarray, spread: float, degrees: int, level: float) -> tuple[float, float]:
+    # Both ends of the mixture of Student distributions around the centres, by bisection.
+    def below(x: float) -> float:
+        return float(student_cdf((x - centres) / spread, degrees).mean())
+
+    tail = (1 - level) / 2
+    return -_crossing(lambda x: 1 - below(-x), 1 - tail, -centres.min(), spread), _crossing(
+        below, 1 - tail, centres.max(), spread
+    )
+
+
+def _crossing(cumulative: Callable[[float], float], target: float, start: float, step: float) -> float:
+    low = high = start
+    while cumulative(high) < target:
+        step *= 2
+        high += step
+    while cumulative(low) > target:
+        step *= 2
+        low -= step
+    while high - low > 1e-9 * step and low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if cumulative(middle) < target else (low, middle)
+    return (low + high) / 2

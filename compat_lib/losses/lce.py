@@ -1,0 +1,94 @@
+"""LCE: new embeddings stay in the cone of their class's old features, and the classifier follows its axis."""
+
+import torch
+from torch import Tensor
+
+from compat_lib.losses.contract import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.margins import COSINE_LIMIT, Classifier, unit_rows
+from compat_lib.losses.regions import kept_extent
+from compat_lib.old_system import OldSystem
+
+ROWS_AT_ONCE = 65_536
+
+
+def angles_between(left: Tensor, right: Tensor) -> Tensor:
+    """Angle between the two vectors of each pair of rows.
+
+    Cosines are clamped to +-(1 - 1e-6) first, so that the gradient is finite everywhere; no angle is below
+    0.0014.
+
+    Args:
+        left: [N, d] floating point, not normalised.
+        right: [N, d] floating point, not normalised.
+    Returns:
+        [N], radians, 0..pi; a right angle where one of the two is zero.
+
+    >>> angles_between(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
+    tensor([1.5708])
+    """
+    cosines = (unit_rows(left) * unit_rows(right)).sum(dim=1)
+    return cosines.clamp(-COSINE_LIMIT, COSINE_LIMIT).acos()
+
+
+class LCE(CompatibilityLoss):
+    """Classification, a boundary around each old class, and alignment of the classifier with the old centres.
+
+    Source: Learning Compatible Embeddings (Meng et al., ICCV 2021, arXiv 2108.01958), in the form of AdvBCT's
+    published comparison: c_y is the mean old unit feature of a class, theta_y the largest angle between c_y
+    and its old features that is no outlier, and both terms are means over the rows whose class has at least
+    two features that are no outliers. The paper's own code differs: its boundary compares cosines instead of
+    angles and drops no outlier, its alignment is a mean square over all classes with weight 100, and it can
+    learn a transformation between features of unequal width; none of this is here. Deviation from the
+    comparison: cosines are clamped to +-(1 - 1e-6) before the arc cosine, whose slope is infinite at one.
+
+    Args:
+        old: the old system, with features of the new model's width.
+        classifier: the new model's classifier; its rows are what the alignment moves.
+        boundary_weight: factor of the boundary term, at least 0; published 1.
+        alignment_weight: factor of the alignment term, at least 0; published 1.
+    Raises:
+        ValueError: "The method lce needs old and new features of one width, not 32 (old) and 64 (new). ..."
+    """
+
+    name = "lce"
+    title = "LCE"
+    paper = "Learning Compatible Embeddings (Meng et al., ICCV 2021, arXiv 2108.01958), as compared in AdvBCT"
+    needs = frozenset({"features"})
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "boundary": r"\frac{1}{B}\sum_i \max(0, \arccos(\hat c_{y_i} \cdot \hat n_i) - \theta_{y_i})",
+        "alignment": r"\frac{1}{B}\sum_i (1 - \hat c_{y_i} \cdot \hat w_{y_i})",
+    }
+
+    def __init__(
+        self,
+        old: OldSystem,
+        classifier: Classifier,
+        *,
+        boundary_weight: float = 1.0,
+        alignment_weight: float = 1.0,
+    ):
+        super().__init__(old, classifier)
+        equal_widths(self.name, old, classifier, "")
+        self.weights["boundary"] = check_number("boundary_weight", boundary_weight)
+        self.weights["alignment"] = check_number("alignment_weight", alignment_weight)
+        centres = unit_rows(old.prototypes("unit"))
+        blocks = torch.arange(len(old.labels), device=old.labels.device).split(ROWS_AT_ONCE)
+        angles = [
+            angles_between(old.features[rows].double(), centres[old.labels[rows]].double()) for rows in blocks
+        ]
+        angles, counts = kept_extent(torch.cat(angles), old.labels, old.num_classes)
+        self.register_buffer("old_centres", centres, persistent=False)
+        self.register_buffer("old_angles", angles.float(), persistent=False)
+        self.register_buffer("old_known", counts > 1, persistent=False)
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        centres, known = self.old_centres[step.labels], self.old_known[step.labels]
+        outside = angles_between(step.embeddings, centres) - self.old_angles[step.labels]
+        aligned = (centres * unit_rows(self.classifier.weight[step.labels])).sum(dim=1)
+        count = known.sum().clamp(min=1)
+        return {
+            "classification": self.classification(step),
+            "boundary": outside.clamp(min=0).where(known, 0.0).sum() / count,
+            "alignment": (1.0 - aligned).where(known, 0.0).sum() / count,
+        }

@@ -1,0 +1,311 @@
+"""NCCL: pull every new embedding to a queue of old features of its class, among all classes' old features."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from compat_lib.losses.contract import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.margins import Classifier, unit_rows
+from compat_lib.old_statistics import class_means
+from compat_lib.old_system import OldSystem
+
+SCORES_AT_ONCE = 2**18  # anchors x queue rows that are held together: a megabyte stays in the cache
+STEEP = 30.0  # scores up to this size need no shift: exp(30) and exp(-30) are far from float32's limits
+DEEPEST = -60.0  # exp(-60) adds nothing to a sum of one or more; below -87 processors take it slowly
+FEW = 1 / 128  # share of positives among anchors x rows up to which a list of them is the faster way
+
+
+class NCCL(CompatibilityLoss):
+    """Classification plus two contrastive terms of each image against a queue of old features.
+
+    Source: Neighborhood Consensus Contrastive Learning for Backward-Compatible Representation (Wu et al.,
+    AAAI 2022, arXiv 2108.03372), in the form of the published code of MixBCT's comparison. Every old feature
+    of the anchor's class is a positive, weighted by its cosine with the anchor's own old feature; the second
+    term compares vectors of cosines with the new classes instead of features. The batch enters the queue
+    before the losses, so each anchor's own old feature is a positive of weight one.
+
+    Deviations, each with an option that undoes it: in the published code the second term has no gradient,
+    empty slots of the queue count as negatives, and the queue also keeps the cosines with the classes, as
+    they were when a row entered. The published script that selects credible old features keeps them all;
+    `credible` follows its intention. A step that is computed twice in a row enters the queue once.
+
+    Args:
+        old: the old system, with features of the new model's width.
+        classifier: the new model's classifier; its rows count as unit rows in the second term.
+        feature_weight: alpha, factor of the contrast of features, at least 0; published 1.
+        logit_weight: beta, factor of the contrast of logits, at least 0; published 0.01.
+        temperature: tau of both terms, at least 0.001; published 1.
+        queue: Q, old features that are kept, at least 1; published 8192.
+        differentiable: True lets the contrast of logits train the network and, through the new embeddings'
+            logits b, the classifier. With False, as published, it is only watched: the gradient is that of
+            the other two terms.
+        count_empty: True, as published, counts slots that are still empty as negatives of similarity zero.
+        logits: "current" takes the old features' logits a from the present classifier and needs no memory for
+            them; "stored", as published, keeps those of the step in which a row entered, Q x C numbers. Both
+            are constants to the gradient.
+        credible: "all" old features, as the published training; or "entropy": only rows whose old feature
+            `credible_by_entropy` accepts enter the queue and the two contrasts.
+    Raises:
+        ValueError: "The method nccl needs old and new features of one width, not 32 (old) and 64 (new). ..."
+    """
+
+    name = "nccl"
+    title = "NCCL"
+    paper = (
+        "Neighborhood Consensus Contrastive Learning for Backward-Compatible Representation (Wu et al., "
+        "AAAI 2022, arXiv 2108.03372)"
+    )
+    needs = frozenset({"features"})
+    published = {"differentiable": False, "count_empty": True, "logits": "stored"}
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
+        r" \frac{\exp(\hat n_i \cdot \hat o_j / \tau)}{\sum_{l=1}^{Q} \exp(\hat n_i \cdot \hat o_l / \tau)},"
+        r" \quad J_i = \{ j : y_j = y_i \}, \quad w_{ij} = \frac{1 + \hat o_i \cdot \hat o_j}{2}",
+        "logit_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
+        r" \frac{\exp(b_i \cdot a_j / \tau)}{\sum_{l=1}^{Q} \exp(b_i \cdot a_l / \tau)},"
+        r" \quad b_i = \hat W \hat n_i, \quad a_j = \hat W \hat o_j",
+    }
+
+    def __init__(
+        self,
+        old: OldSystem,
+        classifier: Classifier,
+        *,
+        feature_weight: float = 1.0,
+        logit_weight: float = 0.01,
+        temperature: float = 1.0,
+        queue: int = 8192,
+        differentiable: bool = True,
+        count_empty: bool = False,
+        logits: str = "current",
+        credible: str = "all",
+    ):
+        super().__init__(old, classifier)
+        equal_widths(self.name, old, classifier, "")
+        self.weights["feature_contrast"] = check_number("feature_weight", feature_weight)
+        self.weights["logit_contrast"] = check_number("logit_weight", logit_weight)
+        self.temperature = check_number("temperature", temperature, 1e-3)
+        if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
+            raise ValueError(f"queue must be a whole number of at least 1, not {queue!r}.")
+        check_choice("differentiable", differentiable, (True, False))
+        check_choice("count_empty", count_empty, (True, False))
+        check_choice("logits", logits, ("current", "stored"))
+        check_choice("credible", credible, ("all", "entropy"))
+        self.differentiable, self.count_empty, self.stored = differentiable, count_empty, logits == "stored"
+        mask = None
+        if credible == "entropy":
+            mask = credible_by_entropy(old.features, old.labels, old.num_classes).to(old.features.device)
+            if not mask.any():
+                raise ValueError(
+                    f"credible='entropy' leaves none of the {len(mask)} old features: all lie between "
+                    "many class means. Use credible='all'."
+                )
+        self.register_buffer("credible", mask, persistent=False)
+        self.register_buffer("queue_features", torch.zeros(queue, old.width))
+        self.register_buffer("queue_labels", torch.full((queue,), -1))
+        if self.stored:
+            self.register_buffer("queue_logits", torch.zeros(queue, classifier.num_classes))
+        # the last step, and how many rows had entered the queue before it and after it
+        self.register_buffer("queue_progress", torch.tensor([-1, 0, 0]))
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        classes = unit_rows(self.classifier.weight)
+        new, old = unit_rows(step.embeddings.to(classes)), unit_rows(step.old_features.to(classes))
+        labels = step.labels
+        if self.credible is not None:
+            kept = self.credible[step.rows]
+            new, old, labels = new[kept], old[kept], labels[kept]
+        filled = self._enqueue(step, old, labels, classes.detach())
+        queue = self.queue_features[:filled]
+        tables = [queue, self.queue_logits[:filled]] if self.stored else [queue]
+        mass, pulls = positives(old, labels, tables, self.queue_labels[:filled])
+        empty = len(self.queue_labels) - filled if self.count_empty else 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
+            if self.stored:
+                logits, reach = new @ classes.T, math.sqrt(len(classes))
+            else:  # b . a = (n W'W) . o: the queue of features serves, and the cheaper order is taken
+                logits, reach = torch.linalg.multi_dot([new, classes.T, classes.detach()]), 1.0
+            logits = logits / self.temperature
+            logit_contrast = Contrast.apply(logits, tables[-1], reach, mass, pulls[-1], empty)
+        return {
+            "classification": self.classification(step),
+            "feature_contrast": Contrast.apply(new / self.temperature, queue, 1.0, mass, pulls[0], empty),
+            "logit_contrast": logit_contrast,
+        }
+
+    @torch.no_grad()
+    def _enqueue(self, step: Step, old: Tensor, labels: Tensor, classes: Tensor) -> int:
+        """Writes the rows over the oldest ones of the ring; the number of slots that are then filled."""
+        number = step.epoch * step.batches + step.batch
+        last, before, after = self.queue_progress.tolist()
+        if number != last:  # a step that is computed again takes its own slots again
+            before = after
+        slots, count = len(self.queue_labels), len(labels)
+        newest = torch.arange(max(0, count - slots), count, device=labels.device)
+        places = (before + newest) % slots
+        self.queue_features[places] = old[newest]
+        self.queue_labels[places] = labels[newest]
+        if self.stored:
+            self.queue_logits[places] = old[newest] @ classes.T
+        self.queue_progress.copy_(torch.tensor([number, before, before + count]))
+        return min(before + count, slots)
+
+
+class Contrast(torch.autograd.Function):
+    """Mean over the anchors of sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J|.
+
+    Value and gradient, which goes to the anchors only, come from one pass over blocks of the queue: beside
+    the sum of exponentials grows the sum of rows weighted by them. So no exponential is taken twice and no
+    anchors x rows matrix is held. Where scores can be large, the largest one so far is taken out.
+
+    Args:
+        anchors: [B, d] floating point, divided by the temperature.
+        table: [F, d], the filled rows of the queue.
+        reach: length that no row of the table exceeds.
+        mass: [B], sum of w_j / |J| over the anchor's positives.
+        pull: [B, d], sum of w_j row_j / |J|.
+        empty: slots that count as negatives of similarity zero.
+    Returns:
+        scalar; zero when there is no anchor.
+
+    >>> anchor, row = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    >>> Contrast.apply(anchor, torch.eye(2), 1.0, torch.ones(1), row, 2)     # ln 4
+    tensor(1.3863)
+    """
+
+    @staticmethod
+    def forward(
+        ctx, anchors: Tensor, table: Tensor, reach: float, mass: Tensor, pull: Tensor, empty: int
+    ) -> Tensor:
+        batch = max(1, len(anchors))
+        count = max(1, SCORES_AT_ONCE // batch)
+        lengths = torch.linalg.vector_norm(anchors, dim=1)
+        steep = not bool((lengths * reach <= STEEP).all())  # not a number is steep too
+        peaks = anchors.new_full((len(anchors),), -math.inf if steep and not empty else 0.0)
+        totals, sums = torch.full_like(peaks, empty), torch.zeros_like(anchors)
+        block = anchors.new_empty(len(anchors), min(count, len(table)))
+        for rows in table.split(count):
+            scores = torch.mm(anchors, rows.T, out=block[:, : len(rows)])
+            if steep:
+                higher = torch.maximum(peaks, scores.amax(dim=1))
+                shrink = (peaks - higher).exp_()
+                totals.mul_(shrink)
+                sums.mul_(shrink[:, None])
+                scores.sub_(higher[:, None]).clamp_(min=DEEPEST)
+                peaks = higher
+            shares = scores.exp_()
+            totals.add_(shares.sum(dim=1))
+            if ctx.needs_input_grad[0]:
+                sums.addmm_(shares, rows)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward((sums * (mass / totals)[:, None]).sub_(pull).div_(batch))
+        return (mass * (peaks + totals.log_()) - (anchors * pull).sum(dim=1)).sum() / batch
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return gradient * slopes, None, None, None, None, None
+
+
+@torch.no_grad()
+def positives(
+    old: Tensor, labels: Tensor, tables: list[Tensor], table_labels: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """What the queue's rows of an anchor's class weigh, and their weighted sums.
+
+    Few positives are listed one by one. Many (a queue of few classes) are found by masks in blocks of the
+    queue sorted by label, where each block meets only the anchors within its range of labels.
+
+    Args:
+        old: [B, d] floating point, unit old features of the anchors.
+        labels: int64 [B].
+        tables: [F, d] unit old features in the queue, and other tables of as many rows.
+        table_labels: int64 [F].
+    Returns:
+        [B], sum of w_j / |J| over the positives j, w_j = (1 + cosine) / 2, and for each table
+        [B, columns], sum of w_j row_j / |J|; zero where there is no positive.
+
+    >>> old = torch.tensor([[1.0, 0.0]])
+    >>> positives(old, torch.tensor([3]), [torch.eye(2)], torch.tensor([3, 3]))     # weights 1 and 1/2
+    (tensor([0.7500]), [tensor([[0.5000, 0.2500]])])
+    """
+    sorted_labels, order = table_labels.sort(stable=True)
+    first = torch.searchsorted(sorted_labels, labels)
+    counts = torch.searchsorted(sorted_labels, labels, right=True) - first
+    mass = old.new_zeros(len(old))
+    if int(counts.sum()) <= FEW * len(old) * len(order):
+        starts = counts.cumsum(0) - counts
+        anchors = torch.repeat_interleave(counts)
+        listed = order[torch.arange(len(anchors), device=old.device) + (first - starts)[anchors]]
+        weights = old.index_select(0, anchors).mul_(tables[0].index_select(0, listed)).sum(dim=1).add_(1)
+        mass.index_add_(0, anchors, weights)
+        pulls = [
+            F.embedding_bag(listed, table, starts, mode="sum", per_sample_weights=weights) for table in tables
+        ]
+    else:
+        pulls = [old.new_zeros(len(old), table.shape[1]) for table in tables]
+        size = max(1, SCORES_AT_ONCE // len(old))
+        for part, near in zip(order.split(size), sorted_labels.split(size), strict=True):
+            met = ((labels >= near[0]) & (labels <= near[-1])).nonzero()[:, 0]
+            rows = [table[part] for table in tables]
+            weights = (old[met] @ rows[0].T).add_(1).mul_(labels[met, None] == near)
+            mass[met] += weights.sum(dim=1)
+            for pull, row in zip(pulls, rows, strict=True):
+                pull[met] += weights @ row
+    halves = 0.5 / counts.clamp(min=1).to(mass)
+    return mass * halves, [pull * halves[:, None] for pull in pulls]
+
+
+@torch.no_grad()
+def credible_by_entropy(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Which old features are near to few class means, judged by the entropy of a softmax over all of them.
+
+    Source: reconstruction of NCCL's selection (arXiv 2108.03372) with the terms of the published script of
+    MixBCT's comparison, whose softmax runs over a single class and so keeps everything. With p_i = softmax
+    over k of -|o_i - m_k| / v_k, row i is credible when the entropy of p_i is at most half of ln C. Unit
+    rows, m_k their class mean as it is, v_k the variance of the distances within class k. A class of fewer
+    than three rows says nothing about a variance and takes the mean of the others'. Classes without rows
+    do not take part.
+
+    Args:
+        features: [N, d] floating point, old features, normalised here.
+        labels: int64 [N], 0..C-1.
+        num_classes: C.
+    Returns:
+        bool [N] on the CPU.
+
+    >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.7, 0.7], [0.0, 1.0], [0.1, 0.9], [0.7, 0.7]])
+    >>> credible_by_entropy(rows, torch.tensor([0, 0, 0, 1, 1, 1]), 2).tolist()     # two stand in between
+    [True, True, False, True, True, False]
+    """
+    means = class_means(features, labels, num_classes, unit=True).double()
+    labels = labels.cpu()
+    counts = torch.bincount(labels, minlength=num_classes)
+    size = max(1, SCORES_AT_ONCE // num_classes)
+
+    def blocks():
+        return (unit_rows(block.cpu().double()) for block in features.split(size))
+
+    own = torch.cat(
+        [
+            torch.linalg.vector_norm(a - means[y], dim=1)
+            for a, y in zip(blocks(), labels.split(size), strict=True)
+        ]
+    )
+    average = torch.zeros(num_classes, dtype=own.dtype).index_add_(0, labels, own) / counts
+    spread = torch.zeros_like(average).index_add_(0, labels, (own - average[labels]).square()) / counts
+    measured = counts >= 3
+    pooled = spread[measured].mean() if measured.any() else 0.0
+    present = counts > 0
+    spread = spread.where(measured, pooled).clamp(min=1e-12)[present]
+    limit = 0.5 * math.log(int(present.sum()))
+    kept = []
+    for block in blocks():
+        logs = (-torch.cdist(block, means[present]) / spread).log_softmax(dim=1)
+        kept.append(-(logs.exp() * logs).sum(dim=1) <= limit)
+    return torch.cat(kept)

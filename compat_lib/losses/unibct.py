@@ -1,0 +1,230 @@
+"""UniBCT: BCT with old prototypes that are refined by what the new model finds central in each class."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from compat_lib.losses.contract import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.margins import Classifier, FrozenClassifier, row_cross_entropy, unit_rows
+from compat_lib.old_system import OldSystem
+
+FORMS = ("row", "column")
+NUMBERS_AT_ONCE = 2**22  # entries of a stack of graphs in double precision: 32 MiB, of which a handful exist
+
+
+def refine_prototypes(
+    new: Tensor,
+    old: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    propagation: float = 0.9,
+    temperature: float = 0.05,
+    form: str = "row",
+) -> Tensor:
+    """Old prototypes that weigh each sample by its place in the new model's graph of its class.
+
+    Source: structural prototype refinement of UniBCT (arXiv 2203.01583). Within a class with unit new
+    features N and unit old features O, E is the softmax of N N^T / theta without the diagonal, the old
+    features are propagated, Z = (1 - lambda) (I - lambda E)^-1 O, and the prototype is the mean of Z. We
+    solve for the weights of the samples in that mean instead, one system with one right-hand side for each
+    class; in the row form they are the PageRank of the graph. Deviation from MixBCT's published script,
+    which takes the softmax down the columns and leaves the features' lengths as they are: with the column
+    form every weight is 1 / n, so that the refinement is a no-op and gives the plain mean.
+
+    Arithmetic is in double precision on the CPU, in stacks of classes of similar size; beyond these stacks a
+    class of n samples needs a handful of n x n matrices.
+
+    Args:
+        new: [N, d_n] floating point, finite, new features, normalised here.
+        old: [N, d_o] floating point, finite, old features of the same samples, normalised here.
+        labels: int64 [N], 0..C-1, in any order.
+        num_classes: C, at least 1.
+        propagation: lambda, 0..0.999; 0 gives the mean of the unit old features.
+        temperature: theta, divisor of the cosines, above 0.
+        form: "row" (rows of E sum to one) or "column" (columns do).
+    Returns:
+        float32 [C, d_o] on the device of `old`, not normalised; in the row form a convex combination of the
+        class's unit old features. The sample itself for a class of one, zeros for a class without samples.
+    Raises:
+        ValueError: "There are 5 new features, 4 old features and 4 labels. ..."; "new features hold values
+            that are not finite, ..."; "labels must lie within 0..2, ..."
+
+    >>> old = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> new = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])    # steps 1 -> 3, 2 -> 3, 3 -> 2: weights
+    >>> # 3/18, 7/18 and 8/18
+    >>> refine_prototypes(new, old, torch.zeros(3, dtype=torch.int64), 1, propagation=0.5, temperature=0.01)
+    tensor([[0.6111, 0.3889]])
+    """
+    check_number("propagation", propagation, 0, 0.999)
+    check_number("temperature", temperature, 1e-6)
+    check_choice("form", form, FORMS)
+    _check(new, old, labels, num_classes)
+    labels = labels.cpu()
+    counts = torch.bincount(labels, minlength=num_classes)
+    starts = counts.cumsum(0) - counts
+    by_class = labels.argsort(stable=True)
+    refined = torch.zeros(num_classes, old.shape[1], dtype=torch.float64)
+    for classes in _stacks(counts, max(new.shape[1], old.shape[1])):
+        places = torch.arange(int(counts[classes].max()))
+        real = places < counts[classes, None]
+        # a place beyond the end of a class holds some other row, which gets no edge and no weight
+        rows = by_class[(starts[classes, None] + places).clamp(max=len(labels) - 1)]
+        weights = _sample_weights(_unit(new, rows), real, propagation, temperature, form)
+        refined[classes] = (weights[:, None] @ _unit(old, rows))[:, 0]
+    return refined.float().to(old.device)
+
+
+def _sample_weights(
+    features: Tensor, real: Tensor, propagation: float, temperature: float, form: str
+) -> Tensor:
+    """Weights [K, n] of the samples in the mean of the propagated features of K classes."""
+    itself = torch.eye(real.shape[1], dtype=torch.bool)
+    edges = real[:, :, None] & real[:, None] & ~itself
+    edges |= itself & ~edges.any(dim=2, keepdim=True)  # who has no other, like a class of one, reaches itself
+    scores = (features @ features.mT / temperature).masked_fill(~edges, -math.inf)
+    transitions = scores.softmax(dim=2 if form == "row" else 1)
+    share = real / real.sum(dim=1, keepdim=True).double()
+    system = itself.double() - propagation * transitions.mT
+    return (1.0 - propagation) * torch.linalg.solve(system, share[:, :, None])[:, :, 0]
+
+
+def _unit(features: Tensor, rows: Tensor) -> Tensor:
+    chosen = features.detach()[rows.flatten().to(features.device)].cpu().double()
+    return unit_rows(chosen).reshape(*rows.shape, -1)
+
+
+def _stacks(counts: Tensor, width: int) -> Iterator[Tensor]:
+    """Classes with samples in small stacks, none more than twice as large as another of its stack."""
+    classes = counts.argsort(stable=True)
+    classes = classes[counts[classes] > 0]
+    doublings = counts[classes].double().log2().ceil()
+    for group in classes.split(torch.unique_consecutive(doublings, return_counts=True)[1].tolist()):
+        size = int(counts[group[-1]])
+        yield from group.split(max(1, NUMBERS_AT_ONCE // (size * max(size, width))))
+
+
+def _check(new: Tensor, old: Tensor, labels: Tensor, num_classes: int) -> None:
+    if new.ndim != 2 or old.ndim != 2 or labels.ndim != 1 or labels.dtype != torch.int64:
+        raise ValueError(
+            f"Features must be [N, d] and labels int64 [N], not {tuple(new.shape)} (new), {tuple(old.shape)} "
+            f"(old) and {labels.dtype} {tuple(labels.shape)} (labels)."
+        )
+    if not len(new) == len(old) == len(labels):
+        raise ValueError(
+            f"There are {len(new)} new features, {len(old)} old features and {len(labels)} labels. Pass one "
+            "of each for every sample, in the same order."
+        )
+    for side, features in (("new", new), ("old", old)):
+        if not features.isfinite().all():
+            raise ValueError(
+                f"{side} features hold values that are not finite, so their graph is not defined. Check the "
+                f"{side} model."
+            )
+    if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"labels must lie within 0..{num_classes - 1}, but go from {int(labels.min())} to "
+            f"{int(labels.max())}. Pass the number of classes as num_classes."
+        )
+
+
+class UniBCT(CompatibilityLoss):
+    """Classification plus, after a first phase without it, classification by refined old prototypes.
+
+    Source: Towards Universal Backward-Compatible Representation Learning (Zhang et al., IJCAI 2022, arXiv
+    2203.01583), in the form of MixBCT's comparison with the refinement as it is meant, see
+    `refine_prototypes`. Training begins without the prototype term, which is zero. At the start of two epochs
+    (published: 10 and 20 of 35, counted from 0) the new features of the whole training set are computed and
+    the prototypes refined with them; the first time switches the term on. Deviations: all features are
+    normalised before the refinement and the prototypes after it, where the published code normalises neither
+    and the scale of the logits jumps.
+
+    Args:
+        old: the old system, with features of the new model's width.
+        classifier: the new model's classifier.
+        scale: s, factor of the cosines with the prototypes, above 0. The published value is 1, at which the
+            term cannot fall below ln(1 + (C - 1) / e^2) and never finishes.
+        weight: factor of the prototype term, at least 0; published 1.
+        refine: "row" propagates along transitions that leave each sample with probability one; "column" is
+            the published code, a no-op that gives the plain mean.
+        propagation: lambda, share of a sample's propagated feature that comes from others, 0..0.999;
+            published 0.9.
+        temperature: theta, divisor of the cosines between new features, above 0; published 0.05.
+        start_share: share of the epochs, 0..1, after which the term switches on with the first refinement;
+            published 10/35. The nearest whole number of epochs counts: 0 of 1, 1 of 3, 6 of 20. With 1 the
+            term is never on.
+        refresh_share: share of the epochs, start_share..1, after which the prototypes are refined again;
+            published 20/35. With 1, or where it falls on the first refinement, there is no second one.
+    Raises:
+        ValueError: "The method unibct needs old and new features of one width, not 32 (old) and 64 (new).
+            ..."; "refresh_share must be a number between 0.5 and 1, not 0.4."
+    """
+
+    name = "unibct"
+    title = "UniBCT"
+    paper = (
+        "Towards Universal Backward-Compatible Representation Learning "
+        "(Zhang et al., IJCAI 2022, arXiv 2203.01583)"
+    )
+    needs = frozenset({"features"})
+    formulas = {
+        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
+        "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P^* \hat n_i, y_i),"
+        r" \quad p^*_c = \frac{1}{n_c} \sum_j z_j, \quad Z = (1 - \lambda)(I - \lambda E)^{-1} \hat O_c",
+    }
+    published = {"scale": 1.0, "refine": "column"}
+
+    def __init__(
+        self,
+        old: OldSystem,
+        classifier: Classifier,
+        *,
+        scale: float = 16.0,
+        weight: float = 1.0,
+        refine: str = "row",
+        propagation: float = 0.9,
+        temperature: float = 0.05,
+        start_share: float = 0.286,
+        refresh_share: float = 0.571,
+    ):
+        super().__init__(old, classifier)
+        equal_widths(self.name, old, classifier, "")
+        check_choice("refine", refine, FORMS)
+        self.weights["prototype"] = check_number("weight", weight)
+        self.refinement = {
+            "propagation": check_number("propagation", propagation, 0, 0.999),
+            "temperature": check_number("temperature", temperature, 1e-6),
+            "form": refine,
+        }
+        self.start_share = check_number("start_share", start_share, 0, 1)
+        self.refresh_share = check_number("refresh_share", refresh_share, start_share, 1)
+        self.old = old
+        present = torch.bincount(old.labels, minlength=old.num_classes) > 0
+        self.refined = FrozenClassifier(
+            old.prototypes("unit"), scale=check_number("scale", scale, 1e-6), present=present
+        )
+        # it changes during training: unlike a table of the old system it belongs into the checkpoint
+        self.refined.register_buffer("weight", self.refined.weight)
+
+    def _first_epoch(self, epochs: int) -> int:
+        return _nearest(self.start_share * epochs)
+
+    def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
+        if epoch in (self._first_epoch(epochs), _nearest(self.refresh_share * epochs)):
+            prototypes = refine_prototypes(
+                embed(), self.old.features, self.old.labels, self.old.num_classes, **self.refinement
+            )
+            self.refined.weight.copy_(unit_rows(prototypes))
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        if step.epoch < self._first_epoch(step.epochs):
+            prototype = step.embeddings.new_zeros(())
+        else:
+            prototype = row_cross_entropy(self.refined(step.embeddings), step.labels)
+        return {"classification": self.classification(step), "prototype": prototype}
+
+
+def _nearest(value: float) -> int:
+    return math.floor(value + 0.5)

@@ -1,0 +1,244 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compat_lib.evaluation import compare, mixed_gallery_curve, retrieval, verification
+from compat_lib.evaluation.backfill import BackfillCurve, backfill_orders
+from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
+from compat_lib.evaluation.ordering import backfill_order
+
+FARS = (0.1, 0.02)
+IDS = np.arange(100)
+METRICS = ("map", "rank1", "rank5", "tar@far=1e-1", "tar@far=2e-2")
+
+
+@pytest.fixture(scope="module")
+def models():
+    # The new model sees the same centres with less noise.
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(20), 5))
+    centres = rng.normal(size=(20, 16))
+    old, new = (centres[labels] + noise * rng.normal(size=(100, 16)) for noise in (1.2, 0.5))
+    return old, new, labels
+
+
+def test_starts_at_the_cross_test_and_ends_at_the_self_test(models):
+    old, new, labels = models
+    compared = compare(old, new, labels, fars=FARS, draws=0)
+    for order in ("random", "farthest", IDS[::-1]):
+        curve = mixed_gallery_curve(old, new, labels, shares=(0, 0.5, 1), fars=FARS, order=order)
+        for metric in METRICS:
+            assert curve.points[0][metric] == compared.metrics[f"new_old/{metric}"]
+            assert curve.points[2][metric] == compared.metrics[f"new_new/{metric}"]
+            assert curve.values(metric).tolist() == [point[metric] for point in curve.points]
+        assert curve.points[0]["map"] < curve.points[1]["map"] < curve.points[2]["map"]
+
+
+def test_random_order_depends_on_the_seed_only(models):
+    old, new, labels = models
+    curves = [mixed_gallery_curve(old, new, labels, seed=seed, shares=(0.3,)).metrics for seed in (0, 0, 1)]
+    assert curves[0] == curves[1] != curves[2]
+
+
+@pytest.mark.parametrize("order", ["random", "farthest", "uncertain", "given"])
+def test_equals_a_gallery_mixed_by_hand(models, order):
+    # One order for all shares: what is new at 0.2 is new at 0.7.
+    old, new, labels = models
+    certainty = np.random.default_rng(3).random(100)
+    expected = {
+        "random": np.random.default_rng(5).permutation(100),
+        "farthest": backfill_order(old, labels, "farthest"),
+        "uncertain": np.argsort(certainty),
+        "given": IDS[::-1],
+    }[order]
+    curve = mixed_gallery_curve(
+        old,
+        new,
+        labels,
+        order=expected if order == "given" else order,
+        certainty=certainty if order == "uncertain" else None,
+        seed=5,
+        shares=(0.2, 0.7),
+        fars=(0.1,),
+    )
+    assert curve.order == order and curve.average_precision.shape == (2, 100)
+    for k, (share, point) in enumerate(zip(curve.shares, curve.points, strict=True)):
+        chosen = np.isin(IDS, expected[: round(share * 100)])
+        gallery = np.where(chosen[:, None], new, old)
+        result = retrieval(new, labels, gallery, labels, query_ids=IDS, gallery_ids=IDS)
+        verified = verification(new, labels, gallery, labels, query_ids=IDS, gallery_ids=IDS, fars=(0.1,))
+        assert point["map"] == result.map and point["tar@far=1e-1"] == verified.tar[0]
+        assert np.array_equal(curve.average_precision[k], result.average_precision)
+
+
+def test_names_of_the_metrics(models):
+    old, new, labels = models
+    random = mixed_gallery_curve(old, new, labels, shares=(0, 0.1), fars=(0.1,))
+    assert random.metrics["mixed/share=0.10/map"] == random.points[1]["map"]
+    assert random.metrics["mixed/order=random/area/map"] == random.area("map")
+    farthest = mixed_gallery_curve(old, new, labels, shares=(0, 0.1), fars=(), order="farthest")
+    assert list(farthest.metrics) == [
+        *(f"mixed/order=farthest/share={share}/{name}" for share in ("0.00", "0.10") for name in METRICS[:3]),
+        *(f"mixed/order=farthest/area/{name}" for name in METRICS[:3]),
+    ]
+    alone = mixed_gallery_curve(old, new, labels, shares=(0.5,), fars=())
+    assert not any("area" in name for name in alone.metrics) and alone.area("map") is None
+
+
+def test_area_is_the_mean_height_of_the_curve():
+    # From 0 to 0.25 at 0.4 on average, from 0.25 to 1 at 0.65: the shares may stand in any order.
+    points = ({"map": 0.8, "tar": 1.0}, {"map": 0.3, "tar": None}, {"map": 0.5, "tar": 0.0})
+    curve = BackfillCurve((1.0, 0.0, 0.25), points, "farthest")
+    assert curve.area("map") == pytest.approx(0.25 * 0.4 + 0.75 * 0.65)
+    assert curve.area("tar") is None and np.isnan(curve.values("tar")[1])
+    half = BackfillCurve((0.5, 1.0), ({"map": 0.2}, {"map": 0.4}))
+    assert half.area("map") == pytest.approx(0.3)  # normalised by the shares that it spans
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_area_by_query_has_the_area_as_its_mean(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.r_[rng.integers(0, 5, 29), 99]  # the last query has no right item
+    old, new = rng.normal(size=(2, 30, 4))
+    curve = mixed_gallery_curve(old, new, labels, seed=seed, shares=(0, 0.3, 0.4, 1), fars=())
+    assert np.isnan(curve.area_by_query[29])
+    assert np.nanmean(curve.area_by_query) == pytest.approx(curve.area("map"))
+    # A model that did not change has a flat curve in every order, at the height of its self-test.
+    flat = mixed_gallery_curve(old, old, labels, order="farthest", shares=(0, 0.5, 1), fars=())
+    assert flat.values("map").tolist() == [retrieval(old, labels).map] * 3
+
+
+def test_separate_queries(models):
+    old, new, labels = models
+    gallery, query = np.s_[:60], np.s_[60:]
+    curve = mixed_gallery_curve(
+        old[gallery],
+        new[gallery],
+        labels[gallery],
+        query=new[query],
+        query_labels=labels[query],
+        shares=(0, 0.5, 1),
+        seed=2,
+    )
+    order = np.random.default_rng(2).permutation(60)
+    for count, point in zip((0, 30, 60), curve.points, strict=True):
+        mixed = old[gallery].copy()
+        mixed[order[:count]] = new[gallery][order[:count]]
+        assert point["map"] == retrieval(new[query], labels[query], mixed, labels[gallery]).map
+    assert curve.average_precision.shape == (3, 40)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_forms_of_the_cross_test_for_models_of_unequal_width(models, separate):
+    # Score by score: a query meets an old item in the forms of the cross-test, a new item as it is.
+    old, new, labels = models
+    old = old[:, :6]
+    cross = (new[:, :6], old)
+    rows = np.s_[:40] if separate else np.s_[:]
+    options = {"query": new[rows], "query_labels": labels[rows]} if separate else {}
+    forms = (cross[0][rows], cross[1])
+    curve = mixed_gallery_curve(
+        old, new, labels, cross=forms, shares=(0, 0.4, 1), seed=1, fars=(0.1,), **options
+    )
+
+    def cosines(a, b):
+        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+        return a @ b.T
+
+    order = np.random.default_rng(1).permutation(100)
+    for share, precision in zip(curve.shares, curve.average_precision, strict=True):
+        chosen = np.isin(IDS, order[: round(share * 100)])
+        scores = np.where(chosen, cosines(new[rows], new), cosines(cross[0][rows], cross[1]))
+        for i in range(len(scores)):
+            kept = IDS if separate else IDS[i != IDS]
+            right = labels[kept[np.argsort(-scores[i, kept])]] == labels[i]
+            places = np.flatnonzero(right) + 1
+            expected = np.mean([(k + 1) / place for k, place in enumerate(places)])
+            assert precision[i] == pytest.approx(expected)
+    if not separate:
+        crossed = compare(cross[1], cross[0], labels, fars=(0.1,), draws=0).metrics
+        own = compare(None, new, labels, fars=(0.1,), draws=0).metrics
+        for metric in ("map", "tar@far=1e-1"):
+            assert curve.points[0][metric] == pytest.approx(crossed[f"new_old/{metric}"])
+            assert curve.points[2][metric] == pytest.approx(own[f"new_new/{metric}"])
+
+
+def test_orders_are_compared_with_the_random_one(models):
+    old, new, labels = models
+    certainty = -np.linalg.norm(old - new, axis=1)  # what changes most first: a good order
+    result = backfill_orders(
+        old,
+        new,
+        labels,
+        certainty=certainty,
+        orders={"best kept": np.argsort(-certainty)},
+        shares=(0, 0.5, 1),
+        draws=100,
+        seed=3,
+    )
+    assert list(result.curves) == ["random", "uncertain", "farthest", "best kept"]
+    assert list(result.over_random) == ["uncertain", "farthest", "best kept"]
+    weights = identity_weights(labels, 100, 3)
+    base = result.curves["random"].area_by_query
+    for order, found in result.over_random.items():
+        curve = result.curves[order]
+        assert found.value == pytest.approx(curve.area("map") - result.curves["random"].area("map"))
+        draws = bootstrap_mean(curve.area_by_query - base, labels, weights)
+        assert (found.low, found.high) == pytest.approx(interval(draws))
+        name = f"mixed/order={order}/area_over_random/map"
+        assert result.metrics[name] == found.value and result.metrics[f"{name}/low"] == found.low
+        assert result.metrics[f"mixed/order={order}/area/map"] == curve.area("map")
+    assert result.metrics["mixed/share=0.50/map"] == result.curves["random"].points[1]["map"]
+    assert result.over_random["uncertain"].value > 0 > result.over_random["best kept"].value
+    assert result.over_random["best kept"].verdict == "worse"
+    assert "order best kept: hurts" in result.summary()  # a finding, not hidden
+
+
+def test_orders_without_certainty_draws_or_area(models):
+    old, new, labels = models
+    result = backfill_orders(old, new, labels, shares=(0, 1), fars=(), draws=0)
+    assert list(result.curves) == ["random", "farthest"]
+    assert result.metrics["mixed/order=farthest/area_over_random/map/low"] is None
+    assert result.over_random["farthest"].value == 0  # both ends are the same galleries
+    assert backfill_orders(old, new, labels, shares=(0.5,), fars=()).over_random == {}
+    queries = {"query": new[:40], "query_labels": labels[:40], "shares": (0, 0.5, 1), "fars": ()}
+    asked = backfill_orders(old[40:], new[40:], labels[40:], **queries)
+    assert asked.curves["farthest"].area_by_query.shape == (40,)
+    with pytest.raises(ValueError, match="the order 'random' is one of ours"):
+        backfill_orders(old, new, labels, orders={"random": IDS})
+
+
+def test_tensors_and_arrays_of_any_kind_agree(models):
+    old, new, labels = (x[::-1] for x in models)
+    options = {"shares": (0.4,), "fars": (), "order": "farthest"}
+    expected = mixed_gallery_curve(old.copy(), new.copy(), labels.copy(), **options)
+    tensors = [torch.tensor(x.copy()) for x in (old, new, labels)]
+    assert mixed_gallery_curve(*tensors, **options) == expected
+    assert mixed_gallery_curve(old.astype(">f8"), new, labels, **options) == expected
+    assert mixed_gallery_curve(*tensors, **(options | {"order": torch.arange(100)})).order == "given"
+
+
+@pytest.mark.parametrize(
+    "change, options, message",
+    [
+        ({}, {"shares": (10,)}, "a share of 10 was given"),
+        ({}, {"shares": (float("nan"),)}, "a share of nan was given"),
+        ({}, {"shares": ()}, "no share was given"),
+        ({}, {"order": "oldest"}, "the order 'oldest' is not known"),
+        ({"old": np.ones((100, 3))}, {}, "equal widths"),
+        ({"old": np.ones((99, 16)), "labels": IDS[:99]}, {}, "same images"),
+        ({"labels": IDS[:5]}, {}, "5 query labels for 100"),
+        ({}, {"query": np.ones((3, 16))}, "give query and query_labels together"),
+        ({}, {"query": np.ones((3, 4)), "query_labels": [0, 1, 2]}, "the query features have 4 columns"),
+        ({}, {"cross": (np.ones((99, 4)), np.ones((100, 4)))}, "cross has shapes"),
+        ({}, {"cross": (np.ones((100, 4)), np.ones((100, 5)))}, "cross has shapes"),
+        ({}, {"fars": (2,)}, "a FAR of 2 was given"),
+    ],
+)
+def test_bad_input_gets_a_sentence(models, change, options, message):
+    arguments = dict(zip(("old", "new", "labels"), models, strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        mixed_gallery_curve(**arguments, **options)

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compat_lib.evaluation.changes import changes, upgrade_changes
+from compat_lib.evaluation.intervals import identity_weights, interval
+from compat_lib.evaluation.ranking import Retrieval, retrieval
+
+
+def make_models(classes=8, images=5, seed=0, noises=(1.2, 0.8)):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(classes), images))
+    centres = rng.normal(size=(classes, 10))
+    return *(centres[labels] + noise * rng.normal(size=(len(labels), 10)) for noise in noises), labels
+
+
+def make_result(precision, first):
+    precision, first = np.array(precision, float), np.array(first)
+    valid = first > 0
+    rank = {1: float((first[valid] == 1).mean())}
+    return Retrieval(float(np.nanmean(precision)), rank, precision, first, int(valid.sum()), 0, "")
+
+
+BEFORE = make_result([1.0, 0.5, 1.0, 0.2, np.nan, 0.5, 0.5], [1, 2, 1, 4, 0, 2, 3])
+AFTER = make_result([0.5, 0.6, 1.0, 0.3, np.nan, 0.5, 0.5], [2, 1, 1, 3, 0, 3, 1])
+LABELS = ["b", "b", "a", "a", "lone", "c", "c"]
+
+
+def test_by_hand():
+    # b: 0.75 -> 0.55, loses 0.2; a: 0.6 -> 0.65, gains 0.05; c: stays; "lone" has no counted query.
+    result = changes(BEFORE, AFTER, LABELS, draws=0)
+    table = result.by_identity
+    assert table.identities.tolist() == ["b", "c", "a"]  # the greatest loss first
+    assert table.queries.tolist() == [2, 2, 2]
+    assert table.difference == pytest.approx([-0.2, 0.0, 0.05])
+    assert table.precision_before == pytest.approx([0.75, 0.5, 0.6])
+    assert table.precision_after == pytest.approx([0.55, 0.5, 0.65])
+    assert table.rank1_before.tolist() == [0.5, 0.0, 0.5]
+    assert table.rank1_after.tolist() == [0.5, 0.5, 0.5]
+    assert (result.losing, result.gaining) == pytest.approx((1 / 3, 1 / 3))
+    assert (result.forgetting, result.gain) == pytest.approx((0.2, 0.05))
+    # Of 6 queries one was right and is wrong (b), two were wrong and are right (b, c).
+    assert (result.negative_flips, result.positive_flips) == pytest.approx((1 / 6, 2 / 6))
+    assert result.metrics["changes/negative_flips"] == result.negative_flips
+    assert set(result.intervals.values()) == {None} and result.metrics["changes/gain/low"] is None
+    assert "0.3333 lose (mean AP -0.2000), 0.3333 gain (mean AP +0.0500), of 3" in result.summary()
+
+
+def slow_draw(before, after, labels, weights):
+    # One draw: every identity as often as it was drawn, with all of its queries.
+    losses, gains, flips, backs, identities, queries = [], [], 0, 0, 0, 0
+    for name, times in zip(sorted(set(labels)), weights, strict=True):
+        rows = [i for i in range(len(labels)) if labels[i] == name and before.first_match[i] > 0]
+        if not rows:
+            continue
+        change = np.mean([after.average_precision[i] - before.average_precision[i] for i in rows])
+        for _ in range(times):
+            identities += 1
+            queries += len(rows)
+            if change < -1e-9:
+                losses.append(-change)
+            if change > 1e-9:
+                gains.append(change)
+            for i in rows:
+                flips += before.first_match[i] == 1 and after.first_match[i] > 1
+                backs += before.first_match[i] > 1 and after.first_match[i] == 1
+    if not identities:
+        return [np.nan] * 6
+    means = [np.mean(x) if x else np.nan for x in (losses, gains)]
+    return [len(losses) / identities, len(gains) / identities, *means, flips / queries, backs / queries]
+
+
+@pytest.mark.parametrize("case", ["hand", "features"])
+def test_intervals_equal_a_loop_over_the_drawn_identities(case):
+    before, after, labels = BEFORE, AFTER, LABELS
+    if case == "features":
+        old, new, labels = make_models(6, 3, noises=(1.0, 1.0))
+        before, after = retrieval(old, labels), retrieval(new, labels)
+    names = ("losing", "gaining", "forgetting", "gain", "negative_flips", "positive_flips")
+    result = changes(before, after, labels, draws=50, seed=2)
+    once = slow_draw(before, after, labels, [1] * len(set(labels)))
+    assert [getattr(result, name) for name in names] == pytest.approx(once)
+    weights = identity_weights(labels, 50, 2)
+    draws = np.array([slow_draw(before, after, labels, weights[:, b]) for b in range(50)])
+    for k, name in enumerate(names):
+        assert result.intervals[name] == pytest.approx(interval(draws[:, k]))
+        assert result.metrics[f"changes/{name}/low"] == result.intervals[name][0]
+        assert result.metrics[f"changes/{name}/high"] == result.intervals[name][1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_properties(seed):
+    old, new, labels = make_models(seed=seed)
+    before, after = retrieval(old, labels), retrieval(new, labels)
+    result = changes(before, after, labels, draws=10)
+    # Flips account for the whole change of rank 1, and losses and gains for that of mAP (equal classes).
+    assert after.rank[1] - before.rank[1] == pytest.approx(result.positive_flips - result.negative_flips)
+    total = result.gaining * (result.gain or 0) - result.losing * (result.forgetting or 0)
+    assert after.map - before.map == pytest.approx(total)
+    # The way back swaps the roles.
+    back = changes(after, before, labels, draws=10)
+    assert (back.losing, back.forgetting) == pytest.approx((result.gaining, result.gain))
+    assert back.negative_flips == result.positive_flips
+    assert back.intervals["negative_flips"] == result.intervals["positive_flips"]
+    # The order of the queries does not matter.
+    order = np.random.default_rng(seed).permutation(len(labels))
+    again = changes(
+        *(make_result(x.average_precision[order], x.first_match[order]) for x in (before, after)),
+        labels[order],
+        draws=10,
+    )
+    assert again.metrics == pytest.approx(result.metrics)
+    assert (np.diff(result.by_identity.difference) >= -1e-12).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.25, 1.0, 8.0]))
+def test_an_unchanged_model_changes_nothing(seed, scale):
+    old, _, labels = make_models(seed=seed)
+    result = upgrade_changes(old, scale * old, labels, draws=5)
+    assert (result.losing, result.gaining, result.negative_flips, result.positive_flips) == (0, 0, 0, 0)
+    assert result.forgetting is None and result.gain is None and result.intervals["gain"] is None
+    assert result.intervals["losing"] == (0, 0)
+
+
+def test_features_equal_two_retrievals():
+    old, new, labels = make_models()
+    ids = np.arange(len(labels))
+    sides = {"query_ids": ids, "gallery_ids": ids}
+    before = retrieval(old, labels)
+    expected = changes(before, retrieval(new, labels, old, labels, **sides), labels)
+    assert upgrade_changes(old, new, labels) == expected
+    tensors = upgrade_changes(torch.tensor(old), torch.tensor(new), torch.tensor(labels))
+    assert tensors == expected
+    assert tensors.by_identity.identities.tolist() == expected.by_identity.identities.tolist()
+    # Models of unequal width meet in the forms of the cross-test; old/old stays as it is.
+    cross = (new[:, :6], old[:, :6])
+    crossed = changes(before, retrieval(cross[0], labels, cross[1], labels, **sides), labels)
+    assert upgrade_changes(old, new[:, :8], labels, cross=cross) == crossed
+
+
+def test_bad_input_gets_a_sentence():
+    with pytest.raises(ValueError, match="the results have 7 and 2 queries"):
+        changes(BEFORE, make_result([1.0, 1.0], [1, 1]), LABELS)
+    lacking = make_result([0.5, 0.6, 1.0, 0.3, 0.4, 0.5, 0.5], [2, 1, 1, 3, 2, 3, 1])
+    with pytest.raises(ValueError, match="the two results count different queries"):
+        changes(BEFORE, lacking, LABELS)
+    with pytest.raises(ValueError, match="2 query labels for 7"):
+        changes(BEFORE, AFTER, [0, 1])
+    old, new, labels = make_models()
+    with pytest.raises(ValueError, match="need equal widths"):
+        upgrade_changes(old, new[:, :4], labels)
+    with pytest.raises(ValueError, match="draws is -1"):
+        changes(BEFORE, AFTER, LABELS, draws=-1)

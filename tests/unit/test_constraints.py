@@ -1,0 +1,217 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compat_lib.evaluation import scores
+from compat_lib.evaluation.constraints import constraints
+from compat_lib.evaluation.intervals import identity_weights, interval
+
+
+def make_models(classes=6, images=5, widths=(8, 8), seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(classes), images))
+    centres = rng.normal(size=(classes, max(widths)))
+    old, new = (
+        centres[labels][:, :width] + noise * rng.normal(size=(len(labels), width))
+        for width, noise in zip(widths, (1.0, 0.6), strict=True)
+    )
+    return old, new, labels
+
+
+def slow_constraints(old, new, labels, cross=None, distance="cosine"):
+    # Float64, pair by pair: (slack of constraint k, query) of every pair it speaks of.
+    query, gallery = (new, old) if cross is None else cross
+
+    def d(a, b):
+        a, b = (np.asarray(x, np.float64) / max(np.linalg.norm(x), 1e-300) for x in (a, b))
+        return 1 - a @ b if distance == "cosine" else np.linalg.norm(a - b)
+
+    slacks = {1: [], 2: [], 3: [], 4: []}
+    for i in range(len(labels)):
+        for j in range(len(labels)):
+            if i == j:
+                continue
+            crossed = d(query[i], gallery[j])
+            before, after = d(old[i], old[j]), d(new[i], new[j])
+            if labels[i] == labels[j]:
+                slacks[1].append((before - crossed, i))
+                slacks[3].append((crossed - after, i))
+            else:
+                slacks[2].append((crossed - before, i))
+                slacks[4].append((after - crossed, i))
+    return slacks
+
+
+def check(result, slacks):
+    for k in range(4):
+        values = np.array([slack for slack, _ in slacks[k + 1]])
+        if not len(values):
+            assert result.share[k] is None and result.slack[k] is None
+            continue
+        assert result.share[k] == pytest.approx((values >= 0).mean(), abs=1e-12)
+        assert result.slack[k] == pytest.approx(values.mean(), abs=1e-6)
+    assert (result.positives, result.negatives) == (len(slacks[1]), len(slacks[2]))
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("classes, images", [(6, 5), (2, 2), (1, 4), (7, 1), (3, 11)])
+def test_equals_a_loop_over_the_pairs(classes, images, distance):
+    old, new, labels = make_models(classes, images)
+    result = constraints(old, new, labels, distance=distance)
+    check(result, slow_constraints(old, new, labels, distance=distance))
+    assert result.distance == distance
+
+
+@pytest.mark.parametrize("tile", [(3, 4), (7, 16)])
+def test_many_tiles_give_the_same(monkeypatch, tile):
+    old, new, labels = make_models()
+    monkeypatch.setitem(scores.TILES, "cpu", tile)
+    check(constraints(old, new, labels), slow_constraints(old, new, labels))
+
+
+def test_forms_of_the_cross_test_for_unequal_widths():
+    old, new, labels = make_models(widths=(4, 9))
+    cross = (new[:, :4], old @ np.random.default_rng(1).normal(size=(4, 4)))
+    result = constraints(old, new, labels, cross=cross)
+    check(result, slow_constraints(old, new, labels, cross))
+    with pytest.raises(ValueError, match="the old features have 4 columns and the new ones 9; give cross"):
+        constraints(old, new, labels)
+
+
+def test_by_hand():
+    # Unit features at angles of old 0, 60, 180 and new 0, 30, 180 degrees; images 0 and 1 are one identity.
+    angles = np.radians([[0, 60, 180], [0, 30, 180]])
+    old, new = (np.stack([np.cos(a), np.sin(a)], 1) for a in angles)
+    result = constraints(old, new, ["a", "a", "b"])
+    c = {degrees: np.cos(np.radians(degrees)) for degrees in (30, 60, 120, 150)}
+    # 1: pair (0, 1) keeps 60 degrees, (1, 0) goes from 60 to 30. 3: (0, 1) goes 60 -> 30, (1, 0) stays at 30.
+    assert result.share == (1.0, 1.0, 1.0, 1.0)
+    assert result.slack[0] == pytest.approx((c[30] - c[60]) / 2, abs=1e-6)
+    assert result.slack[2] == pytest.approx((c[30] - c[60]) / 2, abs=1e-6)
+    # 2: of (0, 2), (1, 2), (2, 0), (2, 1) only (1, 2) changes, 120 -> 150. 4: only (2, 1) does, 120 -> 150.
+    assert result.slack[1] == pytest.approx((c[120] - c[150]) / 4, abs=1e-6)
+    assert result.slack[3] == pytest.approx((c[120] - c[150]) / 4, abs=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.floats(1e-3, 1e3), dtype=st.sampled_from(["f4", "f8"]))
+def test_an_unchanged_model_satisfies_all_four_with_equality(seed, scale, dtype):
+    old, _, labels = make_models(seed=seed)
+    old = old.astype(dtype)
+    for distance in ("cosine", "euclidean"):
+        result = constraints(old, (scale * old).astype(dtype), labels, distance=distance)
+        assert result.share == (1.0, 1.0, 1.0, 1.0)
+        assert result.slack == pytest.approx((0, 0, 0, 0), abs=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_properties(seed):
+    old, new, labels = make_models(seed=seed)
+    result = constraints(old, new, labels)
+    # The order of the images and a common rotation change nothing.
+    rng = np.random.default_rng(seed)
+    order, rotation = rng.permutation(len(labels)), np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    other = constraints((old @ rotation)[order], (new @ rotation)[order], labels[order])
+    assert other.slack == pytest.approx(result.slack, abs=1e-6)
+    assert other.share == pytest.approx(result.share, abs=0.003)
+    # The shares do not depend on the distance.
+    assert constraints(old, new, labels, distance="euclidean").share == result.share
+    # Slacks of 1 and 3 add up to old/old minus new/new, whatever the cross-test.
+    swapped = constraints(old, new, labels, cross=(rng.normal(size=(30, 3)), rng.normal(size=(30, 3))))
+    for k in (0, 1):
+        assert swapped.slack[k] + swapped.slack[k + 2] == pytest.approx(
+            result.slack[k] + result.slack[k + 2], abs=1e-6
+        )
+
+
+def test_perfect_new_features_satisfy_three_and_four():
+    old, _, labels = make_models(classes=8, images=4)
+    result = constraints(old, np.eye(8)[labels], labels)
+    assert result.share[2] == 1.0 and result.slack[2] > 0  # nothing is nearer than equal
+
+
+def test_intervals_equal_drawing_the_queries_identities():
+    old, new, labels = make_models()
+    labels = np.array(["f", "b", "c", "a", "e", "d"])[labels]
+    result = constraints(old, new, labels, draws=40, seed=3)
+    weights, names = identity_weights(labels, 40, 3), sorted(set(labels))
+    slacks = slow_constraints(old, new, labels)
+    for k in range(4):
+        draws = []
+        for b in range(40):
+            held = [
+                slack >= 0 for slack, i in slacks[k + 1] for _ in range(weights[names.index(labels[i]), b])
+            ]
+            draws.append(np.mean(held))
+        assert result.intervals[k] == pytest.approx(interval(np.array(draws)))
+        low, high = result.intervals[k]
+        assert result.metrics[f"constraint{k + 1}/share/low"] == low
+        assert result.metrics[f"constraint{k + 1}/share/high"] == high
+        assert result.metrics[f"constraint{k + 1}/slack"] == result.slack[k]
+        assert low <= result.metrics[f"constraint{k + 1}/share"] <= high
+    plain = constraints(old, new, labels)
+    assert plain.share == result.share and plain.intervals == (None,) * 4
+    assert plain.metrics["constraint1/share/low"] is None
+
+
+def test_input_of_every_kind():
+    old, new, labels = make_models()
+    expected = constraints(old.astype("f4"), new.astype("f4"), labels)
+    for result in (
+        constraints(torch.tensor(old), torch.tensor(new, requires_grad=True), torch.tensor(labels)),
+        constraints(old.astype(">f8"), np.asfortranarray(new), labels * 100 - 7),
+        constraints(old[::-1], new[::-1], labels[::-1]),
+    ):
+        assert result.slack == pytest.approx(expected.slack, abs=1e-6)
+        assert result.share == pytest.approx(expected.share, abs=0.003)
+    half = constraints(torch.tensor(old).half(), torch.tensor(new).half(), labels)
+    assert half.slack == pytest.approx(expected.slack, abs=2e-3)
+    zeros = constraints(np.zeros((30, 4)), np.zeros((30, 4)), labels)  # every cosine is 0
+    assert zeros.share == (1.0,) * 4 and zeros.slack == (0.0,) * 4
+
+
+def test_one_identity_or_only_single_images_leave_a_kind_out():
+    old, new, _ = make_models()
+    one = constraints(old, new, np.zeros(30, int), draws=5)
+    assert one.share[1] is None and one.slack[3] is None and one.intervals[1] is None
+    assert "no such pair" in one.summary() and one.negatives == 0
+    single = constraints(old, new, np.arange(30), draws=5)
+    assert single.share[0] is None and single.metrics["constraint3/slack"] is None
+    assert single.positives == 0 and single.share[1] is not None
+
+
+def test_fast_enough_for_every_epoch():
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(2, 1000, 64)).astype(np.float32)
+    labels = np.arange(1000) % 100
+    constraints(old, new, labels)
+    times = []
+    for _ in range(5):
+        started = time.process_time()
+        constraints(old, new, labels)
+        times.append(time.process_time() - started)
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"distance": "manhattan"}, "the distance 'manhattan' is not known; choose one of cosine, euclidean"),
+        ({"new": np.ones((4, 3))}, "5 old and 4 new features"),
+        ({"cross": (np.ones((5, 3)), np.ones((4, 3)))}, "5 queries and 4 gallery items"),
+        ({"labels": [0, 1]}, "2 query labels for 5"),
+        ({"old": np.full((5, 3), np.nan)}, "5 of the 5 rows of the old features"),
+        ({"new": np.full((5, 3), np.inf)}, "5 of the 5 rows of the new features"),
+        ({"old": np.ones((1, 3)), "new": np.ones((1, 3)), "labels": [0]}, "there is one image only"),
+        ({"draws": -1}, "draws is -1"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, message):
+    arguments = {"old": np.ones((5, 3)), "new": np.ones((5, 3)), "labels": [0, 0, 1, 1, 2]} | change
+    with pytest.raises(ValueError, match=message):
+        constraints(**arguments)

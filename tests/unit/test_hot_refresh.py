@@ -1,0 +1,216 @@
+"""Hot refresh (RACT) against slow loops over sorted negatives, finite differences and its limits."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import check_gradient, dot, make_classifier, make_old, make_step, slow_classification, unit
+
+from compat_lib.losses import build_method
+from compat_lib.old_system import OldSystem
+
+
+def slow_contrast(new, old, labels, form, temperature, count, margin):
+    """One row at a time: sort the negatives of each kind, keep the hardest, sum exponentials or hinges."""
+    new, old = [unit(row) for row in new], [unit(row) for row in old]
+    losses, hinges = [], ([], [])
+    for i, anchor in enumerate(new):
+        others = [j for j, label in enumerate(labels) if label != labels[i]]
+        positive = dot(anchor, old[i])
+        kinds = [sorted((dot(anchor, side[j]) for j in others), reverse=True)[:count] for side in (old, new)]
+        if form in ("contra", "triplet"):
+            kinds = kinds[:1]
+        for kind, cosines in enumerate(kinds):
+            for cosine in cosines:
+                apart = math.sqrt(max(0.0, 2 - 2 * positive)) - math.sqrt(max(0.0, 2 - 2 * cosine))
+                hinges[kind].append(max(0.0, apart + margin))
+        # relative to the positive pair, so that nothing overflows at a temperature of 0.01
+        total = 1.0 + sum(math.exp((c - positive) / temperature) for cosines in kinds for c in cosines)
+        losses.append(math.log(total))
+    if form in ("ract", "contra"):
+        return sum(losses) / len(losses)
+    return sum(sum(kind) / len(kind) for kind in hinges if kind)
+
+
+def contrast(old, step, **options):
+    classifier = make_classifier(width=old.width, classes=old.num_classes)
+    return build_method("hot_refresh", old, classifier, **options).double()(step)["contrast"]
+
+
+FORMS = ["ract", "contra", "triplet-ract", "triplet"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("temperature", [0.01, 0.3])
+@pytest.mark.parametrize(("width", "batch", "negatives"), [(2, 5, 1), (6, 12, 3), (6, 12, 10), (16, 1, 10)])
+def test_value_and_gradient(form, temperature, width, batch, negatives):
+    old = make_old(classes=4, per_class=6, width=width)
+    options = {"form": form, "temperature": temperature, "negatives": negatives}
+    method = build_method("hot_refresh", old, make_classifier(width=width, classes=4), **options).double()
+    step = make_step(old, width, batch, dtype=torch.float64)
+    step = dataclasses.replace(step, old_features=step.old_features.double())
+    terms = method(step)
+    expected = slow_contrast(
+        step.embeddings.tolist(),
+        step.old_features.tolist(),
+        step.labels.tolist(),
+        form,
+        temperature,
+        negatives,
+        0.8,
+    )
+    assert terms["contrast"].item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert (expected > 0) == (batch > 1)
+    assert terms["classification"].item() == pytest.approx(
+        slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+    )
+    assert method.weights == {"classification": 1.0, "contrast": 1.0}
+    assert check_gradient(method, step)
+
+
+@pytest.mark.parametrize("form", ["ract", "triplet-ract"])
+def test_against_the_library(form):
+    """With all negatives of both kinds, the softmax is InfoNCE and the hinge a triplet margin loss."""
+    from pytorch_metric_learning import distances, losses, reducers
+
+    old = make_old(classes=6, per_class=1, width=8, class_map=None)
+    step = make_step(old, 8, batch=6, dtype=torch.float64)
+    past = step.old_features.double()
+    ours = contrast(old, step, form=form, temperature=0.1, negatives=10)
+    if form == "ract":
+        loss = losses.NTXentLoss(temperature=0.1)  # cosine similarity is its default
+    else:
+        loss = losses.TripletMarginLoss(
+            margin=0.8, distance=distances.LpDistance(), reducer=reducers.MeanReducer()
+        )
+    pairs = [(a, n) for a in range(6) for n in range(6) if a != n]
+    anchors = torch.arange(6)
+    a, n = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    everything = torch.cat([step.embeddings, past])  # rows 6.. are the old features
+    labels = torch.arange(12)
+    if form == "ract":
+        triples = (anchors, anchors + 6, torch.cat([a, a]), torch.cat([n + 6, n]))
+        theirs = loss(everything, labels, triples)
+    else:
+        theirs = sum(loss(everything, labels, (a, a + 6, other)) for other in (n + 6, n))
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    gradients = [torch.autograd.grad(value, step.embeddings)[0] for value in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
+
+
+def test_both_sides_of_a_new_new_pair_get_a_gradient():
+    """Two rows: their cosine enters both denominators, so each row also moves for the other's sake."""
+    old = make_old(classes=2, per_class=1, width=3, class_map=None)
+    step = make_step(old, 3, rows=torch.tensor([0, 1]), dtype=torch.float64)
+    contrast(old, step, temperature=1.0).backward()
+    rows = step.embeddings.detach().clone().requires_grad_()
+    (a, b), (p, q) = (torch.nn.functional.normalize(x, dim=1) for x in (rows, step.old_features.double()))
+    first = torch.log(1 + (a @ q - a @ p).exp() + (a @ b - a @ p).exp())
+    second = torch.log(1 + (b @ p - b @ q).exp() + (b @ a - b @ q).exp())
+    ((first + second) / 2).backward()
+    torch.testing.assert_close(step.embeddings.grad, rows.grad)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_of_one_class_costs_nothing(form):
+    old = make_old()
+    step = make_step(old, rows=torch.arange(4) * 5)
+    assert step.labels.unique().numel() == 1
+    term = contrast(old, step, form=form)
+    term.backward()
+    assert term.item() == 0
+    assert step.embeddings.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_with_few_negatives_use_those_they_have(form):
+    """Nine of ten rows share a class: they have one negative each, the tenth has nine."""
+    old = make_old(classes=2, per_class=9, class_map=None)
+    rows = torch.cat([(old.labels == 0).nonzero()[:, 0], (old.labels == 1).nonzero()[:1, 0]])
+    step = make_step(old, rows=rows, dtype=torch.float64)
+    method = build_method("hot_refresh", old, make_classifier(classes=2), form=form, negatives=4).double()
+    new, past = step.embeddings.tolist(), step.old_features.double().tolist()
+    expected = slow_contrast(new, past, step.labels.tolist(), form, 0.01, 4, 0.8)
+    term = method(step)["contrast"]
+    assert term.item() == pytest.approx(expected, rel=1e-6)
+    term.backward()
+    assert step.embeddings.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_extreme_features_stay_finite(form):
+    """Equal, opposite and zero features, in float32 at the published temperature."""
+    old = make_old(classes=5, per_class=2)
+    step = make_step(old, rows=torch.arange(10))
+    embeddings = step.old_features.clone()
+    embeddings[1] *= -1e10
+    embeddings[2] = embeddings[3]  # on the old feature of another class
+    embeddings[4] = 0
+    past = step.old_features.clone()
+    past[5] = 0
+    embeddings.requires_grad_()
+    step = dataclasses.replace(step, embeddings=embeddings, old_features=past)
+    term = build_method("hot_refresh", old, make_classifier(), form=form)(step)["contrast"]
+    term.backward()
+    assert term.isfinite() and term > 0
+    assert embeddings.grad.isfinite().all()
+
+
+def test_a_perfect_step_costs_next_to_nothing():
+    axes = torch.eye(6)
+    old = OldSystem.from_arrays(axes, torch.arange(6))
+    step = make_step(old, rows=torch.arange(6))
+    perfect = dataclasses.replace(step, embeddings=5 * axes)
+    for form in ("ract", "contra"):
+        method = build_method("hot_refresh", old, make_classifier(classes=6), form=form)
+        assert method(perfect)["contrast"].item() == pytest.approx(0, abs=1e-6)
+    method = build_method("hot_refresh", old, make_classifier(classes=6), form="triplet-ract", margin=1.4)
+    assert method(perfect)["contrast"].item() == 0  # other classes are sqrt(2) away
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), factor=st.floats(1e-3, 1e3), negatives=st.integers(1, 12))
+def test_length_order_and_number_of_negatives(seed, factor, negatives):
+    old = make_old(seed)
+    step = make_step(old, seed=seed, batch=9, dtype=torch.float64)
+    values = {form: contrast(old, step, form=form, negatives=negatives).item() for form in FORMS}
+    assert values["ract"] >= values["contra"] >= 0  # more negatives cost more
+    assert values["triplet-ract"] >= values["triplet"] >= 0
+    more = contrast(old, step, negatives=negatives + 1).item()
+    assert more >= values["ract"] - 1e-9
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
+    shuffled = dataclasses.replace(
+        step,
+        rows=step.rows[order],
+        labels=step.labels[order],
+        embeddings=factor * step.embeddings[order],
+        old_features=factor * step.old_features[order].double(),
+    )
+    for form, value in values.items():
+        again = contrast(old, shuffled, form=form, negatives=negatives).item()
+        assert again == pytest.approx(value, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "nce"}, "form must be one of 'ract', 'contra', 'triplet-ract', 'triplet', not 'nce'"),
+        ({"temperature": 0}, "temperature must be a number of at least 1e-06, not 0"),
+        ({"negatives": 0}, "negatives must be a whole number of at least 1, not 0"),
+        ({"negatives": 2.5}, "negatives must be a whole number of at least 1, not 2.5"),
+        ({"negatives": True}, "negatives must be a whole number of at least 1, not True"),
+        ({"margin": -0.1}, "margin must be a number of at least 0, not -0.1"),
+        ({"weight": -1}, "weight must be a number of at least 0, not -1"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("hot_refresh", make_old(), make_classifier(), **options)
+
+
+def test_other_widths_are_refused():
+    with pytest.raises(ValueError, match=r"hot_refresh needs old and new .* not 6 \(old\) and 8 \(new\)"):
+        build_method("hot_refresh", make_old(), make_classifier(width=8))

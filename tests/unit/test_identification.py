@@ -1,0 +1,395 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compat_lib.evaluation import criterion
+from compat_lib.evaluation import identification as module
+from compat_lib.evaluation.identification import (
+    FPIR_GRID,
+    FPIRS,
+    gallery_search,
+    identification,
+    identification_1_to_n,
+    template_subjects,
+)
+from compat_lib.evaluation.templates import Templates
+
+LEVELS = (0.01, 0.05, 0.1, 0.29, 0.5, 0.77, 1.0)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def make_search(entries=12, probes=90, width=6, noise=0.6, seed=0, strangers=6):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(entries + strangers, width))
+    subjects = rng.integers(0, entries + strangers, probes)
+    subjects[:2] = 0, entries  # one mate and one non-mate at least
+    names = rng.permutation(entries + strangers) * 7 + 3
+    gallery = unit(centres[:entries] + noise * rng.normal(size=(entries, width)))
+    probe = unit(centres[subjects] + noise * rng.normal(size=(probes, width)))
+    return gallery, names[:entries], probe, names[subjects]
+
+
+def slow_search(gallery, gallery_subjects, probe, probe_subjects, fpirs, ranks):
+    # The protocol for one gallery in plain loops, float64. Ties with the mate rank before it.
+    mate_scores, best_others, tops, hits = [], [], [], dict.fromkeys(ranks, 0)
+    for row, subject in zip(probe, probe_subjects, strict=True):
+        scores = [float(np.dot(row, entry)) for entry in gallery]
+        own = [j for j, known in enumerate(gallery_subjects) if known == subject]
+        if not own:
+            tops.append(max(scores))
+            continue
+        others = [s for j, s in enumerate(scores) if j != own[0]]
+        for k in ranks:
+            hits[k] += sum(s >= scores[own[0]] for s in others) < k
+        mate_scores.append(scores[own[0]])
+        best_others.append(max(others, default=-math.inf))
+    tops.sort(reverse=True)
+    tpir, thresholds = [], []
+    for f in fpirs:
+        whole = max(k for k in range(len(tops) + 1) if k / len(tops) <= f)  # floor(n f)
+        threshold = tops[max(whole - 1, 0)]
+        right = [own > max(best, threshold) for own, best in zip(mate_scores, best_others, strict=True)]
+        thresholds.append(threshold)
+        tpir.append(sum(right) / len(right))
+    return tpir, thresholds, hits, len(mate_scores), len(tops)
+
+
+def check_search(result, expected):
+    tpir, thresholds, hits, mates, non_mates = expected
+    assert result.tpir == pytest.approx(tpir, abs=1e-15)
+    assert result.thresholds == pytest.approx(thresholds, abs=1e-14)
+    assert (result.hits, result.mates, result.non_mates) == (hits, mates, non_mates)
+
+
+@pytest.mark.parametrize("scores", [1, 500, 2**20])
+@pytest.mark.parametrize("entries, probes, width", [(12, 90, 6), (1, 5, 3), (70, 200, 33)])
+def test_search_equals_the_definition(monkeypatch, entries, probes, width, scores):
+    monkeypatch.setitem(module.SCORES, "cpu", scores)
+    lists = make_search(entries, probes, width)
+    result = gallery_search(*lists, fpirs=LEVELS, ranks=(1, 2, 5, 100))
+    check_search(result, slow_search(*lists, LEVELS, (1, 2, 5, 100)))
+    assert result.entries == entries and result.hits[100] == result.mates
+    curve = slow_search(*lists, FPIR_GRID, (1,))[0]
+    assert result.curve == pytest.approx(curve, abs=1e-15)
+
+
+def test_search_by_hand():
+    # Cosines of the probes with the entries of subjects 1, 2, 3 (the axes).
+    gallery = np.eye(4)[:3]
+    probes = np.array(
+        [
+            [0.9, 0.1, 0.0],  # mate of 1, found
+            [0.5, 0.4, 0.3],  # mate of 1, found, but weak
+            [0.6, 0.5, 0.2],  # mate of 2, second
+            [0.7, 0.6, 0.1],  # mate of 3, third
+            [0.5, 0.1, 0.1],  # strangers: top scores 0.5, 0.3, 0.2, 0.1
+            [0.1, 0.3, 0.2],
+            [0.2, 0.0, 0.1],
+            [0.1, 0.1, 0.0],
+        ]
+    )
+    probes = np.c_[probes, np.sqrt(1 - (probes**2).sum(1))]
+    result = gallery_search(
+        gallery,
+        [1, 2, 3],
+        probes,
+        [1, 1, 2, 3, 8, 9, 9, 7],
+        fpirs=(0.1, 0.25, 0.5, 0.74, 0.75, 1),
+        ranks=(1, 2, 3),
+    )
+    assert result.hits == {1: 2, 2: 3, 3: 4}
+    assert result.thresholds == (0.5, 0.5, 0.3, 0.3, 0.2, 0.1)
+    assert result.tpir == (0.25, 0.25, 0.5, 0.5, 0.5, 0.5)  # at 0.5 the weak probe equals the threshold
+    assert result.measurable == (False, True, True, True, True, True)
+    assert result.metrics["tpir@fpir=1e-1"] is None and result.metrics["tpir@fpir=2.5e-1"] == 0.25
+    assert result.metrics["top2"] == 0.75
+    assert "TPIR@FPIR=0.1 0.2500 (below one non-mate probe)" in result.summary()
+
+
+def test_whole_numbers_of_non_mates_survive_rounding():
+    # 0.29 * 100 is 28.999999999999996 in floating point: the threshold is still element 28 (the 29th score).
+    assert math.floor(0.29 * 100) == 28
+    heights = np.linspace(0.99, 0.01, 100)
+    probes = np.c_[np.r_[heights, 1.0], np.sqrt(1 - np.r_[heights, 1.0] ** 2)]
+    result = gallery_search([[1.0, 0.0]], ["a"], probes, ["b"] * 100 + ["a"], fpirs=(0.29, 0.57, 0.58))
+    assert result.thresholds == pytest.approx((heights[28], heights[56], heights[57]), abs=1e-15)
+
+
+def test_grid_of_the_protocol():
+    # Published: 10 to the power of -4 to 0 in steps of 4/100, and 1. The numbers of non-mates that it accepts
+    # are the same with either rounding.
+    published = [10**i for i in np.arange(-4, 0, 4 / 100)] + [1]
+    assert len(FPIR_GRID) == 101 and np.allclose(FPIR_GRID, published, rtol=1e-13, atol=0)
+    assert tuple(FPIR_GRID[i] for i in (0, 25, 50, 75, 100)) == FPIRS == (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    n = np.arange(1, 20000)
+    for ours, theirs in zip(FPIR_GRID, published, strict=True):
+        assert np.array_equal(module.most_accepted(ours, n), (n * theirs).astype(int))
+
+
+def test_ties_are_pessimistic_in_hits_and_strict_in_tpir():
+    gallery = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    result = gallery_search(
+        gallery, [1, 2, 3], [[1.0, 0.0], [0.0, 1.0]], [1, 9], fpirs=(1.0,), ranks=(1, 2, 3)
+    )
+    assert result.hits == {1: 0, 2: 1, 3: 1} and result.tpir == (0.0,)
+    # The mate's score equals the threshold: not above it.
+    result = gallery_search([[1.0, 0.0]], [1], [[1.0, 0.0], [1.0, 0.0]], [1, 9], fpirs=(1.0,))
+    assert result.tpir == (0.0,) and result.hits[1] == 1
+
+
+@pytest.mark.parametrize("entries, probes, width", [(37, 53, 19), (130, 301, 64), (5, 9, 3)])
+def test_collapsed_features_find_nobody(monkeypatch, entries, probes, width):
+    monkeypatch.setitem(module.SCORES, "cpu", 3000)
+    row = unit(np.random.default_rng(0).normal(size=(1, width)))
+    subjects = np.arange(probes) % (2 * entries)
+    result = gallery_search(
+        np.repeat(row, entries, 0), np.arange(entries), np.repeat(row, probes, 0), subjects
+    )
+    assert result.hits == {
+        1: 0,
+        5: result.mates if entries <= 5 else 0,
+        10: result.mates if entries <= 10 else 0,
+    }
+    assert (result.curve == 0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 6))
+def test_tpir_is_at_most_top_1_and_rises_with_fpir(seed, duplicates):
+    gallery, subjects, probe, probe_subjects = make_search(seed=seed)
+    gallery[:duplicates] = gallery[6 : 6 + duplicates]  # exact ties
+    probe[5 : 5 + duplicates] = gallery[:duplicates]
+    result = gallery_search(gallery, subjects, probe, probe_subjects, fpirs=LEVELS)
+    assert result.tpir[-1] <= result.metrics["top1"]
+    assert all(a <= b for a, b in zip(result.tpir, result.tpir[1:], strict=False))
+    assert result.metrics["top1"] <= result.metrics["top5"] <= result.metrics["top10"] <= 1
+    order, places = (
+        np.random.default_rng(seed).permutation(12),
+        np.random.default_rng(seed + 1).permutation(90),
+    )
+    other = gallery_search(
+        gallery[order], subjects[order], probe[places], probe_subjects[places], fpirs=LEVELS
+    )
+    assert other == result and np.array_equal(other.curve, result.curve)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_common_rotation_does_not_matter(seed):
+    gallery, subjects, probe, probe_subjects = make_search(seed=seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))[0]
+    expected = gallery_search(gallery, subjects, probe, probe_subjects, fpirs=LEVELS)
+    other = gallery_search(gallery @ rotation, subjects, probe @ rotation, probe_subjects, fpirs=LEVELS)
+    assert (other.tpir, other.hits) == (expected.tpir, expected.hits)
+
+
+def test_probes_of_one_kind_only():
+    gallery, subjects, probe, _ = make_search()
+    nobody = gallery_search(gallery, subjects, probe, np.full(90, -5))
+    assert (nobody.mates, nobody.non_mates, nobody.hits) == (0, 90, {1: 0, 5: 0, 10: 0})
+    assert np.isnan(nobody.tpir).all() and not any(nobody.measurable) and np.isfinite(nobody.thresholds).all()
+    assert set(nobody.metrics.values()) == {None} and "No probe has its subject" in nobody.note
+    everybody = gallery_search(gallery, subjects, probe, np.resize(subjects, 90))
+    assert (everybody.mates, everybody.non_mates) == (90, 0)
+    assert np.isnan([*everybody.tpir, *everybody.thresholds, *everybody.curve]).all()
+    assert everybody.metrics["tpir@fpir=1e0"] is None and everybody.metrics["top1"] == everybody.hits[1] / 90
+    assert "without non-mates" in everybody.note and "TPIR@FPIR=1 n/a" in everybody.summary()
+
+
+def test_perfect_features():
+    gallery = np.eye(8)[:5]
+    result = gallery_search(gallery, range(5), np.eye(8)[np.arange(40) % 8], np.arange(40) % 8)
+    assert result.tpir == (1.0,) * 5 and result.hits == {1: 25, 5: 25, 10: 25}
+    assert result.measurable == (False, False, False, True, True)
+
+
+def test_other_containers_give_the_same():
+    gallery, subjects, probe, probe_subjects = make_search()
+    expected = gallery_search(gallery, subjects, probe, probe_subjects)
+    tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in (gallery, subjects, probe, probe_subjects)]
+    assert gallery_search(*tensors) == expected
+    names = [np.array([f"subject {s}" for s in x]).astype(object) for x in (subjects, probe_subjects)]
+    assert gallery_search(gallery.tolist(), names[0], np.asfortranarray(probe), names[1]) == expected
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert gallery_search(tensors[0].requires_grad_(), *tensors[1:]) == expected
+
+
+# -- two galleries ---------------------------------------------------------------------------------
+
+
+def make_protocol(seed=0, unenrolled=0, width=5):
+    # 6 + 5 gallery templates and 40 probe templates, named for each of 1 to 4 images in random order.
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(13, width))
+    owner = np.r_[np.arange(11), np.arange(40) % 11]
+    owner[51 - unenrolled :] = 12
+    owner = owner[:51]
+    ids = rng.permutation(900)[:51]
+    order = np.argsort(ids)
+    features = unit(centres[owner] + 0.7 * rng.normal(size=(51, width)))
+    templates = Templates(ids[order], features[order])
+
+    def by_image(rows):
+        repeated = rng.permutation(np.repeat(rows, rng.integers(1, 5, len(rows))))
+        return ids[repeated], owner[repeated] + 100
+
+    lists = by_image(np.arange(6)), by_image(np.arange(6, 11)), by_image(np.arange(11, 51))
+    return templates, lists
+
+
+def slow_lists(templates, gallery_list, probe_list, probe=None):
+    at = {template: row for row, template in enumerate(templates.ids.tolist())}
+    sides = []
+    for features, pairs in ((templates.features, gallery_list), ((probe or templates).features, probe_list)):
+        unique = sorted(set(zip(pairs[0].tolist(), pairs[1].tolist(), strict=True)))
+        sides += [features[[at[t] for t, _ in unique]], np.array([s for _, s in unique])]
+    return sides
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("unenrolled", [0, 3])
+def test_protocol_equals_the_definition(seed, unenrolled):
+    templates, (one, two, probes) = make_protocol(seed, unenrolled)
+    result = identification(templates, templates, one, two, probes, fpirs=LEVELS)
+    expected = [slow_search(*slow_lists(templates, g, probes), LEVELS, (1, 5, 10)) for g in (one, two)]
+    for search, slow in zip(result.galleries, expected, strict=True):
+        check_search(search, slow)
+    assert result.tpir == pytest.approx(
+        [(a + b) / 2 for a, b in zip(expected[0][0], expected[1][0], strict=True)]
+    )
+    assert result.probes == 40 and result.unenrolled == unenrolled
+    assert result.top == {k: (expected[0][2][k] + expected[1][2][k]) / 40 for k in (1, 5, 10)}
+    both = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
+    gallery, subjects, probe, probe_subjects = slow_lists(templates, both, probes)
+    known = np.isin(probe_subjects, subjects)
+    rows = np.r_[probe[known], -gallery[:1]], np.r_[probe_subjects[known], -1]  # the loop needs a stranger
+    stacked = slow_search(gallery, subjects, *rows, (1.0,), (1, 5, 10))
+    assert result.stacked_hits == stacked[2]
+    assert result.metrics["stacked_top1"] == stacked[2][1] / 40
+    assert result.curve == pytest.approx((result.galleries[0].curve + result.galleries[1].curve) / 2)
+    assert ("in neither gallery" in result.note) == bool(unenrolled)
+
+
+def test_stacking_makes_hits_harder_and_order_of_lists_does_not_matter():
+    templates, lists = make_protocol(3)
+    result = identification(templates, templates, *lists)
+    assert all(result.stacked_hits[k] <= sum(g.hits[k] for g in result.galleries) for k in (1, 5, 10))
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(ids)) for ids, _ in lists]
+    shuffled = [(ids[o], subjects[o]) for (ids, subjects), o in zip(lists, orders, strict=True)]
+    assert identification(templates, templates, *shuffled) == result
+    turned = identification(templates, templates, lists[1], lists[0], lists[2])
+    assert turned.galleries == result.galleries[::-1]
+    assert (turned.top, turned.stacked_hits) == (result.top, result.stacked_hits)
+    assert turned.tpir == pytest.approx(result.tpir)
+
+
+def test_cross_test_takes_the_galleries_from_the_old_model():
+    old, lists = make_protocol(1)
+    new = Templates(
+        old.ids, unit(old.features + 0.5 * np.random.default_rng(9).normal(size=old.features.shape))
+    )
+    tests = identification_1_to_n(old, new, *lists, fpirs=LEVELS)
+    for pair, enrolled, probe in (("old_old", old, old), ("new_old", old, new), ("new_new", new, new)):
+        expected = slow_search(*slow_lists(enrolled, lists[0], lists[2], probe), LEVELS, (1, 5, 10))
+        check_search(tests.results[pair].galleries[0], expected)
+        assert tests.metrics[f"{pair}/tpir@fpir=5e-1"] == tests.results[pair].tpir[4]
+    assert tests.results["old_old"] != tests.results["new_old"] != tests.results["new_new"]
+    bar, cross = tests.metrics["old_old/top1"], tests.metrics["new_old/top1"]
+    assert criterion(tests.metrics, "top1") == (cross > bar)
+    assert "new/old: TPIR@FPIR" in tests.summary()
+
+
+def test_probes_that_are_in_a_gallery_are_noted():
+    templates, (one, two, probes) = make_protocol()
+    more = np.r_[probes[0], one[0][:1]], np.r_[probes[1], one[1][:1]]
+    assert (
+        "1 probe templates are gallery templates themselves"
+        in identification(templates, templates, one, two, more).note
+    )
+    assert identification(templates, templates, one, two, probes).note == ""
+
+
+def test_probes_of_one_gallery_only_leave_the_mean_undefined():
+    rows = Templates([1, 2, 3], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+    result = identification(rows, rows, ([1], [1]), ([2], [2]), ([3], [1]))
+    assert np.isnan(result.tpir).all() and result.metrics["tpir@fpir=1e0"] is None
+    assert (
+        result.top[1] == 1.0
+        and "Gallery 1: Every probe" in result.note
+        and "Gallery 2: No probe" in result.note
+    )
+
+
+def test_lists_by_image_become_lists_by_template():
+    ids, subjects = template_subjects(np.array([30, 4, 30, 7, 4], ">i4"), ["x", "y", "x", "x", "y"])
+    assert ids.tolist() == [4, 7, 30] and subjects.tolist() == ["y", "x", "x"]
+    names, numbers = template_subjects(["b", "a", "b"], torch.tensor([1, 2, 1]))
+    assert names.tolist() == ["a", "b"] and numbers.tolist() == [2, 1]
+
+
+ROWS = Templates([1, 2, 3], np.eye(3))
+
+
+@pytest.mark.parametrize(
+    "one, two, probes, options, message",
+    [
+        (([1, 1], [5, 6]), ([2], [7]), ([3], [5]), {}, "template 1 of gallery 1 has two subjects, 5 and 6"),
+        (([1], [5]), ([2], [7]), ([3, 3], [5, 7]), {}, "template 3 of the probes has two subjects, 5 and 7"),
+        (([1, 3], [5, 5]), ([2], [7]), ([3], [5]), {}, "subject 5 has 2 templates in gallery 1"),
+        (([1], [5]), ([2], [5]), ([3], [5]), {}, "1 subjects are in both galleries, such as 5"),
+        (
+            ([1], [5]),
+            ([2, 9], [7, 8]),
+            ([3], [5]),
+            {},
+            "gallery 2 names 1 templates that no image has, such as 9",
+        ),
+        (([1], [5]), ([2], [7]), ([8], [5]), {}, "the probe list names 1 templates"),
+        ((np.array([], int), np.array([], int)), ([2], [7]), ([3], [5]), {}, "gallery 1 is empty"),
+        (([1], [5]), ([2], [7]), (np.array([], int), np.array([], int)), {}, "the probes is empty"),
+        (([1], [5, 6]), ([2], [7]), ([3], [5]), {}, "2 subjects of gallery 1 for 1 templates"),
+        (([1], [5]), ([2], [7]), ([3], ["5"]), {}, "names and the ids that they refer to are numbers"),
+        (([1], [5]), ([2], [7]), ([3], [5]), {"fpirs": [10]}, "an FPIR of 10 was given"),
+        (([1], [5]), ([2], [7]), ([3], [5]), {"fpirs": [0]}, "an FPIR of 0 was given"),
+        (([1], [5]), ([2], [7]), ([3], [5]), {"ranks": (0,)}, r"ranks are \(0,\)"),
+        (([1], [5]), ([2], [7]), ([3], [5]), {"ranks": ()}, "ranks are"),
+    ],
+)
+def test_bad_protocols_get_a_sentence(one, two, probes, options, message):
+    with pytest.raises(ValueError, match=message):
+        identification(ROWS, ROWS, one, two, probes, **options)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((np.zeros((0, 3)), [], np.eye(3), [1, 2, 3]), r"gallery features have shape \(0, 3\)"),
+        ((np.eye(3), [1, 2, 3], np.zeros((0, 3)), []), "probe features have shape"),
+        ((np.eye(3), [1, 2, 1], np.eye(3), [1, 2, 3]), "subject 1 has 2 templates in the gallery"),
+        ((np.eye(3), [1, 2], np.eye(3), [1, 2, 3]), "2 gallery subjects for 3"),
+        ((np.eye(3), [1, 2, 3], np.eye(4), [1, 2, 3, 4]), "3 columns and the probes 4"),
+        ((np.eye(3), [1, 2, 3], 2 * np.eye(3), [1, 2, 3]), "3 of the 3 rows of the probe features"),
+        ((np.eye(3) * np.nan, [1, 2, 3], np.eye(3), [1, 2, 3]), "3 of the 3 rows of the gallery features"),
+    ],
+)
+def test_bad_searches_get_a_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gallery_search(*arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tensors_are_searched_there_and_agree():
+    gallery, subjects, probe, probe_subjects = make_search(100, 2000, 64)
+    expected = gallery_search(gallery, subjects, probe, probe_subjects)
+    on_gpu = torch.tensor(probe, device="cuda")
+    for side in (gallery, torch.tensor(gallery, device="cuda")):
+        result = gallery_search(side, subjects, on_gpu, probe_subjects)
+        assert result.hits == expected.hits and result.tpir == pytest.approx(expected.tpir)

@@ -1,0 +1,282 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from compat_lib.evaluation import scores
+from compat_lib.evaluation.landmarks import landmark_map, revisited
+
+
+def make_features(queries=8, items=60, width=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(queries, width)), rng.normal(size=(items, width))
+
+
+def make_lists(queries, items, sizes, seed=0):
+    # For each query, disjoint lists of gallery rows; some are empty.
+    rng = np.random.default_rng(seed)
+    kinds = [[] for _ in sizes]
+    for _ in range(queries):
+        rows = rng.permutation(items)
+        for kind, size in zip(kinds, sizes, strict=True):
+            taken, rows = np.split(rows, [rng.integers(0, size + 1)])
+            kind.append(taken)
+    return kinds
+
+
+def cosines(query, gallery):
+    unit = [np.asarray(x, float) for x in (query, gallery)]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in unit]
+    return unit[0] @ unit[1].T
+
+
+def slow_landmarks(query, gallery, relevant, k):
+    # The definition, item by item; ties by gallery row.
+    values = []
+    for similar, items in zip(cosines(query, gallery), relevant, strict=True):
+        found, total = 0, 0.0
+        for place, item in enumerate(np.argsort(-similar, kind="stable")[:k], start=1):
+            if item in items:
+                found += 1
+                total += found / place
+        values.append(total / min(len(items), k) if len(items) else 0.0)
+    return values
+
+
+def slow_revisited(query, gallery, right, junk, ks):
+    # The protocol, item by item: junk is struck from the ranking, then the trapezia are added.
+    values, rates = [], []
+    for similar, own, ignored in zip(cosines(query, gallery), right, junk, strict=True):
+        ranking = [j for j in np.argsort(-similar, kind="stable") if j not in set(ignored)]
+        own = set(own)
+        if not own:
+            values.append(math.nan)
+            continue
+        area, found = 0.0, 0
+        for rank, item in enumerate(ranking):
+            if item in own:
+                before = found / rank if rank else 1.0
+                found += 1
+                area += (before + found / (rank + 1)) / 2 / len(own)
+        values.append(area)
+        last = max(place for place, item in enumerate(ranking, start=1) if item in own)
+        rates.append([len(own.intersection(ranking[: min(k, last)])) / min(k, last) for k in ks])
+    return values, np.mean(rates, axis=0)
+
+
+@pytest.mark.parametrize("k", [1, 7, 60, 100])
+@pytest.mark.parametrize("size", [3, 20])
+def test_landmark_map_equals_the_definition(k, size):
+    query, gallery = make_features(seed=size)
+    (relevant,) = make_lists(8, 60, [size], seed=k)
+    relevant[3] = []
+    result = landmark_map(query, gallery, relevant, k=k)
+    expected = slow_landmarks(query, gallery, relevant, k)
+    assert result.average_precision == pytest.approx(expected, abs=1e-12)
+    assert result.map == pytest.approx(np.mean(expected)) and result.k == k
+    assert result.empty == sum(len(items) == 0 for items in relevant)
+    assert f"mAP@{k} {result.map:.4f} (8 queries, {result.empty} without" in result.summary()
+
+
+def test_landmark_map_over_all_items_equals_scikit_learn():
+    query, gallery = make_features(seed=1)
+    relevant = [np.random.default_rng(i).permutation(60)[: i + 1] for i in range(8)]
+    result = landmark_map(query, gallery, relevant)
+    for similar, items, value in zip(
+        cosines(query, gallery), relevant, result.average_precision, strict=True
+    ):
+        assert value == pytest.approx(average_precision_score(np.isin(np.arange(60), items), similar))
+
+
+def test_landmark_map_by_hand():
+    # Hits at ranks 1 and 3 of 3; four are relevant, and three can be found: (1/1 + 2/3) / 3.
+    gallery = [[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0], [-1.0, 0.0]]
+    result = landmark_map([[2.0, 0.0]], gallery, [[0, 2, 3, 4]], k=3)
+    assert result.map == pytest.approx((1 + 2 / 3) / 3)
+
+
+def test_more_than_a_hundred_relevant_items_can_be_perfect():
+    gallery = np.c_[np.ones(150), np.arange(150) / 100]
+    assert landmark_map([[1.0, 0.0]], gallery, [np.arange(130)]).map == 1.0
+    assert landmark_map([[1.0, 0.0]], gallery, [np.arange(130)], k=140).map == 1.0
+
+
+def test_landmark_ties_go_to_the_first_item():
+    result = landmark_map(np.ones((1, 2)), np.ones((5, 2)), [[1, 4]], k=4)
+    assert result.map == pytest.approx((1 / 2) / 2)
+
+
+def test_landmark_ids_equal_rows():
+    query, gallery = make_features(seed=2)
+    (relevant,) = make_lists(8, 60, [9], seed=2)
+    relevant[0] = []
+    expected = landmark_map(query, gallery, relevant)
+    rng = np.random.default_rng(2)
+    for ids in (rng.permutation(1000)[:60], np.array([f"item{n}" for n in rng.permutation(60)])):
+        named = [ids[np.asarray(items, int)].tolist() for items in relevant]
+        result = landmark_map(query, gallery, named, gallery_ids=ids)
+        assert np.array_equal(result.average_precision, expected.average_precision)
+    nothing = landmark_map(query, gallery, [[]] * 8, gallery_ids=[f"item{n}" for n in range(60)])
+    assert nothing.map == 0.0 and nothing.empty == 8
+
+
+def test_tensors_and_mixed_whole_numbers_are_taken():
+    query, gallery = make_features(seed=3)
+    (relevant,) = make_lists(8, 60, [9], seed=3)
+    expected = landmark_map(query, gallery, relevant)
+    mixed = [
+        torch.from_numpy(items) if i % 3 == 0 else items.astype(np.uint64) if i % 3 == 1 else items.tolist()
+        for i, items in enumerate(relevant)
+    ]
+    result = landmark_map(torch.from_numpy(query), torch.from_numpy(gallery), mixed)
+    assert np.array_equal(result.average_precision, expected.average_precision)
+
+
+KS = (1, 3, 10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("tile", [(256, 1024), (3, 7)])
+def test_revisited_equals_the_protocol(monkeypatch, seed, tile):
+    monkeypatch.setitem(scores.TILES, "cpu", tile)
+    query, gallery = make_features(seed=seed)
+    easy, hard, junk = make_lists(8, 60, [3, 5, 12], seed=seed)
+    result = revisited(query, gallery, easy, hard, junk, ks=KS)
+    for found, right, ignored in (
+        (result.easy, [easy], [junk, hard]),
+        (result.medium, [easy, hard], [junk]),
+        (result.hard, [hard], [junk, easy]),
+    ):
+        right, ignored = ([np.concatenate(rows) for rows in zip(*k, strict=True)] for k in (right, ignored))
+        values, rates = slow_revisited(query, gallery, right, ignored, KS)
+        assert found.average_precision == pytest.approx(values, abs=1e-12, nan_ok=True)
+        assert found.map == pytest.approx(np.nanmean(values))
+        assert list(found.precision.values()) == pytest.approx(list(rates)) and tuple(found.precision) == KS
+        assert found.queries == np.isfinite(values).sum()
+    assert f"medium: mAP {result.medium.map:.4f}, mP@1" in result.summary()
+
+
+def test_revisited_by_hand():
+    # The gallery is in the order of the ranking: junk, easy, wrong, hard, easy, wrong.
+    gallery = [[10.0, float(n)] for n in range(6)]
+    result = revisited([[1.0, 0.0]], gallery, [[1, 4]], [[3]], [[0]])
+    # Easy: without 0 and 3 the right items are at ranks 0 and 2 (from 0).
+    assert result.easy.map == pytest.approx(((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
+    assert result.easy.precision == pytest.approx({1: 1, 5: 2 / 3, 10: 2 / 3})
+    # Medium: without 0, at ranks 0, 2 and 3.
+    expected = ((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2 + (2 / 3 + 3 / 4) / 2) / 3
+    assert result.medium.map == pytest.approx(expected)
+    assert result.medium.precision == pytest.approx({1: 1, 5: 3 / 4, 10: 3 / 4})
+    # Hard: without 0, 1 and 4, at rank 1.
+    assert result.hard.map == pytest.approx((0 / 1 + 1 / 2) / 2)
+    assert result.hard.precision == pytest.approx({1: 0, 5: 1 / 2, 10: 1 / 2})
+
+
+def test_perfect_ranking_is_perfect():
+    gallery = [[10.0, float(n)] for n in range(9)]
+    result = revisited([[1.0, 0.0]] * 2, gallery, [[0, 1], [2]], [[2], [0, 1]], [[], []])
+    for found in (result.easy, result.medium, result.hard):
+        assert found.map == 1.0 and found.precision == {1: 1.0, 5: 1.0, 10: 1.0}
+
+
+def test_queries_without_right_items_are_skipped_by_protocol():
+    query, gallery = make_features(queries=3, seed=4)
+    result = revisited(query, gallery, [[1], [], []], [[], [], [2, 3]], [[], [4], [5]])
+    assert (result.easy.queries, result.medium.queries, result.hard.queries) == (1, 2, 1)
+    assert np.isnan(result.medium.average_precision).tolist() == [False, True, False]
+    nothing = revisited(query, gallery, [[]] * 3, [[]] * 3, [[]] * 3)
+    assert math.isnan(nothing.easy.map) and math.isnan(nothing.hard.precision[5])
+    assert nothing.medium.queries == 0 and "n" in nothing.summary()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_junk_is_invisible(seed):
+    # Moving junk anywhere, or striking it from the gallery, changes nothing.
+    query, gallery = make_features(queries=1, items=30, seed=seed)
+    (easy, hard, junk) = make_lists(1, 30, [3, 4, 9], seed=seed)
+    expected = revisited(query, gallery, easy, hard, junk).medium
+    moved = gallery.copy()
+    moved[junk[0]] = np.random.default_rng(seed).normal(size=(len(junk[0]), 6))
+    assert revisited(query, moved, easy, hard, junk).medium.map == pytest.approx(expected.map, nan_ok=True)
+    kept = np.setdiff1d(np.arange(30), junk[0])
+    lists = [[np.searchsorted(kept, kind[0])] for kind in (easy, hard)]
+    struck = revisited(query, gallery[kept], *lists, [[]]).medium
+    assert struck.map == pytest.approx(expected.map, nan_ok=True)
+    assert struck.precision == pytest.approx(expected.precision, nan_ok=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), values=st.integers(1, 4))
+def test_ties_rank_by_gallery_row(seed, values):
+    rng = np.random.default_rng(seed)
+    query, gallery = (np.eye(values)[rng.integers(0, values, size)] for size in (3, 25))
+    (easy, hard, junk) = make_lists(3, 25, [3, 4, 5], seed=seed)
+    easy[0] = easy[0] if len(easy[0]) else np.setdiff1d(np.arange(25), np.r_[hard[0], junk[0]])[:1]
+    result = revisited(query, gallery, easy, hard, junk, ks=KS).medium
+    right = [np.concatenate(rows) for rows in zip(easy, hard, strict=True)]
+    expected, rates = slow_revisited(query, gallery, right, junk, KS)
+    assert result.average_precision == pytest.approx(expected, nan_ok=True)
+    assert list(result.precision.values()) == pytest.approx(list(rates))
+
+
+ONE = [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        ((ONE, ONE, []), {}, "0 lists of relevant items for 1 queries"),
+        ((ONE, ONE, [[1]]), {}, "relevant item 1 of query 0 is not in the gallery of 1 items"),
+        ((ONE, ONE, [[-1]]), {}, "relevant item -1 of query 0"),
+        ((ONE, ONE, [["a"]]), {}, "the relevant items of query 0 have shape"),
+        ((ONE, ONE, [[True]]), {}, "the relevant items of query 0 have shape"),
+        ((ONE, ONE, [[0.0]]), {}, "the relevant items of query 0 have shape"),
+        ((ONE, ONE, [[[0]]]), {}, r"have shape \(1, 1\)"),
+        ((ONE, ONE * 3, [[2, 0, 2]]), {}, "relevant lists item 2 twice for query 0"),
+        ((ONE, ONE, [["b"]]), {"gallery_ids": ["a"]}, "relevant item b of query 0 is not in the gallery"),
+        ((ONE, ONE, [["a", "a"]]), {"gallery_ids": ["a"]}, "relevant lists item a twice"),
+        ((ONE, ONE, [[0]]), {"gallery_ids": ["a"]}, "the relevant items of query 0 have shape"),
+        ((ONE, ONE * 2, [[0]]), {"gallery_ids": [3, 3]}, "gallery_ids hold an id twice"),
+        ((ONE, ONE, [[0]]), {"gallery_ids": [1, 2]}, r"gallery_ids have shape \(2,\)"),
+        ((ONE, ONE, [[0]]), {"k": 0}, "k is 0"),
+        ((ONE, [[1.0]], [[0]]), {}, "need equal widths"),
+        (([[math.nan, 0.0]], ONE, [[0]]), {}, "1 of the 1 rows of the query features"),
+    ],
+)
+def test_bad_landmark_input_gets_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        landmark_map(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        ((ONE, ONE, [], [[]], [[]]), {}, "0 lists of easy items for 1 queries"),
+        ((ONE, ONE, [[0]], [[3]], [[]]), {}, "hard item 3 of query 0 is not in the gallery"),
+        ((ONE, ONE, [[0]], [[]], [[0]]), {}, "easy, hard and junk list item 0 twice for query 0"),
+        ((ONE, ONE, [[0]], [[]], [[], []]), {}, "2 lists of junk items"),
+        ((ONE, ONE, [[0]], [[]], [[]]), {"ks": (0,)}, r"ks are \(0,\)"),
+        ((ONE, [[1.0]], [[0]], [[]], [[]]), {}, "need equal widths"),
+        ((ONE, [[math.inf, 0.0]], [[0]], [[]], [[]]), {}, "1 of the 1 rows of the gallery features"),
+    ],
+)
+def test_bad_revisited_input_gets_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        revisited(*arguments, **options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tensors_are_evaluated_there_and_agree():
+    query, gallery = (torch.from_numpy(x) for x in make_features(queries=20, items=9000, seed=5))
+    (easy, hard, junk) = make_lists(20, 9000, [30, 40, 50], seed=5)
+    expected = revisited(query, gallery, easy, hard, junk)
+    result = revisited(query.cuda(), gallery.cuda(), easy, hard, junk)
+    assert result.medium.map == pytest.approx(expected.medium.map, abs=1e-3)
+    assert landmark_map(query.cuda(), gallery.cuda(), easy).map == pytest.approx(
+        landmark_map(query, gallery, easy).map, abs=1e-3
+    )

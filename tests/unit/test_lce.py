@@ -1,0 +1,198 @@
+"""LCE against a slow loop with plain arc cosines, finite differences and its limits."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import (
+    check_gradient,
+    dot,
+    make_classifier,
+    make_old,
+    make_step,
+    slow_classification,
+    slow_means,
+    unit,
+)
+
+from compat_lib.losses import build_method
+from compat_lib.losses.lce import angles_between
+from compat_lib.old_system import OldSystem
+
+
+def slow_cones(old):
+    """Axis, angle and number of kept samples of each class, one class at a time."""
+    cones = []
+    for label, mean in enumerate(slow_means(old, "unit")):
+        rows = [
+            f for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True) if y == label
+        ]
+        axis = unit(mean)
+        angles = sorted(math.acos(min(1.0, dot(axis, unit(row)))) for row in rows)
+        n = len(angles)
+        if n >= 4:
+            q1, q3 = angles[n // 4], angles[3 * n // 4]
+            spread = 1.5 * (q3 - q1)
+            angles = [angle for angle in angles if q1 - spread <= angle <= q3 + spread]
+        cones.append((axis, angles[-1], len(angles)))
+    return cones
+
+
+def slow_terms(old, classifier, embeddings, labels):
+    cones = slow_cones(old)
+    rows = classifier.weight.detach().double().tolist()
+    outside, apart = [], []
+    for n, y in zip(embeddings, labels, strict=True):
+        axis, angle, kept = cones[y]
+        if kept > 1:
+            outside.append(max(0.0, math.acos(dot(axis, unit(n))) - angle))
+            apart.append(1 - dot(axis, unit(rows[y])))
+    return sum(outside) / len(outside), sum(apart) / len(apart)
+
+
+def make_clusters(per_class, width):
+    """Five classes, each around a direction of its own."""
+    generator = torch.Generator().manual_seed(per_class)
+    labels = torch.arange(5 * per_class) % 5
+    middles = 3 * torch.randn(5, width, generator=generator)
+    return OldSystem.from_arrays(
+        middles[labels] + torch.randn(len(labels), width, generator=generator), labels
+    )
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
+@pytest.mark.parametrize(("width", "per_class"), [(2, 7), (6, 2), (6, 12), (16, 5)])
+def test_value_and_gradient(kind, width, per_class):
+    old = make_clusters(per_class, width)
+    method = build_method("lce", old, make_classifier(kind, width)).double()
+    step = make_step(old, width, batch=8, dtype=torch.float64)
+    near = step.old_features.double() + 2 * step.embeddings.detach()  # some inside their cone, some not
+    step = dataclasses.replace(step, embeddings=near.requires_grad_())
+    terms = method(step)
+    boundary, alignment = slow_terms(old, method.classifier, near.tolist(), step.labels.tolist())
+    assert boundary > 0
+    assert terms["boundary"].item() == pytest.approx(boundary, abs=1e-6)
+    assert terms["alignment"].item() == pytest.approx(alignment, abs=1e-6)
+    assert terms["classification"].item() == pytest.approx(
+        slow_classification(method.classifier, near.tolist(), step.labels.tolist())
+    )
+    assert method.weights == {"classification": 1.0, "boundary": 1.0, "alignment": 1.0}
+    assert check_gradient(method, step)
+
+
+def test_outliers_do_not_widen_a_cone():
+    generator = torch.Generator().manual_seed(0)
+    close = torch.tensor([1.0, 0.0, 0.0]) + 0.05 * torch.randn(11, 3, generator=generator)
+    features = torch.cat([close, torch.tensor([[0.0, 0.0, 1.0]])])
+    method = build_method(
+        "lce", OldSystem.from_arrays(features, [0] * 12), make_classifier(width=3, classes=1)
+    )
+    assert method.old_angles.item() < 0.4
+    assert method.old_angles.item() == pytest.approx(
+        slow_cones(OldSystem.from_arrays(features, [0] * 12))[0][1], abs=1e-6
+    )
+
+
+def test_gradient_of_each_term_reaches_its_own_side_only():
+    old = make_old()
+    method = build_method("lce", old, make_classifier())
+    step = make_step(old)
+    for name, moved, still in (
+        ("boundary", step.embeddings, method.classifier.weight),
+        ("alignment", method.classifier.weight, step.embeddings),
+    ):
+        gradients = torch.autograd.grad(method(step)[name], (moved, still), allow_unused=True)
+        assert gradients[0].ne(0).any()
+        assert gradients[1] is None or gradients[1].eq(0).all()
+
+
+def test_inside_the_cone_and_on_its_axis_nothing_is_paid():
+    old = make_old(per_class=3)
+    method = build_method("lce", old, make_classifier())
+    step = make_step(old)
+    inside = step.old_features.clone().requires_grad_()  # of three samples none is an outlier
+    term = method(dataclasses.replace(step, embeddings=inside))["boundary"]
+    assert term.item() == pytest.approx(0, abs=1e-6)
+    axis = (2 * method.old_centres[step.labels]).requires_grad_()
+    method.classifier.weight.data.copy_(3 * method.old_centres)
+    terms = method(dataclasses.replace(step, embeddings=axis))
+    terms["boundary"].backward()
+    assert terms["boundary"].item() == 0
+    assert terms["alignment"].item() == pytest.approx(0, abs=1e-6)
+    assert axis.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_gradient_is_finite_at_both_ends_of_the_arc_cosine(sign):
+    axes = torch.eye(6)[:5]
+    tilted = torch.stack([axes + 0.5 * axes.roll(1, 0), axes - 0.5 * axes.roll(1, 0)])  # the mean is exact
+    old = OldSystem.from_arrays(tilted.flatten(0, 1), torch.arange(10) % 5)
+    method = build_method("lce", old, make_classifier())
+    assert torch.equal(method.old_centres, axes)
+    embeddings = sign * 3 * axes
+    embeddings[0] = 0
+    embeddings.requires_grad_()
+    step = dataclasses.replace(make_step(old, rows=torch.arange(5)), embeddings=embeddings)
+    term = method(step)["boundary"]
+    term.backward()
+    assert term.isfinite() and embeddings.grad.isfinite().all()
+    angles = angles_between(embeddings, axes)
+    assert angles[0].item() == pytest.approx(math.pi / 2)
+    torch.testing.assert_close(angles[1:], torch.full((4,), 0.0 if sign > 0 else math.pi), atol=2e-3, rtol=0)
+
+
+def test_classes_with_one_kept_sample_are_left_out_of_both_means():
+    full = make_old(classes=3, per_class=4, class_map=None, classifier=False)
+    keep = (full.labels != 1) | (torch.arange(12) == 1)  # class 1 keeps one sample
+    old = OldSystem.from_arrays(full.features[keep], full.labels[keep])
+    rows = torch.arange(len(old.labels))
+    step = make_step(old, rows=rows, dtype=torch.float64)
+    method = build_method("lce", old, make_classifier(classes=3)).double()
+    terms = method(step)
+    boundary, alignment = slow_terms(old, method.classifier, step.embeddings.tolist(), old.labels.tolist())
+    assert terms["boundary"].item() == pytest.approx(boundary, abs=1e-6)
+    assert terms["alignment"].item() == pytest.approx(alignment, abs=1e-6)
+    alone = make_step(old, rows=(old.labels == 1).nonzero()[:, 0])
+    terms = method(alone)
+    assert terms["boundary"].item() == terms["alignment"].item() == 0
+    (terms["boundary"] + terms["alignment"]).backward()
+    assert alone.embeddings.grad.eq(0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), factor=st.floats(1e-3, 1e3))
+def test_bounds_and_invariance_to_length(seed, factor):
+    old = make_old(seed)
+    step = make_step(old, seed=seed, dtype=torch.float64)
+    method = build_method("lce", old, make_classifier()).double()
+    terms = method(step)
+    assert 0 <= terms["boundary"] <= math.pi and 0 <= terms["alignment"] <= 2 + 1e-9
+    longer = OldSystem.from_arrays(factor * old.features, old.labels)
+    again = build_method("lce", longer, method.classifier).double()(
+        dataclasses.replace(step, embeddings=factor * step.embeddings)
+    )
+    for name in ("boundary", "alignment"):
+        assert again[name].item() == pytest.approx(terms[name].item(), abs=1e-5)
+
+
+def test_the_angles_do_not_depend_on_the_order_or_the_block_of_the_rows(monkeypatch):
+    old = make_old(per_class=9)
+    order = torch.randperm(45, generator=torch.Generator().manual_seed(3))
+    shuffled = OldSystem.from_arrays(old.features[order], old.labels[order])
+    plain = build_method("lce", old, make_classifier())
+    monkeypatch.setattr("compat_lib.losses.lce.ROWS_AT_ONCE", 7)
+    for other in (old, shuffled):
+        method = build_method("lce", other, make_classifier())
+        torch.testing.assert_close(method.old_angles, plain.old_angles, atol=1e-5, rtol=0)
+        assert torch.equal(method.old_known, plain.old_known)
+
+
+def test_other_widths_and_options_are_refused():
+    with pytest.raises(ValueError, match=r"lce needs old and new .* not 6 \(old\) and 8 \(new\)"):
+        build_method("lce", make_old(), make_classifier(width=8))
+    for option in ("boundary_weight", "alignment_weight"):
+        with pytest.raises(ValueError, match=f"{option} must be a number of at least 0, not -1"):
+            build_method("lce", make_old(), make_classifier(), **{option: -1})

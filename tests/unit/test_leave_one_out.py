@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from compat_lib.evaluation import retrieval
+from compat_lib.evaluation.leave_one_out import leave_one_out
+
+
+def make_models(classes=7, images=5, width=6, noise=0.8, seed=0):
+    # New and old features of the same images.
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(classes), images))
+    centres = rng.normal(size=(classes, width))
+    new, old = (centres[labels] + noise * rng.normal(size=(len(labels), width)) for _ in range(2))
+    return new, old, labels
+
+
+def slow_protocol(query, labels, gallery):
+    # The L2 distance of normalised rows, one query after another; the same position is removed.
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, gallery)]
+    first, precision = [], []
+    for i in range(len(labels)):
+        others = [j for j in range(len(labels)) if j != i]
+        distance = np.array([np.sqrt(((unit[0][i] - unit[1][j]) ** 2).sum()) for j in others])
+        right = labels[others] == labels[i]
+        if not right.any():
+            first.append(0)
+            precision.append(np.nan)
+            continue
+        first.append(1 + int(np.flatnonzero(right[np.argsort(distance)])[0]))
+        precision.append(average_precision_score(right, -distance))
+    return np.array(first), np.array(precision)
+
+
+@pytest.mark.parametrize("seed, width", [(0, 6), (1, 2), (2, 33)])
+def test_cross_and_self_test_equal_the_plain_loop(seed, width):
+    new, old, labels = make_models(seed=seed, width=width)
+    for query, gallery, given_gallery in ((new, old, old), (old, new, new), (new, new, None)):
+        first, precision = slow_protocol(query, labels, gallery)
+        result = leave_one_out(query, labels, given_gallery)
+        assert np.array_equal(result.first_match, first)
+        assert result.average_precision == pytest.approx(precision, abs=1e-12)
+        assert result.map == pytest.approx(precision.mean())
+        assert result.rank == {k: (first <= k).mean() for k in (1, 5)}
+        assert result.excluded == 35 and "same image" in result.note
+
+
+def test_self_test_equals_a_gallery_of_the_same_features():
+    new, _, labels = make_models()
+    alone, both = leave_one_out(new, labels, ranks=(1, 3)), leave_one_out(new, labels, new, ranks=(1, 3))
+    assert alone.map == both.map and alone.rank == both.rank and set(alone.rank) == {1, 3}
+
+
+def test_only_the_same_position_is_removed():
+    # The old feature of an image is its best match in the cross test; it must not count.
+    new, _, labels = make_models(classes=4, images=2, noise=0.0)
+    result = leave_one_out(np.eye(8), labels, np.eye(8))
+    assert result.rank[1] == 0.0
+    assert leave_one_out(new, labels, new).rank[1] == 1.0
+
+
+def test_classes_of_one_image_are_skipped():
+    new, old, labels = make_models()
+    labels = np.r_[labels, 90, 91]
+    new, old = (np.r_[rows, rows[:2] + 1] for rows in (new, old))
+    result = leave_one_out(new, labels, old)
+    first, precision = slow_protocol(new, labels, old)
+    assert np.array_equal(result.first_match, first) and first[-2:].tolist() == [0, 0]
+    assert result.average_precision == pytest.approx(precision, nan_ok=True) and result.queries == 35
+    assert result.map == pytest.approx(np.nanmean(precision))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), more=st.integers(1, 9), wide=st.booleans())
+def test_cut_keeps_the_first_coordinates_and_then_normalises(seed, more, wide):
+    new, old, labels = make_models(seed=seed)
+    extra = 50 * np.random.default_rng(seed).normal(size=(len(labels), more))
+    sides = (np.c_[new, extra], old) if wide else (new, np.c_[old, extra])
+    result, expected = leave_one_out(sides[0], labels, sides[1], cut=True), leave_one_out(new, labels, old)
+    assert result.map == expected.map and np.array_equal(result.first_match, expected.first_match)
+    assert result.note.endswith("Both sides were cut to their first 6 coordinates.")
+
+
+def test_cut_does_nothing_to_equal_widths():
+    new, old, labels = make_models()
+    result = leave_one_out(new, labels, old, cut=True)
+    assert result.map == leave_one_out(new, labels, old).map and "cut" not in result.note
+
+
+def test_collapsed_features_gain_nothing():
+    # 1 right item behind the 4 wrong ones of equal cosine.
+    result = leave_one_out(np.ones((6, 2)), [0, 0, 1, 1, 2, 2], np.ones((6, 2)))
+    assert result.map == pytest.approx(1 / 5) and result.rank == {1: 0.0, 5: 1.0}
+
+
+def test_it_is_retrieval_with_the_images_as_ids():
+    new, old, labels = make_models(seed=3)
+    images = np.arange(35)
+    expected = retrieval(new, labels, old, labels, query_ids=images, gallery_ids=images)
+    assert leave_one_out(new, labels, old).map == expected.map
+
+
+def test_tensors_lists_and_names_give_the_same():
+    new, old, labels = make_models()
+    expected = leave_one_out(new, labels, old[:, :4], cut=True).map
+    names = [f"class {label}" for label in labels]
+    assert leave_one_out(torch.tensor(new), torch.tensor(labels), torch.tensor(old[:, :4]), cut=True).map == (
+        expected
+    )
+    assert leave_one_out(new.tolist(), names, old[:, :4].tolist(), cut=True).map == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (([[1.0], [2.0]], [0, 1]), {}, "no query has a right item"),
+        (([[1.0], [2.0]], [0, 1], [[1.0], [2.0]]), {}, "no query has a right item"),
+        (([[1.0], [2.0]], [0, 0], [[1.0]]), {}, "2 query and 1 gallery features; give both models'"),
+        (
+            ([[1.0], [2.0]], [0, 0], [[1.0, 2.0]] * 2),
+            {},
+            "1 columns and the gallery features 2; give cut=True",
+        ),
+        (([[1.0], [2.0]], [0]), {}, "1 query labels for 2"),
+        (([[1.0], [2.0]], [0], [[1.0], [2.0]]), {}, "1 query labels for 2"),
+        (([1.0, 2.0], [0, 0], [[1.0], [2.0]]), {}, r"the query features have shape \(2,\)"),
+        (([[1.0], [2.0]], [0, 0], 5.0), {}, r"the gallery features have shape \(\)"),
+        ((1.0, [0, 0], [[1.0], [2.0]]), {}, r"the query features have shape \(\)"),
+        (([[1.0], [2.0]], [0, 0], [[1.0], [np.inf]]), {}, "1 of the 2 rows of the gallery features"),
+        (
+            (np.ones((2, 0)), [0, 0], np.ones((2, 3))),
+            {"cut": True},
+            r"the query features have shape \(2, 0\)",
+        ),
+        (([[1.0], [2.0]], [0, 0]), {"ranks": (0,)}, "give whole numbers of at least 1"),
+    ],
+)
+def test_bad_input_gets_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        leave_one_out(*arguments, **options)

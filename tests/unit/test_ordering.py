@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import entr, softmax
+
+from compat_lib.evaluation.ordering import backfill_order, class_distance, entropy, margin
+
+
+def make_features(size=60, classes=7, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(size, width)), rng.integers(0, classes, size)
+
+
+def test_random_order_is_that_of_the_seed():
+    features, labels = make_features()
+    expected = np.random.default_rng(4).permutation(60)
+    assert backfill_order(features, labels, seed=4).tolist() == expected.tolist()
+    assert backfill_order(features, labels, seed=5).tolist() != expected.tolist()
+
+
+def slow_distance(features, labels):
+    unit = [row / np.linalg.norm(row) for row in np.asarray(features, np.float64)]
+    distances = []
+    for i, row in enumerate(unit):
+        mean = np.mean([unit[j] for j in range(len(unit)) if labels[j] == labels[i]], axis=0)
+        distances.append(1 - row @ mean / np.linalg.norm(mean))
+    return distances
+
+
+def test_distance_equals_a_loop_and_farthest_goes_first():
+    features, labels = make_features()
+    expected = slow_distance(features, labels)
+    for names in (labels, labels * 10 + 3, np.array(list("abcdefg"))[labels], torch.tensor(labels)):
+        assert class_distance(features, names) == pytest.approx(expected, abs=1e-6)
+    order = backfill_order(features, labels, "farthest")
+    assert order.tolist() == np.argsort(expected)[::-1].tolist()
+    assert class_distance(torch.tensor(features).float(), labels) == pytest.approx(expected, abs=1e-5)
+    assert class_distance([[1.0, 0.0], [-1.0, 0.0]], [0, 0]).tolist() == [1.0, 1.0]  # a mean of zero
+
+
+def test_least_certain_goes_first():
+    features, labels = make_features()
+    certainty = np.random.default_rng(1).random(60)
+    expected = np.argsort(certainty).tolist()
+    assert backfill_order(features, labels, "uncertain", certainty=certainty).tolist() == expected
+    single = torch.tensor(certainty)
+    assert backfill_order(features, labels, "uncertain", certainty=single).tolist() == expected
+
+
+def test_ties_are_in_random_order():
+    features, labels = make_features()
+    tied = backfill_order(features, labels, "uncertain", certainty=np.zeros(60), seed=3)
+    assert tied.tolist() == backfill_order(features, labels, seed=3).tolist()
+    halves = backfill_order(features, labels, "uncertain", certainty=np.arange(60) // 30, seed=3)
+    assert sorted(halves[:30]) == list(range(30)) and halves[:30].tolist() != list(range(30))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), order=st.sampled_from(["random", "uncertain", "farthest"]))
+def test_every_order_holds_every_row_once(seed, order):
+    features, labels = make_features(seed=seed)
+    certainty = np.round(features[:, 0]) if order == "uncertain" else None
+    rows = backfill_order(features, labels, order, certainty=certainty, seed=seed)
+    assert sorted(rows) == list(range(60)) and rows.dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list, lambda rows: np.array(rows, np.uint8)])
+def test_an_order_of_the_callers(kind):
+    features, labels = make_features(4)
+    assert backfill_order(features, labels, kind([2, 0, 3, 1])).tolist() == [2, 0, 3, 1]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("classes", [2, 9])
+def test_entropy_and_margin_equal_scipy(classes, scale):
+    logits = scale * np.random.default_rng(0).normal(size=(20, classes))
+    likely = softmax(logits, axis=1)
+    top = np.sort(likely, axis=1)
+    assert entropy(logits) == pytest.approx(entr(likely).sum(1), abs=1e-9)
+    assert margin(logits) == pytest.approx(top[:, -1] - top[:, -2], abs=1e-9)
+    assert entropy(torch.tensor(logits)[:, :]) == pytest.approx(entropy(logits[:, ::-1]), abs=1e-9)
+    assert margin(logits + 100) == pytest.approx(margin(logits), abs=1e-9)
+
+
+def test_certainty_of_extreme_logits():
+    logits = np.array([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
+    assert entropy(logits).tolist() == pytest.approx([0, np.log(3)]) and (entropy(logits) >= 0).all()
+    assert margin(logits).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "order, options, message",
+    [
+        ("nearest", {}, "the order 'nearest' is not known; choose one of random, uncertain, farthest"),
+        ("uncertain", {}, "the order 'uncertain' needs certainty"),
+        ("uncertain", {"certainty": np.zeros(59)}, r"the certainty has shape \(59,\) and 0 NaN"),
+        ("uncertain", {"certainty": np.full(60, np.nan)}, "60 NaN"),
+        ("farthest", {"certainty": np.zeros(60)}, "certainty was given, but the order is 'farthest'"),
+        (np.zeros(60, int), {}, "give every row number from 0 to 59 once"),
+        (np.arange(59), {}, r"the order given has shape \(59,\)"),
+        (np.arange(60.0) + 0.5, {}, "give every row number"),
+        (np.arange(60).reshape(2, 30), {}, "give every row number"),
+    ],
+)
+def test_bad_orders_get_a_sentence(order, options, message):
+    with pytest.raises(ValueError, match=message):
+        backfill_order(*make_features(), order, **options)
+
+
+@pytest.mark.parametrize("logits", [np.zeros(3), np.zeros((3, 1)), np.full((2, 2), np.nan)])
+def test_bad_logits_get_a_sentence(logits):
+    for function in (entropy, margin):
+        with pytest.raises(ValueError, match="the logits have shape"):
+            function(logits)

@@ -1,0 +1,241 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import stdtr, stdtrit
+
+from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
+from compat_lib.evaluation.paired import PairedComparison, paired_comparison, paired_scores, student_cdf
+
+
+def make_draws(seeds=3, draws=80, shared=1.0, own=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=seeds)
+    return values, values[:, None] + shared * rng.normal(size=draws) + own * rng.normal(size=(seeds, draws))
+
+
+def against_zero(values, draws, **options):
+    return paired_comparison(values, np.zeros(len(values)), draws_a=draws, draws_b=0 * draws, **options)
+
+
+def slow_centres(values, draws):
+    # The mean's draws, shrunk to the mean covariance of the draws of two seeds.
+    seeds, number = draws.shape
+    mean = [sum(draws[s, b] for s in range(seeds)) / seeds for b in range(number)]
+    covariances = [
+        np.cov(draws[s], draws[t], ddof=0)[0, 1] for s in range(seeds) for t in range(seeds) if s != t
+    ]
+    share = np.sqrt(max(np.mean(covariances), 0) / np.var(mean))
+    value = sum(values) / seeds
+    return [value + share * (x - value) for x in mean]
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 19, 40])
+def test_student_cdf_equals_scipy(degrees):
+    t = np.r_[-1e6, np.linspace(-30, 30, 121), 1e6]
+    assert student_cdf(t, degrees) == pytest.approx(stdtr(degrees, t), abs=1e-13)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_without_draws_it_is_students_interval(seeds, level):
+    rng = np.random.default_rng(seeds)
+    a, b = rng.normal(size=(2, seeds))
+    result = paired_comparison(a, b, level=level)
+    half = stdtrit(seeds - 1, (1 + level) / 2) * (a - b).std(ddof=1) / np.sqrt(seeds)
+    assert (result.low, result.high) == pytest.approx(((a - b).mean() - half, (a - b).mean() + half))
+    assert (result.value, result.seeds, result.draws) == (pytest.approx((a - b).mean()), seeds, 0)
+
+
+@pytest.mark.parametrize("shape", [(100,), (1, 100)])
+def test_one_seed_is_the_percentile_interval_of_the_paired_draws(shape):
+    a, b = np.random.default_rng(0).normal(size=(2, 100))
+    result = paired_comparison(0.3, 0.1, draws_a=a.reshape(shape), draws_b=b.reshape(shape))
+    assert (result.low, result.high) == pytest.approx(interval(a - b))
+    assert (result.value, result.seeds, result.draws) == (pytest.approx(0.2), 1, 100)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 6])
+@pytest.mark.parametrize("shared", [0.0, 0.3, 3.0])
+def test_ends_are_quantiles_of_the_mixture(seeds, shared):
+    values, draws = make_draws(seeds, shared=shared)
+    result = against_zero(values, draws, level=0.9)
+    spread = values.std(ddof=1) / np.sqrt(seeds)
+    centres = slow_centres(values, draws)
+    for end, expected in ((result.low, 0.05), (result.high, 0.95)):
+        below = [stdtr(seeds - 1, (end - centre) / spread) for centre in centres]
+        assert sum(below) / len(below) == pytest.approx(expected, abs=1e-9)
+
+
+def test_seeds_that_agree_leave_the_identities_alone():
+    draws = np.random.default_rng(0).normal(size=200)
+    result = against_zero([0.5, 0.5], np.stack([draws, draws]))
+    assert (result.low, result.high) == pytest.approx(interval(draws))
+    alone = paired_comparison([0.5, 0.5], [0.25, 0.25])
+    assert (alone.low, alone.high, alone.verdict) == (0.25, 0.25, "better")
+
+
+def test_draws_that_share_nothing_are_not_counted_twice():
+    values, draws = make_draws(4, shared=0.0, own=1.0)
+    apart = draws - draws.mean(1, keepdims=True)
+    apart = np.linalg.qr(apart.T)[0].T  # rows without any covariance
+    student = paired_comparison(values, np.zeros(4))
+    result = against_zero(values, values[:, None] + apart)
+    assert (result.low, result.high) == pytest.approx((student.low, student.high))
+
+
+def test_draws_that_could_not_be_measured_are_left_out():
+    values, draws = make_draws(3)
+    holes = draws.copy()
+    holes[1, ::4] = np.nan
+    kept = np.delete(draws, np.s_[::4], axis=1)
+    expected, result = against_zero(values, kept), against_zero(values, holes)
+    assert (result.low, result.high, result.draws) == (expected.low, expected.high, 60)
+    none = against_zero(values, np.full_like(draws, np.nan))
+    assert none == paired_comparison(values, np.zeros(3))
+    alone = paired_comparison(1.0, 0.0, draws_a=[np.nan, 1.0], draws_b=[0.0, 0.0])
+    assert np.isnan(alone.low) and alone.verdict == "not decidable"
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), seeds=st.integers(1, 4), scale=st.sampled_from([1.0, 1e-3, 50.0]))
+def test_swapping_and_scaling(seed, seeds, scale):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, seeds))
+    draws_a, draws_b = a[:, None] + rng.normal(size=(seeds, 30)), b[:, None] + rng.normal(size=(seeds, 30))
+    one = paired_comparison(a, b, draws_a=draws_a, draws_b=draws_b)
+    other = paired_comparison(scale * b, scale * a, draws_a=scale * draws_b, draws_b=scale * draws_a)
+    expected = (-scale * one.value, -scale * one.high, -scale * one.low)
+    assert (other.value, other.low, other.high) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert one.low <= one.high
+    assert {one.verdict, other.verdict} in ({"better", "worse"}, {"not decidable"})
+
+
+@pytest.mark.parametrize(
+    "common, training, meeting",
+    [(1.0, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 1.0), (1.0, 0.1, 0.5)],
+    ids=["identities", "seeds", "both at once", "all"],
+)
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_interval_covers_the_truth_about_as_often_as_it_says(common, training, meeting, seeds):
+    # A difference of 0 that varies with the identity, with the seed, and with how they meet.
+    rng = np.random.default_rng(1)
+    size, trials, covered, student = 60, 120, 0, 0
+    weights = identity_weights(np.arange(size), 100) / size
+    for _ in range(trials):
+        differences = common * rng.normal(size=size) + training * rng.normal(size=(seeds, 1))
+        differences = differences + meeting * rng.normal(size=(seeds, size))
+        result = against_zero(differences.mean(1), differences @ weights)
+        covered += result.low <= 0 <= result.high
+        t = differences.mean() / (differences.mean(1).std(ddof=1) / np.sqrt(seeds) + 1e-300)
+        student += abs(t) <= stdtrit(seeds - 1, 0.975)
+    assert covered / trials >= 0.88
+    if common and not training:  # what the seeds' deviation alone cannot know
+        assert student / trials < 0.9
+
+
+def slow_scores(a, b, labels, draws, seed):
+    classes = sorted(set(labels))
+    weights = identity_weights(labels, draws, seed)
+    values, drawn = [], []
+    for one, other in zip(a, b, strict=True):
+        valid = [n for n in range(len(labels)) if not np.isnan(one[n])]
+        values.append((np.mean([one[n] for n in valid]), np.mean([other[n] for n in valid])))
+        rows = []
+        for k in range(draws):
+            picked = [n for n in valid for _ in range(weights[classes.index(labels[n]), k])]
+            rows.append((np.mean([one[n] for n in picked]), np.mean([other[n] for n in picked])))
+        drawn.append(rows)
+    return np.array(values), np.array(drawn)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("names", [False, True])
+def test_scores_equal_a_loop_over_the_drawn_identities(seeds, names):
+    rng = np.random.default_rng(0)
+    labels = [3, 3, 7, 7, 7, 9, 9, 1, 1, 4]
+    labels = [f"id{x}" for x in labels] if names else labels
+    a, b = rng.random((2, seeds, 10))
+    a[:, [2, 9]] = b[:, [2, 9]] = np.nan  # the last identity has no query that counts
+    result = paired_scores(a, b, labels, draws=30, seed=5)
+    values, drawn = slow_scores(a, b, labels, 30, 5)
+    expected = paired_comparison(
+        values[:, 0], values[:, 1], draws_a=drawn[..., 0], draws_b=drawn[..., 1], identities=4
+    )
+    assert result.value == pytest.approx(expected.value)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
+    assert (result.seeds, result.draws, result.identities) == (seeds, 30, 4)
+
+
+def test_scores_of_tensors_and_single_rows():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 12)).astype(np.float32)
+    labels = np.arange(12) % 4
+    expected = paired_scores(a, b, labels, draws=40)
+    result = paired_scores(torch.tensor(a)[None], torch.tensor(b)[None], torch.tensor(labels), draws=40)
+    assert result == expected
+    weights = identity_weights(labels, 40)
+    drawn = bootstrap_mean(a, labels, weights) - bootstrap_mean(b, labels, weights)
+    assert (result.low, result.high) == pytest.approx(interval(drawn))
+    strided = paired_scores(a[::-1], b.astype(">f4")[::-1], labels[::-1], draws=40)
+    assert (strided.value, strided.low) == pytest.approx((expected.value, expected.low))
+
+
+def test_equal_methods_are_not_decidable():
+    scores = np.random.default_rng(0).random((3, 20))
+    result = paired_scores(scores, scores, np.arange(20) % 5, draws=20, names=("A", "B"))
+    assert (result.value, result.low, result.high) == (0, 0, 0)
+    assert result.sentence.startswith(
+        "Whether A is better or worse than B is not decidable: the difference is"
+    )
+
+
+def test_sentences_say_what_was_found_and_what_is_not_known():
+    both = PairedComparison(0.02, 0.01, 0.03, 3, 200, 50, ("MixBCT", "BCT"))
+    assert both.sentence == (
+        "MixBCT is better than BCT: the difference is +0.0200 with a 95 % interval of [+0.0100, +0.0300] "
+        "(3 seeds and 50 test identities)."
+    )
+    lone = PairedComparison(-0.02, -0.03, -0.01, 1, 200, 1, ("MixBCT", "BCT"))
+    assert lone.sentence == (
+        "MixBCT is worse than BCT: the difference is -0.0200 with a 95 % interval of [-0.0300, -0.0100] "
+        "(1 seed and 1 test identity; training was not repeated, so the noise of the seeds is unknown)."
+    )
+    bare = paired_comparison(0.5, 0.4, names=("l2", "BCT"))
+    assert bare.sentence == (
+        "Whether l2 is better or worse than BCT is not decidable: the difference is +0.1000 and has no "
+        "interval (1 seed; training was not repeated, so the noise of the seeds is unknown; the noise of the "
+        "test identities is left out)."
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (([1.0, 2.0, 3.0], [1.0, 2.0]), {}, "a has 3 values and b has 2"),
+        (([], []), {}, "a has 0 values"),
+        (([1.0, np.nan], [1.0, 2.0]), {}, "1 of the values are not finite"),
+        ((1.0, 2.0), {"level": 95}, "a level of 95 was given"),
+        ((1.0, 2.0), {"draws_a": [1.0]}, "draws of one method only"),
+        ((1.0, 2.0), {"draws_a": [1.0, 2.0], "draws_b": [1.0]}, r"shapes \(1, 2\) and \(1, 1\) for 1 seed;"),
+        (([1.0, 2.0], [1.0, 2.0]), {"draws_a": [1.0, 2.0], "draws_b": [1.0, 2.0]}, "for 2 seeds; give"),
+    ],
+)
+def test_bad_values_get_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        paired_comparison(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    "a, b, labels, message",
+    [
+        ([0.1, 0.2], [0.1], [0, 1], "the scores have shapes"),
+        ([0.1, np.nan], [0.1, 0.2], [0, 1], "count different queries"),
+        ([np.nan, np.nan], [np.nan, np.nan], [0, 1], "no query counts for at least one seed"),
+        ([0.1, 0.2], [0.1, 0.2], [0, 1, 1], "3 query labels for 2"),
+    ],
+)
+def test_bad_scores_get_a_sentence(a, b, labels, message):
+    with pytest.raises(ValueError, match=message):
+        paired_scores(a, b, labels)

@@ -1,0 +1,349 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+from sklearn.metrics import roc_curve as sklearn_roc
+
+from compat_lib.evaluation import reid as module
+from compat_lib.evaluation import scores, verification
+from compat_lib.evaluation.reid import reid
+
+FARS = (0.01, 0.05, 0.2, 0.5, 1.0)
+
+
+def make_sides(queries=25, items=70, people=9, cameras=3, width=5, noise=0.9, seed=0):
+    # (query, identities, cameras, gallery, identities, cameras); identity 0 is in the gallery only.
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(people, width))
+    sides = []
+    for size, lowest in ((queries, 1), (items, 0)):
+        people_of = rng.integers(lowest, people, size)
+        features = centres[people_of] + noise * rng.normal(size=(size, width))
+        sides += [features, people_of, rng.integers(0, cameras, size)]
+    return sides
+
+
+def cosine(a, b):
+    return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
+
+
+def slow_reid(query, people, cameras, gallery, gallery_people, gallery_cameras, max_rank=50):
+    # The protocol in plain loops: precision and penalty by query (nan: skipped), curve, pooled pairs.
+    precision, penalty, curves, pooled = [], [], [], []
+    for feature, person, camera in zip(query, people, cameras, strict=True):
+        kept = [
+            (1 - cosine(feature, other), j, other_person == person)
+            for j, (other, other_person, other_camera) in enumerate(
+                zip(gallery, gallery_people, gallery_cameras, strict=True)
+            )
+            if other_person != person or other_camera != camera
+        ]
+        pooled += [(distance, not right) for distance, _, right in kept]
+        ranked = [right for _, _, right in sorted(kept)]
+        if not any(ranked):
+            precision.append(math.nan)
+            penalty.append(math.nan)
+            continue
+        found, total, last = 0, 0.0, 0
+        for place, right in enumerate(ranked, start=1):
+            if right:
+                found, last = found + 1, place
+                total += found / place
+        precision.append(total / found)
+        penalty.append(found / last)
+        curve = [any(ranked[:r]) for r in range(1, len(ranked) + 1)]
+        curves.append((curve + [curve[-1]] * max_rank)[:max_rank])
+    distances, different = np.array(pooled).T
+    return precision, penalty, np.mean(curves, axis=0), distances, different.astype(bool)
+
+
+def published_rates(distances, different, fars):
+    # FastReID: the pairs of different identities are the positives; the first of the nearest points.
+    fpr, tpr, _ = sklearn_roc(different, distances, drop_intermediate=False)
+    return [tpr[np.argmin(np.abs(fpr - far))] for far in fars]
+
+
+@pytest.mark.parametrize("seed, width, noise", [(0, 5, 0.9), (1, 2, 0.3), (2, 16, 2.0), (3, 1, 0.5)])
+def test_equals_the_plain_loop(seed, width, noise):
+    sides = make_sides(seed=seed, width=width, noise=noise)
+    result = reid(*sides, fars=())
+    precision, penalty, curve, *_ = slow_reid(*sides)
+    assert result.average_precision == pytest.approx(precision, abs=1e-12, nan_ok=True)
+    assert result.inverse_negative_penalty == pytest.approx(penalty, abs=1e-12, nan_ok=True)
+    assert result.cmc == pytest.approx(curve, abs=1e-12) and len(result.cmc) == 50
+    assert (result.map, result.minp) == pytest.approx((np.nanmean(precision), np.nanmean(penalty)))
+    assert result.rank == pytest.approx({1: curve[0], 5: curve[4], 10: curve[9]})
+    assert result.metric == pytest.approx((np.nanmean(precision) + curve[0]) / 2)
+    assert result.skipped == np.isnan(precision).sum() and result.queries == 25 - result.skipped
+    assert (result.tpr, result.measurable) == ((), ())
+
+
+def test_average_precision_equals_scikit_learn():
+    query, people, cameras, gallery, gallery_people, gallery_cameras = sides = make_sides(seed=4)
+    result = reid(*sides, fars=())
+    for i, value in enumerate(result.average_precision):
+        kept = (gallery_people != people[i]) | (gallery_cameras != cameras[i])
+        similar = [cosine(query[i], other) for other in gallery[kept]]
+        assert value == pytest.approx(average_precision_score(gallery_people[kept] == people[i], similar))
+
+
+@pytest.mark.parametrize("seed, noise", [(0, 0.9), (1, 0.3), (2, 3.0), (5, 0.05)])
+def test_published_rates_equal_scikit_learn(seed, noise):
+    sides = make_sides(seed=seed, noise=noise)
+    result = reid(*sides, fars=FARS)
+    *_, distances, different = slow_reid(*sides)
+    assert result.tpr == pytest.approx(published_rates(distances, different, FARS), abs=1e-12)
+    assert result.measurable == tuple(far * (~different).sum() >= 1 for far in FARS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), values=st.integers(1, 6), far=st.floats(1e-4, 1.0))
+def test_published_rates_with_ties_equal_scikit_learn(seed, values, far):
+    # Directions along few axes: the same cosines again and again, exactly.
+    sides = make_sides(queries=6, items=30, people=4, width=3, seed=seed)
+    rng = np.random.default_rng(seed)
+    for side in (0, 3):
+        sides[side] = np.eye(values)[rng.integers(0, values, len(sides[side]))] * rng.choice([-1, 1, 4])
+    try:
+        result = reid(*sides, fars=[far])
+    except ValueError as error:
+        assert "no query has a right item left" in str(error)
+        return
+    *_, distances, different = slow_reid(*sides)
+    if different.any():
+        assert result.tpr == pytest.approx(published_rates(distances, different, [far]), abs=1e-12)
+
+
+def test_published_rate_by_hand():
+    # Cosines of one identity: 1, 0.8, 0.6, 0; of the others: 0.6, 0, -1. At FPR 1/4 the pair at 0 is told
+    # apart, and with it those at 0 and -1. 0.3 is nearer to 1/4 than to 2/4; 0.375 is as near to both.
+    gallery = [[1, 0], [4, 3], [3, 4], [0, 1], [3, 4], [0, 1], [-1, 0]]
+    sides = [[1, 0]], [1], [0], gallery, [1, 1, 1, 1, 2, 2, 2], [1] * 7
+    fars = (0.25, 0.3, 0.375, 0.4, 0.1, 1)
+    result = reid(*sides, fars=fars)
+    assert result.tpr == pytest.approx((2 / 3, 2 / 3, 2 / 3, 1, 0, 1))
+    assert result.measurable == (True, True, True, True, False, True)
+    assert "TPR@FPR=0.1 not measurable" in result.summary()
+    # The conservative reading accepts: at most 1 of 3 others may pass, and 0.6 ties with one.
+    strict = reid(*sides, fars=(0.3, 0.34, 1), reading="conservative")
+    assert strict.tpr == pytest.approx((math.nan, 3 / 4, 1), nan_ok=True)
+    assert strict.measurable == (False, True, True)
+
+
+def test_conservative_reading_is_verification():
+    sides = make_sides(seed=6)
+    result = reid(*sides, fars=FARS, reading="conservative")
+    query, people, cameras, gallery, gallery_people, gallery_cameras = sides
+    expected = verification(
+        query,
+        people,
+        gallery,
+        gallery_people,
+        query_ids=[f"{p} {c}" for p, c in zip(people, cameras, strict=True)],
+        gallery_ids=[f"{p} {c}" for p, c in zip(gallery_people, gallery_cameras, strict=True)],
+        fars=FARS,
+    )
+    assert (result.tpr, result.measurable) == (expected.tpr, expected.measurable)
+    assert result.excluded == expected.excluded
+
+
+def test_rates_need_impostors():
+    result = reid([[1, 0]], [1], [0], [[1, 0]], [1], [1])
+    assert np.isnan(result.tpr).all() and result.measurable == (False,) * 3
+
+
+def test_by_hand():
+    # Ranks after the removal: wrong, right, right, distractor, right.
+    gallery = [[10, 1], [10, 0], [10, 2], [10, 3], [10, 4], [10, 5]]
+    result = reid([[10, 0]], [7], [1], gallery, [3, 7, 7, 7, 0, 7], [1, 1, 2, 3, 1, 2], max_rank=3)
+    assert result.map == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3)
+    assert result.minp == pytest.approx(3 / 5)
+    assert result.cmc.tolist() == [0, 1, 1] and result.first_match.tolist() == [2]
+    assert (result.excluded, result.skipped, result.junk) == (1, 0, 0)
+
+
+def test_perfect_ranking_is_perfect():
+    people = np.arange(24) % 6
+    cameras = np.arange(24) // 6
+    result = reid(np.eye(6)[people], people, cameras, np.eye(6)[people], people, cameras)
+    assert result.map == result.minp == result.cmc[0] == result.metric == 1.0
+    assert result.rank == {1: 1.0, 5: 1.0, 10: 1.0} and result.tpr == (0.0, 0.0, 0.0)
+    assert reid(np.eye(6)[people], people, cameras, np.eye(6)[people], people, cameras, fars=[1]).tpr == (
+        1.0,
+    )
+
+
+def test_ties_rank_by_gallery_row():
+    # All alike: the order of the gallery decides.
+    result = reid(np.ones((2, 3)), [1, 2], [0, 0], 5 * np.ones((5, 3)), [2, 1, 0, 2, 1], [1] * 5, fars=())
+    assert result.average_precision == pytest.approx([(1 / 2 + 2 / 5) / 2, (1 + 2 / 4) / 2])
+    assert result.inverse_negative_penalty == pytest.approx([2 / 5, 2 / 4])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), values=st.integers(1, 6), tile=st.sampled_from([(2, 3), (5, 7), (256, 1024)])
+)
+def test_many_ties_equal_the_plain_loop(seed, values, tile):
+    sides = make_sides(queries=9, items=31, people=4, seed=seed)
+    rng = np.random.default_rng(seed)
+    for side in (0, 3):
+        sides[side] = np.eye(values)[rng.integers(0, values, len(sides[side]))]
+    precision, penalty, *_ = slow_reid(*sides)
+    if not np.isfinite(precision).any():
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(scores.TILES, "cpu", tile)
+        result = reid(*sides, fars=())
+    assert result.average_precision == pytest.approx(precision, abs=1e-12, nan_ok=True)
+    assert result.inverse_negative_penalty == pytest.approx(penalty, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("tile, matches", [((3, 4), 1), ((7, 16), 40), ((256, 8), 2**22)])
+def test_tiles_and_blocks_do_not_matter(monkeypatch, tile, matches):
+    sides = make_sides(seed=7)
+    expected = reid(*sides, fars=FARS)
+    monkeypatch.setitem(scores.TILES, "cpu", tile)
+    monkeypatch.setattr(module, "MATCHES", matches)
+    monkeypatch.setattr(module, "WAITING", 3)
+    result = reid(*sides, fars=FARS)
+    assert result.average_precision == pytest.approx(expected.average_precision, nan_ok=True)
+    assert result.inverse_negative_penalty == pytest.approx(expected.inverse_negative_penalty, nan_ok=True)
+    assert result.tpr == pytest.approx(expected.tpr)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_same_camera_matches_change_no_query(seed):
+    query, people, cameras, gallery, gallery_people, gallery_cameras = sides = make_sides(seed=seed)
+    result = reid(*sides, fars=())
+    i = int(np.flatnonzero(result.first_match)[0])
+    own = (gallery_people == people[i]) & (gallery_cameras == cameras[i])
+    # The removal for this query is invisible to the others: all of them get what they get alone.
+    for j in np.flatnonzero(result.first_match)[:5]:
+        alone = reid(query[[j]], people[[j]], cameras[[j]], *sides[3:], fars=())
+        assert alone.average_precision[0] == pytest.approx(result.average_precision[j])
+    # Queries of the same identity and camera do not see whether these items exist, or what they look like.
+    alike = (people == people[i]) & (cameras == cameras[i])
+    less = reid(*sides[:3], *(side[~own] for side in sides[3:]), fars=())
+    assert less.average_precision[alike] == pytest.approx(result.average_precision[alike])
+    assert less.inverse_negative_penalty[alike] == pytest.approx(result.inverse_negative_penalty[alike])
+    moved = np.where(own[:, None], np.random.default_rng(seed).normal(size=gallery.shape), gallery)
+    other = reid(*sides[:3], moved, *sides[4:], fars=())
+    assert other.average_precision[alike] == pytest.approx(result.average_precision[alike])
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_order_of_rows_and_scale_do_not_matter(seed):
+    sides = make_sides(seed=seed)
+    expected = reid(*sides, fars=FARS)
+    rng = np.random.default_rng(seed)
+    orders = rng.permutation(25), rng.permutation(70)
+    mixed = [side[orders[k // 3]] for k, side in enumerate(sides)]
+    mixed[3] = mixed[3] * 2.0 ** rng.integers(-40, 40, (70, 1))
+    result = reid(*mixed, fars=FARS)
+    assert result.average_precision == pytest.approx(expected.average_precision[orders[0]], nan_ok=True)
+    assert result.tpr == pytest.approx(expected.tpr) and result.cmc == pytest.approx(expected.cmc)
+
+
+def test_junk_is_dropped_and_distractors_stay():
+    sides = make_sides(seed=8)
+    rng = np.random.default_rng(8)
+    junk = rng.normal(size=(11, 5)), np.full(11, -1), rng.integers(0, 3, 11)
+    where = rng.permutation(81)
+    more = [np.r_[side, extra][where] for side, extra in zip(sides[3:], junk, strict=True)]
+    expected, result = reid(*sides, fars=FARS), reid(*sides[:3], *more, fars=FARS)
+    assert result.average_precision == pytest.approx(expected.average_precision, nan_ok=True)
+    assert (result.junk, expected.junk) == (11, 0) and result.tpr == pytest.approx(expected.tpr)
+    assert reid(*sides[:3], *more, junk=(), fars=()).map < expected.map
+    # Distractors: identity 0 counts as wrong, so dropping it helps.
+    assert reid(*sides, junk=(0,), fars=()).map > expected.map
+    # A junk query is skipped, and its pairs are not pooled.
+    asked = [np.r_[extra[:1], side] for side, extra in zip(sides[:3], junk, strict=True)]
+    with_junk = reid(*asked, *sides[3:], fars=FARS)
+    assert with_junk.skipped == expected.skipped + 1 and np.isnan(with_junk.average_precision[0])
+    assert with_junk.average_precision[1:] == pytest.approx(expected.average_precision, nan_ok=True)
+    assert with_junk.tpr == pytest.approx(expected.tpr)
+
+
+def test_names_equal_numbers():
+    sides = make_sides(seed=9)
+    sides[4] = np.where(np.arange(70) % 10 == 0, -1, sides[4])
+    expected = reid(*sides)
+    for side in (1, 2, 4, 5):
+        sides[side] = [str(value) for value in sides[side]]
+    named = reid(*sides)
+    assert named.junk == expected.junk == 7 and named.summary() == expected.summary()
+    assert np.array_equal(named.average_precision, expected.average_precision, equal_nan=True)
+
+
+def test_tensors_types_and_strides_give_the_same():
+    sides = make_sides(seed=10)
+    sides[0], sides[3] = sides[0].astype(np.float32), sides[3].astype(np.float32)
+    expected = reid(*sides, fars=FARS)
+    tensors = [torch.from_numpy(side) for side in sides]
+    tensors[0].requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        results = [reid(*tensors, fars=FARS)]
+    results.append(reid(sides[0].astype(">f8"), *sides[1:3], sides[3][::-1][::-1], *sides[4:], fars=FARS))
+    for result in results:
+        assert np.array_equal(result.average_precision, expected.average_precision, equal_nan=True)
+        assert result.tpr == expected.tpr
+
+
+def test_short_gallery_extends_the_curve():
+    # The second query has one item only; the first finds its own at rank 2.
+    sides = [[1, 0], [0, 1]], [1, 2], [0, 0], [[3, 1], [1, 1], [0, 1]], [2, 1, 2], [0, 1, 0]
+    result = reid(*sides, max_rank=5, fars=())
+    assert result.cmc.tolist() == [0, 1, 1, 1, 1] and result.skipped == 1
+    assert result.rank == {1: 0.0, 5: 1.0, 10: 1.0}
+
+
+def test_rows_of_zeros_lie_at_distance_one():
+    result = reid([[1, 0]], [1], [0], [[0, 0], [-1, 0], [1, 1]], [1, 2, 2], [1, 1, 1], fars=())
+    assert result.first_match.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "change, options, message",
+    [
+        ({1: [5]}, {}, "no query has a right item left in the gallery"),
+        ({2: [1]}, {}, "seen by the query's camera only"),
+        ({4: [-1]}, {}, "all gallery items are junk"),
+        ({1: [-1]}, {}, "all queries are junk"),
+        ({1: [1, 1]}, {}, "2 query identities for 1 query features"),
+        ({5: [1, 1]}, {}, "2 gallery cameras for 1 gallery features"),
+        ({2: ["a"]}, {}, "one side's cameras are names"),
+        ({2: [0.5]}, {}, "the query cameras have shape"),
+        ({0: [[1.0, 2.0, 3.0]]}, {}, "need equal widths"),
+        ({0: [[math.nan, 1.0]]}, {}, "1 of the 1 rows of the query features hold NaN"),
+        ({3: np.zeros((0, 2)), 4: [], 5: []}, {}, r"the gallery features have shape \(0, 2\)"),
+        ({}, {"reading": "nearest"}, "'nearest' is not known; choose one of published, conservative"),
+        ({}, {"max_rank": 0}, "max_rank is 0"),
+        ({}, {"ranks": ()}, "give whole numbers of at least 1"),
+        ({}, {"ranks": (1.5,)}, "give whole numbers of at least 1"),
+        ({}, {"fars": (10,)}, "a FAR of 10"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, options, message):
+    sides = [[[1.0, 0.0]], [1], [0], [[1.0, 0.0]], [1], [1]]
+    for side, value in change.items():
+        sides[side] = value
+    with pytest.raises(ValueError, match=message):
+        reid(*sides, **options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tensors_are_evaluated_there_and_agree():
+    sides = make_sides(queries=300, items=9000, people=40, seed=11)
+    sides[4][:50] = -1
+    expected = reid(*sides, fars=FARS)
+    on_gpu = [torch.as_tensor(side, device="cuda") for side in sides]
+    result = reid(*on_gpu, fars=FARS)
+    assert result.map == pytest.approx(expected.map, abs=1e-3)
+    assert result.tpr == pytest.approx(expected.tpr, abs=1e-2)

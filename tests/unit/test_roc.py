@@ -1,0 +1,277 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc
+
+from compat_lib.evaluation import criterion, roc
+from compat_lib.evaluation.roc import IJB_FARS, pair_list_scores, tar_at_far, verification_1_to_1
+from compat_lib.evaluation.templates import Templates
+
+FARS = (1e-3, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 1.0)
+
+
+def make_scores(pairs=400, seed=0, genuine=0.2, decimals=None):
+    rng = np.random.default_rng(seed)
+    same = rng.uniform(size=pairs) < genuine
+    same[:2] = True, False
+    scores = rng.normal(size=pairs) * 0.3 + 0.5 * same
+    return (scores if decimals is None else scores.round(decimals)), same
+
+
+def make_templates(count=30, width=9, seed=0, ids=None):
+    rows = np.random.default_rng(seed).normal(size=(count, width))
+    ids = np.arange(count) * 3 + 5 if ids is None else ids
+    return Templates(ids, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def slow_conservative(scores, same, far):
+    # The definition: the best TAR of all thresholds at which the false accept rate is at most `far`.
+    rates = [((scores[~same] >= t).mean(), (scores[same] >= t).mean()) for t in [*np.unique(scores), np.inf]]
+    return max(tar for wrong, tar in rates if wrong <= far)
+
+
+def slow_nearest(scores, same, far):
+    # The published reading: scikit-learn's points as they come, the nearest FPR; larger rates first.
+    points = zip(*sklearn_roc(same, scores)[:2], strict=True)
+    return min(points, key=lambda point: (abs(point[0] - far), -point[0], -point[1]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    pairs=st.integers(2, 300),
+    genuine=st.floats(0.02, 0.98),
+    decimals=st.sampled_from([None, 2, 1, 0]),
+)
+def test_both_readings_and_the_area_equal_their_definitions(seed, pairs, genuine, decimals):
+    scores, same = make_scores(pairs, seed, genuine, decimals)
+    careful = tar_at_far(scores, same, FARS)
+    assert careful.tar == pytest.approx([slow_conservative(scores, same, far) for far in FARS], abs=1e-15)
+    nearest = tar_at_far(scores, same, FARS, reading="nearest")
+    expected = [slow_nearest(scores, same, far) for far in FARS]
+    assert nearest.reached == tuple(point[0] for point in expected)
+    assert nearest.tar == tuple(point[1] for point in expected)
+    assert careful.auc == nearest.auc == pytest.approx(roc_auc_score(same, scores), abs=1e-13)
+    for result in (careful, nearest):  # every value is that of its threshold
+        assert (result.positives, result.negatives) == (same.sum(), (~same).sum())
+        for tar, reached, threshold in zip(result.tar, result.reached, result.thresholds, strict=True):
+            assert tar == pytest.approx((scores[same] >= threshold).mean(), abs=1e-15)
+            assert reached == pytest.approx((scores[~same] >= threshold).mean(), abs=1e-15)
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+@pytest.mark.parametrize("pairs", [2, 3, 4, 5, 1000])
+def test_curve_is_that_of_scikit_learn(pairs, decimals):
+    scores, same = make_scores(pairs, decimals=decimals)
+    curve = tar_at_far(scores, same).roc
+    for ours, theirs in zip((curve.far, curve.tar, curve.thresholds), sklearn_roc(same, scores), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_points_left_out_amid_a_run_change_the_nearest_reading():
+    # From the top: 3 genuine, 9 impostors, 3 genuine, 8 impostors. scikit-learn's default keeps of the first
+    # run of impostors its ends, FPR 0 and 9/17, and after 9/17 the TAR rises to 1.
+    same = np.repeat([True, False, True, False], [3, 9, 3, 8])
+    scores = -np.arange(23.0)
+    result = tar_at_far(scores, same, [4 / 17, 5 / 17], reading="nearest")
+    assert result.reached == (0.0, 9 / 17) and result.tar == (0.5, 1.0)
+    far, tar, _ = sklearn_roc(same, scores, drop_intermediate=False)
+    assert tar[np.flatnonzero(far == 5 / 17)].tolist() == [0.5]  # what the full curve has
+    assert tar_at_far(scores, same, [5 / 17, 9 / 17]).tar == (0.5, 1.0)
+
+
+def test_of_two_rates_equally_near_the_larger_is_read():
+    # The FPR is 0 with TAR 2/4, then 1/2 with 3/4, then 1 with 1: 1/4 and 3/4 are midway.
+    scores, same = [6, 6, 5, 4, 3, 2], [1, 1, 0, 1, 0, 1]
+    result = tar_at_far(scores, same, [0.25, 0.75, 0.24], reading="nearest")
+    assert result.reached == (0.5, 1.0, 0.0)
+    assert result.tar == (0.75, 1.0, 0.5)
+    assert tar_at_far(scores, same, [0.25, 0.75]).tar == (0.5, 0.75)
+
+
+def test_tied_pairs_are_accepted_or_refused_together():
+    result = tar_at_far([1, 1, 1, 0], [1, 0, 0, 0], [0.5, 0.7, 1.0])
+    assert result.tar == (0.0, 1.0, 1.0) and result.thresholds == (math.inf, 1.0, 0.0)
+    assert result.auc == pytest.approx(2 / 3)  # two of three comparisons are ties, one is won
+    collapsed = tar_at_far(np.zeros(9), np.arange(9) < 4, [0.3, 1.0])
+    assert collapsed.tar == (0.0, 1.0) and collapsed.auc == 0.5
+
+
+def test_far_below_one_impostor_pair_is_marked():
+    scores, same = np.arange(12.0), np.arange(12) >= 2  # 10 genuine pairs above 2 impostors
+    same[5] = False  # 3 impostors
+    result = tar_at_far(scores, same, [1 / 3, 0.3])
+    assert result.measurable == (True, False)
+    assert result.tar == (1.0, pytest.approx(6 / 9))  # the second is the point without false accepts
+    assert result.metrics == {"tar@far=3.333333e-1": 1.0, "tar@far=3e-1": None, "auc": result.auc}
+    assert "TAR@FAR=0.3 0.6667 (below one impostor pair)" in result.summary()
+
+
+def test_levels_of_the_protocol():
+    assert list(IJB_FARS) == [10**-i for i in (6, 5, 4, 3, 2, 1)]
+    result = tar_at_far(*make_scores())
+    assert result.fars == IJB_FARS and result.measurable == (False,) * 3 + (False, True, True)
+    assert list(result.metrics)[:2] == ["tar@far=1e-6", "tar@far=1e-5"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), reading=st.sampled_from(roc.READINGS))
+def test_order_of_pairs_and_rising_functions_of_the_scores_do_not_matter(seed, reading):
+    scores, same = make_scores(200, seed, decimals=1)
+    order = np.random.default_rng(seed).permutation(200)
+    expected = tar_at_far(scores, same, FARS, reading=reading)
+    other = tar_at_far(np.exp(scores)[order], same[order], FARS, reading=reading)
+    assert (other.tar, other.reached, other.auc) == (expected.tar, expected.reached, expected.auc)
+    assert all(a <= b for a, b in zip(expected.tar, expected.tar[1:], strict=False))
+
+
+def test_perfect_and_reversed_scores():
+    same = np.arange(50) < 10
+    perfect = tar_at_far(same + 0.0, same, [0.1])
+    assert perfect.tar == (1.0,) and perfect.auc == 1.0 and perfect.reached == (0.0,)
+    assert tar_at_far(1.0 - same, same, [0.5]).auc == 0.0
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda s, y: (torch.from_numpy(s), torch.from_numpy(y)),
+        lambda s, y: (s.tolist(), y.tolist()),
+        lambda s, y: (s.astype(">f8"), y.astype(np.int8)),
+        lambda s, y: (s[::-1].copy()[::-1], y.astype(float)),
+    ],
+)
+def test_other_containers_give_the_same(convert):
+    scores, same = make_scores()
+    assert tar_at_far(*convert(scores, same)) == tar_at_far(scores, same)
+
+
+@pytest.mark.parametrize("count, width", [(30, 9), (1, 1), (50, 512)])
+@pytest.mark.parametrize("values", [1, 100, 2**18])
+def test_scores_equal_plain_products(monkeypatch, count, width, values):
+    monkeypatch.setitem(roc.VALUES, "cpu", values)
+    enrolled, probe = make_templates(count, width), make_templates(count + 2, width, seed=1)
+    rng = np.random.default_rng(2)
+    first, second = rng.choice(enrolled.ids, 77), rng.choice(probe.ids, 77)
+    scores = pair_list_scores(enrolled, probe, first, second)
+    expected = [
+        math.fsum(enrolled.features[list(enrolled.ids).index(a)] * probe.features[list(probe.ids).index(b)])
+        for a, b in zip(first, second, strict=True)
+    ]
+    assert scores.dtype == np.float64 and np.allclose(scores, expected, rtol=0, atol=1e-14)
+
+
+def test_a_pair_has_one_score_wherever_it_stands(monkeypatch):
+    templates = make_templates(40, 37)
+    rng = np.random.default_rng(0)
+    first, second = rng.choice(templates.ids, (2, 500))
+    scores = pair_list_scores(templates, templates, first, second)
+    assert np.array_equal(scores, pair_list_scores(templates, templates, second, first))
+    order = rng.permutation(500)
+    monkeypatch.setitem(roc.VALUES, "cpu", 37 * 3)
+    assert np.array_equal(scores[order], pair_list_scores(templates, templates, first[order], second[order]))
+
+
+def test_order_of_templates_and_names_do_not_matter():
+    templates = make_templates()
+    order = np.random.default_rng(0).permutation(30)
+    names = np.array([f"person {i}" for i in templates.ids])
+    first, second = templates.ids[[0, 4, 4]], templates.ids[[29, 4, 3]]
+    expected = pair_list_scores(templates, templates, first, second)
+    shuffled = Templates(names[order], torch.from_numpy(templates.features[order]))
+    assert np.array_equal(
+        pair_list_scores(shuffled, templates, names[[0, 4, 4]].astype(object), second), expected
+    )
+
+
+def test_cross_test_takes_the_first_template_from_the_old_model():
+    old, new = make_templates(seed=1), make_templates(seed=2)
+    rng = np.random.default_rng(3)
+    rows, others = (np.stack(np.triu_indices(30, 1))[:, rng.permutation(435)[:200]]).tolist()
+    first, second = old.ids[rows], old.ids[others]
+    same = rng.uniform(size=200) < 0.3
+    tests = verification_1_to_1(old, new, first, second, same, fars=FARS, reading="nearest")
+    for pair, left, right in (
+        ("old_old", old, old),
+        ("new_old", old, new),
+        ("new_new", new, new),
+    ):
+        scores = (left.features[rows] * right.features[others]).sum(1)
+        expected = tar_at_far(scores, same, FARS, reading="nearest")
+        assert tests.results[pair].tar == expected.tar
+        assert tests.metrics[f"{pair}/auc"] == expected.auc
+    assert criterion(tests.metrics, "auc") == (tests.metrics["new_old/auc"] > tests.metrics["old_old/auc"])
+    assert "nearest reading" in tests.summary()
+
+
+def test_same_model_twice_has_one_result_and_widths_may_differ():
+    old, wide = make_templates(), make_templates(width=12)
+    lists = old.ids[:20], old.ids[10:], np.arange(20) % 3 == 0
+    same = verification_1_to_1(old, old, *lists)
+    assert same.results["old_old"] == same.results["new_old"] == same.results["new_new"]
+    tests = verification_1_to_1(old, wide, *lists)
+    assert tests.results["new_old"] is None and tests.results["old_old"] == same.results["old_old"]
+    assert "12" in tests.note
+    assert verification_1_to_1(None, old, *lists).results["new_new"] == same.results["new_new"]
+
+
+@pytest.mark.parametrize(
+    "scores, same, options, message",
+    [
+        ([1, 2], [1, 0], {"reading": "closest"}, "reading is 'closest'; choose"),
+        ([1, 2], [1, 0], {"fars": [10]}, "a FAR of 10 was given"),
+        ([1, 2], [1, 0], {"fars": [0]}, "a FAR of 0 was given"),
+        ([[1, 2]], [[1, 0]], {}, "one real number for each"),
+        (["a", "b"], [1, 0], {}, "one real number for each"),
+        ([1, 2], [1], {}, r"labels of shape \(1,\) for 2 scores"),
+        ([1, np.nan, np.inf], [1, 0, 0], {}, "2 of the 3 scores are NaN"),
+        ([1, 2], [1, 2], {}, "values other than 0 and 1"),
+        ([1, 2], [1, -1], {}, "values other than 0 and 1"),
+        ([1, 2], [1, np.nan], {}, "values other than 0 and 1"),
+        ([1, 2], ["1", "0"], {}, "values other than 0 and 1"),
+        ([1, 2], [0, 0], {}, "no genuine pair"),
+        ([1, 2], [1, 1], {}, "no impostor pair"),
+        ([], [], {}, "no genuine pair"),
+    ],
+)
+def test_bad_scores_get_a_sentence(scores, same, options, message):
+    with pytest.raises(ValueError, match=message):
+        tar_at_far(scores, same, **options)
+
+
+UNIT = Templates([1, 2], [[1.0, 0.0], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    "enrolled, probe, first, second, message",
+    [
+        (UNIT, UNIT, [1, 7, 9, 7], [1, 2, 1, 2], "first names 2 templates that no image has, such as 7"),
+        (UNIT, UNIT, [1], [3], "second names 1 templates"),
+        (UNIT, UNIT, [1, 2], [1], "1 second template ids for 2 pairs"),
+        (UNIT, UNIT, ["1"], [1], "first are names"),
+        (UNIT, Templates([1], [[1.0]]), [1], [1], "2 columns and the probe templates 1"),
+        (Templates([1], [[3.0, 4.0]]), UNIT, [1], [1], "1 of the 1 rows of the enrolled templates"),
+        (UNIT, Templates([1], [[np.nan, 0.0]]), [1], [1], "1 of the 1 rows of the probe templates"),
+        (Templates([1, 1], UNIT.features), UNIT, [1], [1], "1 ids of the enrolled templates occur"),
+        (Templates([1], UNIT.features), UNIT, [1], [1], "1 enrolled template ids for 2 templates"),
+        (Templates([1], [1.0]), UNIT, [1], [1], "enrolled templates have shape"),
+    ],
+)
+def test_bad_lists_get_a_sentence(enrolled, probe, first, second, message):
+    with pytest.raises(ValueError, match=message):
+        pair_list_scores(enrolled, probe, first, second)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tensors_are_scored_there_and_agree():
+    templates = make_templates(40, 128)
+    on_gpu = Templates(templates.ids, torch.tensor(templates.features, device="cuda"))
+    first, second = np.random.default_rng(0).choice(templates.ids, (2, 5000))
+    expected = pair_list_scores(templates, templates, first, second)
+    for enrolled in (on_gpu, templates):
+        assert np.allclose(pair_list_scores(enrolled, on_gpu, first, second), expected, rtol=0, atol=1e-14)

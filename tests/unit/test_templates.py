@@ -1,0 +1,269 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import normalize
+
+from compat_lib.evaluation import templates
+from compat_lib.evaluation.templates import (
+    Templates,
+    TemplateTests,
+    image_features,
+    pool_templates,
+    three_tests,
+)
+
+
+def make_images(images=60, width=7, seed=0):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.normal(size=(images, width)),
+        rng.integers(0, 9, images) * 11 - 30,
+        rng.integers(0, 4, images) * 5,
+    )
+
+
+def slow_pool(features, template_ids, media):
+    # The protocol in plain loops, float64.
+    pooled = []
+    for template in sorted(set(template_ids)):
+        total = np.zeros(features.shape[1])
+        for medium in sorted({m for t, m in zip(template_ids, media, strict=True) if t == template}):
+            own = [
+                x
+                for x, t, m in zip(features, template_ids, media, strict=True)
+                if (t, m) == (template, medium)
+            ]
+            total += sum(own) / len(own)
+        pooled.append(total / np.sqrt((total**2).sum()))
+    return np.array(sorted(set(template_ids))), np.array(pooled)
+
+
+@pytest.mark.parametrize("images, width, rows", [(60, 7, 8192), (60, 7, 13), (1, 1, 8192), (200, 33, 64)])
+def test_pooling_equals_the_definition(monkeypatch, images, width, rows):
+    monkeypatch.setattr(templates, "ROWS", rows)
+    features, ids, media = make_images(images, width)
+    expected_ids, expected = slow_pool(features, ids, media)
+    pooled = pool_templates(features, ids, media)
+    assert pooled.ids.dtype == np.int64 and pooled.features.dtype == np.float64
+    assert pooled.ids.tolist() == expected_ids.tolist()
+    assert np.allclose(pooled.features, expected, rtol=0, atol=1e-14)
+
+
+def test_pooling_by_hand():
+    # Template 5: medium 1 is the mean of (4, 0) and (0, 4), medium 2 the single image (0, 6): sum (2, 8).
+    # Template 3 has a medium of the same id, which is another medium: (3, 4).
+    images = [[4.0, 0.0], [3.0, 4.0], [0.0, 6.0], [0.0, 4.0]]
+    pooled = pool_templates(images, [5, 3, 5, 5], [1, 1, 2, 1])
+    assert pooled.ids.tolist() == [3, 5]
+    assert pooled.features == pytest.approx(np.array([[0.6, 0.8], [2 / 68**0.5, 8 / 68**0.5]]), abs=1e-15)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), exponent=st.integers(-200, 200))
+def test_order_of_images_names_of_media_and_common_scale_do_not_matter(seed, exponent):
+    features, ids, media = make_images(seed=seed)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(ids))
+    renamed = rng.permutation(100)[media]
+    pooled = pool_templates(features, ids, media)
+    other = pool_templates((features * 2.0**exponent)[order], ids[order], renamed[order])
+    assert np.array_equal(pooled.ids, other.ids)
+    assert np.allclose(pooled.features, other.features, rtol=0, atol=1e-12)
+    assert np.allclose(np.linalg.norm(pooled.features, axis=1), 1, atol=1e-14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), repeats=st.integers(2, 5))
+def test_repeating_the_frames_of_a_medium_changes_nothing(seed, repeats):
+    features, ids, media = make_images(seed=seed)
+    again = np.flatnonzero((ids == ids[0]) & (media == media[0])).repeat(repeats)
+    rows = np.r_[np.arange(len(ids)), again]
+    expected = pool_templates(features, ids, media).features
+    assert np.allclose(
+        pool_templates(features[rows], ids[rows], media[rows]).features, expected, rtol=0, atol=1e-12
+    )
+
+
+def test_longer_medium_weighs_more():
+    # Media vectors are summed as they are: nothing scales them to unit length first.
+    pooled = pool_templates([[3.0, 0.0], [0.0, 4.0]], [0, 0], [0, 1])
+    assert pooled.features == pytest.approx(np.array([[0.6, 0.8]]))
+
+
+def test_keep_selects_templates_and_only_their_images_count():
+    features, ids, media = make_images()
+    everything = pool_templates(features, ids, media)
+    wanted = everything.ids[[4, 1, 1, 6]]
+    features[~np.isin(ids, wanted)] = np.nan
+    some = pool_templates(features, ids, media, keep=wanted)
+    assert some.ids.tolist() == sorted(set(wanted.tolist()))
+    assert np.array_equal(some.features, everything.features[[1, 4, 6]])
+
+
+def test_names_and_other_containers_give_the_same():
+    features, ids, media = make_images()
+    features = features.astype(np.float32)
+    expected = pool_templates(features, ids, media)
+    tensors = pool_templates(torch.from_numpy(features), torch.from_numpy(ids), torch.from_numpy(media))
+    assert isinstance(tensors.features, torch.Tensor) and tensors.features.dtype == torch.float64
+    assert np.array_equal(tensors.features.numpy(), expected.features)
+    frozen = features.copy()
+    frozen.flags.writeable = False
+    for other in (
+        features.tolist(),
+        features.astype(">f4"),
+        features[::-1].copy()[::-1],
+        np.asfortranarray(features),
+        features.astype(np.longdouble),
+        frozen,
+    ):
+        assert np.array_equal(pool_templates(other, ids.tolist(), media).features, expected.features)
+    for kind in (str, object):
+        names = np.array([f"t{i + 100:04d}" for i in ids]).astype(kind)
+        named = pool_templates(features, names, names_of(media))
+        assert named.ids.tolist() == [f"t{i + 100:04d}" for i in expected.ids]
+        assert np.array_equal(named.features, expected.features)
+    whole = np.array([[3, 4], [0, 1]], np.uint32)
+    assert pool_templates(whole, [1, 2], np.array([0, 0], np.uint8)).features.tolist() == [
+        [pytest.approx(0.6), pytest.approx(0.8)],
+        [0.0, 1.0],
+    ]
+
+
+def names_of(media):
+    return [f"video {m}" for m in media]
+
+
+def test_zero_sum_stays_zero_and_extreme_rows_keep_their_direction():
+    pooled = pool_templates(
+        [[1.0, 2.0], [-1.0, -2.0], [3e300, 4e300], [3e-300, 4e-300]], [0, 0, 1, 2], [0] * 4
+    )
+    assert pooled.features == pytest.approx(np.array([[0, 0], [0.6, 0.8], [0.6, 0.8]]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("detector", [False, True])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_all_eight_switches_act_and_equal_scikit_learn(monkeypatch, dtype, flip, detector, normalise):
+    monkeypatch.setattr(templates, "ROWS", 16)
+    rng = np.random.default_rng(0)
+    features, mirrored = rng.normal(size=(2, 50, 6)).astype(dtype)
+    scores = rng.uniform(0, 1, 50)
+    given = features.copy()
+    result = image_features(
+        features, mirrored if flip else None, scores if detector else None, normalise=normalise
+    )
+    expected = features.astype(np.float64) + (mirrored.astype(np.float64) if flip else 0)
+    if normalise:
+        expected = normalize(expected)
+    if detector:
+        expected = expected * scores[:, None]
+    assert result.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    assert np.allclose(result, expected, rtol=1e-6, atol=1e-7)
+    assert np.array_equal(features, given) and not np.shares_memory(result, features)
+    tensor = image_features(
+        torch.from_numpy(features),
+        torch.from_numpy(mirrored) if flip else None,
+        torch.from_numpy(scores) if detector else None,
+        normalise=normalise,
+    )
+    assert np.array_equal(tensor.numpy(), result)
+
+
+def test_normalising_keeps_rows_of_zeros_and_comes_before_the_weights():
+    result = image_features([[0.0, 0.0], [3.0, 4.0]], None, [1.0, 0.5], normalise=True)
+    assert result == pytest.approx(np.array([[0.0, 0.0], [0.3, 0.4]]))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([1.0, 2.0],), r"features have shape \(2,\)"),
+        ((np.ones((0, 3)),), r"shape \(0, 3\)"),
+        (([["a"]],), "not real numbers"),
+        (([[1.0], [1.0, 2.0]],), "not real numbers"),
+        ((np.ones((2, 2), complex),), "not real numbers"),
+        ((torch.ones(2, 2, dtype=torch.bool),), "not real numbers"),
+        (
+            (np.ones((2, 2)), np.ones((2, 3))),
+            r"flipped features have shape \(2, 3\) and the features \(2, 2\)",
+        ),
+        ((np.ones((2, 2)), None, [1.0]), r"detector scores of shape \(1,\) for 2 images"),
+        ((np.ones((2, 2)), None, [1.0, -0.5]), "1 of the 2 detector scores are negative"),
+        ((np.ones((2, 2)), None, [np.nan, np.inf]), "2 of the 2 detector scores"),
+    ],
+)
+def test_bad_images_get_a_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        image_features(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, keep, message",
+    [
+        ((np.ones((2, 2)), [1], [1, 1]), None, "1 templates for 2 images"),
+        ((np.ones((2, 2)), [1, 1], [1]), None, "1 media for 2 images"),
+        ((np.ones((2, 2)), [1.0, 2.0], [1, 1]), None, "templates have shape .2,. and type float64"),
+        ((np.ones((2, 2)), [[1, 1]], [1, 1]), None, "one whole number"),
+        ((np.ones((2, 2)), np.array([1, 2**63], np.uint64), [1, 1]), None, "below 2"),
+        ((np.ones((2, 2)), [1, None], [1, 1]), None, "type object"),
+        (([[1.0], [np.nan], [np.inf]], [1, 1, 1], [1, 1, 1]), None, "2 of the 3 images"),
+        ((np.ones((2, 2)), [1, 2], [1, 1]), [1, 3, 4], "keep names 2 templates that no image has, such as 3"),
+        (
+            (np.ones((2, 2)), [1, 2], [1, 1]),
+            ["1"],
+            "keep are names and the ids that they refer to are numbers",
+        ),
+        ((np.ones((2, 2)), [1, 2], [1, 1]), np.array([], int), "keep is empty"),
+    ],
+)
+def test_bad_templates_get_a_sentence(arguments, keep, message):
+    with pytest.raises(ValueError, match=message):
+        pool_templates(*arguments, keep=keep)
+
+
+class Counted:
+    def __init__(self, enrolled, probe):
+        self.metrics = {"sum": float(np.sum(enrolled[1]) + 10 * np.sum(probe[1])), "n/a": None}
+
+    def summary(self):
+        return f"sum {self.metrics['sum']:g}"
+
+
+def test_three_tests_enrol_the_old_and_probe_with_the_new():
+    old, new = Templates([1], [[1.0]]), Templates([1], [[2.0]])
+    tests = three_tests(old, new, Counted)
+    assert tests.metrics == {
+        "old_old/sum": 11.0,
+        "old_old/n/a": None,
+        "new_old/sum": 21.0,
+        "new_old/n/a": None,
+        "new_new/sum": 22.0,
+        "new_new/n/a": None,
+    }
+    assert tests.summary().splitlines() == ["old/old: sum 11", "new/old: sum 21", "new/new: sum 22"]
+
+
+def test_tests_that_cannot_be_are_none():
+    new = Templates([1], [[2.0]])
+    alone = three_tests(None, new, Counted)
+    assert isinstance(alone, TemplateTests) and "no templates of an old model" in alone.note
+    assert alone.metrics["old_old/sum"] is alone.metrics["new_old/sum"] is None
+    wider = three_tests(Templates([1], [[1.0, 1.0]]), new, Counted)
+    assert wider.metrics["new_old/sum"] is None and wider.metrics["old_old/sum"] == 22.0
+    assert "2 columns and new 1" in wider.note and "new/old: not measured" in wider.summary()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_tensors_stay_there_and_agree():
+    features, ids, media = make_images(500)
+    scores = np.random.default_rng(0).uniform(size=500)
+    on_gpu = torch.tensor(features, device="cuda")
+    images = image_features(on_gpu, on_gpu, scores, normalise=True)
+    pooled = pool_templates(images, ids, media)
+    assert pooled.features.is_cuda
+    expected = pool_templates(image_features(features, features, scores, normalise=True), ids, media)
+    assert np.allclose(pooled.features.cpu().numpy(), expected.features, atol=1e-12)

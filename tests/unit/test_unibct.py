@@ -1,0 +1,343 @@
+"""UniBCT's refinement against explicit inverses, its schedule, and what a resumed run needs."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import (
+    check_gradient,
+    dot,
+    make_classifier,
+    make_old,
+    make_step,
+    slow_classification,
+    slow_cross_entropy,
+    slow_means,
+    unit,
+)
+
+from compat_lib.losses import build_method
+from compat_lib.losses.unibct import refine_prototypes
+from compat_lib.old_system import OldSystem
+
+
+def slow_refined(new, old, labels, num_classes, propagation=0.9, temperature=0.05, form="row"):
+    """One class at a time: transitions entry by entry, an explicit inverse, the mean of all rows."""
+    prototypes = []
+    for label in range(num_classes):
+        chosen = [i for i, y in enumerate(labels) if y == label]
+        n, width = len(chosen), len(old[0])
+        if n == 0:
+            prototypes.append([0.0] * width)
+            continue
+        news, olds = [unit(new[i]) for i in chosen], [unit(old[i]) for i in chosen]
+        steps = torch.zeros(n, n, dtype=torch.float64)
+        for i in range(n):
+            for j in range(n):
+                others = [k for k in range(n) if k != (i if form == "row" else j)]
+                if n == 1:
+                    steps[i, j] = 1.0
+                elif i != j:
+                    fixed = i if form == "row" else j
+                    total = sum(math.exp(dot(news[fixed], news[k]) / temperature) for k in others)
+                    steps[i, j] = math.exp(dot(news[i], news[j]) / temperature) / total
+        inverse = torch.linalg.inv(torch.eye(n, dtype=torch.float64) - propagation * steps)
+        propagated = (1 - propagation) * inverse @ torch.tensor(olds, dtype=torch.float64)
+        prototypes.append(propagated.mean(dim=0).tolist())
+    return torch.tensor(prototypes, dtype=torch.float64)
+
+
+def draw(sizes, new_width=5, old_width=5, seed=0, spread=1.0):
+    """New and old features and shuffled labels of classes of these sizes, each around its own direction."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    sides = []
+    for width in (new_width, old_width):
+        middles = 2 * torch.randn(len(sizes), width, generator=generator)
+        sides.append(middles[labels] + spread * torch.randn(len(labels), width, generator=generator))
+    return *sides, labels
+
+
+SIZES = [[1], [2], [3], [1, 0, 7, 2, 0, 33, 4, 4], [0, 0, 5], [17] * 6 + [0]]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("form", ["row", "column"])
+@pytest.mark.parametrize(("propagation", "temperature"), [(0.9, 0.05), (0.3, 1.0), (0.999, 0.2)])
+def test_refinement_against_explicit_inverses(sizes, form, propagation, temperature):
+    new, old, labels = draw(sizes, new_width=4, old_width=6)
+    options = {"propagation": propagation, "temperature": temperature, "form": form}
+    expected = slow_refined(
+        new.double().tolist(), old.double().tolist(), labels.tolist(), len(sizes), **options
+    )
+    refined = refine_prototypes(new, old, labels, len(sizes), **options)
+    assert refined.dtype == torch.float32 and refined.shape == (len(sizes), 6)
+    torch.testing.assert_close(refined.double(), expected, atol=2e-6, rtol=0)
+
+
+def test_defaults_are_the_published_values():
+    new, old, labels = draw([6, 9])
+    expected = refine_prototypes(new, old, labels, 2, propagation=0.9, temperature=0.05, form="row")
+    assert torch.equal(refine_prototypes(new, old, labels, 2), expected)
+
+
+@pytest.mark.parametrize("numbers", [1, 40, 5000])
+def test_the_size_of_the_stacks_changes_nothing(numbers, monkeypatch):
+    new, old, labels = draw([1, 0, 7, 2, 33, 4, 4, 5, 6, 1, 120])
+    whole = refine_prototypes(new, old, labels, 12)
+    monkeypatch.setattr("compat_lib.losses.unibct.NUMBERS_AT_ONCE", numbers)
+    torch.testing.assert_close(refine_prototypes(new, old, labels, 12), whole, atol=1e-6, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
+    seed=st.integers(0, 10_000),
+    propagation=st.floats(0, 0.999),
+    temperature=st.floats(1e-3, 1e3),
+)
+def test_invariants_of_the_refinement(sizes, seed, propagation, temperature):
+    classes = len(sizes)
+    new, old, labels = draw(sizes, seed=seed)
+    unit_old = torch.nn.functional.normalize(old.double(), dim=1)
+    mean = torch.stack([unit_old[labels == c].sum(0) / max(1, sizes[c]) for c in range(classes)])
+    options = {"propagation": propagation, "temperature": temperature}
+    refined = refine_prototypes(new, old, labels, classes, **options).double()
+
+    column = refine_prototypes(new, old, labels, classes, form="column", **options)
+    torch.testing.assert_close(column.double(), mean, atol=1e-6, rtol=0)
+    still = refine_prototypes(new, old, labels, classes, propagation=0, temperature=temperature)
+    torch.testing.assert_close(still.double(), mean, atol=1e-6, rtol=0)
+    nearly = refine_prototypes(new, old, labels, classes, propagation=1e-6, temperature=temperature)
+    torch.testing.assert_close(nearly.double(), mean, atol=1e-5, rtol=0)
+
+    for c, size in enumerate(sizes):  # in the hull of its samples, so never outside their box or longer
+        samples = unit_old[labels == c]
+        if size == 1:
+            torch.testing.assert_close(refined[c], samples[0], atol=1e-6, rtol=0)
+        if size:
+            assert (refined[c] <= samples.max(0).values + 1e-6).all()
+            assert (refined[c] >= samples.min(0).values - 1e-6).all()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = refine_prototypes(new[order], old[order], labels[order], classes, **options)
+    torch.testing.assert_close(shuffled.double(), refined, atol=1e-6, rtol=0)
+    longer = refine_prototypes(7 * new, 0.2 * old, labels, classes, **options)
+    torch.testing.assert_close(longer.double(), refined, atol=1e-5, rtol=0)
+
+
+def test_the_row_form_is_a_convex_combination():
+    """With the unit vectors as old features the prototype is the weights themselves."""
+    new, _, labels = draw([8])
+    weights = refine_prototypes(new, torch.eye(8), labels, 1)[0]
+    assert (weights > 0).all()
+    assert weights.sum().item() == pytest.approx(1, abs=1e-6)
+    assert weights.std() > 0.01  # and no plain mean
+
+
+def test_prototypes_move_to_what_the_new_model_finds_central():
+    """The new model sees four samples together and one apart: the old feature of the fifth counts less."""
+    new = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [1.0, 0.05], [-1.0, 0.2]])
+    old = torch.eye(5)
+    weights = refine_prototypes(new, old, torch.zeros(5, dtype=torch.int64), 1)[0]
+    assert weights[4] < 0.05 < weights[:4].min()
+    assert weights[4].item() == pytest.approx(0.1 / 5, abs=1e-6)  # nobody steps to it
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_floating_type_and_strides(dtype):
+    new, old, labels = draw([5, 6])
+    new, old = new.to(dtype), old.to(dtype)
+    expected = refine_prototypes(new.float(), old.float(), labels, 2)
+    strided = old.T.contiguous().T
+    found = refine_prototypes(new.repeat(1, 2)[:, :5], strided, labels, 2)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_zero_and_equal_features_stay_finite():
+    new, old, labels = draw([4, 4])
+    new[0], old[1] = 0, 0
+    new[labels == 1] = new[labels == 1][:1]
+    assert refine_prototypes(new, old, labels, 2).isfinite().all()
+    mean = torch.nn.functional.normalize(old[labels == 1], dim=1).mean(
+        dim=0
+    )  # equal: all are equally central
+    torch.testing.assert_close(refine_prototypes(new, old, labels, 2)[1], mean, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"new": torch.ones(5, 2)}, "There are 5 new features, 4 old features and 4 labels"),
+        ({"labels": torch.zeros(3).long()}, "There are 4 new features, 4 old features and 3 labels"),
+        ({"labels": torch.tensor([0, 1, 2, 3])}, r"labels must lie within 0..2, but go from 0 to 3"),
+        ({"labels": torch.tensor([0, 1, 2, -1])}, r"labels must lie within 0..2, but go from -1 to 2"),
+        ({"labels": torch.zeros(4)}, "labels int64"),
+        ({"new": torch.ones(4)}, r"Features must be \[N, d\]"),
+        ({"new": torch.full((4, 2), torch.nan)}, "new features hold values that are not finite"),
+        ({"old": torch.full((4, 2), torch.inf)}, "old features hold values that are not finite"),
+        ({"propagation": 1}, "propagation must be a number between 0 and 0.999, not 1"),
+        ({"temperature": 0}, "temperature must be a number of at least 1e-06, not 0"),
+        ({"form": "both"}, "form must be one of 'row', 'column', not 'both'"),
+    ],
+)
+def test_bad_input_of_the_refinement_is_refused(change, message):
+    given = {"new": torch.ones(4, 2), "old": torch.ones(4, 2), "labels": torch.zeros(4).long()} | change
+    with pytest.raises(ValueError, match=message):
+        refine_prototypes(given.pop("new"), given.pop("old"), given.pop("labels"), 3, **given)
+
+
+# -- the method ----------------------------------------------------------------------------------
+
+
+def refreshed(old, embeddings, width=6, **options):
+    """The method after its first refinement."""
+    method = build_method("unibct", old, make_classifier(width=width, classes=old.num_classes), **options)
+    method.start_epoch(0, 1, lambda: embeddings)
+    return method
+
+
+@pytest.mark.parametrize("refine", ["row", "column"])
+@pytest.mark.parametrize("scale", [1.0, 16.0])
+@pytest.mark.parametrize("width", [2, 6])
+def test_value_and_gradient(width, scale, refine):
+    old = make_old(width=width, classifier=False)
+    embeddings = torch.randn(20, width, generator=torch.Generator().manual_seed(5))
+    method = refreshed(old, embeddings, width, scale=scale, refine=refine).double()
+    step = make_step(old, width, dtype=torch.float64)
+    terms = method(step)
+    prototypes = slow_refined(
+        embeddings.double().tolist(), old.features.double().tolist(), old.labels.tolist(), 5, form=refine
+    )
+    rows = [
+        slow_cross_entropy([scale * dot(unit(p), unit(n)) for p in prototypes.tolist()], y)
+        for n, y in zip(step.embeddings.tolist(), step.labels.tolist(), strict=True)
+    ]
+    assert terms["prototype"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
+    assert terms["classification"].item() == pytest.approx(
+        slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+    )
+    assert method.weights == {"classification": 1.0, "prototype": 1.0}
+    assert check_gradient(method, step)
+
+
+def test_the_column_form_is_bct_with_the_mean_of_unit_features():
+    old = make_old(classifier=False)
+    step = make_step(old)
+    embeddings = torch.randn(20, 6, generator=torch.Generator().manual_seed(5))
+    ours = refreshed(old, embeddings, refine="column")(step)["prototype"]
+    bct = build_method("bct", old, make_classifier(), average="unit")(step)["influence"]
+    torch.testing.assert_close(ours, bct)
+    assert not torch.allclose(refreshed(old, embeddings)(step)["prototype"], bct, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "refreshes"), [(35, [10, 20]), (20, [6, 11]), (7, [2, 4]), (3, [1, 2]), (2, [1]), (1, [0])]
+)
+def test_schedule(epochs, refreshes):
+    """Zero before the first refinement; refined at the published epochs of 35 and nearby in shorter runs."""
+    old = make_old()
+    method = build_method("unibct", old, make_classifier())
+    asked = []
+
+    def embed():
+        asked.append(epoch)
+        return torch.randn(20, 6, generator=torch.Generator().manual_seed(epoch))
+
+    tables = []
+    for epoch in range(epochs):
+        method.start_epoch(epoch, epochs, embed)
+        step = dataclasses.replace(make_step(old), epoch=epoch, epochs=epochs)
+        term = method(step)["prototype"]
+        assert (term.item() == 0) == (epoch < refreshes[0])
+        assert term.requires_grad == (epoch >= refreshes[0])
+        tables.append(method.refined.weight.clone())
+    assert asked == refreshes
+    changed = [e for e in range(1, epochs) if not torch.equal(tables[e], tables[e - 1])]
+    assert changed == [e for e in refreshes if e > 0]
+
+
+def test_shares_move_the_schedule():
+    old = make_old()
+    for shares, expected in (((0, 0), [0]), ((0.5, 1), [5]), ((1, 1), []), ((0.25, 0.75), [3, 8])):
+        method = build_method(
+            "unibct", old, make_classifier(), start_share=shares[0], refresh_share=shares[1]
+        )
+        asked = []
+        for epoch in range(10):
+            method.start_epoch(epoch, 10, lambda: asked.append(epoch) or torch.ones(20, 6))  # noqa: B023
+        assert asked == expected
+    last = dataclasses.replace(make_step(old), epoch=9, epochs=10)
+    never = build_method("unibct", old, make_classifier(), start_share=1, refresh_share=1)
+    assert never(last)["prototype"].item() == 0
+
+
+def test_a_resumed_run_has_the_refined_prototypes():
+    old = make_old()
+    method = refreshed(old, torch.randn(20, 6, generator=torch.Generator().manual_seed(5)))
+    other = build_method("unibct", old, make_classifier(seed=9))
+    step = make_step(old)
+    assert not torch.equal(other(step)["prototype"], method(step)["prototype"])
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.refined.weight, method.refined.weight)
+    assert all(torch.equal(a, b) for a, b in zip(other(step).values(), method(step).values(), strict=True))
+
+
+def test_refinement_leaves_the_old_system_alone():
+    old = make_old()
+    features, prototypes = old.features.clone(), old.prototypes("unit").clone()
+    method = refreshed(old, torch.randn(20, 6, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(old.features, features)
+    assert torch.equal(old.prototypes("unit"), prototypes)
+    torch.testing.assert_close(method.refined.weight.norm(dim=1), torch.ones(5))
+
+
+def test_classes_without_samples_do_not_take_part():
+    full = make_old(classes=4, classifier=False, class_map=None)
+    labels = torch.tensor([0, 1, 3, 4])[full.labels]  # class 2 of five has no sample
+    gap = OldSystem.from_arrays(full.features, labels, num_classes=5)
+    embeddings = torch.randn(16, 6, generator=torch.Generator().manual_seed(5))
+    step = make_step(full)
+    with_gap = dataclasses.replace(step, labels=labels[step.rows])
+    value = refreshed(gap, embeddings)(with_gap)["prototype"]
+    torch.testing.assert_close(value, refreshed(full, embeddings)(step)["prototype"])
+    value.backward()
+    assert step.embeddings.grad.isfinite().all()
+
+
+def test_given_prototypes_do_not_replace_the_features():
+    old = make_old(classifier=False)
+    both = OldSystem.from_arrays(old.features, old.labels, prototypes=torch.ones(5, 6))
+    expected = torch.nn.functional.normalize(torch.tensor(slow_means(old, "unit")), dim=1)
+    method = build_method("unibct", both, make_classifier())
+    torch.testing.assert_close(method.refined.weight.double(), expected.double(), atol=1e-6, rtol=0)
+
+
+def test_embeddings_of_another_number_of_images_are_refused():
+    with pytest.raises(ValueError, match="There are 19 new features, 20 old features and 20 labels"):
+        refreshed(make_old(), torch.ones(19, 6))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"refine": "x"}, "refine must be one of 'row', 'column', not 'x'"),
+        ({"scale": 0}, "scale must be a number of at least 1e-06, not 0"),
+        ({"weight": -1}, "weight must be a number of at least 0"),
+        ({"propagation": 1.0}, "propagation must be a number between 0 and 0.999, not 1.0"),
+        ({"temperature": 0}, "temperature must be a number of at least 1e-06"),
+        ({"start_share": 1.5}, "start_share must be a number between 0 and 1, not 1.5"),
+        ({"start_share": 0.5, "refresh_share": 0.4}, "refresh_share must be a number between 0.5 and 1"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("unibct", make_old(), make_classifier(), **options)
+
+
+def test_other_widths_are_refused():
+    with pytest.raises(ValueError, match=r"unibct needs old and new .* not 6 \(old\) and 8 \(new\)"):
+        build_method("unibct", make_old(), make_classifier(width=8))

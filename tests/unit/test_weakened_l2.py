@@ -1,0 +1,101 @@
+"""Weakened L2 against a slow loop, finite differences, L2 and its bounds."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import check_gradient, make_classifier, make_old, make_step, slow_classification, unit
+
+from compat_lib.losses import build_method
+
+
+def distance_term(old, step, name="weakened_l2", **options):
+    return build_method(name, old, make_classifier(), **options).double()(step)["distance"]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 1.3])
+def test_value_and_gradient(threshold):
+    old = make_old()
+    method = build_method("weakened_l2", old, make_classifier(), threshold=threshold).double()
+    step = make_step(old, dtype=torch.float64)
+    terms = method(step)
+    rows = []
+    for new, past in zip(step.embeddings.tolist(), step.old_features.double().tolist(), strict=True):
+        squares = sum((a - b) ** 2 for a, b in zip(unit(new), unit(past), strict=True))
+        rows.append(max(0.0, math.sqrt(squares) - threshold))
+    assert terms["distance"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-6)
+    assert terms["classification"].item() == pytest.approx(
+        slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+    )
+    assert method.weights == {"classification": 1.0, "distance": 10.0}
+    assert check_gradient(method, dataclasses.replace(step, old_features=step.old_features.double()))
+
+
+def test_the_published_threshold_is_the_default():
+    old = make_old()
+    step = make_step(old)
+    assert torch.equal(distance_term(old, step), distance_term(old, step, threshold=0.2))
+
+
+def test_rows_inside_the_threshold_are_free_and_the_others_pulled_as_by_l2():
+    old = make_old()
+    step = make_step(old, batch=6, dtype=torch.float64)
+    past = torch.nn.functional.normalize(step.old_features.double(), dim=1)
+    embeddings = past.clone()
+    embeddings[:3] *= -1  # three rows at distance 2, three at distance 0
+    gradients = []
+    for name in ("l2", "weakened_l2"):
+        nearby = embeddings.clone() + 0.01 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+        nearby.requires_grad_()
+        distance_term(old, dataclasses.replace(step, embeddings=nearby), name).backward()
+        gradients.append(nearby.grad)
+    torch.testing.assert_close(gradients[1][:3], gradients[0][:3])
+    assert gradients[0][3:].ne(0).any(dim=1).all()
+    assert gradients[1][3:].eq(0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), threshold=st.floats(0, 2), factor=st.floats(1e-3, 1e3))
+def test_bounds_and_invariance_to_length(seed, threshold, factor):
+    old = make_old(seed)
+    step = make_step(old, seed=seed, dtype=torch.float64)
+    plain = distance_term(old, step, "l2")
+    weakened = distance_term(old, step, threshold=threshold)
+    assert max(0.0, plain.item() - threshold) - 1e-12 <= weakened <= plain <= 2 + 1e-6
+    longer = dataclasses.replace(
+        step, embeddings=factor * step.embeddings, old_features=factor * step.old_features.double()
+    )
+    value = distance_term(old, longer, threshold=threshold).item()
+    assert value == pytest.approx(weakened.item(), rel=1e-6, abs=1e-6)
+
+
+def test_threshold_two_gives_zero_and_threshold_zero_is_l2():
+    old = make_old()
+    step = make_step(old)
+    opposite = dataclasses.replace(step, embeddings=-step.old_features)
+    assert distance_term(old, opposite, threshold=2.0).item() == pytest.approx(0, abs=1e-6)
+    assert torch.equal(distance_term(old, step, threshold=0.0), distance_term(old, step, "l2"))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+def test_equal_and_zero_features_have_a_finite_gradient(threshold):
+    old = make_old()
+    step = make_step(old)
+    embeddings = step.old_features.clone()
+    embeddings[0] = 0
+    embeddings.requires_grad_()
+    distance_term(old, dataclasses.replace(step, embeddings=embeddings), threshold=threshold).backward()
+    assert embeddings.grad.isfinite().all()
+    assert embeddings.grad[1:].eq(0).all()
+
+
+def test_other_widths_and_options_are_refused():
+    with pytest.raises(ValueError, match=r"weakened_l2 needs old and new .* not 6 \(old\) and 8 \(new\)"):
+        build_method("weakened_l2", make_old(), make_classifier(width=8))
+    with pytest.raises(ValueError, match="threshold must be a number between 0 and 2, not 3"):
+        build_method("weakened_l2", make_old(), make_classifier(), threshold=3)
+    with pytest.raises(ValueError, match="weight must be a number of at least 0, not -1"):
+        build_method("weakened_l2", make_old(), make_classifier(), weight=-1)
