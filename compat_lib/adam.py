@@ -1,7 +1,7 @@
 """Adam.
 
-The rule, and the bits, are those of ``torch.optim.Adam`` with its defaults, on the CPU. That class is not used
-because its first step imports torch's compiler, see compat_lib.sgd.
+The rule, and on the CPU the bits, are those of ``torch.optim.Adam`` with its defaults. That class is not
+used because its first step imports torch's compiler, see compat_lib.sgd.
 """
 
 from __future__ import annotations

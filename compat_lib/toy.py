@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compat_lib.losses import Classifier, Step, build_method
+from compat_lib.adam import Adam
+from compat_lib.losses import Classifier, Step, build_method, find_method
 from compat_lib.old_system import OldSystem
 
 
@@ -44,7 +45,8 @@ class ToyRun:
     points: Tensor  # float32 [S, N, 2]: new features at each snapshot; only their angle has meaning
     classifier: Tensor  # float32 [S, 5, 2]: unit rows of the new classifier
     self_test: tuple[float, ...]  # share of new points whose nearest other new point is of their class
-    cross_test: tuple[float, ...]  # share of new points whose nearest old point (another image) is
+    # share of new points whose nearest old point (another image) is, both as the method compares them
+    cross_test: tuple[float, ...]
 
 
 def make_toy(*, images: int = 20, outliers: int = 2, spread: float = 11.0, seed: int = 0) -> Toy:
@@ -96,59 +98,77 @@ def train_toy(
         seed: for the classifier and for what the method draws.
         options: options of the method.
 
+    Each step counts as an epoch of one batch. A gallery that the method transforms when the training is over
+    is transformed for the cross-test of every snapshot.
+
     Returns:
         The same run for equal arguments.
+
+    Raises:
+        ValueError: "bt2 has no toy: it needs an oracle. ..." or what the method itself refuses.
     """
+    _check_playable(method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = Classifier("cosface", 2, 5, scale=8.0, margin=0.1, ramp=0.0)
-    loss = build_method(method, toy.system, classifier, **options)
-    angles = torch.nn.Parameter(toy.start.clone())
-    adam = _Adam([(angles, 0.05), *((parameter, 0.02) for parameter in loss.parameters())])
-    rows, kept, steps = torch.arange(len(toy.labels)), [], max(max(snapshots), 1)
-    for step in range(steps + 1):
-        if step in snapshots:
-            kept.append((step, _on_circle(angles.detach()), _unit(classifier.weight.detach()).clone()))
-        generator = torch.Generator().manual_seed(1_000_003 * seed + step)
-        embedded = loss.rows_to_embed(rows, toy.labels, generator)
-        embeddings = _on_circle(angles if embedded is None else angles[embedded])
-        progress = min(step / steps, 1 - 1e-6)
-        terms = loss(
-            Step(rows, toy.labels, embeddings, embedded, toy.old, step, steps + 1, 0, 1, progress, generator)
-        )
-        total = sum(loss.weights[name] * term for name, term in terms.items())
-        total.backward()
-        adam.step()
+        loss = build_method(method, toy.system, classifier, **options)
+        angles = torch.nn.Parameter(toy.start.clone())
+        learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+        adam = Adam([{"params": [angles], "lr": 0.05}, {"params": learnt}], lr=0.02)
+        rows, kept, steps = torch.arange(len(toy.labels)), [], max(max(snapshots), 1)
+
+        def embed() -> Tensor:
+            return _on_circle(angles.detach())
+
+        for step in range(steps + 1):
+            if step in snapshots:
+                kept.append((step, embed(), _unit(classifier.weight.detach()).clone()))
+            generator = torch.Generator().manual_seed(1_000_003 * seed + step)
+            loss.start_epoch(step, steps + 1, embed)
+            embedded = loss.rows_to_embed(rows, toy.labels, generator)
+            embeddings = _on_circle(angles if embedded is None else angles[embedded])
+            terms = loss(
+                Step(
+                    rows,
+                    toy.labels,
+                    embeddings,
+                    embedded,
+                    toy.old,
+                    epoch=step,
+                    epochs=steps + 1,
+                    batch=0,
+                    batches=1,
+                    progress=min(step / steps, 1 - 1e-6),
+                    generator=generator,
+                    pooled=embeddings,
+                )
+            )
+            adam.zero_grad()
+            sum(loss.weights[name] * term for name, term in terms.items()).backward()
+            adam.step()
+        loss.finish(embed)
     taken, points, classifiers = zip(*kept, strict=True)
+    loss.eval()
     return ToyRun(
         method,
         taken,
         torch.stack(points),
         torch.stack(classifiers),
         tuple(_nearest(new, new, toy.labels) for new in points),
-        tuple(_nearest(new, toy.old, toy.labels) for new in points),
+        tuple(_nearest(*loss.comparable(new, toy.old), toy.labels) for new in points),
     )
 
 
-class _Adam:
-    """Adam (Kingma and Ba, arXiv 1412.6980); torch's own would import its compiler, see compat_lib.sgd."""
-
-    def __init__(self, rates: list[tuple[Tensor, float]]) -> None:
-        self.rates, self.steps = rates, 0
-        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p, _ in rates]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move every parameter that has a gradient, and forget the gradients."""
-        self.steps += 1
-        for (parameter, rate), (mean, square) in zip(self.rates, self.moments, strict=True):
-            if parameter.grad is None:
-                continue
-            mean.lerp_(parameter.grad, 0.1)
-            square.lerp_(parameter.grad.square(), 0.001)
-            scale = (square / (1 - 0.999**self.steps)).sqrt().add_(1e-8)
-            parameter.sub_(rate / (1 - 0.9**self.steps) * mean / scale)
-            parameter.grad = None
+def _check_playable(method: str) -> None:
+    """Refuses a method that a plane without a network cannot play."""
+    kind = find_method(method)
+    if "oracle" in kind.needs:
+        raise ValueError(f"{method} has no toy: it needs an oracle. Play another method.")
+    if kind.model_width(2, 2) != 2:
+        raise ValueError(
+            f"{method} has no toy: it needs a network with {kind.model_width(2, 2)} outputs for features of "
+            "two coordinates. Play another method."
+        )
 
 
 def _on_circle(angles: Tensor) -> Tensor:

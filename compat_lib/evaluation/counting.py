@@ -57,19 +57,22 @@ def count(pairs: PairScores) -> Counts:
     scaled = torch.empty(largest, device=pairs.device)
     places = torch.empty(max(largest, PLACES), dtype=torch.int32, device=pairs.device)
     held, genuine = 0, []
+
+    def empty() -> None:
+        everything.add_(torch.bincount(places[:held], minlength=size))
+        same.add_(torch.bincount(torch.cat(genuine), minlength=size))
+
     for tile in pairs.tiles():
         number = tile.scores.numel()
         if held + number > len(places):
-            everything += torch.bincount(places[:held], minlength=size)
-            same += torch.bincount(torch.cat(genuine), minlength=size)
+            empty()
             held, genuine = 0, []
         torch.mul(tile.scores.reshape(-1), PER_UNIT, out=scaled[:number])
         here = places[held : held + number]
         here.copy_(scaled[:number].floor_().add_(2 * PER_UNIT))
         genuine.append(here[tile.genuine])
         held += number
-    everything += torch.bincount(places[:held], minlength=size)
-    same += torch.bincount(torch.cat(genuine), minlength=size)
+    empty()
     everything[0] = same[0] = 0  # bin 0 holds the excluded pairs and nothing else
     counts = Counts(same.cpu().numpy(), (everything - same).cpu().numpy())
     if not counts.positives:

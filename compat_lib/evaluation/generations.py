@@ -110,8 +110,8 @@ def generations(
         seed: of the draws.
 
     Raises:
-        ValueError: "a chain of 1 was given ...", "generation 2 has features of shape ...", "comparable speaks of ...",
-            and those of `compare`.
+        ValueError: "a chain of 1 was given ...", "generation 2 has features of shape ...", "comparable speaks
+            of ...", and those of `compare`.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> chain = generations([points, points, points], [0, 0, 1, 1], fars=(), draws=0)
@@ -142,15 +142,19 @@ def generations(
         )
     options: dict[str, Any] = {"fars": fars, "draws": draws, "seed": seed}
     cells, drawn = {}, {}
-    for g, table in enumerate(tables):
-        cells[g, g], drawn[g, g] = _cell(compare(None, table, labels, **options), "new_new")
-    for i, j in ((i, j) for i, j in pairs if i > j):
-        forms = (comparable or {}).get((i, j), _as_they_are)(tables[i], tables[j])
-        if forms is None:
-            cells[i, j] = dict.fromkeys(cells[0, 0])
-            drawn[i, j] = {name: np.full(draws, np.nan) for name in drawn[0, 0]}
-        else:
-            cells[i, j], drawn[i, j] = _cell(compare(forms[1], forms[0], labels, **options), "new_old")
+    cells[0, 0], drawn[0, 0] = _cell(compare(None, tables[0], labels, **options), "new_new")
+    for i in range(1, size):
+        for j in range(i):
+            forms = (comparable or {}).get((i, j), _as_they_are)(tables[i], tables[j])
+            if forms is None:
+                cells[i, j] = dict.fromkeys(cells[0, 0])
+                drawn[i, j] = {name: np.full(draws, np.nan) for name in drawn[0, 0]}
+            else:
+                result = compare(None, tables[i], labels, cross=forms, **options)
+                cells[i, j], drawn[i, j] = _cell(result, "new_old")
+                cells[i, i], drawn[i, i] = _cell(result, "new_new")
+        if (i, i) not in cells:
+            cells[i, i], drawn[i, i] = _cell(compare(None, tables[i], labels, **options), "new_new")
     identities = int(codes(labels, None, (len(tables[0]), 0), "labels")[0].max()) + 1
     return Generations(names, {p: cells[p] for p in pairs}, {p: drawn[p] for p in pairs}, identities)
 

@@ -1,4 +1,4 @@
-"""FCT: the new model trains on its own, and the old gallery is carried over to it by a fitted transformation."""
+"""FCT: the new model trains on its own, and a fitted transformation carries the old gallery over to it."""
 
 import math
 from collections.abc import Callable
@@ -89,8 +89,9 @@ class GalleryTransform(nn.Module):
         self._check(old, side)
         was_training = self.training
         self.eval()
-        sides = [None] * -(-len(old) // ROWS_AT_ONCE) if side is None else side.split(ROWS_AT_ONCE)
-        parts = [self(rows, beside) for rows, beside in zip(old.split(ROWS_AT_ONCE), sides, strict=False)]
+        blocks = old.split(ROWS_AT_ONCE)
+        sides = [None] * len(blocks) if side is None else side.split(ROWS_AT_ONCE)
+        parts = [self(rows, beside) for rows, beside in zip(blocks, sides, strict=True)]
         self.train(was_training)
         return torch.cat(parts)
 
@@ -118,8 +119,8 @@ def fit_transform(
     side=None,
     *,
     expansion: int = 4,
-    epochs: int = 80,
-    batch_size: int = 1024,
+    epochs: int = 40,
+    batch_size: int = 256,
     lr: float = 5e-4,
     weight_decay: float = 3.05e-5,
     seed: int = 0,
@@ -129,7 +130,8 @@ def fit_transform(
     Source: FCT (arXiv 2112.02805) and its published code: mean squared error, Adam with weight decay in the
     gradient on all parameters, a rate that rises for 5/80 of the epochs and then follows half a cosine by the
     epoch, and batch normalisation in evaluation mode in the second half of the epochs. Deviations: see
-    GalleryTransform on normalisation; an epoch's batches differ by one row at most.
+    GalleryTransform on normalisation; an epoch's batches differ by one row at most; and the defaults are for
+    some ten thousand rows, of which the published ones would make too few steps of too large a network.
 
     Args:
         old: [N, d_o] real numbers (numpy or torch), old features; N at least 2.
@@ -137,7 +139,7 @@ def fit_transform(
         side: [N, s], side information on the same images that the old system stored, or None.
         expansion: see GalleryTransform; published 16.
         epochs: passes over the rows, at least 1; published 80.
-        batch_size: rows of a batch, at least 2; published 1024.
+        batch_size: rows of a batch, at least 2 (the last rows join the others); published 1024.
         lr: learning rate, above 0; published 5e-4.
         weight_decay: at least 0; published 3.05e-5.
         seed: for the start and the order of the rows; equal arguments give equal bits.
@@ -148,7 +150,7 @@ def fit_transform(
         ValueError: "There are 5 old and 4 new features. ..."; "The transformation is fitted to 1 row. ...";
             "new features hold 2 values that are not finite, first in row 7. ..."
 
-    >>> transform = fit_transform([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]], epochs=60)
+    >>> transform = fit_transform([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]], epochs=200)
     >>> transform.carry_over(torch.eye(2)).argmax(dim=1).tolist()
     [1, 0]
     """
@@ -160,7 +162,9 @@ def fit_transform(
         shown = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise ValueError(f"There are {shown} features. Pass one row of each for every image, in one order.")
     if counts["old"] < 2:
-        raise ValueError("The transformation is fitted to 1 row, but batch normalisation needs two. Pass more.")
+        raise ValueError(
+            "The transformation is fitted to 1 row, but batch normalisation needs two. Pass more."
+        )
     _whole("epochs", epochs, 1)
     _whole("batch_size", batch_size, 2)
     check_number("lr", lr, 1e-12)
@@ -202,9 +206,10 @@ class FCT(CompatibilityLoss):
         old: the old system, with features of any width.
         classifier: the new model's classifier.
         expansion: values of a hidden layer for each coordinate of a new feature, at least 1; published 16
-            (2048 for 128 coordinates), whose fit takes about ten times as long.
+            (2048 for 128 coordinates), with which the fit takes several times as long.
         fit_epochs: passes over the training set's features, at least 1; published 80.
-        fit_batch_size: rows of a batch of the fit, at least 2; published 1024.
+        fit_batch_size: rows of a batch of the fit, at least 2; published 1024. Smaller batches make more
+            steps, without which a small training set is not fitted.
         fit_lr: learning rate of Adam, above 0; published 5e-4.
         fit_weight_decay: at least 0; published 3.05e-5.
     Raises:
@@ -219,7 +224,7 @@ class FCT(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     formulas = {"classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)"}
-    published = {"expansion": 16}
+    published = {"expansion": 16, "fit_epochs": 80, "fit_batch_size": 1024}
     learns = "a transformation of the gallery, fitted after the training"
 
     def __init__(
@@ -228,8 +233,8 @@ class FCT(CompatibilityLoss):
         classifier: Classifier,
         *,
         expansion: int = 4,
-        fit_epochs: int = 80,
-        fit_batch_size: int = 1024,
+        fit_epochs: int = 40,
+        fit_batch_size: int = 256,
         fit_lr: float = 5e-4,
         fit_weight_decay: float = 3.05e-5,
     ):

@@ -13,7 +13,7 @@ from compat_lib.old_statistics import class_means
 from compat_lib.old_system import OldSystem
 
 SCORES_AT_ONCE = 2**18  # anchors x queue rows that are held together: a megabyte stays in the cache
-STEEP = 30.0  # scores up to this size need no shift: exp(30) and exp(-30) are far from float32's limits
+STEEP = 60.0  # scores up to this size need no shift: exp(60) and exp(-60) are far from float32's limits
 DEEPEST = -60.0  # exp(-60) adds nothing to a sum of one or more; below -87 processors take it slowly
 FEW = 1 / 128  # share of positives among anchors x rows up to which a list of them is the faster way
 
@@ -126,15 +126,22 @@ class NCCL(CompatibilityLoss):
         empty = len(self.queue_labels) - filled if self.count_empty else 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
             if self.stored:
-                logits, reach = new @ classes.T, math.sqrt(len(classes))
+                logits = new @ classes.T
             else:  # b . a = (n W'W) . o: the queue of features serves, and the cheaper order is taken
-                logits, reach = torch.linalg.multi_dot([new, classes.T, classes.detach()]), 1.0
-            logits = logits / self.temperature
-            logit_contrast = Contrast.apply(logits, tables[-1], reach, mass, pulls[-1], empty)
+                logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
+        if self.stored or not self.differentiable:
+            reach = math.sqrt(len(classes)) if self.stored else 1.0
+            features = Contrast.apply(new / self.temperature, queue, 1.0, mass, pulls[0], empty)
+            logits = Contrast.apply(logits / self.temperature, tables[-1], reach, mass, pulls[-1], empty)
+        else:  # both in one pass over the queue
+            anchors = torch.cat([new, logits]) / self.temperature
+            losses = Contrast.apply(anchors, queue, 1.0, mass.repeat(2), pulls[0].repeat(2, 1), empty)
+            features, logits = losses.tensor_split(2)
+        count = max(1, len(new))
         return {
             "classification": self.classification(step),
-            "feature_contrast": Contrast.apply(new / self.temperature, queue, 1.0, mass, pulls[0], empty),
-            "logit_contrast": logit_contrast,
+            "feature_contrast": features.sum() / count,
+            "logit_contrast": logits.sum() / count,
         }
 
     @torch.no_grad()
@@ -156,7 +163,7 @@ class NCCL(CompatibilityLoss):
 
 
 class Contrast(torch.autograd.Function):
-    """Mean over the anchors of sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J|.
+    """sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J| of each anchor.
 
     Value and gradient, which goes to the anchors only, come from one pass over blocks of the queue: beside
     the sum of exponentials grows the sum of rows weighted by them. So no exponential is taken twice and no
@@ -170,23 +177,22 @@ class Contrast(torch.autograd.Function):
         pull: [B, d], sum of w_j row_j / |J|.
         empty: slots that count as negatives of similarity zero.
     Returns:
-        scalar; zero when there is no anchor.
+        [B].
 
     >>> anchor, row = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
     >>> Contrast.apply(anchor, torch.eye(2), 1.0, torch.ones(1), row, 2)     # ln 4
-    tensor(1.3863)
+    tensor([1.3863])
     """
 
     @staticmethod
     def forward(
         ctx, anchors: Tensor, table: Tensor, reach: float, mass: Tensor, pull: Tensor, empty: int
     ) -> Tensor:
-        batch = max(1, len(anchors))
-        count = max(1, SCORES_AT_ONCE // batch)
         lengths = torch.linalg.vector_norm(anchors, dim=1)
         steep = not bool((lengths * reach <= STEEP).all())  # not a number is steep too
         peaks = anchors.new_full((len(anchors),), -math.inf if steep and not empty else 0.0)
         totals, sums = torch.full_like(peaks, empty), torch.zeros_like(anchors)
+        count = max(1, SCORES_AT_ONCE // max(1, len(anchors)))
         block = anchors.new_empty(len(anchors), min(count, len(table)))
         for rows in table.split(count):
             scores = torch.mm(anchors, rows.T, out=block[:, : len(rows)])
@@ -202,14 +208,14 @@ class Contrast(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 sums.addmm_(shares, rows)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward((sums * (mass / totals)[:, None]).sub_(pull).div_(batch))
-        return (mass * (peaks + totals.log_()) - (anchors * pull).sum(dim=1)).sum() / batch
+            ctx.save_for_backward(sums.mul_((mass / totals)[:, None]).sub_(pull))
+        return mass * (peaks + totals.log_()) - (anchors * pull).sum(dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return gradient * slopes, None, None, None, None, None
+        return gradient[:, None] * slopes, None, None, None, None, None
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 Nothing here trains; a run that is expected and not there is shown as missing, never left out.
 """
 
-from .differences import Difference, paired_difference, paired_gain, t_interval
+from .details import changes_table, constraint_table, order_table, upgrade_score_table
+from .differences import paired_difference, paired_gain
 from .frames import backfill, collect, summary, with_adapters
 from .narrow import (
     cost_table,
@@ -26,14 +27,15 @@ __all__ = [
     "AUTHORS",
     "CAPTION",
     "YOURS",
-    "Difference",
     "Reading",
     "ablation_table",
     "adapter_table",
     "backfill",
     "backfill_curves",
     "bounds",
+    "changes_table",
     "collect",
+    "constraint_table",
     "cost_table",
     "experiment_titles",
     "flat_table",
@@ -45,6 +47,7 @@ __all__ = [
     "mixed_code",
     "needs_of",
     "needs_table",
+    "order_table",
     "overview_table",
     "paired_difference",
     "paired_gain",
@@ -63,8 +66,8 @@ __all__ = [
     "side_by_side",
     "styled",
     "summary",
-    "t_interval",
     "title_of",
+    "upgrade_score_table",
     "verdict",
     "with_adapters",
 ]

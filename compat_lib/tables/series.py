@@ -25,7 +25,7 @@ def backfill_curves(frame: pd.DataFrame, experiment_id: str, metric: str = "map"
         minus and plus the deviation.
     """
     curves = {}
-    for name, runs in _by_method(frame, experiment_id).items():
+    for name, runs in by_method(frame, experiment_id).items():
         found = [backfill(row, metric) for row in runs.to_dict("records")]
         found = [(shares, np.array(values, dtype=float)) for shares, values in found if shares]
         found = [(shares, values) for shares, values in found if np.isfinite(values).all()]
@@ -42,7 +42,7 @@ def backfill_curves(frame: pd.DataFrame, experiment_id: str, metric: str = "map"
 
 def histories(frame: pd.DataFrame, experiment_id: str) -> dict[str, list[dict[str, float]]]:
     """Every method's history.csv, each number the mean over the seeds; methods without one are left out."""
-    found = {name: _mean_history(runs) for name, runs in _by_method(frame, experiment_id).items()}
+    found = {name: _mean_history(runs) for name, runs in by_method(frame, experiment_id).items()}
     return {name: history for name, history in found.items() if history}
 
 
@@ -68,7 +68,7 @@ def flat_table(frame: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     lines = []
     for experiment, title in titles.items():
         columns: dict[str, list[str]] = {"flat": [], "still moving": []}
-        for runs in _by_method(frame, experiment).values():
+        for runs in by_method(frame, experiment).values():
             third = last_third(_mean_history(runs))
             if third is not None:
                 column = "flat" if abs(third[2]) <= FLAT else "still moving"
@@ -79,8 +79,8 @@ def flat_table(frame: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["experiment", "flat", "still moving"])
 
 
-def _by_method(frame: pd.DataFrame, experiment_id: str) -> dict[str, pd.DataFrame]:
-    """Runs of an experiment by plot name, the independent model first."""
+def by_method(frame: pd.DataFrame, experiment_id: str) -> dict[str, pd.DataFrame]:
+    """Runs of an experiment without its old models, by plot name, the independent model first."""
     rows = frame[(frame["experiment_id"] == experiment_id) & (frame["method"] != "old")]
     groups: dict[str, list[int]] = {}
     for index, row in rows.iterrows():

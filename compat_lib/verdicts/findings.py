@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.losses import METHODS
 from compat_lib.tables import (
-    Difference,
     method_title,
     paired_difference,
     select,
@@ -28,7 +28,7 @@ def findings(frame: pd.DataFrame, metric: str = HEADLINE) -> list[str]:
 
     Returns:
         One sentence for each question with at least one setting in which both sides ran; intervals are
-        95 %, over seeds or, with one seed, over test identities.
+        95 %, over seeds and test identities or, with one seed, over test identities alone.
     """
     frame = with_adapters(frame[frame["method"] != "old"])
     if frame.empty:
@@ -57,7 +57,7 @@ def differences(
     pick_a: Callable[[pd.DataFrame, str], _Picked | None],
     pick_b: Callable[[pd.DataFrame, str], _Picked | None],
     column: str,
-) -> dict[str, Difference]:
+) -> dict[str, PairedComparison]:
     """Difference between two picked methods in every setting in which both ran: words -> difference."""
     result = {}
     for experiment, title in setting_titles(frame).items():
@@ -72,10 +72,10 @@ def differences(
     return result
 
 
-def sentence(question: str, found: Mapping[str, Difference]) -> str:
+def sentence(question: str, found: Mapping[str, PairedComparison]) -> str:
     """Differences as one sentence: the numbers of one setting, or counts and extremes of many.
 
-    >>> sentence("Cross-test, A minus B", {"here: A against B": Difference(0.1, 0.05, 0.15, 3)})
+    >>> sentence("Cross-test, A minus B", {"here: A against B": PairedComparison(0.1, 0.05, 0.15, 3)})
     'Cross-test, A minus B: +0.100 [+0.050, +0.150], n = 3 seeds (here: A against B).'
     """
     if len(found) == 1:
@@ -91,7 +91,7 @@ def sentence(question: str, found: Mapping[str, Difference]) -> str:
     )
 
 
-def _numbers(d: Difference) -> str:
+def _numbers(d: PairedComparison) -> str:
     if not np.isfinite(d.low):
         return f"{d.value:+.3f}, no interval"
     noise = "" if d.decided else ", within noise"

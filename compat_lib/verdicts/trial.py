@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from compat_lib.tables import Difference, method_title, paired_difference, select, setting_titles
+from compat_lib.evaluation.paired import PairedComparison
+from compat_lib.tables import method_title, paired_difference, select, setting_titles
 
 SHOWS = "shows"
 DOES_NOT_SHOW = "does not show"
@@ -24,7 +25,7 @@ class Part:
 
     experiment_id: str
     setting: str
-    differences: dict[str, Difference]  # "MixBCT's new/old minus old/old" -> its difference
+    differences: dict[str, PairedComparison]  # "MixBCT's new/old minus old/old" -> its difference
     verdict: str
 
     @property
@@ -36,7 +37,8 @@ class Part:
         """The comparison with its numbers."""
         texts = []
         for what, d in self.differences.items():
-            noise = f"{d.seeds} seeds" if d.seeds > 1 else f"1 seed, {d.draws} draws over identities"
+            noise = f"{d.seeds} seed{'s' if d.seeds > 1 else ''}"
+            noise += f", {d.draws} draws over identities" if d.draws else ""
             interval = f"[{d.low:+.3f}, {d.high:+.3f}]" if np.isfinite(d.low) else "(no interval)"
             texts.append(f"{what} {d.value:+.3f} {interval} (n = {noise})")
         return f"{self.setting}: {'; '.join(texts)}: {self.verdict.split(' within')[0]}"
@@ -79,16 +81,16 @@ class Verdict:
         return f"{self.verdict}, {where}: indicative only, the seeds' noise is unknown"
 
 
-def judge(difference: Difference, *, better: bool, tolerance: float = TOLERANCE) -> str:
+def judge(difference: PairedComparison, *, better: bool, tolerance: float = TOLERANCE) -> str:
     """What a difference says of "better than" or of "not worse than".
 
     Better: shows when the interval lies above zero; does not show when a lead of the tolerance is ruled out.
     Not worse: shows when a loss of the tolerance is ruled out; does not show when the interval lies below
     minus the tolerance. Otherwise, and without an interval, not decidable.
 
-    >>> judge(Difference(0.05, 0.02, 0.08, seeds=3), better=True)
+    >>> judge(PairedComparison(0.05, 0.02, 0.08, seeds=3), better=True)
     'shows'
-    >>> nothing = Difference(-0.002, -0.005, 0.001, seeds=3)
+    >>> nothing = PairedComparison(-0.002, -0.005, 0.001, seeds=3)
     >>> judge(nothing, better=False), judge(nothing, better=True)
     ('shows', 'does not show')
     """
@@ -101,10 +103,11 @@ def judge(difference: Difference, *, better: bool, tolerance: float = TOLERANCE)
     return SHOWS if shown else DOES_NOT_SHOW if refuted else NOT_DECIDABLE
 
 
-def judge_overall(differences: list[Difference], *, tolerance: float = TOLERANCE) -> str:
+def judge_overall(differences: list[PairedComparison], *, tolerance: float = TOLERANCE) -> str:
     """ "Better" in several metrics at once: better in one of them, and not worse in any.
 
-    >>> lead, loss = Difference(0.05, 0.02, 0.08, seeds=3), Difference(-0.05, -0.08, -0.02, seeds=3)
+    >>> lead = PairedComparison(0.05, 0.02, 0.08, seeds=3)
+    >>> loss = PairedComparison(-0.05, -0.08, -0.02, seeds=3)
     >>> judge_overall([lead, loss]), judge_overall([lead, lead])
     ('does not show', 'shows')
     """
@@ -196,7 +199,9 @@ class Trial:
             verdict = judge_overall(list(differences.values()), tolerance=self.tolerance)
             self._add(experiment, differences, verdict)
 
-    def _differences(self, experiment: str, a: str, b: str, pairs: tuple[str, ...]) -> dict[str, Difference]:
+    def _differences(
+        self, experiment: str, a: str, b: str, pairs: tuple[str, ...]
+    ) -> dict[str, PairedComparison]:
         runs = {name: self.runs(experiment, name) for name in (a, b)}
         result = {}
         for pair in pairs:
@@ -206,7 +211,7 @@ class Trial:
         return result if self._there(experiment, runs, result) else {}
 
     def _there(
-        self, experiment: str, runs: Mapping[str, pd.DataFrame], differences: Mapping[str, Difference]
+        self, experiment: str, runs: Mapping[str, pd.DataFrame], differences: Mapping[str, PairedComparison]
     ) -> bool:
         absent = [method_title(name) for name, rows in runs.items() if rows.empty]
         if absent:
@@ -220,7 +225,7 @@ class Trial:
             return False
         return True
 
-    def _add(self, experiment: str, differences: dict[str, Difference], verdict: str) -> None:
+    def _add(self, experiment: str, differences: dict[str, PairedComparison], verdict: str) -> None:
         self.parts.append(Part(experiment, self.titles[experiment], differences, verdict))
 
     def verdict(self, claim: str, paper: str) -> Verdict:

@@ -44,7 +44,7 @@ def test_random_order_depends_on_the_seed_only(models):
 
 @pytest.mark.parametrize("order", ["random", "farthest", "uncertain", "given"])
 def test_equals_a_gallery_mixed_by_hand(models, order):
-    # One order for all shares: what is new at 0.2 is new at 0.7.
+    # One order for all shares: what is new at 0.2 is new at 0.29.
     old, new, labels = models
     certainty = np.random.default_rng(3).random(100)
     expected = {
@@ -60,7 +60,7 @@ def test_equals_a_gallery_mixed_by_hand(models, order):
         order=expected if order == "given" else order,
         certainty=certainty if order == "uncertain" else None,
         seed=5,
-        shares=(0.2, 0.7),
+        shares=(0.2, 0.29),  # 0.29 * 100 is a little less than 29
         fars=(0.1,),
     )
     assert curve.order == order and curve.average_precision.shape == (2, 100)
@@ -129,6 +129,18 @@ def test_separate_queries(models):
         mixed[order[:count]] = new[gallery][order[:count]]
         assert point["map"] == retrieval(new[query], labels[query], mixed, labels[gallery]).map
     assert curve.average_precision.shape == (3, 40)
+
+
+def test_forms_that_are_the_features_themselves_change_nothing(models):
+    old, new, labels = models
+    expected = mixed_gallery_curve(old, new, labels, shares=(0, 0.4, 1))
+    assert mixed_gallery_curve(old, new, labels, shares=(0, 0.4, 1), cross=(2 * new, old)) == expected
+    # The old features may be any: what is compared are the forms.
+    assert mixed_gallery_curve(old[:, :3], new, labels, shares=(0, 0.4, 1), cross=(new, old)) == expected
+    # A query form of its own counts, of the same width and with an unchanged gallery too.
+    own = mixed_gallery_curve(new, new, labels, shares=(0,), fars=(), cross=(old, new))
+    expected = retrieval(old, labels, new, labels, query_ids=IDS, gallery_ids=IDS)
+    assert own.points[0]["map"] == pytest.approx(expected.map) != retrieval(new, labels).map
 
 
 @pytest.mark.parametrize("separate", [False, True])

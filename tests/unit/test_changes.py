@@ -25,11 +25,11 @@ def make_result(precision, first):
 
 BEFORE = make_result([1.0, 0.5, 1.0, 0.2, np.nan, 0.5, 0.5], [1, 2, 1, 4, 0, 2, 3])
 AFTER = make_result([0.5, 0.6, 1.0, 0.3, np.nan, 0.5, 0.5], [2, 1, 1, 3, 0, 3, 1])
-LABELS = ["b", "b", "a", "a", "lone", "c", "c"]
+LABELS = ["b", "b", "a", "a", "alone", "c", "c"]
 
 
 def test_by_hand():
-    # b: 0.75 -> 0.55, loses 0.2; a: 0.6 -> 0.65, gains 0.05; c: stays; "lone" has no counted query.
+    # b: 0.75 -> 0.55, loses 0.2; a: 0.6 -> 0.65, gains 0.05; c: stays; "alone" has no counted query.
     result = changes(BEFORE, AFTER, LABELS, draws=0)
     table = result.by_identity
     assert table.identities.tolist() == ["b", "c", "a"]  # the greatest loss first
@@ -46,6 +46,11 @@ def test_by_hand():
     assert result.metrics["changes/negative_flips"] == result.negative_flips
     assert set(result.intervals.values()) == {None} and result.metrics["changes/gain/low"] is None
     assert "0.3333 lose (mean AP -0.2000), 0.3333 gain (mean AP +0.0500), of 3" in result.summary()
+
+
+def test_a_difference_of_rounding_is_none():
+    result = changes(make_result([0.1 + 0.2], [3]), make_result([0.3], [3]), [0], draws=0)
+    assert 0.1 + 0.2 != 0.3 and (result.losing, result.gaining) == (0, 0)
 
 
 def slow_draw(before, after, labels, weights):

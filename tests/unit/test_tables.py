@@ -3,7 +3,6 @@
 import json
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -250,12 +249,6 @@ def test_styled_is_plain_and_the_same_every_time(three_seeds):
     assert "new/old &gt; old/old" in html or "new/old > old/old" in html
     assert html.count("portraits-open-class-softmax-to-arcface") == 1
     assert "missing" in html
-
-
-def test_t_interval_against_scipy():
-    values = np.array([0.1, 0.4, 0.2, 0.35])
-    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
-    assert tables.t_interval(values) == pytest.approx((low, high))
 
 
 def test_experiments_of_one_name_keep_their_hash():

@@ -5,7 +5,8 @@ from synthetic_runs import METRIC, configs, write_run
 
 from compat_lib import verdicts
 from compat_lib.config import ExperimentConfig
-from compat_lib.tables import Difference, collect
+from compat_lib.evaluation.paired import PairedComparison
+from compat_lib.tables import collect
 from compat_lib.verdicts import DOES_NOT_SHOW, NOT_DECIDABLE, NOT_RUN, SHOWS, judge, judge_overall
 
 NORMAL = {}
@@ -208,14 +209,14 @@ def test_metric_that_was_not_measured(tmp_path):
     ],
 )
 def test_judge(low, high, better, not_worse):
-    difference = Difference((low + high) / 2, low, high, 3)
+    difference = PairedComparison((low + high) / 2, low, high, 3)
     assert judge(difference, better=True) == better
     assert judge(difference, better=False) == not_worse
 
 
 def test_judge_overall():
-    lead, loss = Difference(0.1, 0.05, 0.15, 3), Difference(-0.1, -0.15, -0.05, 3)
-    equal, open_ = Difference(0.0, -0.005, 0.005, 3), Difference(0.0, -0.1, 0.1, 3)
+    lead, loss = PairedComparison(0.1, 0.05, 0.15, 3), PairedComparison(-0.1, -0.15, -0.05, 3)
+    equal, open_ = PairedComparison(0.0, -0.005, 0.005, 3), PairedComparison(0.0, -0.1, 0.1, 3)
     assert judge_overall([lead, equal]) == SHOWS
     assert judge_overall([lead, loss]) == DOES_NOT_SHOW
     assert judge_overall([equal, equal]) == DOES_NOT_SHOW

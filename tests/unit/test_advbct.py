@@ -1,0 +1,338 @@
+"""AdvBCT against slow loops, a discriminator differentiated by hand, and its limits."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import dot, make_classifier, make_old, make_step, slow_classification, slow_means, unit
+
+from compat_lib.losses import build_method
+from compat_lib.losses.advbct import reverse_gradient
+from compat_lib.old_system import OldSystem
+
+
+def build(old, width=6, seed=3, **options):
+    classifier = make_classifier(width=width, classes=old.num_classes)
+    torch.manual_seed(seed)
+    return build_method("advbct", old, classifier, **options)
+
+
+def make_clusters(per_class, width, classes=5):
+    """Each class around a direction of its own."""
+    generator = torch.Generator().manual_seed(per_class)
+    labels = torch.arange(classes * per_class) % classes
+    middles = 3 * torch.randn(classes, width, generator=generator)
+    return OldSystem.from_arrays(
+        middles[labels] + torch.randn(len(labels), width, generator=generator), labels
+    )
+
+
+def slow_regions(old):
+    """Centre, radius and number of kept samples of each class, one class at a time."""
+    regions = []
+    for label, centre in enumerate(slow_means(old, "unit")):
+        rows = [
+            unit(f)
+            for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True)
+            if y == label
+        ]
+        distances = sorted(math.dist(row, centre) for row in rows)
+        n = len(distances)
+        if n >= 4:
+            q1, q3 = distances[n // 4], distances[3 * n // 4]
+            spread = 1.5 * (q3 - q1)
+            distances = [d for d in distances if q1 - spread <= d <= q3 + spread]
+        regions.append((centre, distances[-1], len(distances)))
+    return regions
+
+
+def slow_boundary(old, v, target, embeddings, labels):
+    regions, beyond = slow_regions(old), []
+    for n, y in zip(embeddings, labels, strict=True):
+        centre, radius, kept = regions[y]
+        delta = abs(radius - target) / (1 + math.exp(-v[y]))
+        elastic = radius + delta if radius < target else radius - delta
+        excess = math.dist(unit(n), centre) - elastic
+        if kept > 1 and excess > 0:
+            beyond.append(excess)
+    return sum(beyond) / len(beyond) if beyond else 0.0
+
+
+def slow_log_probabilities(discriminator, rows):
+    """Linear, batch normalisation by the batch's own mean and variance, ReLU, linear, log-softmax."""
+    first, norm, _, last = discriminator
+    hidden = [
+        [dot(w, row) + b for w, b in zip(first.weight.tolist(), first.bias.tolist(), strict=True)]
+        for row in rows
+    ]
+    for k, (gain, shift) in enumerate(zip(norm.weight.tolist(), norm.bias.tolist(), strict=True)):
+        column = [values[k] for values in hidden]
+        mean = sum(column) / len(column)
+        variance = sum((x - mean) ** 2 for x in column) / len(column)
+        for values in hidden:
+            values[k] = max(0.0, gain * (values[k] - mean) / math.sqrt(variance + 1e-5) + shift)
+    scores = [
+        [dot(w, values) + b for w, b in zip(last.weight.tolist(), last.bias.tolist(), strict=True)]
+        for values in hidden
+    ]
+    return [[z - math.log(sum(math.exp(other) for other in row)) for z in row] for row in scores]
+
+
+def slow_adversarial(method, step, embeddings):
+    new = slow_log_probabilities(method.discriminator, [unit(n) for n in embeddings])
+    past = slow_log_probabilities(
+        method.discriminator, [unit(o) for o in step.old_features.double().tolist()]
+    )
+    fading = (step.epochs - step.epoch + 1) / step.epochs
+    return fading * (-sum(row[0] for row in new) / len(new) - sum(row[1] for row in past) / len(past))
+
+
+@pytest.mark.parametrize("target", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("width", "per_class", "hidden"), [(2, 7, 3), (6, 2, 100), (6, 12, 5), (16, 5, 1)])
+def test_values(width, per_class, hidden, target):
+    old = make_clusters(per_class, width)
+    method = build(old, width, target_radius=target, hidden=hidden).double()
+    step = make_step(old, width, batch=9, dtype=torch.float64)
+    near = step.old_features.double() + 2 * step.embeddings.detach()  # some inside their region, some not
+    step = dataclasses.replace(step, embeddings=near.requires_grad_(), epoch=2, epochs=5)
+    terms, n, labels = method(step), near.tolist(), step.labels.tolist()
+    v = method.elasticity.tolist()
+    assert list(terms) == ["classification", "boundary", "adversarial"]
+    assert terms["boundary"].item() == pytest.approx(slow_boundary(old, v, target, n, labels), abs=1e-6)
+    assert terms["adversarial"].item() == pytest.approx(slow_adversarial(method, step, n), abs=1e-6)
+    expected = slow_classification(method.classifier, n, labels)
+    assert terms["classification"].item() == pytest.approx(expected)
+    assert method.weights == {"classification": 1.0, "boundary": 4.0, "adversarial": 4.0}
+
+
+def test_gradient_of_the_boundary():
+    old = make_clusters(6, 6)
+    method = build(old).double()
+    step = make_step(old, dtype=torch.float64)
+
+    def boundary(embeddings, elasticity):
+        method.elasticity.data.copy_(elasticity.detach())
+        with torch.no_grad():  # a fresh radius that depends on the argument
+            span = method.target_radius - method.old_radii
+        radii = method.old_radii + span * elasticity.sigmoid()
+        method.elastic_radii = lambda: radii
+        return method(dataclasses.replace(step, embeddings=embeddings))["boundary"]
+
+    v = method.elasticity.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(boundary, (step.embeddings.detach().requires_grad_(), v))
+    del method.elastic_radii
+    (direct,) = torch.autograd.grad(method(step)["boundary"], method.elasticity)
+    (through,) = torch.autograd.grad(boundary(step.embeddings, v), v)
+    torch.testing.assert_close(direct, through)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.03, 0.5, 0.99])
+def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
+    """The sign on each side, against the same term without any reversal."""
+    old = make_old()
+    method = build(old).double()
+    step = make_step(old, dtype=torch.float64, progress=progress)
+    parameters = list(method.discriminator.parameters())
+    fooled = torch.autograd.grad(method(step)["adversarial"], (step.embeddings, *parameters))
+    unit_new = torch.nn.functional.normalize(step.embeddings, dim=1)
+    unit_old = torch.nn.functional.normalize(step.old_features.double(), dim=1)
+    honest = (
+        (step.epochs + 1)
+        / step.epochs
+        * (
+            -method.discriminator(unit_new).log_softmax(dim=1)[:, 0].mean()
+            - method.discriminator(unit_old).log_softmax(dim=1)[:, 1].mean()
+        )
+    )
+    plain = torch.autograd.grad(honest, (step.embeddings, *parameters))
+    strength = 2 / (1 + math.exp(-10 * progress)) - 1
+    torch.testing.assert_close(fooled[0], -strength * plain[0])
+    for ours, theirs in zip(fooled[1:], plain[1:], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert plain[0].abs().max() > 1e-4
+    assert fooled[0].eq(0).all() == (progress == 0)
+
+
+@settings(max_examples=30)
+@given(strength=st.floats(0, 10), size=st.integers(1, 20), seed=st.integers(0, 1000))
+def test_reversal_keeps_values_and_flips_gradients(strength, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(size, 3, generator=generator, requires_grad=True)
+    incoming = torch.randn(size, 3, generator=generator)
+    out = reverse_gradient(features, strength)
+    assert torch.equal(out, features)
+    out.backward(incoming)
+    torch.testing.assert_close(features.grad, -strength * incoming)
+
+
+@settings(max_examples=30)
+@given(
+    target=st.floats(0, 2),
+    per_class=st.integers(2, 9),
+    v=st.lists(st.floats(-20, 20), min_size=5, max_size=5),
+)
+def test_every_radius_lies_between_its_own_and_the_target(target, per_class, v):
+    old = make_clusters(per_class, 4)
+    method = build(old, 4, target_radius=target)
+    method.elasticity.data.copy_(torch.tensor(v))
+    radii, own = method.elastic_radii(), torch.tensor([r for _, r, _ in slow_regions(old)])
+    assert (radii >= own.clamp(max=target) - 1e-6).all()
+    assert (radii <= own.clamp(min=target) + 1e-6).all()
+    method.elasticity.data.fill_(-60.0)
+    torch.testing.assert_close(method.elastic_radii(), own)
+    method.elasticity.data.fill_(60.0)
+    torch.testing.assert_close(method.elastic_radii(), torch.full((5,), target))
+
+
+@settings(max_examples=20)
+@given(order=st.permutations(range(10)), factor=st.floats(1e-2, 1e2))
+def test_order_of_the_batch_and_length_of_embeddings_do_not_matter(order, factor):
+    old = make_clusters(6, 6)
+    method = build(old).double()
+    step = make_step(old, batch=10, dtype=torch.float64)
+    order = torch.tensor(order)
+    other = dataclasses.replace(
+        step,
+        rows=step.rows[order],
+        labels=step.labels[order],
+        embeddings=factor * step.embeddings[order],
+        old_features=step.old_features[order],
+    )
+    for name, value in method(other).items():
+        assert value.item() == pytest.approx(method(step)[name].item(), rel=1e-6)
+
+
+def test_inside_the_region_nothing_is_paid_and_one_intruder_pays_alone():
+    old = make_clusters(3, 6)  # of three samples none is an outlier
+    method = build(old, target_radius=2.0)
+    step = make_step(old)
+    inside = step.old_features.clone()
+    term = method(dataclasses.replace(step, embeddings=inside.requires_grad_()))["boundary"]
+    term.backward()
+    assert term.item() == 0
+    assert inside.grad.eq(0).all() and method.elasticity.grad.eq(0).all()
+    method.elasticity.data.fill_(-60.0)
+    moved = inside.detach().clone()
+    moved[0] = -moved[0]
+    expected = (torch.nn.functional.normalize(moved[0], dim=0) - method.old_centres[step.labels[0]]).norm()
+    expected = expected - method.old_radii[step.labels[0]]
+    term = method(dataclasses.replace(step, embeddings=moved))["boundary"]
+    # not divided by the batch; the samples on their own radius may exceed it by a rounding error
+    beyond = method._boundary(torch.nn.functional.normalize(moved[:1]), step.labels[:1])
+    torch.testing.assert_close(beyond, expected)
+    assert term > 0
+
+
+def test_the_centre_itself_has_no_slope_and_no_nan():
+    old = make_clusters(4, 6)
+    method = build(old)
+    step = make_step(old)
+    centres = torch.nn.functional.normalize(method.old_centres[step.labels]).clone()
+    method.old_centres = torch.nn.functional.normalize(method.old_centres)
+    method.old_radii = torch.zeros(5)
+    method.target_radius = 0.0
+    step = dataclasses.replace(step, embeddings=centres.requires_grad_())
+    method(step)["boundary"].backward()
+    assert centres.grad.isfinite().all()
+
+
+def test_classes_with_one_sample_or_none_have_no_boundary():
+    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    old = OldSystem.from_arrays(features, [0, 0, 2], num_classes=4)
+    method = build(old, 2)
+    assert method.old_bounded.tolist() == [True, False, False, False]
+    new = torch.nn.functional.normalize(torch.tensor([[-1.0, 0.0], [0.0, -1.0]]))
+    assert method._boundary(new, torch.tensor([2, 1])).item() == 0
+    alone = method._boundary(new[:1], torch.tensor([0]))
+    torch.testing.assert_close(method._boundary(new, torch.tensor([0, 2])), alone)
+    assert alone > 1
+
+
+def test_outliers_do_not_widen_a_region():
+    generator = torch.Generator().manual_seed(0)
+    close = torch.tensor([1.0, 0.0, 0.0]) + 0.05 * torch.randn(11, 3, generator=generator)
+    features = torch.cat([close, torch.tensor([[0.0, 0.0, 1.0]])])
+    method = build(OldSystem.from_arrays(features, [0] * 12), 3)
+    assert method.old_radii.item() < 0.4
+
+
+@pytest.mark.parametrize(("epoch", "epochs", "expected"), [(0, 4, 1.25), (3, 4, 0.5), (0, 1, 2.0)])
+def test_adversarial_term_fades_over_the_epochs(epoch, epochs, expected):
+    old = make_old()
+    method = build(old)
+    step = make_step(old)
+    bare = method._adversarial(
+        *(torch.nn.functional.normalize(rows, dim=1) for rows in (step.embeddings, step.old_features)), step
+    )
+    term = method(dataclasses.replace(step, epoch=epoch, epochs=epochs))["adversarial"]
+    torch.testing.assert_close(term, expected * bare)
+
+
+def test_batch_statistics_are_those_of_new_rows_then_of_old_rows():
+    old = make_old()
+    method = build(old)
+    step = make_step(old)
+    first, norm = method.discriminator[:2]
+    expected = torch.zeros(100)
+    for rows in (step.embeddings, step.old_features):
+        mean = first(torch.nn.functional.normalize(rows, dim=1)).mean(dim=0)
+        expected = 0.9 * expected + 0.1 * mean
+    method(step)
+    torch.testing.assert_close(norm.running_mean, expected.detach())
+    assert int(norm.num_batches_tracked) == 2
+
+
+def test_what_is_learned_starts_as_published_and_survives_a_checkpoint():
+    old = make_old(classes=40, per_class=3, class_map="none")
+    method = build(old)
+    assert method.elasticity.shape == (40,)
+    assert method.elasticity.abs().max() <= 1 and method.elasticity.std() > 0.3
+    method(make_step(old))
+    other = build(old, seed=9)
+    assert not torch.equal(other.elasticity, method.elasticity)
+    other.load_state_dict(method.state_dict())
+    step = make_step(old)
+    method.eval()
+    other.eval()
+    for name, value in method(step).items():
+        assert torch.equal(other(step)[name], value)
+
+
+def test_a_batch_of_one_row():
+    old = make_old()
+    method = build(old)
+    step = make_step(old, batch=1)
+    with pytest.raises(ValueError, match="advbct needs at least two rows in a batch, .*not 1. Change the"):
+        method(step)
+    assert all(term.isfinite() for term in method.eval()(step).values())
+
+
+def test_double_precision_embeddings_meet_a_single_precision_method():
+    old = make_old()
+    step = make_step(old, dtype=torch.float64)
+    low = dataclasses.replace(step, embeddings=step.embeddings.detach().float())
+    high, low = build(old)(step), build(old)(low)
+    assert all(torch.equal(high[name], low[name]) for name in low)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"boundary_weight": -1}, "boundary_weight must be a number of at least 0, not -1"),
+        ({"adversarial_weight": math.nan}, "adversarial_weight must be a number of at least 0"),
+        ({"target_radius": 2.5}, "target_radius must be a number between 0 and 2, not 2.5"),
+        ({"hidden": 0}, "hidden must be a whole number of at least 1, not 0"),
+        ({"hidden": 2.0}, "hidden must be a whole number of at least 1, not 2.0"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(make_old(), **options)
+
+
+def test_unequal_widths_are_refused():
+    with pytest.raises(ValueError, match=r"advbct needs old and new features of one width, not 6 \(old\)"):
+        build(make_old(), 8)

@@ -1,0 +1,556 @@
+"""NCCL against slow loops over its formulas, and its queue: ring, empty slots, resuming, credible rows."""
+
+import copy
+import dataclasses
+import io
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import check_gradient, dot, make_classifier, make_old, make_step, slow_classification, unit
+
+from compat_lib.losses import build_method, nccl
+from compat_lib.old_system import OldSystem
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["masked", "listed"])
+def every_way(request, monkeypatch):
+    """Both ways to find positives, each in more than one block."""
+    monkeypatch.setattr(nccl, "FEW", request.param)
+    monkeypatch.setattr(nccl, "SCORES_AT_ONCE", 40)
+
+
+def steps_of(old, count, batch=8, dtype=torch.float64, **options):
+    """Consecutive steps of one epoch with rows of their own."""
+    for number in range(count):
+        step = make_step(old, batch=batch, seed=10 + number, dtype=dtype, **options)
+        yield dataclasses.replace(step, batch=number, batches=count)
+
+
+class SlowRing:
+    """A queue as a list that takes one row after the other; None is an empty slot."""
+
+    def __init__(self, size):
+        self.slots, self.entered = [None] * size, 0
+
+    def enter(self, old, labels, classes):
+        for row, label in zip(old, labels.tolist(), strict=True):
+            row = row / row.norm()
+            self.slots[self.entered % len(self.slots)] = (row, label, (classes @ row).detach())
+            self.entered += 1
+
+
+def slow_contrasts(step, weight, ring, temperature=1.0, count_empty=False, stored=False):
+    """Both contrasts by loops over anchors and rows, differentiable in float64; the batch enters first."""
+    classes = weight / weight.norm(dim=1, keepdim=True)
+    old_features = step.old_features.double()
+    ring.enter(old_features, step.labels, classes)
+    rows = [slot for slot in ring.slots if slot is not None]
+    empty = len(ring.slots) - len(rows) if count_empty else 0
+    totals = [0.0, 0.0]
+    for new, old, label in zip(step.embeddings, old_features, step.labels.tolist(), strict=True):
+        new, old = new / new.norm(), old / old.norm()
+        b = classes @ new
+        scores = [[], []]
+        for row, _, logits in rows:
+            scores[0].append((new @ row) / temperature)
+            scores[1].append((b @ (logits if stored else (classes @ row).detach())) / temperature)
+        own = [j for j, (_, other, _) in enumerate(rows) if other == label]
+        for k in (0, 1):
+            largest = max(score.item() for score in scores[k])
+            largest = max(largest, 0.0) if empty else largest
+            total = sum((score - largest).exp() for score in scores[k]) + empty * math.exp(-largest)
+            for j in own:
+                w = (1 + old @ rows[j][0]) / 2
+                totals[k] = totals[k] - w * (scores[k][j] - largest - total.log()) / len(own)
+    return [total / len(step.labels) for total in totals]
+
+
+@pytest.mark.usefixtures("every_way")
+@pytest.mark.parametrize(
+    ("size", "batch", "count_empty", "temperature"),
+    [(50, 8, False, 1.0), (40, 8, True, 0.7), (19, 8, True, 0.004), (6, 10, False, 0.004), (1, 4, True, 1.0)],
+)
+@pytest.mark.parametrize(
+    ("kind", "stored", "differentiable"),
+    [("arcface", False, True), ("linear", False, False), ("linear", True, True), ("arcface", True, False)],
+)
+def test_values_and_gradients_equal_the_slow_loop_step_after_step(
+    size, batch, count_empty, temperature, kind, stored, differentiable
+):
+    old = make_old()
+    method = build_method(
+        "nccl",
+        old,
+        make_classifier(kind),
+        queue=size,
+        logits="stored" if stored else "current",
+        count_empty=count_empty,
+        temperature=temperature,
+        differentiable=differentiable,
+    ).double()
+    ring = SlowRing(size)
+    weight = method.classifier.weight
+    for step in steps_of(old, 3, batch):
+        slow = slow_contrasts(step, weight, ring, temperature, count_empty, stored)
+        terms = method(step)
+        found = [terms["feature_contrast"], terms["logit_contrast"]]
+        assert terms["classification"].item() == pytest.approx(
+            slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+        )
+        torch.testing.assert_close(torch.stack(found), torch.stack(slow), rtol=1e-9, atol=1e-9)
+        if not differentiable:
+            assert not found[1].requires_grad
+            found[1], slow[1] = 0.0, 0.0
+        gradients = (
+            torch.autograd.grad(1.3 * a + b + 0 * weight.sum(), (step.embeddings, weight))
+            for a, b in (found, slow)
+        )
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+        weight.data += 0.3 * torch.randn_like(weight)
+
+
+@pytest.mark.usefixtures("every_way")
+@pytest.mark.parametrize("options", [{}, {"logits": "stored"}, {"count_empty": True, "temperature": 0.01}])
+def test_gradient_against_finite_differences(options):
+    old = make_old()
+    method = build_method("nccl", old, make_classifier(), queue=7, logit_weight=1.0, **options).double()
+    first, second = steps_of(old, 2, batch=4)
+    method(first)
+    # a's gradient is cut, so the differences may not move it: the classifier stays out of this check
+    method.classifier.requires_grad_(False)
+    assert check_gradient(method, dataclasses.replace(second, old_features=second.old_features.double()))
+
+
+@pytest.mark.parametrize("steepness", [1.0, 100.0])
+@pytest.mark.parametrize("empty", [0, 3])
+def test_contrast_function(steepness, empty):
+    generator = torch.Generator().manual_seed(0)
+    anchors, table, pull = (torch.randn(n, 4, generator=generator).double() for n in (5, 7, 5))
+    anchors, mass = steepness * anchors, torch.rand(5, generator=generator).double()
+    reach = table.norm(dim=1).max().item()
+
+    def value(anchors):
+        return nccl.Contrast.apply(anchors, table, reach, mass, pull, empty)
+
+    padded = torch.cat([anchors @ table.T, torch.zeros(5, empty)], dim=1)
+    torch.testing.assert_close(value(anchors), mass * padded.logsumexp(dim=1) - (anchors * pull).sum(dim=1))
+    assert torch.autograd.gradcheck(value, anchors.requires_grad_())
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.02, 0.1])
+def test_small_temperatures_stay_exact_in_single_precision(temperature):
+    old = make_old(classes=4, per_class=30)
+    single, double = (
+        build_method("nccl", old, make_classifier(classes=4), temperature=temperature, queue=100)
+        for _ in range(2)
+    )
+    double.double()
+    for step in steps_of(old, 3, batch=40, dtype=torch.float32):
+        low = single(step)
+        high = double(dataclasses.replace(step, embeddings=step.embeddings.double()))
+        for name, term in low.items():
+            assert term.isfinite()
+            assert term.item() == pytest.approx(high[name].item(), rel=1e-4, abs=1e-3)
+        low["feature_contrast"].backward()
+        assert step.embeddings.grad.isfinite().all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), batch=st.integers(1, 20), queue=st.integers(1, 60), steps=st.integers(1, 3))
+def test_infinite_temperature_gives_the_weight_times_the_logarithm_of_the_rows(seed, batch, queue, steps):
+    old = make_old(seed)
+    method = build_method("nccl", old, make_classifier(), temperature=1e9, queue=queue).double()
+    ring = SlowRing(queue)
+    for step in steps_of(old, steps, batch):
+        terms = method(step)
+        ring.enter(step.old_features.double(), step.labels, torch.eye(6).double())
+    rows = [slot for slot in ring.slots if slot is not None]
+    weights = []
+    for past, label in zip(step.old_features.double(), step.labels.tolist(), strict=True):
+        own = [(1 + dot(unit(past.tolist()), row.tolist())) / 2 for row, other, _ in rows if other == label]
+        weights.append(sum(own) / len(own) if own else 0.0)
+    expected = sum(weights) / len(weights) * math.log(len(rows))
+    assert terms["feature_contrast"].item() == pytest.approx(expected, abs=1e-6)
+    assert terms["logit_contrast"].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.usefixtures("every_way")
+def test_own_row_has_weight_one_and_a_stranger_none():
+    old = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = torch.tensor([7, 2, 5, 0])
+    mass, (pull,) = nccl.positives(old, labels, [old], labels)
+    torch.testing.assert_close(mass, torch.ones(4))
+    torch.testing.assert_close(pull, old)
+    mass, (pull,) = nccl.positives(old, labels, [old], labels + 100)
+    assert mass.eq(0).all()
+    assert pull.eq(0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    anchors=st.integers(1, 40),
+    rows=st.integers(1, 90),
+    classes=st.integers(1, 9),
+)
+def test_listed_and_masked_positives_agree(seed, anchors, rows, classes):
+    generator = torch.Generator().manual_seed(seed)
+    old, table, other = (torch.randn(n, 3, generator=generator).double() for n in (anchors, rows, rows))
+    labels = torch.randint(classes, (anchors,), generator=generator)
+    table_labels = torch.randint(classes, (rows,), generator=generator)
+    results = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nccl, "SCORES_AT_ONCE", 64)
+        for few in (0.0, 1.0):
+            patch.setattr(nccl, "FEW", few)
+            results.append(nccl.positives(old, labels, [table, other], table_labels))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("batch", [4, 8, 10, 20])
+@pytest.mark.parametrize("size", [1, 7, 8, 25])
+def test_ring_holds_the_newest_rows(batch, size):
+    old = make_old()
+    method = build_method("nccl", old, make_classifier(), queue=size, logits="stored").double()
+    ring = SlowRing(size)
+    classes = torch.nn.functional.normalize(method.classifier.weight.detach(), dim=1)
+    for step in steps_of(old, 5, batch):
+        method(step)
+        ring.enter(step.old_features.double(), step.labels, classes)
+        for k, slot in enumerate(ring.slots):
+            assert method.queue_labels[k].item() == (-1 if slot is None else slot[1])
+            if slot is None:
+                assert method.queue_features[k].eq(0).all()
+            else:
+                torch.testing.assert_close(method.queue_features[k], slot[0])
+                torch.testing.assert_close(method.queue_logits[k], slot[2])
+    assert method.queue_progress.tolist() == [4, 4 * batch, 5 * batch]
+
+
+def test_rows_without_a_positive_count_as_zero():
+    old = make_old()
+    step = make_step(old, rows=torch.tensor([0, 1, 2]), dtype=torch.float64)  # three classes
+    method = build_method("nccl", old, make_classifier(), queue=1).double()
+    terms = method(step)  # only the last row's feature is left, the only row of every denominator
+    assert terms["feature_contrast"].item() == pytest.approx(0, abs=1e-12)
+    method = build_method("nccl", old, make_classifier(), queue=2).double()
+    value = method(step)["feature_contrast"]
+    past = [unit(row) for row in step.old_features.double().tolist()]
+    scores = [[dot(unit(new), row) for row in past[1:]] for new in step.embeddings.tolist()]
+    losses = [math.log(sum(map(math.exp, scores[i]))) - scores[i][i - 1] for i in (1, 2)]
+    assert value.item() == pytest.approx(sum(losses) / 3)
+
+
+def test_empty_slots_count_as_negatives_only_when_asked_for():
+    old = make_old()
+    step = make_step(old, dtype=torch.float64)
+    plain, full, counted = (
+        build_method("nccl", old, make_classifier(), **options).double()(step)["feature_contrast"].item()
+        for options in ({}, {"queue": 8, "count_empty": True}, {"count_empty": True})
+    )
+    assert plain == full
+    assert counted > plain + math.log(100)  # 8184 slots of similarity zero
+
+
+@pytest.mark.parametrize("logits", ["current", "stored"])
+def test_published_code_does_not_train_by_the_contrast_of_logits(logits):
+    old = make_old()
+    gradients = []
+    for options in (
+        {"differentiable": False, "logit_weight": 5.0},
+        {"logit_weight": 0.0},
+        {"logit_weight": 5.0},
+    ):
+        method = build_method("nccl", old, make_classifier(), logits=logits, **options).double()
+        step = make_step(old, dtype=torch.float64)
+        terms = method(step)
+        assert terms["logit_contrast"].item() > 0
+        sum(method.weights[name] * term for name, term in terms.items()).backward()
+        gradients.append((step.embeddings.grad, method.classifier.weight.grad))
+    for watched, without, trained in zip(*gradients, strict=True):
+        torch.testing.assert_close(watched, without)
+        assert (watched - trained).abs().max() > 1e-3
+
+
+def test_stored_logits_equal_current_ones_until_the_classifier_moves():
+    old = make_old()
+    methods = [
+        build_method("nccl", old, make_classifier(), logits=logits).double()
+        for logits in ("current", "stored")
+    ]
+    values = []
+    for step in steps_of(old, 2):
+        values.append([])
+        for method in methods:
+            value = method(step)["logit_contrast"]
+            gradient = torch.autograd.grad(value, (step.embeddings, method.classifier.weight))
+            values[-1].append((value, *gradient))
+            torch.manual_seed(0)
+            method.classifier.weight.data += torch.randn_like(method.classifier.weight)
+    for current, stored in zip(*values[0], strict=True):
+        torch.testing.assert_close(current, stored)
+    assert abs(values[1][0][0] - values[1][1][0]) > 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, {"logits": "stored", "count_empty": True}])
+def test_a_resumed_run_continues_to_the_bit(options):
+    old = make_old()
+    steps = list(steps_of(old, 7, dtype=torch.float32))
+    method = build_method("nccl", old, make_classifier(), queue=20, **options)
+    for step in steps[:3]:
+        method(step)
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    resumed = build_method("nccl", old, make_classifier(seed=9), queue=20, **options)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for step in steps[3:]:
+        results = []
+        for one in (method, resumed):
+            embeddings = step.embeddings.detach().clone().requires_grad_()
+            terms = one(dataclasses.replace(step, embeddings=embeddings))
+            sum(terms.values()).backward()
+            results.append([*(term.detach() for term in terms.values()), embeddings.grad])
+            one.zero_grad()
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    extra = {"queue_logits"} if options else set()
+    assert (
+        set(method.state_dict())
+        == {
+            "classifier.weight",
+            "queue_features",
+            "queue_labels",
+            "queue_progress",
+        }
+        | extra
+    )
+
+
+def test_a_step_that_is_computed_twice_enters_once():
+    old = make_old()
+    method = build_method("nccl", old, make_classifier(), queue=20)
+    first, second = steps_of(old, 2, dtype=torch.float32)
+    method(first)
+    once = method(second)
+    state = copy.deepcopy(method.state_dict())
+    again = method(second)
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items())
+    later = dataclasses.replace(second, epoch=1, epochs=2, batch=second.batch)
+    assert not torch.equal(method(later)["feature_contrast"], once["feature_contrast"])
+
+
+def test_backward_may_come_after_the_next_step():
+    old = make_old()
+    method = build_method("nccl", old, make_classifier(), queue=8, logits="stored")
+    first, second = steps_of(old, 2, dtype=torch.float32)
+    terms = method(first)
+    expected = torch.autograd.grad(sum(terms.values()), first.embeddings, retain_graph=True)
+    method(second)
+    assert torch.equal(torch.autograd.grad(sum(terms.values()), first.embeddings)[0], expected[0])
+
+
+def test_nothing_old_receives_a_gradient():
+    old = make_old()
+    method = build_method("nccl", old, make_classifier(), logits="stored")
+    for step in steps_of(old, 2, dtype=torch.float32):
+        sum(method(step).values()).backward()
+        assert step.old_features.grad is None
+    assert not any(buffer.requires_grad for buffer in method.buffers())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    order=st.permutations(range(9)),
+    new=st.floats(1e-2, 1e2),
+    past=st.floats(1e-2, 1e2),
+)
+def test_order_and_lengths_do_not_matter(seed, order, new, past):
+    old = make_old(seed)
+    step = make_step(old, batch=9, seed=seed, dtype=torch.float64)
+    order = torch.tensor(order)
+    other = dataclasses.replace(
+        step,
+        rows=step.rows[order],
+        labels=step.labels[order],
+        embeddings=new * step.embeddings[order],
+        old_features=past * step.old_features[order].double(),
+    )
+    values = []
+    for one in (step, other):
+        values.append(build_method("nccl", old, make_classifier(), queue=30).double()(one))
+    for name in ("feature_contrast", "logit_contrast"):
+        assert values[1][name].item() == pytest.approx(values[0][name].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_types_of_embeddings_and_old_features(dtype):
+    old = make_old()
+    step = make_step(old, dtype=torch.float32)
+    expected = build_method("nccl", old, make_classifier())(step)
+    embeddings = step.embeddings.detach().to(dtype).requires_grad_()
+    other = dataclasses.replace(step, embeddings=embeddings, old_features=step.old_features.to(dtype))
+    terms = build_method("nccl", old, make_classifier())(other)
+    sum(terms.values()).backward()
+    assert embeddings.grad.dtype == dtype
+    assert embeddings.grad.isfinite().all()
+    for name, term in terms.items():
+        assert term.dtype == torch.float32
+        assert term.item() == pytest.approx(
+            expected[name].item(), rel=1e-5 if dtype == torch.float64 else 2e-2
+        )
+
+
+def test_zero_embeddings_and_zero_old_features_stay_finite():
+    old = make_old()
+    step = make_step(old)
+    zeros = torch.zeros(8, 6, requires_grad=True)
+    terms = build_method("nccl", old, make_classifier())(
+        dataclasses.replace(step, embeddings=zeros, old_features=torch.zeros(8, 6))
+    )
+    sum(terms.values()).backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert zeros.grad.isfinite().all()
+    # every similarity is zero: ln 8, and a weight of one half
+    assert terms["feature_contrast"].item() == pytest.approx(0.5 * math.log(8), rel=1e-6)
+
+
+def test_a_network_that_diverged_is_seen_in_the_terms():
+    old = make_old()
+    embeddings = torch.full((8, 6), math.nan)
+    terms = build_method("nccl", old, make_classifier())(
+        dataclasses.replace(make_step(old), embeddings=embeddings)
+    )
+    assert all(term.isnan() for term in terms.values())
+
+
+def slow_credible(features, labels, classes):
+    rows = [unit(row) for row in features.double().tolist()]
+    members = {k: [i for i, y in enumerate(labels.tolist()) if y == k] for k in range(classes)}
+    members = {k: own for k, own in members.items() if own}
+    means = {
+        k: [sum(rows[i][x] for i in own) / len(own) for x in range(len(rows[0]))]
+        for k, own in members.items()
+    }
+    variances = {}
+    for k, own in members.items():
+        distances = [math.dist(rows[i], means[k]) for i in own]
+        variances[k] = sum((d - sum(distances) / len(own)) ** 2 for d in distances) / len(own)
+    measured = [variances[k] for k, own in members.items() if len(own) >= 3]
+    kept = []
+    for row in rows:
+        logits = []
+        for k, own in members.items():
+            spread = variances[k] if len(own) >= 3 else sum(measured) / len(measured)
+            logits.append(-math.dist(row, means[k]) / spread)
+        total = sum(math.exp(z - max(logits)) for z in logits)
+        shares = [math.exp(z - max(logits)) / total for z in logits]
+        kept.append(-sum(p * math.log(p) for p in shares if p > 0) <= 0.5 * math.log(len(members)))
+    return kept
+
+
+def test_credible_rows_equal_the_slow_loop(monkeypatch):
+    monkeypatch.setattr(nccl, "SCORES_AT_ONCE", 50)  # blocks of a few rows
+    counts = torch.tensor([9, 1, 2, 0, 12, 7])  # two classes too small for a variance, one without rows
+    shares = []
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(6).repeat_interleave(counts)[torch.randperm(31, generator=generator)]
+        centres = torch.randn(6, 2, generator=generator)
+        features = 5 * (centres[labels] + torch.randn(31, 2, generator=generator))
+        found = nccl.credible_by_entropy(features, labels, 6)
+        assert found.tolist() == slow_credible(features, labels, 6)
+        shares.append(found.float().mean().item())
+    assert min(shares) < 1 == max(shares)
+
+
+def test_classes_without_spread_and_single_classes_are_credible():
+    rows = torch.eye(3)
+    assert nccl.credible_by_entropy(rows, torch.tensor([0, 1, 2]), 3).all()
+    assert nccl.credible_by_entropy(rows, torch.zeros(3, dtype=torch.int64), 1).all()
+    assert nccl.credible_by_entropy(rows[[0, 0, 0, 1, 1, 1]], torch.tensor([0, 0, 0, 1, 1, 1]), 2).all()
+
+
+def two_classes(between=2):
+    """Rows of two classes, of each the last `between` halfway to the other class."""
+    angles = torch.tensor([[0.0, 0.05, -0.05, 0.1][: 6 - between] + [math.pi / 4] * between])
+    angles = torch.cat([angles, math.pi / 2 - angles]).double()
+    features = torch.stack([angles.cos(), angles.sin()], dim=2).reshape(-1, 2)
+    return OldSystem.from_arrays(features.float(), torch.arange(2).repeat_interleave(len(features) // 2))
+
+
+def test_rows_that_are_not_credible_take_no_part():
+    old = two_classes()
+    mask = nccl.credible_by_entropy(old.features, old.labels, 2)
+    assert mask.tolist() == [True, True, True, True, False, False] * 2
+    step = make_step(old, width=2, rows=torch.arange(12), dtype=torch.float64)
+    method = build_method("nccl", old, make_classifier(width=2, classes=2), credible="entropy").double()
+    terms = method(step)
+    kept = dataclasses.replace(
+        step,
+        rows=step.rows[mask],
+        labels=step.labels[mask],
+        embeddings=step.embeddings[mask],
+        old_features=step.old_features[mask],
+    )
+    expected = slow_contrasts(kept, method.classifier.weight, SlowRing(20))
+    assert terms["feature_contrast"].item() == pytest.approx(expected[0].item())
+    assert terms["logit_contrast"].item() == pytest.approx(expected[1].item())
+    assert method.queue_progress.tolist() == [0, 0, 8]
+    (gradient,) = torch.autograd.grad(terms["feature_contrast"], step.embeddings, retain_graph=True)
+    assert torch.equal(gradient.abs().sum(dim=1) > 0, mask)
+    assert terms["classification"].item() == pytest.approx(
+        slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+    )
+
+
+@pytest.mark.parametrize("logits", ["current", "stored"])
+def test_a_batch_without_credible_rows_has_zero_contrasts(logits):
+    old = two_classes()
+    method = build_method("nccl", old, make_classifier(width=2, classes=2), credible="entropy", logits=logits)
+    step = make_step(old, width=2, rows=torch.tensor([4, 5, 10]))
+    terms = method(step)
+    assert terms["feature_contrast"].item() == terms["logit_contrast"].item() == 0
+    (terms["feature_contrast"] + terms["logit_contrast"]).backward()
+    assert step.embeddings.grad.eq(0).all()
+    assert method.queue_labels.eq(-1).all()
+    later = dataclasses.replace(make_step(old, width=2, rows=torch.arange(12)), epoch=1)
+    assert method(later)["feature_contrast"].item() > 0
+
+
+def test_old_features_of_which_none_is_credible_are_refused():
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.2]])
+    old = OldSystem.from_arrays(rows.repeat(2, 1), [0] * 4 + [1] * 4)  # two classes that are one
+    with pytest.raises(ValueError, match="credible='entropy' leaves none of the 8 old features"):
+        build_method("nccl", old, make_classifier(width=2, classes=2), credible="entropy")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feature_weight": -1}, "feature_weight must be a number of at least 0, not -1"),
+        ({"logit_weight": math.nan}, "logit_weight must be a number of at least 0, not nan"),
+        ({"temperature": 0}, "temperature must be a number of at least 0.001, not 0"),
+        ({"queue": 0}, "queue must be a whole number of at least 1, not 0"),
+        ({"queue": 0.5}, "queue must be a whole number of at least 1, not 0.5"),
+        ({"queue": True}, "queue must be a whole number of at least 1, not True"),
+        ({"differentiable": 1}, "differentiable must be one of True, False, not 1"),
+        ({"count_empty": "no"}, "count_empty must be one of True, False, not 'no'"),
+        ({"logits": "old"}, "logits must be one of 'current', 'stored', not 'old'"),
+        ({"credible": 0.9}, "credible must be one of 'all', 'entropy', not 0.9"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("nccl", make_old(), make_classifier(), **options)
+
+
+def test_other_widths_are_refused():
+    with pytest.raises(ValueError, match=r"nccl needs old and new .* not 6 \(old\) and 8 \(new\)"):
+        build_method("nccl", make_old(), make_classifier(width=8))
