@@ -515,10 +515,9 @@ class Experiment:
     ) -> None:
         """Write the run's files, metrics last."""
         config, history = self.config, side.history
-        steps = len(history) * max(1, len(images) // config.batch_size)
         metrics = metrics | {
             "train/epochs": len(history),
-            "train/steps": steps,
+            "train/steps": int(sum(row["steps"] for row in history)),
             "train/seconds": sum(row["seconds"] for row in history),
             "train/backbone_images": sum(row["backbone_images"] for row in history),
         }

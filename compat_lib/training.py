@@ -105,6 +105,7 @@ def train(
         device=device,
         shift=settings.shift,
         flip=settings.flip,
+        per_identity=settings.per_identity,
     )
     groups = _groups(model, method, settings.weight_decay)
     optimiser = NesterovSGD(groups, lr=settings.lr, momentum=MOMENTUM)
@@ -179,6 +180,7 @@ def train(
             row = {
                 "epoch": epoch + 1,
                 **_elapsed(began, device),
+                "steps": len(batches),
                 "lr": optimiser.groups[0]["lr"],
                 "backbone_images": embedded_images,
                 **{f"loss/{name}": float(total) / len(batches) for name, total in sums.items()},

@@ -23,8 +23,8 @@ class UnitRows:
         side: what the error messages call them, such as "query".
 
     Raises:
-        ValueError: "the query features have shape ...", or "... of the N rows of the query features hold NaN
-            or infinite values".
+        ValueError: "the query features have shape ...", "the query features cannot be read as a table of
+            numbers ...", or "... of the N rows of the query features hold NaN or infinite values".
 
     >>> rows = UnitRows([[3.0, 4.0], [0.0, 0.0]], "query")
     >>> rows.shape, rows[torch.tensor([1, 0])].tolist()
@@ -35,7 +35,13 @@ class UnitRows:
         if isinstance(features, np.ndarray):
             self.device, real = torch.device("cpu"), features.dtype.kind in "fiub"
         else:
-            features = torch.as_tensor(features).detach()
+            try:
+                features = torch.as_tensor(features).detach()
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"the {side} features cannot be read as a table of numbers ({error}); "
+                    "give one row of real numbers for each image"
+                ) from error
             self.device, real = features.device, not features.is_complex()
         self.shape = tuple(features.shape)
         if len(self.shape) != 2 or 0 in self.shape or not real:

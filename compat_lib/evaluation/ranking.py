@@ -134,7 +134,8 @@ def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> 
     # among the right ones; where it is much, the scores are sorted and the right ones are looked up in them.
     # Which of the two is judged by the columns before.
     rows, count = right.shape
-    counts, looked_up = right.new_zeros(rows, count, dtype=torch.int64), right.new_zeros(rows * count).long()
+    counts = torch.zeros(rows, count, dtype=torch.int64, device=right.device)
+    looked_up = torch.zeros(rows * count, dtype=torch.int64, device=right.device)
     if not count:
         return counts
     matches = (right > EXCLUDED).sum(1, keepdim=True)

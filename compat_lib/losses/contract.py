@@ -180,8 +180,15 @@ class CompatibilityLoss(nn.Module):
             step: the batch with its new embeddings and old features.
         Returns:
             name of the term -> float32 scalar; the names are those of `weights`.
+        Raises:
+            ValueError: "The method dual_tuning needs the embeddings before the batch normalisation. ..."
         """
         embeddings = step.embeddings
+        if self.wants_pooled and step.pooled is None:
+            raise ValueError(
+                f"The method {self.name} needs the embeddings before the batch normalisation. Pass them as "
+                "Step.pooled; EmbeddingModel.both gives them."
+            )
         with torch.autocast(embeddings.device.type, enabled=False):
             if embeddings.dtype in (torch.float16, torch.bfloat16):
                 step = dataclasses.replace(step, embeddings=embeddings.float())

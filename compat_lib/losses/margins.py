@@ -83,16 +83,14 @@ def fit_width(features: Tensor, width: int) -> Tensor:
     return features[:, :width] if missing <= 0 else F.pad(features, (0, missing))
 
 
-def row_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+def row_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the rows that have a target, zero when no row has one.
 
-    Columns that are minus infinity are classes that do not take part. Label smoothing leaves 1 - smoothing
-    on the target and shares the rest among the other classes that take part.
+    Columns that are minus infinity are classes that do not take part.
 
     Args:
         logits: [N, C] floating point.
         targets: [N] int64, 0..C-1, or -1 for a row without a target.
-        smoothing: fraction, 0..1.
     Returns:
         scalar of the type of `logits`.
 
@@ -100,13 +98,7 @@ def row_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -
     tensor(1.3863)
     """
     counted = targets >= 0
-    log_probabilities = F.log_softmax(logits, dim=1)
-    losses = -log_probabilities.gather(1, targets.clamp(min=0)[:, None])[:, 0]
-    if smoothing > 0:
-        absent = logits.detach() == -math.inf
-        total = -log_probabilities.masked_fill(absent, 0.0).sum(dim=1)
-        others = (logits.shape[1] - absent.sum(dim=1) - 1).clamp(min=1)
-        losses = (1.0 - smoothing) * losses + smoothing * (total - losses) / others
+    losses = -F.log_softmax(logits, dim=1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
     return losses.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 

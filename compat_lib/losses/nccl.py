@@ -30,7 +30,8 @@ class NCCL(CompatibilityLoss):
     Deviations, each with an option that undoes it: in the published code the second term has no gradient,
     empty slots of the queue count as negatives, and the queue also keeps the cosines with the classes, as
     they were when a row entered. The published script that selects credible old features keeps them all;
-    `credible` follows its intention. A step that is computed twice in a row enters the queue once.
+    `credible` follows its intention. A step that is computed twice in a row enters the queue once. Only in
+    a batch larger than the queue can an anchor be without positives; it then counts as zero.
 
     Args:
         old: the old system, with features of the new model's width.
@@ -46,8 +47,8 @@ class NCCL(CompatibilityLoss):
         logits: "current" takes the old features' logits a from the present classifier and needs no memory for
             them; "stored", as published, keeps those of the step in which a row entered, Q x C numbers. Both
             are constants to the gradient.
-        credible: "all" old features, as the published training; or "entropy": only rows whose old feature
-            `credible_by_entropy` accepts enter the queue and the two contrasts.
+        credible: "all" old features, as in the published training; "entropy" lets only rows whose old feature
+            `credible_by_entropy` accepts enter the queue and the means of the two contrasts.
     Raises:
         ValueError: "The method nccl needs old and new features of one width, not 32 (old) and 64 (new). ..."
     """
@@ -126,22 +127,15 @@ class NCCL(CompatibilityLoss):
         empty = len(self.queue_labels) - filled if self.count_empty else 0
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
             if self.stored:
-                logits = new @ classes.T
+                logits, reach = new @ classes.T, math.sqrt(len(classes))
             else:  # b . a = (n W'W) . o: the queue of features serves, and the cheaper order is taken
-                logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
-        if self.stored or not self.differentiable:
-            reach = math.sqrt(len(classes)) if self.stored else 1.0
-            features = Contrast.apply(new / self.temperature, queue, 1.0, mass, pulls[0], empty)
-            logits = Contrast.apply(logits / self.temperature, tables[-1], reach, mass, pulls[-1], empty)
-        else:  # both in one pass over the queue
-            anchors = torch.cat([new, logits]) / self.temperature
-            losses = Contrast.apply(anchors, queue, 1.0, mass.repeat(2), pulls[0].repeat(2, 1), empty)
-            features, logits = losses.tensor_split(2)
-        count = max(1, len(new))
+                logits, reach = torch.linalg.multi_dot([new, classes.T, classes.detach()]), 1.0
+            logits = logits / self.temperature
+            logit_contrast = Contrast.apply(logits, tables[-1], reach, mass, pulls[-1], empty)
         return {
             "classification": self.classification(step),
-            "feature_contrast": features.sum() / count,
-            "logit_contrast": logits.sum() / count,
+            "feature_contrast": Contrast.apply(new / self.temperature, queue, 1.0, mass, pulls[0], empty),
+            "logit_contrast": logit_contrast,
         }
 
     @torch.no_grad()
@@ -163,7 +157,7 @@ class NCCL(CompatibilityLoss):
 
 
 class Contrast(torch.autograd.Function):
-    """sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J| of each anchor.
+    """Mean over the anchors of sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J|.
 
     Value and gradient, which goes to the anchors only, come from one pass over blocks of the queue: beside
     the sum of exponentials grows the sum of rows weighted by them. So no exponential is taken twice and no
@@ -177,22 +171,23 @@ class Contrast(torch.autograd.Function):
         pull: [B, d], sum of w_j row_j / |J|.
         empty: slots that count as negatives of similarity zero.
     Returns:
-        [B].
+        scalar; zero when there is no anchor.
 
     >>> anchor, row = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
     >>> Contrast.apply(anchor, torch.eye(2), 1.0, torch.ones(1), row, 2)     # ln 4
-    tensor([1.3863])
+    tensor(1.3863)
     """
 
     @staticmethod
     def forward(
         ctx, anchors: Tensor, table: Tensor, reach: float, mass: Tensor, pull: Tensor, empty: int
     ) -> Tensor:
+        batch = max(1, len(anchors))
+        count = max(1, SCORES_AT_ONCE // batch)
         lengths = torch.linalg.vector_norm(anchors, dim=1)
         steep = not bool((lengths * reach <= STEEP).all())  # not a number is steep too
         peaks = anchors.new_full((len(anchors),), -math.inf if steep and not empty else 0.0)
         totals, sums = torch.full_like(peaks, empty), torch.zeros_like(anchors)
-        count = max(1, SCORES_AT_ONCE // max(1, len(anchors)))
         block = anchors.new_empty(len(anchors), min(count, len(table)))
         for rows in table.split(count):
             scores = torch.mm(anchors, rows.T, out=block[:, : len(rows)])
@@ -208,14 +203,14 @@ class Contrast(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 sums.addmm_(shares, rows)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(sums.mul_((mass / totals)[:, None]).sub_(pull))
-        return mass * (peaks + totals.log_()) - (anchors * pull).sum(dim=1)
+            ctx.save_for_backward((sums * (mass / totals)[:, None]).sub_(pull).div_(batch))
+        return (mass * (peaks + totals.log_()) - (anchors * pull).sum(dim=1)).sum() / batch
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return gradient[:, None] * slopes, None, None, None, None, None
+        return gradient * slopes, None, None, None, None, None
 
 
 @torch.no_grad()
@@ -295,14 +290,10 @@ def credible_by_entropy(features: Tensor, labels: Tensor, num_classes: int) -> T
     size = max(1, SCORES_AT_ONCE // num_classes)
 
     def blocks():
-        return (unit_rows(block.cpu().double()) for block in features.split(size))
+        return (unit_rows(rows.cpu().double()) for rows in features.split(size))
 
-    own = torch.cat(
-        [
-            torch.linalg.vector_norm(a - means[y], dim=1)
-            for a, y in zip(blocks(), labels.split(size), strict=True)
-        ]
-    )
+    pairs = zip(blocks(), labels.split(size), strict=True)
+    own = torch.cat([torch.linalg.vector_norm(rows - means[y], dim=1) for rows, y in pairs])
     average = torch.zeros(num_classes, dtype=own.dtype).index_add_(0, labels, own) / counts
     spread = torch.zeros_like(average).index_add_(0, labels, (own - average[labels]).square()) / counts
     measured = counts >= 3
@@ -311,7 +302,7 @@ def credible_by_entropy(features: Tensor, labels: Tensor, num_classes: int) -> T
     spread = spread.where(measured, pooled).clamp(min=1e-12)[present]
     limit = 0.5 * math.log(int(present.sum()))
     kept = []
-    for block in blocks():
-        logs = (-torch.cdist(block, means[present]) / spread).log_softmax(dim=1)
+    for rows in blocks():
+        logs = (-torch.cdist(rows, means[present]) / spread).log_softmax(dim=1)
         kept.append(-(logs.exp() * logs).sum(dim=1) <= limit)
     return torch.cat(kept)

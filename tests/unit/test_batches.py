@@ -285,6 +285,16 @@ def test_what_waits_and_who_meets_whom_is_drawn_anew_in_every_epoch():
     assert (pairs - expected).abs().max() < 5 * expected**0.5
 
 
+def test_which_images_of_an_identity_meet_is_drawn_anew_in_every_epoch():
+    groups, together = Groups(torch.arange(12) % 2, 4, 2), torch.zeros(12, 12)
+    for number in range(300):
+        for one, two in groups.rows(torch.Generator().manual_seed(number)).view(-1, 2).tolist():
+            together[one, two] += 1
+    pairs = (together + together.T)[::2, ::2][~torch.eye(6, dtype=torch.bool)]
+    expected = 300 * 3 / 15  # three pairs an epoch of fifteen possible ones
+    assert (pairs - expected).abs().max() < 5 * expected**0.5
+
+
 def test_identities_with_more_groups_do_not_come_first():
     labels = torch.arange(12).repeat_interleave(torch.tensor([40] * 4 + [4] * 8))  # 20 groups and 2 groups
     big = torch.zeros(24)

@@ -12,6 +12,8 @@ from compat_lib.evaluation import (
     update_gain,
     verification,
 )
+from compat_lib.evaluation.compatibility import Queries
+from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights
 
 FARS = (0.1, 0.02)
 
@@ -157,3 +159,118 @@ def test_gain_interval_uses_the_draws_in_pairs():
     assert gain_interval(*[np.empty(0)] * 3) is None
     with pytest.raises(ValueError, match="lengths 200, 200 and 3"):
         gain_interval(old, old, old[:3])
+
+
+def apart(models):
+    # Queries of some identities against a gallery that lacks three of them and holds others; images in both.
+    old, new, _, labels = models
+    query, gallery = np.flatnonzero(labels < 12), np.flatnonzero(labels >= 3)[::-1]
+    queries = Queries(old[query], new[query], labels[query], query)
+    return queries, (old[gallery], new[gallery], labels[gallery]), gallery
+
+
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_queries_against_a_gallery_equal_the_single_functions(models, with_ids):
+    queries, gallery, ids = apart(models)
+    if not with_ids:
+        queries, ids = Queries(queries.old, queries.new, queries.labels), None
+    result = compare(*gallery, queries=queries, ids=ids, fars=FARS, draws=15)
+    sides = {"query_ids": queries.ids, "gallery_ids": ids}
+    features = {"old": (queries.old, gallery[0]), "new": (queries.new, gallery[1])}
+    for pair in PAIRS:
+        asked, stored = pair.split("_")
+        arguments = features[asked][0], queries.labels, features[stored][1], gallery[2]
+        verified = verification(*arguments, fars=FARS, **sides)
+        ranked = retrieval(*arguments, **sides)
+        assert [result.metrics[f"{pair}/{tar_name(far)}"] for far in FARS] == list(verified.tar)
+        assert result.metrics[f"{pair}/map"] == ranked.map
+        assert [result.metrics[f"{pair}/rank{k}"] for k in (1, 5)] == [ranked.rank[1], ranked.rank[5]]
+        assert result.notes[pair] == verified.note
+        # A query counts as often as its identity was drawn from those of both sets together.
+        weights = identity_weights(np.r_[queries.labels, gallery[2]], 15)
+        expected = bootstrap_mean(ranked.average_precision, queries.labels, weights[:12])
+        assert np.array_equal(result.draws[f"{pair}/map"], expected)
+        assert result.metrics[f"{pair}/map/low"] <= ranked.map <= result.metrics[f"{pair}/map/high"]
+
+
+def test_queries_that_are_the_gallery_give_the_metrics_of_one_set(models, compared):
+    old, new, _, labels = models
+    ids = np.arange(100)
+    result = compare(old, new, labels, queries=Queries(old, new, labels, ids), ids=ids, fars=FARS, draws=60)
+    assert result.metrics.keys() == compared.metrics.keys()
+    for name, value in result.metrics.items():
+        if name.startswith("new_old/") or "tar" not in name:
+            assert value == compared.metrics[name]
+        elif name.count("/") == 1:  # ordered instead of unordered pairs
+            assert value == pytest.approx(compared.metrics[name])
+
+
+def test_labels_and_ids_of_every_kind_agree(models):
+    queries, gallery, ids = apart(models)
+    expected = compare(*gallery, queries=queries, ids=ids, fars=FARS, draws=5).metrics
+    names = Queries(
+        torch.tensor(queries.old),
+        torch.tensor(queries.new),
+        [f"{label:02d}" for label in queries.labels],
+        [f"image {i}" for i in queries.ids],
+    )
+    told = gallery[0].tolist(), gallery[1][::-1].copy()[::-1], [f"{label:02d}" for label in gallery[2]]
+    result = compare(*told, queries=names, ids=[f"image {i}" for i in ids], fars=FARS, draws=5)
+    assert {k: pytest.approx(v, abs=1e-6) for k, v in expected.items()} == result.metrics
+
+
+def test_cross_sides_replace_the_new_and_the_old_features(models, compared):
+    old, new, unrelated, labels = models
+    ids = np.arange(100)
+    same = compare(old, new, labels, cross=(new, old), fars=FARS, draws=60)
+    assert same.metrics == compared.metrics
+    cut = compare(old[:, :8], new, labels, cross=(new[:, :8], old[:, :8]), fars=FARS, draws=0)
+    ranked = retrieval(new[:, :8], labels, old[:, :8], labels, query_ids=ids, gallery_ids=ids)
+    assert cut.metrics["new_old/map"] == ranked.map
+    assert cut.metrics["new_new/map"] == compared.metrics["new_new/map"]
+    assert cut.metrics["old_old/map"] == compare(old[:, :8], new, labels, draws=0).metrics["old_old/map"]
+    # Without old features the cross-test alone is known; a gallery carried over exactly is a self-test.
+    alone = compare(None, unrelated, labels, cross=(unrelated, unrelated), fars=FARS, draws=0).metrics
+    assert alone["old_old/map"] is None and alone["new_old/map"] == alone["new_new/map"]
+
+
+def test_cross_sides_of_queries_and_gallery(models):
+    queries, gallery, ids = apart(models)
+    options = {"queries": queries, "ids": ids, "fars": FARS, "draws": 4}
+    plain = compare(*gallery, **options)
+    assert compare(*gallery, cross=(queries.new, gallery[0]), **options).metrics == plain.metrics
+    swapped = compare(*gallery, cross=(queries.new, gallery[1]), **options).metrics
+    assert swapped["new_old/map"] == plain.metrics["new_new/map"]
+    assert swapped["old_old/map"] == plain.metrics["old_old/map"]
+    blind = Queries(None, queries.new, queries.labels, queries.ids)
+    result = compare(*gallery, **(options | {"queries": blind})).metrics
+    assert result["old_old/map"] is None and result["new_old/map"] == plain.metrics["new_old/map"]
+
+
+def test_bad_queries_and_cross_sides_get_a_sentence(models):
+    old, new, _, labels = models
+    queries, gallery, ids = apart(models)
+    with pytest.raises(ValueError, match="ids were given without queries"):
+        compare(old, new, labels, ids=np.arange(100))
+    with pytest.raises(ValueError, match="60 old and 59 new query features"):
+        compare(*gallery, queries=Queries(queries.old, queries.new[1:], queries.labels))
+    with pytest.raises(ValueError, match="59 query labels for 60 query features"):
+        compare(*gallery, queries=Queries(queries.old, queries.new, queries.labels[1:]))
+    with pytest.raises(ValueError, match="84 gallery labels for 85 gallery features"):
+        compare(*gallery[:2], gallery[2][1:], queries=queries, ids=ids)
+    with pytest.raises(ValueError, match="only one of query_ids and gallery_ids"):
+        compare(*gallery, queries=queries)
+    with pytest.raises(
+        ValueError, match="45 pairs of a query and a gallery image have equal ids and unequal"
+    ):
+        compare(*gallery[:2], gallery[2] + 1, queries=queries, ids=ids)
+    with pytest.raises(ValueError, match="query features have 5 columns and the gallery features 16"):
+        compare(*gallery, queries=Queries(queries.old[:, :5], queries.new, queries.labels), draws=0)
+    with pytest.raises(ValueError, match="cross-test's gallery side has 100 rows for 85 images"):
+        compare(*gallery, queries=queries, ids=ids, cross=(queries.new, old))
+    with pytest.raises(ValueError, match="cross-test's query side has 99 rows for 100 images"):
+        compare(old, new, labels, cross=(new[1:], old))
+    with pytest.raises(ValueError, match="1 of the 100 rows of the cross-test's query features"):
+        compare(old, new, labels, cross=(np.where(np.arange(100)[:, None] == 3, np.nan, new), old))
+    with pytest.raises(ValueError, match="query features have 16 columns and the gallery features 4"):
+        compare(old, new, labels, cross=(new, old[:, :4]))

@@ -65,6 +65,59 @@ def test_tar_equals_brute_force(ordered, images):
     assert result == pytest.approx(np.array(expected), abs=1e-9, nan_ok=True)
 
 
+def make_sides(seed=0):
+    # Queries of identities 0..6 against a gallery of 3..11; some images are in both.
+    features, labels = make_features(12, 5, seed=seed)
+    query, gallery = np.flatnonzero(labels < 7), np.flatnonzero(labels >= 3)
+    return features, labels, query, gallery
+
+
+def test_tar_of_queries_against_a_gallery_equals_brute_force():
+    features, labels, query, gallery = make_sides()
+    weights = identity_weights(labels, 25, seed=1)
+    pairs = scores.PairScores(
+        scores.unit_rows(features[query], "query"),
+        labels[query],
+        scores.unit_rows(features[gallery] + 0.1, "gallery"),
+        labels[gallery],
+        query_ids=query,
+        gallery_ids=gallery,
+    )
+    result = bootstrap_tar(pairs, count(pairs), weights, FARS)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features[query], features[gallery] + 0.1)]
+    cosines = (unit[0] @ unit[1].T).astype(np.float32)
+    counted = query[:, None] != gallery
+    same = (labels[query][:, None] == labels[gallery]) & counted
+    for b in range(25):
+        row, column = weights[labels[query], b], weights[labels[gallery], b]
+        impostors = np.where(counted & ~same, row[:, None] * column, 0)
+        genuine = np.where(same, row[:, None], 0)
+        for far, tar in zip(FARS, result[:, b], strict=True):
+            passing = [
+                genuine[cosines >= threshold].sum() / genuine.sum()
+                for threshold in [*np.unique(cosines[same]), np.inf]
+                if impostors[cosines >= threshold].sum() <= far * impostors.sum()
+            ]
+            assert tar == pytest.approx(max(passing), abs=1e-9)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_genuine_pairs_of_each_identity_are_counted_without_looking(monkeypatch, ids):
+    monkeypatch.setitem(scores.TILES, "cpu", (4, 8))
+    features, labels, query, gallery = make_sides()
+    expected = np.zeros(12, int)
+    for i in query:
+        for j in gallery:
+            expected[labels[i]] += labels[i] == labels[j] and not (ids and i == j)
+    sides = {"query_ids": query, "gallery_ids": gallery} if ids else {}
+    unit = scores.unit_rows(features, "query")
+    pairs = scores.PairScores(unit[query], labels[query], unit[gallery], labels[gallery], **sides)
+    assert pairs.own_counts(12).tolist() == expected.tolist()
+    assert pairs.own_counts(12).sum() == count(pairs).positives
+    inside = scores.PairScores(unit, labels)
+    assert inside.own_counts(12).tolist() == [10] * 12
+
+
 def test_tail_grows_and_is_cut_into_pieces_without_a_change(monkeypatch):
     features, labels = make_features(12, 5)
     weights = identity_weights(labels, 30)

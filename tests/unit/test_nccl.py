@@ -126,10 +126,14 @@ def test_gradient_against_finite_differences(options):
 
 
 @pytest.mark.parametrize("steepness", [1.0, 100.0])
+@pytest.mark.parametrize("opposite", [False, True])
 @pytest.mark.parametrize("empty", [0, 3])
-def test_contrast_function(steepness, empty):
+def test_contrast_function(steepness, opposite, empty, monkeypatch):
+    monkeypatch.setattr(nccl, "SCORES_AT_ONCE", 15)
     generator = torch.Generator().manual_seed(0)
     anchors, table, pull = (torch.randn(n, 4, generator=generator).double() for n in (5, 7, 5))
+    if opposite:  # every score is far below zero
+        anchors, table = -1 - anchors.abs(), 1 + table.abs()
     anchors, mass = steepness * anchors, torch.rand(5, generator=generator).double()
     reach = table.norm(dim=1).max().item()
 
@@ -137,7 +141,8 @@ def test_contrast_function(steepness, empty):
         return nccl.Contrast.apply(anchors, table, reach, mass, pull, empty)
 
     padded = torch.cat([anchors @ table.T, torch.zeros(5, empty)], dim=1)
-    torch.testing.assert_close(value(anchors), mass * padded.logsumexp(dim=1) - (anchors * pull).sum(dim=1))
+    expected = (mass * padded.logsumexp(dim=1) - (anchors * pull).sum(dim=1)).mean()
+    torch.testing.assert_close(value(anchors), expected)
     assert torch.autograd.gradcheck(value, anchors.requires_grad_())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve as sklearn_roc
 
-from compat_lib.evaluation import cosine_histograms, counting, roc_curve, scores, verification
+from compat_lib.evaluation import cosine_histograms, counting, inputs, roc_curve, scores, verification
 
 
 def make_features(classes, images, width=8, noise=0.7, seed=0):
@@ -218,6 +218,43 @@ def test_very_small_and_very_large_rows_keep_their_direction(number):
     assert scores.unit_rows(np.array([[3.0, 4.0]]) * number, "query").tolist() == [pytest.approx([0.6, 0.8])]
 
 
+def test_rows_taken_piece_by_piece_are_those_of_the_whole(monkeypatch):
+    features = make_features(9, 5)[0]
+    features[7] = 0
+    expected = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    whole = inputs.unit_rows(features, "query")
+    assert whole.dtype == torch.float32 and np.abs(whole.numpy() - expected).max() < 1e-7
+    monkeypatch.setattr(inputs, "ENTRIES", 20)  # two rows at a time
+    order = torch.from_numpy(np.random.default_rng(0).permutation(45)[:31])
+    for form in (features, torch.from_numpy(features), features.astype(">f8"), features[::-1].copy()[::-1]):
+        rows = inputs.UnitRows(form, "query")
+        assert rows.shape == (45, 8) and len(rows) == 45 and rows.device.type == "cpu"
+        assert torch.equal(rows[order], whole[order])
+    features[[3, 30, 31], 2] = np.inf, np.nan, -np.inf
+    with pytest.raises(ValueError, match="3 of the 45 rows of the gallery features hold NaN or infinite"):
+        inputs.UnitRows(features, "gallery")
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.float16, np.longdouble])
+def test_every_type_of_number_is_taken(dtype):
+    values = np.array([[1, 0], [1, 1], [0, 0]], dtype)
+    assert inputs.unit_rows(values, "query").numpy() == pytest.approx(
+        np.array([[1, 0], [0.5**0.5] * 2, [0, 0]])
+    )
+
+
+@pytest.mark.parametrize("places", [1, 100, 2**21])
+def test_bins_counted_together_or_apart_give_the_same(monkeypatch, places):
+    monkeypatch.setitem(scores.TILES, "cpu", (8, 16))
+    features, labels = make_features(9, 5)
+    same, values = tile_scores(features, labels)
+    monkeypatch.setattr(counting, "PLACES", places)
+    counts = counting.count(scores.PairScores(scores.unit_rows(features, "query"), labels))
+    edges = np.arange(3 * counting.PER_UNIT + 2) / counting.PER_UNIT - 2
+    assert np.array_equal(counts.same, np.histogram(values[same], edges)[0])
+    assert np.array_equal(counts.different, np.histogram(values[~same], edges)[0])
+
+
 def test_numpy_torch_and_names_give_the_same():
     features, labels = make_features(6, 4)
     features = features.astype(np.float32)
@@ -243,6 +280,8 @@ def test_autocast_and_gradients_do_not_reach_the_scores():
         (([[1.0]], [0], [[1.0, 2.0]], [0]), {}, "1 columns and the gallery features 2"),
         (([1.0], [0]), {}, r"shape \(1,\)"),
         ((np.ones((0, 3)), []), {}, r"shape \(0, 3\)"),
+        (([["a"]], [0]), {}, "query features cannot be read as a table of numbers"),
+        ((np.ones((2, 2), complex), [0, 0]), {}, r"shape \(2, 2\) and type complex128"),
         (([[1.0], [2.0]], [0]), {}, "1 query labels for 2 query features"),
         (([[1.0]], [0.5]), {}, "whole number"),
         (([[1.0]], [0], [[1.0]], ["a"]), {}, "names and the other"),

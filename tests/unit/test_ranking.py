@@ -1,3 +1,6 @@
+import importlib.util
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -50,6 +53,35 @@ def test_many_tiles_give_the_same(monkeypatch, tile):
     assert np.allclose(result.average_precision, expected.average_precision, atol=1e-12, equal_nan=True)
     assert np.array_equal(result.first_match, expected.first_match)
     assert result.excluded == expected.excluded == 10
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 20.0])
+@pytest.mark.parametrize("tile", [(256, 1024), (5, 7)])
+def test_few_and_large_classes_near_and_far_equal_scikit_learn(monkeypatch, noise, tile):
+    # Near ones are looked up one by one, far ones by sorting; classes of 1, 3 and 120 images share a tile.
+    monkeypatch.setitem(scores.TILES, "cpu", tile)
+    rng = np.random.default_rng(1)
+    labels = np.r_[np.repeat(0, 120), np.repeat(np.arange(1, 20), 3), np.arange(20, 40)]
+    centres = rng.normal(size=(41, 12))
+    gallery = (centres[labels] + noise * rng.normal(size=(len(labels), 12))).astype(np.float32)
+    other = np.array([0, 0, 1, 7, 25, 40, 19, 0, 12])
+    query = (centres[other] + noise * rng.normal(size=(9, 12))).astype(np.float32)
+    gallery[5:8] = gallery[130]  # ties of right and wrong items
+    ids = np.arange(9), np.r_[np.arange(9)[::-1], np.arange(100, 100 + len(labels) - 9)]
+    result = retrieval(query, other, gallery, labels, query_ids=ids[0], gallery_ids=ids[1])
+    similar = cosines(query.astype(float), gallery.astype(float))
+    for i in range(9):
+        counted = ids[1] != ids[0][i]
+        right = (labels == other[i])[counted]
+        if not right.any():
+            assert np.isnan(result.average_precision[i]) and result.first_match[i] == 0
+            continue
+        # Sorted by cosine, wrong ones first among ties.
+        order = np.lexsort((right, -similar[i, counted].round(9)))
+        places = 1 + np.flatnonzero(right[order])
+        expected = (np.arange(1, len(places) + 1) / places).mean()
+        assert result.average_precision[i] == pytest.approx(expected, abs=1e-12)
+        assert result.first_match[i] == places[0]
 
 
 def test_query_and_gallery_equal_pytorch_metric_learning():
@@ -167,3 +199,14 @@ def test_a_further_wrong_item_never_helps(seed):
 def test_bad_input_gets_a_sentence(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         retrieval(*arguments, **options)
+
+
+def test_benchmark_ranks_alike():
+    path = Path(__file__).parents[2] / "benchmarks" / "ranking_speed.py"
+    spec = importlib.util.spec_from_file_location("ranking_speed", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    size = {"queries": 60, "gallery": 90, "width": 8, "images": 5}
+    ours = benchmark.measure_ours(**size)
+    for search in benchmark.SEARCHES:
+        assert benchmark.measure_theirs(search, **size)["map"] == pytest.approx(ours["map"], abs=1e-6)

@@ -137,7 +137,9 @@ FLOORS = {  # package: what it may import of its own house
     "evaluation": {"evaluation"},
     "runs": set(),
     "config": set(),
-    "losses": {"losses", "old_system"},
+    "sgd": set(),
+    "adam": set(),
+    "losses": {"losses", "old_system", "adam"},
 }
 
 

@@ -1,0 +1,305 @@
+"""BT2 against slow loops over one row at a time, numpy's inverse, finite differences and its invariants."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import (
+    check_gradient,
+    dot,
+    make_classifier,
+    make_old,
+    make_step,
+    slow_classification,
+    slow_cross_entropy,
+    slow_means,
+    unit,
+)
+
+from compat_lib.losses import build_method
+from compat_lib.losses.bt2 import BasisTransformation, Rotation
+from compat_lib.old_system import OldSystem
+from compat_lib.sgd import NesterovSGD
+
+
+def build(old_width=6, width=6, kind="arcface", turned=True, **options):
+    old = make_old(width=old_width, oracle_width=width)
+    method = build_method("bt2", old, make_classifier(kind, width), **options)
+    if turned:  # away from the identity
+        for rotation in (method.head.inner, method.head.outer):
+            torch.nn.init.normal_(rotation.angles)
+    return old, method
+
+
+def slow_rotation(rotation):
+    """((I - A/4)^-1 (I + A/4))^2 with the entries written one by one."""
+    d, angles = rotation.width, iter(rotation.angles.tolist())
+    quarter = np.zeros((d, d))
+    for i in range(d):
+        for j in range(i + 1, d):
+            quarter[i, j] = next(angles) / 4
+            quarter[j, i] = -quarter[i, j]
+    root = np.linalg.inv(np.eye(d) - quarter) @ (np.eye(d) + quarter)
+    return (root @ root).tolist()
+
+
+def slow_stored(head, outputs):
+    """New part and stored features of one row."""
+    new = unit(outputs[: head.new_width])
+    rectified = [max(0.0, value) for value in outputs]
+    weight, bias = head.project.weight.tolist(), head.project.bias.tolist()
+    extra = unit([dot(row, rectified) + b for row, b in zip(weight, bias, strict=True)])
+    inner, outer = slow_rotation(head.inner), slow_rotation(head.outer)
+    basis = extra + [dot(row, [head.stretch * value for value in new]) for row in inner]
+    return new, [dot(row, basis[: head.width]) for row in outer] + basis[head.width :]
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
+@pytest.mark.parametrize(
+    ("old_width", "width", "extra", "stretch", "scale"),
+    [
+        (6, 6, 2, 2.0, 16.0),
+        (4, 6, 3, 2.0, 1.0),
+        (7, 5, 2, 0.5, 3.0),
+        (5, 3, 5, 2.0, 16.0),
+        (2, 6, 1, 2.0, 1.0),
+    ],
+)
+def test_value_and_gradient(old_width, width, extra, stretch, scale, kind):
+    old, method = build(old_width, width, kind, extra=extra, stretch=stretch, scale=scale)
+    method.double()
+    step = make_step(old, old_width + width, batch=5, dtype=torch.float64)
+    terms, labels = method(step), step.labels.tolist()
+    parts = [slow_stored(method.head, outputs) for outputs in step.embeddings.tolist()]
+    new, backward = [f for f, _ in parts], [unit(stored[:old_width]) for _, stored in parts]
+    means = slow_means(old, "unit")
+    expected = {
+        "classification": slow_classification(method.classifier, new, labels),
+        "influence": sum(
+            slow_cross_entropy([scale * dot(p, b) for p in means], y)
+            for b, y in zip(backward, labels, strict=True)
+        )
+        / 5,
+        "old_similarity": 1
+        - sum(dot(b, unit(o)) for b, o in zip(backward, step.old_features.tolist(), strict=True)) / 5,
+        "oracle_similarity": 1
+        - sum(dot(f, unit(o)) for f, o in zip(new, step.oracle_features.tolist(), strict=True)) / 5,
+    }
+    assert list(terms) == list(expected)
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, abs=1e-5), name
+    torch.testing.assert_close(
+        method.head(step.embeddings), torch.tensor([s for _, s in parts], dtype=torch.float64)
+    )
+    assert method.weights == {
+        "classification": 1.0,
+        "influence": 10.0,
+        "old_similarity": 5.0,
+        "oracle_similarity": 1.0,
+    }
+    if kind == "arcface" and old_width == 4:
+        assert check_gradient(method, step)
+
+
+@settings(max_examples=40)
+@given(width=st.integers(1, 40), size=st.floats(0, 100), seed=st.integers(0, 1000))
+def test_a_rotation_keeps_inner_products_and_never_reflects(width, size, seed):
+    rotation = Rotation(width)
+    generator = torch.Generator().manual_seed(seed)
+    rotation.angles.data = size * torch.randn(rotation.angles.shape, generator=generator)
+    matrix = rotation.matrix().detach()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(width), atol=1e-4, rtol=0)
+    assert torch.linalg.det(matrix.double()).item() == pytest.approx(1, abs=1e-3)
+    rows = torch.randn(5, width, generator=generator)
+    torch.testing.assert_close(rotation(rows) @ rotation(rows).T, rows @ rows.T, atol=1e-3, rtol=1e-4)
+
+
+def test_a_rotation_starts_as_the_identity_and_its_entries_are_angles():
+    rotation = Rotation(5).double()
+    assert torch.equal(rotation.matrix(), torch.eye(5, dtype=torch.float64))
+    angle = 1e-3
+    rotation.angles.data[0] = angle
+    expected = torch.eye(5, dtype=torch.float64)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    expected[:2, :2] = torch.tensor([[cosine, sine], [-sine, cosine]], dtype=torch.float64)
+    torch.testing.assert_close(rotation.matrix().detach(), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, None])
+def test_training_finds_a_hidden_rotation(seed):
+    generator = torch.Generator().manual_seed(seed or 0)
+    hidden = torch.linalg.qr(torch.randn(8, 8, generator=generator))[0]
+    hidden[0] *= torch.linalg.det(hidden).sign()
+    if seed is None:  # half a turn in four planes at once, with a hint of where to
+        hidden = -torch.linalg.matrix_exp(0.2 * (hidden - hidden.T))
+    rows = torch.nn.functional.normalize(torch.randn(64, 8, generator=generator))
+    rotation = Rotation(8)
+    assert rotation.angles.ndim == 1  # the training loop decays matrices only, which would hold it back
+    optimiser = NesterovSGD([{"params": [rotation.angles], "weight_decay": 0.0}], lr=0.1, momentum=0.9)
+    for _ in range(500):
+        optimiser.zero_grad()
+        (1 - (rotation(rows) * (rows @ hidden.T)).sum(dim=1).mean()).backward()
+        optimiser.step()
+    torch.testing.assert_close(rotation.matrix().detach(), hidden, atol=0.05, rtol=0)
+
+
+@settings(max_examples=30)
+@given(
+    old_width=st.integers(1, 9),
+    width=st.integers(1, 9),
+    extra=st.integers(1, 9),
+    stretch=st.floats(0.1, 10),
+    seed=st.integers(0, 1000),
+)
+def test_stored_features_have_one_length_and_hold_the_new_part(old_width, width, extra, stretch, seed):
+    extra = max(min(extra, old_width), old_width - width)
+    torch.manual_seed(seed)
+    head = BasisTransformation(width, old_width, extra, stretch).double()
+    for rotation in (head.inner, head.outer):
+        torch.nn.init.normal_(rotation.angles)
+    outputs = torch.randn(4, width + old_width, dtype=torch.float64)
+    stored = head(outputs)
+    assert stored.shape == (4, width + extra)
+    torch.testing.assert_close(stored.norm(dim=1), torch.full_like(stored[:, 0], math.hypot(1, stretch)))
+    # turned back, the last d_n entries are the new part: nothing of it is lost
+    basis = torch.cat([stored[:, :old_width] @ head.outer.matrix(), stored[:, old_width:]], dim=1)
+    torch.testing.assert_close(basis[:, extra:] @ head.inner.matrix() / stretch, head.new_part(outputs))
+
+
+@settings(max_examples=20)
+@given(factor=st.floats(1e-2, 1e2))
+def test_lengths_of_old_and_oracle_features_do_not_matter(factor):
+    old, method = build()
+    step = make_step(old, 12)
+    longer = dataclasses.replace(
+        step, old_features=factor * step.old_features, oracle_features=factor * step.oracle_features
+    )
+    for name, value in method(longer).items():
+        torch.testing.assert_close(value, method(step)[name])
+
+
+def test_what_each_term_moves():
+    old, method = build(extra=2)
+    step = make_step(old, 12)
+    moved = {
+        "classification": (True, False, False, True),
+        "influence": (False, True, True, True),
+        "old_similarity": (False, True, True, True),
+        "oracle_similarity": (False, False, False, True),
+    }
+    watched = (
+        method.classifier.weight,
+        method.head.inner.angles,
+        method.head.outer.angles,
+        step.embeddings,
+    )
+    for name, term in method(step).items():
+        gradients = torch.autograd.grad(term, watched, allow_unused=True, retain_graph=True)
+        assert tuple(g is not None and bool(g.ne(0).any()) for g in gradients) == moved[name], name
+
+
+def test_perfect_features_leave_no_distance():
+    """Extra coordinates as wide as the old features can show the old features themselves."""
+    old, method = build(turned=False)
+    step = make_step(old, 12)
+    assert method.head.project.out_features == 6
+    torch.nn.init.zeros_(method.head.project.bias)
+    method.head.project.weight.data = torch.cat([torch.zeros(6, 6), torch.eye(6)], dim=1)
+    outputs = torch.cat([step.oracle_features, step.old_features.abs()], dim=1)
+    step = dataclasses.replace(step, embeddings=outputs, old_features=step.old_features.abs())
+    terms = method(step)
+    assert terms["old_similarity"].item() == pytest.approx(0, abs=1e-6)
+    assert terms["oracle_similarity"].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("old_width", "width", "extra"), [(6, 6, 32), (3, 6, 2), (8, 6, 2)])
+def test_cross_test_compares_the_first_coordinates(old_width, width, extra):
+    old, method = build(old_width, width, extra=extra)
+    assert method.model_width(old_width, width) == old_width + width
+    stored = method.head(torch.randn(7, old_width + width))
+    assert stored.shape == (7, width + min(extra, old_width))
+    new, past = method.comparable(stored, old.features)
+    assert torch.equal(new, stored[:, :old_width])
+    assert past is old.features
+
+
+def test_head_is_trained_saved_and_leaves_autocast():
+    _, method = build()
+    assert set(method.state_dict()) == {
+        "classifier.weight",
+        "transformation.project.weight",
+        "transformation.project.bias",
+        "transformation.inner.angles",
+        "transformation.outer.angles",
+    }
+    outputs = torch.randn(4, 12)
+    plain = method.head(outputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(method.head(outputs), plain)
+    assert method.head(outputs.bfloat16()).dtype == torch.float32
+    _, other = build()
+    torch.nn.init.normal_(other.head.inner.angles)
+    assert not torch.equal(other.head(outputs), plain)
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.head(outputs), plain)
+
+
+def test_zero_outputs_and_classes_without_samples_stay_finite():
+    full = make_old(classes=4, class_map=None, classifier=False)
+    labels = torch.tensor([0, 1, 3, 4])[full.labels]
+    old = OldSystem.from_arrays(full.features, labels, num_classes=5).with_oracle(full.oracle_features)
+    method = build_method("bt2", old, make_classifier())
+    step = make_step(full, 12)
+    step = dataclasses.replace(
+        step, labels=labels[step.rows], embeddings=torch.zeros(8, 12, requires_grad=True)
+    )
+    terms = method(step)
+    sum(terms.values()).backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert step.embeddings.grad.isfinite().all()
+    assert method.old_classifier(torch.ones(1, 6))[0, 2] == -math.inf
+
+
+def test_double_precision_embeddings_meet_a_single_precision_method():
+    old, method = build()
+    step = make_step(old, 12, dtype=torch.float64)
+    low = dataclasses.replace(step, embeddings=step.embeddings.detach().float())
+    assert all(torch.equal(value, method(low)[name]) for name, value in method(step).items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"influence_weight": -1}, "influence_weight must be a number of at least 0"),
+        ({"old_weight": math.inf}, "old_weight must be a number of at least 0"),
+        ({"oracle_weight": "1"}, "oracle_weight must be a number of at least 0"),
+        ({"scale": 0}, "scale must be a number of at least"),
+        ({"stretch": 0}, "stretch must be a number of at least"),
+        ({"extra": 0}, "extra must be a whole number of at least 1, not 0"),
+        ({"extra": 2.5}, "extra must be a whole number of at least 1, not 2.5"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_widths_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ValueError, match=r"at most 4 \+ 2 .*not 8. Raise the new width or extra to at least 4"
+    ):
+        build(8, 4, extra=2)
+    build(6, 4, extra=2)
+    with pytest.raises(
+        ValueError, match="oracle's features have width 5, the new model's 6. Train the oracle"
+    ):
+        build_method("bt2", make_old(oracle_width=5), make_classifier())
+    _, method = build()
+    with pytest.raises(
+        ValueError, match=r"head takes 6 \+ 6 outputs of the network, not 6. Build the network"
+    ):
+        method.head(torch.zeros(2, 6))

@@ -1,0 +1,206 @@
+import importlib.util
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compat_lib.evaluation import scores, search
+from compat_lib.evaluation.search import top_k
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def make_features(queries=13, gallery=40, width=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(queries, width)), rng.normal(size=(gallery, width))
+
+
+def slow_top_k(query, gallery, k, query_ids=None, gallery_ids=None):
+    # One query at a time, float64, sorted by (falling cosine, index); cosines nearer than 1e-6 are ties.
+    found = np.full((len(query), k), -1)
+    values = np.full((len(query), k), -np.inf)
+    for i, a in enumerate(query):
+        row = []
+        for j, b in enumerate(gallery):
+            if query_ids is not None and query_ids[i] == gallery_ids[j]:
+                continue
+            length = np.sqrt(float(a @ a) * float(b @ b))
+            row.append((round(float(a @ b) / length if length else 0.0, 6), j))
+        row.sort(key=lambda one: (-one[0], one[1]))
+        for place, (value, j) in enumerate(row[:k]):
+            found[i, place], values[i, place] = j, value
+    return values, found
+
+
+def small_tiles(monkeypatch):
+    monkeypatch.setitem(scores.TILES, "cpu", (4, 8))
+    monkeypatch.setattr(search, "BLOCK", 11)  # rounded up to two tiles
+    monkeypatch.setattr(search, "WAITING", 5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9, 40])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_it_equals_the_definition(monkeypatch, k, tiled):
+    if tiled:
+        small_tiles(monkeypatch)
+    query, gallery = make_features()
+    values, indices = top_k(query, gallery, k)
+    expected = slow_top_k(query, gallery, k)
+    assert values.dtype == np.float32 and indices.dtype == np.int64
+    assert np.array_equal(indices, expected[1])
+    assert np.abs(values - expected[0]).max() < 2e-6
+
+
+@pytest.mark.parametrize("queries, gallery, width, k", [(1, 1, 1, 1), (300, 2500, 16, 100), (3, 70, 128, 7)])
+def test_it_equals_faiss(queries, gallery, width, k):
+    sides = [np.ascontiguousarray(x, np.float32) for x in make_features(queries, gallery, width)]
+    values, indices = top_k(*sides, k)
+    for side in sides:
+        faiss.normalize_L2(side)
+    expected, found = faiss.knn(*sides, k, metric=faiss.METRIC_INNER_PRODUCT)
+    assert np.abs(values - expected).max() < 1e-6
+    swapped = indices != found  # by rounding: neighbours that are nearer than that
+    assert swapped.mean() < 1e-3
+    exact = np.einsum("ikd,id->ik", sides[1][indices].astype(float), sides[0].astype(float))
+    assert np.abs(exact - expected)[swapped].max(initial=0.0) < 1e-6
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_ties_go_to_the_first_item(monkeypatch, tiled):
+    if tiled:
+        small_tiles(monkeypatch)
+    query, gallery = make_features(9, 10)
+    gallery = np.concatenate([gallery, 4 * gallery, gallery[::-1]])  # each cosine three times
+    values, indices = top_k(query, gallery, 30)
+    assert np.array_equal(indices, slow_top_k(query, gallery, 30)[1])
+    assert np.array_equal(values[:, ::3], values[:, 1::3]) and np.array_equal(values[:, ::3], values[:, 2::3])
+    assert np.array_equal(top_k(query, gallery, 4)[1], indices[:, :4])
+    assert top_k(np.ones((2, 3)), np.ones((50, 3)), 20)[1].tolist() == [list(range(20))] * 2
+    opposed = np.repeat([[1.0, 0.0], [-1.0, 0.0]], 25, axis=0)
+    assert top_k([[-1.0, 0.0]], opposed, 50)[1].tolist() == [[*range(25, 50), *range(25)]]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_order_of_the_gallery_by_similarity_does_not_matter(monkeypatch, order):
+    small_tiles(monkeypatch)
+    angles = np.linspace(0, 3, 90)[::order]
+    indices = top_k([[1.0, 0.0]] * 5, np.stack([np.cos(angles), np.sin(angles)], 1), 12)[1]
+    assert np.array_equal(indices, [np.argsort(angles)[:12]] * 5)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_equal_ids_are_left_out_and_missing_places_are_marked(monkeypatch, tiled):
+    if tiled:
+        small_tiles(monkeypatch)
+    query, gallery = make_features()
+    ids = {"query_ids": np.arange(13) % 5, "gallery_ids": np.arange(40) % 7}
+    for k in (5, 40):
+        values, indices = top_k(query, gallery, k, **ids)
+        expected = slow_top_k(query, gallery, k, **ids)
+        assert np.array_equal(indices, expected[1])
+        assert np.array_equal(values == -np.inf, indices == -1)
+    names = {side: [f"image {i}" for i in values] for side, values in ids.items()}
+    assert np.array_equal(top_k(query, gallery, 40, **names)[1], indices)
+    assert (top_k(query, gallery[:3], 2, query_ids=[0] * 13, gallery_ids=[0] * 3)[1] == -1).all()
+
+
+def test_a_gallery_smaller_than_k_leaves_places_empty():
+    values, indices = top_k([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]], 4)
+    assert indices.tolist() == [[1, 0, -1, -1]]
+    assert values.tolist() == [[1.0, 0.0, -np.inf, -np.inf]]
+
+
+def test_rows_of_zeros_have_cosine_zero():
+    values, indices = top_k([[0.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], 3)
+    assert indices.tolist() == [[0, 1, 2], [1, 2, 0]]
+    assert values.tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0]]
+
+
+def plain(values):
+    return values.detach().float().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+@pytest.mark.parametrize(
+    "form", ["float16", "float64", ">f4", "reversed", "strided", "list", "torch", "grad"]
+)
+def test_every_form_of_input_is_taken_and_left_alone(form):
+    query, gallery = (np.round(x * 8) / 8 for x in make_features())  # exact in every type
+    expected = top_k(query.astype(np.float32), gallery.astype(np.float32), 6)
+    forms = {
+        "reversed": lambda x: np.ascontiguousarray(x[::-1, ::-1])[::-1, ::-1],
+        "strided": lambda x: np.repeat(np.repeat(x, 2, axis=0), 3, axis=1)[::2, ::3],
+        "list": lambda x: x.tolist(),
+        "torch": lambda x: torch.from_numpy(x).to(torch.bfloat16),
+        "grad": lambda x: torch.tensor(x, requires_grad=True),
+    }
+    sides = [forms.get(form, lambda x: x.astype(form))(x) for x in (query, gallery)]
+    before = [plain(x).copy() for x in sides]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values, indices = top_k(*sides, 6)
+    assert np.array_equal(indices, expected[1]) and np.array_equal(values, expected[0])
+    for side, copy in zip(sides, before, strict=True):
+        assert np.array_equal(plain(side), copy)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 45))
+def test_order_of_queries_scale_and_k_do_not_matter(seed, k):
+    query, gallery = make_features(seed=seed)
+    rng = np.random.default_rng(seed)
+    gallery[:10] = gallery[20:30]  # exact ties
+    values, indices = top_k(query, gallery, 45)
+    order = rng.permutation(13)
+    scale = 2.0 ** rng.integers(-40, 40, (40, 1))
+    other = top_k(query[order], gallery * scale, k)
+    assert np.array_equal(other[1], indices[order, :k]) and np.array_equal(other[0], values[order, :k])
+    assert (np.diff(values[:, :40]) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (([[1.0]], [[1.0]], 0), {}, "k is 0; give a whole number"),
+        (([[1.0]], [[1.0]], 1.5), {}, "k is 1.5"),
+        (([[1.0]], [[1.0]], True), {}, "k is True"),
+        (([[1.0]], [[1.0, 2.0]], 1), {}, "query features have 1 columns and the gallery features 2"),
+        (([[1.0], [np.nan]], [[1.0]], 1), {}, "1 of the 2 rows of the query features"),
+        (([[1.0]], np.array([[np.inf], [1], [np.nan]]), 1), {}, "2 of the 3 rows of the gallery features"),
+        (([[1.0]], np.zeros((0, 1)), 1), {}, r"gallery features have shape \(0, 1\)"),
+        (([[1.0]], np.array([["a"]]), 1), {}, "gallery features have shape .* type <U1"),
+        (([[1.0]], [[1.0]], 1), {"query_ids": [0]}, "only one of query_ids and gallery_ids"),
+        (([[1.0]], [[1.0]], 1), {"query_ids": [0], "gallery_ids": [0, 1]}, "2 gallery ids for 1"),
+    ],
+)
+def test_bad_input_gets_a_sentence(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        top_k(*arguments, **options)
+
+
+def load_benchmark(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_benchmark_of_a_million_runs_small():
+    benchmark = load_benchmark("million_scale")
+    size = {"queries": 30, "gallery": 600, "width": 16, "images": 6}
+    found, faiss_found = (f(**size, k=10) for f in (benchmark.measure_search, benchmark.measure_faiss))
+    assert found["rank1"] == faiss_found["rank1"] > 0.3
+    table = benchmark.measure_table(**size)
+    assert table["metrics"]["new_new/rank1"] == pytest.approx(found["rank1"])
+    assert set(found) >= {"seconds", "cpu_seconds", "peak_mb"} <= set(table)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_queries_search_a_gallery_in_host_memory():
+    query, gallery = make_features(300, 30000, 32)
+    values, indices = top_k(torch.tensor(query, device="cuda"), gallery, 20)
+    expected = top_k(query, gallery, 20)
+    assert (indices == expected[1]).mean() > 0.999
+    assert np.abs(values - expected[0]).max() < 1e-4
