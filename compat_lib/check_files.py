@@ -147,7 +147,7 @@ def _check_unique(ids: np.ndarray, what: str) -> None:
 
 
 def read_side(path: str | Path, name: str) -> Side:
-    """Return one side of the check from an npz file with `features` [N, D], `labels` [N] and perhaps `ids` [N].
+    """Return one side of the check from an npz file with `features`, `labels` and perhaps `ids`.
 
     Nothing in the file can run code: pickled objects are refused. Sizes and types are checked before an array
     is read. Other arrays are left alone.
@@ -230,14 +230,14 @@ def match(old: Side, new: Side) -> Matched:
     if (old.ids is None) != (new.ids is None):
         have, lack = ("old", "new") if new.ids is None else ("new", "old")
         raise UnusableInput(
-            f"only the {have} side has ids; add the {lack} images' ids, or leave both out where row i of both "
-            "is the same image"
+            f"only the {have} side has ids; add those of the {lack} side, or leave both out where row i of "
+            "both is the same image"
         )
     if old.ids is None:
         if len(old.labels) != len(new.labels):
             raise UnusableInput(
-                f"there are {len(old.labels)} old and {len(new.labels)} new rows and no ids; give features of "
-                "the same images in the same order, or add ids [N] to both sides"
+                f"there are {len(old.labels)} old and {len(new.labels)} new rows and no ids; give features "
+                "of the same images in the same order, or add ids [N] to both sides"
             )
         rows = [np.arange(len(old.labels))] * 2
     else:

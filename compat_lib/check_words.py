@@ -38,8 +38,8 @@ def metric_name(text: str) -> str:
         far = math.nan
     if not 0 < far <= 1:
         raise ValueError(
-            f"the metric {text!r} is not known; choose map, rank1, rank5, or tar@far=F with F a fraction above "
-            f"0 and at most 1, such as {HEADLINE}"
+            f"the metric {text!r} is not known; choose map, rank1, rank5, or tar@far=F with F a fraction "
+            f"above 0 and at most 1, such as {HEADLINE}"
         )
     digits, exponent = f"{far:e}".split("e")
     return f"tar@far={digits.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -71,7 +71,7 @@ def meaning(metric: str) -> str:
     if far is not None:
         return (
             "the share of the pairs of one identity that are accepted at a threshold which accepts "
-            f"{_percent(far)} of the pairs of different identities"
+            f"{100 * far:.3g} % of the pairs of different identities"
         )
     if metric == "map":
         return "mean average precision, 1 when every right image is ranked before every wrong one"
@@ -81,17 +81,22 @@ def meaning(metric: str) -> str:
 
 
 def shown(values: Values, name: str, *, signed: bool = False) -> str:
-    """Return one number with its interval, or "n/a".
+    """Return one number with its interval, or "n/a"; what is not zero never looks like zero.
 
     >>> shown({"map": 0.5, "map/low": 0.25, "map/high": 0.625}, "map")
     '0.500 [0.250, 0.625]'
+    >>> shown({"gain/map": -0.0002}, "gain/map", signed=True)
+    '-0.0002'
     """
     value, low, high = (values.get(name + end) for end in ("", "/low", "/high"))
     if value is None:
         return "n/a"
-    form = "{:+.3f}" if signed else "{:.3f}"
-    text = form.format(value)
-    return text if low is None else f"{text} [{form.format(low)}, {form.format(high)}]"
+    numbers = [number + 0.0 for number in (value, low, high) if number is not None]
+    digits = 3
+    while digits < 6 and any(number and not round(number, digits) for number in numbers):
+        digits += 1
+    first, *ends = (f"{number:{'+' if signed else ''}.{digits}f}" for number in numbers)
+    return f"{first} [{', '.join(ends)}]" if ends else first
 
 
 def sign(values: Values, name: str) -> int:
@@ -104,137 +109,121 @@ def paragraph(values: Values, metric: str, *, same: bool = False, adapter: str |
     """Return the paragraph.
 
     Args:
-        values: flat names of `CompatibilityCheck.metrics`.
+        values: flat names, as in `CompatibilityCheck.metrics`.
         metric: that of the criterion.
         same: both sides hold the same features.
         adapter: the better of the adapters that were measured, "ridge" or "procrustes"; None: none was.
     """
-    said = [_verdict(values, metric, same)]
-    if not same:
-        said += [_backfill(values, metric)]
+    if same:
+        said = [
+            "Both sides hold the same features, up to their length, so there is no upgrade to judge: every "
+            f"test gives {shown(values, f'old_old/{metric}')} in {title(metric)}. Equal is not compatible by "
+            "the criterion, which asks new queries to do better against the old gallery than old ones."
+        ]
+    else:
+        said = [_verdict(values, metric), *_chance(values, metric), _backfill(values, metric)]
         said += [_adapter(values, metric, adapter)] if adapter else []
         said += [_flips(values)]
-    return " ".join([*said, _basis(values)])
+    return " ".join([*said, f"{title(metric)} is {meaning(metric)}.", _basis(values)])
 
 
-def _verdict(values: Values, metric: str, same: bool) -> str:
-    gain, bar = values[f"gain/{metric}"], shown(values, f"old_old/{metric}")
-    named = f"{title(metric)} ({meaning(metric)})"
-    if same:
-        return (
-            "Both sides hold the same features, up to their length, so there is no upgrade to judge: every "
-            f"test gives the {named} of {bar}, and the criterion asks new queries against the old gallery to "
-            "do better than old ones."
-        )
+def _verdict(values: Values, metric: str) -> str:
+    gain = values[f"gain/{metric}"]
     both = (
-        f"new queries against the old gallery reach the {named} of {shown(values, f'new_old/{metric}')}, old "
-        f"queries {bar}"
+        f"new queries against the old gallery reach {shown(values, f'new_old/{metric}')} in {title(metric)}, "
+        f"old queries {shown(values, f'old_old/{metric}')}"
     )
     difference = shown(values, f"gain/{metric}", signed=True)
-    decided, known = sign(values, f"gain/{metric}"), values.get(f"gain/{metric}/low") is not None
+    decided = sign(values, f"gain/{metric}")
     if gain == 0:
-        text = f"Not compatible by the criterion, which asks for more than equality: {both}."
-    elif decided > 0:
-        text = (
+        return f"Not compatible by the criterion, which asks for more than equality: {both}."
+    if decided > 0:
+        return (
             f"Compatible: {both}. That is a gain of {difference} over keeping the old model, without "
             "touching the gallery."
         )
-    elif decided < 0:
-        text = (
-            f"Not compatible: {both}. Swapping the query model alone changes this by {difference} against "
-            "keeping the old model: a loss."
+    if decided < 0:
+        return (
+            f"Not compatible: {both}. Swapping the query model alone changes that by {difference}: it loses "
+            "against keeping the old model."
         )
-    else:
-        verdict, direction = ("Compatible", "better") if gain > 0 else ("Not compatible", "worse")
-        text = (
-            f"{verdict} by the criterion, but within the noise: {both}. The difference of {difference} has "
-            f"zero inside its interval, so whether the swap is {direction} than keeping the old model is not "
-            "decidable with these images."
-            if known
-            else f"{verdict} by the criterion: {both}. That is a difference of {difference} against keeping "
-            "the old model; without intervals nobody can say whether it is noise."
+    verdict, direction = ("Compatible", "better") if gain > 0 else ("Not compatible", "worse")
+    if values.get(f"gain/{metric}/low") is None:
+        return (
+            f"{verdict} by the criterion: {both}. That is a difference of {difference} against keeping the "
+            "old model; without an interval nobody can say whether it is noise."
         )
-    return " ".join([text, *_chance(values, metric)])
+    return (
+        f"{verdict} by the criterion, but within the noise: {both}. The interval of the difference "
+        f"{difference} holds zero, so whether the swap is {direction} than keeping the old model is not "
+        "decidable with these images."
+    )
 
 
 def _chance(values: Values, metric: str) -> list[str]:
     chance, old, cross = (values[f"{name}/{metric}"] for name in ("chance", "old_old", "new_old"))
-    if old - chance < NEAR * (1 - chance):
+    low = values.get(f"old_old/{metric}/low")
+    if (old if low is None else low) <= chance:
         return [
-            f"But the old model itself is hardly better than chance ({chance:.3f}): check that its features "
-            "and labels belong together before you believe any of this."
+            f"The old model itself is not clearly better than chance ({chance:.3g}): check that features and "
+            "labels belong together."
         ]
     if cross - chance < NEAR * (old - chance):
         return [
-            f"That is about what chance gives ({chance:.3f}): new queries find nothing in the old gallery, as "
-            "with two models that were trained apart."
+            f"That is about what chance gives ({chance:.3g}): new queries find nothing in the old gallery, "
+            "as with two models that were trained apart."
         ]
     return []
 
 
 def _backfill(values: Values, metric: str) -> str:
     added, total = f"backfill_gain/{metric}", f"full_gain/{metric}"
-    reached = shown(values, f"new_new/{metric}")
-    against = shown(values, total, signed=True)
+    reached, against = shown(values, f"new_new/{metric}"), shown(values, total, signed=True)
+    lead = "A full backfill (embedding the whole gallery again) would"
     if sign(values, total) < 0:
         return (
-            f"A full backfill (embedding the whole gallery again) would reach {reached}, {against} against "
-            "today's old/old: by itself, too, the new model is the worse one on these images."
+            f"{lead} reach {reached}, {against} against today's old/old: by itself, too, the new model is "
+            "the worse one on these images."
         )
-    lead = "A full backfill (embedding the whole gallery again)"
-    if values.get(f"{added}/low") is None:
-        text = f"{lead} would add {shown(values, added, signed=True)} to that and reach {reached}"
-    elif sign(values, added) > 0:
-        text = f"{lead} would add {shown(values, added, signed=True)} to that and reach {reached}"
-    elif sign(values, added) < 0:
-        text = (
-            f"{lead} would not add to that but take away: {shown(values, added, signed=True)}, down to "
-            f"{reached}"
-        )
+    known = values.get(f"{added}/low") is not None
+    change = shown(values, added, signed=True)
+    if sign(values, added) > 0 or (not known and values[added] > 0):
+        text = f"{lead} add {change} and reach {reached}"
+    elif sign(values, added) < 0 or not known:
+        text = f"{lead} not add to that: it would reach {reached}, a change of {change}"
     else:
-        text = (
-            f"{lead} would reach {reached}; whether that is more is not decidable "
-            f"({shown(values, added, signed=True)})"
-        )
+        text = f"{lead} reach {reached}; whether that is more is not decidable ({change})"
     if sign(values, f"gain/{metric}") > 0:
-        return text + "."
-    if sign(values, total) > 0 or values.get(f"{total}/low") is None:
-        return f"{text}, which is {against} against today's old/old."
-    return f"{text}, which is not clearly different from today's old/old ({against})."
+        return f"{text}."
+    if known and not sign(values, total):
+        return f"{text}. Against today's old/old that is no clear difference ({against})."
+    return f"{text}. Against today's old/old that is {against}."
 
 
 def _adapter(values: Values, metric: str, adapter: str) -> str:
     name = f"adapter/{adapter}"
-    over, gain = f"{name}/over_new/{metric}", f"{name}/gain/{metric}"
+    reached = shown(values, f"{name}/new_old/{metric}")
     text = (
         f"An adapter alone ({ADAPTERS[adapter]}: a linear map of the stored old features into the new space, "
-        f"fitted on one half of the identities and tested on the other) reaches "
-        f"{shown(values, f'{name}/new_old/{metric}')}: "
+        f"fitted on one half of the identities and tested on the other) reaches {reached}: "
     )
-    against = {
-        1: f"better than the new features without one ({shown(values, over, signed=True)})",
-        -1: f"worse than the new features without one ({shown(values, over, signed=True)})",
-        0: f"no clear difference from the new features without one ({shown(values, over, signed=True)})",
-    }
-    bar = {
-        1: f"better than keeping the old model ({shown(values, gain, signed=True)})",
-        -1: f"worse than keeping the old model ({shown(values, gain, signed=True)})",
-        0: f"no clear difference from keeping the old model ({shown(values, gain, signed=True)})",
-    }
-    if values.get(f"{over}/low") is None:
-        numbers = [shown(values, key, signed=True) for key in (over, gain)]
-        return (
-            f"{text}{numbers[0]} against the new features without one, {numbers[1]} against keeping the old "
-            "model."
-        )
-    return f"{text}{against[sign(values, over)]}, and {bar[sign(values, gain)]}."
+    said = []
+    for what, other in (("over_new", "new queries without it"), ("gain", "keeping the old model")):
+        key = f"{name}/{what}/{metric}"
+        number = shown(values, key, signed=True)
+        if values.get(f"{key}/low") is None:
+            said.append(f"{number} against {other}")
+        else:
+            words = {1: "better than", -1: "worse than", 0: "not clearly different from"}
+            said.append(f"{words[sign(values, key)]} {other} ({number})")
+    return f"{text}{said[0]}, and {said[1]}."
 
 
 def _flips(values: Values) -> str:
-    worse, better = (values[f"changes/{name}_flips"] for name in ("negative", "positive"))
+    worse, better = (100 * values[f"changes/{name}_flips"] for name in ("negative", "positive"))
     return (
-        f"The swap breaks the first answer of {_percent(worse)} of the queries, which were right before, and "
-        f"mends that of {_percent(better)}."
+        f"At the first answer the swap breaks {worse:.1f} % of the queries, which were right before, and "
+        f"mends {better:.1f} %."
     )
 
 
@@ -242,18 +231,13 @@ def _basis(values: Values) -> str:
     images, identities, queries, draws = (
         int(values[name]) for name in ("images", "identities", "queries", "draws")
     )
-    asked = (
-        "each of them a query"
-        if queries == images
-        else f"of which {queries:,} are queries, drawn at random (seed {int(values['seed'])})"
-    )
+    asked = "each of them a query"
+    if queries != images:
+        asked = f"of which {queries:,} are queries, drawn at random (seed {int(values['seed'])})"
     text = f"Measured on {images:,} images of {identities:,} identities, {asked}"
     if not draws:
         return f"{text}; no intervals were asked for."
     text += f"; brackets are 95 % intervals over identities ({draws:,} draws)"
     few = int(values["query_identities"])
-    return f"{text}, rough ones, as only {few} identities have two images." if few < FEW else text + "."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    several = "identity has" if few == 1 else "identities have"
+    return f"{text}, rough ones: only {few} {several} two images or more." if few < FEW else f"{text}."

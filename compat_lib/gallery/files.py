@@ -123,7 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
         if body.pop("checksum") != zlib.crc32(_text(body)):
             raise ValueError
         version = body.pop("format")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise DamagedGallery(
             f"{path} is damaged: its checksum is not that of its content; restore the folder from a backup"
         ) from None

@@ -18,7 +18,7 @@ def find_method(name: str) -> type[CompatibilityLoss]:
     """The class of the method called `name`.
 
     Raises:
-        ValueError: "There is no method 'mixbtc'. Methods: bct, dual_tuning, independent, l2, mixbct."
+        ValueError: "There is no method 'mixbtc'. Methods: advbct, bct, ..."
     """
     if name not in METHODS:
         raise ValueError(f"There is no method {name!r}. Methods: {', '.join(sorted(METHODS))}.")

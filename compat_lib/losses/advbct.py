@@ -64,7 +64,7 @@ class AdvBCT(CompatibilityLoss):
         old: the old system, with features of the new model's width.
         classifier: the new model's classifier.
         boundary_weight: factor of the boundary term, at least 0; published 4 in MixBCT's comparison, 1 in
-            AdvBCT's own code.
+            AdvBCT's own code, here chosen on validation identities.
         adversarial_weight: factor of the adversarial term, at least 0; published 4 in MixBCT's comparison, 1
             in AdvBCT's own code.
         target_radius: T, end of the range of every learned radius, 0..2; published 0.4 in MixBCT's
@@ -82,6 +82,7 @@ class AdvBCT(CompatibilityLoss):
         "(Pan et al., CVPR 2023, arXiv 2305.02610)"
     )
     needs = frozenset({"features"})
+    published = {"boundary_weight": 4.0}
     formulas = {
         "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "boundary": r"\frac{1}{|A|}\sum_{i \in A} (\lVert \hat n_i - c_{y_i} \rVert_2 - R_{y_i}),"
@@ -97,7 +98,7 @@ class AdvBCT(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        boundary_weight: float = 4.0,
+        boundary_weight: float = 16.0,
         adversarial_weight: float = 4.0,
         target_radius: float = 0.4,
         hidden: int = 100,

@@ -40,7 +40,7 @@ class BCT(CompatibilityLoss):
             "lwf": the old classifier's probabilities for the old feature are the target, all rows.
         scale: s, factor of the cosines in the variant "prototypes", above 0. The published value is 1, at
             which the loss cannot fall below ln(1 + (C - 1) / e^2) and never finishes.
-        weight: factor of the influence term, at least 0; published 1.
+        weight: factor of the influence term, at least 0; published 1, here chosen on validation identities.
         average: "raw" class means of the features as they are (published in MixBCT's comparison), or "unit"
             means of normalised ones (openBCT). Not used by "classifier" and "lwf".
     Raises:
@@ -57,7 +57,7 @@ class BCT(CompatibilityLoss):
         "influence": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P \hat n_i, y_i)",
     }
     other_needs = (NEEDS["classifier"], NEEDS["lwf"])
-    published = {"scale": 1.0}
+    published = {"scale": 1.0, "weight": 1.0}
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class BCT(CompatibilityLoss):
         *,
         variant: str = "prototypes",
         scale: float = 16.0,
-        weight: float = 1.0,
+        weight: float = 10.0,
         average: str = "raw",
     ):
         check_choice("variant", variant, tuple(NEEDS))

@@ -41,7 +41,7 @@ class DualTuning(CompatibilityLoss):
         old: the old system, with features; with the classifier and its class map when classes are shared.
         classifier: the new model's classifier.
         prototype_weight: lambda_c, factor of the prototype term, at least 0; published 0.1, which goes with
-            unbounded inner products; with bounded cosines 1 was chosen on validation identities.
+            unbounded inner products; with bounded cosines 10 was chosen on validation identities.
         structure_weight: lambda_s, factor of both structural terms, at least 0; published 0.2.
         logits: "cosine" (kappa x cosine with the prototypes) or "dot" (inner products as they are, which
             saturate for wide features); not published.
@@ -107,7 +107,7 @@ class DualTuning(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        prototype_weight: float = 1.0,
+        prototype_weight: float = 10.0,
         structure_weight: float = 0.2,
         logits: str = "cosine",
         kappa: float = 16.0,

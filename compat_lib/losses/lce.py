@@ -44,8 +44,9 @@ class LCE(CompatibilityLoss):
     Args:
         old: the old system, with features of the new model's width.
         classifier: the new model's classifier; its rows are what the alignment moves.
-        boundary_weight: factor of the boundary term, at least 0; published 1.
-        alignment_weight: factor of the alignment term, at least 0; published 1.
+        boundary_weight: factor of the boundary term, at least 0; published 1, here chosen on validation
+            identities.
+        alignment_weight: factor of the alignment term, at least 0; published 1, here chosen likewise.
     Raises:
         ValueError: "The method lce needs old and new features of one width, not 32 (old) and 64 (new). ..."
     """
@@ -54,6 +55,7 @@ class LCE(CompatibilityLoss):
     title = "LCE"
     paper = "Learning Compatible Embeddings (Meng et al., ICCV 2021, arXiv 2108.01958), as compared in AdvBCT"
     needs = frozenset({"features"})
+    published = {"boundary_weight": 1.0, "alignment_weight": 1.0}
     formulas = {
         "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "boundary": r"\frac{1}{B}\sum_i \max(0, \arccos(\hat c_{y_i} \cdot \hat n_i) - \theta_{y_i})",
@@ -65,8 +67,8 @@ class LCE(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        boundary_weight: float = 1.0,
-        alignment_weight: float = 1.0,
+        boundary_weight: float = 30.0,
+        alignment_weight: float = 30.0,
     ):
         super().__init__(old, classifier)
         equal_widths(self.name, old, classifier, "")

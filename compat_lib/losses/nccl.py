@@ -36,7 +36,8 @@ class NCCL(CompatibilityLoss):
     Args:
         old: the old system, with features of the new model's width.
         classifier: the new model's classifier; its rows count as unit rows in the second term.
-        feature_weight: alpha, factor of the contrast of features, at least 0; published 1.
+        feature_weight: alpha, factor of the contrast of features, at least 0; published 1, here chosen
+            on validation identities.
         logit_weight: beta, factor of the contrast of logits, at least 0; published 0.01.
         temperature: tau of both terms, at least 0.001; published 1.
         queue: Q, old features that are kept, at least 1; published 8192.
@@ -60,7 +61,7 @@ class NCCL(CompatibilityLoss):
         "AAAI 2022, arXiv 2108.03372)"
     )
     needs = frozenset({"features"})
-    published = {"differentiable": False, "count_empty": True, "logits": "stored"}
+    published = {"feature_weight": 1.0, "differentiable": False, "count_empty": True, "logits": "stored"}
     formulas = {
         "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
@@ -76,7 +77,7 @@ class NCCL(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        feature_weight: float = 1.0,
+        feature_weight: float = 10.0,
         logit_weight: float = 0.01,
         temperature: float = 1.0,
         queue: int = 8192,

@@ -146,7 +146,7 @@ class UniBCT(CompatibilityLoss):
         classifier: the new model's classifier.
         scale: s, factor of the cosines with the prototypes, above 0. The published value is 1, at which the
             term cannot fall below ln(1 + (C - 1) / e^2) and never finishes.
-        weight: factor of the prototype term, at least 0; published 1.
+        weight: factor of the prototype term, at least 0; published 1, here chosen on validation identities.
         refine: "row" propagates along transitions that leave each sample with probability one; "column" is
             the published code, a no-op that gives the plain mean.
         propagation: lambda, share of a sample's propagated feature that comes from others, 0..0.999;
@@ -174,7 +174,7 @@ class UniBCT(CompatibilityLoss):
         "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P^* \hat n_i, y_i),"
         r" \quad p^*_c = \frac{1}{n_c} \sum_j z_j, \quad Z = (1 - \lambda)(I - \lambda E)^{-1} \hat O_c",
     }
-    published = {"scale": 1.0, "refine": "column"}
+    published = {"scale": 1.0, "weight": 1.0, "refine": "column"}
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class UniBCT(CompatibilityLoss):
         classifier: Classifier,
         *,
         scale: float = 16.0,
-        weight: float = 1.0,
+        weight: float = 10.0,
         refine: str = "row",
         propagation: float = 0.9,
         temperature: float = 0.05,

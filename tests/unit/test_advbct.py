@@ -105,7 +105,7 @@ def test_values(width, per_class, hidden, target):
     assert terms["adversarial"].item() == pytest.approx(slow_adversarial(method, step, n), abs=1e-6)
     expected = slow_classification(method.classifier, n, labels)
     assert terms["classification"].item() == pytest.approx(expected)
-    assert method.weights == {"classification": 1.0, "boundary": 4.0, "adversarial": 4.0}
+    assert method.weights == {"classification": 1.0, "boundary": 16.0, "adversarial": 4.0}
 
 
 def test_gradient_of_the_boundary():

@@ -129,7 +129,7 @@ def test_classes_of_old_system_and_classifier_must_agree(name):
 
 
 def test_unknown_methods_and_options_are_refused_with_the_list():
-    with pytest.raises(ValueError, match="There is no method 'mixbtc'. Methods: bct, .*mixbct"):
+    with pytest.raises(ValueError, match="There is no method 'mixbtc'. Methods: advbct, bct, .*mixbct"):
         build_method("mixbtc", None, make_classifier())
     with pytest.raises(ValueError, match="There is no method 'x'"):
         method_options("x")

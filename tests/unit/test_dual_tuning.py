@@ -82,7 +82,7 @@ def test_every_term_equals_the_slow_loop(kind, width, logits, o2n_rows, smoothin
 
 def test_weights_are_the_published_ones():
     method = build_method("dual_tuning", make_old(), make_classifier())
-    assert method.weights == {"classification": 1.0, "prototype": 1.0, "old_to_new": 0.2, "new_to_old": 0.2}
+    assert method.weights == {"classification": 1.0, "prototype": 10.0, "old_to_new": 0.2, "new_to_old": 0.2}
     assert method.reconstruction
     published = build_method("dual_tuning", make_old(), make_classifier(), **METHODS["dual_tuning"].published)
     assert published.weights["prototype"] == 0.1

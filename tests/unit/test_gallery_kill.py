@@ -150,7 +150,7 @@ def left_by(gallery: Gallery, work: str, before: int, reported: int, given: int 
         there, last = len(gallery), ENTRIES
         check(gallery, np.arange(there), np.arange(0))
     else:
-        there, last, order = gallery.counts["new"], given, ORDER[ORDER < given]
+        there, last, order = gallery.counts["new"], given, ORDER[np.isin(ORDER, np.arange(given))]
         check(gallery, order[there:], order[:there])
     assert there in (before + CHUNK * reported, min(last, before + CHUNK * (reported + 1)))
     return there

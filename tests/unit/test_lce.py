@@ -79,7 +79,7 @@ def test_value_and_gradient(kind, width, per_class):
     assert terms["classification"].item() == pytest.approx(
         slow_classification(method.classifier, near.tolist(), step.labels.tolist())
     )
-    assert method.weights == {"classification": 1.0, "boundary": 1.0, "alignment": 1.0}
+    assert method.weights == {"classification": 1.0, "boundary": 30.0, "alignment": 30.0}
     assert check_gradient(method, step)
 
 

@@ -146,11 +146,14 @@ def test_contrast_function(steepness, opposite, empty, monkeypatch):
     assert torch.autograd.gradcheck(value, anchors.requires_grad_())
 
 
-@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.02, 0.1])
-def test_small_temperatures_stay_exact_in_single_precision(temperature):
+@pytest.mark.parametrize("logits", ["current", "stored"])
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.03, 0.1])
+def test_small_temperatures_stay_exact_in_single_precision(temperature, logits):
     old = make_old(classes=4, per_class=30)
     single, double = (
-        build_method("nccl", old, make_classifier(classes=4), temperature=temperature, queue=100)
+        build_method(
+            "nccl", old, make_classifier(classes=4), temperature=temperature, queue=100, logits=logits
+        )
         for _ in range(2)
     )
     double.double()

@@ -220,7 +220,7 @@ def test_value_and_gradient(width, scale, refine):
     assert terms["classification"].item() == pytest.approx(
         slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
     )
-    assert method.weights == {"classification": 1.0, "prototype": 1.0}
+    assert method.weights == {"classification": 1.0, "prototype": 10.0}
     assert check_gradient(method, step)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_steps import check_gradient, make_classifier, make_old, make_step, slow_classification, unit
 
-from compat_lib.losses import build_method
+from compat_lib.losses import METHODS, build_method
 
 
 def distance_term(old, step, name="weakened_l2", **options):
@@ -34,10 +34,11 @@ def test_value_and_gradient(threshold):
     assert check_gradient(method, dataclasses.replace(step, old_features=step.old_features.double()))
 
 
-def test_the_published_threshold_is_the_default():
+def test_the_published_threshold_is_named_beside_the_default():
     old = make_old()
     step = make_step(old)
-    assert torch.equal(distance_term(old, step), distance_term(old, step, threshold=0.2))
+    assert METHODS["weakened_l2"].published == {"threshold": 0.2}
+    assert torch.equal(distance_term(old, step), distance_term(old, step, threshold=0.6))
 
 
 def test_rows_inside_the_threshold_are_free_and_the_others_pulled_as_by_l2():
