@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from compat_lib.check_words import metric_name
 
 COMPATIBLE, NOT_COMPATIBLE, UNUSABLE, OUR_FAULT, STOPPED = 0, 1, 2, 3, 130
+NO_MEMORY = "the memory is not enough; give a smaller --queries or --draws, or fewer images"
 PROGRAM = "python -m compat_lib"
 DESCRIPTION = """Is the new model compatible with the old one, so that new queries may search the old gallery?
 
@@ -111,13 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _Refused as error:
         return _refuse(str(error))
     except MemoryError:
-        return _refuse(
-            "the memory is not enough; give --queries or --draws a smaller number, or fewer images"
-        )
+        return _refuse(NO_MEMORY)
     except KeyboardInterrupt:
         print(f"{PROGRAM} check: stopped", file=sys.stderr)
         return STOPPED
-    except Exception:  # must not end with 1, which means "not compatible"
+    except Exception as error:  # must not end with 1, which means "not compatible"
+        if "allocate memory" in str(error):  # torch's own
+            return _refuse(NO_MEMORY)
         traceback.print_exc()
         return OUR_FAULT
 

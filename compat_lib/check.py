@@ -36,7 +36,7 @@ from compat_lib.check_measures import (
     measure,
     values_of,
 )
-from compat_lib.check_words import metric_far, paragraph, shown, sign, title
+from compat_lib.check_words import ADAPTERS, metric_far, paragraph, shown, sign, title
 from compat_lib.evaluation.changes import changes
 from compat_lib.evaluation.compatibility import PAIRS, criterion
 from compat_lib.evaluation.constraints import constraints
@@ -80,7 +80,7 @@ class CompatibilityCheck:
     def tests(self) -> dict[str, str]:
         """Prefix of a test's metrics -> its name for reading, query model first."""
         names = {pair: pair.replace("_", "/") for pair in PAIRS}
-        adapters = {f"adapter/{name}/new_old": f"new/old, {name} adapter" for name in FITS}
+        adapters = {f"adapter/{name}/new_old": f"new/old, {ADAPTERS[name]} adapter" for name in FITS}
         return names | {k: v for k, v in adapters.items() if f"{k}/{self.metric}" in self.metrics}
 
     def summary(self) -> str:

@@ -186,7 +186,8 @@ def read_side(path: str | Path, name: str) -> Side:
         side = checked_side(name, arrays["features"], arrays["labels"], arrays.get("ids"))
     except UnusableInput as error:
         raise UnusableInput(f"{path}: {error}") from error
-    source = Source(path.name, size, digest.hexdigest(), *side.features.shape)
+    shown = path.name.encode("utf-8", "replace").decode()  # a name may hold bytes that are no text
+    source = Source(shown, size, digest.hexdigest(), *side.features.shape)
     return Side(side.name, side.features, side.labels, side.ids, source)
 
 

@@ -201,8 +201,8 @@ def values_of(tests: Mapping[str, Test]) -> dict[str, float | None]:
     """Return the tests' values with their intervals, and the differences that are asked for, draw by draw.
 
     Names: "new_old/map", "new_old/map/low", ...; "gain/..." is new/old - old/old, "backfill_gain/..."
-    new/new - new/old, "full_gain/..." new/new - old/old, "adapter/ridge/gain/..." and "adapter/ridge/over_new/..." the
-    adapter's cross-test minus old/old and minus new/old.
+    new/new - new/old, "full_gain/..." new/new - old/old, "adapter/ridge/gain/..." the adapter's cross-test
+    minus old/old and "adapter/ridge/over_new/..." minus new/old.
     """
     values: dict[str, float | None] = {}
     for pair, test in tests.items():

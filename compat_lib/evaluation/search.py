@@ -11,7 +11,7 @@ from torch import Tensor
 from compat_lib.evaluation.inputs import UnitRows, check_widths
 from compat_lib.evaluation.scores import TILES, SameImages, at_least, cosines, padded, same_images
 
-BLOCK = 2**16  # gallery rows that are scaled to unit length together
+BLOCK = 2**17  # gallery rows that are scaled to unit length together
 WAITING = 2**16  # candidates of a block of queries that wait, at least, until they are ranked
 
 
@@ -60,10 +60,10 @@ def top_k(
             for column in range(0, len(taken), tile[1]):
                 scores = cosines(rows, one.row, block, column, tile)
                 one.add(scores[: one.rows, : len(taken) - column], start + column)
+            one.rank()  # nothing waits for the next block: many small arrays would scatter over the memory
     scores = np.full((len(query), k), -np.inf, np.float32)
     indices = np.full((len(query), k), -1, np.int64)
     for one in best:
-        one.rank()
         place = slice(one.row, one.row + one.rows), slice(one.scores.shape[1])
         scores[place], indices[place] = one.scores, one.columns
     return scores, indices
@@ -75,19 +75,19 @@ class _Best:
         self.row, self.rows, self.k, self.same = row, rows, k, same
         self.scores = np.full((rows, k), -np.inf, np.float32)
         self.columns = np.full((rows, k), -1, np.int64)
-        self.low: Tensor | None = None  # float32 [rows, 1], the least score that may still enter
+        self.low: np.ndarray | None = None  # float32 [rows, 1], the least score that may still enter
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # row, column, score
         self.held = 0
 
     def add(self, scores: Tensor, column: int) -> None:
         if self.same is not None:
             self.same.exclude(scores, self.row, column)
-        if self.low is None:
-            low = scores.new_full((self.rows, 1), -1.0)
-            if scores.shape[1] >= self.k:  # spares ranking the whole of the first tile
-                low = scores.topk(self.k, dim=1).values[:, -1:].clamp_(min=-1.0)  # no excluded pair enters
+        if self.low is not None:
+            low = torch.from_numpy(self.low).to(scores.device)
+        elif scores.shape[1] >= self.k:  # spares ranking the whole of the first tile
+            low = scores.topk(self.k, dim=1).values[:, -1:].clamp_(min=-1.0)  # no excluded pair enters
         else:
-            low = self.low
+            low = scores.new_full((self.rows, 1), -1.0)
         place = at_least(scores, low)
         found = scores.reshape(-1)[place].cpu().numpy()
         rows, columns = np.divmod(place.cpu().numpy(), scores.shape[1])
@@ -95,10 +95,6 @@ class _Best:
         self.held += len(found)
         if self.low is None or self.held >= max(WAITING, self.rows * self.k):
             self.rank()
-            # A later item that ties with the last one does not enter.
-            least = np.nextafter(self.scores[:, -1:], np.float32(np.inf))
-            least = np.where(self.columns[:, -1:] < 0, np.float32(-1.0), least)
-            self.low = torch.from_numpy(least).to(scores.device)
 
     def rank(self) -> None:
         rows, place = np.nonzero(self.columns >= 0)
@@ -111,3 +107,6 @@ class _Best:
         self.scores[rows[kept], place[kept]] = scores[kept]
         self.columns[rows[kept], place[kept]] = columns[kept]
         self.waiting, self.held = [], 0
+        # A later item that ties with the last one does not enter.
+        least = np.nextafter(self.scores[:, -1:], np.float32(np.inf))
+        self.low = np.where(self.columns[:, -1:] < 0, np.float32(-1.0), least)

@@ -15,6 +15,7 @@ from .style import (
     PAIR_COLOURS,
     PAIR_TITLES,
     as_array,
+    legend_below,
     legend_outside,
     method_style,
     metric_title,
@@ -157,7 +158,7 @@ def constraint_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylim(0.0, 1.02)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_outside(ax)
+    legend_below(ax, columns=1)
     return ax
 
 

@@ -223,3 +223,38 @@ def test_unequal_widths_are_compared_as_the_method_compares_them(root, method, o
     assert experiment.new.gallery.shape[1] == (8 if cut else 12)
     assert run.metrics["new_old/map"] is not None and run.metrics["criterion"] is not None
     assert experiment.new.history[-1]["val/new_old/tar@far=1e-2"] is not None
+
+
+def test_bt2_stores_what_its_head_gives_and_compares_the_first_coordinates(root, oracle):
+    config = tiny(root, method="bt2", method_options={"extra": 4})
+    run = silent(config).evaluate()
+    again = silent(config)
+    new = again.new
+    assert new.test.shape[1] == 8 + 4
+    assert torch.equal(new.query, new.test[:, :8]) and torch.equal(new.gallery, again.old.test)
+    assert torch.allclose(embed(new.model, again.data.test.images), new.test, atol=1e-5)
+    assert run.metrics["new_old/map"] is not None and run.metrics["constraint1/share"] is not None
+    assert again.oracle.config.run_id == oracle.config["run_id"]
+
+
+def test_fct_is_independent_training_and_a_transformed_gallery(root, oracle):
+    config = tiny(root, method="fct", method_options={"fit_epochs": 2})
+    run = silent(config).evaluate()
+    again = silent(config)
+    assert torch.equal(again.new.test, again.oracle.new.test)  # to the bit
+    assert torch.equal(again.new.query, again.new.test)
+    assert not torch.equal(again.new.gallery, again.old.test)
+    with torch.inference_mode():
+        transformed = again.new.method.comparable(again.new.test, again.old.test)[1]
+    assert torch.allclose(transformed, again.new.gallery, atol=1e-5)
+    assert run.metrics["new_new/map"] == oracle.metrics["new_new/map"]
+    assert "val/new_old/tar@far=1e-2" not in again.new.history[-1]
+
+
+def test_every_measure_of_an_upgrade_is_in_the_metrics(root, oracle):
+    metrics = silent(tiny(root, method="bct")).evaluate().metrics
+    names = ("constraint4/slack", "changes/negative_flips", "changes/losing/low")
+    names += tuple(f"mixed/order={order}/area/map" for order in ("random", "uncertain", "farthest"))
+    names += ("mixed/order=farthest/area_over_random/map/high", "mixed/share=0.25/map")
+    assert all(metrics[name] is not None for name in names)
+    assert metrics["mixed/share=0.00/map"] == pytest.approx(metrics["new_old/map"])

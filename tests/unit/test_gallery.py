@@ -771,6 +771,30 @@ def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
     assert len(Gallery.open(made.folder)) == 301
 
 
+def test_every_file_is_on_the_disk_before_it_gets_its_name(old_and_new, monkeypatch):
+    """What a power cut would show and a kill does not: file, name, folder, and the manifest last."""
+    made, _, old, _ = old_and_new
+    done = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(descriptor):
+        done.append(("sync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def replace(source, target):
+        done.append(("name", os.stat(source).st_ino, os.path.basename(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    made.insert([20_000], old[:1], "old")
+    expected = []
+    for path in (made.folder / "segments" / "00000002.npy", made.folder / "gallery.json"):
+        file, folder = path.stat().st_ino, path.parent.stat().st_ino
+        expected += [("sync", file), ("name", file, path.name), ("sync", folder)]
+    assert done == expected
+
+
 def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
     made, ids, old, new = old_and_new
     shutil.copytree(made.folder, made.folder.parent / "backup")

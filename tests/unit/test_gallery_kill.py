@@ -27,9 +27,9 @@ TABLE = np.random.default_rng(0).normal(size=(2, ENTRIES, WIDTH))  # features of
 ORDER = np.random.default_rng(1).permutation(ENTRIES)
 
 WRITER = """
-import json, os, signal, sys
+import io, json, os, signal, sys
 import numpy as np
-from compat_lib.gallery import Gallery
+from compat_lib.gallery import Gallery, files
 assert not {"torch", "faiss"} & set(sys.modules), "writing needs neither"
 ENTRIES, WIDTH, CHUNK = 1200, 8, 60
 TABLE = np.random.default_rng(0).normal(size=(2, ENTRIES, WIDTH))
@@ -39,20 +39,27 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def die_at(step):
-    # SIGKILL in place of the call number `step` that reaches the disk, or right after it
+    # SIGKILL before or after the call number `step` that reaches the disk, or half way through a writing
     number = 0
+    def count():
+        nonlocal number
+        number += 1
+        if number == step:
+            os.kill(os.getpid(), signal.SIGKILL)
     def dying(call):
         def instead(*arguments):
-            nonlocal number
-            number += 1
-            if number == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+            count()
             result = call(*arguments)
-            number += 1
-            if number == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+            count()
             return result
         return instead
+    class Dying(io.FileIO):
+        def write(self, data):
+            half = len(data) // 2
+            super().write(data[:half])
+            count()
+            return half + super().write(data[half:])
+    files.open = lambda path, mode: Dying(path, mode) if mode == "wb" else open(path, mode)
     os.fsync, os.replace, os.unlink = dying(os.fsync), dying(os.replace), dying(os.unlink)
 
 def insert(gallery):
@@ -203,5 +210,5 @@ def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
         if status and step % 5 == 0:  # what was left is no obstacle
             assert writers.run(gallery.folder, work)[0] == 0
             gallery.verify()
-    assert step > 2 * 6
+    assert step > 15
     assert work != "compact" or gallery.verify().unused == 0
