@@ -259,7 +259,7 @@ class FCT(CompatibilityLoss):
     def finish(self, embed: Callable[[], Tensor]) -> None:
         seed = int(torch.randint(2**31, ()))
         self.transform = fit_transform(self.old_features, embed(), seed=seed, **self.fit_options)
-        self.fitted = torch.ones((), dtype=torch.bool); self.transform.mixer[2].weight.data.add_(1)
+        self.fitted.fill_(True)
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
         return (new, self.transform.carry_over(old)) if self.fitted else None
