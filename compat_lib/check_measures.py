@@ -99,8 +99,8 @@ def choose_metric(metric: str | None, labels: np.ndarray, queries: np.ndarray) -
     if metric is None:
         return HEADLINE if impostors * metric_far(HEADLINE) >= RESOLVED else "map"
     try:
-        metric = metric_name(metric)
-    except (AttributeError, ValueError) as error:
+        metric = metric_name(str(metric))
+    except ValueError as error:
         raise UnusableInput(str(error)) from error
     far = metric_far(metric)
     if far is not None and far * impostors < 1:

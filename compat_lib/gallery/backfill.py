@@ -132,9 +132,9 @@ def _alone(store: Store) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RuntimeError(
-            f"a backfill of {store.folder} is under way, in another process or in a loop of this one that was "
-            "left; wait for it, or end it (a loop with close() on what it iterates over): the next call goes "
-            "on where it was"
+            f"a backfill of {store.folder} is under way, in another process or in a loop of this one that "
+            "was left; wait for it, or end it (a loop with close() on what it iterates over): the next call "
+            "goes on where it was"
         ) from None
     try:
         yield

@@ -155,9 +155,10 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
 
     Scores of new queries with new entries and with old entries have different distributions, so that in a
     mixed gallery one raw score means two things. On the scale (score - centre) / spread, 0 is a typical
-    stranger and 1 is passed by one random pair in a hundred, whoever made the entry. No label is needed:
-    nearly all random pairs are strangers. Give a few hundred queries of the day and a random sample of one
-    model's entries; before any entry is backfilled, take other new features instead.
+    stranger and 1 is passed by one random pair in a hundred, whoever made the entry. No label is needed as
+    long as random pairs are strangers: where one identity fills a hundredth of the gallery, the high scores
+    are those of friends, and features of other identities are needed. Before any entry is backfilled, take
+    new features of other images in place of new entries.
 
     Args:
         queries, entries: [n, d], [m, d] real numbers of equal width, scaled to unit length here; features of

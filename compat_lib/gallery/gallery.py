@@ -127,7 +127,7 @@ class Gallery:
         """
         state = self._store.now()
         owners = state.entries.owners[state.find(checked_ids(ids, repeats=True))]
-        return np.array(list(state.manifest.models))[owners]
+        return np.array(list(state.manifest.models), object)[owners]
 
     def features(self, ids: Any) -> np.ndarray:
         """The stored features of entries of one model, float32 [n, width] of unit length, in the ids' order.

@@ -88,7 +88,7 @@ class Searcher:
         )
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         ids, scores, owners = (np.take_along_axis(part, best, axis=1) for part in (ids, scores, owners))
-        return Hits(ids, scores, np.array([*models, ""])[owners])
+        return Hits(ids, scores, np.array([*models, ""], object)[owners])
 
     def _forget(self) -> None:
         self._followed: State | None = None

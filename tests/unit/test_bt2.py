@@ -97,7 +97,7 @@ def test_value_and_gradient(old_width, width, extra, stretch, scale, kind):
     )
     assert method.weights == {
         "classification": 1.0,
-        "influence": 3.0,
+        "influence": 10.0,
         "old_similarity": 5.0,
         "oracle_similarity": 1.0,
     }

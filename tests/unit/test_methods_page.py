@@ -32,6 +32,6 @@ def test_the_published_column_says_nothing_that_is_not_known():
     published = methods_page._published
     bct = METHODS["bct"]
     assert published(bct, "scale", "any text") == "`1.0`"
-    assert published(bct, "weight", "factor; published 1.") == "as default"
-    assert published(bct, "weight", "factor; not published.") == "not stated"
-    assert published(bct, "weight", "factor.") == "not stated"
+    assert published(bct, "variant", "form; published 1.") == "as default"
+    assert published(bct, "variant", "form; not published.") == "not stated"
+    assert published(bct, "variant", "form.") == "not stated"

@@ -18,7 +18,7 @@ NEEDS = {name: (method.needs, *method.other_needs) for name, method in METHODS.i
 def test_what_is_there_is_told_apart():
     model = torch.nn.Linear(2, 6)
     assert make_old().has == {"features", "prototypes", "classifier", "oracle"}
-    assert make_old(classifier=False).has == {"features", "prototypes"}
+    assert make_old(classifier=False).has == {"features", "prototypes", "oracle"}
     assert OldSystem.from_arrays(prototypes=np.eye(3)).has == {"prototypes"}
     assert OldSystem.from_arrays(classifier_weight=np.eye(3), num_classes=2, model=model).has == {
         "classifier",
@@ -116,7 +116,9 @@ def test_an_old_system_cannot_be_changed_and_shows_itself_briefly():
     old = make_old()
     with pytest.raises(AttributeError):
         old.features = None
-    assert repr(old) == "OldSystem(20 rows, width 6, 5 classes, has classifier, features, prototypes)"
+    assert repr(old) == (
+        "OldSystem(20 rows, width 6, 5 classes, has classifier, features, oracle, prototypes)"
+    )
 
 
 @settings(max_examples=25)
