@@ -112,8 +112,7 @@ class BT2(CompatibilityLoss):
     Args:
         old: the old system, with features of any width and the oracle's features.
         classifier: the new model's classifier of width d_n, on f.
-        influence_weight: lambda_2, factor of the influence term, at least 0; published 10, here chosen on
-            validation identities.
+        influence_weight: lambda_2, factor of the influence term, at least 0; published 10.
         old_weight: lambda_3, factor of the likeness to old features, at least 0; published 5.
         oracle_weight: lambda_1, factor of the likeness to the oracle's features, at least 0; published 1.
         scale: s, factor of the inner products in the influence term, above 0. The published value is 1, at
@@ -139,7 +138,7 @@ class BT2(CompatibilityLoss):
         "old_similarity": r"1 - \frac{1}{B}\sum_i \hat b_i \cdot \hat o_i",
         "oracle_similarity": r"1 - \frac{1}{B}\sum_i f_i \cdot \hat n^*_i",
     }
-    published = {"influence_weight": 10.0, "scale": 1.0}
+    published = {"scale": 1.0}
     learns = "the head: a linear layer and two rotations"
 
     def __init__(
@@ -147,7 +146,7 @@ class BT2(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        influence_weight: float = 3.0,
+        influence_weight: float = 10.0,
         old_weight: float = 5.0,
         oracle_weight: float = 1.0,
         scale: float = 16.0,
