@@ -256,6 +256,19 @@ def project_path(path: str | Path) -> Path:
     return here / path
 
 
+def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> list[ExperimentConfig]:
+    """The third generation of a preset's chain: each new model of a method becomes the old one."""
+    changes = dict(chain)
+    after = changes.pop("after", None)
+    earlier = [config for config in experiments if config.method == after and config.budget == "steps"]
+    if not earlier:
+        methods = ", ".join(sorted({config.method for config in experiments}))
+        raise ValueError(f"after is {after!r}; a chain goes on after a method of the preset: {methods}")
+    later = [config.next_generation(**changes) for config in earlier]
+    alone = {"method": "independent", "method_options": {}}
+    return [run for config in later for run in (config.changed(**alone), config)]
+
+
 @dataclass(frozen=True)
 class Preset:
     """A named list of experiments, one configuration a run.
@@ -280,12 +293,15 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     Args:
         path: a YAML file with ``defaults`` (fields for all), ``settings`` (a list of overrides: data,
             scenario, old and new side), ``seeds``, ``methods`` (a list of overrides: ``method``,
-            ``method_options``, ``budget``) and ``notebooks`` (other parameters of the notebooks).
+            ``method_options``, ``budget``), ``chains`` (a list of ``after: method`` with fields of the third
+            side: once that method's run is there its new model plays the old one, for a run by the same
+            method and one by none) and ``notebooks`` (other parameters of the notebooks).
         overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
 
     Raises:
         FileNotFoundError: no such preset; the sentence lists those beside it.
-        ValueError: an unknown section or field, or the same run listed twice.
+        ValueError: an unknown section or field, a chain after a method that the preset does not run, or
+            the same run listed twice.
     """
     import yaml
 
@@ -294,7 +310,7 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
         beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
         raise FileNotFoundError(f"there is no preset {path}; the presets in that folder are: {beside}")
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    sections = {"description", "defaults", "settings", "seeds", "methods", "notebooks"}
+    sections = {"description", "defaults", "settings", "seeds", "methods", "chains", "notebooks"}
     if not isinstance(content, dict) or set(content) - sections:
         raise ValueError(f"{path} may hold the sections {', '.join(sorted(sections))} and no other")
     experiments = []
@@ -305,6 +321,11 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
             experiments.append(ExperimentConfig.from_dict(values))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, setting {setting}, method {method}: {error}") from error
+    try:
+        later = [config for chain in content.get("chains") or [] for config in _chained(chain, experiments)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}, chains: {error}") from error
+    experiments += later
     folders = [config.run_folder for config in experiments]
     twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if twice:

@@ -126,6 +126,8 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 notebook=notebook,
                 label=f"old model, seed {config.seed}, {config.experiment_id}/{config.old_folder.name}",
                 parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
+                # The old model of a third generation is the new one of another run.
+                after=(f"{config.old_run}/notebook.ipynb",) if config.old_run else (),
                 result=config.old_folder / "metrics.json",
             )
         )

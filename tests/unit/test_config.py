@@ -86,6 +86,23 @@ def test_preset_is_settings_times_seeds_times_methods(tmp_path):
     assert all(config.epochs == 3 and config.runs_root == "elsewhere" for config in preset.experiments)
 
 
+def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
+    path = tmp_path / "chain.yml"
+    path.write_text(
+        "seeds: [0, 1]\nmethods: [{method: independent}, {method: mixbct},"
+        " {method: mixbct, budget: passes}]\n"
+        "chains: [{after: mixbct, new_backbone: resnet18}]\n"
+    )
+    preset = load_preset(path)
+    first, chained = preset.experiments[:6], preset.experiments[6:]
+    assert [config.method for config in chained] == ["independent", "mixbct"] * 2
+    middle = [config for config in first if config.method == "mixbct" and config.budget == "steps"]
+    for config, before in zip(chained, [middle[0], middle[0], middle[1], middle[1]], strict=True):
+        assert config.old_run == f"{before.experiment_id}/{before.run_id}"
+        assert (config.old_backbone, config.new_backbone) == ("resnet-small", "resnet18")
+    assert len({config.old_folder for config in preset.old_models}) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -93,6 +110,8 @@ def test_preset_is_settings_times_seeds_times_methods(tmp_path):
         ("methods: [{method: bct}, {method: bct}]", "twice"),
         ("settings: [{scenario: none}]", "scenario"),
         ("defaults: {nonsense: 1}", "nonsense"),
+        ("methods: [{method: bct}]\nchains: [{after: l2}]", "after is 'l2'; .* of the preset: bct"),
+        ("methods: [{method: bct}]\nchains: [{after: bct, epochs: none}]", "chains: epochs must be"),
     ],
 )
 def test_bad_presets_are_named(tmp_path, text, words):
