@@ -94,9 +94,9 @@ def install_with_uv():
     uv = [VENV / "bin" / "uv", "pip"]
     package = ["--no-deps", "--no-build-isolation", "--editable", "."]
     print("Installing requirements.lock (the first time this fetches about 3 GB)", flush=True)
-    return run(*uv, "sync", "--quiet", "--python", PYTHON, "--require-hashes", LOCK) and run(
-        *uv, "install", "--quiet", "--python", PYTHON, *package
-    )
+    return run(
+        *uv, "sync", "--quiet", "--compile-bytecode", "--python", PYTHON, "--require-hashes", LOCK
+    ) and run(*uv, "install", "--quiet", "--python", PYTHON, *package)
 
 
 def install_with_pip():
