@@ -164,6 +164,12 @@ class Experiment:
         fields = {k: v for k, v in Run(folder).config.items() if k in ExperimentConfig.__dataclass_fields__}
         where = {k: getattr(config, k) for k in ("data_root", "runs_root", "device", "threads")}
         earlier = Experiment(ExperimentConfig.from_dict(fields | where), say=self.say)
+        if earlier.new.classifier.width != earlier.new.test.shape[1]:
+            raise ValueError(
+                f"{config.old_run} stores features of width {earlier.new.test.shape[1]} and classifies "
+                f"{earlier.new.classifier.width} of them: no method here reads such an old model; go on from "
+                f"another method than {earlier.config.method}"
+            )
         theirs = (earlier.config.new_backbone, earlier.config.new_loss, earlier.new.test.shape[1])
         ours = (config.old_backbone, config.old_loss, config.old_width)
         if theirs != ours:

@@ -150,6 +150,8 @@ def mixed_gallery_curve(
     >>> curve.values("rank1").tolist()
     [0.5, 1.0, 1.0]
     """
+    if np.ndim(shares) == 0:
+        raise ValueError(f"shares is {shares}; give fractions of the gallery in a list, such as [0, 0.5, 1]")
     fars, shares = checked_fars(fars), tuple(float(share) for share in shares)
     for share in shares:
         if not 0 <= share <= 1:

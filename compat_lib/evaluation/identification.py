@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.counting import most_accepted
+from compat_lib.evaluation.inputs import fractions, whole_numbers
 from compat_lib.evaluation.templates import (
     Templates,
     TemplateTests,
@@ -307,15 +308,7 @@ def _one_each(subjects: np.ndarray, what: str) -> None:
 
 
 def _levels(fpirs: Sequence[float], ranks: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    fpirs = tuple(float(fpir) for fpir in fpirs)
-    for fpir in fpirs:
-        if not 0 < fpir <= 1:
-            raise ValueError(
-                f"an FPIR of {fpir:g} was given; it is a fraction above 0 and at most 1, such as 1e-2"
-            )
-    if not len(ranks) or any(int(k) != k or k < 1 for k in ranks):
-        raise ValueError(f"ranks are {tuple(ranks)}; give whole numbers of at least 1, such as (1, 5, 10)")
-    return fpirs, tuple(int(k) for k in ranks)
+    return fractions(fpirs, "an FPIR"), whole_numbers(ranks, "ranks")
 
 
 def _compare(

@@ -32,6 +32,8 @@ class UnitRows:
     """
 
     def __init__(self, features: Any, side: str):
+        if not isinstance(features, Tensor) and hasattr(features, "__array__"):
+            features = np.asarray(features)  # such as a data frame
         if isinstance(features, np.ndarray):
             self.device, real = torch.device("cpu"), features.dtype.kind in "fiub"
         else:
@@ -107,6 +109,8 @@ def codes(
         if values is None and side == "gallery":
             continue
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1)):
+            array = array.astype(str)  # names as pandas gives them
         if array.ndim != 1 or array.dtype.kind not in "iubUS":
             raise ValueError(
                 f"the {side} {what} have shape {array.shape} and type {array.dtype}; "
@@ -119,9 +123,60 @@ def codes(
         arrays.append(array)
     if len({array.dtype.kind in "US" for array in arrays}) > 1:
         raise ValueError(f"one side's {what} are names and the other's are numbers; use one kind for both")
+    if np.result_type(*arrays).kind == "f":  # int64 and uint64: in float64 large numbers would fall together
+        if any((array > np.iinfo(np.int64).max).any() for array in arrays):
+            raise ValueError(
+                f"one side's {what} hold numbers of 2**63 and more and the other's are signed; use one type "
+                "for both"
+            )
+        arrays = [array.astype(np.int64) for array in arrays]
     inverse = np.unique(np.concatenate(arrays), return_inverse=True)[1].astype(np.int64)
     first = inverse[: lengths[0]]
     return first, (first if gallery is None else inverse[lengths[0] :])
+
+
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """Return the whole numbers of a list, each of at least 1.
+
+    Raises:
+        ValueError: "ranks are 5; give whole numbers of at least 1 in a list, such as (1, 5)".
+
+    >>> whole_numbers(np.array([1.0, 5.0]), "ranks")
+    (1, 5)
+    """
+    try:
+        given = tuple(values)
+        numbers = tuple(int(value) for value in given)
+        right = [n == v and n >= 1 and not isinstance(v, bool) for n, v in zip(numbers, given, strict=True)]
+    except (TypeError, ValueError, OverflowError):  # not a list, or not of numbers
+        right = []
+    if not right or not all(right):
+        raise ValueError(f"{what} are {values}; give whole numbers of at least 1 in a list, such as (1, 5)")
+    return numbers
+
+
+def fractions(values: Any, what: str) -> tuple[float, ...]:
+    """Return the numbers of a list as floats, each above 0 and at most 1; the list may be empty.
+
+    Raises:
+        ValueError: "the FARs are 0.1; give a list ..." or "a FAR of 10 was given; it is a fraction ...".
+
+    >>> fractions([1, 0.5], "a FAR")
+    (1.0, 0.5)
+    """
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        name = what.split()[-1]
+        raise ValueError(
+            f"the {name}s are {values!r}; give a list of fractions above 0 and at most 1, such as [1e-2]"
+        ) from error
+    for number in numbers:
+        if not 0 < number <= 1:
+            raise ValueError(
+                f"{what} of {number:g} was given; it is a fraction above 0 and at most 1, such as 1e-2"
+            )
+    return numbers
 
 
 def check_widths(query: int, gallery: int) -> None:

@@ -37,7 +37,7 @@ def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray
     >>> identity_weights([5, 5, 9, 11], draws=2).sum(axis=0).tolist()
     [3, 3]
     """
-    if draws < 0:
+    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 0:
         raise ValueError(f"draws is {draws}; give 0 (no intervals) or more, such as 200")
     classes = int(codes(labels, None, (len(labels), 0), "labels")[0].max()) + 1
     drawn = np.random.default_rng(seed).multinomial(classes, np.full(classes, 1 / classes), size=draws)
@@ -52,6 +52,7 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | No
     >>> interval(np.arange(101.0), level=0.5)
     (25.0, 75.0)
     """
+    draws = np.asarray(draws, np.float64)
     known = draws[np.isfinite(draws)]
     if len(known) < 2:
         return None
@@ -76,6 +77,7 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
     >>> bootstrap_mean(np.array([1.0, 0.0, np.nan]), [0, 1, 1], np.array([[1, 3, 0], [1, 1, 0]])).tolist()
     [0.5, 0.75, nan]
     """
+    values = np.asarray(values, np.float64)
     number = codes(labels, None, (len(values), 0), "labels")[0]
     valid = np.isfinite(values)
     size = weights.shape[0]

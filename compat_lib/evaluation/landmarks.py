@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import UnitRows
+from compat_lib.evaluation.inputs import UnitRows, whole_numbers
 from compat_lib.evaluation.reid import own_places
 from compat_lib.evaluation.scores import PairScores, expand
 from compat_lib.evaluation.search import top_k
@@ -92,9 +92,9 @@ def landmark_map(
     >>> landmark_map([[1.0, 0.0], [0.0, 1.0]], gallery, [[0, 2], []], k=3).average_precision.tolist()
     [0.8333333333333333, 0.0]
     """
-    indices = top_k(query, gallery, k)[1]
     size = len(gallery)
-    start, columns = _listed(relevant, "relevant", len(indices), _numbers(gallery_ids, size), size)
+    start, columns = _listed(relevant, "relevant", len(query), _numbers(gallery_ids, size), size)
+    indices = top_k(query, gallery, k)[1]
     lengths = np.diff(start)
     keys = np.sort(np.repeat(np.arange(len(indices)), lengths) * size + columns)
     asked = np.arange(len(indices))[:, None] * size + indices
@@ -139,8 +139,7 @@ def revisited(
     >>> result.easy.map, result.medium.map, result.hard.map  # hard: at 0-based rank 1 behind item 2
     (1.0, 0.7916666666666666, 0.25)
     """
-    if any(isinstance(k, bool) or int(k) != k or k < 1 for k in ks):
-        raise ValueError(f"ks are {tuple(ks)}; give whole numbers of at least 1, such as (1, 5, 10)")
+    ks = whole_numbers(ks, "ks")
     query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
     sizes = len(query), len(gallery)
     kinds = [
@@ -158,7 +157,6 @@ def revisited(
     blocks = list(own_places(judged, np.arange(sizes[1])))
     rows, columns, places = (np.concatenate(part) for part in zip(*blocks, strict=True))
     kind = kind[np.searchsorted(keys, rows * sizes[1] + columns)]
-    ks = tuple(int(k) for k in ks)
     return Revisited(*(_protocol(rows, kind, places, sizes[0], name, ks) for name in PROTOCOLS))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
-from compat_lib.evaluation.inputs import UnitRows
+from compat_lib.evaluation.inputs import UnitRows, fractions
 from compat_lib.evaluation.scores import PairScores
 
 FARS = (1e-2, 1e-3, 1e-4)
@@ -132,8 +132,8 @@ def cosine_histograms(
     >>> same.tolist(), different.tolist()
     ([0, 0, 1, 0], [1, 0, 1, 0])
     """
-    if bins < 1:
-        raise ValueError(f"bins is {bins}; give at least 1")
+    if isinstance(bins, bool) or int(bins) != bins or bins < 1:
+        raise ValueError(f"bins is {bins}; give a whole number of at least 1")
     pairs = pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
     everything, same = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
     for tile in pairs.tiles():
@@ -156,13 +156,7 @@ def pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery
 
 def checked_fars(fars: Sequence[float]) -> tuple[float, ...]:
     """Return the false accept rates as floats, or raise ValueError."""
-    fars = tuple(float(far) for far in fars)
-    for far in fars:
-        if not 0 < far <= 1:
-            raise ValueError(
-                f"a FAR of {far:g} was given; it is a fraction above 0 and at most 1, such as 1e-3"
-            )
-    return fars
+    return fractions(fars, "a FAR")
 
 
 def roc_points(counts: Counts) -> Roc:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import UnitRows
+from compat_lib.evaluation.inputs import UnitRows, whole_numbers
 from compat_lib.evaluation.scores import EXCLUDED, PairScores, at_least, float_keys
 
 MATCHES = 2**23  # right items of the queries that are worked on together
@@ -68,8 +68,7 @@ def retrieval(
     >>> result.rank
     {1: 0.0, 5: 1.0}
     """
-    if not ranks or any(int(k) != k or k < 1 for k in ranks):
-        raise ValueError(f"ranks are {tuple(ranks)}; give whole numbers of at least 1, such as (1, 5)")
+    ranks = whole_numbers(ranks, "ranks")
     query = UnitRows(query, "query")
     if gallery is None:
         if any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
@@ -105,7 +104,7 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
         )
     return Retrieval(
         float(precision[valid].mean()),
-        {int(k): float((first[valid] <= k).mean()) for k in ranks},
+        {k: float((first[valid] <= k).mean()) for k in ranks},
         precision,
         first,
         int(valid.sum()),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import UnitRows, codes
+from compat_lib.evaluation.inputs import UnitRows, codes, whole_numbers
 from compat_lib.evaluation.pairs import checked_fars, verify
 from compat_lib.evaluation.scores import EXCLUDED, PairScores, float_keys
 
@@ -122,10 +122,11 @@ def reid(
     fars = checked_fars(fars)
     if reading not in READINGS:
         raise ValueError(f"the reading {reading!r} is not known; choose one of {', '.join(READINGS)}")
-    if not ranks or any(int(k) != k or k < 1 for k in (*ranks, max_rank)):
-        raise ValueError(
-            f"max_rank is {max_rank} and the ranks are {tuple(ranks)}; give whole numbers of at least 1"
-        )
+    ranks = whole_numbers(ranks, "ranks")
+    if isinstance(max_rank, bool) or int(max_rank) != max_rank or max_rank < 1:
+        raise ValueError(f"max_rank is {max_rank}; give a whole number of at least 1, such as 50")
+    if np.ndim(junk) == 0:
+        raise ValueError(f"junk is {junk!r}; give the identities in a list, such as (-1,)")
     sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
     lengths = len(sides[0]), len(sides[1])
     identities = codes(query_identities, gallery_identities, lengths, "identities")
@@ -164,7 +165,7 @@ def reid(
     return Reid(
         float(precision[valid].mean()),
         float(penalty[valid].mean()),
-        {int(k): float((first[valid] <= k).mean()) for k in ranks},
+        {k: float((first[valid] <= k).mean()) for k in ranks},
         cmc,
         precision,
         penalty,
@@ -185,7 +186,7 @@ def _junk(identities: Any, junk: Sequence[Any]) -> np.ndarray:
     if isinstance(identities, Tensor):
         identities = identities.detach().cpu().numpy()
     identities = np.asarray(identities)
-    if identities.dtype.kind in "US":
+    if identities.dtype.kind not in "iub":
         return np.isin(identities.astype(str), [str(value) for value in junk])
     return np.isin(identities, [value for value in junk if not isinstance(value, str)])
 

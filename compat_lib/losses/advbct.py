@@ -86,7 +86,7 @@ class AdvBCT(CompatibilityLoss):
     formulas = {
         "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "boundary": r"\frac{1}{|A|}\sum_{i \in A} (\lVert \hat n_i - c_{y_i} \rVert_2 - R_{y_i}),"
-        r" \quad A = \{ i : \lVert \hat n_i - c_{y_i} \rVert_2 > R_{y_i} \},"
+        r" \quad A = \{ i \in K : \lVert \hat n_i - c_{y_i} \rVert_2 > R_{y_i} \},"
         r" \quad R_k = r_k + (T - r_k)\,\sigma(v_k)",
         "adversarial": r"\frac{E - e + 1}{E} \left( \frac{1}{B}\sum_i \mathrm{CE}(g(\hat n_i), 0)"
         r" + \frac{1}{B}\sum_i \mathrm{CE}(g(\hat o_i), 1) \right)",

@@ -58,8 +58,9 @@ class LCE(CompatibilityLoss):
     published = {"boundary_weight": 1.0, "alignment_weight": 1.0}
     formulas = {
         "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
-        "boundary": r"\frac{1}{B}\sum_i \max(0, \arccos(\hat c_{y_i} \cdot \hat n_i) - \theta_{y_i})",
-        "alignment": r"\frac{1}{B}\sum_i (1 - \hat c_{y_i} \cdot \hat w_{y_i})",
+        "boundary": r"\frac{1}{|K|}\sum_{i \in K}"
+        r" \max(0, \arccos(\hat c_{y_i} \cdot \hat n_i) - \theta_{y_i})",
+        "alignment": r"\frac{1}{|K|}\sum_{i \in K} (1 - \hat c_{y_i} \cdot \hat w_{y_i})",
     }
 
     def __init__(

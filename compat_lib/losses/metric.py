@@ -206,6 +206,11 @@ def _both(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def _check_rows(name: str, features: Tensor, labels: Tensor) -> None:
+    if not isinstance(features, Tensor) or not isinstance(labels, Tensor):
+        raise ValueError(
+            f"{name}s and their labels must be tensors, not {type(features).__name__} and "
+            f"{type(labels).__name__}. Convert them with torch.as_tensor."
+        )
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
             f"{name}s must be a matrix of floating point numbers, one row each, not {features.dtype} "

@@ -150,7 +150,7 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
     assert fooled[0].eq(0).all() == (progress == 0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(strength=st.floats(0, 10), size=st.integers(1, 20), seed=st.integers(0, 1000))
 def test_reversal_keeps_values_and_flips_gradients(strength, size, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -162,7 +162,7 @@ def test_reversal_keeps_values_and_flips_gradients(strength, size, seed):
     torch.testing.assert_close(features.grad, -strength * incoming)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     target=st.floats(0, 2),
     per_class=st.integers(2, 9),
@@ -181,7 +181,7 @@ def test_every_radius_lies_between_its_own_and_the_target(target, per_class, v):
     torch.testing.assert_close(method.elastic_radii(), torch.full((5,), target))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(10)), factor=st.floats(1e-2, 1e2))
 def test_order_of_the_batch_and_length_of_embeddings_do_not_matter(order, factor):
     old = make_clusters(6, 6)

@@ -248,6 +248,7 @@ def test_tensors_and_arrays_of_any_kind_agree(models):
         ({}, {"cross": (np.ones((99, 4)), np.ones((100, 4)))}, "cross has shapes"),
         ({}, {"cross": (np.ones((100, 4)), np.ones((100, 5)))}, "cross has shapes"),
         ({}, {"fars": (2,)}, "a FAR of 2 was given"),
+        ({}, {"shares": 0.5}, r"shares is 0\.5; give fractions of the gallery in a list"),
     ],
 )
 def test_bad_input_gets_a_sentence(models, change, options, message):

@@ -98,7 +98,7 @@ def test_lwf_takes_the_old_probabilities_as_targets():
     assert influence(old, step, variant="lwf").item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 30))
 def test_published_scale_cannot_fall_below_its_bound(seed, classes):
     old = make_old(seed, classes=classes, per_class=2, class_map="none")
@@ -108,7 +108,7 @@ def test_published_scale_cannot_fall_below_its_bound(seed, classes):
     assert term.item() >= bound - 1e-5
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(factor=st.floats(1e-3, 1e3))
 def test_prototype_variant_does_not_see_the_length_of_embeddings(factor):
     old = make_old()

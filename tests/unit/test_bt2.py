@@ -105,7 +105,7 @@ def test_value_and_gradient(old_width, width, extra, stretch, scale, kind):
         assert check_gradient(method, step)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(width=st.integers(1, 40), size=st.floats(0, 100), seed=st.integers(0, 1000))
 def test_a_rotation_keeps_inner_products_and_never_reflects(width, size, seed):
     rotation = Rotation(width)
@@ -147,7 +147,7 @@ def test_training_finds_a_hidden_rotation(seed):
     torch.testing.assert_close(rotation.matrix().detach(), hidden, atol=0.05, rtol=0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     old_width=st.integers(1, 9),
     width=st.integers(1, 9),
@@ -170,7 +170,7 @@ def test_stored_features_have_one_length_and_hold_the_new_part(old_width, width,
     torch.testing.assert_close(basis[:, extra:] @ head.inner.matrix() / stretch, head.new_part(outputs))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(factor=st.floats(1e-2, 1e2))
 def test_lengths_of_old_and_oracle_features_do_not_matter(factor):
     old, method = build()

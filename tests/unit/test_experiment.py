@@ -212,6 +212,13 @@ def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
         silent(other_images).evaluate()
 
 
+def test_no_generation_follows_a_model_that_stores_more_than_it_classifies(root, oracle):
+    wider = tiny(root, method="bt2")
+    silent(wider).evaluate()
+    with pytest.raises(ValueError, match="go on from another method than bt2"):
+        silent(wider.next_generation()).evaluate()
+
+
 @pytest.mark.parametrize(("method", "options"), [("bct", {}), ("mixbct", {"pad": "zero"})])
 def test_unequal_widths_are_compared_as_the_method_compares_them(root, method, options):
     experiment = silent(tiny(root, new_width=12, method=method, method_options=options))

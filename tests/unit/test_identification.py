@@ -360,6 +360,8 @@ ROWS = Templates([1, 2, 3], np.eye(3))
         (([1], [5]), ([2], [7]), ([3], ["5"]), {}, "names and the ids that they refer to are numbers"),
         (([1], [5]), ([2], [7]), ([3], [5]), {"fpirs": [10]}, "an FPIR of 10 was given"),
         (([1], [5]), ([2], [7]), ([3], [5]), {"fpirs": [0]}, "an FPIR of 0 was given"),
+        (([1], [5]), ([2], [7]), ([3], [5]), {"fpirs": 0.1}, r"the FPIRs are 0\.1; give a list"),
+        (([1], [5]), ([2], [7]), ([3], [5]), {"ranks": 1}, "ranks are 1; give whole numbers"),
         (([1], [5]), ([2], [7]), ([3], [5]), {"ranks": (0,)}, r"ranks are \(0,\)"),
         (([1], [5]), ([2], [7]), ([3], [5]), {"ranks": ()}, "ranks are"),
     ],

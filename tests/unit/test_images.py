@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat_lib.data import DATASETS, data_root, dataset_options, load
@@ -114,6 +114,7 @@ def test_a_data_root_that_is_a_file_is_named(tmp_path):
         data_root(tmp_path / "data")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**40), st.integers(0, 2**40))
 def test_seeded_streams_repeat_and_differ(one, other):
     def draw(*parts):

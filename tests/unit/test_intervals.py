@@ -178,6 +178,9 @@ def test_weights_depend_on_labels_and_seed_only():
     assert identity_weights(labels, 0).shape == (3, 0)
     with pytest.raises(ValueError, match="draws is -1"):
         identity_weights(labels, -1)
+    for draws in (2.5, True, None):
+        with pytest.raises(ValueError, match=f"draws is {draws}; give 0"):
+            identity_weights(labels, draws)
 
 
 def test_mean_equals_drawing_the_identities():
@@ -194,6 +197,8 @@ def test_mean_equals_drawing_the_identities():
 def test_interval_leaves_out_what_is_not_a_number():
     assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
     assert interval(np.array([np.nan, 1.0])) is None
+    assert interval([1.0, 3.0], level=0.5) == (1.5, 2.5)
+    assert bootstrap_mean([1.0, 0.0], [0, 1], np.array([[3], [1]])).tolist() == [0.75]
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():

@@ -60,7 +60,7 @@ def test_gradient_does_not_fade_near_the_old_feature():
     torch.testing.assert_close(lengths, torch.ones(len(past), dtype=torch.float64), rtol=1e-4, atol=0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), factor=st.floats(1e-3, 1e3))
 def test_bounds_and_invariance_to_length(seed, factor):
     old = make_old(seed)

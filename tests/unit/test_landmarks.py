@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from compat_lib.evaluation import scores
+from compat_lib.evaluation import landmarks, scores
 from compat_lib.evaluation.landmarks import landmark_map, revisited
 
 
@@ -225,6 +225,12 @@ def test_ties_rank_by_gallery_row(seed, values):
 
 
 ONE = [[1.0, 0.0]]
+
+
+def test_lists_are_checked_before_the_search(monkeypatch):
+    monkeypatch.setattr(landmarks, "top_k", None)
+    with pytest.raises(ValueError, match="0 lists of relevant items for 1 queries"):
+        landmark_map(ONE, ONE, [])
 
 
 @pytest.mark.parametrize(

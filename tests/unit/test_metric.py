@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -398,6 +399,8 @@ def test_rows_that_are_certain_leave_the_divisor():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"anchors": np.zeros((4, 2))}, "anchors and their labels must be tensors, not ndarray and Tensor"),
+        ({"candidate_labels": [0, 1, 2]}, "candidates and their labels must be tensors, not Tensor and list"),
         ({"anchors": torch.zeros(4)}, r"anchors must be a matrix of floating point numbers.*float32 \[4\]"),
         ({"candidates": torch.zeros(3, 2).long()}, "candidates must be a matrix.*int64"),
         ({"candidates": torch.zeros(3, 3)}, r"one width, not \[4, 2\] and \[3, 3\]. Cut the wider side"),

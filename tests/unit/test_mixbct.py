@@ -90,7 +90,7 @@ def test_ratio_zero_is_independent_training_to_the_bit(kind):
         assert torch.equal(plain, mixed)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(ratio=st.floats(0, 1), share=st.floats(0, 1), batch=st.integers(1, 20), seed=st.integers(0, 1000))
 def test_replaced_rows_are_credible_and_as_many_as_asked_for_where_there_are_enough(
     ratio, share, batch, seed
@@ -133,7 +133,7 @@ def test_draw_follows_the_generator():
     assert not torch.equal(first, other)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(new=st.floats(1e-2, 1e2), past=st.floats(1e-2, 1e2))
 def test_length_of_new_and_old_features_does_not_matter(new, past):
     old = make_old()
@@ -146,7 +146,7 @@ def test_length_of_new_and_old_features_does_not_matter(new, past):
     assert method(scaled)["classification"].item() == pytest.approx(method(step)["classification"].item())
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(12)), seed=st.integers(0, 100))
 def test_order_of_the_batch_does_not_matter(order, seed):
     old = make_old()

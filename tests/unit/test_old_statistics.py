@@ -44,7 +44,7 @@ def test_means_equal_the_slow_loop_in_any_block_size(unit, block, monkeypatch):
         np.testing.assert_allclose(means[label].numpy(), expected, rtol=1e-6, atol=1e-7)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_order_of_the_rows_does_not_matter(seed):
     features, labels = draw(seed)
@@ -70,7 +70,7 @@ def test_credible_rows_equal_the_slow_loop(columns, share, block, monkeypatch):
         assert {i for i in own if mask[i]} == set(kept)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1000), percent=st.integers(0, 100), columns=st.booleans())
 def test_kept_count_of_each_class_is_the_ceiling(seed, percent, columns):
     features, labels = draw(seed)
@@ -92,7 +92,7 @@ def test_count_is_not_raised_by_rounding():
     assert credible_rows(features, torch.zeros(100).long(), 1, 0.55).sum() == 55  # 0.55 * 100 > 55
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), powers=st.lists(st.integers(-8, 8), min_size=40, max_size=40))
 def test_length_of_a_row_does_not_matter(seed, powers):
     features, labels = draw(seed)
@@ -102,7 +102,7 @@ def test_length_of_a_row_does_not_matter(seed, powers):
         assert torch.equal(credible_rows(scaled, labels, 6, 0.5, columns), mask)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), powers=st.lists(st.integers(-4, 4), min_size=5, max_size=5))
 def test_with_columns_the_scale_of_a_column_does_not_matter(seed, powers):
     features, labels = draw(seed)
@@ -131,6 +131,7 @@ def test_of_equal_distances_the_earlier_row_is_kept():
     assert mask.tolist() == [True, True, False, False]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_two_rows_of_a_class_are_equally_far_from_their_mean(seed):
     features, _ = draw(seed, rows=2)

@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -261,6 +262,15 @@ def test_numpy_torch_and_names_give_the_same():
     expected = verification(features, labels, fars=FARS)
     assert verification(torch.from_numpy(features), torch.from_numpy(labels), fars=FARS) == expected
     assert verification(features.tolist(), [f"person {label}" for label in labels], fars=FARS) == expected
+    names = np.array([f"person {label}" for label in labels], object)  # as pandas gives them
+    assert verification(features, names, fars=FARS) == expected
+
+
+def test_a_data_frame_is_a_table():
+    features, labels = make_features(6, 4)
+    frame = pandas.DataFrame(features, columns=list("abcdefgh"))
+    named = pandas.Series([f"person {label}" for label in labels])
+    assert verification(frame, named, fars=FARS) == verification(features, labels, fars=FARS)
 
 
 def test_autocast_and_gradients_do_not_reach_the_scores():
@@ -290,6 +300,14 @@ def test_autocast_and_gradients_do_not_reach_the_scores():
         (([[1.0]], [0], [[1.0]], [0]), {"query_ids": [0]}, "only one of query_ids"),
         (([[1.0]], [0]), {"fars": [10]}, "a FAR of 10 was given; it is a fraction"),
         (([[1.0]], [0]), {"fars": [0]}, "a FAR of 0 was given"),
+        (([[1.0]], [0]), {"fars": 0.1}, r"the FARs are 0\.1; give a list of fractions"),
+        (([[1.0]], [0]), {"fars": ["a"]}, r"the FARs are \['a'\]; give a list of fractions"),
+        (([[1.0]], np.array([None])), {}, "type object; give one whole number \\(or name\\)"),
+        (
+            ([[1.0]], np.array([2**63], np.uint64), [[1.0]], [1]),
+            {},
+            r"numbers of 2\*\*63 and more and the other's are signed",
+        ),
     ],
 )
 def test_bad_input_gets_a_sentence(arguments, options, message):
@@ -300,6 +318,8 @@ def test_bad_input_gets_a_sentence(arguments, options, message):
 def test_histogram_without_bins_is_refused():
     with pytest.raises(ValueError, match="bins is 0"):
         cosine_histograms([[1.0]], [0], bins=0)
+    with pytest.raises(ValueError, match="bins is 2.5; give a whole number"):
+        cosine_histograms([[1.0]], [0], bins=2.5)
 
 
 def test_inputs_are_left_alone():

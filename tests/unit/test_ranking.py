@@ -186,11 +186,25 @@ def test_a_further_wrong_item_never_helps(seed):
     assert (after.average_precision[valid] <= before.average_precision[valid]).all()
 
 
+def test_ranks_may_be_an_array():
+    result = retrieval([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [0, 0, 1], ranks=np.array([1, 2]))
+    assert result.rank == {1: 1.0, 2: 1.0}
+
+
+def test_large_labels_of_two_types_stay_apart():
+    labels = np.array([2**60, 2**60 + 1])  # equal in float64
+    query, gallery = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.1], [0.1, 1.0]]
+    result = retrieval(query, labels.astype(np.uint64), gallery, labels[::-1])
+    assert result.first_match.tolist() == [2, 2]
+
+
 @pytest.mark.parametrize(
     "arguments, options, message",
     [
         (([[1.0], [2.0]], [0, 1]), {}, "no query has a right item"),
         (([[1.0], [2.0]], [0, 0]), {"ranks": (0,)}, "give whole numbers of at least 1"),
+        (([[1.0], [2.0]], [0, 0]), {"ranks": 5}, "ranks are 5; give whole numbers of at least 1 in a list"),
+        (([[1.0], [2.0]], [0, 0]), {"ranks": (True,)}, "give whole numbers of at least 1"),
         (([[1.0], [np.nan]], [0, 0]), {}, "1 of the 2 rows of the query features"),
         (([[1.0], [2.0]], [0, 0]), {"query_ids": [0, 1]}, "without gallery features"),
         (([[1.0]], [0], [[1.0, 0.0]], [0]), {}, "need equal widths"),

@@ -281,6 +281,8 @@ def test_names_equal_numbers():
     named = reid(*sides)
     assert named.junk == expected.junk == 7 and named.summary() == expected.summary()
     assert np.array_equal(named.average_precision, expected.average_precision, equal_nan=True)
+    objects = [np.array(side, object) if i in (1, 2, 4, 5) else side for i, side in enumerate(sides)]
+    assert reid(*objects).summary() == expected.summary()  # names as pandas gives them, junk among them
 
 
 def test_tensors_types_and_strides_give_the_same():
@@ -329,6 +331,9 @@ def test_rows_of_zeros_lie_at_distance_one():
         ({}, {"ranks": ()}, "give whole numbers of at least 1"),
         ({}, {"ranks": (1.5,)}, "give whole numbers of at least 1"),
         ({}, {"fars": (10,)}, "a FAR of 10"),
+        ({}, {"fars": 0.1}, r"the FARs are 0\.1"),
+        ({}, {"junk": -1}, r"junk is -1; give the identities in a list"),
+        ({}, {"ranks": 1}, "ranks are 1; give whole numbers of at least 1 in a list"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, options, message):

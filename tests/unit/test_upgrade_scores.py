@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat_lib.evaluation.compatibility import update_gain
@@ -74,6 +74,7 @@ def test_one_data_set_by_hand():
     assert result.summary() == "p_up 47.50, p_comp 62.25, p_1 53.88 (per cent, 50 is neutral; 1 data set)"
 
 
+@settings(deadline=None)
 @given(old=st.floats(0.01, 0.98), share=st.floats(0.01, 0.99))
 def test_neutral_points(old, share):
     oracle = old + share * (1 - old)
