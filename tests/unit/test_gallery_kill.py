@@ -1,0 +1,234 @@
+"""A gallery whose writer is killed: what was committed is there, what was not is not, and work goes on.
+
+The writers are forked from one small process, so that a hundred of them take seconds. A writer reports each
+change after the call has returned: everything reported must be there after the kill, and at most one
+change more, wholly. Nothing is forced to the disk here: a kill leaves what was written to the system, and the
+order that a power cut would show has a test in test_gallery.py.
+"""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compat_lib.gallery import Gallery
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+ENTRIES, WIDTH, CHUNK = 1200, 8, 60
+TABLE = np.random.default_rng(0).normal(size=(2, ENTRIES, WIDTH))  # features of the old and of the new model
+ORDER = np.random.default_rng(1).permutation(ENTRIES)
+
+WRITER = """
+import io, json, os, signal, sys
+import numpy as np
+from compat_lib.gallery import Gallery, files
+assert not {"torch", "faiss"} & set(sys.modules), "writing needs neither"
+os.fsync = lambda descriptor: None
+ENTRIES, WIDTH, CHUNK = 1200, 8, 60
+TABLE = np.random.default_rng(0).normal(size=(2, ENTRIES, WIDTH))
+ORDER = np.random.default_rng(1).permutation(ENTRIES)
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def die_at(step):
+    # SIGKILL before or after the call number `step` that reaches the disk, or half way through a writing
+    number = 0
+    def count():
+        nonlocal number
+        number += 1
+        if number == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def dying(call):
+        def instead(*arguments):
+            count()
+            result = call(*arguments)
+            count()
+            return result
+        return instead
+    class Dying:
+        # Not a file to NumPy, which would else write past it.
+        def __init__(self, path):
+            self.file = io.FileIO(path, "wb")
+            self.flush, self.fileno = self.file.flush, self.file.fileno
+        def __enter__(self):
+            return self
+        def __exit__(self, *error):
+            self.file.close()
+        def write(self, data):
+            half = len(data) // 2
+            self.file.write(data[:half])
+            count()
+            self.file.write(data[half:])
+            return len(data)
+    files.open = lambda path, mode: Dying(path) if mode == "wb" else open(path, mode)
+    os.fsync, os.replace, os.unlink = dying(os.fsync), dying(os.replace), dying(os.unlink)
+
+def insert(gallery):
+    for start in range(len(gallery), ENTRIES, CHUNK):
+        ids = np.arange(start, start + CHUNK)
+        gallery.insert(ids, TABLE[0][ids], "old")
+        say("done")
+
+def backfill(gallery):
+    for step in gallery.backfill("new", lambda ids: TABLE[1][ids], batch=CHUNK):
+        say("done")
+
+def compact(gallery):
+    gallery.compact()
+    say("done")
+
+for line in sys.stdin:
+    task = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        gallery = Gallery.open(task["folder"])
+        if task["step"]:
+            die_at(task["step"])
+        say("began")
+        globals()[task["work"]](gallery)
+        os._exit(0)
+    say("pid", child)
+    say("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_forced_to_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+class Writers:
+    """Starts writers, and tells how many changes each reported before it ended."""
+
+    def __init__(self, project: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WRITER], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def run(self, folder: Path, work: str, step: int = 0, wait: tuple[int, float] | None = None):
+        """(exit status, changes reported) of one writer.
+
+        `step`: it kills itself there. `wait`: it is killed after so many reports and so many seconds more.
+        """
+        task = json.dumps({"folder": str(folder), "work": work, "step": step})
+        self.process.stdin.write(task.encode() + b"\n")
+        self.process.stdin.flush()
+        pid, reported, begun = 0, 0, False
+        while True:
+            words = self.process.stdout.readline().split()
+            assert words, "the writers' parent has ended"
+            if words[0] == b"ended":
+                return int(words[1]), reported
+            pid = int(words[1]) if words[0] == b"pid" else pid
+            begun = begun or words[0] == b"began"
+            reported += words[0] == b"done"
+            if wait is not None and pid and begun and reported >= wait[0]:
+                time.sleep(wait[1])
+                with contextlib.suppress(ProcessLookupError):  # it has finished in the meantime
+                    os.kill(pid, signal.SIGKILL)
+                wait = None
+
+
+@pytest.fixture(scope="module")
+def writers(project):
+    one = Writers(project)
+    yield one
+    one.process.stdin.close()
+    one.process.wait(timeout=60)
+
+
+def made(folder: Path, inserted: int) -> Gallery:
+    """A gallery with the first entries, in changes as a writer makes them."""
+    gallery = Gallery.create(folder, {"old": WIDTH, "new": WIDTH})
+    gallery.declare("new", WIDTH, compatible_with="old")
+    for start in range(0, inserted, 4 * CHUNK):
+        ids = np.arange(start, min(start + 4 * CHUNK, inserted))
+        gallery.insert(ids, TABLE[0][ids], "old")
+    return gallery
+
+
+def check(gallery: Gallery, old: np.ndarray, new: np.ndarray) -> None:
+    """The gallery holds these entries with the right features, and its files are sound."""
+    assert gallery.verify().entries == {"old": len(old), "new": len(new)}
+    for model, ids in enumerate((old, new)):
+        assert np.array_equal(gallery.ids(("old", "new")[model]), np.sort(ids))
+        if len(ids):
+            rows = TABLE[model][ids]
+            unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            assert np.allclose(gallery.features(ids), unit, atol=1e-6)
+
+
+def left_by(gallery: Gallery, work: str, before: int, reported: int, given: int = ENTRIES) -> int:
+    """How many entries are inserted, or new, if that is what a killed writer may have left."""
+    if work == "insert":
+        there, last = len(gallery), ENTRIES
+        check(gallery, np.arange(there), np.arange(0))
+    else:
+        there, last, order = gallery.counts["new"], given, ORDER[np.isin(ORDER, np.arange(given))]
+        check(gallery, order[there:], order[:there])
+    assert there in (before + CHUNK * reported, min(last, before + CHUNK * (reported + 1)))
+    return there
+
+
+def planned(gallery: Gallery) -> Gallery:
+    """With the order of a backfill that has not begun."""
+    ids = gallery.ids()
+    gallery.backfill("new", lambda ids: TABLE[1][ids], order=ORDER[np.isin(ORDER, ids)])
+    return gallery
+
+
+def test_twenty_kills_lose_nothing(tmp_path, writers):
+    random.seed(7)
+    kills, folders, moments = 0, iter(range(1000)), set()
+    for work, most in (("insert", 10), ("backfill", 20)):
+        while kills < most:
+            gallery = made(tmp_path / str(next(folders)), 0 if work == "insert" else ENTRIES)
+            if work == "backfill":
+                planned(gallery)
+            there, status = 0, -signal.SIGKILL
+            while status and kills < most:  # goes on where the last one was killed
+                wait = random.randrange(3), random.uniform(0, 0.01)
+                status, reported = writers.run(gallery.folder, work, wait=wait)
+                assert status in (0, -signal.SIGKILL)
+                there = left_by(gallery, work, there, reported)
+                kills += status == -signal.SIGKILL
+                moments.add((work, there))
+        assert writers.run(gallery.folder, work)[0] == 0
+        assert left_by(gallery, work, ENTRIES, 0) == ENTRIES
+    assert kills == 20 and len(moments) > 8
+    assert gallery.search(TABLE[1][:5], 1, "new").ids.ravel().tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("work", ["insert", "backfill", "compact"])
+def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
+    given = ENTRIES - 2 * CHUNK if work == "insert" else 2 * CHUNK
+    first = made(tmp_path / "first", given)
+    if work != "insert":
+        planned(first)
+    status, step = -signal.SIGKILL, 0
+    while status:
+        step += 1
+        shutil.copytree(first.folder, tmp_path / str(step))
+        gallery = Gallery.open(tmp_path / str(step))
+        status, reported = writers.run(gallery.folder, work, step=step)
+        assert status in (0, -signal.SIGKILL)
+        if work == "compact":
+            check(gallery, np.arange(given), np.arange(0))
+        else:
+            left_by(gallery, work, given if work == "insert" else 0, reported, given)
+        if status and step % 5 == 0:  # what was left is no obstacle
+            assert writers.run(gallery.folder, work)[0] == 0
+            gallery.verify()
+    assert step > 15
+    assert work != "compact" or gallery.verify().unused == 0
