@@ -1,6 +1,7 @@
 """A user's arrays of an old system: taken in from numpy, torch or lists, or refused with a sentence."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -146,3 +147,77 @@ def check_classifier(
             f"class_map must hold {allowed}, but new label {label} maps to {int(class_map[label])}. Use the "
             "rows of classifier_weight as old labels and -1 for classes that the old model never saw."
         )
+
+
+def names(name: str, value) -> np.ndarray:
+    """A user's names or numbers of images or classes, as text [N].
+
+    Raises:
+        TypeError: "ids must be names or whole numbers, but row 3 holds None. ..."
+        ValueError: "ids must have one dimension, not the shape [5, 1]."
+
+    >>> names("labels", [7.0, 12]).tolist()
+    ['7', '12']
+    """
+    array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not the shape {list(array.shape)}.")
+    if array.dtype.kind == "U":
+        return array
+    texts = []
+    for row, one in enumerate(array.tolist()):
+        if isinstance(one, float) and one.is_integer():  # what pandas makes of whole numbers beside a gap
+            one = int(one)
+        if isinstance(one, bool) or not isinstance(one, str | int | bytes):
+            raise TypeError(
+                f"{name} must be names or whole numbers, but row {row} holds {one!r}. Give every row one, or "
+                "leave the row out."
+            )
+        texts.append(one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one))
+    return np.array(texts, dtype=str)
+
+
+def by_class(tables: Mapping[str, object], classes: Sequence[str]) -> dict[str, object]:
+    """Prototypes or an old classifier with the names of their rows, as arguments of OldSystem.from_arrays.
+
+    Args:
+        tables: "prototypes" [P, d] with "prototype_classes" [P]; "classifier_weight" [C_old, d] with
+            "classifier_classes" [C_old], and perhaps "classifier_bias" [C_old] and "classifier_scale".
+        classes: names of the C new classes, in the order in which they are numbered.
+    Raises:
+        ValueError: "prototypes come without prototype_classes, ...", "prototype_classes have 5 names, but
+            prototypes 6 rows. ..." or "prototype_classes hold 'anna' twice. ..."
+
+    >>> given = by_class({"prototypes": [[1.0], [2.0]], "prototype_classes": ["b", "x"]}, ["a", "b"])
+    >>> given["num_classes"], given["prototypes"].tolist()
+    (2, [[0.0], [1.0]])
+    """
+    place = {str(name): number for number, name in enumerate(classes)}
+    given: dict[str, object] = {"num_classes": len(place)}
+    for name, key in (("prototypes", "prototype_classes"), ("classifier_weight", "classifier_classes")):
+        if tables.get(name) is None:
+            continue
+        if tables.get(key) is None:
+            raise ValueError(f"{name} come without {key}, the class folder of each row. Save both together.")
+        rows, called = numbers(name, tables[name], 2).numpy(), names(key, tables[key]).tolist()
+        if len(called) != len(rows):
+            raise ValueError(
+                f"{key} have {len(called)} names, but {name} {len(rows)} rows. Give each a name."
+            )
+        if len(set(called)) < len(called):
+            twice = next(one for one in called if called.count(one) > 1)
+            raise ValueError(f"{key} hold {twice!r} twice. Give each class one row.")
+        known = [(row, place[one]) for row, one in enumerate(called) if one in place]
+        if name == "prototypes":
+            given[name] = np.zeros((len(place), rows.shape[1]), np.float32)
+            for row, label in known:
+                given[name][label] = rows[row]
+        else:
+            given |= {name: rows, "class_map": np.full(len(place), -1, dtype=np.int64)}
+            for row, label in known:
+                given["class_map"][label] = row
+            if tables.get("classifier_bias") is not None:
+                given["classifier_bias"] = tables["classifier_bias"]
+            if tables.get("classifier_scale") is not None:  # a file holds it as an array of one number
+                given["classifier_scale"] = np.asarray(tables["classifier_scale"]).item()
+    return given

@@ -3,8 +3,9 @@
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -87,6 +88,25 @@ def read_npz(path: str | Path) -> dict[str, object]:
         ValueError: "old.npz is not an npz archive of plain arrays. ...", "old.npz: there is no field 'x' in
             an old system. ..." or "old.npz: 'features' holds Python objects, ..."
     """
+    fields = (*ARRAYS, *SCALARS)
+    arrays, there = read_archive(path, fields)
+    _check_names(path, there, fields)
+    for name in SCALARS:
+        if name in arrays:
+            if arrays[name].size != 1:
+                raise ValueError(f"{path}: {name} must be one number, not {arrays[name].size}.")
+            arrays[name] = arrays[name].reshape(()).item()
+    return arrays
+
+
+def read_archive(path: str | Path, wanted: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """Those of the wanted arrays that a numpy archive has, by name, and the names of all that it has.
+
+    Raises:
+        FileNotFoundError: "There is no file old.npz. ..."
+        ValueError: "old.npz is not an npz archive of plain arrays. ..." or "old.npz: 'features' holds Python
+            objects, ..."
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}. Write it with numpy.savez(path, features=...).")
     unreadable = (ValueError, OSError, EOFError, zipfile.BadZipFile)
@@ -97,23 +117,17 @@ def read_npz(path: str | Path) -> dict[str, object]:
         raise ValueError(refusal) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(refusal)
-    arrays: dict[str, object] = {}
+    arrays = {}
     with archive:
-        _check_names(path, archive.files, (*ARRAYS, *SCALARS))
-        for name in archive.files:
+        for name in set(wanted) & set(archive.files):
             try:
                 arrays[name] = archive[name]
             except unreadable as error:
                 raise ValueError(
                     f"{path}: {name!r} holds Python objects, or is damaged, and is not read, because pickled "
-                    "objects can run code. Save it as a plain array of numbers."
+                    "objects can run code. Save it as a plain array of numbers or text."
                 ) from error
-    for name in SCALARS:
-        if name in arrays:
-            if arrays[name].size != 1:
-                raise ValueError(f"{path}: {name} must be one number, not {arrays[name].size}.")
-            arrays[name] = arrays[name].reshape(()).item()
-    return arrays
+        return arrays, list(archive.files)
 
 
 def _check_names(path: str | Path, names, allowed: tuple[str, ...]) -> None:

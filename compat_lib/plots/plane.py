@@ -1,6 +1,8 @@
 """Old and new points in one picture of the plane."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib.patheffects as effects
@@ -10,8 +12,10 @@ from matplotlib.axes import Axes
 from .maps import JointMap
 from .style import INK, NEW, OLD, as_array, unit_rows
 
+GATHERED = 0.8  # length of a class's mean of unit points from which the class has one place
 _HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
 _CENTRED = {"ha": "center", "va": "center", "fontweight": "bold", "path_effects": _HALO, "zorder": 6}
+_RING = f'stroke="{INK}" stroke-width=".02"'
 
 
 def draw_map(
@@ -148,7 +152,7 @@ def draw_circle(
         _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
         for identity in identities:
             centre = new[labels == identity].mean(axis=0)
-            if np.linalg.norm(centre) > 0.8:
+            if np.linalg.norm(centre) > GATHERED:
                 ax.text(*(1.5 * unit_rows(centre)), text[identity], color=NEW, **_CENTRED)
     for row in [] if classifier is None else unit_rows(as_array(classifier)):
         ax.plot(*np.stack([1.33 * row, 1.41 * row]).T, color=NEW, linewidth=2.5, zorder=1)
@@ -161,6 +165,108 @@ def draw_circle(
     ax.set(xlim=(-1.65, 1.65), ylim=(-1.65, 1.65), aspect="equal")
     ax.axis("off")
     return ax
+
+
+def circle_steps(toy: Any, runs: Mapping[str, Any]) -> str:
+    """HTML that plays toy trainings without a script: buttons for the training and for the step.
+
+    For exported pages. JupyterLab hides it, because a slider can stand there.
+
+    Args:
+        toy: from compat_lib.toy.make_toy.
+        runs: title of a training -> its result of compat_lib.toy.train_toy, all with the same snapshots.
+
+    Returns:
+        One element that looks like draw_circle. Its points turn from step to step, the shorter way round.
+
+    Raises:
+        ValueError: "one run at least, and the same steps in all; got …".
+    """
+    kinds = {run.steps for run in runs.values()}
+    if len(kinds) != 1:
+        raise ValueError(f"one run at least, and the same steps in all; got {sorted(kinds)}")
+    steps, points = kinds.pop(), [as_array(run.points) for run in runs.values()]
+    key = f"toy{zlib.crc32(b''.join(part.tobytes() for part in points)):08x}"  # two in one page stay apart
+    rules = [
+        ".jp-OutputArea .circle-steps{display:none}",
+        ".circle-steps svg{display:block;width:100%;max-width:28rem}",
+        ".circle-steps label{margin-right:.8em;white-space:nowrap}",
+        ".circle-steps .run,.circle-steps .at{display:none}",
+        ".circle-steps .new{transition:transform .8s}",
+        "@media(prefers-reduced-motion:reduce){.circle-steps .new{transition:none}}",
+        *(f"#{key}-run-{i}:checked~svg .run-{i}{{display:inline}}" for i in range(len(runs))),
+    ]
+    for k in range(len(steps)):
+        chosen = f"#{key}-at-{k}:checked~svg"
+        rules.append(f"{chosen} .at-{k}{{display:inline}}{chosen} .new{{transform:rotate(var(--a{k}))}}")
+    drawn = [_still(toy)]
+    for i, run in enumerate(runs.values()):
+        drawn.append(f'<g class="run run-{i}">{_moving(toy, run)}</g>')
+    return (
+        f'<div class="circle-steps"><style>{"".join(rules)}</style>training: '
+        f"{_buttons(f'{key}-run', runs)}<br>step: {_buttons(f'{key}-at', steps)}"
+        '<svg viewBox="-1.7 -1.9 3.4 3.6" role="img" aria-label="old and new points on two circles" '
+        f'font-family="sans-serif" font-size=".15" text-anchor="middle">{"".join(drawn)}</svg></div>'
+    )
+
+
+def _buttons(group: str, names: Iterable[Any]) -> str:
+    """Radio buttons, the first one pressed."""
+    return "".join(
+        f'<input type="radio" name="{group}" id="{group}-{i}"{"" if i else " checked"}>&nbsp;'
+        f'<label for="{group}-{i}">{escape(str(name))}</label>'
+        for i, name in enumerate(names)
+    )
+
+
+def _still(toy: Any) -> str:
+    """SVG of what never moves: the circle, old points, prototypes and their numbers."""
+    turn = np.pi * (0.5 + np.arange(10) / 5)
+    spike = np.where(np.arange(10) % 2, 0.04, 0.1)[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    parts = ['<circle r="1" fill="none" stroke="#ccc" stroke-width=".01"/>']
+    for (x, y), ringed in zip(as_array(toy.old), as_array(toy.outlier), strict=True):
+        parts.append(f'<circle cx="{x:.2f}" cy="{-y:.2f}" r=".035" fill="{OLD}"/>')
+        if ringed:
+            parts.append(f'<circle cx="{x:.2f}" cy="{-y:.2f}" r=".07" fill="none" {_RING}/>')
+    for c, star in enumerate(as_array(toy.system.prototypes())):
+        corners = " ".join(f"{x:.2f},{-y:.2f}" for x, y in star + spike)
+        parts.append(f'<polygon points="{corners}" fill="{OLD}" stroke="#fff" stroke-width=".01"/>')
+        parts.append(_text(0.62 * unit_rows(star), c + 1, OLD))
+    return "".join(parts)
+
+
+def _moving(toy: Any, run: Any) -> str:
+    """SVG of a training: new points and classifier rows with an angle a step, and each step's words."""
+    labels, points = as_array(toy.labels), unit_rows(as_array(run.points))
+    parts = []
+    for turns, ringed in zip(_turns(points), as_array(toy.outlier), strict=True):
+        parts.append(f'<circle class="new" cx="1.25" r=".045" fill="{NEW}" style="{turns}"/>')
+        if ringed:
+            parts.append(f'<circle class="new" cx="1.25" r=".08" fill="none" {_RING} style="{turns}"/>')
+    for turns in _turns(as_array(run.classifier)):
+        parts.append(
+            f'<path class="new" d="M1.33 0H1.41" stroke="{NEW}" stroke-width=".04" style="{turns}"/>'
+        )
+    for k, new in enumerate(points):
+        words = [_text((0, 1.72), f"step {run.steps[k]}, cross-test {run.cross_test[k]:.0%}", INK)]
+        for c in np.unique(labels):
+            centre = new[labels == c].mean(axis=0)
+            if np.linalg.norm(centre) > GATHERED:
+                words.append(_text(1.53 * unit_rows(centre), c + 1, NEW))
+        parts.append(f'<g class="at at-{k}">{"".join(words)}</g>')
+    return "".join(parts)
+
+
+def _turns(points: np.ndarray) -> list[str]:
+    """For each of N points in S steps ([S, N, 2]) its clockwise degrees, as CSS variables --a0, --a1, …"""
+    degrees = np.rad2deg(np.unwrap(np.arctan2(-points[..., 1], points[..., 0]), axis=0))
+    return ["".join(f"--a{k}:{value:.0f}deg;" for k, value in enumerate(column)) for column in degrees.T]
+
+
+def _text(position: Any, words: Any, colour: str) -> str:
+    x, y = position
+    bold = ' font-weight="bold"' if colour != INK else ""
+    return f'<text x="{x:.2f}" y="{0.05 - y:.2f}" fill="{colour}"{bold}>{words}</text>'
 
 
 def _names(identities: np.ndarray, names: Sequence[str] | None) -> dict[Any, str]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from compat_lib.old_arrays import by_class, names
 from compat_lib.old_system import OldSystem
 
 GOOD = {
@@ -123,3 +124,61 @@ def test_lists_and_strided_arrays_are_taken():
     old = OldSystem.from_arrays(strided, [0, 1, 1, 0])
     assert np.array_equal(old.features.numpy(), strided)
     assert OldSystem.from_arrays([[1, 2], [3, 4]], [0, 1]).width == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (np.array([3, 1]), ["3", "1"]),
+        (torch.tensor([3, 1]), ["3", "1"]),
+        (np.array([3.0, 1.0]), ["3", "1"]),
+        (np.array([b"m\xc3\xbc", b"x"]), ["mü", "x"]),
+        (np.array(["a", 7], dtype=object), ["a", "7"]),
+    ],
+)
+def test_names_become_text(value, expected):
+    assert names("ids", value).tolist() == expected
+
+
+@pytest.mark.parametrize("value", [[0.5], [None], [float("nan")], np.array([True]), np.array([1 + 0j])])
+def test_what_is_no_name(value):
+    with pytest.raises(TypeError, match="ids must be names or whole numbers, but row 0 holds"):
+        names("ids", value)
+    with pytest.raises(ValueError, match="ids must have one dimension"):
+        names("ids", [value])
+
+
+def test_prototypes_and_classifier_find_their_classes_by_name():
+    given = by_class(
+        {
+            "prototypes": [[1, 1], [2, 2], [3, 3]],
+            "prototype_classes": ["b", "gone", "a"],
+            "classifier_weight": np.eye(2) * 5,
+            "classifier_classes": ["c", "a"],
+            "classifier_bias": [0.5, 0.25],
+        },
+        ["a", "b", "c"],
+    )
+    old = OldSystem.from_arrays(**given)
+    assert old.prototypes().tolist() == [[3, 3], [1, 1], [0, 0]]
+    assert old.class_map.tolist() == [1, -1, 0] and old.classifier_bias.tolist() == [0.5, 0.25]
+    assert old.has == {"prototypes", "classifier"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"prototypes": np.eye(2)}, "prototypes come without prototype_classes"),
+        ({"classifier_weight": np.eye(2)}, "classifier_weight come without classifier_classes"),
+        ({"prototypes": np.eye(2), "prototype_classes": ["a"]}, "prototype_classes have 1 names, but prot"),
+        ({"prototypes": np.eye(2), "prototype_classes": ["a", "a"]}, "prototype_classes hold 'a' twice"),
+        (
+            {"classifier_weight": [[np.nan]], "classifier_classes": ["a"]},
+            "classifier_weight hold 1 values that are not finite",
+        ),
+    ],
+)
+def test_tables_of_classes_that_are_refused(tables, message):
+    with pytest.raises(ValueError, match=message):
+        by_class(tables, ["a", "b"])

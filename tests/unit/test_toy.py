@@ -1,9 +1,15 @@
 """The points in the plane do what the notebooks say they do."""
 
+import math
+import re
+from html.parser import HTMLParser
+
 import pytest
 import torch
 
+from compat_lib.adapters import fit_procrustes
 from compat_lib.losses import METHODS
+from compat_lib.plots.plane import circle_steps
 from compat_lib.toy import make_toy, train_toy
 
 
@@ -95,3 +101,132 @@ def test_every_method_can_be_played(toy):
 def test_refusals():
     with pytest.raises(ValueError, match="outliers must lie between 0 and images - 1; got 4 of 4"):
         make_toy(images=4, outliers=4)
+
+
+# -- the toy in the plane ------------------------------------------------------------------------
+
+
+class Seen(HTMLParser):
+    """Elements of a piece of HTML with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def having(self, tag, **wanted):
+        return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
+
+
+@pytest.fixture(scope="module")
+def watched(toy):
+    return {name: train_toy(name, toy, snapshots=(0, 3, 9)) for name in ("l2", "mixbct")}
+
+
+def test_more_snapshots_change_no_training(toy):
+    few, many = (train_toy("mixbct", toy, snapshots=steps) for steps in ((0, 12), (0, 1, 5, 12)))
+    assert torch.equal(few.points[-1], many.points[-1])
+    assert torch.equal(few.classifier[-1], many.classifier[-1])
+
+
+def test_buttons_for_every_training_and_every_step(toy, watched):
+    seen = Seen(circle_steps(toy, {"L2": watched["l2"], "a < b": watched["mixbct"]}))
+    buttons = seen.having("input", type="radio")
+    groups = {button["name"] for button in buttons}
+    assert len(groups) == 2 and len(buttons) == 2 + 3
+    for group in groups:  # one pressed in each, so that a picture is there from the start
+        assert len([b for b in buttons if b["name"] == group and "checked" in b]) == 1
+    assert [label["for"] for label in seen.having("label")] == [button["id"] for button in buttons]
+    assert len({button["id"] for button in buttons}) == len(buttons)
+    assert not seen.having("b")  # titles are escaped
+
+
+def test_the_page_shows_the_points_where_they_are(toy, watched):
+    seen = Seen(circle_steps(toy, {"MixBCT": watched["mixbct"]}))
+    turns = [dot["style"] for dot in seen.having("circle", r=".045")]
+    assert len(turns) == len(toy.labels)
+    for style, path in zip(turns, watched["mixbct"].points.transpose(0, 1).tolist(), strict=True):
+        degrees = [float(value) for value in re.findall(r"--a\d+:(-?\d+)deg", style)]
+        for turn, (x, y) in zip(degrees, path, strict=True):
+            # SVG counts clockwise from the right, with y downwards
+            assert math.cos(math.radians(turn)) == pytest.approx(x, abs=0.01)
+            assert -math.sin(math.radians(turn)) == pytest.approx(y, abs=0.01)
+        assert max(abs(a - b) for a, b in zip(degrees, degrees[1:], strict=False)) <= 181  # the shorter way
+    rings = seen.having("circle", fill="none", **{"class": "new"})
+    assert len(rings) == int(toy.outlier.sum())
+
+
+def test_every_button_has_a_rule_and_a_picture(toy, watched):
+    text = circle_steps(toy, watched)
+    seen = Seen(text)
+    for button in seen.having("input"):
+        group, number = button["id"].rsplit("-", 1)
+        kind = group.rsplit("-", 1)[1]  # run or at
+        assert f"#{button['id']}:checked~svg .{kind}-{number}{{display:inline}}" in text
+        drawn = [g for g in seen.having("g") if g.get("class") == f"{kind} {kind}-{number}"]
+        assert len(drawn) == (1 if kind == "run" else len(watched))
+    for number in range(3):
+        assert f".new{{transform:rotate(var(--a{number}))}}" in text
+
+
+def test_the_page_says_the_cross_test_and_needs_nothing_else(toy, watched):
+    text = circle_steps(toy, watched)
+    for run in watched.values():
+        for step, hits in zip(run.steps, run.cross_test, strict=True):
+            assert f"step {step}, cross-test {hits:.0%}<" in text
+    assert "<script" not in text and "url(" not in text and "href" not in text
+    assert ".jp-OutputArea .circle-steps{display:none}" in text  # JupyterLab has a slider there
+
+
+def test_trainings_with_different_steps_are_refused(toy, watched):
+    with pytest.raises(ValueError, match="the same steps in all; got"):
+        circle_steps(toy, {"a": watched["l2"], "b": train_toy("l2", toy, snapshots=(0, 2))})
+    with pytest.raises(ValueError, match="one run at least"):
+        circle_steps(toy, {})
+
+
+# -- what 00_start_here says about the pictures ----------------------------------------------------
+
+
+def degrees_to_the_stars(toy, run):
+    """[S, 5] each: of the classifier's rows, and of the mean new points of the classes."""
+    stars = torch.nn.functional.normalize(toy.system.prototypes(), dim=1)
+    means = torch.stack([run.points[:, toy.labels == c].mean(dim=1) for c in range(5)], dim=1)
+    sides = (torch.nn.functional.normalize(side, dim=2) for side in (run.classifier, means))
+    return [torch.rad2deg(torch.acos((side * stars).sum(dim=2).clamp(-1, 1))) for side in sides]
+
+
+def test_points_lead_under_l2_and_bct_and_the_classifier_leads_under_mixbct(toy):
+    for name in ("l2", "bct"):
+        rows, means = degrees_to_the_stars(toy, train_toy(name, toy, snapshots=(60, 300)))
+        assert means[0].mean() < 20 < rows[0].mean() and rows[1].mean() < 20
+    rows, means = degrees_to_the_stars(toy, train_toy("mixbct", toy, snapshots=(80, 110, 150, 300)))
+    assert (rows[:3, 4] < means[:3, 4] - 20).all()  # person 5: its stroke is ahead of its points
+    assert rows[3, 4] < 10 and means[3, 4] < 10
+
+
+def test_l2_repeats_the_old_error_and_the_others_do_not(toy, runs):
+    star = torch.nn.functional.normalize(toy.system.prototypes()[0], dim=0)
+    for name in ("l2", "bct", "dual_tuning", "mixbct"):
+        ends = torch.rad2deg(torch.acos((runs[name].points[-1][toy.outlier] @ star).clamp(-1, 1)))
+        assert (ends > 100).all() if name == "l2" else (ends < 20).all()
+
+
+def test_a_fitted_rotation_helps_where_a_random_one_does_not(toy):
+    clean = make_toy(outliers=0)
+    new = train_toy("independent", clean, seed=1, snapshots=(300,)).points[-1]
+    stars = torch.nn.functional.normalize(clean.system.prototypes(), dim=1)
+
+    def right(points):
+        return float(((points @ stars.T).argmax(dim=1) == clean.labels).float().mean())
+
+    angles = torch.deg2rad(torch.arange(0, 360, 5.0))
+    turns = torch.stack([angles.cos(), angles.sin(), -angles.sin(), angles.cos()], dim=1).view(-1, 2, 2)
+    random = [right(new @ turn) for turn in turns]
+    assert sum(random) / len(random) == pytest.approx(0.2, abs=0.01)  # over all rotations: one of five
+    assert right(fit_procrustes(new, clean.old).apply(new)) > 0.4
+    trained = train_toy("bct", clean, snapshots=(300,))
+    assert trained.cross_test[-1] > 0.9

@@ -1,0 +1,174 @@
+"""The lesson plan and the glossary keep what they promise about the notebooks."""
+
+import re
+from pathlib import Path
+
+import pytest
+from execute import read_cells
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCS, NOTEBOOKS = ROOT / "docs", ROOT / "notebooks"
+PLACE = re.compile(r"\[(\d\d), ([^\]]+)\]\(\.\./notebooks/(\w+)\.ipynb\)")
+LONGEST_TERM = 4  # words; what is bold and longer is a sentence that matters, not a definition
+# Bold for other reasons than to define a word: emphasis, a step of a recipe, a part of a formula, a control.
+EMPHASIS = {"last week", "new", "one loss", "other", "replace them", "second process or thread", "this week"}
+EMPHASIS |= {"embeds", "pairs", "training", "with the image's name"}
+EMPHASIS |= {"angle to", "colour", "compatible", "map", "or these", "order", "pairs of", "run", "slider"}
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def prose(notebook: Path) -> str:
+    """All text of a notebook; code only where it is in no code cell."""
+    return "\n\n".join(cell["source"] for cell in read_cells(notebook) if cell["cell_type"] == "markdown")
+
+
+def plain(words: str) -> str:
+    """Small letters, one blank between words, no marks of emphasis or code."""
+    return " ".join(re.sub(r"[*`]", "", words).casefold().split())
+
+
+def sections(notebook: Path) -> dict[str, str]:
+    """Heading, without its number, to the text below it up to the next heading."""
+    parts = re.split(r"^#+ (?:\d+ )?(.+)$", prose(notebook), flags=re.MULTILINE)
+    return {plain(heading): plain(text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def sections_called(notebook: Path, words: str) -> list[str]:
+    """Texts below the headings that begin with these words."""
+    return [text for heading, text in sections(notebook).items() if heading.startswith(plain(words))]
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Cells of all rows of all tables, without rules between head and body."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| ---")]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def glossary() -> list[dict[str, str]]:
+    head, *rows = table_rows(page("glossary.md"))
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def forms(words: str) -> set[str]:
+    """A word as the glossary may have it: as it is, and in the singular."""
+    words = plain(words)
+    return {words, words.removesuffix("s"), words.removesuffix("es"), re.sub("ies$", "y", words)}
+
+
+def bold_terms(notebook: Path) -> set[str]:
+    """What a notebook sets in bold to define it: short, and neither a run-in heading nor an emphasis."""
+    found = (plain(words) for words in re.findall(r"\*\*(.+?)\*\*", prose(notebook), flags=re.DOTALL))
+    short = {
+        words for words in found if len(words.split()) <= LONGEST_TERM and not re.search("[.:?!]$|,", words)
+    }
+    return short - EMPHASIS
+
+
+# -- glossary ------------------------------------------------------------------------------------
+
+
+def test_the_glossary_is_sorted_and_complete_in_every_line():
+    rows = glossary()
+    words = [row["word"] for row in rows]
+    assert len(rows) > 40
+    assert words == sorted(words, key=str.casefold)
+    every = [word.strip() for line in words for word in line.split(",")]
+    assert len(every) == len(set(every)) and all(every)
+    for row in rows:
+        assert len(row["meaning"].split()) >= 4, f"{row['word']}: say what it means"
+        assert PLACE.fullmatch(row["explained in"]), f"{row['word']}: [NN, heading](../notebooks/NAME.ipynb)"
+
+
+@pytest.mark.parametrize("row", glossary(), ids=lambda row: row["word"])
+def test_a_word_is_used_in_the_section_that_explains_it(row):
+    number, heading, name = PLACE.fullmatch(row["explained in"]).groups()
+    texts = sections_called(NOTEBOOKS / f"{name}.ipynb", heading)
+    assert name.startswith(number) and texts, f"no section of {name} begins with {heading!r}"
+    words = [plain(word) for word in row["word"].split(",")]
+    assert any(word in text for word in words for text in texts), f"{words} in {heading!r} of {name}"
+
+
+@pytest.mark.parametrize("row", [row for row in glossary() if row["symbol"]], ids=lambda row: row["word"])
+def test_a_symbol_is_the_one_of_the_page_of_methods_or_of_the_notebook(row):
+    name = PLACE.fullmatch(row["explained in"])[3]
+    known = page("methods.md") + prose(NOTEBOOKS / f"{name}.ipynb")
+    symbols = re.findall(r"\$([^$]+)\$", row["symbol"])
+    assert symbols
+    for symbol in symbols:
+        assert symbol in known, f"{symbol} is neither on the page of methods nor in {name}"
+
+
+@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_word_that_a_notebook_defines_is_in_the_glossary(notebook):
+    known = set().union(*(forms(word) for row in glossary() for word in row["word"].split(",")))
+    unknown = sorted(words for words in bold_terms(notebook) if not forms(words) & known)
+    assert not unknown, (
+        f"bold in {notebook.name}: add to docs/glossary.md, or emphasise with italics: {unknown}"
+    )
+
+
+def test_bold_terms_are_found():
+    assert {"gallery", "cross-test", "mixed gallery"} <= bold_terms(NOTEBOOKS / "00_start_here.ipynb")
+
+
+# -- lesson plan ---------------------------------------------------------------------------------
+
+
+def test_the_lesson_plan_has_two_lectures_and_a_lab_that_fill_their_time():
+    parts = dict(
+        re.findall(r"^## ((?:Lecture|Lab)[^\n]*)\n(.*?)(?=^## |\Z)", page("teaching.md"), re.M | re.S)
+    )
+    assert [title.split(":")[0] for title in parts] == ["Lecture 1", "Lecture 2", "Lab"]
+    for title, text in parts.items():
+        promised = int(re.search(r"\((\d+) minutes\)", title)[1])
+        spans = [row[0].split("–") for row in table_rows(text) if re.fullmatch(r"\d+–\d+", row[0])]
+        ends = [0] + [int(end) for _, end in spans]
+        assert [int(begin) for begin, _ in spans] == ends[:-1], f"{title}: a gap between two steps"
+        assert ends[-1] == promised
+        assert "Learning goals" in text and PLACE.search(text)
+
+
+def test_every_section_that_the_lesson_plan_names_exists():
+    named = PLACE.findall(page("teaching.md"))
+    assert len(named) > 15
+    for number, heading, name in named:
+        assert name.startswith(number)
+        assert sections_called(NOTEBOOKS / f"{name}.ipynb", heading), f"no {heading!r} in {name}"
+
+
+def test_numbers_to_expect_are_those_of_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = page("teaching.md").split("## Numbers to expect")[1].split("\n## ")[0]
+    of_readme = {}
+    for name, *values in table_rows(readme):
+        of_readme.setdefault(name, values)  # the first table is the quick preset's
+    _, *rows = table_rows(text)
+    assert len(rows) >= 5
+    for name, *values in rows:
+        wrong = [value for value in values if value not in of_readme[name]]
+        assert not wrong, f"{name}: {wrong}; README.md has {of_readme[name]}"
+    for value in re.findall(r"\d+\.\d+", "\n".join(re.findall(r"^[^|].*$", text, flags=re.MULTILINE))):
+        assert value in readme, f"{value} does not stand in README.md"
+
+
+# -- links ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(DOCS.glob("*.md")), *sorted(NOTEBOOKS.glob("*.ipynb"))], ids=lambda path: path.name
+)
+def test_every_relative_link_leads_somewhere(path):
+    text = prose(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = path.parent / link if link else path
+        assert target.exists(), f"{path.name} links to {link}, which is not there"
+        if anchor and target.suffix == ".md":
+            page_text = target.read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", page_text, flags=re.MULTILINE)
+            names = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+            assert f'id="{anchor}"' in page_text or anchor in names, f"{path.name}: {link}#{anchor}"
