@@ -1,12 +1,17 @@
 """All methods in one picture, with what is uncertain about them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from .style import OLD, ORACLE, legend_outside, method_style, metric_title
+from .style import INK, OLD, ORACLE, legend_outside, method_style, metric_title
+
+# What lies farther off than this is drawn at the edge of the picture, because on one scale with the other
+# methods it would press them into a corner: the independent model, above all.
+FAR_BELOW = 0.5  # of old/old, for a cross-test
+FAR_LEFT = -0.5  # for an update gain
 
 
 def _number(value: Any) -> float:
@@ -21,6 +26,27 @@ def _bars(point: Mapping[str, Any], name: str) -> np.ndarray | None:
     return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
 
 
+def _far_off(points: Mapping[str, Mapping[str, Any]], name: str, limit: float) -> list[str]:
+    """Points whose value lies below the limit; none where all do, because nothing is pressed then."""
+    known = {key: value for key in points if np.isfinite(value := _number(points[key].get(name)))}
+    below = [key for key, value in known.items() if value < limit]
+    return below if len(below) < len(known) else []
+
+
+def _reach(
+    points: Mapping[str, Mapping[str, Any]], name: str, without: Collection[str], *others: float | None
+) -> tuple[float, float]:
+    """Lowest and highest end of a value with its bars, over the points that are drawn where they are."""
+    ends = [
+        _number(point.get(key))
+        for method, point in points.items()
+        for key in (name, f"{name}_low", f"{name}_high")
+        if method not in without
+    ]
+    known = [end for end in (*ends, *map(_number, others)) if np.isfinite(end)]
+    return (min(known), max(known)) if known else (0.0, 1.0)
+
+
 def self_cross_scatter(
     ax: Axes,
     points: Mapping[str, Mapping[str, Any]],
@@ -31,6 +57,8 @@ def self_cross_scatter(
 ) -> Axes:
     """Self-test against cross-test, one point a method: up is compatible, right is a good new model.
 
+    A cross-test below half of old/old is drawn at the lower edge, with an arrow and its value.
+
     Args:
         ax: axis to draw on.
         points: method -> {"self", "cross"} and, for error bars, {"self_low", "self_high", "cross_low",
@@ -39,33 +67,52 @@ def self_cross_scatter(
         metric: name of the metric, for the axes.
         titles: method -> text of the legend.
     """
-    for name, point in points.items():
-        x, y = _number(point.get("self")), _number(point.get("cross"))
-        if np.isfinite([x, y]).all():
-            style = method_style(name)
-            ax.errorbar(
-                x,
-                y,
-                xerr=_bars(point, "self"),
-                yerr=_bars(point, "cross"),
-                fmt=style["marker"],
-                color=style["color"],
-                markeredgecolor="white",
-                markersize=9,
-                elinewidth=1.2,
-                label=(titles or {}).get(name, name),
-            )
-            if name == "independent":
-                ax.axvline(x, color=ORACLE, linestyle="--", linewidth=1.2, zorder=1)
-    bottom, top = ax.get_ylim()
-    top = max(top, 0.0 if old_old is None else old_old)
-    ax.set_ylim(min(bottom, -0.02), top + 0.05 * (top - bottom))
+    known = {
+        name: point
+        for name, point in points.items()
+        if np.isfinite([_number(point.get("self")), _number(point.get("cross"))]).all()
+    }
+    strangers = [] if old_old is None else _far_off(known, "cross", FAR_BELOW * old_old)
+    low, high = _reach(known, "cross", strangers, old_old)
+    room = max(high - low, 0.05)
+    bottom = low - 0.3 * room if strangers else min(low - 0.05 * room, -0.02)
+    edge = bottom + 0.1 * room
+    for name, point in known.items():
+        style = method_style(name)
+        ax.errorbar(
+            point["self"],
+            edge if name in strangers else point["cross"],
+            xerr=_bars(point, "self"),
+            yerr=None if name in strangers else _bars(point, "cross"),
+            fmt=style["marker"],
+            color=style["color"],
+            ecolor=(style["color"], 0.5),  # the bars of a dozen methods shall not hide their markers
+            markeredgecolor="white",
+            markersize=9,
+            elinewidth=1.2,
+            label=(titles or {}).get(name, name),
+        )
+        if name == "independent":
+            ax.axvline(point["self"], color=ORACLE, linestyle="--", linewidth=1.2, zorder=1)
+    ax.set_ylim(bottom, high + 0.1 * room)
     left, right = ax.get_xlim()
-    room = max(0.0, 0.1 - (right - left) / 2)  # methods a hair apart shall look a hair apart
-    ax.set_xlim(left - room, right + room)
+    margin = max(0.0, 0.1 - (right - left) / 2)  # methods a hair apart shall look a hair apart
+    ax.set_xlim(left - margin, right + margin)
+    for row, name in enumerate(strangers):
+        x = _number(known[name]["self"])
+        side = -1 if x > sum(ax.get_xlim()) / 2 else 1  # where there is room for the text
+        ax.annotate("", (x, bottom), (x, edge), arrowprops={"arrowstyle": "-|>", "color": INK}, zorder=5)
+        ax.annotate(
+            f"{_number(known[name]['cross']):.3f}, far below",
+            (x, edge),
+            (12 * side, 5 + 12 * row),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            fontsize=9,
+        )
     if old_old is not None:
         ax.axhline(old_old, color=OLD, linestyle="--", linewidth=1.4, label="old/old: the bound to beat")
-        ax.axhspan(ax.get_ylim()[0], old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
+        ax.axhspan(bottom, old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
     ax.set_xlabel(f"self-test new/new, {metric_title(metric)}")
     ax.set_ylabel(f"cross-test new/old, {metric_title(metric)}")
     legend_outside(ax)
@@ -125,6 +172,8 @@ def gain_dots(
 ) -> Axes:
     """Update gain of every method with its interval: 0 is the old system, 1 is the oracle with full backfill.
 
+    A gain below -0.5 is drawn at the left edge, with an arrow, its value and its interval.
+
     Args:
         ax: axis to draw on.
         gains: method -> {"gain", "gain_low", "gain_high", "criterion"}; a filled marker where the criterion
@@ -132,16 +181,22 @@ def gain_dots(
         titles: method -> text beside its row.
         metric: name of the metric, for the axis.
     """
+    strangers = _far_off(gains, "gain", FAR_LEFT)
+    low, high = _reach(gains, "gain", strangers)
+    left, right = min(low - 0.05, -0.1), max(high + 0.05, 1.1)
+    if strangers:
+        left -= 0.1 * (right - left)
+    edge = left + 0.06 * (right - left)
     for row, (name, point) in enumerate(gains.items()):
         value = _number(point.get("gain"))
         if not np.isfinite(value):
             ax.text(0.02, row, "missing", va="center", fontsize=10, color="#777777")
             continue
-        style = method_style(name)
+        style, stranger = method_style(name), name in strangers
         ax.errorbar(
-            value,
+            edge if stranger else value,
             row,
-            xerr=_bars(point, "gain"),
+            xerr=None if stranger else _bars(point, "gain"),
             fmt=style["marker"],
             color=style["color"],
             markerfacecolor=style["color"] if point.get("criterion") else "white",
@@ -149,12 +204,24 @@ def gain_dots(
             elinewidth=1.6,
             capsize=3,
         )
+        if stranger:
+            ends = _number(point.get("gain_low")), _number(point.get("gain_high"))
+            interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if np.isfinite(ends).all() else ""
+            ax.annotate("", (left, row), (edge, row), arrowprops={"arrowstyle": "-|>", "color": INK})
+            ax.annotate(
+                f"{value:.2f}{interval}",
+                (edge, row),
+                (10, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
     ax.axvline(0.0, color=OLD, linestyle="--", linewidth=1.4)
     ax.axvline(1.0, color=ORACLE, linestyle="--", linewidth=1.4)
     ax.set_yticks(range(len(gains)), [(titles or {}).get(name, name) for name in gains])
     ax.set_ylim(len(gains) - 0.5, -0.5)
-    left, right = ax.get_xlim()
-    ax.set_xlim(min(left, -0.1), max(right, 1.1))
+    ax.set_xlim(left, right)
     ax.set_xlabel(f"update gain, {metric_title(metric)}\n(0: old system, 1: oracle with full backfill)")
     ax.set_title("filled: criterion new/old > old/old holds; open: it does not", loc="left")
     ax.grid(axis="y", visible=False)

@@ -219,6 +219,36 @@ def test_scatter_leaves_out_what_is_missing(ax):
     assert_legend_off_the_data(ax)
 
 
+def test_a_stranger_to_the_gallery_is_drawn_at_the_edge(ax):
+    points = {
+        "independent": {"self": 0.8, "cross": 0.001, "self_low": 0.7, "self_high": 0.9, "cross_low": 0.0},
+        "bct": {"self": 0.9, "cross": 0.62, "cross_low": 0.58, "cross_high": 0.66},
+        "l2": {"self": 0.7, "cross": 0.55},
+    }
+    plots.self_cross_scatter(ax, points, old_old=0.5)
+    bottom, top = ax.get_ylim()
+    assert 0.4 < bottom < 0.5 and 0.66 < top < 0.7
+    at = {container.get_label(): container[0].get_xydata()[0] for container in ax.containers}
+    assert at["independent"][0] == 0.8 and bottom < at["independent"][1] < 0.5
+    assert at["bct"].tolist() == [0.9, 0.62]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["0.001, far below"]
+    assert legend_texts(ax) == ["old/old: the bound to beat", "independent", "bct", "l2"]
+
+
+@pytest.mark.parametrize(
+    ("crosses", "old_old"), [((0.001, 0.01), 0.5), ((0.3, 0.6), 0.5), ((0.001, 0.6), None)]
+)
+def test_all_below_or_none_far_below_share_one_scale(ax, crosses, old_old):
+    points = {
+        name: {"self": 0.9, "cross": cross}
+        for name, cross in zip(("independent", "bct"), crosses, strict=True)
+    }
+    plots.self_cross_scatter(ax, points, old_old=old_old)
+    assert ax.get_ylim()[0] < 0 and not [text for text in ax.texts if text.get_text()]
+    heights = [container[0].get_ydata()[0] for container in ax.containers]
+    assert heights == list(crosses)
+
+
 def test_gain_dots(ax):
     gains = {
         "bct": {"gain": 0.4, "gain_low": 0.3, "gain_high": 0.5, "criterion": True},
@@ -321,3 +351,19 @@ def test_a_legend_below_leaves_the_axis_alone():
     box = legend.get_window_extent()
     assert not box.overlaps(ax.get_tightbbox())
     assert box.x0 >= 0 and box.x1 <= fig.bbox.width and box.y0 >= 0
+
+
+def test_a_gain_far_below_zero_is_drawn_at_the_edge(ax):
+    gains = {
+        "independent": {"gain": -1.62, "gain_low": -1.95, "gain_high": -1.29, "criterion": False},
+        "bct": {"gain": 0.33, "gain_low": 0.27, "gain_high": 0.38, "criterion": True},
+    }
+    plots.gain_dots(ax, gains)
+    left, right = ax.get_xlim()
+    assert -0.5 < left < -0.1 and right > 1.0
+    places = [container[0].get_xdata()[0] for container in ax.containers]
+    assert left < places[0] < 0 and places[1] == 0.33
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["-1.62 [-1.95, -1.29]"]
+    other = plt.subplots()[1]
+    plots.gain_dots(other, {"independent": gains["independent"]})  # alone it presses nothing together
+    assert other.containers[0][0].get_xdata()[0] == -1.62 and other.get_xlim()[0] < -1.95
