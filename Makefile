@@ -15,7 +15,7 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),--cho
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce smoke full figures docs test lab lint format lock clean
+.PHONY: help env reproduce site smoke full figures docs test lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -27,6 +27,9 @@ env: ## the environment in .venv, from requirements.lock
 
 reproduce: env ## the main job: every experiment of PRESET, then the page that compares them
 	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES))
+
+site: env ## reproduce, then all notebooks and documents as one site with a search, offline
+	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) --site
 
 smoke: ## reproduce with the preset smoke: everything once, very small, about four minutes
 	@$(MAKE) --no-print-directory reproduce PRESET=smoke

@@ -13,6 +13,10 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "browser: drives a real Chromium; skipped where there is none")
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The repository's root."""

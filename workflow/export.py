@@ -3,8 +3,8 @@
     python workflow/export.py NOTEBOOK.ipynb PAGE.html --pictures-from notebooks
 
 nbconvert's own pages fetch MathJax, require.js and mermaid from the network. Here formulas become
-MathML, which browsers draw themselves, code is folded behind a line that one can click, and a page
-with a reference that a browser would fetch is refused.
+MathML, which browsers draw themselves, code is folded behind a line that one can click, solutions of
+exercises likewise, and a page with a reference that a browser would fetch is refused.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import mimetypes
 import os
 import re
 import sys
+from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -39,6 +41,9 @@ FETCHING = {  # attributes whose address a browser loads by itself, by tag
     "image": {"href", "xlink:href"},
     "use": {"href", "xlink:href"},
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
+LONG_CELL = 55  # letters; a table with such a cell holds sentences
+SLIDERS = '<p class="sliders">In JupyterLab there are sliders here.</p>'
 
 
 class FetchedReferences(HTMLParser):
@@ -99,8 +104,39 @@ def formula(body: str, display: str) -> str:
         return f'<code class="formula">{html.escape(body)}</code>'
 
 
+def plain(text: str) -> str:
+    """HTML without its tags."""
+    return html.unescape(re.sub(r"<[^>]+>", "", text)).strip()
+
+
+def jupyter_anchor(heading: str) -> str:
+    """The address of a heading in JupyterLab, which notebooks use in their links."""
+    return heading.replace(" ", "-")
+
+
+def nowhere(address: str) -> None:
+    """The page of a link to a file, for a page that lies alone: there is none."""
+
+
 class Renderer(IPythonRenderer):
-    """Markdown as HTML with MathML and with pictures inside."""
+    """Markdown as HTML with MathML and with pictures inside.
+
+    Args:
+        lead: gives the address of a link to a file (a page beside this one), or None where there is none.
+        anchor: gives the id of a heading from its text.
+        anchors: the ids of the page so far.
+    """
+
+    def __init__(
+        self,
+        lead: Callable[[str], str | None] = nowhere,
+        anchor: Callable[[str], str] = jupyter_anchor,
+        anchors: Counter | None = None,
+        **others,
+    ) -> None:
+        super().__init__(**others)
+        self.lead, self.anchor = lead, anchor
+        self.anchors = Counter() if anchors is None else anchors
 
     def inline_math(self, body: str) -> str:
         return formula(body, "inline")
@@ -111,10 +147,37 @@ class Renderer(IPythonRenderer):
     def latex_environment(self, name: str, body: str) -> str:
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
+    def heading(self, text: str, level: int, **attributes) -> str:
+        """A heading with an id. nbconvert writes formulas in headings in a way that browsers do not draw."""
+        address = self.anchor(plain(text))
+        self.anchors[address] += 1
+        if self.anchors[address] > 1:
+            address += f"-{self.anchors[address] - 1}"
+        own = f'id="{html.escape(address)}"'
+        return f"<h{level}{'' if own in text else ' ' + own}>{text}</h{level}>\n"
+
+    def table(self, text: str) -> str:
+        """A table in a box of its own, so that a wide one scrolls there and not the page.
+
+        One with whole sentences is unreadable so: on a small screen style.css sets its cells below each
+        other, each with the heading of its column.
+        """
+        heads = [plain(head) for head in re.findall(r"<th[^>]*>(.*?)</th>", text, flags=re.DOTALL)]
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", text, flags=re.DOTALL)
+        if len(heads) < 3 or max(map(len, map(plain, cells)), default=0) < LONG_CELL:
+            return f'<div class="scroll"><table>\n{text}</table></div>\n'
+
+        def labelled(row: re.Match) -> str:
+            names = iter(heads)
+            return re.sub(r"<td\b", lambda _: f'<td data-label="{html.escape(next(names))}"', row[0])
+
+        text = re.sub(r"<tr>.*?</tr>", labelled, text, flags=re.DOTALL)
+        return f'<div class="scroll"><table class="words">\n{text}</table></div>\n'
+
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link, or its text where it leads to a file beside the notebook: none lies beside the page."""
-        stays = re.match(r"[a-z]+:|#", url)
-        return super().link(text, url, title) if stays else f"<em>{text}</em>"
+        """A link, or its text where it leads to a file that has no page."""
+        address = url if re.match(r"[a-z]+:|#", url) else self.lead(url)
+        return super().link(text, address, title) if address else f"<em>{text}</em>"
 
     def _src_to_base64(self, src: str) -> str:
         """A picture beside the notebooks as a data address (nbconvert takes none from a folder above)."""
@@ -130,10 +193,10 @@ class Renderer(IPythonRenderer):
 
 
 class PageExporter(HTMLExporter):
-    """nbconvert's HTML exporter with the template in ``page/`` and nothing from the network."""
+    """nbconvert's HTML exporter with the template in ``page/`` and nothing from the network; for one page."""
 
-    def __init__(self, pictures: Path) -> None:
-        self.pictures = pictures
+    def __init__(self, pictures: Path, **rendering) -> None:
+        self.rendering = {"anchors": Counter(), "path": str(pictures), **rendering}
         config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
         super().__init__(
             config=config,
@@ -145,13 +208,8 @@ class PageExporter(HTMLExporter):
     @pass_context
     def markdown2html(self, context, source: str) -> str:
         """The filter by which nbconvert renders markdown, in the text and in outputs."""
-        cell = context.get("cell", {})
-        renderer = Renderer(
-            escape=False,
-            attachments=cell.get("attachments", {}),
-            embed_images=True,
-            path=str(self.pictures),
-        )
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = Renderer(escape=False, attachments=attachments, embed_images=True, **self.rendering)
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
@@ -168,24 +226,78 @@ def title_of(notebook: nbformat.NotebookNode, otherwise: str) -> str:
     return otherwise
 
 
-def export(notebook: Path, page: Path, pictures: Path) -> None:
-    """Write the page of an executed notebook, under its own name only when it is complete.
+def number_solutions(content: nbformat.NotebookNode) -> None:
+    """Give each cell with the tag ``solution`` its number, for the line behind which it is folded."""
+    tagged = [cell for cell in content.cells if "solution" in cell.metadata.get("tags", [])]
+    for number, cell in enumerate(tagged, 1):
+        cell.metadata["solution"] = number
+
+
+def instead_of(widget: str) -> str | None:
+    """What a page shows in the place of a widget.
 
     Args:
-        notebook: an executed ``.ipynb`` file.
-        page: the ``.html`` file to write.
+        widget: the text that stands beside it: a sentence meant for pages, the repr of its parts, or the
+            first state of a progress bar, which is stale.
+    """
+    if re.fullmatch(r"[A-Z][^(){}<>=]*\.", widget):
+        return f'<p class="sliders">{html.escape(widget)}</p>'
+    return SLIDERS if re.match(r"\w+\(", widget) else None
+
+
+def replace_widgets(content: nbformat.NotebookNode) -> None:
+    """Put one line in the place of a cell's widgets, which are drawn by scripts from the network."""
+    for cell in content.cells:
+        if cell.cell_type != "code":
+            continue
+        kept, said = [], set()
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if WIDGET not in data:
+                kept.append(output)
+                continue
+            line = instead_of(data.get("text/plain", "").strip())
+            if line and line not in said:
+                kept.append(nbformat.v4.new_output("display_data", {"text/html": line}))
+                said.add(line)
+        cell.outputs = kept
+
+
+def render(
+    content: nbformat.NotebookNode, name: str, pictures: Path, above: str = "", below: str = "", **rendering
+) -> str:
+    """The page of a notebook as text.
+
+    Args:
+        content: the executed notebook; changed in place.
+        name: what error messages call it, and its title if it has no heading.
         pictures: folder from which the addresses of pictures in the text count.
+        above, below: HTML before and after the notebook, such as a navigation.
+        rendering: ``lead`` and ``anchor`` of ``Renderer``.
 
     Raises:
         FileNotFoundError: a picture in the text does not exist.
         ValueError: the page would fetch something; the sentence names it.
     """
-    content = nbformat.read(notebook, as_version=4)
-    resources = {"metadata": {"name": title_of(content, notebook.stem)}}
-    text, _ = PageExporter(pictures).from_notebook_node(content, resources)
+    number_solutions(content)
+    replace_widgets(content)
+    resources = {"metadata": {"name": title_of(content, name)}, "above": above, "below": below}
+    text, _ = PageExporter(pictures, **rendering).from_notebook_node(content, resources)
     if references := fetched_references(text):
         short = ", ".join(sorted({reference[:80] for reference in references}))
-        raise ValueError(f"the page of {notebook.name} would fetch {short}; it must hold everything itself")
+        raise ValueError(f"the page of {name} would fetch {short}; it must hold everything itself")
+    return text
+
+
+def export(notebook: Path, page: Path, pictures: Path, **around) -> None:
+    """Write the page of an executed notebook, under its own name only when it is complete.
+
+    Args:
+        notebook: an executed ``.ipynb`` file.
+        page: the ``.html`` file to write.
+        pictures, around: see ``render``, which also says what is refused.
+    """
+    text = render(nbformat.read(notebook, as_version=4), notebook.name, pictures, **around)
     part = page.with_name(f".{page.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, page)

@@ -20,6 +20,8 @@ OTHER_METHODS = "04_other_methods"
 OLD_SYSTEM = "01_old_system"
 START_HERE = "00_start_here"
 ALL_TABLES = "99_all_tables"
+PAGES = (START_HERE, ALL_TABLES)  # what make reproduce shows besides its runs
+FOR_THE_SITE = ("05_explore_features", "06_upgrade_a_gallery", "07_your_own_system", "08_costs")
 SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
 DEFAULTS = ExperimentConfig().to_dict()
 
@@ -158,19 +160,42 @@ def shown_first(preset: Preset) -> ExperimentConfig:
     return min(preset.experiments, key=rank)
 
 
-def page_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
+def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path) -> dict:
+    """What a notebook is told that shows what the runs of a preset have left behind.
+
+    One that declares ``settings`` describes a run: it is given the run that ``shown_first`` names. Others
+    are given what they declare of ``preset`` (its file), ``runs_root``, that run's experiment and method,
+    and where the data are; paths count from the repository's root.
+    """
+    config, declared = shown_first(preset), declared_parameters(notebook)
+    place = {"preset": in_project(path), "runs_root": in_project(runs_root)}
+    if "settings" in declared:
+        parameters = notebook_parameters(notebook, config, others=preset.notebooks)
+    else:
+        parameters = {}
+        place |= {name: getattr(config, name) for name in ("experiment_id", "method", "data_root", "device")}
+    return parameters | {name: value for name, value in place.items() if name in declared}
+
+
+def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[str] = PAGES) -> list[Job]:
     """The first and the last notebook, which show what the runs of a preset have left behind.
 
-    The first is given one run of the preset, the last ``preset`` (the preset's file) and ``runs_root``,
-    both from the repository's root.
+    Args:
+        preset, path: the preset and its file.
+        runs_root: where its runs are.
+        notebooks: other notebooks of this kind, by name.
     """
-    first, last = (NOTEBOOKS / f"{stem}.ipynb" for stem in (START_HERE, ALL_TABLES))
-    one_run = notebook_parameters(first, shown_first(preset))
-    all_runs = {"preset": in_project(path), "runs_root": in_project(runs_root)}
-    return [
-        Job(f"{preset.name}/start_here.ipynb", first, START_HERE, one_run),
-        Job(f"{preset.name}/all_tables.ipynb", last, ALL_TABLES, all_runs),
-    ]
+    jobs = []
+    for stem in notebooks:
+        notebook = NOTEBOOKS / f"{stem}.ipynb"
+        target = f"{preset.name}/{stem.partition('_')[2]}.ipynb"
+        jobs.append(Job(target, notebook, stem, page_parameters(notebook, preset, path, runs_root)))
+    return jobs
+
+
+def site_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
+    """The notebooks that take minutes and that no comparison needs: only the site has them."""
+    return page_jobs(preset, path, runs_root, FOR_THE_SITE)
 
 
 def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]:

@@ -1,6 +1,7 @@
 """Run a preset from what is there to its page: experiments, comparison, index.
 
     python workflow/reproduce.py --preset quick --cores 2       (make reproduce)
+    python workflow/reproduce.py --preset quick --site          (make site)
 
 Give the same command after an interruption of any kind: what has finished is not repeated, and a
 training goes on at its last checkpoint. An experiment that fails does not stop the others; the
@@ -119,10 +120,11 @@ def write_index(
     part.replace(target)
 
 
-def reproduce(preset_name: str, cores: int, runs_root: str | None) -> int:
+def reproduce(preset_name: str, cores: int, runs_root: str | None, site: bool = False) -> int:
     preset, path, root = plan.read(preset_name, runs_root)
     jobs = plan.experiment_jobs(preset)
     pages = plan.page_jobs(preset, path, root)
+    pages += plan.site_jobs(preset, path, root) if site else []
     folder = root / preset.name
     folder.mkdir(parents=True, exist_ok=True)
     workflow = Workflow(path, root, cores)
@@ -132,11 +134,15 @@ def reproduce(preset_name: str, cores: int, runs_root: str | None) -> int:
         f"Preset {preset.name}: {len(jobs)} notebooks, {len(open_jobs)} to do, {cores} at a time", flush=True
     )
     begun = time.monotonic()
-    status = workflow.make("experiments")
-    status = workflow.make("pages") or status
+    status = 0
+    for target in ("experiments", "pages", *(("site",) if site else ())):
+        status = workflow.make(target) or status
     index = folder / "index.html"
     write_index(index, preset.name, jobs, pages, root)
-    print(f"\n{time.monotonic() - begun:.0f} s. Open {index} in a browser; it needs no network.")
+    print(f"\n{time.monotonic() - begun:.0f} s. Open {index} in a browser; it needs no network.", flush=True)
+    if site:
+        command = [sys.executable, str(HERE / "website.py"), "--preset", str(path), "--runs-root", str(root)]
+        status = subprocess.run(command).returncode or status
     bad = [job for job in (*jobs, *pages) if state(job, root) != "done"]
     if bad:
         print(f"{len(bad)} of {len(jobs) + len(pages)} did not end well:", file=sys.stderr)
@@ -146,7 +152,7 @@ def reproduce(preset_name: str, cores: int, runs_root: str | None) -> int:
             print(f"  {how:8} {job.label}{where}", file=sys.stderr)
         print("After mending the cause the same command runs these and no other.", file=sys.stderr)
     elif status:
-        print("Snakemake reported an error, shown above, although every page is there.", file=sys.stderr)
+        print("A step reported an error, shown above, although every notebook ran.", file=sys.stderr)
     return 1 if bad or status else 0
 
 
@@ -155,11 +161,12 @@ def main() -> int:
     parser.add_argument("--preset", default="quick", help="a name in configs/, or a path to a .yml file")
     parser.add_argument("--cores", type=int, help="notebooks at a time, one thread each")
     parser.add_argument("--runs-root", help="where the runs go, from the repository's root (default: runs)")
+    parser.add_argument("--site", action="store_true", help="then the remaining notebooks, and the site")
     options = parser.parse_args()
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = options.cores or min(available, MOST_CORES)
     try:
-        return reproduce(options.preset, cores, options.runs_root)
+        return reproduce(options.preset, cores, options.runs_root, options.site)
     except (FileNotFoundError, ValueError, TypeError, RuntimeError) as error:
         print(f"make reproduce: {error}", file=sys.stderr)
     except NotebookError as error:

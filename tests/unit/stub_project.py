@@ -61,6 +61,11 @@ def make_project(root: Path, real: Path) -> Path:
     write_notebook(
         notebooks / "99_all_tables.ipynb", MASTER, parameters='runs_root = "runs"\npreset = "configs/x.yml"'
     )
+    parameters = 'runs_root = "runs"\nexperiment_id = None\nmethod = "l2"'
+    write_notebook(notebooks / "05_explore_features.ipynb", "1 + 1", parameters=parameters)
+    for stem in ("06_upgrade_a_gallery", "07_your_own_system"):
+        write_notebook(notebooks / f"{stem}.ipynb", "1 + 1", parameters=COMMON + "method = 'l2'")
+    write_notebook(notebooks / "08_costs.ipynb", "1 + 1", parameters='runs_root = "runs"')
     (root / "configs").mkdir()
     (root / "configs" / "tiny.yml").write_text(
         "defaults: {epochs: 3}\nmethods:\n  - {method: l2}\n  - {method: mixbct}\n"

@@ -17,6 +17,10 @@ NOTEBOOKS = {
     "02_dual_tuning",
     "03_mixbct",
     "04_other_methods",
+    "05_explore_features",
+    "06_upgrade_a_gallery",
+    "07_your_own_system",
+    "08_costs",
     "99_all_tables",
 }
 LONGEST_CELL = 25  # lines of code; most have 3 to 10
@@ -90,6 +94,29 @@ def test_a_notebook_leaves_the_environment_alone(path):
     for cell in read_cells(path):
         if cell["cell_type"] == "code":
             assert not re.search(r"sys\.path|%pip|!pip|simplefilter\(.ignore", cell["source"])
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_says_near_the_top_how_long_it_takes(path):
+    top = "\n".join(cell["source"] for cell in read_cells(path)[:4])
+    said = re.search(r"\*Time\.\*(.+?)(?:\n\n|$)", top, flags=re.DOTALL)
+    assert said and "two" in said[1] and "GPU" in said[1]
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_ends_with_exercises_whose_solutions_are_folded(path):
+    cells = read_cells(path)
+    (start,) = [i for i, cell in enumerate(cells) if re.match(r"## (\d+ )?Exercises\b", cell["source"])]
+    tagged = [i for i, cell in enumerate(cells) if "solution" in cell["metadata"].get("tags", [])]
+    asked = [i for i, cell in enumerate(cells) if re.match(r"\*\*Exercise \d+\.\*\*", cell["source"])]
+    assert len(asked) >= 3 and asked[0] > start
+    assert tagged == [i + 1 for i in asked], "one solution right after each exercise"
+    assert re.search("predict", "".join(cells[i]["source"] for i in asked), flags=re.IGNORECASE)
+    for number, i in enumerate(tagged, 1):
+        assert cells[i]["cell_type"] == "code" and cells[i]["source"].startswith(f"# Solution {number}: ")
+        hidden = cells[i]["metadata"].get("jupyter", {})
+        assert hidden.get("source_hidden") and hidden.get("outputs_hidden")
+    assert any("assert " in cells[i]["source"] for i in tagged), "solutions that claim nothing are not tested"
 
 
 # -- imports -------------------------------------------------------------------------------------

@@ -174,6 +174,22 @@ def test_the_pages_are_told_the_preset_and_shown_one_compatible_run(stub):
     assert last.parameters == {"preset": "configs/tiny.yml", "runs_root": "runs"}
 
 
+def test_the_site_adds_the_notebooks_that_no_comparison_needs(stub):
+    preset, path, root = plan.read("tiny")
+    jobs = plan.site_jobs(preset, path, root)
+    assert [job.page for job in jobs] == [
+        "tiny/explore_features.html",
+        "tiny/upgrade_a_gallery.html",
+        "tiny/your_own_system.html",
+        "tiny/costs.html",
+    ]
+    explore, gallery, costs = (jobs[number].parameters for number in (0, 1, 3))
+    assert gallery["method"] == "mixbct" and gallery["settings"] == {"epochs": 3}
+    experiment = preset.experiments[0].experiment_id
+    assert explore == {"runs_root": "runs", "experiment_id": experiment, "method": "mixbct"}
+    assert costs == {"runs_root": "runs"}
+
+
 def test_a_runs_root_elsewhere_is_named_in_full(stub, tmp_path):
     preset, _, root = plan.read("tiny", str(tmp_path / "elsewhere"))
     assert root == tmp_path / "elsewhere"
@@ -288,12 +304,92 @@ def test_links_to_other_notebooks_become_text(tmp_path):
     assert "<em>03_mixbct</em>" in page
 
 
-def test_a_widget_leaves_nothing_stale_behind(tmp_path):
-    """It needs scripts to be drawn, and the text beside it is its first state."""
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "0 of 12"}
+def test_headings_have_the_addresses_of_jupyterlab_and_no_two_the_same(tmp_path):
+    source = "## The $\\alpha$ of *old* & new\n\n## Results\n\ntext\n\n## Results\n\n## <a id='x'></a>Named"
+    page = page_of(tmp_path, text(source), text("## Results"))
+    assert re.findall(r'<h2 id="([^"]+)"', page)[1:] == ["Results", "Results-1", "Named", "Results-2"]
+    first = re.search(r"<h2.*?</h2>", page, flags=re.DOTALL).group()
+    assert "of-old-&amp;-new" in first and "<math " in first and "<em>old</em>" in first
+    assert "ns0:" not in page, "a browser draws no formula under a prefix"
+
+
+def test_a_table_in_the_text_scrolls_in_a_box_of_its_own(tmp_path):
+    page = page_of(tmp_path, text("before\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nafter"))
+    assert re.search(r'<div class="scroll"><table>.*?</table></div>', page, flags=re.DOTALL)
+
+
+def test_a_table_of_sentences_says_in_every_cell_what_it_is(tmp_path):
+    """On a small screen its cells stand below each other, without the line of headings."""
+    sentence = "a sentence that is too long for a column on a small screen, by far"
+    page = page_of(
+        tmp_path, text(f"| a | *b* | |\n| --- | --: | --- |\n| 1 | 2 | {sentence} |\n| 3 | 4 | 5 |")
+    )
+    assert '<table class="words">' in page
+    assert re.findall(r'<td data-label="([^"]*)"', page) == ["a", "b", "", "a", "b", ""]
+
+
+def solution(number, *outputs):
+    cell = code(f"# Solution {number}: what it shows\nprint({number})", *outputs)
+    cell.metadata.update({"tags": ["solution"], "jupyter": {"source_hidden": True}})
+    return cell
+
+
+def test_solutions_are_folded_with_their_code_and_output(tmp_path):
+    outputs = [nbformat.v4.new_output("stream", text=f"answer {number}\n") for number in (1, 2)]
+    page = page_of(
+        tmp_path,
+        code("print('before')"),
+        text("**Exercise 1.** Predict."),
+        solution(1, outputs[0]),
+        text("**Exercise 2.** Compute."),
+        solution(2, outputs[1]),
+    )
+    folded = re.findall(r'<details class="solution">(.*?)</details>', page, flags=re.DOTALL)
+    assert [re.search(r"<summary>(.*?)</summary>", fold).group(1) for fold in folded] == [
+        "Solution 1",
+        "Solution 2",
+    ]
+    for number, fold in enumerate(folded, 1):
+        assert f"# Solution {number}: what it shows" in fold and f"answer {number}" in fold
+        assert "<details" not in fold, "one click shows code and answer"
+    assert "answer" not in re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+    assert page.count('<details class="code">') == 1
+
+
+def widget(plain, kind="display_data"):
+    data = {"application/vnd.jupyter.widget-view+json": {"model_id": "m1"}, "text/plain": plain}
+    return nbformat.v4.new_output(kind, data)
+
+
+def test_a_widget_becomes_one_line(tmp_path):
+    """It needs scripts to be drawn, and the text beside it is the repr of its parts."""
+    picture = shown(svg='<svg xmlns="http://www.w3.org/2000/svg"></svg>', plain="<SVG>")
+    parts = [widget("interactive(children=(IntSlider(value=3),))"), widget("VBox(children=(Output(),))")]
+    page = page_of(tmp_path, code("view(3)", picture), code("interact(view)", *parts))
+    assert page.count("In JupyterLab there are sliders here.") == 1
+    for trace in ("children", "IntSlider", "model_id", "m1"):
+        assert trace not in page
+    assert page.count("data:image/svg+xml;base64,") == 1
+
+
+def test_a_widget_that_brings_a_sentence_for_pages_shows_it(tmp_path):
+    page = page_of(tmp_path, code("show(view)", widget("In JupyterLab there are controls here.")))
+    assert '<p class="sliders">In JupyterLab there are controls here.</p>' in page
+
+
+def test_a_progress_bar_leaves_nothing_stale_behind(tmp_path):
+    """The text beside it is its first state."""
     stream = nbformat.v4.new_output("stream", text="12 of 12")
-    page = page_of(tmp_path, code("bar", nbformat.v4.new_output("display_data", widget), stream))
-    assert "0 of 12" not in page and "model_id" not in page and "12 of 12" in page
+    page = page_of(tmp_path, code("bar", widget("  0%|          | 0/12 [00:00<?, ?it/s]"), stream))
+    assert "0/12" not in page and "m1" not in page and "12 of 12" in page
+    assert "sliders" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_pictures_in_html_are_shown_as_they_are(tmp_path):
+    inline = '<div><svg viewBox="0 0 9 9"><circle r="3"><title>a hint</title></circle></svg></div>'
+    page = page_of(tmp_path, code("draw()", shown(html=inline, plain="<HTML>")))
+    # nbconvert writes names in lower case; in HTML browsers read viewbox as viewBox.
+    assert inline.lower() in page
 
 
 # -- reproduce.py --------------------------------------------------------------------------------
@@ -375,6 +471,19 @@ def test_killed_failed_and_given_again(tmp_path, project):
     assert "3 runs of tiny.yml" in printed(root / "runs" / "tiny" / "all_tables.ipynb")
     assert not list(root.glob("runs/*/*/notebook.failed.ipynb"))
 
+    # The site runs the notebooks that are left, and those alone.
+    fourth = start(root, "--cores", "2", "--site")
+    output, _ = fourth.communicate()
+    assert fourth.returncode == 0, output
+    assert "0 to do" in output
+    begun = re.findall(r"\[(\w+)[^\]]*\] started", output)
+    assert sorted(begun) == sorted(plan.FOR_THE_SITE)
+    site = root / "runs" / "tiny" / "site"
+    assert f"Open {site / 'index.html'}" in output
+    links = re.findall(r'<a href="([^"#]+)', (site / "index.html").read_text())
+    assert {f"{stem}.html" for stem in (*plan.FOR_THE_SITE, "03_mixbct")} <= set(links)
+    assert all((site / link).is_file() for link in links)
+
 
 def test_a_living_workflow_is_not_disturbed(tmp_path):
     runs = tmp_path / "runs"
@@ -404,5 +513,6 @@ def test_presets_in_the_repository_fit_the_notebooks(project):
     for path in sorted((project / "configs").glob("*.yml")):
         preset, file, root = plan.read(path.stem)
         jobs = [*plan.experiment_jobs(preset), *plan.page_jobs(preset, file, root)]
+        jobs += plan.site_jobs(preset, file, root)
         for job in jobs:
             execute.refuse_unknown(job.notebook, json.loads(json.dumps(job.parameters)))
