@@ -166,7 +166,7 @@ class ModelIndex:
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self.form == "flat":
-            return self._index.search(queries, k)
+            return _asked(self._index, queries, k)
         # Many answers from few cells or a narrow walk would be few and poor.
         exact = 4 * k > len(self)
         scores, rows = self._some(queries, k, exact)
@@ -182,13 +182,15 @@ class ModelIndex:
             wanted = self.options["nprobe"] or max(16, cells // 16)
             wanted = max(wanted, -(-2 * k * cells // len(self)))
             probes = cells if exact else min(cells, wanted)
-            return self._index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=probes))
+            return _asked(self._index, queries, k, params=faiss.SearchParametersIVF(nprobe=probes))
         chosen = faiss.IDSelectorBitmap(np.packbits(self._live, bitorder="little"))
         if exact:
             every = faiss.downcast_index(self._index.storage)
-            return every.search(queries, k, params=faiss.SearchParameters(sel=chosen))
+            return _asked(every, queries, k, params=faiss.SearchParameters(sel=chosen))
         breadth = max(self.options["ef_search"], 2 * k)
-        return self._index.search(queries, k, params=faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth))
+        return _asked(
+            self._index, queries, k, params=faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
+        )
 
     # -- the cache ---------------------------------------------------------------------------------
 
@@ -245,3 +247,8 @@ def _faiss() -> Any:
             "searching a gallery needs FAISS: pip install faiss-cpu, or install compat_lib[workflow]"
         ) from None
     return faiss
+
+
+def _asked(index: Any, queries: np.ndarray, k: int, **params) -> tuple[np.ndarray, np.ndarray]:
+    """FAISS's own search, also where faiss.contrib.torch_utils has put one without params in its place."""
+    return getattr(index, "search_numpy", index.search)(queries, k, **params)

@@ -436,6 +436,24 @@ def test_few_entries_left_in_a_graph_are_all_found(tmp_path, clustered):
     assert made._searcher._indexes["old"].form == "flat"
 
 
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_a_search_that_another_library_has_replaced_does_no_harm(tmp_path, kind):
+    """pytorch-metric-learning imports FAISS's tools for torch, whose search takes no parameters."""
+    program = (
+        "import faiss.contrib.torch_utils\nimport numpy as np\nfrom compat_lib.gallery import Gallery\n"
+        "features = np.random.default_rng(0).normal(size=(5000, 16)).astype('float32')\n"
+        f"made = Gallery.create('g', {{'old': 16}}, index='{kind}')\n"
+        "made.insert(np.arange(5000), features, 'old')\n"
+        "found = made.search(features[:20], 3, 'old').ids[:, 0]\n"
+        "made.remove(np.arange(10))\n"
+        "again = made.search(features[:20], 3, 'old').ids[:, 0]\n"
+        "assert (found == np.arange(20)).all() and (again[10:] == np.arange(10, 20)).all(), (found, again)\n"
+        "assert (again[:10] >= 10).all()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_more_cells_than_entries_are_not_made(tmp_path, clustered):
     features, queries = clustered
     made = Gallery.create(tmp_path / "g", {"old": WIDTH}, index="ivf", nlist=10_000)
