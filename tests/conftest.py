@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# They hold no doctests, and as modules they would have one name.
+collect_ignore = ["conftest.py", "browser/conftest.py"]
 
 # pytest loads this file before any test imports torch. Several test processes share the machine, and
 # results are compared to the bit, which needs the same number of threads everywhere.
