@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 WATCHED = "COMPAT_WORKFLOW_PID"  # a process without which a job has nobody to work for
+KERNEL_STARTS = 3
 
 
 class NotebookError(Exception):
@@ -26,6 +27,10 @@ class NotebookError(Exception):
     def __init__(self, where: str, what: str) -> None:
         super().__init__(what)
         self.where, self.what = where, what
+
+
+class KernelNotStartedError(NotebookError):
+    """The kernel ended, or stayed silent, before it took its first cell."""
 
 
 def end_with(pid: int, every: float = 0.5) -> None:
@@ -101,6 +106,7 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
 
     Raises:
         NotebookError: a cell raised, or the kernel died.
+        KernelNotStartedError: no cell was run.
     """
     # Not above: they take a second, and a wrong parameter is refused without them. jsonschema, which they
     # load, would take two seconds more for a grammar of addresses that no notebook needs.
@@ -153,8 +159,23 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
             "the kernel died without a Python error. It was killed, or the machine ran out of memory: "
             "then give the command again with fewer experiments at a time, CORES=1",
         ) from error
-    except RuntimeError as error:  # the kernel did not even start
-        raise NotebookError(f"{notebook.name}, before its first cell", str(error)) from error
+    except RuntimeError as error:
+        raise KernelNotStartedError(f"{notebook.name}, before its first cell", str(error)) from error
+
+
+def run_patiently(notebook: Path, part: Path, parameters: dict, label: str) -> None:
+    """Execute a notebook as ``run`` does; a kernel that did not start gets two more attempts.
+
+    The ports of a kernel are looked up a second before it binds them. Where many kernels start side by
+    side, another process sometimes takes one meanwhile, and the kernel ends with "address already in use".
+    """
+    for left in reversed(range(KERNEL_STARTS)):
+        try:
+            return run(notebook, part, parameters)
+        except KernelNotStartedError as error:
+            if not left:
+                raise
+            print(f"[{label}] {error.what}; starting it again", flush=True)
 
 
 def first_line(source: str) -> str:
@@ -212,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_unknown(notebook, options.parameters)
         target.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
-        run(notebook, part, options.parameters)
+        run_patiently(notebook, part, options.parameters, label)
         if options.expect and not options.expect.exists():
             raise NotebookError(
                 notebook.name,

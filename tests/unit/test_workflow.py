@@ -1,10 +1,12 @@
 """The workflow on throw-away notebooks: parameters, failures, dead kernels, interruption, pages."""
 
 import base64
+import itertools
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +97,39 @@ def test_a_killed_kernel_is_reported_like_an_error(project, tmp_path):
         "b.failed.ipynb",
     ):
         assert words in ended.stderr
+
+
+def occupy_first_ports(monkeypatch, kernels: float) -> None:
+    """The first port of the first ``kernels`` kernels is one that somebody listens on."""
+    from jupyter_client.provisioning.local_provisioner import LocalPortCache
+
+    taken = socket.create_server(("127.0.0.1", 0))
+    asked = itertools.count()
+    really = LocalPortCache.find_available_port
+
+    def find(cache, ip):
+        turn, number = divmod(next(asked), 5)  # a kernel asks for five
+        return taken.getsockname()[1] if turn < kernels and number == 0 else really(cache, ip)
+
+    monkeypatch.setattr(LocalPortCache, "find_available_port", find)
+
+
+def test_a_kernel_whose_port_was_taken_meanwhile_is_started_again(tmp_path, monkeypatch, capsys):
+    notebook = write_notebook(tmp_path / "a.ipynb", "print('ran', seed)")
+    target = tmp_path / "out" / "b.ipynb"
+    occupy_first_ports(monkeypatch, kernels=2)
+    assert execute.main([str(notebook), str(target), "--parameters", '{"seed": 4}']) == 0
+    assert capsys.readouterr().out.count("starting it again") == 2
+    assert printed(target) == "ran 4\n" and os.listdir(target.parent) == ["b.ipynb"]
+
+
+def test_a_kernel_that_never_starts_is_given_up(tmp_path, monkeypatch, capsys):
+    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1")
+    occupy_first_ports(monkeypatch, kernels=float("inf"))
+    assert execute.main([str(notebook), str(tmp_path / "b.ipynb")]) == 1
+    output = capsys.readouterr()
+    assert output.out.count("starting it again") == execute.KERNEL_STARTS - 1
+    assert "a.ipynb, before its first cell" in output.err and "Kernel died" in output.err
 
 
 def test_a_notebook_that_does_other_work_than_asked_for_fails(project, tmp_path):
@@ -445,8 +480,8 @@ def test_killed_failed_and_given_again(tmp_path, project):
     output, _ = second.communicate()
     assert second.returncode == 1, output
     assert "2 to do" in output
-    assert "FAILED    mixbct, seed 0" in output and "the kernel died" in output
-    assert "1 of 5 did not end well" in output and "notebook.failed.ipynb" in output
+    assert "FAILED    mixbct, seed 0" in output and "the kernel died" in output, output
+    assert "1 of 5 did not end well" in output and "notebook.failed.ipynb" in output, output
     failed = targets(root)
     assert sorted(name.split("-")[0] for name in failed) == ["l2", "old"]
     assert failed.items() >= killed.items(), "what had finished was repeated"
