@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compat_lib import data as datasets
@@ -43,45 +41,9 @@ from compat_lib.losses.margins import Classifier
 from compat_lib.measurements import FARS, measure
 from compat_lib.models import EmbeddingModel, build_model, embed
 from compat_lib.old_system import OldSystem
-from compat_lib.runs import (
-    Run,
-    environment,
-    is_complete,
-    read_history,
-    read_json,
-    write_history,
-    write_json,
-)
+from compat_lib.runs import Run, environment, is_complete, read_json, write_json
+from compat_lib.sides import Side, compared, deployed, is_kept, keep_side, read_side, save_tensors
 from compat_lib.training import TrainingSettings, train
-
-
-@dataclass(frozen=True)
-class Side:
-    """One trained model, old or new, with what the evaluation needs of it.
-
-    Args:
-        model: images to stored features, in evaluation mode: the network, then the method's head if any.
-        method: the method that trained it, with the classifier and whatever else was learned.
-        test: float32 ``[N_test, width]``, features of the test images, un-normalised.
-        val: the same of the validation images.
-        history: one dictionary an epoch.
-        query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
-            gives no way to compare new features with old ones. None for an old model.
-        gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
-    """
-
-    model: nn.Module
-    method: CompatibilityLoss
-    test: Tensor
-    val: Tensor
-    history: list[dict[str, float]]
-    query: Tensor | None = None
-    gallery: Tensor | None = None
-
-    @property
-    def classifier(self) -> Classifier:
-        """The model's own classifier."""
-        return self.method.classifier
 
 
 class Experiment:
@@ -143,7 +105,7 @@ class Experiment:
         with _only_one(folder):
             if not is_complete(folder):
                 self._make_old(folder)
-            return self.predecessor.new if self.predecessor else self._read_side(folder, *self._old_parts())
+            return self.predecessor.new if self.predecessor else self._read_old(folder)
 
     @cached_property
     def predecessor(self) -> Experiment | None:
@@ -210,7 +172,7 @@ class Experiment:
         started = time.time()
         if self.predecessor is None:
             features = self._train_old(folder)
-            side, class_map = self._read_side(folder, *self._old_parts()), self.scenario.class_map
+            side, class_map = self._read_old(folder), self.scenario.class_map
             images, loss = self.old_images, self.config.old_loss
         else:
             side, features = self.predecessor.new, self.predecessor.training_features
@@ -242,6 +204,9 @@ class Experiment:
         self._keep(model, method, history, folder)
         return self._embed(model, self.new_images.images)
 
+    def _read_old(self, folder: Path) -> Side:
+        return read_side(folder, *self._old_parts(), self.config.device)
+
     def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
         config = self.config
         torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
@@ -257,9 +222,9 @@ class Experiment:
         folder = self.config.run_folder
         self._same_options(folder)
         with _only_one(folder):
-            if not (folder / "features.safetensors").is_file():
+            if not is_kept(folder):
                 self._train_new(folder)
-            return self._read_side(folder, *self._new_parts())
+            return read_side(folder, *self._new_parts(), self.config.device)
 
     @property
     def compared(self) -> tuple[Tensor, Tensor]:
@@ -288,7 +253,7 @@ class Experiment:
                     if (file.metadata() or {}).get("digest") == digest:
                         return file.get_tensor("features")
             features = self._embed(side.model, self.new_images.images)
-            _save_tensors({"features": features}, path, {"digest": digest})
+            save_tensors({"features": features}, path, {"digest": digest})
         return features
 
     @cached_property
@@ -431,9 +396,9 @@ class Experiment:
     ) -> list[dict[str, float]]:
         def validate(model: EmbeddingModel) -> dict[str, float]:
             labels = self.data.val.labels
-            features = self._embed(_deployed(model, method), self.data.val.images)
+            features = self._embed(deployed(model, method), self.data.val.images)
             values = {"new_new": verification(features, labels, fars=FARS[:2])}
-            pair = None if old is None else _compared(method, features, self.old.val)
+            pair = None if old is None else compared(method, features, self.old.val)
             if pair is not None:
                 rows = torch.arange(len(labels))
                 values["new_old"] = verification(
@@ -474,39 +439,16 @@ class Experiment:
         old_test: Tensor | None = None,
     ) -> None:
         """Embed test and validation images, keep everything, and drop the checkpoint."""
-        deployed = _deployed(model, method)
+        whole = deployed(model, method)
         features = {
-            "test": self._embed(deployed, self.data.test.images),
-            "val": self._embed(deployed, self.data.val.images),
+            "test": self._embed(whole, self.data.test.images),
+            "val": self._embed(whole, self.data.val.images),
         }
-        pair = None if old_test is None else _compared(method, features["test"], old_test)
+        pair = None if old_test is None else compared(method, features["test"], old_test)
         if pair is not None:
             features["query"], features["gallery"] = pair
-        weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-        weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
-        write_history(folder / "history.csv", history)
-        _save_tensors(weights, folder / "model.safetensors")
-        # Written last of the three: its presence says that training is over.
-        _save_tensors(features, folder / "features.safetensors")
+        keep_side(folder, model, method, history, features)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
-
-    def _read_side(self, folder: Path, model: EmbeddingModel, method: CompatibilityLoss) -> Side:
-        """What :meth:`_keep` wrote, into freshly built parts."""
-        features = load_file(folder / "features.safetensors")
-        weights = load_file(folder / "model.safetensors")
-        for prefix, module in (("model.", model), ("method.", method)):
-            state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
-            try:
-                module.load_state_dict(state)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"the model in {folder} was written by another version of the package ({error}): delete "
-                    f"the folder to train it anew"
-                ) from error
-        deployed = _deployed(model, method).eval().requires_grad_(False).to(self.config.device)
-        method.eval().requires_grad_(False)
-        history = read_history(folder / "history.csv")
-        return Side(deployed, method, **features, history=history)
 
     def _finish(
         self,
@@ -566,36 +508,10 @@ def _renamed(values: Mapping[str, Any], pair: str, name: str) -> dict[str, Any]:
     }
 
 
-def _deployed(model: EmbeddingModel, method: CompatibilityLoss) -> nn.Module:
-    """What maps images to stored features."""
-    return model if method.head is None else nn.Sequential(model, method.head)
-
-
-def _compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Both sides of the cross-test on the CPU, in evaluation mode; None where there is none."""
-    was_training, device = method.training, method.classifier.weight.device
-    method.eval()
-    with torch.inference_mode():
-        pair = method.comparable(new.to(device), old.to(device))
-    method.train(was_training)
-    return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)
-
-
 def _only_one(folder: Path) -> FileLock:
     """A lock that the operating system releases when its holder dies."""
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock")
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    temporary = path.with_name(f".{path.name}")
-    # Copies: two names of one tensor (query and test, say) are not allowed in such a file.
-    copies = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
-    }
-    save_file(copies, temporary, metadata)
-    temporary.replace(path)
 
 
 def _clock(seconds: float) -> str:
