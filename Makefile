@@ -47,7 +47,8 @@ test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lab: env ## JupyterLab on the notebooks
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+		--LabApp.app_settings_dir="$(CURDIR)/workflow/lab" --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 lint: env ## what ruff says of rules and format; changes nothing
 	$(BIN)/ruff check

@@ -19,6 +19,7 @@ from execute import declared_parameters
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TOKEN = "browser-test"
+SETTINGS = Path(__file__).resolve().parents[2] / "workflow" / "lab"  # make lab starts with these
 SMALL = {  # the sizes of the preset smoke, or less
     "dataset_options": {"identities": 120, "images": 8, "eval_identities": 40, "eval_images": 8},
     "old_epochs": 4,
@@ -79,6 +80,8 @@ def start_lab(folder: Path, root: Path) -> tuple[Guarded, str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={root}"]
     command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
     command += ["--LabApp.expose_app_in_browser=True"]
+    # As make lab has it: else it asks whether it may fetch news, over the notebook.
+    command += [f"--LabApp.app_settings_dir={SETTINGS}"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += ["--LabApp.extension_manager=readonly"]
     command += ["--allow-root"] if os.geteuid() == 0 else []
@@ -89,10 +92,6 @@ def start_lab(folder: Path, root: Path) -> tuple[Guarded, str]:
         "COMPAT_DATA": str(folder / "images"),
         "JUPYTER_PREFER_ENV_PATH": "1",
     }
-    # Else it asks whether it may fetch news, over the notebook.
-    quiet = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     server = Guarded(command, folder / "lab.log", **places)
 
     def address() -> str | None:
@@ -134,6 +133,7 @@ def test_a_reader_runs_all_cells_and_moves_a_slider(tab, lab, pictures, name):
     assert [error for cell in cells for error in cell["errors"]] == []
     assert [cell["source"][:60] for cell in cells if cell["count"] is None] == [], "cells that did not run"
     assert not tab.evaluate("document.body.innerText.includes('Error displaying widget')")
+    assert not tab.evaluate("document.body.innerText.includes('Jupyter news')")
 
     tab.wait_for(f"{SLIDER_CELL} && {SHOWN}", 20, "a slider with its picture")
     tab.evaluate(f"{SLIDER_CELL}.querySelector('.noUi-handle').focus()")
