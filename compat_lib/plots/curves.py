@@ -83,6 +83,13 @@ def _epochs(history: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return epochs + 1 if len(epochs) and epochs[0] == 0 else epochs
 
 
+def history_series(history: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs, counted from one, and values of one column of a history, where it has a value."""
+    values = _column(history, name)
+    known = np.isfinite(values)
+    return _epochs(history)[known], values[known]
+
+
 def loss_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
     """Loss terms of one run over its epochs, unweighted as they are logged.
 
@@ -126,11 +133,8 @@ def validation_curves(
         titles: method -> text of the legend.
     """
     for name, history in histories.items():
-        values = _column(history, metric)
-        known = np.isfinite(values)
-        ax.plot(
-            _epochs(history)[known], values[known], label=(titles or {}).get(name, name), **method_style(name)
-        )
+        series = history_series(history, metric)
+        ax.plot(*series, label=(titles or {}).get(name, name), **method_style(name))
     ax.set_xlabel("epoch")
     ax.set_ylabel(metric_title(metric.removeprefix("val/")) + ", validation")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -146,13 +150,12 @@ def constraint_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
             so.
         history: rows of history.csv with "val/constraint1/share" to "val/constraint4/share".
     """
-    shares = {k: _column(history, f"val/constraint{k}/share") for k in CONSTRAINTS}
-    if not any(np.isfinite(values).any() for values in shares.values()):
+    shares = {k: history_series(history, f"val/constraint{k}/share") for k in CONSTRAINTS}
+    if not any(len(epochs) for epochs, _ in shares.values()):
         return say_instead(ax, "no constraints: new and old features cannot be compared while it trains")
     for k, (label, colour, line) in CONSTRAINTS.items():
-        known = np.isfinite(shares[k])
-        text = f"{k}: {label} ({shares[k][known][-1]:.0%})"
-        ax.plot(_epochs(history)[known], shares[k][known], color=colour, linestyle=line, label=text)
+        epochs, known = shares[k]
+        ax.plot(epochs, known, color=colour, linestyle=line, label=f"{k}: {label} ({known[-1]:.0%})")
     ax.set_xlabel("epoch")
     ax.set_ylabel("share of validation pairs")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))

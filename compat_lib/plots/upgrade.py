@@ -1,19 +1,17 @@
-"""Pictures of one upgrade: the toy, an old model beside its successor, and the backfill of a gallery."""
+"""Pictures of one upgrade: the toy, and an old model beside its successor."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from compat_lib.evaluation.pairs import cosine_histograms, verification
 
-from .comparisons import FAR_BELOW
 from .histograms import cosine_row, value_histogram
 from .maps import JointMap, joint_tsne
 from .plane import draw_circle, draw_map
-from .style import OLD, ORACLE, as_array, method_style, metric_title, say_instead, unit_rows
+from .style import as_array, say_instead, unit_rows
 
 
 def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Sequence[Axes]:
@@ -143,79 +141,3 @@ def unequal_widths(old: Any, new: Any) -> str:
         f"no new/old: old features have {old.shape[1]} coordinates,\nnew ones {new.shape[1]}; a cosine needs "
         "equal widths\n(set new_width to the old width)"
     )
-
-
-def backfill_panels(
-    axes: Sequence[Axes],
-    curves: Mapping[str, tuple],
-    *,
-    old_old: float | None = None,
-    oracle: float | None = None,
-    metric: str = "map",
-    titles: Mapping[str, str] | None = None,
-) -> Sequence[Axes]:
-    """The curves of `backfill_curve` with a panel each, the others thin and grey behind it: for many methods.
-
-    Each title gives the values at both ends of the curve. A curve that starts below half of old/old does not
-    set the scale: it enters the picture from below.
-
-    Args:
-        axes: axes of one figure that share their scales, at least one a curve; the others are switched off.
-        curves: method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
-        old_old: the value before the upgrade (old queries, old gallery), a blue line.
-        oracle: the oracle's self-test, a grey line: what a full backfill with a free new model would give.
-        metric: name of the metric, for the axis.
-        titles: method -> text above its panel.
-
-    Raises:
-        ValueError: "14 curves need as many axes; got 12".
-    """
-    axes = list(axes)
-    if len(axes) < len(curves) or not curves:
-        raise ValueError(f"{len(curves)} curves need as many axes; got {len(axes)}")
-    drawn = {name: tuple(as_array(part).astype(float) for part in parts) for name, parts in curves.items()}
-    columns = axes[0].get_gridspec().ncols
-    for place, (ax, (name, (shares, values, *band))) in enumerate(zip(axes, drawn.items(), strict=False)):
-        for other in drawn.values():
-            ax.plot(*other[:2], color="#C8C8C8", linewidth=0.8, zorder=1)
-        colour = method_style(name)["color"]
-        ax.plot(shares, values, color=colour, linewidth=2.4, zorder=3)
-        if band:
-            ax.fill_between(shares, *band, color=colour, alpha=0.2, linewidth=0)
-        for value, line in ((old_old, OLD), (oracle, ORACLE)):
-            if value is not None:
-                ax.axhline(value, color=line, linestyle="--", linewidth=1.2, zorder=2)
-        text = (titles or {}).get(name, name)
-        ax.set_title(f"{text}\n{values[0]:.2f} to {values[-1]:.2f}", fontsize=9, loc="left")
-        ax.set_xticks([0.0, 0.5, 1.0], ["0 %", "50 %", "100 %"])
-        # a panel with nothing below it carries the shares, the first of a row the values
-        ax.tick_params(labelsize=9, labelbottom=place + columns >= len(drawn), labelleft=place % columns == 0)
-    for ax in axes[len(drawn) :]:
-        ax.axis("off")
-    for ax in axes[: len(drawn)]:
-        ax.set_xlim(-0.03, 1.03)
-        ax.set_ylim(*_scale(drawn, old_old, oracle))
-    figure = axes[0].figure
-    figure.supylabel(metric_title(metric), fontsize=11)
-    named = {"old/old, before the upgrade": (OLD, old_old), "oracle new/new": (ORACLE, oracle)}
-    lines = [
-        Line2D([], [], color=c, linestyle="--", label=text) for text, (c, v) in named.items() if v is not None
-    ]
-    lines.append(Line2D([], [], color="#C8C8C8", linewidth=0.8, label="the other methods"))
-    # The label of the shares is the legend's title: a label of the figure would lie upon the legend.
-    shares = {"title": "gallery re-embedded by the new model", "title_fontsize": 11}
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, **shares)
-    return axes
-
-
-def _scale(
-    curves: Mapping[str, tuple[np.ndarray, ...]], old_old: float | None, oracle: float | None
-) -> tuple[float, float]:
-    """Ends of the vertical axis, from the curves that start at half of old/old or above, if any do."""
-    limit = -np.inf if old_old is None else FAR_BELOW * old_old
-    near = [values for _, values, *_ in curves.values() if values[0] >= limit]
-    near = near or [values for _, values, *_ in curves.values()]
-    known = np.concatenate([*near, [value for value in (old_old, oracle) if value is not None]])
-    low, high = np.nanmin(known), np.nanmax(known)
-    room = max(0.08 * (high - low), 0.01)
-    return float(low - room), float(high + room)

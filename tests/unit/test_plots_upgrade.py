@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from compat_lib import plots
-from compat_lib.plots.upgrade import backfill_panels
 from compat_lib.toy import make_toy, train_toy
 
 
@@ -63,56 +62,3 @@ def test_toy_row_writes_both_tests():
     plots.toy_row(axes, toy, run, title="BCT")
     assert axes[0].get_title().startswith("BCT, step 80")
     assert axes[1].get_title().startswith("step 300\nnew/new")
-
-
-def backfill(figures=2, columns=2, **references):
-    plots.use_style()
-    curves = {
-        "independent": ([0.0, 0.5, 1.0], [0.01, 0.5, 0.9]),
-        "bct": ([0.0, 0.5, 1.0], [0.6, 0.7, 0.9], [0.55, 0.65, 0.85], [0.65, 0.75, 0.95]),
-        "mixbct": ([0.0, 0.5, 1.0], [0.62, 0.72, 0.88]),
-    }
-    fig, axes = plt.subplots(figures, columns, sharex=True, sharey=True, squeeze=False)
-    backfill_panels(axes.flat, curves, titles={"bct": "BCT"}, **references)
-    return fig, axes.flatten()
-
-
-def test_a_panel_shows_its_own_curve_before_the_others():
-    fig, axes = backfill(old_old=0.5, oracle=0.9)
-    assert [ax.get_title(loc="left") for ax in axes[:3]] == [
-        "independent\n0.01 to 0.90",
-        "BCT\n0.60 to 0.90",
-        "mixbct\n0.62 to 0.88",
-    ]
-    for ax, name in zip(axes, ("independent", "bct", "mixbct"), strict=False):
-        own = [line for line in ax.lines if line.get_color() == plots.method_style(name)["color"]]
-        own = [line for line in own if line.get_linestyle() == "-"]
-        assert len(own) == 1 and own[0].get_zorder() == max(line.get_zorder() for line in ax.lines)
-        assert len([line for line in ax.lines if line.get_color() == "#C8C8C8"]) == 3
-    assert [len(ax.collections) for ax in axes] == [0, 1, 0, 0]  # one band
-    assert axes[2].lines[3].get_ydata().tolist() == [0.62, 0.72, 0.88]
-    assert not axes[3].axison
-    (legend,) = fig.legends
-    texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["old/old, before the upgrade", "oracle new/new", "the other methods"]
-
-
-def test_a_curve_from_far_below_does_not_set_the_scale():
-    _, axes = backfill(old_old=0.5)
-    low, high = axes[0].get_ylim()
-    assert 0.4 < low < 0.5 and 0.9 < high < 1.0
-    assert {ax.get_ylim() for ax in axes[:3]} == {(low, high)}
-    _, axes = backfill()  # nothing says what far is
-    assert axes[0].get_ylim()[0] < 0.01
-
-
-def test_the_lowest_panel_of_every_column_carries_the_shares():
-    fig, axes = backfill()
-    fig.canvas.draw()
-    shown = [any(label.get_visible() for label in ax.get_xticklabels()) for ax in axes[:3]]
-    assert shown == [False, True, True]
-
-
-def test_too_few_panels_are_refused():
-    with pytest.raises(ValueError, match="3 curves need as many axes; got 1"):
-        backfill(1, 1)
