@@ -18,7 +18,17 @@ from .narrow import (
     side_by_side,
 )
 from .reading import AUTHORS, YOURS, Reading, mixed_code, provenance_table, read_runs
-from .rows import bounds, method_title, needs_of, plot_name, points, select, self_cross
+from .rows import (
+    bounds,
+    main_variant,
+    method_title,
+    needs_of,
+    plot_name,
+    points,
+    select,
+    self_cross,
+    variant_title,
+)
 from .series import backfill_curves, flat_table, histories
 from .single import ablation_table, adapter_table, flatness, recorded_values, run_table, title_of, verdict
 from .text import CAPTION, experiment_titles, self_cross_table, styled
@@ -42,6 +52,7 @@ __all__ = [
     "flatness",
     "histories",
     "judgement_table",
+    "main_variant",
     "marked_title",
     "method_title",
     "mixed_code",
@@ -68,6 +79,7 @@ __all__ = [
     "summary",
     "title_of",
     "upgrade_score_table",
+    "variant_title",
     "verdict",
     "with_adapters",
 ]

@@ -52,6 +52,28 @@ def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return frame[mask].sort_values("seed")
 
 
+def main_variant(runs: pd.DataFrame, method: str, budget: str = "steps") -> pd.DataFrame:
+    """Runs of a method in one experiment that stand for it where methods are compared.
+
+    These are the runs by its defaults. Only where there are none, those whose options most of its runs have
+    (then the fewest options): older runs by other defaults, say. An ablation never stands for its method.
+
+    Args:
+        runs: rows of one experiment, from collect.
+        method: its name.
+        budget: "steps" or "passes".
+    """
+    rows = select(runs, method=method)
+    counts = rows["method_options"].value_counts()
+    ranked = sorted(counts.index, key=lambda text: (text != "{}", -counts[text], len(text), text))
+    return select(rows, method_options=ranked[0] if ranked else "{}", budget=budget)
+
+
+def variant_title(runs: pd.DataFrame, method: str) -> str:
+    """The name of a method, with the options of its runs where they are not its defaults."""
+    return method_title(method, options=runs["method_options"].iloc[0] if len(runs) else "{}")
+
+
 def self_cross(
     frame: pd.DataFrame,
     metric: str = "tar@far=1e-3",

@@ -8,15 +8,16 @@ import pandas as pd
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.losses import METHODS
 from compat_lib.tables import (
+    main_variant,
     method_title,
     paired_difference,
-    select,
     setting_titles,
+    variant_title,
     with_adapters,
 )
 
 HEADLINE = "tar@far=1e-3"
-_Picked = tuple[str, pd.DataFrame]  # title where it was chosen by its score, else ""; runs
+_Picked = tuple[str, pd.DataFrame]  # title where the question does not name it so, else ""; runs
 
 
 def findings(frame: pd.DataFrame, metric: str = HEADLINE) -> list[str]:
@@ -99,11 +100,12 @@ def _numbers(d: PairedComparison) -> str:
 
 
 def _plain(method: str, budget: str = "steps") -> Callable[[pd.DataFrame, str], _Picked | None]:
-    """Picks the runs of a method without options."""
+    """Picks the runs that stand for a method; options that are not its defaults are named."""
 
     def pick(runs: pd.DataFrame, column: str) -> _Picked | None:
-        rows = select(runs, method=method, budget=budget, method_options="{}")
-        return None if rows.empty else ("", rows)
+        rows = main_variant(runs, method, budget)
+        title = variant_title(rows, method)
+        return None if rows.empty else ("" if title == method_title(method) else title, rows)
 
     return pick
 
@@ -122,13 +124,10 @@ def _best(runs: pd.DataFrame, names: Sequence[str], column: str) -> _Picked | No
     """The method with the highest mean, which flatters it a little: it is chosen by what is then compared."""
     if column not in runs:
         return None
-    means = {name: pd.to_numeric(_plain_runs(runs, name)[column]).mean() for name in names}
+    means = {name: pd.to_numeric(main_variant(runs, name)[column]).mean() for name in names}
     means = {name: value for name, value in means.items() if not pd.isna(value)}
     if not means:
         return None
     name = max(means, key=lambda name: means[name])
-    return method_title(name), _plain_runs(runs, name)
-
-
-def _plain_runs(runs: pd.DataFrame, method: str) -> pd.DataFrame:
-    return select(runs, method=method, budget="steps", method_options="{}")
+    chosen = main_variant(runs, name)
+    return variant_title(chosen, name), chosen

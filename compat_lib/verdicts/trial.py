@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from compat_lib.evaluation.paired import PairedComparison
-from compat_lib.tables import method_title, paired_difference, select, setting_titles
+from compat_lib.tables import (
+    main_variant,
+    method_title,
+    paired_difference,
+    select,
+    setting_titles,
+    variant_title,
+)
 
 SHOWS = "shows"
 DOES_NOT_SHOW = "does not show"
@@ -155,17 +162,11 @@ class Trial:
             self.missing.append(words)
 
     def runs(self, experiment: str, method: str) -> pd.DataFrame:
-        """Runs of a method's main variant: the options that most of its runs have, then the fewest."""
-        rows = self.frame[self.frame["method"] == method]
-        if rows.empty:
-            return rows
-        counts = rows["method_options"].value_counts()
-        options = min(counts.index, key=lambda text: (-counts[text], len(text), text))
-        rows = select(rows, experiment_id=experiment, method_options=options)
-        steps = rows[rows["budget"] == "steps"]
+        """Runs of a method's main variant in one setting, at the trial's budget."""
+        own = self.frame[self.frame["experiment_id"] == experiment]
+        steps, passes = (main_variant(own, method, budget) for budget in ("steps", "passes"))
         if self.budget == "steps":
             return steps
-        passes = rows[rows["budget"] == "passes"]
         return steps if passes.empty and self._embeds_every_row(steps) else passes
 
     def _embeds_every_row(self, runs: pd.DataFrame) -> bool:
@@ -179,7 +180,7 @@ class Trial:
         """Compare a method's new/old with old/old."""
         runs = self.runs(experiment, method)
         difference = paired_difference(runs, f"new_old/{self.metric}", runs, f"old_old/{self.metric}")
-        what = f"{method_title(method)} new/old - old/old"
+        what = f"{variant_title(runs, method)} new/old - old/old"
         if self._there(experiment, {method: runs}, {what: difference}):
             self._add(
                 experiment, {what: difference}, judge(difference, better=True, tolerance=self.tolerance)
@@ -205,7 +206,7 @@ class Trial:
         runs = {name: self.runs(experiment, name) for name in (a, b)}
         result = {}
         for pair in pairs:
-            what = f"{_PAIRS[pair]} {method_title(a)} - {method_title(b)}"
+            what = f"{_PAIRS[pair]} {variant_title(runs[a], a)} - {variant_title(runs[b], b)}"
             column = f"{pair}/{self.metric}"
             result[what] = paired_difference(runs[a], column, runs[b], column)
         return result if self._there(experiment, runs, result) else {}

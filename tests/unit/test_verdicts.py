@@ -16,10 +16,10 @@ NOISE = (0.0, 0.002, -0.002)  # what the seeds add: a t-interval of +- 0.005 aro
 
 
 def write_setting(root, setting, values, seeds=(0, 1, 2), old=0.36, **run):
-    """values: method -> (cross, self); every second method has the seeds' noise the other way round."""
+    """values: method -> (cross, self); the seeds' noise differs between methods."""
     for i, (method, (cross, own)) in enumerate(values.items()):
         for seed in seeds:
-            noise = NOISE[seed] * (-1) ** i
+            noise = NOISE[seed] * (-1) ** i * (1.4 - i / 10)
             config = ExperimentConfig(method=method, seed=seed, **setting)
             write_run(root, config, old, cross + noise, own + noise, **run)
 
@@ -165,6 +165,43 @@ def test_ablations_do_not_mix_with_the_method(tmp_path):
     write_run(tmp_path, ablation, 0.36, 0.1, 0.2)
     verdict = verdicts.dual_tuning_compatible(collect(tmp_path))
     assert verdict.verdict == SHOWS and len(verdict.parts) == 1
+
+
+def test_each_setting_is_judged_by_its_own_runs(tmp_path):
+    """Older runs by other options in three settings do not outvote the defaults in a fourth."""
+    write_setting(tmp_path, NORMAL, GOOD, seeds=(0,), width=0.001)
+    older = {"method": "dual_tuning", "method_options": {"prototype_weight": 1.0}}
+    for setting in ({"scenario": "extended-class"}, ARCFACE, {"old_epochs": 7}):
+        write_setting(tmp_path, setting, {"independent": (0.0, 0.91)}, seeds=(0,), width=0.001)
+        write_run(tmp_path, ExperimentConfig(**older, **setting), 0.36, 0.30, 0.93, width=0.001)
+    verdict = verdicts.dual_tuning_compatible(collect(tmp_path))
+    assert len(verdict.parts) == 4 and not verdict.missing
+    named = {part.experiment_id: next(iter(part.differences)) for part in verdict.parts}
+    default = ExperimentConfig(method="dual_tuning", **NORMAL).experiment_id
+    assert "prototype_weight" not in named.pop(default)
+    assert all("Dual-Tuning (prototype_weight=1.0) new/old" in name for name in named.values())
+    assert [part.verdict for part in verdict.parts].count(SHOWS) == 1
+
+
+def test_an_ablation_never_stands_for_its_method(tmp_path):
+    write_setting(tmp_path, NORMAL, GOOD, seeds=(0,), width=0.001)
+    for seed in range(3):
+        for weight in (0.0, 0.5):
+            options = {"structure_weight": weight}
+            config = ExperimentConfig(method="dual_tuning", method_options=options, seed=seed, **NORMAL)
+            write_run(tmp_path, config, 0.36, 0.1, 0.2, width=0.001)
+    frame = collect(tmp_path)
+    assert verdicts.dual_tuning_compatible(frame).verdict == SHOWS
+    (said,) = [text for text in verdicts.findings(frame) if "Dual-Tuning minus BCT" in text]
+    assert "-0.040" in said and "structure_weight" not in said
+
+
+def test_findings_name_options_that_are_not_the_defaults(tmp_path):
+    write_setting(tmp_path, NORMAL, {"mixbct": (0.58, 0.93)}, seeds=(0,), width=0.001)
+    config = ExperimentConfig(method="bct", method_options={"weight": 1.0}, **NORMAL)
+    write_run(tmp_path, config, 0.36, 0.5, 0.9, width=0.001)
+    (said,) = [text for text in verdicts.findings(collect(tmp_path)) if "MixBCT minus BCT" in text]
+    assert "+0.080" in said and "BCT (weight=1.0)" in said
 
 
 def test_equal_passes_takes_the_right_runs(tmp_path):
