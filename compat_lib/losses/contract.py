@@ -181,9 +181,19 @@ class CompatibilityLoss(nn.Module):
         Returns:
             name of the term -> float32 scalar; the names are those of `weights`.
         Raises:
-            ValueError: "The method dual_tuning needs the embeddings before the batch normalisation. ..."
+            ValueError: "The method dual_tuning needs the embeddings before the batch normalisation. ...";
+                "The method l2 needs the old features of the batch. ..."; "Step.labels must be int64, ..."
         """
         embeddings = step.embeddings
+        if step.labels.dtype != torch.int64:
+            raise ValueError(f"Step.labels must be int64, not {step.labels.dtype}. Pass labels.long().")
+        for name, given in (("features", step.old_features), ("oracle", step.oracle_features)):
+            if name in self.needs and given is None:
+                field = "oracle_features" if name == "oracle" else "old_features"
+                raise ValueError(
+                    f"The method {self.name} needs the {field.replace('_', ' ')} of the batch. Pass them as "
+                    f"Step.{field}; in `train`, pass old=, the old system that the method was built with."
+                )
         if self.wants_pooled and step.pooled is None:
             raise ValueError(
                 f"The method {self.name} needs the embeddings before the batch normalisation. Pass them as "
@@ -231,6 +241,8 @@ def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, 
         ValueError: "The method bct has no prototype for 2 classes of the training set: 3, 7. ..."
     """
     prototypes, present = old.prototypes(average), old.present
+    if average == "unit":  # taken from the features, also where prototypes were given
+        present = torch.bincount(old.labels, minlength=old.num_classes) > 0
     needed = torch.ones_like(present)
     if old.labels is not None:
         needed = torch.bincount(old.labels, minlength=old.num_classes) > 0

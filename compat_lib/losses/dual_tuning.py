@@ -43,6 +43,8 @@ class DualTuning(CompatibilityLoss):
         prototype_weight: lambda_c, factor of the prototype term, at least 0; published 0.1, which goes with
             unbounded inner products; with bounded cosines 10 was chosen on validation identities.
         structure_weight: lambda_s, factor of both structural terms, at least 0; published 0.2.
+        new_to_old_factor: what new_to_old weighs beside old_to_new, at least 0: structure_weight times this;
+            whether the two share lambda_s (1) is not published.
         logits: "cosine" (kappa x cosine with the prototypes) or "dot" (inner products as they are, which
             saturate for wide features); not published.
         kappa: factor of the cosines, above 0; not published. Not used by "dot".
@@ -109,6 +111,7 @@ class DualTuning(CompatibilityLoss):
         *,
         prototype_weight: float = 10.0,
         structure_weight: float = 0.2,
+        new_to_old_factor: float = 1.0,
         logits: str = "cosine",
         kappa: float = 16.0,
         o2n_rows: str = "all",
@@ -133,18 +136,20 @@ class DualTuning(CompatibilityLoss):
         circle_margin: float = 0.25,
         circle_gamma: float = 128.0,
     ):
+        check_number("structure_weight", structure_weight)
+        check_number("new_to_old_factor", new_to_old_factor)
         weights = {
             "prototype": prototype_weight,
             "old_to_new": structure_weight,
-            "new_to_old": structure_weight,
+            "new_to_old": structure_weight * new_to_old_factor,
             "n2o_triplet": n2o_triplet_weight,
             "centre_triplet": centre_triplet_weight,
             "triplet": triplet_weight,
             "circle": circle_weight,
         }
         for term, weight in weights.items():
-            option = "structure_weight" if term in ("old_to_new", "new_to_old") else f"{term}_weight"
-            check_number(option, weight)
+            if term not in ("old_to_new", "new_to_old"):
+                check_number(f"{term}_weight", weight)
         check_choice("logits", logits, ("cosine", "dot"))
         check_number("kappa", kappa, 1e-6)
         check_choice("o2n_rows", o2n_rows, ("all", "shared"))
@@ -199,7 +204,7 @@ class DualTuning(CompatibilityLoss):
         if class_map is None:
             class_map = torch.full((old.num_classes,), -1, device=prototypes.device)
         self.register_buffer("class_map", class_map, persistent=False)
-        self.old_classifier = self._old_classifier(old) if new_to_old and structure_weight > 0 else None
+        self.old_classifier = self._old_classifier(old) if new_to_old and weights["new_to_old"] > 0 else None
 
     def _old_classifier(self, old: OldSystem) -> FrozenClassifier | None:
         """The old classifier when new_to_old can use it, None when no class is shared."""

@@ -95,7 +95,7 @@ class HotRefresh(CompatibilityLoss):
 
     def _hinge(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """Mean over the pairs that exist of (positive distance - negative distance + margin), at least 0."""
-        there = negatives > -math.inf
+        there = negatives != -math.inf  # what is not a number is there, and is seen in the result
         excess = _distances(positives) - _distances(negatives.where(there, 0.0)) + self.margin
         return excess.clamp(min=0).where(there, 0.0).sum() / there.sum().clamp(min=1)
 

@@ -23,7 +23,7 @@ def feature_distances(new: Tensor, old: Tensor) -> Tensor:
     tensor([0., 2.])
     """
     squares = (unit_rows(new) - unit_rows(old)).square().sum(dim=1)
-    apart = squares > 0  # the root has no slope at zero: such rows are left out before it is taken
+    apart = squares != 0  # the root has no slope at zero: such rows are left out before it is taken
     return squares.where(apart, 1.0).sqrt().where(apart, 0.0)
 
 

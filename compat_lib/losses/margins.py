@@ -57,12 +57,12 @@ def cosface(cosines: Tensor, margin: float) -> Tensor:
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Rows divided by their length, which counts as 1e-12 at least.
+    """Rows divided by their length, which counts as 1e-12 at least (6e-5 in float16).
 
     >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    return F.normalize(features, dim=1, eps=1e-12)
+    return F.normalize(features, dim=1, eps=max(1e-12, torch.finfo(features.dtype).tiny))
 
 
 def fit_width(features: Tensor, width: int) -> Tensor:

@@ -173,7 +173,7 @@ def pairwise_distances(anchors: Tensor, candidates: Tensor, distance: str = "euc
     lengths = anchors.square().sum(dim=1)[:, None] + candidates.square().sum(dim=1)
     squares = lengths - 2.0 * products
     rounding = 8 * torch.finfo(lengths.dtype).eps * lengths.detach()
-    squares = squares.where(squares > rounding, 0.0)  # rows that only rounding tells apart are equal
+    squares = squares.masked_fill(squares <= rounding, 0.0)  # rows that only rounding tells apart are equal
     return squares.clamp(min=1e-12).sqrt()  # the root has no slope at zero
 
 

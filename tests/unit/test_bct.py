@@ -98,6 +98,18 @@ def test_lwf_takes_the_old_probabilities_as_targets():
     assert influence(old, step, variant="lwf").item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["all-rows", "lwf"])
+@pytest.mark.parametrize("width", [6, 8, 4])
+def test_gradient_of_the_other_variants(variant, width):
+    old = make_old()
+    method = build_method("bct", old, make_classifier(width=width), variant=variant)
+    step = make_step(old, width, batch=4, dtype=torch.float64)
+    assert check_gradient(method, step)
+    (gradient,) = torch.autograd.grad(method(step)["influence"], step.embeddings)
+    assert gradient[:, : min(6, width)].ne(0).all()
+    assert gradient[:, 6:].eq(0).all()  # what the old table does not see
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 30))
 def test_published_scale_cannot_fall_below_its_bound(seed, classes):
@@ -146,6 +158,9 @@ def test_needs_follow_the_variant():
     assert build_method("bct", only_prototypes, make_classifier()).needs == {"prototypes"}
     method = build_method("bct", only_classifier, make_classifier(), variant="classifier")
     assert method.needs == {"classifier"}
+    assert build_method("bct", only_prototypes, make_classifier(), variant="all-rows").needs == {"prototypes"}
+    with pytest.raises(ValueError, match="bct needs the old system's features, but only classifier is there"):
+        build_method("bct", only_classifier, make_classifier(), variant="lwf")
     with pytest.raises(
         ValueError, match="bct needs the old system's prototypes, but only classifier is there"
     ):
@@ -154,6 +169,15 @@ def test_needs_follow_the_variant():
         ValueError, match="bct needs the old system's classifier, but only prototypes is there"
     ):
         build_method("bct", only_prototypes, make_classifier(), variant="classifier")
+
+
+@pytest.mark.parametrize("width", [6, 8, 4])
+def test_new_features_take_the_old_width_in_the_cross_test(width):
+    method = build_method("bct", make_old(), make_classifier(width=width))
+    new, past = torch.randn(3, width), torch.randn(4, 6)
+    queries, gallery = method.comparable(new, past)
+    assert queries.tolist() == [pytest.approx(fitted(row, 6)) for row in new.tolist()]
+    assert gallery is past
 
 
 def test_variant_classifier_needs_the_class_map():

@@ -1,7 +1,9 @@
 """Every method keeps the contract: registration, documentation, terms, frozen old system, refusals."""
 
 import copy
+import dataclasses
 import importlib.util
+import itertools
 import math
 import re
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from method_steps import make_classifier, make_old, make_step
 
 from compat_lib.losses import METHODS, CompatibilityLoss, build_method, method_options
-from compat_lib.losses.contract import check_choice, check_number
+from compat_lib.losses.contract import check_choice, check_number, prototype_table
 from compat_lib.old_system import OldSystem
 
 NAMES = sorted(METHODS)
@@ -30,17 +32,19 @@ def test_method_is_documented_and_tested(name):
     method = METHODS[name]
     assert method.name == name
     assert method.title
-    assert re.search(r"arXiv \d{4}\.\d{5}", method.paper)
+    dated = re.search(r"arXiv \d{4}\.\d{5}|\b(19|20)\d\d\b", method.paper)
+    assert dated, f"{name}: paper is {method.paper!r}; name its source with a year or an arXiv number"
     assert method.needs <= {"features", "prototypes", "classifier", "model", "oracle"}
     assert (TESTS / f"test_{name}.py").is_file()
     assert importlib.util.find_spec(f"compat_lib.losses.{name}")
-    assert "Source:" in method.__doc__
+    assert method.__doc__, f"{method.__name__} has no docstring: write what it does, 'Source:' and 'Args:'"
+    assert "Source:" in method.__doc__, f"the docstring of {method.__name__} has no line 'Source: ...'"
     assert ("Reconstruction:" in method.__doc__) == method.reconstruction
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_has_a_documented_default(name):
-    documented = re.findall(r"^ {8}(\w+): ", METHODS[name].__doc__, flags=re.MULTILINE)
+    documented = re.findall(r"^ {8}(\w+): ", METHODS[name].__doc__ or "", flags=re.MULTILINE)
     options = method_options(name)
     assert documented[:2] == ["old", "classifier"]
     assert documented[2:][: len(options)] == list(options)
@@ -95,9 +99,55 @@ def test_autocast_changes_nothing(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = method(own_step(method, old))
     assert all(torch.equal(plain[key], inside[key]) for key in plain)
-    low = method(own_step(method, old, dtype=torch.bfloat16))
-    assert all(term.dtype == torch.float32 for term in low.values())
     assert method.classifier.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_low_precision_is_lost_before_the_loss_and_not_in_it(name, dtype):
+    """Embeddings of half the bits cost what the same numbers in float32 cost, and pass a gradient back."""
+    old = make_old()
+    results = []
+    for widened in (False, True):
+        method = build_method(name, old, make_classifier(), **BASE.get(name, {}))
+        low = own_step(method, old, dtype=dtype)
+        embeddings, pooled = low.embeddings, low.pooled
+        if widened:
+            embeddings, pooled = embeddings.float(), pooled.float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            results.append(method(dataclasses.replace(low, embeddings=embeddings, pooled=pooled)))
+        sum(results[-1].values()).backward()
+        assert low.embeddings.grad.isfinite().all() and low.embeddings.grad.ne(0).any()
+    for term in results[0]:
+        assert results[0][term].dtype == torch.float32
+        assert torch.equal(results[0][term], results[1][term]), term
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_reaches_the_margin_of_the_classification(name):
+    old = make_old()
+    values = {}
+    for margin in (0.0, 0.4):
+        for progress in (0.0, 0.5, 1.0):
+            method = build_method(name, old, make_classifier(margin=margin))
+            method.classifier.ramp = 1.0
+            terms = method(own_step(method, old, progress=progress))
+            values[margin, progress] = terms["classification"].item()
+    assert values[0.0, 0.0] == values[0.0, 1.0] == values[0.4, 0.0]
+    assert values[0.4, 0.0] < values[0.4, 0.5] < values[0.4, 1.0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_gradients_no_term_has_one(name):
+    old = make_old()
+    method = build_method(name, old, make_classifier(), **BASE.get(name, {}))
+    usual = method(own_step(method, old))
+    method = build_method(name, old, make_classifier(), **BASE.get(name, {}))
+    with torch.no_grad():
+        terms = method(own_step(method, old))
+    assert not any(term.requires_grad for term in terms.values())
+    if not METHODS[name].learns:  # else the start is drawn
+        assert {key: term.item() for key, term in usual.items()} == {k: t.item() for k, t in terms.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,6 +158,124 @@ def test_steps_repeat_to_the_bit(name):
         for _ in range(2)
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+# what a method is given in the tests of its options: terms that are off, or a short fit
+BASE = {
+    "dual_tuning": {
+        "n2o_triplet_weight": 0.5,
+        "centre_triplet_weight": 0.5,
+        "triplet_weight": 0.5,
+        "circle_weight": 0.5,
+        "new_centre_share": 0.5,
+    },
+    "fct": {"fit_epochs": 4},
+}
+BESIDE = {("hot_refresh", "margin"): {"form": "triplet"}, ("dual_tuning", "divisor"): {"logits": "dot"}}
+ELSEWHERE = {  # tested beside the method, because they need an old system of their own
+    ("mixbct", "pad"),  # of another width
+    ("nccl", "credible"),  # with rows between the classes
+}
+
+
+def other_values(name, option, default):
+    """Legal values of an option that are not its default."""
+    if isinstance(default, bool):
+        return [not default]
+    if isinstance(default, int):
+        return [3]
+    if isinstance(default, float):
+        return [0.6 * default or 0.25]
+    with pytest.raises(ValueError, match=f"{option} must be one of") as refusal:
+        build_method(name, make_old(), make_classifier(), **{option: "?"})
+    choices = re.findall("'([^'?]+)'", str(refusal.value))
+    assert default in choices and len(choices) > 1
+    return [choice for choice in choices if choice != default]
+
+
+def course(name, options):
+    """All that a short training shows of a method: weights, terms, gradients and the features at its end."""
+    old = make_old(per_class=20)
+    torch.manual_seed(1)
+    method = build_method(name, old, make_classifier(), **options)
+    width, passes = method.model_width(old.width, 6), itertools.count()
+
+    def embed():
+        return torch.randn(len(old.labels), width, generator=torch.Generator().manual_seed(next(passes)))
+
+    seen = list(method.weights.items())
+    for epoch in (1, 2, 4):
+        method.start_epoch(epoch, 7, embed)
+        rows = torch.arange(12) + 12 * epoch
+        embedded = method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(epoch))
+        step = make_step(old, width, embedded=embedded, rows=rows, seed=epoch)
+        wide = (10 * step.embeddings.detach()).requires_grad_()
+        terms = method(dataclasses.replace(step, embeddings=wide, epoch=epoch, epochs=7))
+        sum(method.weights[key] * term for key, term in terms.items()).backward()
+        seen += [(key, term.item()) for key, term in terms.items()] + wide.grad.flatten().tolist()
+        method.classifier.weight.data[epoch] *= -1  # what is stored of the classifier grows old
+    method.finish(embed)
+    stored = method.head(embed()) if method.head else embed()
+    return seen + [side.flatten().tolist() for side in (stored, *method.comparable(stored, old.features))]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in NAMES if method_options(name)))
+def test_no_option_is_ignored(name):
+    base = BASE.get(name, {})
+    usual = course(name, base)
+    assert course(name, base) == usual
+    for option, default in method_options(name).items():
+        if (name, option) in ELSEWHERE:
+            continue
+        beside = base | BESIDE.get((name, option), {})
+        before = usual if beside == base else course(name, beside)
+        for value in other_values(name, option, default):
+            changed = course(name, beside | {option: value}) != before
+            assert changed, f"{name}: {option}={value!r} changes nothing"
+
+
+def test_an_option_that_is_a_factor_of_terms_is_their_weight():
+    for name in NAMES:
+        for option in (one for one in method_options(name) if re.fullmatch("(?!fit_)(.*_)?weight", one)):
+            weights = build_method(name, make_old(), make_classifier(), **{option: 0.123}).weights
+            assert 0.123 in weights.values() and weights["classification"] == 1.0, (name, option)
+
+
+def test_features_of_unequal_width_are_compared_only_where_a_method_says_how():
+    new, old = torch.randn(3, 6), torch.randn(4, 6)
+    method = build_method("independent", None, make_classifier())
+    assert method.comparable(new, old) == (new, old)
+    assert method.comparable(new, old[:, :5]) is method.comparable(new[:, :5], old) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_step_lacks_is_said(name):
+    old = make_old()
+    method = build_method(name, old, make_classifier())
+    step = own_step(method, old)
+    for need, field in (("features", "old_features"), ("oracle", "oracle_features")):
+        if need in method.needs:
+            with pytest.raises(
+                ValueError, match=rf"{name} needs the .* of the batch. .*Step\.{field}; in `tra"
+            ):
+                method(dataclasses.replace(step, **{field: None}))
+    for dtype in (torch.int32, torch.uint8):
+        with pytest.raises(ValueError, match=f"Step.labels must be int64, not {dtype}. Pass labels.long"):
+            method(dataclasses.replace(step, labels=step.labels.to(dtype)))
+
+
+def test_means_of_unit_features_are_those_of_the_features_also_beside_given_prototypes():
+    """The given table has a row that the features lack, and lacks one that they have."""
+    given = torch.eye(5, 6)
+    given[0] = 0
+    features = make_old().features[:8]
+    old = OldSystem.from_arrays(features, [0, 1, 2, 3] * 2, prototypes=given)
+    prototypes, present = prototype_table(old, "unit", "bct")
+    assert present.tolist() == [True, True, True, True, False]
+    means = torch.nn.functional.normalize(features, dim=1).reshape(2, 4, 6).mean(dim=0)
+    torch.testing.assert_close(prototypes[:4], means)
+    with pytest.raises(ValueError, match="no prototype for 1 classes of the training set: 0"):
+        prototype_table(old, "raw", "bct")
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"independent"}))

@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from method_steps import (
     check_gradient,
     dot,
@@ -111,6 +113,19 @@ def test_a_term_without_weight_is_not_there_and_costs_nothing(term):
     assert set(terms) == set(method.weights) == {"classification", *TERMS} - gone
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(1, 0.4), (0.25, 0.1), (0, None)])
+def test_new_to_old_weighs_as_much_as_told_beside_old_to_new(factor, expected):
+    options = {"structure_weight": 0.4, "new_to_old_factor": factor}
+    weights = build_method("dual_tuning", make_old(), make_classifier(), **options).weights
+    assert (weights["old_to_new"], weights.get("new_to_old")) == (0.4, expected)
+
+
+def test_a_factor_of_zero_needs_no_old_classifier():
+    old = make_old(classifier=False)
+    terms = build_method("dual_tuning", old, make_classifier(), new_to_old_factor=0)(make_step(old))
+    assert list(terms) == ["classification", "prototype", "old_to_new"]
+
+
 @pytest.mark.parametrize("logits", ["cosine", "dot"])
 def test_gradient_equals_finite_differences(logits):
     old = make_old()
@@ -146,21 +161,50 @@ def test_prototype_and_new_to_old_teach_the_embeddings_only():
         assert classifier is None
 
 
-def test_both_structural_terms_agree_when_the_models_are_the_same():
-    classifier = make_classifier("linear")
-    features = make_old().features
-    labels = torch.arange(20) % 5
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    kind=st.sampled_from(["linear", "cosface", "arcface"]),
+    batch=st.integers(1, 12),
+    options=st.fixed_dictionaries(
+        {
+            "o2n_rows": st.sampled_from(["all", "shared"]),
+            "divisor": st.sampled_from(["rows", "nonzero"]),
+            "average": st.sampled_from(["raw", "unit"]),
+        },
+        optional={"label_smoothing": st.floats(0, 0.9)},
+    ),
+)
+def test_both_structural_terms_agree_when_the_models_are_the_same(seed, kind, batch, options):
+    classifier = make_classifier(kind, seed=seed, margin=0.0)
+    past = make_old(seed, class_map=None, classifier=False)
     old = OldSystem.from_arrays(
-        features,
-        labels,
+        past.features,
+        past.labels,
         classifier_weight=classifier.weight.detach().clone(),
-        classifier_bias=classifier.bias.detach().clone(),
+        classifier_bias=classifier.bias.detach().clone() if kind == "linear" else None,
+        classifier_scale=None if kind == "linear" else 8.0,
         class_map=torch.arange(5),
     )
-    method = build_method("dual_tuning", old, classifier)
-    step = make_step(old)
+    method = build_method("dual_tuning", old, classifier, **options)
+    step = make_step(old, batch=batch, seed=seed)
     terms = method(dataclasses.replace(step, embeddings=step.old_features.clone()))
-    torch.testing.assert_close(terms["old_to_new"], terms["new_to_old"])
+    torch.testing.assert_close(terms["old_to_new"], terms["new_to_old"], rtol=1e-4, atol=1e-5)
+    assert terms["old_to_new"] > 0
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
+def test_old_features_meet_the_margin_of_the_moment(progress):
+    old = make_old()
+    method = build_method("dual_tuning", old, make_classifier(margin=0.4)).double()
+    method.classifier.ramp = 0.5
+    step = make_step(old, dtype=torch.float64, progress=progress)
+    margin = 0.4 * min(1, 2 * progress)
+    rows = [
+        slow_cross_entropy(slow_logits(method.classifier, o, y, margin), y)
+        for o, y in zip(step.old_features.double().tolist(), step.labels.tolist(), strict=True)
+    ]
+    assert method(step)["old_to_new"].item() == pytest.approx(mean(rows))
 
 
 @pytest.mark.parametrize("with_map", [True, False])
@@ -208,6 +252,7 @@ def test_prototypes_without_features_are_refused():
         ({"prototype_weight": "0.1"}, "prototype_weight must be a number of at least 0, not '0.1'"),
         ({"new_to_old": 1}, "new_to_old must be one of True, False, not 1"),
         ({"structure_weight": -1}, "structure_weight must be a number of at least 0, not -1"),
+        ({"new_to_old_factor": -1}, "new_to_old_factor must be a number of at least 0, not -1"),
         ({"n2o_triplet_weight": math.nan}, "n2o_triplet_weight must be a number of at least 0, not nan"),
         ({"centre_triplet_weight": -1}, "centre_triplet_weight must be a number of at least 0"),
         ({"triplet_weight": True}, "triplet_weight must be a number of at least 0, not True"),
@@ -436,11 +481,31 @@ def test_the_prototype_term_on_pooled_features(width, logits):
     assert ours.abs().sum() > 0 and theirs is None
 
 
+@pytest.mark.parametrize("average", ["raw", "unit"])
+def test_class_means_of_raw_and_of_unit_features(average):
+    old = make_old()
+    options = {"average": average, "logits": "dot", "centre_triplet_weight": 1}
+    method = build_method("dual_tuning", old, make_classifier(), **options).double()
+    step = make_step(old, dtype=torch.float64)
+    means, labels = slow_means(old, average), step.labels.tolist()
+    rows = [
+        slow_cross_entropy([dot(p, n) for p in means], y)
+        for n, y in zip(step.embeddings.tolist(), labels, strict=True)
+    ]
+    terms = method(step)
+    assert terms["prototype"].item() == pytest.approx(mean(rows), rel=1e-5)
+    expected = slow_triplet(step.embeddings.tolist(), labels, means, range(5), 0.3, "soft")
+    assert terms["centre_triplet"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_embeddings_are_enough_by_default():
     old = make_old()
     method = build_method("dual_tuning", old, make_classifier())
     assert not method.wants_pooled
     method(dataclasses.replace(make_step(old), pooled=None))
+    method = build_method("dual_tuning", old, make_classifier(), prototype_features="pooled")
+    with pytest.raises(ValueError, match="dual_tuning needs the embeddings before the batch normalisation"):
+        method(dataclasses.replace(make_step(old), pooled=None))
 
 
 @pytest.mark.parametrize("divisor", ["rows", "nonzero"])
@@ -481,6 +546,19 @@ def test_rows_that_cost_nothing_leave_the_published_divisor():
         certain = int((rows == 0).sum())
     assert 0 < certain < 12
     assert values["nonzero"] == pytest.approx(values["rows"] * 12 / (12 - certain))
+
+
+@pytest.mark.parametrize("logits", ["cosine", "dot"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_class_without_images_is_no_candidate_of_the_prototype_term(logits, share):
+    full = make_old(classes=4, classifier=False, class_map=None)
+    labels = torch.tensor([0, 1, 3, 4])[full.labels]  # class 2 of five has no image
+    gap = OldSystem.from_arrays(full.features, labels, num_classes=5)
+    step = make_step(full)
+    expected = build_method("dual_tuning", full, make_classifier(classes=4), logits=logits)(step)
+    method = build_method("dual_tuning", gap, make_classifier(), logits=logits, new_centre_share=share)
+    value = method(dataclasses.replace(step, labels=labels[step.rows]))["prototype"]
+    torch.testing.assert_close(value, expected["prototype"])
 
 
 # -- MixCenter -----------------------------------------------------------------------------------
@@ -530,6 +608,8 @@ def test_the_drawn_share_is_exact_uniform_and_follows_the_generator():
     assert (
         centres.mixed(fixed, 0.0, generator).eq(1).all() and centres.mixed(fixed, 1.0, generator).eq(0).all()
     )
+    many = RunningCentres(torch.zeros(100, 2), eta=0.7, queue=4).mixed(torch.ones(100, 2), 0.29, generator)
+    assert int(many[:, 0].eq(0).sum()) == 29  # 0.29 * 100 is 28.999999999999996
     one, two, other = (centres.mixed(fixed, 0.5, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one, other)
 

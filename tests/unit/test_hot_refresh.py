@@ -160,6 +160,23 @@ def test_extreme_features_stay_finite(form):
     assert embeddings.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("side", ["embeddings", "old_features"])
+def test_what_is_no_number_is_seen_in_the_term(form, side):
+    old = make_old(classes=5, per_class=2)
+    step = make_step(old, rows=torch.arange(10))
+    broken = getattr(step, side).detach().clone()
+    broken[0, 0] = math.nan
+    assert contrast(old, dataclasses.replace(step, **{side: broken}), form=form).isnan()
+
+
+def test_negatives_that_are_no_number_are_not_taken_for_missing_ones():
+    method = build_method("hot_refresh", make_old(), make_classifier(), form="triplet")
+    positives = torch.zeros(2, 1)
+    assert method._hinge(positives, torch.full((2, 2), math.nan)).isnan()
+    assert method._hinge(positives, torch.full((2, 2), -math.inf)).item() == 0
+
+
 def test_a_perfect_step_costs_next_to_nothing():
     axes = torch.eye(6)
     old = OldSystem.from_arrays(axes, torch.arange(6))

@@ -97,6 +97,16 @@ def test_distances_of_features_of_two_types_and_any_strides(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_row_of_zeros_is_one_away_and_no_number_stays_none(dtype):
+    new = torch.tensor([[0.0, 0.0], [math.nan, 1.0], [2.0, 0.0]], dtype=dtype, requires_grad=True)
+    distances = feature_distances(new, torch.tensor([[0.0, 3.0]] * 2 + [[1.0, 0.0]], dtype=dtype))
+    assert distances[0].item() == 1 and distances[2].item() == 0
+    assert distances[1].isnan()  # a network that diverged must not look perfect
+    with_old = feature_distances(torch.ones(1, 2), torch.tensor([[1.0, math.nan]]))
+    assert with_old.isnan().all()
+
+
 def test_other_widths_and_options_are_refused():
     with pytest.raises(ValueError, match=r"l2 needs old and new .* not 6 \(old\) and 8 \(new\)"):
         build_method("l2", make_old(), make_classifier(width=8))

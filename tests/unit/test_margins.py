@@ -17,6 +17,7 @@ from compat_lib.losses.margins import (
     cosface,
     fit_width,
     row_cross_entropy,
+    unit_rows,
 )
 
 KINDS = ("linear", "cosface", "arcface")
@@ -315,6 +316,14 @@ def test_frozen_classifier_cuts_or_pads_before_it_normalises(width, scale):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = FrozenClassifier(weight, scale=scale)(embeddings)
     torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_unit_rows_of_zeros_are_zeros_in_every_type(dtype):
+    rows = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=dtype)
+    unit = unit_rows(rows)
+    assert unit.dtype == dtype and unit[0].eq(0).all()
+    assert unit[1].tolist() == pytest.approx([0.6, 0.8], abs=2e-3)
 
 
 def test_fit_width_returns_the_argument_when_nothing_is_to_be_done():

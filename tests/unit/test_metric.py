@@ -242,6 +242,19 @@ def test_the_distance_of_a_row_to_itself_is_zero_and_has_no_slope():
     assert features.grad.eq(0).all()
 
 
+@pytest.mark.parametrize("mining", ["hard", "soft"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("margin", [0.3, 0.0])
+def test_what_is_no_number_is_seen_in_the_loss(mining, distance, margin):
+    features = rows(7)
+    features[3, 0] = math.nan
+    options = {"margin": margin, "mining": mining, "distance": distance}
+    assert pairwise_distances(features, features[:2], distance)[3].isnan().all()
+    assert triplet_loss(features, LABELS, rows(5, seed=1), OTHERS, **options).isnan()
+    assert triplet_loss(rows(5, seed=1), OTHERS, features, LABELS, **options).isnan()
+    assert circle_loss(features, LABELS).isnan()
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_low_precision_and_autocast_compute_in_float32(kind):
     features, labels = rows(7, dtype=torch.float32).to(kind), LABELS

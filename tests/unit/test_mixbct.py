@@ -181,6 +181,20 @@ def test_ratio_is_not_cut_by_rounding():
     assert int((~embedded).sum()) == 29  # 0.29 * 100 is 28.999999999999996
 
 
+def test_narrow_old_features_are_padded_in_the_cross_test():
+    method = build_method("mixbct", make_old(), make_classifier(width=8), pad="zero")
+    new, past = torch.randn(3, 8), torch.randn(4, 6)
+    queries, gallery = method.comparable(new, past)
+    assert queries is new
+    assert gallery.tolist() == [pytest.approx(fitted(row, 8)) for row in past.tolist()]
+
+
+@pytest.mark.parametrize(("ratio", "share", "expected"), [(0.3, 0.5, 0.7), (0.9, 0.5, 0.5), (0.3, 0.0, 1.0)])
+def test_share_that_is_embedded_is_bounded_by_ratio_and_credible_rows(ratio, share, expected):
+    method = build_method("mixbct", make_old(), make_classifier(), mix_ratio=ratio, credible_share=share)
+    assert method.embedded_share == pytest.approx(expected)
+
+
 def test_widths():
     with pytest.raises(ValueError, match=r"not 6 \(old\) and 8 \(new\).*or pass pad='zero'"):
         build_method("mixbct", make_old(), make_classifier(width=8))

@@ -167,6 +167,23 @@ def test_small_temperatures_stay_exact_in_single_precision(temperature, logits):
         assert step.embeddings.grad.isfinite().all()
 
 
+def test_stored_logits_of_many_classes_do_not_overflow():
+    """Vectors of cosines are as long as the root of the number of classes: 10 x 10 / 0.5 is beyond exp."""
+    old = make_old(classes=100, per_class=2, class_map="none")
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        classifier = make_classifier(classes=100)
+        classifier.weight.data[:] = torch.eye(6)[0]
+        method = build_method("nccl", old, classifier, logits="stored", temperature=0.5).to(dtype)
+        step = make_step(old, dtype=dtype)
+        near = (torch.eye(6, dtype=dtype)[0] + 0.1 * step.embeddings.detach()).requires_grad_()
+        past = torch.eye(6)[0] + 0.1 * step.old_features
+        term = method(dataclasses.replace(step, embeddings=near, old_features=past))["logit_contrast"]
+        term.backward()
+        values.append((term.item(), *near.grad.flatten().tolist()))
+    assert values[0] == pytest.approx(values[1], rel=1e-3, abs=1e-3)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), batch=st.integers(1, 20), queue=st.integers(1, 60), steps=st.integers(1, 3))
 def test_infinite_temperature_gives_the_weight_times_the_logarithm_of_the_rows(seed, batch, queue, steps):
@@ -349,6 +366,10 @@ def test_a_step_that_is_computed_twice_enters_once():
     again = method(second)
     assert all(torch.equal(once[name], again[name]) for name in once)
     assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items())
+    following = dataclasses.replace(second, epoch=1, batch=0)  # the next one, though its numbers add up alike
+    assert second.batches == 2 and not torch.equal(
+        copy.deepcopy(method)(following)["feature_contrast"], once["feature_contrast"]
+    )
     later = dataclasses.replace(second, epoch=1, epochs=2, batch=second.batch)
     assert not torch.equal(method(later)["feature_contrast"], once["feature_contrast"])
 
@@ -485,6 +506,13 @@ def test_classes_without_spread_and_single_classes_are_credible():
     assert nccl.credible_by_entropy(rows[[0, 0, 0, 1, 1, 1]], torch.tensor([0, 0, 0, 1, 1, 1]), 2).all()
 
 
+@pytest.mark.parametrize("classes", [2, 3, 200])
+def test_classes_without_rows_do_not_soften_the_limit(classes):
+    old = two_classes()
+    found = nccl.credible_by_entropy(old.features, old.labels, classes)
+    assert found.tolist() == [True, True, True, True, False, False] * 2
+
+
 def two_classes(between=2):
     """Rows of two classes, of each the last `between` halfway to the other class."""
     angles = torch.tensor([[0.0, 0.05, -0.05, 0.1][: 6 - between] + [math.pi / 4] * between])
@@ -511,6 +539,7 @@ def test_rows_that_are_not_credible_take_no_part():
     assert terms["feature_contrast"].item() == pytest.approx(expected[0].item())
     assert terms["logit_contrast"].item() == pytest.approx(expected[1].item())
     assert method.queue_progress.tolist() == [0, 0, 8]
+    assert "credible" not in method.state_dict()
     (gradient,) = torch.autograd.grad(terms["feature_contrast"], step.embeddings, retain_graph=True)
     assert torch.equal(gradient.abs().sum(dim=1) > 0, mask)
     assert terms["classification"].item() == pytest.approx(
