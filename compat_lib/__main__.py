@@ -26,7 +26,8 @@ EPILOGUE = """example:
 
 exit code:
   0    compatible: the 95 % interval of new/old minus old/old lies above zero
-  1    not compatible, or undecided because the interval holds zero (see --ignore-noise)
+  1    not compatible, or undecided: the interval holds zero (see --ignore-noise), or fewer than six
+       identities have two images
   2    unusable input or option, or no room for the answer; the reason is on standard error
   3    the check itself failed, which is a fault of ours
   130  stopped by the keyboard
@@ -111,13 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _refuse(NO_MEMORY)
     except KeyboardInterrupt:
-        print(f"{PROGRAM} check: stopped", file=sys.stderr)
+        _tell("stopped")
         return STOPPED
     except Exception as error:  # must not end with 1, which means "not compatible"
         if "allocate memory" in str(error):  # torch's own
             return _refuse(NO_MEMORY)
-        traceback.print_exc()
-        print(f"{PROGRAM} check: failed, which says nothing about the models", file=sys.stderr)
+        _tell("failed, which says nothing about the models", traceback.format_exc())
         return OUR_FAULT
 
 
@@ -127,8 +127,15 @@ class _Refused(Exception):
 
 
 def _refuse(reason: str) -> int:
-    print(f"{PROGRAM} check: {reason}", file=sys.stderr)
+    _tell(reason)
     return UNUSABLE
+
+
+def _tell(reason: str, before: str = "") -> None:
+    # Where standard error is closed or full the exit code must do.
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"{before}{PROGRAM} check: {reason}", file=sys.stderr, flush=True)
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -157,11 +164,11 @@ def run_check(options: argparse.Namespace) -> int:
             queries=options.queries,
             draws=options.draws,
             seed=options.seed,
-            say=_say if sys.stderr.isatty() else None,
+            say=_say if sys.stderr is not None and sys.stderr.isatty() else None,
         )
     except UnusableInput as error:
         raise _Refused(str(error)) from error
-    _print(result.summary())
+    unheard = _print(result.summary())
     passed = result.above if options.ignore_noise else result.compatible
     code = COMPATIBLE if passed else NOT_COMPATIBLE
     sources = [side.source for side in sides]
@@ -169,14 +176,22 @@ def run_check(options: argparse.Namespace) -> int:
         _write(options.json, _as_json(result, sources, code))
     if options.report is not None:
         _write(options.report, page(result, sources))
+    if unheard:
+        raise _Refused(unheard)
     return code
 
 
-def _print(text: str) -> None:
+def _print(text: str) -> str:
+    # Why nobody can read it, or nothing; the files are written all the same.
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # whoever reads has seen enough; the exit code still counts
+    except OSError as error:
+        # Or Python would try again at its end, fail, and change the exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader who left has seen enough; the exit code still counts.
+        if not isinstance(error, BrokenPipeError):
+            return f"the answer cannot be printed: {error.strerror or error}; make room for it"
+    return ""
 
 
 def _say(line: str) -> None:
@@ -192,12 +207,21 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
                 path.stat()  # refuses a name that is too long, or below a file
             if path.exists() and not path.is_file():
                 raise _Refused(f"{path} cannot be written: it is there and not a file")
-            if any(path.resolve() == other.resolve() for other in inputs):
+            if any(_same(path, other) for other in inputs):
                 raise _Refused(f"{path} is an input and would be overwritten; give another name")
+            if path.exists() and not os.access(path, os.W_OK):  # its folder alone would allow to replace it
+                raise _Refused(f"{path} cannot be written: it is protected against writing")
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".compat_lib-"):
                 pass
         except OSError as error:
             raise _Refused(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)  # also by a link
+    except OSError:  # one of them cannot be had, which is said where it is read or written
+        return False
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,12 +9,16 @@ from torch import Tensor
 
 
 def _tensor(name: str, value) -> Tensor:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":  # torch knows no other layouts and types
+        native = np.dtype(np.float64) if value.dtype.itemsize > 8 else value.dtype.newbyteorder("=")
+        value = np.asarray(value, native, order="C")
     try:
         return torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
+        of = value.dtype if isinstance(value, np.ndarray) else "something else"
         raise TypeError(
             f"{name} must be an array of numbers (numpy, torch or nested lists), not {type(value).__name__} "
-            "of something else."
+            f"of {of}."
         ) from error
 
 

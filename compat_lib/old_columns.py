@@ -189,7 +189,8 @@ def read_parquet(path: Path, columns: Mapping[str, str]) -> tuple[dict[str, obje
         ) from error
     try:
         schema = parquet.read_schema(path)
-        lists = [field.name for field in schema if _is_list(field.type)]
+        keys = (*USUAL["ids"], *USUAL["labels"])
+        lists = [one.name for one in schema if _is_list(one.type) and one.name.lower() not in keys]
         given = {"features": lists[0]} | dict(columns) if len(lists) == 1 else columns
         chosen = choose_columns(path, schema.names, given)
         used = sum(chosen.values(), [])
@@ -218,13 +219,16 @@ def _numeric(path: Path, name: str, column) -> np.ndarray:
             f"{path}: column {name!r} has {column.null_count} empty cells. Extract these features again, or "
             "leave the rows out."
         )
-    return column.to_numpy().astype(np.float32)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
+        return column.to_numpy().astype(np.float32)
 
 
 def _lists(path: Path, name: str, column) -> np.ndarray:
     from pyarrow import compute
 
     lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy()
+    if not len(lengths):
+        raise ValueError(f"{path} has columns, but no row. Write one for each image.")
     if wrong := np.flatnonzero(lengths != lengths[:1]).tolist():
         raise ValueError(
             f"{path}: column {name!r} holds {lengths[0]} numbers in row 0 and {lengths[wrong[0]]} in row "

@@ -1,8 +1,11 @@
 """Files of an old system, in formats that cannot run code: safetensors, JSON, npz without pickle."""
 
 import json
+import lzma
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ DESCRIPTION = "old_system.json"
 VERSION = 1
 ARRAYS = ("features", "labels", "prototypes", "classifier_weight", "classifier_bias", "class_map")
 SCALARS = ("classifier_scale", "num_classes")
+# what NumPy raises when it reads an altered array or archive; the last: it claims more numbers than fit
+DAMAGED = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, tokenize.TokenError)
+DAMAGED += (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError)
 
 
 def write_folder(folder: str | Path, arrays: Mapping[str, Tensor | None], **scalars: float | None) -> None:
@@ -109,11 +115,12 @@ def read_archive(path: str | Path, wanted: Collection[str]) -> tuple[dict[str, A
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}. Write it with numpy.savez(path, features=...).")
-    unreadable = (ValueError, OSError, EOFError, zipfile.BadZipFile)
     refusal = f"{path} is not an npz archive of plain arrays. Write it with numpy.savez(path, features=...)."
     try:
         archive = np.load(path, allow_pickle=False)
-    except unreadable as error:
+    except PermissionError:
+        raise
+    except DAMAGED as error:
         raise ValueError(refusal) from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(refusal)
@@ -122,10 +129,11 @@ def read_archive(path: str | Path, wanted: Collection[str]) -> tuple[dict[str, A
         for name in set(wanted) & set(archive.files):
             try:
                 arrays[name] = archive[name]
-            except unreadable as error:
+            except DAMAGED as error:
                 raise ValueError(
-                    f"{path}: {name!r} holds Python objects, or is damaged, and is not read, because pickled "
-                    "objects can run code. Save it as a plain array of numbers or text."
+                    f"{path}: {name!r} holds Python objects, or is damaged or larger than the memory, and is "
+                    "not read, because pickled objects can run code. Save it as a plain array of numbers or "
+                    "text."
                 ) from error
         return arrays, list(archive.files)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from compat_lib.old_arrays import names, numbers
 from compat_lib.old_columns import USUAL, read_csv, read_parquet
-from compat_lib.old_files import read_archive
+from compat_lib.old_files import DAMAGED, read_archive
 from compat_lib.old_images import Aligned, align
 
 ROLES = ("features", "ids", "labels")
@@ -128,10 +128,12 @@ def _npz(path: Path, columns: dict[str, str]) -> tuple[dict, list[str]]:
 def _npy(path: Path, columns: dict[str, str]) -> tuple[dict, list[str]]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except PermissionError:
+        raise
+    except DAMAGED as error:
         raise ValueError(
-            f"{path} is not a plain array: it is damaged, or it holds Python objects, which are not read "
-            "because they can run code. Write it with numpy.save(path, features)."
+            f"{path} is not a plain array: it is damaged or larger than the memory, or it holds Python "
+            "objects, which are not read because they can run code. Write it with numpy.save(path, features)."
         ) from error
     if not isinstance(array, np.ndarray) or array.dtype.names:
         raise ValueError(f"{path} is not one plain array. Write it with numpy.save(path, features).")

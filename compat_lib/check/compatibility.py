@@ -61,10 +61,10 @@ def check_compatibility(
 
     BCT's empirical criterion (Shen et al., CVPR 2020, arXiv 2003.11942) is new/old > old/old. Here the 95 %
     interval of the difference must lie above zero to be called compatible and below it to be called not
-    compatible; where it holds zero the verdict is "undecided", and `above` tells what the plain criterion
-    says. Every image is a gallery image, and a query that never meets itself; values and intervals are those
-    of `compat_lib.evaluation.compare`, the differences are taken draw by draw of one bootstrap over
-    identities.
+    compatible; where it holds zero, or fewer than six identities have two images, the verdict is "undecided",
+    and `above` tells what the plain criterion says. Every image is a gallery image, and a query that never
+    meets itself; values and intervals are those of `compat_lib.evaluation.compare`, the differences are taken
+    draw by draw of one bootstrap over identities.
 
     Where all images as queries would make more than about a hundred million pairs, some are drawn at random
     from those with another image of their identity, and search the whole gallery. An adapter is a linear map

@@ -68,12 +68,10 @@ def checked_side(name: str, features: Any, labels: Any, ids: Any = None) -> Side
     >>> checked_side("old", [[1.0, 0.0]], [7.0]).labels
     array([7])
     """
+    features = _table(features, name)
     try:
-        features = features.detach() if isinstance(features, Tensor) else np.asarray(features)
-        if "bool" in str(features.dtype):
-            raise ValueError(f"the {name} features have type bool; give real numbers, one row for each image")
         rows = len(UnitRows(features, name))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise UnusableInput(str(error)) from error
     checked = [_keys(values, f"{name} {what}") for what, values in (("labels", labels), ("ids", ids))]
     for what, values in zip(("labels", "ids"), checked, strict=True):
@@ -86,6 +84,22 @@ def checked_side(name: str, features: Any, labels: Any, ids: Any = None) -> Side
     if checked[1] is not None:
         _check_unique(checked[1], f"{name} ids")
     return Side(name, features, *checked)
+
+
+def _table(features: Any, name: str) -> Any:
+    # Features as an array or a tensor, of whose shape and numbers nothing is known yet.
+    try:
+        features = features.detach() if isinstance(features, Tensor) else np.asarray(features)
+    except (TypeError, ValueError) as error:
+        raise UnusableInput(
+            f"the {name} features are no table of numbers; give one row of real numbers for each image, all "
+            "rows of one length"
+        ) from error
+    if isinstance(features, Tensor) and features.layout != torch.strided:
+        raise UnusableInput(f"the {name} features are a sparse tensor; give a dense one, with .to_dense()")
+    if "bool" in str(features.dtype):
+        raise UnusableInput(f"the {name} features have type bool; give real numbers, one row for each image")
+    return features
 
 
 def _keys(values: Any, what: str) -> np.ndarray | None:
@@ -101,6 +115,8 @@ def _keys(values: Any, what: str) -> np.ndarray | None:
         raise UnusableInput(
             f"the {what} have shape {list(array.shape)}; give one number or name for each row{hint}"
         )
+    if array.dtype.kind in "OT" and all(isinstance(value, str) for value in array):
+        array = array.astype(str)  # names as pandas gives them
     kind = array.dtype.kind
     if kind == "f":
         wrong = ~(np.isfinite(array) & (array == np.round(array)) & (abs(array) <= 2**53))
@@ -214,8 +230,8 @@ def _check_identities(labels: np.ndarray) -> None:
     sizes = np.unique(labels, return_counts=True)[1]
     if len(sizes) < 2:
         raise UnusableInput(
-            f"all {_count(len(labels), 'image')} {'is' if len(labels) == 1 else 'are'} of one identity; add "
-            "images of others, or there is nothing to confuse it with"
+            f"{'the one image is' if len(labels) == 1 else f'all {len(labels)} images are'} of one identity; "
+            "add images of others, or there is nothing to confuse it with"
         )
     if sizes.max() < 2:
         raise UnusableInput(

@@ -18,6 +18,7 @@ PLAIN = ("map", "rank1", "rank5")
 ADAPTERS = {"ridge": "ridge", "procrustes": "Procrustes"}
 NEAR = 0.05  # of the way from chance to old/old: no more than this is called chance
 FEW = 20  # identities, below which an interval over them is rough
+DECIDING = 6  # and below which chance moves all of them one way in more than one case of twenty: 2 / 2**5
 
 Values = Mapping[str, float | None]
 
@@ -102,9 +103,16 @@ def shown(values: Values, name: str, *, signed: bool = False) -> str:
 
 
 def sign(values: Values, name: str) -> int:
-    """Return 1 or -1 for a difference whose interval leaves out zero, and 0 for one that is not decided."""
+    """Return 1 or -1 for a difference whose interval leaves out zero, and 0 for one that is not decided.
+
+    Of fewer identities than DECIDING no interval decides: drawn again and again, they only repeat themselves.
+    """
     low, high = values.get(name + "/low"), values.get(name + "/high")
-    return 0 if low is None else int(low > 0) - int(high < 0)
+    return 0 if low is None or _too_few(values) else int(low > 0) - int(high < 0)
+
+
+def _too_few(values: Values) -> bool:
+    return values.get("query_identities", DECIDING) < DECIDING
 
 
 def verdict(values: Values, metric: str, *, same: bool = False) -> str:
@@ -112,7 +120,8 @@ def verdict(values: Values, metric: str, *, same: bool = False) -> str:
 
     The interval of new/old minus old/old decides: above zero, below zero, or holding zero. Where the two are
     equal in every draw, or both sides hold the same features, there is no gain, which is not compatible.
-    Without an interval the difference itself decides.
+    Fewer than six identities with two images decide nothing. Without an interval the difference itself
+    decides.
 
     >>> verdict({"gain/map": 0.1, "gain/map/low": -0.1, "gain/map/high": 0.3}, "map")
     'undecided'
@@ -152,6 +161,11 @@ def _opening(values: Values, metric: str) -> str:
         f"{found.capitalize()}: in the old gallery new queries reach {shown(values, f'new_old/{metric}')} in "
         f"{title(metric)}, old queries {shown(values, f'old_old/{metric}')}"
     )
+    if found == UNDECIDED and _too_few(values):
+        return (
+            f"{reached}. The difference is {gain}, but {_identities(values)} two images or more, and with "
+            f"fewer than {DECIDING} chance may move all of them one way: add images of others."
+        )
     if found == UNDECIDED:
         return (
             f"{reached}. The interval of the difference, {gain}, holds zero: these images cannot tell "
@@ -250,11 +264,17 @@ def basis(values: Values, metric: str) -> str:
     )
     if values.get(f"gain/{metric}/low") is None:
         return f"{text} There are no intervals."
-    few = int(values["query_identities"])
-    several = "identity has" if few == 1 else "identities have"
-    rough = f", rough ones, because only {few} {several} two images or more" if few < FEW else ""
+    rough = ""
+    if values["query_identities"] < FEW:
+        kind = "from which nothing is decided" if _too_few(values) else "rough ones"
+        rough = f", {kind}, because {_identities(values)} two images or more"
     return (
         f"{text} Brackets are 95 % intervals over identities ({draws:,} draws, seed {seed}){rough}; "
         "compatible means that the one of new/old minus old/old lies above zero, not compatible that it lies "
         "below, and undecided that it holds zero."
     )
+
+
+def _identities(values: Values) -> str:
+    few = int(values["query_identities"])
+    return f"only {few} {'identity has' if few == 1 else 'identities have'}"

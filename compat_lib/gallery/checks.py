@@ -14,14 +14,18 @@ def as_array(values: Any) -> np.ndarray:
         values = values.detach().cpu()
         if str(values.dtype) == "torch.bfloat16":  # NumPy has no such type
             values = values.float()
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError("these values are no table: their rows have unequal lengths") from error
 
 
 def checked_ids(values: Any, repeats: bool = False) -> np.ndarray:
     """Ids as int64 [n].
 
     Raises:
-        ValueError: "the ids have shape (2, 1) and type float64 ..." or "the id 7 was given 2 times ..."
+        ValueError: "the ids have shape (2, 1) and type float64 ...", "the ids hold -1 ..." or "the id 7 was
+            given 2 times ..."
 
     >>> checked_ids([3, 1])
     array([3, 1])
@@ -29,11 +33,17 @@ def checked_ids(values: Any, repeats: bool = False) -> np.ndarray:
     array = as_array(values)
     if array.ndim == 1 and not len(array):
         return np.empty(0, np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= 2**63:
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"the ids have shape {array.shape} and type {array.dtype}; give a list of whole numbers of at "
             "least 0, one for each entry, and keep a table of your own names beside the gallery"
         )
+    for end in (array.min(), array.max()):
+        if not 0 <= end < 2**63:
+            raise ValueError(
+                f"the ids hold {end}; give whole numbers of at least 0 and below 2**63, and keep a table of "
+                "your own names beside the gallery"
+            )
     array = array.astype(np.int64)
     if not repeats:
         once, times = np.unique(array, return_counts=True)

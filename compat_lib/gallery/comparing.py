@@ -65,7 +65,12 @@ def checked_declaration(
         ValueError: "'new' is to be compatible with 'odl', which is not declared ...", "'new' has 128 numbers
             a feature and 'old' 64 ...", "'old' is declared with 64 numbers a feature ..."
     """
-    others = (compatible_with,) if isinstance(compatible_with, str) else tuple(compatible_with)
+    try:
+        others = (compatible_with,) if isinstance(compatible_with, str) else tuple(compatible_with)
+    except TypeError as error:
+        raise ValueError(
+            f"compatible_with is {compatible_with!r}; give a model's name, or a list of names"
+        ) from error
     if fit is not None and fit not in FITS:
         raise ValueError(f"fit is {fit!r}; give 'cut', 'pad' or nothing")
     if name in models and models[name].width != width:
@@ -144,11 +149,16 @@ def checked_scales(scales: Mapping[str, Any], present: list[str]) -> dict[str, t
     missing = [name for name in present if name not in scales]
     if missing:
         raise ValueError(f"scales lack {listed(missing)}; give (centre, spread) for each model with entries")
+    found = {}
     for name in present:
-        centre, spread = scales[name]
+        try:
+            centre, spread = map(float, scales[name])
+        except (TypeError, ValueError):
+            centre = spread = np.nan
         if not (np.isfinite(centre) and np.isfinite(spread) and spread > 0):
             raise ValueError(f"the scale of {name!r} is {scales[name]}; give two numbers, the second above 0")
-    return {name: scales[name] for name in present}
+        found[name] = centre, spread
+    return found
 
 
 def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float, float]:

@@ -11,6 +11,7 @@ that no manifest names does not count, and the next writer writes over it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -107,13 +108,14 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         FileNotFoundError: "there is no gallery in photos ..."
-        DamagedGallery: "photos/gallery.json is damaged ..."
+        DamagedGallery: "photos/gallery.json is damaged ..." or "... is missing, and the gallery needs it ..."
         ValueError: "the gallery in photos has the format 2 ..."
     """
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        refuse_remains(folder)
         raise FileNotFoundError(
             f"there is no gallery in {folder}: it holds no {MANIFEST}; make one with Gallery.create"
         ) from None
@@ -140,12 +142,24 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(**body)
 
 
+def refuse_remains(folder: Path) -> None:
+    """Refuse a folder with segments and no manifest: a new gallery in it would write over them.
+
+    Raises:
+        DamagedGallery: "photos/gallery.json is missing, and the gallery needs it ..."
+    """
+    if not (folder / MANIFEST).exists() and any((folder / "segments").glob("*.npy")):
+        raise DamagedGallery(
+            f"{folder / MANIFEST} is missing, and the gallery needs it; restore the file from a backup"
+        )
+
+
 def signature(folder: Path) -> bytes:
     """The beginning of the manifest, which differs between any two states: its checksum and its count."""
     try:
         with open(folder / MANIFEST, "rb") as file:
             return file.read(48)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return b""
 
 
@@ -233,7 +247,11 @@ def _read(folder: Path, segment: Segment, arrays: int) -> list[np.ndarray]:
 
 
 def write_file(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that a reader, a kill or a power cut finds the former file or the whole new one."""
+    """Write a file so that a reader, a kill or a power cut finds the former file or the whole new one.
+
+    Raises:
+        OSError: "photos/segments/00000007.npy cannot be written (No space left on device) ..."
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")  # one writer at a time, so one name is enough
     try:
@@ -242,8 +260,14 @@ def write_file(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno or errno.EIO,
+                f"{path} cannot be written ({error.strerror or error}); nothing has changed: make room, or "
+                "mend the folder, and call again",
+            ) from error
         raise
     if hasattr(os, "O_DIRECTORY"):  # the renaming itself reaches the disk, where folders can be synchronised
         descriptor = os.open(path.parent, os.O_DIRECTORY)

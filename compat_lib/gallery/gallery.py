@@ -12,7 +12,7 @@ from filelock import FileLock
 from compat_lib.gallery.backfill import Progress, backfill
 from compat_lib.gallery.checks import checked_ids, checked_rows, checked_width, listed
 from compat_lib.gallery.comparing import checked_declaration, refuse_entries
-from compat_lib.gallery.files import MANIFEST, Manifest, Model, write_manifest
+from compat_lib.gallery.files import MANIFEST, Manifest, Model, refuse_remains, write_manifest
 from compat_lib.gallery.index import index_options
 from compat_lib.gallery.searching import Hits, Searcher
 from compat_lib.gallery.store import LOCK, WAIT, Store
@@ -71,13 +71,16 @@ class Gallery:
 
         Raises:
             FileExistsError: "there is a gallery in photos already ..."
+            DamagedGallery: "photos/gallery.json is missing ...", where entries of a former gallery lie.
             ValueError: an unknown index or option, no model, or a width that is no whole number.
         """
         folder = Path(folder)
         options = index_options(index, options)
-        declared = {name: Model(checked_width(name, width)) for name, width in dict(models).items()}
-        if not declared:
-            raise ValueError("no model was given; name at least one and its width, such as {'old-2024': 64}")
+        if not isinstance(models, Mapping) or not models:
+            raise ValueError(
+                f"the models are {models!r}; name at least one and its width, such as {{'old-2024': 64}}"
+            )
+        declared = {name: Model(checked_width(name, width)) for name, width in models.items()}
         (folder / "segments").mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, timeout=WAIT):
             if (folder / MANIFEST).exists():
@@ -85,6 +88,7 @@ class Gallery:
                     f"there is a gallery in {folder} already; open it with Gallery.open, or choose another "
                     "folder"
                 )
+            refuse_remains(folder)
             write_manifest(folder, Manifest(index, options, declared))
         return cls(folder)
 

@@ -49,7 +49,7 @@ def index_options(kind: str, given: dict[str, Any]) -> dict[str, int | None]:
         raise ValueError(f"the index {kind!r} has no option {', '.join(unknown)}; its options: {allowed}")
     for name, value in given.items():
         if value is not None or KINDS[kind][name] is not None:
-            checked_count(name, value, least=2 if name == "m" else 1)  # a graph of m 1 does not branch
+            checked_count(name, value, least=4 if name == "m" else 1)  # graphs of m 2 and 3 fall apart
     return KINDS[kind] | given
 
 
@@ -179,9 +179,9 @@ class ModelIndex:
         faiss = _faiss()
         if self.form == "ivf":
             cells = self._index.nlist
-            wanted = self.options["nprobe"] or max(16, cells // 16)
-            wanted = max(wanted, -(-2 * k * cells // len(self)))
-            probes = cells if exact else min(cells, wanted)
+            for_k = -(-k * cells // len(self))  # cells of k entries
+            wanted = self.options["nprobe"] or max(16, cells // 16, 8 * for_k)
+            probes = cells if exact else min(cells, max(wanted, 2 * for_k))
             return _asked(self._index, queries, k, params=faiss.SearchParametersIVF(nprobe=probes))
         chosen = faiss.IDSelectorBitmap(np.packbits(self._live, bitorder="little"))
         if exact:

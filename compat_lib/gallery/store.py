@@ -111,7 +111,9 @@ class Store:
         """What `Gallery.features` returns and raises."""
         place = state.find(ids)
         owners = np.unique(state.entries.owners[place])
-        if len(owners) != 1:
+        if not len(owners):
+            raise ValueError("no id was given, and only entries say how wide a feature is; give at least one")
+        if len(owners) > 1:
             raise ValueError(
                 f"these entries were made by {len(owners)} models; ask for those of one, with ids(model)"
             )

@@ -257,6 +257,16 @@ def test_a_model_that_is_just_as_good_is_undecided(models):
         assert result.above == (result.metrics[gain] > 0)
 
 
+def test_a_handful_of_identities_is_no_evidence():
+    # Features of noise: either sign of the difference is chance, and so is an interval that leaves out zero.
+    found = []
+    for seed in range(12):
+        old, new, labels, _ = make_models(identities=3, noise=(1e3, 1e3), seed=seed)
+        found.append(check_compatibility(old, new, labels, draws=60, adapter=False))
+    assert {result.verdict for result in found} == {"undecided"}
+    assert any(result.metrics["gain/map/low"] > 0 for result in found)
+
+
 def test_without_intervals_the_difference_decides(models):
     old, new, labels, turn = models
     for features, verdict in ((new, "compatible"), (new @ turn, "not compatible")):

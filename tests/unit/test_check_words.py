@@ -80,6 +80,19 @@ def test_the_verdict(cross, width, start, part):
     assert "adapter" not in text.lower()
 
 
+@pytest.mark.parametrize("cross", [0.6, 0.4])
+def test_five_identities_decide_nothing(cross):
+    # All of them move one way by chance in 2 of 2**5 cases, and then every draw says so.
+    few = words(0.5, cross, 0.8, adapter=0.4, query_identities=5)
+    assert few.startswith("Undecided: ") and "holds zero" not in few
+    assert "but only 5 identities have two images or more, and with fewer than 6 chance" in few
+    assert "whether that is more is not decidable" in few and "not clearly different from new queries" in few
+    assert verdict(numbers(0.5, cross, 0.8, query_identities=6), METRIC) != "undecided"
+    assert verdict(numbers(0.5, cross, 0.8, query_identities=5, width=None), METRIC) != "undecided"
+    said = basis(numbers(0.5, cross, 0.8, query_identities=5), METRIC)
+    assert "from which nothing is decided, because only 5 identities have two images" in said
+
+
 @pytest.mark.parametrize("low, high", [(0.0, 0.2), (-0.2, 0.0), (-1e-9, 0.2)])
 def test_an_interval_that_touches_zero_decides_nothing(low, high):
     values = {"gain/map": 0.1, "gain/map/low": low, "gain/map/high": high}

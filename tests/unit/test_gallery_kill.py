@@ -84,6 +84,16 @@ def backfill(gallery):
     for step in gallery.backfill("new", lambda ids: TABLE[1][ids], batch=CHUNK):
         say("done")
 
+def remove(gallery):
+    while len(gallery):
+        gallery.remove(gallery.ids()[:CHUNK])
+        say("done")
+
+def replace(gallery):
+    while len(ids := gallery.ids("old")[:CHUNK]):
+        gallery.insert(ids, TABLE[1][ids], "new", replace=True)
+        say("done")
+
 def compact(gallery):
     gallery.compact()
     say("done")
@@ -170,12 +180,16 @@ def check(gallery: Gallery, old: np.ndarray, new: np.ndarray) -> None:
 
 
 def left_by(gallery: Gallery, work: str, before: int, reported: int, given: int = ENTRIES) -> int:
-    """How many entries are inserted, or new, if that is what a killed writer may have left."""
+    """How many entries are inserted, removed or new, if that is what a killed writer may have left."""
     if work == "insert":
         there, last = len(gallery), ENTRIES
         check(gallery, np.arange(there), np.arange(0))
+    elif work == "remove":
+        there, last = given - len(gallery), given
+        check(gallery, np.arange(there, given), np.arange(0))
     else:
-        there, last, order = gallery.counts["new"], given, ORDER[np.isin(ORDER, np.arange(given))]
+        order = np.arange(ENTRIES) if work == "replace" else ORDER
+        there, last, order = gallery.counts["new"], given, order[np.isin(order, np.arange(given))]
         check(gallery, order[there:], order[:there])
     assert there in (before + CHUNK * reported, min(last, before + CHUNK * (reported + 1)))
     return there
@@ -210,11 +224,11 @@ def test_twenty_kills_lose_nothing(tmp_path, writers):
     assert gallery.search(TABLE[1][:5], 1, "new").ids.ravel().tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("work", ["insert", "backfill", "compact"])
+@pytest.mark.parametrize("work", ["insert", "backfill", "compact", "remove", "replace"])
 def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
     given = ENTRIES - 2 * CHUNK if work == "insert" else 2 * CHUNK
     first = made(tmp_path / "first", given)
-    if work != "insert":
+    if work in ("backfill", "compact"):
         planned(first)
     status, step = -signal.SIGKILL, 0
     while status:

@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     np.savez(place / "named.npz", features=old, labels=labels, ids=np.arange(150))
     np.savez(place / "pickled.npz", features=old, labels=labels.astype(object))
     (place / "text.npz").write_text("features")
+    os.link(place / "old.npz", place / "also_old.npz")
     return place
 
 
@@ -162,6 +163,7 @@ def test_unusable_input_is_2_with_its_reason(check, old, new, parts):
         (["--json", os.devnull], "cannot be written: it is there and not a file"),
         (["--report", "./old.npz"], "old.npz is an input and would be overwritten"),
         (["--json", "a.html", "--report", "./a.html"], "--report and --json both name"),
+        (["--report", "also_old.npz"], "also_old.npz is an input and would be overwritten"),
     ],
 )
 def test_a_wrong_option_is_2_before_anything_is_computed(check, monkeypatch, options, part):
@@ -169,6 +171,14 @@ def test_a_wrong_option_is_2_before_anything_is_computed(check, monkeypatch, opt
         "compat_lib.check.compatibility.measure", lambda *_: pytest.fail("it began to compute")
     )
     assert refused(check("old.npz", "new.npz", *options), part)
+
+
+def test_a_protected_page_is_not_replaced(check, monkeypatch, tmp_path):
+    (tmp_path / "page.html").write_text("keep")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to everything
+    answer = check("old.npz", "new.npz", "--report", tmp_path / "page.html")
+    assert refused(answer, "page.html cannot be written: it is protected against writing")
+    assert (tmp_path / "page.html").read_text() == "keep"
 
 
 def test_nothing_asked_is_2(capsys):
@@ -252,6 +262,38 @@ def test_a_reader_who_leaves_does_not_change_the_answer(folder):
     ended = subprocess.run(arguments, cwd=folder, env=environment, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_answer_that_cannot_be_printed_is_2_and_its_files_are_written(folder, tmp_path):
+    arguments = [sys.executable, "-m", "compat_lib", "check", "old.npz", "apart.npz", "--draws", "0"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*arguments, "--json", tmp_path / "all.json"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert "the answer cannot be printed: No space left on device" in ended.stderr
+    assert json.loads((tmp_path / "all.json").read_text())["verdict"] == "not compatible"
+
+
+@pytest.mark.parametrize("new, code", [("apart.npz", 1), ("none.npz", 2)])
+def test_a_closed_or_full_standard_error_does_not_change_the_answer(check, monkeypatch, new, code):
+    class Full:
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    for stream in (None, Full()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        found, out, _ = check("old.npz", new, "--draws", 0, "--no-adapter")
+        assert found == code and bool(out) == (code == 1)
 
 
 def test_help_and_wrong_options_do_not_wait_for_torch():

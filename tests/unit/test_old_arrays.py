@@ -113,6 +113,19 @@ def test_any_real_type_becomes_float32(dtype):
     assert old.labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", np.longdouble])
+def test_other_byte_orders_and_long_doubles_are_numbers_too(dtype):
+    old = OldSystem.from_arrays(np.eye(3).astype(dtype), np.array([0, 1, 1], ">i8"))
+    assert torch.equal(old.features, torch.eye(3)) and old.labels.tolist() == [0, 1, 1]
+    backwards = OldSystem.from_arrays(np.arange(6.0).reshape(3, 2)[::-1], [0, 1, 1])
+    assert backwards.features.tolist() == [[4, 5], [2, 3], [0, 1]]
+
+
+def test_what_is_no_number_is_named_by_its_type():
+    with pytest.raises(TypeError, match="must be an array of numbers .*, not ndarray of <U1"):
+        OldSystem.from_arrays(np.array([["a"]]), [0])
+
+
 def test_features_with_a_gradient_are_detached():
     features = torch.randn(2, 3, requires_grad=True)
     assert not OldSystem.from_arrays(features, [0, 1]).features.requires_grad

@@ -1,5 +1,8 @@
 """A user's files of features in every format, and the sentence for each kind of bad file."""
 
+import io
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -183,6 +186,17 @@ def test_bad_parquet_files(tmp_path):
     pa.parquet.write_table(pa.table({"path": ["a", None], "f0": [1.0, 2.0], "f1": [1.0, 2.0]}), path)
     with pytest.raises(ValueError, match="ids must be names or whole numbers, but row 1 holds None"):
         read_features(path)
+    pa.parquet.write_table(pa.table({"path": [["a"], ["b"]], "f0": [1.0, 2.0], "f1": [1.0, 2.0]}), path)
+    with pytest.raises(ValueError, match="old.parquet: ids must have one dimension"):
+        read_features(path)
+    pa.parquet.write_table(pa.table({"e": pa.array([], pa.list_(pa.float32()))}), path)
+    with pytest.raises(ValueError, match="old.parquet has columns, but no row"):
+        read_features(path)
+    frame().assign(f1=[1.0, 1e300, 3.0, 4.0]).to_parquet(path)
+    with pytest.raises(
+        ValueError, match="old.parquet: features hold 1 values that are not finite, first in row 1"
+    ):
+        read_features(path)
     frame().assign(f1=[1.0, np.nan, 3.0, 4.0]).to_parquet(path)
     with pytest.raises(ValueError, match="old.parquet: (features hold 1 values|column 'f1' has 1 empty)"):
         read_features(path)
@@ -222,6 +236,38 @@ def test_bad_npz_files(tmp_path):
     path.write_bytes(b"hello")
     with pytest.raises(ValueError, match="old.npz is not an npz archive of plain arrays"):
         read_features(path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "compressed npz", "npy"])
+def test_altered_files_are_refused_whatever_numpy_raises(tmp_path, kind):
+    # An npz has checksums: what is read is right. An npy has none, and is only known to be an array.
+    path = tmp_path / f"old.{kind.split()[-1]}"
+    save = {"npz": np.savez, "compressed npz": np.savez_compressed, "npy": np.save}[kind]
+    save(path, FEATURES) if kind == "npy" else save(path, features=FEATURES)
+    sound, refused = path.read_bytes(), 0
+    for place in range(len(sound)):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << place % 8)]) + sound[place + 1 :])
+        try:
+            found = read_features(path)
+        except ValueError as error:
+            refused += "old.np" in str(error)
+        else:
+            assert kind == "npy" or np.array_equal(found.features, FEATURES)
+    assert refused > 60
+
+
+@pytest.mark.parametrize("name", ["old.npz", "old.npy"])
+def test_a_header_that_promises_more_than_the_memory(tmp_path, name):
+    data = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4096)}
+    np.lib.format.write_array_header_1_0(data, header)
+    if name == "old.npz":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("features.npy", data.getvalue())
+    else:
+        (tmp_path / name).write_bytes(data.getvalue())
+    with pytest.raises(ValueError, match=f"{name}.* damaged or larger than the memory"):
+        read_features(tmp_path / name)
 
 
 def test_bad_npy_files(tmp_path):
