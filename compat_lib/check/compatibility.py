@@ -161,6 +161,9 @@ def check_sides(
     values |= {f"mixed/share={share:.2f}/{metric}": v for share, v in zip(SHARES, curve, strict=True)}
     values |= {f"chance/{name}": chance(name, labels, rows) for name in tests["old_old"].values}
     values |= _sizes(task) | {"draws": draws, "seed": seed}
+    if adapter:
+        fewest = min(len(np.unique(labels[half])) for half in fitted)
+        values |= {"adapter/identities": fewest, "width": before.shape[1]}
     same = _same(before, after)
     best = max(FITS, key=lambda name: values[f"adapter/{name}/new_old/{metric}"]) if adapter else None
     notes = [*matched.notes, *_drawn(task, paired, halves, fitted if adapter else halves, seed)]

@@ -59,10 +59,11 @@ class CompatibilityCheck:
     def summary(self) -> str:
         """Return the paragraph, a table of the tests, and what they were measured on, for a terminal."""
         columns = list(dict.fromkeys([self.metric, "map", "rank1"]))
-        lines = [f"{'query/gallery':28}" + "".join(f"{title(name):23}" for name in columns)]
+        rows = [["query/gallery", *map(title, columns)]]
         for test, text in self.tests.items():
-            cells = (shown(self.metrics, f"{test}/{name}") for name in columns)
-            lines.append(f"{text:28}" + "".join(f"{cell:23}" for cell in cells))
+            rows.append([text, *(shown(self.metrics, f"{test}/{name}") for name in columns)])
+        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        lines = ("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
         table = "\n".join(line.rstrip() for line in lines)
         notes = [textwrap.fill(text, LINE) for text in (self.basis, *(f"Note: {x}" for x in self.notes))]
         return "\n\n".join([textwrap.fill(self.paragraph, LINE), table, "\n".join(notes)])

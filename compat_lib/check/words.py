@@ -19,6 +19,7 @@ ADAPTERS = {"ridge": "ridge", "procrustes": "Procrustes"}
 NEAR = 0.05  # of the way from chance to old/old: no more than this is called chance
 FEW = 20  # identities, below which an interval over them is rough
 DECIDING = 6  # and below which chance moves all of them one way in more than one case of twenty: 2 / 2**5
+IDENTITIES_A_COORDINATE = 2  # below which a linear map is not told how identities move in every direction
 
 Values = Mapping[str, float | None]
 
@@ -239,7 +240,11 @@ def _adapter(values: Values, metric: str, adapter: str) -> str:
         else:
             words = {1: "better than", -1: "worse than", 0: "not clearly different from"}
             said.append(f"{words[sign(values, key)]} {other} ({number})")
-    return f"{text}{said[0]}, and {said[1]}."
+    fitted, width = values["adapter/identities"], values["width"]
+    text += f"{said[0]}, and {said[1]}."
+    if fitted < IDENTITIES_A_COORDINATE * width:
+        text += f" It is fitted to {fitted:,} identities only, for {width} coordinates: more may lift it."
+    return text
 
 
 def _flips(values: Values) -> str:

@@ -142,6 +142,19 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(**body)
 
 
+def refuse_others(folder: Path) -> None:
+    """Refuse a folder that holds something else: a gallery moves and deletes files in its own.
+
+    Raises:
+        FileExistsError: "the folder photos holds other files, such as train; ..."
+    """
+    others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+    if others and not (folder / MANIFEST).exists() and "segments" not in others:
+        raise FileExistsError(
+            f"the folder {folder} holds other files, such as {others[0]}; a gallery needs one of its own"
+        )
+
+
 def refuse_remains(folder: Path) -> None:
     """Refuse a folder with segments and no manifest: a new gallery in it would write over them.
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 from compat_lib.gallery.backfill import Progress, backfill
 from compat_lib.gallery.checks import checked_ids, checked_rows, checked_width, listed
 from compat_lib.gallery.comparing import checked_declaration, refuse_entries
-from compat_lib.gallery.files import MANIFEST, Manifest, Model, refuse_remains, write_manifest
+from compat_lib.gallery.files import MANIFEST, Manifest, Model, refuse_others, refuse_remains, write_manifest
 from compat_lib.gallery.index import index_options
 from compat_lib.gallery.searching import Hits, Searcher
 from compat_lib.gallery.store import LOCK, WAIT, Store
@@ -63,14 +63,15 @@ class Gallery:
         """Make an empty gallery and open it.
 
         Args:
-            folder: made when it does not exist; it may not hold a gallery.
+            folder: made when it does not exist; it may hold neither a gallery nor anything else.
             models: name -> width of the models whose features may be inserted; `declare` adds more. Those
                 given here are not taken for compatible with one another.
             index: "flat" (exact), "ivf" or "hnsw", see `ModelIndex`.
             options: of the index: nlist and nprobe; or m, ef_construction and ef_search.
 
         Raises:
-            FileExistsError: "there is a gallery in photos already ..."
+            FileExistsError: "there is a gallery in photos already ...", "the folder photos holds other files
+                ..."
             DamagedGallery: "photos/gallery.json is missing ...", where entries of a former gallery lie.
             ValueError: an unknown index or option, no model, or a width that is no whole number.
         """
@@ -81,6 +82,7 @@ class Gallery:
                 f"the models are {models!r}; name at least one and its width, such as {{'old-2024': 64}}"
             )
         declared = {name: Model(checked_width(name, width)) for name, width in models.items()}
+        refuse_others(folder)
         (folder / "segments").mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, timeout=WAIT):
             if (folder / MANIFEST).exists():

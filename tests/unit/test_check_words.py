@@ -25,6 +25,7 @@ def numbers(old, cross, new, adapter=None, width=DECIDED, metric=METRIC, chance=
         values |= ends(f"adapter/ridge/new_old/{metric}", adapter)
         values |= ends(f"adapter/ridge/gain/{metric}", adapter - old)
         values |= ends(f"adapter/ridge/over_new/{metric}", adapter - cross)
+        values |= {"adapter/identities": 150, "width": 64}
     values |= {"changes/negative_flips": 0.0123, "changes/positive_flips": 0.25}
     values |= {"images": 4000, "identities": 300, "queries": 4000, "query_identities": 250}
     return values | {"draws": 0 if width is None else 200, "seed": 0} | others
@@ -47,6 +48,12 @@ def test_a_compatible_upgrade_word_by_word():
         "-0.190]), and worse than keeping the old model (-0.100 [-0.110, -0.090]). The swap "
         "breaks a right first answer for 1.2 % of the queries and mends a wrong one for 25.0 %."
     )
+
+
+def test_an_adapter_that_saw_few_identities_is_not_called_the_best_there_is():
+    few = words(0.5, 0.6, 0.75, adapter=0.4, **{"adapter/identities": 127})
+    assert "It is fitted to 127 identities only, for 64 coordinates: more may lift it. The swap" in few
+    assert "It is fitted" not in words(0.5, 0.6, 0.75, adapter=0.4, **{"adapter/identities": 128})
 
 
 def test_its_basis_word_by_word():

@@ -65,6 +65,13 @@ def backfilled(made, ids, features, share, batch=37):
 
 
 @pytest.mark.parametrize("share", [0, 0.4, 1])
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(FileExistsError, match="holds other files, such as train; a gallery needs one of its"):
+        Gallery.create(tmp_path, {"old": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
 def test_search_finds_what_sorting_all_cosines_finds(old_and_new, share):
     made, ids, old, new = old_and_new
     backfilled(made, ids, new, share)
