@@ -148,8 +148,9 @@ def refuse_others(folder: Path) -> None:
     Raises:
         FileExistsError: "the folder photos holds other files, such as train; ..."
     """
-    others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
-    if others and not (folder / MANIFEST).exists() and "segments" not in others:
+    own = (MANIFEST, "segments", "index")  # of a gallery that is or was here, and its hidden files
+    others = (path.name for path in folder.glob("*") if path.name not in own and path.name[0] != ".")
+    if others := sorted(others):
         raise FileExistsError(
             f"the folder {folder} holds other files, such as {others[0]}; a gallery needs one of its own"
         )

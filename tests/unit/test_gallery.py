@@ -65,13 +65,6 @@ def backfilled(made, ids, features, share, batch=37):
 
 
 @pytest.mark.parametrize("share", [0, 0.4, 1])
-def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
-    (tmp_path / "train").mkdir()
-    with pytest.raises(FileExistsError, match="holds other files, such as train; a gallery needs one of its"):
-        Gallery.create(tmp_path, {"old": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["train"]
-
-
 def test_search_finds_what_sorting_all_cosines_finds(old_and_new, share):
     made, ids, old, new = old_and_new
     backfilled(made, ids, new, share)
@@ -84,6 +77,13 @@ def test_search_finds_what_sorting_all_cosines_finds(old_and_new, share):
         assert np.allclose(hits.scores, scores, atol=1e-6)
         assert np.array_equal(hits.models, np.where(order < 300 * share, "new", "old"))
     assert made.counts == {"old": 300 - round(300 * share), "stranger": 0, "new": round(300 * share)}
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(FileExistsError, match="holds other files, such as train; a gallery needs one of its"):
+        Gallery.create(tmp_path, {"old": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
 def test_old_queries_go_on_after_the_backfill_has_begun(old_and_new):
