@@ -82,6 +82,7 @@ class Gallery:
                 f"the models are {models!r}; name at least one and its width, such as {{'old-2024': 64}}"
             )
         declared = {name: Model(checked_width(name, width)) for name, width in models.items()}
+        refuse_remains(folder)
         refuse_others(folder)
         (folder / "segments").mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, timeout=WAIT):
@@ -90,7 +91,6 @@ class Gallery:
                     f"there is a gallery in {folder} already; open it with Gallery.open, or choose another "
                     "folder"
                 )
-            refuse_remains(folder)
             write_manifest(folder, Manifest(index, options, declared))
         return cls(folder)
 
