@@ -43,7 +43,7 @@ def shown_images(images: float) -> str:
     ('2.5 million', '100 million', '900')
     """
     for name, size in (("billion", 1e9), ("million", 1e6)):
-        if images >= size:
+        if images >= 0.9995 * size:  # or it would be 1e+03 of the smaller
             return f"{images / size:.3g} {name}"
     return f"{images:,.0f}"
 
@@ -58,6 +58,54 @@ def shown_quality(quality: Quality, when: str = "final") -> str:
     if math.isnan(value):
         return "not measured"
     return f"{value:.3f}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+
+
+def better_hours(cost: Cost, quality: Quality, kept: Quality) -> float:
+    """Hours after the training until answers are better than the old system's beyond the noise; nan: never.
+
+    The first answers count where the interval of their gain lies above zero. Otherwise a way that embeds the
+    gallery is better when that is done, if the interval of its end lies above the old system's.
+
+    Args:
+        cost: of one way.
+        quality: of the same way.
+        kept: of the way "keep".
+
+    >>> from compat_lib.costs import cost
+    >>> old = Quality(0.5, 0.4, 0.6, 0.5, 0.4, 0.6)
+    >>> worse = Quality(0.4, 0.3, 0.5, 0.8, 0.7, 0.9, gain=-0.1, gain_low=-0.2, gain_high=-0.05)
+    >>> hour = Scenario(gallery_images=3600, images_per_second=1)
+    >>> better_hours(cost(hour, "backfill"), worse, old), better_hours(cost(hour, "compatible"), worse, old)
+    (1.0, nan)
+    """
+    if quality.gain_low > 0:
+        return cost.first_hours
+    return cost.full_hours if cost.embedding_hours and quality.final_low > kept.final_high else math.nan
+
+
+def shown_better(cost: Cost, quality: Quality, kept: Quality) -> str:
+    """When a way's answers are better than the old system's beyond the noise, after the training.
+
+    "never" where they stay as they are or end beyond the noise below the old system's, "undecided" where what
+    they end at is within the noise, or the noise is not known. What is worse in the meantime is said.
+
+    Args:
+        cost, quality, kept: as in `better_hours`.
+
+    >>> from compat_lib.costs import cost
+    >>> old = Quality(0.5, 0.4, 0.6, 0.5, 0.4, 0.6)
+    >>> shown_better(cost(Scenario(), "keep"), old, old)
+    'never'
+    """
+    hours = better_hours(cost, quality, kept)
+    if not math.isnan(hours):
+        return shown_hours(hours) + (", worse until then" if quality.gain_high < 0 else "")
+    if math.isnan(cost.full_hours):
+        return "never"
+    if math.isnan(quality.final):
+        return "not measured"
+    below = quality.final_high < kept.final_low if cost.embedding_hours else quality.gain_high < 0
+    return "never" if below else "undecided"
 
 
 def recommended(scenario: Scenario, costs: Mapping[str, Cost], quality: Mapping[str, Quality]) -> str:
@@ -114,11 +162,12 @@ def advice(
         "both would be worth is not measured here."
     )
     way = recommended(scenario, costs, quality)
+    hours = better_hours(costs[way], quality[way], quality["keep"])
+    better = "not better beyond the noise at any time" if math.isnan(hours) else f"better {_after(hours)}"
     said.append(
         f"**With these numbers: {WAYS[way]}.** It costs {shown_price(costs[way].upgrade_price)} over "
         f"{scenario.months:g} months; counted from the end of the training, answers are "
-        f"better {_after(costs[way].first_hours)}, and nothing more is to come "
-        f"{_after(costs[way].full_hours)}."
+        f"{better}, and nothing more is to come {_after(costs[way].full_hours)}."
     )
     return said
 
@@ -177,6 +226,12 @@ def _adapter(cost: Cost, quality: Mapping[str, Quality]) -> str:
     return (
         "**The new model is there and was trained without the old one.** An adapter maps every stored "
         f"feature in {shown_hours(cost.full_hours)} without an image, and reaches {shown_quality(mapped)}, "
-        f"{beside} the first day of the compatible model. It must be fitted on images that both models have "
-        "seen."
+        f"{beside} the first day of the compatible model and {_beside_old(mapped)} the old system. It must "
+        "be fitted on images that both models have seen."
     )
+
+
+def _beside_old(day: Quality) -> str:
+    if day.gain_low > 0:
+        return "better than"
+    return "worse than" if day.gain_high < 0 else "not better beyond the noise than"

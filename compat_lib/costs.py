@@ -5,7 +5,7 @@
     costs["backfill"].price_once, costs["compatible"].full_hours
 
 A price is in a currency of your choice, the same one everywhere. Every formula is one short function; nothing
-is rounded, and nothing depends on how good a model is.
+is rounded, and no cost depends on how good a model is. When answers are better: `cost_words.better_hours`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 SECONDS_PER_HOUR = 3600
 DAYS_PER_MONTH = 365.25 / 12
@@ -26,6 +27,7 @@ WAYS = {
 }
 _MAY_BE_ZERO = ("price_per_hour", "price_per_million_reads", "bytes_beside", "price_per_gigabyte_month")
 _MAY_BE_ZERO += ("queries_per_day", "patience_hours")
+LARGEST = 1e18  # and its inverse the smallest number: what is computed from them stays finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Scenario:
         patience_hours: how long users may wait for the better model once it is trained.
 
     Raises:
-        ValueError: "gallery_images must be a number above 0, not 0."
+        ValueError: "gallery_images must be a number above 0, not 0." or "... from 1e-18 to 1e+18, not ..."
 
     >>> Scenario(gallery_images=1e6).gallery_images
     1000000.0
@@ -77,11 +79,22 @@ class Scenario:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             zero = field.name in _MAY_BE_ZERO
-            if not number or value < 0 or (value == 0 and not zero):
-                allowed = "of at least 0" if zero else "above 0"
-                raise ValueError(f"{field.name} must be a number {allowed}, not {value!r}.")
+            if not (zero and _is_number(value) and value == 0):
+                _check(field.name, value, "of at least 0" if zero else "above 0")
+            if not isinstance(value, int | float):  # NumPy's small types would overflow
+                object.__setattr__(self, field.name, float(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check(name: str, value: object, allowed: str = "above 0") -> None:
+    if not _is_number(value) or not value > 0 or value == math.inf:
+        raise ValueError(f"{name} must be a number {allowed}, not {value!r}.")
+    if not 1 / LARGEST <= value <= LARGEST:
+        raise ValueError(f"{name} must be a number from {1 / LARGEST:g} to {LARGEST:g}, not {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +106,8 @@ class Cost:
     pairing_hours: float  # features of the training images by the old model, or by both
     embedding_hours: float  # the gallery, by the new model
     mapping_hours: float  # the gallery, by an adapter
-    first_hours: float  # after the training, until the first answers are better; nan where they never are
-    full_hours: float  # after the training, until nothing more is to come; likewise
+    first_hours: float  # after the training, until the first answers are others, better or worse
+    full_hours: float  # after the training, until nothing more is to come; both nan where nothing changes
     gigabytes: float  # of the index or indexes, when all is done
     peak_gigabytes: float  # during the change
     price_once: float
@@ -183,8 +196,7 @@ def cost(scenario: Scenario, way: str, relative_training: float = 1.0) -> Cost:
     """
     if way not in WAYS:
         raise ValueError(f"There is no way {way!r}. Ways: {', '.join(WAYS)}.")
-    if not relative_training > 0 or math.isinf(relative_training):
-        raise ValueError(f"relative_training must be a number above 0, not {relative_training!r}.")
+    _check("relative_training", relative_training)
     trained = way != "keep"
     compatible = way in ("compatible", "backfill")
     embedded = way in ("reembed", "dual", "backfill")
@@ -224,7 +236,11 @@ def break_even_images(scenario: Scenario, relative_training: float = 1.0) -> flo
 
     What it costs beyond plain training, ((k - 1) N E / t + N / r_o) p / 3600, does not depend on G; what it
     saves, p / (3600 r) + c / 10^6 for each image, does. 0 where it costs nothing more.
+
+    Raises:
+        ValueError: "relative_training must be ..."
     """
+    _check("relative_training", relative_training)
     extra = training_hours(scenario, relative_training - 1) + pairing_hours(scenario)
     saved = embedding_price(scenario) / scenario.gallery_images
     if extra <= 0:

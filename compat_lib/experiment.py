@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from compat_lib import data as datasets
 from compat_lib.adapters import fit_procrustes, fit_ridge
-from compat_lib.config import ExperimentConfig, project_path
+from compat_lib.config import ExperimentConfig, project_path, shown_path
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario, split
 from compat_lib.evaluation.compatibility import Comparison, compare, tar_name
@@ -275,9 +275,15 @@ class Experiment:
         return method_options(self.config.method) | self.config.method_options
 
     def _same_options(self, folder: Path) -> None:
-        """Refuse a run of an earlier version of the package whose defaults were others."""
+        """Refuse a run of an earlier version of the package whose defaults were others.
+
+        An option that the run does not know came later, and at its default changes nothing.
+        """
         path = folder / "options.json"
-        if path.is_file() and (theirs := read_json(path)) != self._options():
+        if not path.is_file():
+            return
+        theirs = method_options(self.config.method) | read_json(path)
+        if theirs != self._options():
             raise ValueError(
                 f"the run in {folder} was made with the options {theirs}, which were the defaults then; now "
                 f"they are {self._options()}. Delete the folder to run it anew, or name the options in "
@@ -305,7 +311,7 @@ class Experiment:
         folder = self.config.run_folder
         self._same_options(folder)
         if is_complete(folder):
-            self.say(f"{self.config.run_id}: read from {folder}")
+            self.say(f"{self.config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
         started = time.time()
         new, gallery = self.new, self.new.gallery

@@ -146,6 +146,7 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
             language="python",
             kernel_manager_class=OwnKernelManager,
             progress_bar=False,
+            coalesce_streams=True,  # else a page has an empty box where a print came in two parts
             start_timeout=180,
         )
     except papermill.PapermillExecutionError as error:

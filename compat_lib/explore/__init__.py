@@ -12,7 +12,15 @@ from .maps import map_view, nearest_star
 from .markup import View, sentence
 from .neighbours import nearest, neighbour_view
 from .pairs import constraint_view, slack
-from .reading import find_runs, open_runs, run_titles, training_sample, training_samples, upgrade_of
+from .reading import (
+    find_runs,
+    open_best,
+    open_runs,
+    run_titles,
+    training_sample,
+    training_samples,
+    upgrade_of,
+)
 from .sample import TrainingSample
 from .upgrade import NO_CROSS, OUTCOMES, Upgrade
 
@@ -37,6 +45,7 @@ __all__ = [
     "nearest",
     "nearest_star",
     "neighbour_view",
+    "open_best",
     "open_runs",
     "run_titles",
     "sentence",

@@ -34,7 +34,7 @@ def angle_view(
     Args:
         sample: of the new training set.
         mix_ratio: alpha, share of the batch that old features replace, 0..1.
-        credible_share: T, share of each class's old features that may be used, 0..1.
+        credible_share: share of each class's old features that may be used, 0..1 (T in the paper).
         scale: s, the factor on cosines before the softmax, above 0.
         target: "classifier row" of the class, or its "old prototype", the mean of its old features.
         seed: of the draw.

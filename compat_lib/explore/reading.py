@@ -89,6 +89,57 @@ def open_runs(
     return opened
 
 
+def open_best(
+    found: Mapping[str, Sequence[Run]],
+    experiment_id: str | None = None,
+    *,
+    data_root: str | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> tuple[str, dict[str, Experiment]]:
+    """The experiment with the most methods, then runs, that can be read: its name, and `open_runs` of it.
+
+    Args:
+        found: from `find_runs`.
+        experiment_id: one of them, to have that one and no other; None: the best.
+        data_root, device, say: as in `open_runs`; one that cannot be read at all costs a sentence as well.
+
+    Raises:
+        ValueError: "no complete runs of ...; there are ...", or "none of the ... runs can be read ...".
+    """
+    if not found or experiment_id not in (None, *found):
+        raise ValueError(
+            f"no complete runs of {experiment_id or 'any experiment'}; there are {', '.join(found) or 'none'}"
+        )
+    names = sorted(found, key=lambda name: _size(found[name]), reverse=True)
+    names = [experiment_id] if experiment_id else names
+    best: tuple[tuple, str, dict[str, Experiment]] | None = None
+    for name in names:
+        if best is not None and _size(found[name]) <= best[0]:
+            break  # neither it nor one after it can have more
+        try:
+            opened = open_runs(found[name], data_root=data_root, device=device, say=say)
+        except ValueError as error:
+            if len(names) == 1:
+                raise
+            say(f"left out {name}: {error}")
+            continue
+        size = (len({one.config.method for one in opened.values()}), len(opened))
+        if best is None or size > best[0]:
+            best = (size, name, opened)
+    if best is None:
+        count = sum(map(len, found.values()))
+        raise ValueError(
+            f"none of the {count} runs in {len(found)} experiments can be read by this version of the "
+            "package; delete their folders and make them anew"
+        )
+    return best[1], best[2]
+
+
+def _size(runs: Sequence[Run]) -> tuple[int, int]:
+    return len({run.config["method"] for run in runs}), len(runs)
+
+
 def upgrade_of(experiment: Experiment, title: str | None = None, *, most: int = 2000) -> Upgrade:
     """The test images of an experiment with the features of its two models.
 

@@ -59,9 +59,8 @@ def draw_map(
         marked=marked,
     )
     shown = "old features" if joint.new is None else "old and new features together"
-    ax.set_title(
-        f"t-SNE of {shown}\nneighbours kept by the map: {joint.knn_agreement:.0%} of {joint.neighbours}"
-    )
+    kept = f"{joint.knn_agreement * joint.neighbours:.1f} of {joint.neighbours}"
+    ax.set_title(f"t-SNE of {shown}\n{kept} nearest neighbours are the same in the map")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)

@@ -1,11 +1,13 @@
 """Costs of an upgrade against sums made by hand, and the words that they lead to."""
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from compat_lib import costs as module
-from compat_lib.cost_words import advice, recommended, shown_hours, shown_quality
+from compat_lib.cost_words import advice, better_hours, recommended, shown_better, shown_hours, shown_quality
 from compat_lib.costs import WAYS, Quality, Scenario, all_costs, break_even_images, cost, qualities
 
 # Chosen so that every product is a number one can check in the head.
@@ -128,6 +130,28 @@ def test_impossible_numbers_are_refused(field, value, allowed):
         Scenario(**{field: value})
 
 
+@pytest.mark.parametrize("value", [10**400, 1e300, 1e-300])
+def test_what_overflows_is_refused(value):
+    with pytest.raises(ValueError, match="gallery_images must be a number from 1e-18 to 1e[+]18, not"):
+        Scenario(gallery_images=value)
+
+
+@pytest.mark.parametrize(
+    "many, few", [("gallery_images", "images_per_second"), ("width", "vectors_per_second")]
+)
+def test_the_largest_and_the_smallest_numbers_stay_finite(many, few):
+    scenario = Scenario(**{many: 1e18, few: 1e-18})
+    costs = all_costs(scenario, 1.04)
+    assert all(math.isfinite(one.upgrade_price) and math.isfinite(one.gigabytes) for one in costs.values())
+    said = " ".join(advice(scenario, costs, qualities(row(0.5, 0.6, 0.8, 0.9)), method="M"))
+    assert "nan" not in said and " inf" not in said
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.uint8, Fraction])
+def test_numbers_of_other_libraries_are_numbers(kind):
+    assert all_costs(Scenario(gallery_images=kind(200))) == all_costs(Scenario(gallery_images=200.0))
+
+
 def test_what_may_be_zero():
     free = Scenario(
         price_per_hour=0, price_per_million_reads=0, price_per_gigabyte_month=0, queries_per_day=0
@@ -138,9 +162,12 @@ def test_what_may_be_zero():
 def test_unknown_ways_and_efforts_are_refused():
     with pytest.raises(ValueError, match="There is no way 'wait'. Ways: keep, reembed"):
         cost(HAND, "wait")
-    for wrong in (0, -1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="relative_training must be a number above 0"):
-            cost(HAND, "keep", relative_training=wrong)
+    for wrong in (0, -1, math.nan, math.inf, "1", None, True):
+        for call in (lambda k: cost(HAND, "keep", relative_training=k), lambda k: break_even_images(HAND, k)):
+            with pytest.raises(ValueError, match="relative_training must be a number above 0"):
+                call(wrong)
+    with pytest.raises(ValueError, match="relative_training must be a number from 1e-18 to 1e[+]18"):
+        cost(HAND, "backfill", relative_training=1e300)
 
 
 def row(old, cross, self_test, oracle, margin=(0.1, 0.05, 0.15)):
@@ -222,6 +249,62 @@ def test_words_for_a_method_that_costs_less_than_plain_training():
     # 6 of 20 hours saved, half an hour of pairs more: 5.5 h at 3
     assert "costs 16.5 less than plain training" in said
     assert "no less than a model without ties" in said
+
+
+def when_better(found, **changes):
+    """What is said of each way, in the order of WAYS."""
+    _, all_ways = with_numbers(**changes)
+    return {way: shown_better(all_ways[way], one, found["keep"]) for way, one in found.items()}
+
+
+def test_answers_are_better_at_once_only_where_they_are_better():
+    good = qualities(row(0.5, 0.6, 0.8, 0.9), row(0.5, 0.58, 0.9, 0.9, margin=(0.08, 0.01, 0.1)))
+    again = {"keep": "never", "reembed": "20 hours", "dual": "20 hours"}
+    assert when_better(good) == again | {"adapter": "2 hours", "compatible": "at once", "backfill": "at once"}
+    below = (-0.1, -0.15, -0.05)
+    worse = qualities(row(0.5, 0.4, 0.8, 0.9, margin=below), row(0.5, 0.4, 0.9, 0.9, margin=below))
+    later = {"adapter": "never", "compatible": "never", "backfill": "20 hours, worse until then"}
+    assert when_better(worse) == again | later
+
+
+def test_a_first_day_within_the_noise_is_undecided():
+    for margin in ((0.01, -0.01, 0.03), (-0.01, -0.03, 0.01), (0.1, math.nan, math.nan)):
+        found = qualities(row(0.5, 0.51, 0.8, 0.9, margin), row(0.5, 0.51, 0.9, 0.9, margin))
+        said = when_better(found)
+        assert said["adapter"] == said["compatible"] == "undecided"
+        assert said["backfill"] == "20 hours"
+
+
+def test_a_model_that_ends_no_better_never_makes_better_answers():
+    # the old system's interval is 0.48 to 0.52; the ends' intervals are as wide
+    below = (-0.1, -0.15, -0.05)
+    assert when_better(qualities(row(0.5, 0.4, 0.45, 0.46, below)))["backfill"] == "never"
+    assert when_better(qualities(row(0.5, 0.4, 0.45, 0.45, below)))["reembed"] == "never"
+    near = when_better(qualities(row(0.5, 0.4, 0.53, 0.53, below)))
+    assert near["backfill"] == near["reembed"] == "undecided"
+    empty = qualities(row(0.5, 0.6, 0.8, math.nan))
+    assert when_better(empty)["reembed"] == "not measured"
+
+
+def test_hours_until_better_and_their_words_agree():
+    _, all_ways = with_numbers()
+    found = qualities(row(0.5, 0.4, 0.8, 0.9, margin=(-0.1, -0.15, -0.05)))
+    hours = {way: better_hours(all_ways[way], one, found["keep"]) for way, one in found.items()}
+    assert hours["reembed"] == hours["dual"] == hours["backfill"] == pytest.approx(20)
+    assert math.isnan(hours["keep"]) and math.isnan(hours["compatible"])
+
+
+def test_the_last_sentence_promises_nothing_that_is_not_measured():
+    scenario, all_ways = with_numbers(patience_hours=1)
+    below = (-0.1, -0.15, -0.05)
+    nothing = qualities(row(0.5, 0.4, 0.5, 0.51, below), row(0.5, 0.4, 0.51, 0.51, below))
+    said = advice(scenario, all_ways, nothing, method="L2")
+    assert "answers are not better beyond the noise at any time" in said[-1]
+    assert "and worse than the old system" in "".join(said)
+    unmoved = qualities(row(0.5, 0.4, 0.8, 0.9, below), row(0.5, 0.5, 0.9, 0.9, (0, -0.1, 0.1)))
+    said = advice(scenario, all_ways, unmoved, method="L2")
+    assert "answers are better after 20 hours" in said[-1]
+    assert "and not better beyond the noise than the old system" in "".join(said)
 
 
 def test_missing_numbers_are_said():

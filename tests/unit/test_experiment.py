@@ -136,6 +136,17 @@ def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypa
         silent(config).evaluate()
 
 
+def test_an_option_that_came_later_does_not_make_a_run_unreadable(root, monkeypatch):
+    config = tiny(root, method="bct")
+    run = silent(config).evaluate()
+    original = module.method_options
+    monkeypatch.setattr(module, "method_options", lambda name: original(name) | {"later": 0.0})
+    assert silent(config).evaluate().metrics == run.metrics
+    monkeypatch.setattr(Experiment, "_options", lambda self: original("bct") | {"later": 1.0})
+    with pytest.raises(ValueError, match="'later': 0.0.*'later': 1.0"):
+        silent(config).evaluate()
+
+
 def test_old_features_of_other_images_are_refused(root, oracle):
     experiment = silent(tiny(root, method="l2"))
     images = experiment.new_images
@@ -165,6 +176,17 @@ def test_a_budget_of_passes_gives_mixbct_more_epochs(root):
 def test_an_unknown_method_is_refused_before_anything_new_is_trained(root):
     with pytest.raises(ValueError, match="There is no method 'mixbtc'"):
         silent(tiny(root, method="mixbtc")).evaluate()
+
+
+def test_where_a_run_was_read_is_said_without_naming_the_machine(tmp_path, monkeypatch):
+    for name in ("compat_lib", "notebooks"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    config, lines = ExperimentConfig(), []
+    config.run_folder.mkdir(parents=True)
+    (config.run_folder / "metrics.json").write_text("{}")
+    Experiment(config, say=lines.append).evaluate()
+    assert lines == [f"{config.run_id}: read from runs/{config.experiment_id}/{config.run_id}"]
 
 
 def _evaluate(config, queue):

@@ -100,6 +100,46 @@ def test_a_run_of_another_version_is_left_out_with_a_sentence(root, tmp_path):
         explore.open_runs([run for run in runs if run.folder == path.parent], say=said.append)
 
 
+def three_experiments(root, tmp_path):
+    """Copies of one experiment: "a" with an unreadable run alone, "b" with two methods, "c" with one."""
+    import json
+    import shutil
+
+    source = root / "runs" / tiny(root).experiment_id
+    for name, left_out in (("a", "independent*"), ("b", "nothing"), ("c", "independent*")):
+        copy = shutil.copytree(source, tmp_path / name / source.name)
+        for folder in copy.glob(left_out):
+            shutil.rmtree(folder)
+    found = {name: next(iter(explore.find_runs(tmp_path / name).values())) for name in "abc"}
+    for run in found["a"]:
+        path = run.folder / "options.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"mix_ratio": 0.25}))
+    return {name: next(iter(explore.find_runs(tmp_path / name).values())) for name in "abc"}
+
+
+def test_of_several_experiments_the_one_with_the_most_readable_methods_is_opened(root, tmp_path):
+    found, said = three_experiments(root, tmp_path), []
+    options = {"data_root": str(root / "data"), "say": said.append}
+    chosen, opened = explore.open_best(found, **options)
+    assert chosen == "b" and len(opened) == 3 and not said  # "a" comes first in the alphabet
+    assert explore.open_best(found, "c", **options)[0] == "c"  # who names one has that one
+    chosen, _ = explore.open_best({"a": found["a"] * 2, "c": found["c"]}, **options)
+    assert chosen == "c" and said[-1].startswith("left out a: none of the 4 runs can be read")
+
+
+def test_only_where_no_experiment_can_be_read_is_it_an_error(root, tmp_path):
+    found = three_experiments(root, tmp_path)
+    options = {"data_root": str(root / "data"), "say": lambda line: None}
+    with pytest.raises(ValueError, match="none of the 4 runs in 2 experiments can be read"):
+        explore.open_best({"a": found["a"], "z": found["a"]}, **options)
+    with pytest.raises(ValueError, match="none of the 2 runs can be read"):
+        explore.open_best(found, "a", **options)
+    with pytest.raises(ValueError, match="no complete runs of nobody; there are a, b, c"):
+        explore.open_best(found, "nobody", **options)
+    with pytest.raises(ValueError, match="no complete runs of any experiment; there are none"):
+        explore.open_best({}, **options)
+
+
 def test_of_a_large_test_set_whole_identities_are_taken(opened):
     upgrade = explore.upgrade_of(opened["MixBCT"], most=20)
     assert np.bincount(upgrade.labels)[upgrade.identities].tolist() == [5] * 4

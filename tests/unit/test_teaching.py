@@ -9,6 +9,9 @@ from execute import read_cells
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS, NOTEBOOKS = ROOT / "docs", ROOT / "notebooks"
 PLACE = re.compile(r"\[(\d\d), ([^\]]+)\]\(\.\./notebooks/(\w+)\.ipynb\)")
+COSTS = "08_costs"  # its letters hold in it alone, and stand in a table of its own
+GREEK = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu"}
+GREEK |= {"xi", "rho", "sigma", "tau", "phi", "psi", "omega"}
 LONGEST_TERM = 4  # words; what is bold and longer is a sentence that matters, not a definition
 # Bold for other reasons than to define a word: emphasis, a step of a recipe, a part of a formula, a control.
 EMPHASIS = {"last week", "new", "one loss", "other", "replace them", "second process or thread", "this week"}
@@ -99,6 +102,65 @@ def test_a_symbol_is_the_one_of_the_page_of_methods_or_of_the_notebook(row):
     assert symbols
     for symbol in symbols:
         assert symbol in known, f"{symbol} is neither on the page of methods nor in {name}"
+
+
+def symbols_of(row: dict[str, str]) -> list[str]:
+    """What stands in a row's column of symbols, without the dollars."""
+    return re.findall(r"\$([^$]+)\$", row["symbol"])
+
+
+def formulas(text: str) -> str:
+    """All formulas of a text, without the words in them."""
+    found = (block or inline for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$]+)\$", text, re.DOTALL))
+    return "\n".join(re.sub(r"\\text\{[^}]*\}|_\{[a-z]\w+\}", " ", formula) for formula in found)
+
+
+def holds(text: str, symbol: str) -> bool:
+    """Whether a formula of the text has the symbol, alone and not as a part of another one."""
+    return re.search(rf"(?<![A-Za-z\\_]){re.escape(symbol)}(?![A-Za-z_])", formulas(text)) is not None
+
+
+def sections_in_order() -> list[tuple[str, str, str]]:
+    """Notebook, heading and text of every section of all notebooks but that of the costs."""
+    found = []
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        parts = re.split(r"^#+ (?:\d+ )?(.+)$", prose(notebook), flags=re.MULTILINE)
+        if notebook.stem != COSTS:
+            found += [
+                (notebook.stem, heading, text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)
+            ]
+    return found
+
+
+def test_a_symbol_has_one_meaning():
+    every = [symbol for row in glossary() for symbol in symbols_of(row)]
+    assert len(every) > 20 and len(every) == len(set(every)), sorted(every)
+
+
+@pytest.mark.parametrize("row", [row for row in glossary() if row["symbol"]], ids=lambda row: row["word"])
+def test_a_symbol_is_explained_where_it_first_appears(row):
+    _, heading, name = PLACE.fullmatch(row["explained in"]).groups()
+    for symbol in symbols_of(row):
+        first = next((where, title) for where, title, text in sections_in_order() if holds(text, symbol))
+        assert first[0] == name and plain(first[1]).startswith(plain(heading)), f"${symbol}$: {first}"
+
+
+@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_letter_of_a_formula_is_in_the_glossary(notebook):
+    if notebook.stem == COSTS:
+        assert "hold in this notebook only" in prose(notebook)
+        return
+    known = " ".join(f"${symbol}$" for row in glossary() for symbol in symbols_of(row))
+    greek = [rf"\{name}" for name in re.findall(r"\\([a-z]+)", formulas(prose(notebook))) if name in GREEK]
+    capitals = re.findall(r"(?<![A-Za-z\\_])[A-Z](?![A-Za-z])", formulas(prose(notebook)))
+    unknown = sorted({letter for letter in [*greek, *capitals] if f"${letter}" not in known})
+    assert not unknown, f"{notebook.name} has {unknown}; say them in words, or add them to docs/glossary.md"
+
+
+def test_symbols_are_found_whole():
+    text = r"$\mathrm{CE}(s \hat P \hat n_i, y_i)$ and $$L_{cls} + \lambda_c \frac{1}{B}$$"
+    assert all(holds(text, symbol) for symbol in ("s", "P", "n_i", r"\lambda_c", "B"))
+    assert not any(holds(text, symbol) for symbol in ("C", "n", "c", "L_", "i", r"\lambda"))
 
 
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
