@@ -6,6 +6,7 @@ PRESET ?= quick
 CORES ?=
 TESTS ?=
 UPGRADE ?=
+LAB ?=
 
 BIN := .venv/bin
 STRIPPED := metadata.papermill cell.metadata.papermill cell.metadata.execution
@@ -20,7 +21,8 @@ export PYTHONUNBUFFERED = 1
 help: ## this list
 	@echo "make TARGET, one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|full  CORES=2  TESTS=tests/unit/test_config.py"
+	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|tuning|full  CORES=2  TESTS=tests/unit/test_config.py"
+	@echo "         LAB='--no-browser --allow-root' (of JupyterLab; the second one in a container, as root)"
 
 env: ## the environment in .venv, from requirements.lock
 	@$(PYTHON) workflow/install.py $(CHOSEN)
@@ -48,7 +50,7 @@ test: env ## the tests, two at a time
 
 lab: env ## JupyterLab on the notebooks
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
-		--LabApp.app_settings_dir="$(CURDIR)/workflow/lab" --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+		--LabApp.app_settings_dir="$(CURDIR)/workflow/lab" --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB)
 
 lint: env ## what ruff says of rules and format; changes nothing
 	$(BIN)/ruff check

@@ -249,11 +249,22 @@ def project_path(path: str | Path) -> Path:
 
     A notebook's kernel starts in ``notebooks/``, the workflow at the root; both mean the same ``runs/``.
     """
+    return (_project_root() or Path.cwd()) / path
+
+
+def shown_path(path: str | Path) -> str:
+    """``path`` as pages print it: from the project's root when inside, so that no page names a machine."""
+    path, root = project_path(path), _project_root()
+    return str(path.relative_to(root) if root and path.is_relative_to(root) else path)
+
+
+def _project_root() -> Path | None:
+    """The project's folder when the working directory lies inside it."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "compat_lib").is_dir() and (folder / "notebooks").is_dir():
-            return folder / path
-    return here / path
+            return folder
+    return None
 
 
 def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> list[ExperimentConfig]:

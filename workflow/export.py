@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 # jsonschema, which nbformat loads, takes two seconds to build a grammar of addresses that no notebook needs.
 sys.modules.setdefault("rfc3987_syntax", None)
@@ -43,6 +44,8 @@ FETCHING = {  # attributes whose address a browser loads by itself, by tag
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LONG_CELL = 55  # letters; a table with such a cell holds sentences
+MANY_COLUMNS = 5  # more than a telephone has room for
+INTERVAL = re.compile(r"\[([-+−]?[\d.]+), ([-+−]?[\d.]+)\]")
 SLIDERS = '<p class="sliders">In JupyterLab there are sliders here.</p>'
 
 
@@ -109,6 +112,15 @@ def plain(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", text)).strip()
 
 
+def unbroken(text: str) -> str:
+    """HTML whose intervals stay on one line however narrow the page is.
+
+    >>> unbroken("0.5 [0.4, 0.6]") == "0.5 [0.4,\N{NO-BREAK SPACE}0.6]"
+    True
+    """
+    return INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)
+
+
 def jupyter_anchor(heading: str) -> str:
     """The address of a heading in JupyterLab, which notebooks use in their links."""
     return heading.replace(" ", "-")
@@ -116,6 +128,22 @@ def jupyter_anchor(heading: str) -> str:
 
 def nowhere(address: str) -> None:
     """The page of a link to a file, for a page that lies alone: there is none."""
+
+
+def leads_beside(pages: list[str]) -> Callable[[str], str | None]:
+    """The function that turns a link to a notebook into the address of its page in the same folder, or None.
+
+    Args:
+        pages: "NOTEBOOK.ipynb=PAGE.html" for each page that lies there.
+    """
+    known = dict(pair.split("=", 1) for pair in pages)
+
+    def lead(link: str) -> str | None:
+        file, mark, anchor = link.partition("#")
+        page = known.get(Path(unquote(file)).name)
+        return f"{page}{mark}{anchor}" if page else None
+
+    return lead
 
 
 class Renderer(IPythonRenderer):
@@ -159,12 +187,14 @@ class Renderer(IPythonRenderer):
     def table(self, text: str) -> str:
         """A table in a box of its own, so that a wide one scrolls there and not the page.
 
-        One with whole sentences is unreadable so: on a small screen style.css sets its cells below each
-        other, each with the heading of its column.
+        One with whole sentences or many columns is unreadable so: on a small screen style.css sets its cells
+        below each other, each with the heading of its column.
         """
+        text = unbroken(text)
         heads = [plain(head) for head in re.findall(r"<th[^>]*>(.*?)</th>", text, flags=re.DOTALL)]
         cells = re.findall(r"<td[^>]*>(.*?)</td>", text, flags=re.DOTALL)
-        if len(heads) < 3 or max(map(len, map(plain, cells)), default=0) < LONG_CELL:
+        longest = max(map(len, map(plain, cells)), default=0)
+        if len(heads) < 3 or (longest < LONG_CELL and len(heads) < MANY_COLUMNS):
             return f'<div class="scroll"><table>\n{text}</table></div>\n'
 
         def labelled(row: re.Match) -> str:
@@ -173,6 +203,9 @@ class Renderer(IPythonRenderer):
 
         text = re.sub(r"<tr>.*?</tr>", labelled, text, flags=re.DOTALL)
         return f'<div class="scroll"><table class="words">\n{text}</table></div>\n'
+
+    def paragraph(self, text: str) -> str:
+        return super().paragraph(unbroken(text))
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """A link, or its text where it leads to a file that has no page."""
@@ -308,9 +341,16 @@ def main() -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("page", type=Path)
     parser.add_argument("--pictures-from", type=Path, help="folder that pictures in the text are relative to")
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        default=[],
+        help="NOTEBOOK.ipynb=PAGE.html of pages in the same folder, to link to",
+    )
     options = parser.parse_args()
+    pictures = options.pictures_from or options.notebook.parent
     try:
-        export(options.notebook, options.page, options.pictures_from or options.notebook.parent)
+        export(options.notebook, options.page, pictures, lead=leads_beside(options.beside))
     except (FileNotFoundError, ValueError) as error:
         print(f"No page for {options.notebook}: {error}", file=sys.stderr)
         return 1

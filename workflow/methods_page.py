@@ -94,13 +94,28 @@ def _published(method: type[CompatibilityLoss], option: str, meaning: str) -> st
 
 
 def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, str]]:
-    """The prose of a class's docstring, and what it says of each argument."""
+    """The prose of a class's docstring, and what it says of each argument.
+
+    Raises:
+        ValueError: the class has no docstring of its own, or one that leaves out an option.
+    """
+    file = f"{method.__module__.replace('.', '/')}.py"
+    if not method.__dict__.get("__doc__"):  # getdoc would give that of the base
+        raise ValueError(
+            f"{file}: the class {method.__name__} has no docstring. Write one: a sentence of what it does, a "
+            f"line 'Source: ...', and below 'Args:' a line for old, classifier and each option."
+        )
     prose, _, rest = inspect.getdoc(method).partition("\nArgs:\n")
     arguments = re.split(r"\n(?=\S)", rest)[0]
     options = {}
     for item in re.split(r"\n(?= {4}\w+: )", "\n" + arguments):
         name, _, text = item.strip().partition(": ")
         options[name] = " ".join(text.split())
+    if missing := [name for name in method_options(method.name) if not options.get(name)]:
+        raise ValueError(
+            f"{file}: the docstring of {method.__name__} does not describe {', '.join(missing)}. Write below "
+            f"'Args:' a line '    {missing[0]}: its meaning and range.'"
+        )
     return prose.strip(), options
 
 
@@ -122,11 +137,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is stale")
     check = parser.parse_args().check
+    try:
+        text = page()
+    except ValueError as error:
+        print(f"make docs: {error}", file=sys.stderr)
+        return 1
     if not check:
-        PAGE.write_text(page(), encoding="utf-8")
+        PAGE.write_text(text, encoding="utf-8")
         print(f"wrote {PAGE.name}: {len(METHODS)} methods")
         return 0
-    stale = not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page()
+    stale = not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text
     if stale:
         print("docs/methods.md is not what the classes say: run make docs", file=sys.stderr)
     return int(stale)

@@ -3,13 +3,15 @@
 Used by the Snakefile and by reproduce.py; reads configurations only and starts nothing.
 """
 
+import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from execute import NotebookError, declared_parameters
+from execute import NotebookError, declared_parameters, read_cells
 
 from compat_lib.config import ExperimentConfig, Preset, load_preset
 
@@ -32,7 +34,8 @@ class Job:
 
     ``target`` is the executed copy, relative to the runs root; ``after`` are targets that must be there
     first; ``result`` is the file that shows that the notebook did its work. ``first`` jobs are started
-    before others that could start as well, because the others read their results.
+    before others that could start as well, because the others read their results. ``config`` is what an
+    experiment runs; None for a page.
     """
 
     target: str
@@ -42,6 +45,7 @@ class Job:
     after: tuple[str, ...] = ()
     result: Path | None = None
     first: bool = False
+    config: ExperimentConfig | None = None
 
     @property
     def page(self) -> str:
@@ -131,6 +135,7 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 # The old model of a third generation is the new one of another run.
                 after=(f"{config.old_run}/notebook.ipynb",) if config.old_run else (),
                 result=config.old_folder / "metrics.json",
+                config=config,
             )
         )
     for config in preset.experiments:
@@ -145,9 +150,38 @@ def experiment_jobs(preset: Preset) -> list[Job]:
                 after=(run_target(config.old_folder, config),),
                 result=config.run_folder / "metrics.json",
                 first=config.method == "independent",
+                config=config,
             )
         )
     return jobs
+
+
+def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
+    """The experiments among jobs for people: target -> its setting, and its method with the seed."""
+    # Not above: Snakemake reads this module for every job, and has no need of torch and pandas.
+    from compat_lib.tables import method_title, setting_title
+
+    experiments = {job.target: (job, job.config) for job in jobs if job.config}
+    titles = {}
+    for _, config in experiments.values():
+        title = setting_title(config.to_dict())
+        titles[config.experiment_id] = title + (", next generation" if config.old_run else "")
+    shared = Counter(titles.values())
+    found = {}
+    for target, (job, config) in experiments.items():
+        setting = titles[config.experiment_id]
+        if shared[setting] > 1:
+            setting += f" ({config.experiment_id.rsplit('-', 1)[-1]})"
+        method = method_title(config.method, config.budget, json.dumps(config.method_options))
+        name = "Old model" if job.notebook.stem == OLD_SYSTEM else method
+        found[target] = (setting, f"{name}, seed {config.seed}")
+    return found
+
+
+def title_of(notebook: Path) -> str:
+    """The first heading of a notebook."""
+    first = read_cells(notebook)[0]["source"].splitlines()[0]
+    return first.lstrip("# ").strip()
 
 
 def shown_first(preset: Preset) -> ExperimentConfig:

@@ -91,29 +91,52 @@ def state(job: plan.Job, runs_root: Path) -> str:
     return "done" if (runs_root / job.page).exists() else "missing"
 
 
+PAGE_WORDS = {  # on the index, below the titles of pages
+    plan.ALL_TABLES: "Every run below in one set of tables and pictures. This is the result: open it first.",
+    plan.START_HERE: "What the question is, and what the words mean.",
+}
+
+
 def write_index(
     target: Path, name: str, jobs: list[plan.Job], pages: list[plan.Job], runs_root: Path
 ) -> None:
     """The page that leads to all others, with the state of each; loads nothing from anywhere."""
 
-    def row(job: plan.Job) -> str:
-        how = state(job, runs_root)
-        text = html.escape(job.label)
-        link = os.path.relpath(runs_root / job.page, target.parent)
-        text = f'<a href="{html.escape(link)}">{text}</a>' if how == "done" else text
-        return f'<tr class="{how}"><td>{text}</td><td>{how}</td></tr>'
+    def link(job: plan.Job, words: str) -> str:
+        address = html.escape(os.path.relpath(runs_root / job.page, target.parent))
+        words = html.escape(words)
+        return f'<a href="{address}">{words}</a>' if state(job, runs_root) == "done" else words
 
+    def card(job: plan.Job) -> str:
+        how, stem = state(job, runs_root), job.notebook.stem
+        words = PAGE_WORDS.get(stem, "") if how == "done" else how
+        wide = " first" if stem == plan.ALL_TABLES else ""
+        head = link(job, plan.title_of(job.notebook))
+        return f'<section class="card{wide}"><h2>{head}</h2><p class="{how}">{words}</p></section>'
+
+    settings: dict[str, list[str]] = {}
+    names = plan.names(jobs)
+    for job in jobs:
+        how, (setting, words) = state(job, runs_root), names[job.target]
+        row = f'<tr class="{how}"><td>{link(job, words)}</td><td>{how}</td></tr>'
+        settings.setdefault(setting, []).append(row)
+    tables = [
+        f'<h3>{html.escape(setting)}</h3><table class="states"><tr><th>run</th><th>state</th></tr>'
+        + "".join(rows)
+        + "</table>"
+        for setting, rows in settings.items()
+    ]
+    ordered = sorted(pages, key=lambda job: job.notebook.stem != plan.ALL_TABLES)
     style = (HERE / "page" / "style.css").read_text()
     content = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>compat_lib: {html.escape(name)}</title><style>{style}</style></head><body><main>
 <h1>Preset {html.escape(name)}</h1>
-<p><em>99_all_tables</em> compares all experiments below; <em>00_start_here</em> explains the words.</p>
-<div class="scroll"><table><tr><th>page</th><th>state</th></tr>
-{"".join(row(job) for job in pages)}
-{"".join(row(job) for job in jobs)}
-</table></div></main></body></html>
+<div class="cards">{"".join(map(card, ordered))}</div>
+<h2>Every run</h2>
+{"".join(tables)}
+</main></body></html>
 """
     part = target.with_suffix(".part")
     part.write_text(content, encoding="utf-8")

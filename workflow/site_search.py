@@ -10,10 +10,11 @@ TEMPLATE = Path(__file__).resolve().parent / "page" / "search.html"
 class Sections(HTMLParser):
     """Cuts a page into the texts under its headings.
 
-    Code, outputs, formulas and what is folded stay out: one searches for words of the text.
+    Code, outputs, formulas of a line of their own and what is folded stay out: one searches for words of the
+    text. A formula within a sentence stays, as its letters, because the sentence needs it.
     """
 
-    LEFT_OUT = {"script", "style", "details", "math", "nav", "svg", "button", "head"}
+    LEFT_OUT = {"script", "style", "details", "nav", "svg", "button", "head"}
     WITHOUT_END = {"br", "img", "hr", "input", "meta", "link", "col", "source", "wbr"}
     APART = {"p", "li", "td", "th", "tr", "pre", "h4"}
 
@@ -25,7 +26,7 @@ class Sections(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         known = {name: value or "" for name, value in attributes}
-        if self.inside or tag in self.LEFT_OUT or "output" in known.get("class", "").split():
+        if self.inside or tag in self.LEFT_OUT or self.left_out(tag, known):
             if tag not in self.WITHOUT_END:
                 self.inside.append(tag)
         elif tag in ("h1", "h2", "h3"):
@@ -35,6 +36,11 @@ class Sections(HTMLParser):
             self.sections[-1]["anchor"] = known["id"]
         elif self.sections and tag in self.APART:
             self.sections[-1]["text"] += " "
+
+    def left_out(self, tag: str, known: dict[str, str]) -> bool:
+        """Whether an element stays out because of what its attributes say."""
+        alone = tag == "math" and known.get("display") == "block"
+        return alone or "output" in known.get("class", "").split()
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self.inside:

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import export
 import nbformat
 import plan
-from execute import NotebookError, read_cells
+from execute import NotebookError
 from reproduce import state
 from site_search import search_box, sections_of
 
@@ -65,6 +65,7 @@ GROUPS = (
         ("results/README.md",),
     ),
 )
+RUN_COLUMNS = ("run", "state", "setting", "notebook", "folder")
 IN_NAVIGATION = {  # address: words; those that are there
     "00_start_here.html": "Start here",
     "05_explore_features.html": "See",
@@ -121,15 +122,9 @@ def notebook_pages(jobs: list[plan.Job], runs_root: Path) -> list[Page]:
             run = folder.name if folders[folder.name] == 1 else f"{folder.parent.name}-{folder.name}"
             name = f"{stem}-{run}"
         taken.add(name)
-        title = title_of(job.notebook)
+        title = plan.title_of(job.notebook)
         pages.append(Page(f"{name}.html", title, runs_root / job.target, job.notebook, job.label))
     return pages
-
-
-def title_of(notebook: Path) -> str:
-    """The first heading of a notebook."""
-    first = read_cells(notebook)[0]["source"].splitlines()[0]
-    return first.lstrip("# ").strip()
 
 
 def addresses(pages: list[Page]) -> dict[Path, str]:
@@ -215,19 +210,25 @@ def cards(pages: list[Page], jobs: list[plan.Job], runs_root: Path) -> str:
 
 def table_of_runs(pages: list[Page], jobs: list[plan.Job], runs_root: Path) -> str:
     """Every run that the preset asks for, with its page or its state."""
-    names = {page.source: page.name for page in pages}
+    addresses_of = {page.source: page.name for page in pages}
+    words_of = plan.names(jobs)
     rows = []
     for job in jobs:
         if not job.result:
             continue
-        name, how = names.get(runs_root / job.target), state(job, runs_root)
-        words = html.escape(job.label.rsplit(", ", 1)[0])
+        name, how = addresses_of.get(runs_root / job.target), state(job, runs_root)
+        setting, words = map(html.escape, words_of[job.target])
         words = f'<a href="{html.escape(name)}">{words}</a>' if name else words
         folder = html.escape(job.result.parent.relative_to(runs_root).as_posix())
-        cells = (words, how, job.notebook.stem, f"<code>{folder}</code>")
-        rows.append(f'<tr class="{how}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "<thead><tr><th>run</th><th>state</th><th>notebook</th><th>folder</th></tr></thead>"
-    table = f'<div class="scroll"><table class="runs">{head}<tbody>{"".join(rows)}</tbody></table></div>'
+        cells = (words, how, setting, job.notebook.stem, f"<code>{folder}</code>")
+        # The headings as labels too: on a small screen the cells of a row stand below each other.
+        labelled = zip(RUN_COLUMNS, cells, strict=True)
+        row = "".join(f'<td data-label="{column}">{cell}</td>' for column, cell in labelled)
+        rows.append(f'<tr class="{how}">{row}</tr>')
+    head = "<thead><tr>" + "".join(f"<th>{column}</th>" for column in RUN_COLUMNS) + "</tr></thead>"
+    table = (
+        f'<div class="scroll"><table class="runs words">{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    )
     return f'<h2 id="runs">Every run of this preset</h2>\n{table}'
 
 

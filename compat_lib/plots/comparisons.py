@@ -1,6 +1,6 @@
 """All methods in one picture, with what is uncertain about them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from .style import INK, OLD, ORACLE, legend_outside, method_style, metric_title
 # methods it would press them into a corner: the independent model, above all.
 FAR_BELOW = 0.5  # of old/old, for a cross-test
 FAR_LEFT = -0.5  # for an update gain
+EQUAL = (
+    5e-4  # points nearer than this in both directions lie upon each other: one marker would hide the other
+)
 
 
 def _number(value: Any) -> float:
@@ -47,6 +50,41 @@ def _reach(
     return (min(known), max(known)) if known else (0.0, 1.0)
 
 
+def _off_the_axis(
+    points: Mapping[str, Mapping[str, Any]],
+    name: str,
+    limit: float,
+    ends: Callable[[float, float, bool], tuple[float, float]],
+    *others: float | None,
+) -> tuple[list[str], float, float]:
+    """Points for which the axis has no room, and both ends of the axis.
+
+    Args:
+        ends: gives the ends of the axis from those of what is drawn at its place, and whether a point is not.
+    """
+    strangers = _far_off(points, name, limit)
+    while True:
+        low, high = ends(*_reach(points, name, strangers, *others), bool(strangers))
+        outside = [key for key in strangers if _number(points[key].get(name)) < low]
+        if len(outside) == len(strangers):
+            return strangers, low, high
+        strangers = outside
+
+
+def _met(points: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The first of the points that lie upon each other -> all of them, itself included."""
+    groups: dict[str, list[str]] = {}
+    for name, point in points.items():
+        place = np.array([point["self"], point["cross"]])
+        for first, names in groups.items():
+            if (np.abs(place - [points[first]["self"], points[first]["cross"]]) < EQUAL).all():
+                names.append(name)
+                break
+        else:
+            groups[name] = [name]
+    return groups
+
+
 def self_cross_scatter(
     ax: Axes,
     points: Mapping[str, Mapping[str, Any]],
@@ -57,7 +95,9 @@ def self_cross_scatter(
 ) -> Axes:
     """Self-test against cross-test, one point a method: up is compatible, right is a good new model.
 
-    A cross-test below half of old/old is drawn at the lower edge, with an arrow and its value.
+    A cross-test below half of old/old is drawn at the lower edge, with an arrow and its value, unless the
+    axis has room for it anyway. Methods that give the same point share one marker, whose text in the legend
+    names them all.
 
     Args:
         ax: axis to draw on.
@@ -72,13 +112,17 @@ def self_cross_scatter(
         for name, point in points.items()
         if np.isfinite([_number(point.get("self")), _number(point.get("cross"))]).all()
     }
-    strangers = [] if old_old is None else _far_off(known, "cross", FAR_BELOW * old_old)
-    low, high = _reach(known, "cross", strangers, old_old)
-    room = max(high - low, 0.05)
-    bottom = low - 0.3 * room if strangers else min(low - 0.05 * room, -0.02)
-    edge = bottom + 0.1 * room
-    for name, point in known.items():
-        style = method_style(name)
+
+    def ends(low: float, high: float, beyond: bool) -> tuple[float, float]:
+        room = max(high - low, 0.05)
+        return (low - 0.3 * room if beyond else min(low - 0.05 * room, -0.02)), high + 0.1 * room
+
+    limit = -np.inf if old_old is None else FAR_BELOW * old_old
+    strangers, bottom, top = _off_the_axis(known, "cross", limit, ends, old_old)
+    edge = bottom + 0.07 * (top - bottom)
+    drawn = _met(known)
+    for name, met in drawn.items():
+        point, style = known[name], method_style(name)
         ax.errorbar(
             point["self"],
             edge if name in strangers else point["cross"],
@@ -90,15 +134,17 @@ def self_cross_scatter(
             markeredgecolor="white",
             markersize=9,
             elinewidth=1.2,
-            label=(titles or {}).get(name, name),
+            zorder=3 if style["marker"] in "PX*" else 2,  # thin ones above, where a neighbour would hide them
+            label="\n= ".join((titles or {}).get(one, one) for one in met),
         )
-        if name == "independent":
-            ax.axvline(point["self"], color=ORACLE, linestyle="--", linewidth=1.2, zorder=1)
-    ax.set_ylim(bottom, high + 0.1 * room)
+    if "independent" in known:
+        oracle = known["independent"]["self"]
+        ax.axvline(oracle, color=ORACLE, linestyle="--", linewidth=1.2, zorder=1, label="oracle new/new")
+    ax.set_ylim(bottom, top)
     left, right = ax.get_xlim()
     margin = max(0.0, 0.1 - (right - left) / 2)  # methods a hair apart shall look a hair apart
     ax.set_xlim(left - margin, right + margin)
-    for row, name in enumerate(strangers):
+    for row, name in enumerate(one for one in strangers if one in drawn):
         x = _number(known[name]["self"])
         side = -1 if x > sum(ax.get_xlim()) / 2 else 1  # where there is room for the text
         ax.annotate("", (x, bottom), (x, edge), arrowprops={"arrowstyle": "-|>", "color": INK}, zorder=5)
@@ -172,7 +218,8 @@ def gain_dots(
 ) -> Axes:
     """Update gain of every method with its interval: 0 is the old system, 1 is the oracle with full backfill.
 
-    A gain below -0.5 is drawn at the left edge, with an arrow, its value and its interval.
+    A gain below -0.5 is drawn at the left edge, with an arrow, its value and its interval, unless the axis
+    has room for it anyway.
 
     Args:
         ax: axis to draw on.
@@ -181,11 +228,12 @@ def gain_dots(
         titles: method -> text beside its row.
         metric: name of the metric, for the axis.
     """
-    strangers = _far_off(gains, "gain", FAR_LEFT)
-    low, high = _reach(gains, "gain", strangers)
-    left, right = min(low - 0.05, -0.1), max(high + 0.05, 1.1)
-    if strangers:
-        left -= 0.1 * (right - left)
+
+    def ends(low: float, high: float, beyond: bool) -> tuple[float, float]:
+        left, right = min(low - 0.05, -0.1), max(high + 0.05, 1.1)
+        return (left - 0.1 * (right - left) if beyond else left), right
+
+    strangers, left, right = _off_the_axis(gains, "gain", FAR_LEFT, ends)
     edge = left + 0.06 * (right - left)
     for row, (name, point) in enumerate(gains.items()):
         value = _number(point.get("gain"))
@@ -215,7 +263,9 @@ def gain_dots(
                 textcoords="offset points",
                 va="center",
                 fontsize=9,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                # Wide enough that the dashes of the line at zero do not read as part of a letter.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 4},
+                zorder=5,
             )
     ax.axvline(0.0, color=OLD, linestyle="--", linewidth=1.4)
     ax.axvline(1.0, color=ORACLE, linestyle="--", linewidth=1.4)

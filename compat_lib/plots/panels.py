@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from .comparisons import FAR_BELOW
@@ -49,7 +50,7 @@ def backfill_panels(
     """The curves of `backfill_curve` with a panel each, for many methods.
 
     Each title gives the values at both ends of the curve. A curve that starts below half of old/old does not
-    set the scale: it enters the picture from below.
+    set the scale: it enters the picture from below, where a small arrow and its first value say so.
 
     Args:
         axes: axes of one figure that share their scales, at least one a curve; the others are switched off.
@@ -72,7 +73,37 @@ def backfill_panels(
         ax.set_xticks([0.0, 0.5, 1.0], ["0 %", "50 %", "100 %"])
         ax.set_xlim(-0.03, 1.03)
         ax.set_ylim(*_scale(drawn, old_old, oracle))
+    for ax, (name, (shares, values, *_)) in zip(axes, drawn.items(), strict=False):
+        _say_where_it_starts(ax, shares, values, method_style(name)["color"])
     return axes
+
+
+def _say_where_it_starts(ax: Axes, shares: np.ndarray, values: np.ndarray, colour: str) -> None:
+    """A mark on the lower edge where a curve comes in that starts below it; nothing for other curves."""
+    bottom = ax.get_ylim()[0]
+    inside = np.flatnonzero(values >= bottom)
+    if values[0] >= bottom or not len(inside):
+        return
+    after = inside[0]
+    x = np.interp(bottom, values[after - 1 : after + 1], shares[after - 1 : after + 1])
+    place = ax.get_xaxis_transform()  # heights from 0, the lower edge, to 1
+    mark = {"marker": "^", "markersize": 7, "markeredgecolor": "white", "linestyle": "none"}
+    ax.plot(x, 0.05, color=colour, transform=place, zorder=3, **mark)
+    side = (
+        -1 if x > 0.4 else 1
+    )  # left of the curve, which rises to the right, where there is room for the words
+    words = ax.annotate(
+        f"from {values[0]:.2f}",
+        (x, 0.05),
+        (7 * side, 0),
+        xycoords=place,
+        textcoords="offset points",
+        ha="right" if side < 0 else "left",
+        va="center",
+        fontsize=8,
+        zorder=4,
+    )
+    words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # above the grey curves
 
 
 def validation_panels(

@@ -2,7 +2,6 @@
 
 import json
 import re
-import textwrap
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from compat_lib.line_breaks import in_lines
 
 OLD = "#0072B2"
 NEW = "#E8740C"
@@ -145,7 +146,7 @@ def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
     >>> wrapped({"a": "ridge adapter, gallery to new"})
     {'a': 'ridge adapter,\\ngallery to new'}
     """
-    return {name: "\n".join(textwrap.wrap(title, width)) for name, title in titles.items()}
+    return {name: "\n".join(in_lines(title, width)) for name, title in titles.items()}
 
 
 def legend_below(ax: Axes, columns: int = 2) -> None:

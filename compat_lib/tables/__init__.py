@@ -29,7 +29,7 @@ from .rows import (
     self_cross,
     variant_title,
 )
-from .series import backfill_curves, flat_table, histories
+from .series import backfill_curves, flat_table, histories, too_short
 from .single import ablation_table, adapter_table, flatness, recorded_values, run_table, title_of, verdict
 from .text import CAPTION, experiment_titles, self_cross_table, styled
 
@@ -78,6 +78,7 @@ __all__ = [
     "styled",
     "summary",
     "title_of",
+    "too_short",
     "upgrade_score_table",
     "variant_title",
     "verdict",

@@ -1,12 +1,12 @@
 """The tables of one experiment, each narrow enough for a telephone."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from compat_lib.line_breaks import in_lines
 from compat_lib.tables.rows import needs_of, row_title
 from compat_lib.tables.text import MISSING, NOT_MEASURABLE
 
@@ -137,7 +137,8 @@ def needs_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def marked_title(row: Mapping[str, Any]) -> str:
     """A method's title, with "reconstruction" where its publication leaves details open."""
-    return textwrap.fill(row_title(row), 19) + ("\n(reconstruction)" if row["reconstruction"] else "")
+    lines = in_lines(row_title(row), 19) + (["(reconstruction)"] if row["reconstruction"] else [])
+    return "\n".join(lines)
 
 
 def side_by_side(tables: Sequence[Any]) -> str:

@@ -102,7 +102,10 @@ class Reading:
             "results); an experiment is taken from one of the two, never from both"
         )
         if self.left_out:
-            sentences.append(f"Left out: {self.left_out} complete runs of yours that are not in the preset")
+            runs = (
+                "complete run of yours that is" if self.left_out == 1 else "complete runs of yours that are"
+            )
+            sentences.append(f"Left out: {self.left_out} {runs} not in the preset")
         return ". ".join(sentences) + "."
 
     @property
@@ -153,24 +156,32 @@ def provenance_table(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Text columns "runs" (whose and how many, old models among them, the minutes that they trained together
-        and the days on which they ended), "hardware" and "software".
+        as far as they are kept, and the days on which they ended), "hardware" and "software".
     """
-    groups: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[float | None, str]]] = {}
     for row in frame.to_dict("records"):
         environment = Run(Path(row["folder"])).environment
         key = (row["place"], _hardware(environment), _software(environment))
         seconds = row.get("train/seconds")
-        item = (0.0 if pd.isna(seconds) else float(seconds), str(environment.get("finished") or "")[:10])
+        item = (None if pd.isna(seconds) else float(seconds), str(environment.get("finished") or "")[:10])
         groups.setdefault(key, []).append(item)
     lines = []
     for (place, hardware, software), items in groups.items():
         days = sorted({day for _, day in items if day})
-        minutes = sum(seconds for seconds, _ in items) / 60
         when = "\n" + (days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}") if days else ""
         when = when.replace("-", "\u2011")  # a date stays on one line however narrow the page is
-        runs = f"{place}: {len(items)}\n{minutes:,.1f} minutes of training{when}"
+        runs = f"{place}: {len(items)}\n{_time_of_training([seconds for seconds, _ in items])}{when}"
         lines.append({"runs": runs, "hardware": hardware, "software": software})
     return pd.DataFrame(lines, columns=["runs", "hardware", "software"])
+
+
+def _time_of_training(seconds: list[float | None]) -> str:
+    """The time of several runs together; of those that have kept theirs."""
+    kept = [one for one in seconds if one is not None]
+    if not kept:
+        return "time of training not kept"
+    lost = f" ({len(seconds) - len(kept)} of {len(seconds)} not kept)" if len(kept) < len(seconds) else ""
+    return f"{sum(kept) / 60:,.1f} minutes of training{lost}"
 
 
 def mixed_code(frame: pd.DataFrame) -> str:

@@ -79,6 +79,28 @@ def flat_table(frame: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["experiment", "flat", "still moving"])
 
 
+def too_short(frame: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    """Which settings were not trained long enough to judge a claim, or the empty text.
+
+    Those whose oracle still moved, by the rule of flat_table: every gain is measured against it.
+
+    Args:
+        frame: from collect.
+        titles: experiment identifier -> its title.
+    """
+    moving = []
+    for experiment, title in titles.items():
+        third = last_third(_mean_history(by_method(frame, experiment).get("independent", frame.iloc[:0])))
+        if third is not None and abs(third[2]) > FLAT:
+            moving.append(f"{title} (its oracle still moved by {third[2]:+.3f} in the last third)")
+    if not moving:
+        return ""
+    return (
+        f"**Not trained long enough to judge:** {'; '.join(moving)}. What rests on such a setting says "
+        "little, although the verdicts below count it."
+    )
+
+
 def by_method(frame: pd.DataFrame, experiment_id: str) -> dict[str, pd.DataFrame]:
     """Runs of an experiment without its old models, by plot name, the independent model first."""
     rows = frame[(frame["experiment_id"] == experiment_id) & (frame["method"] != "old")]

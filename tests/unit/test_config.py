@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from compat_lib.config import ExperimentConfig, load_preset, project_path
+from compat_lib.config import ExperimentConfig, load_preset, project_path, shown_path
 
 
 def test_reading_a_configuration_does_not_start_torch():
@@ -136,3 +136,6 @@ def test_relative_paths_start_at_the_project_from_within_it(tmp_path, monkeypatc
     outside.mkdir()
     monkeypatch.chdir(outside)
     assert project_path(tmp_path / "absolute") == tmp_path / "absolute"
+    assert shown_path(tmp_path / "runs" / "a") == shown_path("runs/a") == "runs/a"
+    elsewhere = tmp_path.parent / "elsewhere"
+    assert shown_path(elsewhere) == str(elsewhere)

@@ -1,6 +1,7 @@
 """docs/methods.md says what the classes say, of every method, with formulas that can be rendered."""
 
 import re
+import sys
 
 import latex2mathml.converter
 import methods_page
@@ -35,3 +36,63 @@ def test_the_published_column_says_nothing_that_is_not_known():
     assert published(bct, "variant", "form; published 1.") == "as default"
     assert published(bct, "variant", "form; not published.") == "not stated"
     assert published(bct, "variant", "form.") == "not stated"
+
+
+@pytest.fixture
+def registered():
+    """The methods of the package, and what a test adds to them as long as it runs.
+
+    Whoever has followed the README has a method Pull of their own; it makes room meanwhile.
+    """
+    before = dict(METHODS)
+    METHODS.pop("pull", None)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def add_method(source: str) -> None:
+    """Run the text of a file of compat_lib/losses, without such a file."""
+    exec(compile(source, "pull.py", "exec"), {"__name__": "compat_lib.losses.pull"})
+
+
+def test_the_class_of_the_readme_gets_its_section(project, registered):
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    (source,) = re.findall(
+        r"```python\n([^`]*class \w+\(CompatibilityLoss\):.*?)```", readme, flags=re.DOTALL
+    )
+    add_method(source)
+    assert '\n## <a id="pull"></a>Pull\n' in methods_page.page()
+    assert "| `weight` | `1.0` | not stated | " in methods_page.page()
+
+
+OPTION = """
+from compat_lib.losses.contract import CompatibilityLoss
+class Pull(CompatibilityLoss):
+    {doc}
+    name, title, paper = "pull", "Pull", "nobody, 2026"
+    def __init__(self, old, classifier, *, weight: float = 1.0):
+        super().__init__(old, classifier)
+"""
+
+
+@pytest.mark.parametrize(
+    ("doc", "words"),
+    [
+        ("", r"compat_lib/losses/pull\.py: the class Pull has no docstring\. Write one: .*'Args:'"),
+        (
+            '"""Pulls."""',
+            r"losses/pull\.py: the docstring of Pull does not describe weight\. Write below 'Args:'",
+        ),
+    ],
+)
+def test_a_method_that_is_not_described_is_refused_with_the_file_and_what_to_write(
+    registered, monkeypatch, capsys, tmp_path, doc, words
+):
+    add_method(OPTION.format(doc=doc))
+    with pytest.raises(ValueError, match=words):
+        methods_page.page()
+    monkeypatch.setattr(methods_page, "PAGE", tmp_path / "methods.md")
+    monkeypatch.setattr(sys, "argv", ["methods_page.py"])
+    assert methods_page.main() == 1 and not methods_page.PAGE.exists()
+    assert re.match(f"make docs: .*{words}", capsys.readouterr().err)

@@ -60,7 +60,7 @@ def test_old_is_blue_new_is_orange(ax, features, joint):
     plots.draw_map(ax, joint, features[3])
     assert colours(ax) == {plots.OLD.lower(), plots.NEW.lower()}
     assert [text.get_text() for text in ax.texts].count("1") == 2  # old and new side of the first identity
-    assert f"{joint.knn_agreement:.0%} of 10" in ax.get_title()
+    assert f"{10 * joint.knn_agreement:.1f} of 10 nearest neighbours are the same" in ax.get_title()
     assert_legend_off_the_data(ax)
 
 
@@ -232,7 +232,33 @@ def test_a_stranger_to_the_gallery_is_drawn_at_the_edge(ax):
     assert at["independent"][0] == 0.8 and bottom < at["independent"][1] < 0.5
     assert at["bct"].tolist() == [0.9, 0.62]
     assert [text.get_text() for text in ax.texts if text.get_text()] == ["0.001, far below"]
-    assert legend_texts(ax) == ["old/old: the bound to beat", "independent", "bct", "l2"]
+    assert legend_texts(ax) == ["oracle new/new", "old/old: the bound to beat", "independent", "bct", "l2"]
+
+
+def test_a_stranger_is_drawn_at_its_place_where_the_axis_has_room_for_it(ax):
+    """A smoke run: the bars of the others reach so far down that zero is on the axis anyway."""
+    points = {
+        "independent": {"self": 0.27, "cross": 0.001},
+        "bct": {"self": 0.37, "cross": 0.11, "cross_low": 0.03, "cross_high": 0.25},
+        "mixbct": {"self": 0.26, "cross": 0.07, "cross_low": 0.02, "cross_high": 0.13},
+    }
+    plots.self_cross_scatter(ax, points, old_old=0.12)
+    at = {container.get_label(): container[0].get_xydata()[0] for container in ax.containers}
+    assert at["independent"].tolist() == [0.27, 0.001]
+    assert not [text for text in ax.texts if text.get_text()] and ax.get_ylim()[0] < 0
+
+
+def test_points_that_lie_upon_each_other_share_a_marker_that_names_both(ax):
+    points = {
+        "bct": {"self": 0.9, "cross": 0.6},
+        "adapter/procrustes": {"self": 0.8, "cross": 0.4},
+        "adapter/ridge": {"self": 0.8, "cross": 0.402},
+        "adapter/procrustes-query": {"self": 0.8, "cross": 0.4001},
+    }
+    plots.self_cross_scatter(ax, points, titles={"adapter/procrustes": "A", "adapter/procrustes-query": "B"})
+    assert legend_texts(ax) == ["bct", "A\n= B", "adapter/ridge"]
+    thin, thick = ax.containers[1][0], ax.containers[2][0]
+    assert thin.get_zorder() > thick.get_zorder()
 
 
 @pytest.mark.parametrize(
@@ -341,7 +367,8 @@ def test_a_variant_is_a_paler_shade_of_its_method():
 
 def test_a_legend_below_leaves_the_axis_alone():
     fig, ax = plt.subplots(figsize=(5.6, 4))
-    points = {name: {"self": 0.9, "cross": 0.5} for name in ("bct", "mixbct", "mixbct (equal passes)")}
+    names = ("bct", "mixbct", "mixbct (equal passes)")
+    points = {name: {"self": 0.9, "cross": 0.5 + 0.01 * place} for place, name in enumerate(names)}
     plots.self_cross_scatter(ax, points, old_old=0.4)
     plots.legend_below(ax)
     fig.canvas.draw()
@@ -367,3 +394,22 @@ def test_a_gain_far_below_zero_is_drawn_at_the_edge(ax):
     other = plt.subplots()[1]
     plots.gain_dots(other, {"independent": gains["independent"]})  # alone it presses nothing together
     assert other.containers[0][0].get_xdata()[0] == -1.62 and other.get_xlim()[0] < -1.95
+    (words,) = [text for text in ax.texts if text.get_text()]
+    box = words.get_bbox_patch()
+    assert box.get_facecolor() == (1, 1, 1, 1)
+    assert words.get_zorder() > max(line.get_zorder() for line in ax.lines), "the line at zero lies below"
+
+
+def test_a_gain_far_below_zero_is_drawn_at_its_place_where_the_axis_has_room_for_it(ax):
+    gains = {
+        "independent": {"gain": -0.84, "gain_low": -2.14, "gain_high": -0.3, "criterion": False},
+        "mixbct": {"gain": -0.36, "gain_low": -1.16, "gain_high": 0.04, "criterion": False},
+    }
+    plots.gain_dots(ax, gains)
+    assert ax.containers[0][0].get_xdata()[0] == -0.84 and ax.get_xlim()[0] < -2.14
+    assert not [text for text in ax.texts if text.get_text()]
+
+
+def test_titles_are_broken_at_blanks_and_underscores_only():
+    title = "Dual-Tuning (prototype_weight=1.0)"
+    assert plots.wrapped({"a": title}) == {"a": "Dual-Tuning\n(prototype_\nweight=1.0)"}

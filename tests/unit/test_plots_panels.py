@@ -54,6 +54,18 @@ def test_a_curve_from_far_below_does_not_set_the_scale():
     assert axes[0].get_ylim()[0] < 0.01
 
 
+def test_a_curve_that_enters_from_below_says_from_where():
+    _, axes = backfill(old_old=0.5)
+    words = [[text.get_text() for text in ax.texts] for ax in axes[:3]]
+    assert words == [["from 0.01"], [], []]
+    (mark,) = [line for line in axes[0].lines if line.get_marker() == "^"]
+    x, low = mark.get_xdata()[0], axes[0].get_ylim()[0]
+    # the curve rises from 0.01 at no share to 0.5 at a half
+    assert 0.01 + x * (0.5 - 0.01) / 0.5 == pytest.approx(low)
+    _, axes = backfill()  # the whole curve is in the panel
+    assert not axes[0].texts
+
+
 def test_the_lowest_panel_of_every_column_carries_the_shares():
     fig, axes = backfill()
     fig.canvas.draw()

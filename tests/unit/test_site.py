@@ -163,7 +163,12 @@ def test_the_index_shows_every_run_and_what_has_failed(stub):
     index = (site / "index.html").read_text()
     assert '<li class="failed">05_explore_features: no page, failed</li>' in index
     assert '<li class="missing">08_costs: no page, missing</li>' in index
-    assert index.count("<td>done</td>") == 3, "the old model and two runs"
+    assert index.count('<td data-label="state">done</td>') == 3, "the old model and two runs"
+    rows = re.findall(r'<td data-label="(?:run|setting)">(.*?)</td>', index)
+    assert [re.sub("<.*?>", "", words) for words in rows[::2]] == [
+        *("Old model, seed 0", "L2 regression, seed 0", "MixBCT, seed 0"),
+    ]
+    assert set(rows[1::2]) == {"Portraits, open-class, softmax to ArcFace"}
     assert "<em>five</em>" in (site / "00_start_here.html").read_text()
     assert not (site / "05_explore_features.html").exists() and broken(site) == []
 
@@ -193,7 +198,10 @@ def test_the_search_knows_words_of_the_text_and_no_code(stub):
     known = {section["address"]: section for section in sections(site)}
     bct = known["methods.html#bct"]
     assert bct["title"] == "BCT" and bct["page"] == "Methods"
-    assert bct["text"].startswith("The influence loss") and "alpha" not in bct["text"]
+    assert bct["text"].startswith("The influence loss, α. See"), "a formula within a sentence stays"
+    sections_of = site_search.sections_of
+    (alone,) = sections_of('<h2>A</h2><p>b</p><math display="block"><mi>x</mi></math>', "a.html", "A")
+    assert alone["text"] == "b"
     assert known["00_start_here.html#Later"]["text"] == "More."
     everything = json.dumps(list(known.values()))
     assert "secret_name" not in everything and "printed" not in everything

@@ -235,6 +235,16 @@ def test_a_bare_make_lists_every_target():
     assert set(written) == make_targets()
 
 
+def test_jupyterlab_takes_further_options_and_a_bare_make_says_so():
+    dry = ["make", "-n", "-o", "env", "lab", "LAB=--no-browser --allow-root"]
+    said = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.rstrip().endswith("--no-browser --allow-root")
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "LAB=" in listed
+    presets = re.search(r"PRESET=(\S+)", listed)[1].split("|")
+    assert sorted(presets) == sorted(path.stem for path in (ROOT / "configs").glob("*.yml"))
+
+
 def test_every_relative_link_in_the_readme_leads_somewhere():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#\s]+)", text)

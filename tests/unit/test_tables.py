@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -275,7 +276,7 @@ def test_an_experiment_is_taken_from_one_place(tmp_path):
     assert row_of(rows[rows["experiment_id"] == begun[0].experiment_id], "bct")["old_old"] == 0.4
     assert row_of(rows, "independent")["n"] == 0  # missing, not borrowed from the other machine
     assert "1 of the preset's 2 runs are there, 1 missing (`make x`" in reading.summary("make x")
-    assert "Left out: 1 complete runs" in reading.summary("make x")
+    assert "Left out: 1 complete run of yours that is not in the preset." in reading.summary("make x")
 
 
 def test_the_authors_fill_an_experiment_that_is_not_begun(tmp_path):
@@ -383,6 +384,18 @@ def test_curves_are_means_over_seeds(tmp_path):
     assert [row["val/new_new/tar@far=1e-2"] for row in histories["mixbct"]] == [0.5, 0.75, 0.875]
     (line,) = tables.flat_table(frame, {name: "here"}).to_dict("records")
     assert line == {"experiment": "here", "flat": "none", "still moving": "MixBCT (+0.125)"}
+    assert tables.too_short(frame, {name: "here"}) == "", "the oracle's curve is not recorded"
+
+
+@pytest.mark.parametrize(("last", "moves"), [(0.76, False), (0.78, True), (0.72, True)])
+def test_a_setting_whose_oracle_still_moved_is_named(tmp_path, last, moves):
+    config = ExperimentConfig(method="independent")
+    folder = write_run(tmp_path, config, 0.4, 0.0, 0.9)
+    looks = f"3,0.5\n6,0.75\n9,{last}\n"
+    (folder / "history.csv").write_text("epoch,val/new_new/tar@far=1e-2\n" + looks)
+    said = tables.too_short(tables.collect(tmp_path), {config.experiment_id: "Here", "absent": "There"})
+    assert said.startswith("**Not trained long enough to judge:** Here (its oracle") == moves
+    assert (f"{last - 0.75:+.3f}" in said) == moves and "There" not in said
 
 
 def test_who_made_the_runs(tmp_path):
@@ -398,6 +411,16 @@ def test_who_made_the_runs(tmp_path):
     day = "2026-01-0{}".replace("-", "\u2011")
     runs = f"your runs: 2\n3.0 minutes of training\n{day.format(1)} to {day.format(2)}"
     assert first["runs"] == runs
+    first_folder, second_folder = (Path(folder) for folder in frame["folder"][:2])
+    for folder, words in (
+        (first_folder, "1.5 minutes of training (1 of 2 not kept)"),
+        (second_folder, "time of training not kept"),
+    ):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        del metrics["train/seconds"]
+        write_json(folder / "metrics.json", metrics)
+        lost = tables.provenance_table(tables.read_runs(tmp_path).frame)
+        assert lost["runs"][0].splitlines()[1] == words
     assert first["hardware"] == "P, 2 cores, threads used: 1"
     assert second["software"] == "Python 3.11\ntorch 2.15\ncommit bbb\nwith uncommitted changes"
     assert f"{config.experiment_id} (2 commits)" in tables.mixed_code(frame)

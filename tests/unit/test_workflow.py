@@ -201,6 +201,27 @@ def test_a_preset_becomes_one_notebook_for_each_old_model_and_run(stub):
     assert len({job.label for job in (old, l2, mixbct)}) == 3
 
 
+def test_experiments_have_names_for_people(stub):
+    (stub / "configs" / "tiny.yml").write_text(
+        "seeds: [3]\nsettings: [{}, {epochs: 4}, {scenario: open-data}]\nmethods:\n  - {method: l2}\n"
+        "  - {method: mixbct, budget: passes, method_options: {mix_ratio: 0.2}}\n"
+    )
+    jobs = plan.experiment_jobs(plan.read("tiny")[0])
+    found = list(plan.names(jobs).values())
+    settings = list(dict.fromkeys(setting for setting, _ in found))
+    title = "Portraits, open-class, softmax to ArcFace"
+    assert [re.sub(r"\([0-9a-f]{6}\)", "(hash)", setting) for setting in settings] == [
+        *(2 * [f"{title} (hash)"]),
+        "Portraits, open-data, softmax to ArcFace",
+    ]
+    assert {name for _, name in found} == {
+        "Old model, seed 3",
+        "L2 regression, seed 3",
+        "MixBCT, equal backbone passes (mix_ratio=0.2), seed 3",
+    }
+    assert len(set(found)) == len(jobs)
+
+
 def test_the_pages_are_told_the_preset_and_shown_one_compatible_run(stub):
     preset, path, root = plan.read("tiny")
     first, last = plan.page_jobs(preset, path, root)
@@ -337,6 +358,27 @@ def test_links_to_other_notebooks_become_text(tmp_path):
     assert re.findall(r'<a href="([^"]+)"', page) == ["#Part", "https://a.org"]
     assert '<h2 id="Part">' in page
     assert "<em>03_mixbct</em>" in page
+
+
+def test_links_to_notebooks_whose_pages_lie_beside_become_links(tmp_path):
+    notebook = nbformat.v4.new_notebook(
+        cells=[text("[a](00_a.ipynb), [b](00_a.ipynb#Part), [c](01_c.ipynb)")]
+    )
+    page = export.render(notebook, "n", tmp_path, lead=export.leads_beside(["00_a.ipynb=a.html"]))
+    assert re.findall(r'<a href="([^"]+)"', page) == ["a.html", "a.html#Part"]
+    assert "<em>c</em>" in page
+
+
+def test_intervals_stay_on_one_line(tmp_path):
+    page = page_of(
+        tmp_path, text("difference −6.5 [−9.4, −3.8] `[1, 2]`\n\n| a | b |\n| - | - |\n| x | 1 [0.5, 2] |")
+    )
+    assert "[−9.4,\u00a0−3.8]" in page and "<td>1 [0.5,\u00a02]</td>" in page
+
+
+def test_a_table_of_many_columns_stands_below_each_other_on_a_small_screen(tmp_path):
+    wide = "| a | b | c | d | e |\n| - | - | - | - | - |\n| 1 | 2 | 3 | 4 | 5 |"
+    assert '<table class="words">' in page_of(tmp_path, text(wide))
 
 
 def test_headings_have_the_addresses_of_jupyterlab_and_no_two_the_same(tmp_path):
@@ -487,7 +529,11 @@ def test_killed_failed_and_given_again(tmp_path, project):
     assert failed.items() >= killed.items(), "what had finished was repeated"
     assert "2 runs of tiny.yml" in printed(root / "runs" / "tiny" / "all_tables.ipynb")
     index = (root / "runs" / "tiny" / "index.html").read_text()
-    assert index.count("<td>done</td>") == 4 and index.count("<td>failed</td>") == 1
+    assert index.count("<td>done</td>") == 2 and index.count("<td>failed</td>") == 1
+    assert (
+        index.index("all_tables.html") < index.index("start_here.html") < index.index("L2 regression, seed 0")
+    )
+    assert "<td>MixBCT, seed 0</td><td>failed</td>" in index
     assert not export.fetched_references(index)
     for link in re.findall(r'href="([^"]+)"', index):
         assert (root / "runs" / "tiny" / link).is_file(), link
