@@ -6,10 +6,13 @@ the query and leaves the gallery as it is.
 """
 
 import dataclasses
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from compat_lib.evaluation.inputs import as_tensor, table
 
 ROWS_AT_ONCE = 65_536  # rows in double precision at a time, so that memory stays bounded
 
@@ -38,10 +41,11 @@ class LinearMap:
         Returns:
             float32 [N, d_t], unit rows, on the device of `features`.
         Raises:
-            ValueError: "The map takes features of shape [N, 64], not [10, 32]."
+            ValueError: "The map takes features of shape [N, 64], not [10, 32]." or "the features have shape
+                ..." for what is no table of real numbers.
         """
-        features = torch.as_tensor(features)
-        if features.ndim != 2 or features.shape[1] != len(self.matrix):
+        features = as_tensor(table(features, "features"))
+        if features.shape[1] != len(self.matrix):
             raise ValueError(
                 f"The map takes features of shape [N, {len(self.matrix)}], not {list(features.shape)}. It "
                 "maps the space it was fitted on as source; fit another for the other direction."
@@ -96,7 +100,7 @@ def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) ->
     >>> half.matrix.round(decimals=3).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    if not 0 <= penalty < float("inf"):
+    if not isinstance(penalty, Real) or not 0 <= penalty < float("inf"):
         raise ValueError(f"penalty must be at least 0, not {penalty}. 0 is plain least squares.")
     square, cross, source_mean, target_mean = _moments(source, target, centre)
     values, vectors = torch.linalg.eigh(square)
@@ -113,10 +117,8 @@ ADAPTERS = {"procrustes": fit_procrustes, "ridge": fit_ridge}
 
 def _moments(source, target, centre: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """S^T S, S^T T and the means of unit rows, float64 on the CPU, in blocks of rows."""
-    source, target = torch.as_tensor(source), torch.as_tensor(target)
+    source, target = as_tensor(table(source, "source features")), as_tensor(table(target, "target features"))
     for name, features in (("source", source), ("target", target)):
-        if features.ndim != 2 or features.numel() == 0:
-            raise ValueError(f"{name} must have the shape [N, width], not {list(features.shape)}.")
         if not torch.isfinite(features).all():
             raise ValueError(f"{name} holds values that are not finite. Leave these rows out on both sides.")
     if len(source) != len(target):

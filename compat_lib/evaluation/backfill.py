@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.compatibility import RANKS, tar_name
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import unit_rows
+from compat_lib.evaluation.inputs import real_numbers, two_parts, unit_rows
 from compat_lib.evaluation.ordering import ORDERS, backfill_order
 from compat_lib.evaluation.paired import PairedComparison, paired_scores
 from compat_lib.evaluation.pairs import checked_fars, verify
@@ -39,8 +39,11 @@ class BackfillCurve:
         metric, "mixed/order=random/area/map". A curve of one share has no area.
         """
         prefix = "mixed" if self.order == "random" else f"mixed/order={self.order}"
+        digits = 2
+        while len({f"{share:.{digits}f}" for share in self.shares}) < len(set(self.shares)) and digits < 17:
+            digits += 1  # no two shares under one name
         values = {
-            f"{prefix}/share={share:.2f}/{name}": value
+            f"{prefix}/share={share:.{digits}f}/{name}": value
             for share, point in zip(self.shares, self.points, strict=True)
             for name, value in point.items()
         }
@@ -152,7 +155,7 @@ def mixed_gallery_curve(
     """
     if np.ndim(shares) == 0:
         raise ValueError(f"shares is {shares}; give fractions of the gallery in a list, such as [0, 0.5, 1]")
-    fars, shares = checked_fars(fars), tuple(float(share) for share in shares)
+    fars, shares = checked_fars(fars), tuple(real_numbers(shares, "shares").reshape(-1).tolist())
     for share in shares:
         if not 0 <= share <= 1:
             raise ValueError(
@@ -247,6 +250,8 @@ def backfill_orders(
 
 def _forms(old: Any, new: Any, query: Any, cross: tuple[Any, Any] | None) -> tuple[Tensor, Tensor, Tensor]:
     # Unit queries, and the gallery's rows before and after backfilling, of one width: products are cosines.
+    if cross is not None:
+        cross = two_parts(cross, "cross", "query features, gallery features")
     after = unit_rows(new, "new")
     asked = after if query is None else unit_rows(query, "query")
     before = unit_rows(old if cross is None else cross[1], "old").to(after.device)

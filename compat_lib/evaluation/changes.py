@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from compat_lib.evaluation.inputs import codes
+from compat_lib.evaluation.inputs import codes, plain_array, table, two_parts
 from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
 from compat_lib.evaluation.ranking import Retrieval, retrieval
 
@@ -131,7 +130,7 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
         found[name] = float(np.nanmean(value)) if np.isfinite(value).any() else None
         groups = np.arange(len(value)) if groups is None else groups
         ends[name] = interval(bootstrap_mean(value, groups, weights))
-    names = np.unique(_labels(labels))[: len(queries)][used]
+    names = np.unique(plain_array(labels))[: len(queries)][used]
     order = np.argsort(difference[known], kind="stable")
     table = IdentityChanges(names[order], queries[used][order], *(mean[order] for mean in means))
     return Changes(**found, intervals=ends, by_identity=table)
@@ -159,13 +158,12 @@ def upgrade_changes(
     >>> result.losing, result.gain, result.negative_flips
     (0.0, None, 0.0)
     """
-    query, gallery = (new, old) if cross is None else cross
+    old, new = table(old, "old features"), table(new, "new features")
+    query, gallery = (
+        (new, old) if cross is None else two_parts(cross, "cross", "query features, gallery features")
+    )
     images = np.arange(len(old))
     ids = {"query_ids": images, "gallery_ids": images}
     before = retrieval(old, labels, old, labels, **ids)
     after = retrieval(query, labels, gallery, labels, **ids)
     return changes(before, after, labels, draws=draws, seed=seed)
-
-
-def _labels(labels: Any) -> np.ndarray:
-    return labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import UnitRows, codes
+from compat_lib.evaluation.inputs import UnitRows, codes, real_numbers, two_parts
 from compat_lib.evaluation.intervals import bootstrap_mean, bootstrap_tar, identity_weights, interval
 from compat_lib.evaluation.pairs import FARS, checked_fars, verify
 from compat_lib.evaluation.ranking import rank
@@ -126,6 +126,8 @@ def compare(
         numbers = codes(labels, None, (len(new), 0), "labels")
         known = numbers[0]
     else:
+        if not isinstance(queries, Queries):
+            raise ValueError(f"queries is of type {type(queries).__name__}; give Queries(old, new, labels)")
         query_old, query_new = _both(queries.old, queries.new, "query ")
         numbers = codes(queries.labels, labels, (len(query_new), len(new)), "labels")
         known = np.concatenate(numbers)
@@ -167,7 +169,8 @@ def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
 
 
 def _cross_sides(cross: tuple[Any, Any], lengths: tuple[int, int]) -> tuple[UnitRows, UnitRows]:
-    sides = UnitRows(cross[0], "cross-test's query"), UnitRows(cross[1], "cross-test's gallery")
+    query, gallery = two_parts(cross, "cross", "query features, gallery features")
+    sides = UnitRows(query, "cross-test's query"), UnitRows(gallery, "cross-test's gallery")
     for side, name, length in zip(sides, ("query", "gallery"), lengths, strict=True):
         if len(side) != length:
             raise ValueError(
@@ -230,7 +233,7 @@ def criterion(metrics: Mapping[str, float | None], metric: str = "tar@far=1e-3")
     """Return whether the new model is compatible: new/old strictly better than old/old.
 
     The empirical compatibility criterion of BCT (Shen et al., CVPR 2020, arXiv 2003.11942). None when either
-    side was not measured.
+    side was not measured (None or nan).
 
     Raises:
         ValueError: "the metrics hold no 'old_old/...'".
@@ -245,7 +248,7 @@ def criterion(metrics: Mapping[str, float | None], metric: str = "tar@far=1e-3")
                 f"the metrics hold no '{pair}/{metric}'; choose one of {', '.join(known) or 'none'}"
             )
     cross, bar = metrics[f"new_old/{metric}"], metrics[f"old_old/{metric}"]
-    return None if cross is None or bar is None else cross > bar
+    return None if _unknown(cross, bar) else cross > bar
 
 
 def update_gain(cross: float | None, old_self: float | None, oracle_self: float | None) -> float | None:
@@ -253,14 +256,18 @@ def update_gain(cross: float | None, old_self: float | None, oracle_self: float 
 
     (new/old - old/old) / (oracle - old/old), the oracle being the new model trained without compatibility: 0
     for the old model itself, 1 for an ideal swap, negative when the cross-test is worse than the old system.
-    None when the oracle is not better than the old model, or a value was not measured.
+    None when the oracle is not better than the old model, or a value was not measured (None or nan).
 
     >>> update_gain(0.75, 0.5, 1.0)
     0.5
     """
-    if cross is None or old_self is None or oracle_self is None or not oracle_self > old_self:
+    if _unknown(cross, old_self, oracle_self) or not oracle_self > old_self:
         return None
     return (cross - old_self) / (oracle_self - old_self)
+
+
+def _unknown(*values: float | None) -> bool:
+    return any(value is None or value != value for value in values)  # nan differs from itself
 
 
 def gain_interval(
@@ -275,13 +282,13 @@ def gain_interval(
         cross, old_self, oracle_self: float64 [draws], of one metric.
 
     Raises:
-        ValueError: "the draws have lengths ...".
+        ValueError: "the draws have shapes ...".
     """
-    cross, old_self, oracle_self = (np.asarray(x, np.float64) for x in (cross, old_self, oracle_self))
-    if not len(cross) == len(old_self) == len(oracle_self):
+    cross, old_self, oracle_self = (real_numbers(x, "draws") for x in (cross, old_self, oracle_self))
+    if cross.ndim != 1 or not cross.shape == old_self.shape == oracle_self.shape:
         raise ValueError(
-            f"the draws have lengths {len(cross)}, {len(old_self)} and {len(oracle_self)}; "
-            "they must come from the same number of draws and the same seed"
+            f"the draws have shapes {cross.shape}, {old_self.shape} and {oracle_self.shape}; "
+            "they must be lists of numbers and come from the same number of draws and the same seed"
         )
     room = oracle_self - old_self
     known = room > 0  # nan compares false

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import unit_rows
+from compat_lib.evaluation.inputs import two_parts, unit_rows
 from compat_lib.evaluation.intervals import identity_weights, interval
 from compat_lib.evaluation.scores import EXCLUDED, PairScores, Tile
 
@@ -138,7 +138,8 @@ def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> t
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
     query, gallery = after, before
     if cross is not None:
-        query, gallery = (unit_rows(x, side) for x, side in zip(cross, ("query", "gallery"), strict=True))
+        parts = two_parts(cross, "cross", "query features, gallery features")
+        query, gallery = (unit_rows(x, side) for x, side in zip(parts, ("query", "gallery"), strict=True))
     if not len(before) == len(after) == len(query) == len(gallery):
         raise ValueError(
             f"there are {len(before)} old and {len(after)} new features, compared as {len(query)} queries "

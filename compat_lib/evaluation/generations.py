@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from compat_lib.evaluation.compatibility import Comparison, compare
-from compat_lib.evaluation.inputs import codes
+from compat_lib.evaluation.inputs import as_tensor, codes, table
 from compat_lib.evaluation.paired import PairedComparison, paired_comparison
 from compat_lib.evaluation.pairs import FARS
 
@@ -120,14 +119,14 @@ def generations(
     >>> chain.criteria("map")  # equal is not better
     {(1, 0): False, (2, 0): False, (2, 1): False}
     """
-    tables = [_tensor(table) for table in features]
+    tables = [as_tensor(table(each, f"generation {g}'s features")) for g, each in enumerate(features)]
     size = len(tables)
     if size < 2:
         raise ValueError(f"a chain of {size} was given; give the features of at least two generations")
-    for g, table in enumerate(tables):
-        if table.shape[:1] != tables[0].shape[:1]:
+    for g, each in enumerate(tables):
+        if len(each) != len(tables[0]):
             raise ValueError(
-                f"generation {g} has features of shape {tuple(table.shape)} and generation 0 of "
+                f"generation {g} has features of shape {tuple(each.shape)} and generation 0 of "
                 f"{tuple(tables[0].shape)}; give all models' features of the same images in the same order"
             )
     names = tuple(f"generation {g}" for g in range(size)) if names is None else tuple(names)
@@ -157,14 +156,6 @@ def generations(
             cells[i, i], drawn[i, i] = _cell(compare(None, tables[i], labels, **options), "new_new")
     identities = int(codes(labels, None, (len(tables[0]), 0), "labels")[0].max()) + 1
     return Generations(names, {p: cells[p] for p in pairs}, {p: drawn[p] for p in pairs}, identities)
-
-
-def _tensor(features: Any) -> Tensor:
-    if isinstance(features, Tensor):
-        return features.detach()
-    # A copy where torch needs one: it takes no negative strides and no foreign byte order.
-    features = np.asarray(features)
-    return torch.from_numpy(np.ascontiguousarray(features, features.dtype.newbyteorder("=")))
 
 
 def _as_they_are(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:

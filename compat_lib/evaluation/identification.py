@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.inputs import fractions, whole_numbers
+from compat_lib.evaluation.inputs import fractions, two_parts, whole_numbers
 from compat_lib.evaluation.templates import (
     Templates,
     TemplateTests,
@@ -27,7 +27,9 @@ from compat_lib.evaluation.templates import (
 FPIRS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FPIR_GRID = tuple((10.0 ** (np.arange(101) / 25 - 4)).tolist())  # 100 points over four decades, and 1
 RANKS = (1, 5, 10)
+PARTS = "template ids, subjects"
 SCORES = {"cpu": 2**20, "cuda": 2**27}  # scores that are held together
+EQUAL = 1e-12  # scores that differ by no more are tied
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,10 @@ def identification(
     ids, rows = checked_templates(enrolled, "enrolled")
     probe_ids, probe_rows = checked_templates(probe, "probe")
     chosen, subjects, shared = [], [], 0
-    templates, probe_subjects = template_subjects(*probes, what="the probes")
+    templates, probe_subjects = template_subjects(*two_parts(probes, "probes", PARTS), what="the probes")
     probe_rows = probe_rows[torch.from_numpy(found(probe_ids, templates, "the probe list"))]
     for what, lists in (("gallery 1", gallery_1), ("gallery 2", gallery_2)):
-        gallery_templates, gallery_subjects = template_subjects(*lists, what=what)
+        gallery_templates, gallery_subjects = template_subjects(*two_parts(lists, what, PARTS), what=what)
         _one_each(gallery_subjects, what)
         chosen.append(found(ids, gallery_templates, what))
         subjects.append(gallery_subjects)
@@ -234,6 +236,7 @@ def gallery_search(
     - TPIR(f): the share of the mate probes whose mate's score is above that of every other entry and above
       the threshold, both strictly.
 
+    Scores that differ by 1e-12 or less are tied: the last digit of a product depends on where a row stands.
     An FPIR below one non-mate probe gets the strictest threshold, the highest non-mate score, and
     `measurable` is False.
 
@@ -315,7 +318,7 @@ def _compare(
     gallery: Tensor, probe: Tensor, mate: np.ndarray, parts: list[slice]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # For each probe: the mate's score [P] (nan without mate), and in each part of the gallery, without the
-    # mate, the best score [parts, P] and the number of entries that score at least as much as it.
+    # mate, the best score [parts, P] and the number of entries that score at least as much as the mate.
     if gallery.shape[1] != probe.shape[1]:
         raise ValueError(
             f"the gallery has {gallery.shape[1]} columns and the probes {probe.shape[1]}; scores need equal "
@@ -323,7 +326,8 @@ def _compare(
         )
     device = probe.device
     entries, probes = len(gallery), len(probe)
-    # All products have one shape, filled up with zero rows: equal rows then score equally, ties stay ties.
+    # All products have one shape, filled up with zero rows: then even the last digit rarely depends on where
+    # a row stands.
     columns = gallery.new_zeros(-(-entries // 64) * 64, gallery.shape[1], device=device)
     columns[:entries] = gallery
     height = max(1, SCORES["cpu" if device.type == "cpu" else "cuda"] // len(columns))
@@ -343,7 +347,7 @@ def _compare(
         own[start:stop] = mine[:, 0].cpu().numpy()
         for i, part in enumerate(parts):
             best[i, start:stop] = scores[:, part].amax(1).cpu().numpy()
-            ahead[i, start:stop] = (scores[:, part] >= mine).sum(1).cpu().numpy()
+            ahead[i, start:stop] = (scores[:, part] >= mine - EQUAL).sum(1).cpu().numpy()
     return own, best, ahead
 
 
@@ -357,7 +361,7 @@ def _search(
     ranks: tuple[int, ...],
 ) -> GallerySearch:
     place = ahead[mates] + 1
-    identified = np.sort(own[mates & (own > best)])
+    identified = np.sort(own[mates & (own > best + EQUAL)])
     strangers = np.sort(best[~mates])[::-1]
     levels = np.array(fpirs + FPIR_GRID)
     allowed = most_accepted(levels, len(strangers))
@@ -370,7 +374,7 @@ def _search(
     if not mates.any():
         note = "No probe has its subject in the gallery, so there is no TPIR."
     elif len(strangers):
-        tpir = (len(identified) - np.searchsorted(identified, thresholds, "right")) / mates.sum()
+        tpir = (len(identified) - np.searchsorted(identified, thresholds + EQUAL, "right")) / mates.sum()
     shown = slice(0, len(fpirs))
     return GallerySearch(
         fpirs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,25 +33,9 @@ class UnitRows:
     """
 
     def __init__(self, features: Any, side: str):
-        if not isinstance(features, Tensor) and hasattr(features, "__array__"):
-            features = np.asarray(features)  # such as a data frame
-        if isinstance(features, np.ndarray):
-            self.device, real = torch.device("cpu"), features.dtype.kind in "fiub"
-        else:
-            try:
-                features = torch.as_tensor(features).detach()
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise ValueError(
-                    f"the {side} features cannot be read as a table of numbers ({error}); "
-                    "give one row of real numbers for each image"
-                ) from error
-            self.device, real = features.device, not features.is_complex()
+        features = table(features, f"{side} features")
+        self.device = torch.device("cpu") if isinstance(features, np.ndarray) else features.device
         self.shape = tuple(features.shape)
-        if len(self.shape) != 2 or 0 in self.shape or not real:
-            raise ValueError(
-                f"the {side} features have shape {self.shape} and type {features.dtype}; "
-                "give one row of real numbers for each image: [N, D] with N and D at least 1"
-            )
         self._features = features
         isfinite = np.isfinite if isinstance(features, np.ndarray) else torch.isfinite
         broken = sum(int((~isfinite(features[part]).all(1)).sum()) for part in self._parts(len(self)))
@@ -96,6 +81,87 @@ def unit_rows(features: Any, side: str) -> Tensor:
     return rows[torch.arange(len(rows))]
 
 
+def table(features: Any, what: str) -> np.ndarray | Tensor:
+    """Return features as they are, an array or a detached tensor, if they are a table of real numbers.
+
+    Raises:
+        ValueError: "the ... cannot be read as a table of numbers ..." or "the ... have shape ...".
+
+    >>> table([[3, 4]], "query features").dtype.kind
+    'i'
+    """
+    if isinstance(features, Tensor):
+        features, real = features.detach(), not features.is_complex()
+    else:
+        try:
+            if isinstance(features, np.ma.MaskedArray):  # what is masked is not there
+                features = features.astype(np.float64).filled(np.nan)
+            features = np.asarray(features)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the {what} cannot be read as a table of numbers ({error}); "
+                "give one row of real numbers for each image"
+            ) from error
+        real = features.dtype.kind in "fiub"
+    if features.ndim != 2 or 0 in features.shape or not real:
+        raise ValueError(
+            f"the {what} have shape {tuple(features.shape)} and type {features.dtype}; "
+            "give one row of real numbers for each image: [N, D] with N and D at least 1"
+        )
+    return features
+
+
+def as_tensor(values: np.ndarray | Tensor) -> Tensor:
+    """Return real numbers as a tensor, in the same memory where torch can read it."""
+    if isinstance(values, Tensor):
+        return values
+    # torch takes neither foreign byte orders nor negative strides nor float128.
+    dtype = values.dtype.newbyteorder("=") if values.itemsize <= 8 else np.dtype(np.float64)
+    with warnings.catch_warnings():  # features mapped from a file are read-only; nothing is written here
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(values, dtype))
+
+
+def plain_array(values: Any) -> np.ndarray:
+    """Return labels, ids or numbers as an array; names are of NumPy's type for text.
+
+    What is neither numbers nor names, or both, becomes an array of objects, for the caller to refuse.
+
+    >>> plain_array(["b", "a"]).dtype.kind, plain_array(["b", 1]).dtype.kind, plain_array([[1], [1, 2]]).shape
+    ('U', 'O', (0,))
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "U" and isinstance(values, list | tuple):
+            array = np.asarray(values, object)  # NumPy would take the number 1 for the name "1"
+    except (TypeError, ValueError, RuntimeError):  # such as rows of unequal length
+        return np.empty(0, object)
+    if array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1)):
+        return array.astype(str)  # such as names as pandas gives them
+    return array
+
+
+def real_numbers(values: Any, what: str) -> np.ndarray:
+    """Return real numbers as float64 of any shape; None becomes nan.
+
+    Raises:
+        ValueError: "the values have shape ... and type ...; give real numbers".
+
+    >>> real_numbers([1, None], "values").tolist()
+    [1.0, nan]
+    """
+    array = plain_array(values)
+    try:
+        if array.dtype.kind in "fiubO" and not (array.dtype.kind == "O" and not array.size):
+            return array.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"the {what} have shape {array.shape} and type {array.dtype}; give real numbers")
+
+
 def codes(
     query: Any, gallery: Any | None, lengths: tuple[int, int], what: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -108,9 +174,7 @@ def codes(
     for side, values, length in zip(("query", "gallery"), (query, gallery), lengths, strict=True):
         if values is None and side == "gallery":
             continue
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1)):
-            array = array.astype(str)  # names as pandas gives them
+        array = plain_array(values)
         if array.ndim != 1 or array.dtype.kind not in "iubUS":
             raise ValueError(
                 f"the {side} {what} have shape {array.shape} and type {array.dtype}; "
@@ -133,6 +197,40 @@ def codes(
     inverse = np.unique(np.concatenate(arrays), return_inverse=True)[1].astype(np.int64)
     first = inverse[: lengths[0]]
     return first, (first if gallery is None else inverse[lengths[0] :])
+
+
+def whole_number(value: Any, what: str, example: int) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        ValueError: "k is 0; give a whole number of at least 1, such as 100".
+
+    >>> whole_number(5.0, "k", 100)
+    5
+    """
+    try:
+        right = not isinstance(value, bool) and int(value) == value and value >= 1
+    except (TypeError, ValueError, OverflowError):  # not a number, or not a finite one
+        right = False
+    if not right:
+        raise ValueError(f"{what} is {value}; give a whole number of at least 1, such as {example}")
+    return int(value)
+
+
+def two_parts(values: Any, what: str, parts: str) -> tuple[Any, Any]:
+    """Return the two parts of an argument.
+
+    Raises:
+        ValueError: "cross is not a pair; give (query features, gallery features)".
+
+    >>> two_parts([1, 2], "cross", "query features, gallery features")
+    (1, 2)
+    """
+    try:
+        first, second = values
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} is not a pair; give ({parts})") from None
+    return first, second
 
 
 def whole_numbers(values: Any, what: str) -> tuple[int, ...]:

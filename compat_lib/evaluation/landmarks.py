@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from compat_lib.evaluation.inputs import UnitRows, whole_numbers
+from compat_lib.evaluation.inputs import UnitRows, plain_array, table, whole_number, whole_numbers
 from compat_lib.evaluation.reid import own_places
 from compat_lib.evaluation.scores import PairScores, expand
 from compat_lib.evaluation.search import top_k
@@ -92,6 +91,8 @@ def landmark_map(
     >>> landmark_map([[1.0, 0.0], [0.0, 1.0]], gallery, [[0, 2], []], k=3).average_precision.tolist()
     [0.8333333333333333, 0.0]
     """
+    k = whole_number(k, "k", 100)
+    query, gallery = table(query, "query features"), table(gallery, "gallery features")
     size = len(gallery)
     start, columns = _listed(relevant, "relevant", len(query), _numbers(gallery_ids, size), size)
     indices = top_k(query, gallery, k)[1]
@@ -100,8 +101,8 @@ def landmark_map(
     asked = np.arange(len(indices))[:, None] * size + indices
     hits = (indices >= 0) & (np.searchsorted(keys, asked, "right") > np.searchsorted(keys, asked, "left"))
     precision = hits.cumsum(1) / np.arange(1, hits.shape[1] + 1)
-    average = (precision * hits).sum(1) / np.maximum(1, np.minimum(lengths, int(k)))
-    return LandmarkRetrieval(float(average.mean()), average, int(k), int((lengths == 0).sum()))
+    average = (precision * hits).sum(1) / np.maximum(1, np.minimum(lengths, k))
+    return LandmarkRetrieval(float(average.mean()), average, k, int((lengths == 0).sum()))
 
 
 def revisited(
@@ -205,7 +206,7 @@ def _protocol(
 def _numbers(gallery_ids: Any, size: int) -> np.ndarray | None:
     if gallery_ids is None:
         return None
-    ids = _array(gallery_ids)
+    ids = plain_array(gallery_ids)
     if ids.shape != (size,) or ids.dtype.kind not in "iuUS":
         raise ValueError(
             f"gallery_ids have shape {ids.shape} and type {ids.dtype} for {size} gallery features; give one "
@@ -220,12 +221,16 @@ def _listed(
     lists: Sequence[Any], name: str, queries: int, ids: np.ndarray | None, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     # Where each query's items start, int64 [queries + 1], and the rows of the gallery.
-    if len(lists) != queries:
+    try:
+        number = len(lists)
+    except TypeError:
+        raise ValueError(f"the {name} items are {lists!r}; give a list of them for each query") from None
+    if number != queries:
         raise ValueError(
-            f"there are {len(lists)} lists of {name} items for {queries} queries; give one for each query, "
+            f"there are {number} lists of {name} items for {queries} queries; give one for each query, "
             "[] where there is none"
         )
-    arrays = [_array(items) for items in lists]
+    arrays = [plain_array(items) for items in lists]
     numbers = ids is None or ids.dtype.kind in "iu"
     for row, array in enumerate(arrays):
         if array.ndim != 1 or (len(array) and array.dtype.kind not in ("iu" if numbers else "US")):
@@ -264,7 +269,3 @@ def _refuse_repeats(what: str, rows: np.ndarray, columns: np.ndarray, ids: np.nd
         raise ValueError(
             f"{what} item {item} twice for query {rows[twice[0]]}; give every item once: it is counted"
         )
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

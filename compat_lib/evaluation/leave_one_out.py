@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from compat_lib.evaluation.inputs import table
 from compat_lib.evaluation.ranking import Retrieval, retrieval
 
 
@@ -46,23 +46,21 @@ def leave_one_out(
     """
     if gallery is None:
         return retrieval(query, labels, ranks=ranks)
-    query, gallery = (x if isinstance(x, torch.Tensor) else np.asarray(x) for x in (query, gallery))
-    note = ""
-    if query.ndim == gallery.ndim == 2:
-        widths = query.shape[1], gallery.shape[1]
-        if len(query) != len(gallery):
+    query, gallery = table(query, "query features"), table(gallery, "gallery features")
+    note, widths = "", (query.shape[1], gallery.shape[1])
+    if len(query) != len(gallery):
+        raise ValueError(
+            f"there are {len(query)} query and {len(gallery)} gallery features; give both models' "
+            "features of the same images in the same order"
+        )
+    if widths[0] != widths[1]:
+        if not cut:
             raise ValueError(
-                f"there are {len(query)} query and {len(gallery)} gallery features; give both models' "
-                "features of the same images in the same order"
+                f"the query features have {widths[0]} columns and the gallery features {widths[1]}; "
+                "give cut=True to keep the first ones of both, or map one side into the other's space"
             )
-        if widths[0] != widths[1]:
-            if not cut:
-                raise ValueError(
-                    f"the query features have {widths[0]} columns and the gallery features {widths[1]}; "
-                    "give cut=True to keep the first ones of both, or map one side into the other's space"
-                )
-            query, gallery = query[:, : min(widths)], gallery[:, : min(widths)]
-            note = f" Both sides were cut to their first {min(widths)} coordinates."
-    images = np.arange(len(query)) if query.ndim else None
+        query, gallery = query[:, : min(widths)], gallery[:, : min(widths)]
+        note = f" Both sides were cut to their first {min(widths)} coordinates."
+    images = np.arange(len(query))
     result = retrieval(query, labels, gallery, labels, query_ids=images, gallery_ids=images, ranks=ranks)
     return replace(result, note=result.note + note)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import codes, unit_rows
+from compat_lib.evaluation.inputs import as_tensor, codes, plain_array, real_numbers, table, unit_rows
 
 ORDERS = ("random", "uncertain", "farthest")
 
@@ -34,11 +34,12 @@ def backfill_order(
     >>> backfill_order([[1.0], [1.0], [1.0]], [0, 0, 0], "uncertain", certainty=[0.5, 0.1, 0.9]).tolist()
     [1, 0, 2]
     """
-    size = len(old)
+    size = len(table(old, "old features"))
     shuffled = np.random.default_rng(seed).permutation(size)
     if not isinstance(order, str):
-        given = _array(order)
-        if not np.array_equal(np.sort(given), np.arange(size)):
+        given = plain_array(order)
+        listed = given.ndim == 1 and given.dtype.kind in "iuf"
+        if not listed or not np.array_equal(np.sort(given), np.arange(size)):
             raise ValueError(
                 f"the order given has shape {given.shape}; give every row number from 0 to {size - 1} once"
             )
@@ -53,7 +54,7 @@ def backfill_order(
                 "the order 'uncertain' needs certainty, one number for each gallery image, such as "
                 "margin(logits) of the old classifier"
             )
-        key = _array(certainty).astype(np.float64)
+        key = real_numbers(certainty, "certainty")
         if key.shape != (size,) or np.isnan(key).any():
             raise ValueError(
                 f"the certainty has shape {key.shape} and {int(np.isnan(key).sum())} NaN; give one number "
@@ -116,16 +117,10 @@ def margin(logits: Any) -> np.ndarray:
 
 
 def _logits(logits: Any) -> Tensor:
-    if not isinstance(logits, Tensor):
-        logits = torch.from_numpy(np.ascontiguousarray(logits, np.float64))
-    logits = logits.detach().double()
-    if logits.ndim != 2 or logits.shape[1] < 2 or not torch.isfinite(logits).all():
+    logits = as_tensor(table(logits, "logits")).double()
+    if logits.shape[1] < 2 or not torch.isfinite(logits).all():
         raise ValueError(
             f"the logits have shape {tuple(logits.shape)}, or hold NaN or infinite values; give [N, K] "
             "finite numbers of at least 2 classes"
         )
     return logits
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from compat_lib.evaluation.inputs import codes
-from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
+from compat_lib.evaluation.inputs import codes, real_numbers
+from compat_lib.evaluation.intervals import bootstrap_mean, check_level, identity_weights, interval
 
 BETTER, WORSE, NOT_DECIDABLE = "better", "worse", "not decidable"
+EQUAL = 1e-12  # differences that vary by no more, as a share of the values, are equal up to rounding
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class PairedComparison:
     identities: int | None = None  # None: not told
     names: tuple[str, str] = ("the first", "the second")
     level: float = 0.95
+    alike: bool = False  # the seeds' differences are equal, so their noise is not known
 
     @property
     def decided(self) -> bool:
@@ -57,6 +58,8 @@ class PairedComparison:
         limits = []
         if self.seeds == 1:
             limits.append("training was not repeated, so the noise of the seeds is unknown")
+        elif self.alike:
+            limits.append("the seeds' differences are equal, so the noise of the seeds is unknown")
         if not self.draws:
             limits.append("the noise of the test identities is left out")
         text = f"{said}: {numbers} ({basis}{''.join('; ' + limit for limit in limits)})."
@@ -88,7 +91,9 @@ def paired_comparison(
     With one seed this is the percentile interval of the paired bootstrap; with draws that show no common
     part, or none at all, Student's interval over the seeds. Resampling the seeds instead would be far too
     narrow: three seeds drawn with replacement understate their variance by a third, and with one they have
-    none. Seeds with test identities of their own are handled too, as their draws share nothing.
+    none. Seeds with test identities of their own are handled too, as their draws share nothing. Where the
+    differences of all seeds are equal, the seeds' noise is as unknown as with one seed: the interval is that
+    of the draws, and without draws there is none.
 
     Args:
         a, b: numbers [S] of the two methods, seed by seed in the same order (or one number); more is better.
@@ -109,7 +114,7 @@ def paired_comparison(
     >>> paired_comparison([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]).verdict  # 2 +- 4.303 / sqrt(3), Student's
     'not decidable'
     """
-    values = [_floats(x).reshape(-1) for x in (a, b)]
+    values = [real_numbers(x, "values").reshape(-1) for x in (a, b)]
     if len(values[0]) != len(values[1]) or not len(values[0]):
         raise ValueError(
             f"a has {len(values[0])} values and b has {len(values[1])}; give one for each seed that both have"
@@ -119,20 +124,21 @@ def paired_comparison(
         raise ValueError(
             f"{broken} of the values are not finite; leave out the seeds that were not measured on both sides"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"a level of {level:g} was given; it is a fraction between 0 and 1, such as 0.95")
+    check_level(level)
     differences = values[0] - values[1]
     seeds, value = len(differences), float(differences.mean())
     drawn = _draws(draws_a, draws_b, seeds)
-    spread = float(differences.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
+    # Metrics move in steps, so the differences of a few seeds can be equal by chance: no sign of no noise.
+    alike = seeds > 1 and bool(np.ptp(differences) <= EQUAL * np.abs(values).max())
+    spread = float(differences.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 and not alike else 0.0
     centres = value + _shared(drawn) * (drawn.mean(0) - value) if drawn.shape[1] else np.array([value])
     if spread > 0:
         low, high = _mixture_interval(centres, spread, seeds - 1, level)
-    elif seeds > 1 and len(centres) == 1:  # all seeds agree to the last digit
-        low = high = value
     else:
         low, high = interval(centres, level) or (np.nan, np.nan)
-    return PairedComparison(value, low, high, seeds, drawn.shape[1], identities, tuple(names), level)
+    return PairedComparison(
+        value, float(low), float(high), seeds, drawn.shape[1], identities, tuple(names), level, alike
+    )
 
 
 def paired_scores(
@@ -163,7 +169,7 @@ def paired_scores(
     >>> round(result.value, 3), result.identities, result.verdict
     (0.275, 2, 'better')
     """
-    a, b = (np.atleast_2d(_floats(x)) for x in (a, b))
+    a, b = (np.atleast_2d(real_numbers(x, "scores")) for x in (a, b))
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(
             f"the scores have shapes {a.shape} and {b.shape}; give [seeds, queries], the same on both sides"
@@ -206,19 +212,13 @@ def student_cdf(t: Any, degrees: int) -> np.ndarray:
     return 0.5 + ((angle + total) / np.pi if degrees % 2 else total / 2)
 
 
-def _floats(values: Any) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values, np.float64)
-
-
 def _draws(a: Any, b: Any, seeds: int) -> np.ndarray:
     # The differences of the draws, [seeds, draws], without the draws that are not a number somewhere.
     if a is None and b is None:
         return np.empty((seeds, 0))
     if a is None or b is None:
         raise ValueError("draws of one method only were given; give those of both, or none")
-    a, b = (np.atleast_2d(_floats(x)) for x in (a, b))
+    a, b = (np.atleast_2d(real_numbers(x, "draws")) for x in (a, b))
     if a.shape != b.shape or a.ndim != 2 or len(a) != seeds:
         raise ValueError(
             f"the draws have shapes {a.shape} and {b.shape} for {seeds} seed{'s' if seeds != 1 else ''}; "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
-from compat_lib.evaluation.inputs import UnitRows, fractions
+from compat_lib.evaluation.inputs import UnitRows, fractions, whole_number
 from compat_lib.evaluation.scores import PairScores
 
 FARS = (1e-2, 1e-3, 1e-4)
@@ -132,8 +132,7 @@ def cosine_histograms(
     >>> same.tolist(), different.tolist()
     ([0, 0, 1, 0], [1, 0, 1, 0])
     """
-    if isinstance(bins, bool) or int(bins) != bins or bins < 1:
-        raise ValueError(f"bins is {bins}; give a whole number of at least 1")
+    bins = whole_number(bins, "bins", 100)
     pairs = pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
     everything, same = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
     for tile in pairs.tiles():

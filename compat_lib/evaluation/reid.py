@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import UnitRows, codes, whole_numbers
+from compat_lib.evaluation.inputs import UnitRows, codes, plain_array, whole_number, whole_numbers
 from compat_lib.evaluation.pairs import checked_fars, verify
 from compat_lib.evaluation.scores import EXCLUDED, PairScores, float_keys
 
@@ -123,8 +123,7 @@ def reid(
     if reading not in READINGS:
         raise ValueError(f"the reading {reading!r} is not known; choose one of {', '.join(READINGS)}")
     ranks = whole_numbers(ranks, "ranks")
-    if isinstance(max_rank, bool) or int(max_rank) != max_rank or max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}; give a whole number of at least 1, such as 50")
+    max_rank = whole_number(max_rank, "max_rank", 50)
     if np.ndim(junk) == 0:
         raise ValueError(f"junk is {junk!r}; give the identities in a list, such as (-1,)")
     sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
@@ -160,7 +159,7 @@ def reid(
             "no query has a right item left in the gallery: every identity of a query is missing there, or "
             "was seen by the query's camera only; check that identities and cameras belong to the features"
         )
-    cmc = np.array([(first[valid] <= k).mean() for k in range(1, int(max_rank) + 1)])
+    cmc = np.array([(first[valid] <= k).mean() for k in range(1, max_rank + 1)])
     tpr, measurable = _rates(pairs, fars, reading)
     return Reid(
         float(precision[valid].mean()),
@@ -183,9 +182,7 @@ def reid(
 
 
 def _junk(identities: Any, junk: Sequence[Any]) -> np.ndarray:
-    if isinstance(identities, Tensor):
-        identities = identities.detach().cpu().numpy()
-    identities = np.asarray(identities)
+    identities = plain_array(identities)
     if identities.dtype.kind not in "iub":
         return np.isin(identities.astype(str), [str(value) for value in junk])
     return np.isin(identities, [value for value in junk if not isinstance(value, str)])

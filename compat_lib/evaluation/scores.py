@@ -7,6 +7,7 @@ rows is the same float in every pass, in either order and wherever the rows stan
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,23 @@ def padded(unit: Tensor | UnitRows, order: np.ndarray, tile: int, device: torch.
     return rows
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep products of float32 in float32, also where the user's training chose TF32 or bfloat16 for them."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    chosen = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, chosen, strict=True):
+            backend.fp32_precision = precision
+
+
 def cosines(query: Tensor, row: int, gallery: Tensor, column: int, tile: tuple[int, int]) -> Tensor:
     """Return the cosines of one tile of padded unit rows, float32 of the tile's shape."""
-    with torch.autocast(query.device.type, enabled=False):
+    with torch.autocast(query.device.type, enabled=False), full_precision():
         scores = torch.mm(query[row : row + tile[0]], gallery[column : column + tile[1]].T)
     return scores.clamp_(-1.0, 1.0)
 

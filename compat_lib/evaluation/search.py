@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import UnitRows, check_widths
+from compat_lib.evaluation.inputs import UnitRows, check_widths, whole_number
 from compat_lib.evaluation.scores import TILES, SameImages, at_least, cosines, padded, same_images
 
 BLOCK = 2**17  # gallery rows that are scaled to unit length together
@@ -41,9 +41,8 @@ def top_k(
     >>> indices.tolist(), scores.round(3).tolist()
     ([[1, 2]], [[1.0, 0.6000000238418579]])
     """
-    if isinstance(k, bool) or int(k) != k or k < 1:
-        raise ValueError(f"k is {k}; give a whole number of at least 1, such as 100")
-    query, gallery, k = UnitRows(query, "query"), UnitRows(gallery, "gallery"), int(k)
+    k = whole_number(k, "k", 100)
+    query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
     check_widths(query.shape[1], gallery.shape[1])
     same = same_images(query_ids, gallery_ids, (len(query), len(gallery)))
     tile = TILES["cpu" if query.device.type == "cpu" else "cuda"]

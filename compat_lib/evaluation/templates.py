@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.compatibility import PAIRS
+from compat_lib.evaluation.inputs import as_tensor, plain_array, real_numbers, two_parts
 
 ROWS = 8192  # images that are worked on together
 
@@ -170,7 +170,8 @@ def three_tests(
     sides: list[tuple[Templates, Templates] | None] = [None, None, (new, new)]
     note = "Only new/new was measured: no templates of an old model were given."
     if old is not None:
-        widths = [real_rows(side[1], "templates").shape[1] for side in (old, new)]
+        rows = [two_parts(side, name, "ids, features")[1] for side, name in ((old, "old"), (new, "new"))]
+        widths = [real_rows(side, "templates").shape[1] for side in rows]
         same = widths[0] == widths[1]
         sides[:2] = (old, old), (old, new) if same else None
         note = "new/old: enrolled templates by the old model, probes by the new."
@@ -185,22 +186,11 @@ def three_tests(
 def real_rows(features: Any, what: str) -> Tensor:
     """Return features as a detached tensor [N, D] of real numbers, or raise ValueError."""
     if not isinstance(features, Tensor):
-        try:
-            array = np.asarray(features)
-        except (TypeError, ValueError):  # rows of unequal length
-            array = np.empty(0, object)
-        if array.dtype.kind in "fiu":
-            # torch takes neither foreign byte orders nor negative strides nor float128.
-            array = np.ascontiguousarray(
-                array, array.dtype.newbyteorder("=") if array.itemsize <= 8 else "f8"
-            )
-            with (
-                warnings.catch_warnings()
-            ):  # features mapped from a file are read-only; nothing is written here
-                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                features = torch.from_numpy(array)
-        else:
-            features = torch.zeros(array.shape, dtype=torch.bool)
+        array = plain_array(features)
+        if isinstance(features, np.ma.MaskedArray):  # what is masked is not there
+            array = features.astype(np.float64).filled(np.nan)
+        real = array.dtype.kind in "fiu"
+        features = as_tensor(array) if real else torch.zeros(array.shape, dtype=torch.bool)
     if features.ndim != 2 or 0 in features.shape or features.is_complex() or features.dtype == torch.bool:
         raise ValueError(
             f"the {what} have shape {tuple(features.shape)} or are not real numbers; "
@@ -220,9 +210,7 @@ def unit_length(rows: Tensor) -> Tensor:
 
 def checked_ids(values: Any, what: str, length: int | None = None, of: str = "rows") -> np.ndarray:
     """Return ids as int64 or names [N], or raise ValueError."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1)):
-        array = array.astype(str)
+    array = plain_array(values)
     if array.ndim != 1 or array.dtype.kind not in "iuUS" or (array.dtype.kind == "u" and (array >> 63).any()):
         raise ValueError(
             f"the {what} have shape {array.shape} and type {array.dtype}; "
@@ -271,7 +259,7 @@ def found(ids: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
 
 def checked_templates(templates: Templates, what: str) -> tuple[np.ndarray, Tensor]:
     """Return the ids [T] and the float64 rows [T, D] of pooled templates, or raise ValueError."""
-    ids, features = templates
+    ids, features = two_parts(templates, what, "ids, features")
     rows = unit_rows_only(features, f"{what} templates")
     ids = checked_ids(ids, f"{what} template ids", len(rows), "templates")
     if len(np.unique(ids)) != len(ids):
@@ -296,8 +284,7 @@ def unit_rows_only(features: Any, what: str) -> Tensor:
 
 
 def _weights(detector_scores: Any, images: int) -> Tensor:
-    given = detector_scores.detach().cpu() if isinstance(detector_scores, Tensor) else detector_scores
-    weights = np.asarray(given, np.float64)
+    weights = real_numbers(detector_scores, "detector scores")
     if weights.shape != (images,):
         raise ValueError(
             f"there are detector scores of shape {weights.shape} for {images} images; give one for each"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from compat_lib.evaluation.compatibility import update_gain
 
@@ -67,8 +68,9 @@ def upgrade_scores(new_self: Values, cross: Values, old_self: Values, oracle_sel
         )
     for side in sides:
         for value in side.values():
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"a value of {value:g} was given; give numbers from 0, or None")
+            known = isinstance(value, Real) and math.isfinite(value) and value >= 0
+            if value is not None and not known:
+                raise ValueError(f"a value of {value} was given; give numbers from 0, or None")
     by_set = {name: _scores(*(side[name] for side in sides)) for name in names}
     averages = [_mean([scores[name] for scores in by_set.values()]) for name in NAMES]
     return UpgradeScores(*averages, by_set)

@@ -123,7 +123,7 @@ def test_refusals():
     a, b = pair()
     with pytest.raises(ValueError, match="source has 60 rows, target 59"):
         fit_procrustes(a, b[:59])
-    with pytest.raises(ValueError, match=r"source must have the shape \[N, width\], not \[5\]"):
+    with pytest.raises(ValueError, match=r"the source features have shape \(5,\)"):
         fit_procrustes(a[0], b)
     a[3, 2] = np.nan
     with pytest.raises(ValueError, match="source holds values that are not finite"):

@@ -83,6 +83,11 @@ def test_names_of_the_metrics(models):
         *(f"mixed/order=farthest/share={share}/{name}" for share in ("0.00", "0.10") for name in METRICS[:3]),
         *(f"mixed/order=farthest/area/{name}" for name in METRICS[:3]),
     ]
+    fine = mixed_gallery_curve(old, new, labels, shares=(0, 0.01, 0.012), fars=())
+    for share, point in zip(
+        ("0.000", "0.010", "0.012"), fine.points, strict=True
+    ):  # none takes another's name
+        assert fine.metrics[f"mixed/share={share}/map"] == point["map"]
     alone = mixed_gallery_curve(old, new, labels, shares=(0.5,), fars=())
     assert not any("area" in name for name in alone.metrics) and alone.area("map") is None
 
@@ -204,6 +209,8 @@ def test_orders_are_compared_with_the_random_one(models):
         assert result.metrics[name] == found.value and result.metrics[f"{name}/low"] == found.low
         assert result.metrics[f"mixed/order={order}/area/map"] == curve.area("map")
     assert result.metrics["mixed/share=0.50/map"] == result.curves["random"].points[1]["map"]
+    alone = mixed_gallery_curve(old, new, labels, shares=(0, 0.5, 1), seed=3)
+    assert result.curves["random"] == alone  # the seed is also that of the random order
     assert result.over_random["uncertain"].value > 0 > result.over_random["best kept"].value
     assert result.over_random["best kept"].verdict == "worse"
     assert "order best kept: hurts" in result.summary()  # a finding, not hidden

@@ -49,6 +49,16 @@ def test_metrics_equal_the_single_functions(models, compared):
         assert compared.metrics[f"{pair}/rank5"] == ranked.rank[5]
 
 
+def test_draws_of_the_ranks_count_the_hits_of_the_drawn_identities(models, compared):
+    old, new, _, labels = models
+    weights = identity_weights(labels, 60)[labels]  # by query: the labels are 0..19
+    for pair, features in (("old_old", old), ("new_new", new)):
+        first = retrieval(features, labels).first_match
+        for k in (1, 5):
+            expected = ((first <= k) @ weights) / weights.sum(0)
+            assert compared.draws[f"{pair}/rank{k}"] == pytest.approx(expected)
+
+
 def test_names_types_and_order_of_the_intervals(compared):
     names = ["tar@far=1e-1", "tar@far=2e-2", "map", "rank1", "rank5"]
     expected = {f"{p}/{n}{end}" for p in PAIRS for n in names for end in ("", "/low", "/high")}
@@ -147,6 +157,10 @@ def test_update_gain():
     assert update_gain(0.3, 0.4, 0.8) == pytest.approx(-0.25)
     assert update_gain(0.6, 0.5, 0.5) is None and update_gain(0.6, 0.5, 0.4) is None
     assert update_gain(None, 0.4, 0.9) is None and update_gain(0.4, 0.4, None) is None
+    nan = float("nan")  # how files and frames say "not measured"
+    assert update_gain(nan, 0.4, 0.9) is update_gain(0.5, nan, 0.9) is update_gain(0.5, 0.4, nan) is None
+    for values in ((nan, 0.5), (0.5, nan), (None, 0.5)):
+        assert criterion(dict(zip(("old_old/map", "new_old/map"), values, strict=True)), "map") is None
 
 
 def test_gain_interval_uses_the_draws_in_pairs():
@@ -157,7 +171,7 @@ def test_gain_interval_uses_the_draws_in_pairs():
     room = np.where(np.arange(200) < 20, -0.1, 0.4)
     assert gain_interval(old, old, old + room) is None
     assert gain_interval(*[np.empty(0)] * 3) is None
-    with pytest.raises(ValueError, match="lengths 200, 200 and 3"):
+    with pytest.raises(ValueError, match=r"shapes \(200,\), \(200,\) and \(3,\)"):
         gain_interval(old, old, old[:3])
 
 

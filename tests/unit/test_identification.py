@@ -161,6 +161,29 @@ def test_collapsed_features_find_nobody(monkeypatch, entries, probes, width):
     assert (result.curve == 0).all()
 
 
+@pytest.mark.parametrize("entries", [2, 61, 128, 191])
+def test_equal_rows_are_tied_wherever_they_stand(entries):
+    # The last columns of a product may be computed in another way, with another last digit.
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        row, probe = unit(rng.normal(size=(2, 5 + 13 * seed)))
+        gallery, probes = np.tile(row, (entries, 1)), np.tile(probe, (50, 1))
+        subjects = np.r_[np.full(40, entries - 1), np.full(10, -1)]
+        result = gallery_search(gallery, np.arange(entries), probes, subjects, fpirs=(1.0,))
+        assert (result.tpir, result.hits[1]) == ((0.0,), 0)
+
+
+def test_a_stranger_with_the_mates_row_is_not_below_it(monkeypatch):
+    monkeypatch.setitem(module.SCORES, "cpu", 640)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        gallery = unit(rng.normal(size=(61, 7 + seed)))
+        probes = np.tile(unit(gallery[60:] + 0.1), (35, 1))
+        subjects = np.r_[np.full(20, 60), np.full(15, 99)]
+        result = gallery_search(gallery, np.arange(61), probes, rng.permutation(subjects), fpirs=(1.0,))
+        assert (result.tpir, result.hits[1]) == ((0.0,), 20)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 6))
 def test_tpir_is_at_most_top_1_and_rises_with_fpir(seed, duplicates):

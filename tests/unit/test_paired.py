@@ -72,8 +72,21 @@ def test_seeds_that_agree_leave_the_identities_alone():
     draws = np.random.default_rng(0).normal(size=200)
     result = against_zero([0.5, 0.5], np.stack([draws, draws]))
     assert (result.low, result.high) == pytest.approx(interval(draws))
-    alone = paired_comparison([0.5, 0.5], [0.25, 0.25])
-    assert (alone.low, alone.high, alone.verdict) == (0.25, 0.25, "better")
+    assert "differences are equal, so the noise of the seeds is unknown" in result.sentence
+
+
+@pytest.mark.parametrize("a, b", [([0.5, 0.5], [0.25, 0.25]), ([0.3, 0.7, 0.5], [0.1, 0.5, 0.3])])
+def test_seeds_that_agree_say_nothing_of_their_noise(a, b):
+    # The second ones are equal but for rounding.
+    result = paired_comparison(a, b)
+    assert result.value > 0.19 and np.isnan([result.low, result.high]).all()
+    assert result.verdict == "not decidable"
+    assert result.sentence.endswith(
+        f"has no interval ({len(a)} seeds; the seeds' differences are equal, so the noise of the seeds is "
+        "unknown; the noise of the test identities is left out)."
+    )
+    apart = paired_comparison(a, np.subtract(b, 1e-9 * np.arange(len(a))))  # differences that do vary
+    assert apart.verdict == "better" and not apart.alike
 
 
 def test_draws_that_share_nothing_are_not_counted_twice():

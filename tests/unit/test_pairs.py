@@ -290,7 +290,8 @@ def test_autocast_and_gradients_do_not_reach_the_scores():
         (([[1.0]], [0], [[1.0, 2.0]], [0]), {}, "1 columns and the gallery features 2"),
         (([1.0], [0]), {}, r"shape \(1,\)"),
         ((np.ones((0, 3)), []), {}, r"shape \(0, 3\)"),
-        (([["a"]], [0]), {}, "query features cannot be read as a table of numbers"),
+        (([["a"]], [0]), {}, r"query features have shape \(1, 1\) and type <U1"),
+        (([[1.0], [1.0, 2.0]], [0, 0]), {}, "query features cannot be read as a table of numbers"),
         ((np.ones((2, 2), complex), [0, 0]), {}, r"shape \(2, 2\) and type complex128"),
         (([[1.0], [2.0]], [0]), {}, "1 query labels for 2 query features"),
         (([[1.0]], [0.5]), {}, "whole number"),
@@ -346,3 +347,25 @@ def test_cuda_tensors_are_evaluated_there_and_agree():
     features, labels = make_features(40, 5)
     on_gpu = verification(torch.tensor(features, device="cuda"), labels)
     assert on_gpu.tar[:2] == pytest.approx(verification(features, labels).tar[:2], abs=0.01)
+
+
+@pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
+def test_products_stay_in_float32_whatever_training_chose(monkeypatch, chosen):
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    seen, multiply = [], torch.mm
+
+    def watched(*sides):
+        seen.append([backend.fp32_precision for backend in backends])
+        return multiply(*sides)
+
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch, "mm", watched)
+    try:
+        torch.set_float32_matmul_precision(chosen)
+        settings = [backend.fp32_precision for backend in backends]
+        verification([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], [0, 0, 1])
+        assert seen and all(precision == ["ieee", "ieee"] for precision in seen)
+        assert [backend.fp32_precision for backend in backends] == settings
+        assert torch.get_float32_matmul_precision() == chosen
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -178,6 +178,18 @@ def test_normalising_keeps_rows_of_zeros_and_comes_before_the_weights():
     assert result == pytest.approx(np.array([[0.0, 0.0], [0.3, 0.4]]))
 
 
+def test_a_detector_score_of_zero_leaves_the_image_out():
+    weighted = image_features([[3.0, 4.0], [1.0, 1.0]], None, [0.0, 0.5])
+    assert pool_templates(weighted, [1, 1], [1, 2]).features == pytest.approx(np.full((1, 2), 0.5**0.5))
+
+
+@pytest.mark.parametrize("length", [0.98, 1.02])
+def test_rows_that_are_not_of_unit_length_are_no_templates(length):
+    assert len(templates.unit_rows_only([[0.995, 0.0], [0.0, 0.0]], "rows")) == 2
+    with pytest.raises(ValueError, match="1 of the 2 rows of the rows are not finite or not of unit length"):
+        templates.unit_rows_only([[0.0, length], [1.0, 0.0]], "rows")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
