@@ -23,6 +23,7 @@ OLD_SYSTEM = "01_old_system"
 START_HERE = "00_start_here"
 ALL_TABLES = "99_all_tables"
 PAGES = (START_HERE, ALL_TABLES)  # what make reproduce shows besides its runs
+OWN_EXAMPLE = "07_your_own_system"
 FOR_THE_SITE = ("05_explore_features", "06_upgrade_a_gallery", "07_your_own_system", "08_costs")
 SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
 DEFAULTS = ExperimentConfig().to_dict()
@@ -197,13 +198,13 @@ def shown_first(preset: Preset) -> ExperimentConfig:
 def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path) -> dict:
     """What a notebook is told that shows what the runs of a preset have left behind.
 
-    One that declares ``settings`` describes a run: it is given the run that ``shown_first`` names. Others
-    are given what they declare of ``preset`` (its file), ``runs_root``, that run's experiment and method,
+    One that declares ``settings`` describes a run: it is given the run that ``shown_first`` names. Others,
+    and the one whose example has sizes and a training of its own, are given what they declare of ``preset`` (its file), ``runs_root``, that run's experiment and method,
     and where the data are; paths count from the repository's root.
     """
     config, declared = shown_first(preset), declared_parameters(notebook)
     place = {"preset": in_project(path), "runs_root": in_project(runs_root)}
-    if "settings" in declared:
+    if "settings" in declared and notebook.stem != OWN_EXAMPLE:
         parameters = notebook_parameters(notebook, config, others=preset.notebooks)
     else:
         parameters = {}

@@ -239,10 +239,11 @@ def test_the_site_adds_the_notebooks_that_no_comparison_needs(stub):
         "tiny/your_own_system.html",
         "tiny/costs.html",
     ]
-    explore, gallery, costs = (jobs[number].parameters for number in (0, 1, 3))
+    explore, gallery, own, costs = (job.parameters for job in jobs)
     assert gallery["method"] == "mixbct" and gallery["settings"] == {"epochs": 3}
     experiment = preset.experiments[0].experiment_id
     assert explore == {"runs_root": "runs", "experiment_id": experiment, "method": "mixbct"}
+    assert own == {"runs_root": "runs", "method": "mixbct"}  # its example is no run of the preset
     assert costs == {"runs_root": "runs"}
 
 
