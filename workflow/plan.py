@@ -199,8 +199,9 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
     """What a notebook is told that shows what the runs of a preset have left behind.
 
     One that declares ``settings`` describes a run: it is given the run that ``shown_first`` names. Others,
-    and the one whose example has sizes and a training of its own, are given what they declare of ``preset`` (its file), ``runs_root``, that run's experiment and method,
-    and where the data are; paths count from the repository's root.
+    and the one whose example has sizes and a training of its own, are given what they declare of ``preset``
+    (its file), ``runs_root``, that run's experiment and method, and where the data are; paths count from the
+    repository's root.
     """
     config, declared = shown_first(preset), declared_parameters(notebook)
     place = {"preset": in_project(path), "runs_root": in_project(runs_root)}
