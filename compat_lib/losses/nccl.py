@@ -13,8 +13,8 @@ from compat_lib.old_statistics import class_means
 from compat_lib.old_system import OldSystem
 
 SCORES_AT_ONCE = 2**18  # anchors x queue rows that are held together: a megabyte stays in the cache
-STEEP = 60.0  # scores up to this size need no shift: exp(60) and exp(-60) are far from float32's limits
-DEEPEST = -60.0  # exp(-60) adds nothing to a sum of one or more; below -87 processors take it slowly
+# torch's attention on processors, with the logarithm of each sum that its public function keeps to itself
+FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 FEW = 1 / 128  # share of positives among anchors x rows up to which a list of them is the faster way
 
 
@@ -126,17 +126,20 @@ class NCCL(CompatibilityLoss):
         tables = [queue, self.queue_logits[:filled]] if self.stored else [queue]
         mass, pulls = positives(old, labels, tables, self.queue_labels[:filled])
         empty = len(self.queue_labels) - filled if self.count_empty else 0
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
-            if self.stored:
-                logits, reach = new @ classes.T, math.sqrt(len(classes))
-            else:  # b . a = (n W'W) . o: the queue of features serves, and the cheaper order is taken
-                logits, reach = torch.linalg.multi_dot([new, classes.T, classes.detach()]), 1.0
-            logits = logits / self.temperature
-            logit_contrast = Contrast.apply(logits, tables[-1], reach, mass, pulls[-1], empty)
+
+        def contrast(anchors: Tensor, table: Tensor, pull: Tensor) -> Tensor:
+            return Contrast.apply(anchors / self.temperature, table, mass, pull, empty)
+
+        if self.stored:
+            feature_contrast = contrast(new, tables[0], pulls[0])
+            logit_contrast = contrast(new @ classes.T, tables[1], pulls[1])
+        else:  # b . a = (n W'W) . o: the queue of features serves, and the cheaper order is taken
+            logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
+            feature_contrast, logit_contrast = contrast(torch.stack([new, logits]), queue, pulls[0])
         return {
             "classification": self.classification(step),
-            "feature_contrast": Contrast.apply(new / self.temperature, queue, 1.0, mass, pulls[0], empty),
-            "logit_contrast": logit_contrast,
+            "feature_contrast": feature_contrast,
+            "logit_contrast": logit_contrast if self.differentiable else logit_contrast.detach(),
         }
 
     @torch.no_grad()
@@ -160,58 +163,58 @@ class NCCL(CompatibilityLoss):
 class Contrast(torch.autograd.Function):
     """Mean over the anchors of sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J|.
 
-    Value and gradient, which goes to the anchors only, come from one pass over blocks of the queue: beside
-    the sum of exponentials grows the sum of rows weighted by them. So no exponential is taken twice and no
-    anchors x rows matrix is held. Where scores can be large, the largest one so far is taken out.
+    The gradient goes to the anchors only. Beside the sum of exponentials it needs the sum of the rows
+    weighted by them, which `attend` gives in the same pass: so no exponential is taken twice.
 
     Args:
-        anchors: [B, d] floating point, divided by the temperature.
+        anchors: [..., B, d] floating point, divided by the temperature.
         table: [F, d], the filled rows of the queue.
-        reach: length that no row of the table exceeds.
         mass: [B], sum of w_j / |J| over the anchor's positives.
         pull: [B, d], sum of w_j row_j / |J|.
         empty: slots that count as negatives of similarity zero.
     Returns:
-        scalar; zero when there is no anchor.
+        [...]; zero when there is no anchor.
 
     >>> anchor, row = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
-    >>> Contrast.apply(anchor, torch.eye(2), 1.0, torch.ones(1), row, 2)     # ln 4
+    >>> Contrast.apply(anchor, torch.eye(2), torch.ones(1), row, 2)     # ln 4
     tensor(1.3863)
     """
 
     @staticmethod
-    def forward(
-        ctx, anchors: Tensor, table: Tensor, reach: float, mass: Tensor, pull: Tensor, empty: int
-    ) -> Tensor:
-        batch = max(1, len(anchors))
-        count = max(1, SCORES_AT_ONCE // batch)
-        lengths = torch.linalg.vector_norm(anchors, dim=1)
-        steep = not bool((lengths * reach <= STEEP).all())  # not a number is steep too
-        peaks = anchors.new_full((len(anchors),), -math.inf if steep and not empty else 0.0)
-        totals, sums = torch.full_like(peaks, empty), torch.zeros_like(anchors)
-        block = anchors.new_empty(len(anchors), min(count, len(table)))
-        for rows in table.split(count):
-            scores = torch.mm(anchors, rows.T, out=block[:, : len(rows)])
-            if steep:
-                higher = torch.maximum(peaks, scores.amax(dim=1))
-                shrink = (peaks - higher).exp_()
-                totals.mul_(shrink)
-                sums.mul_(shrink[:, None])
-                scores.sub_(higher[:, None]).clamp_(min=DEEPEST)
-                peaks = higher
-            shares = scores.exp_()
-            totals.add_(shares.sum(dim=1))
-            if ctx.needs_input_grad[0]:
-                sums.addmm_(shares, rows)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward((sums * (mass / totals)[:, None]).sub_(pull).div_(batch))
-        return (mass * (peaks + totals.log_()) - (anchors * pull).sum(dim=1)).sum() / batch
+    def forward(ctx, anchors: Tensor, table: Tensor, mass: Tensor, pull: Tensor, empty: int) -> Tensor:
+        batch = max(1, len(mass))
+        totals, means = attend(anchors, table)
+        if empty:
+            filled, totals = totals, torch.logaddexp(totals, totals.new_full((), math.log(empty)))
+            means = means * (filled - totals).exp()[..., None]
+        ctx.save_for_backward((means * mass[:, None]).sub_(pull).div_(batch))
+        return (mass * totals - (anchors * pull).sum(dim=-1)).sum(dim=-1) / batch
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return gradient * slopes, None, None, None, None, None
+        return gradient[..., None, None] * slopes, None, None, None, None
+
+
+def attend(anchors: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """The anchors' attention to the rows of a table that are keys and values at once.
+
+    Args:
+        anchors: [..., d] floating point.
+        table: [F, d] of the same dtype.
+    Returns:
+        [...], ln sum_l exp(anchor . row_l), and [..., d], the rows' mean weighted by these exponentials.
+
+    >>> attend(torch.zeros(1, 2), torch.eye(2))
+    (tensor([0.6931]), tensor([[0.5000, 0.5000]]))
+    """
+    if FUSED is not None and anchors.device.type == "cpu" and anchors.numel():
+        rows = table[None, None]  # one sequence of one head
+        means, logs = FUSED(anchors.view(1, 1, -1, table.shape[1]), rows, rows, scale=1.0)
+        return logs.view(anchors.shape[:-1]), means.view(anchors.shape)
+    scores = anchors @ table.T
+    return scores.logsumexp(dim=-1), scores.softmax(dim=-1) @ table
 
 
 @torch.no_grad()

@@ -125,20 +125,28 @@ def test_gradient_against_finite_differences(options):
     assert check_gradient(method, dataclasses.replace(second, old_features=second.old_features.double()))
 
 
+@pytest.fixture(params=["fused", "plain"])
+def either_attention(request, monkeypatch):
+    """torch's kernel for processors, and the way of every other device."""
+    if request.param == "plain":
+        monkeypatch.setattr(nccl, "FUSED", None)
+    else:
+        assert nccl.FUSED is not None, "torch has renamed its kernel: NCCL is right but slow without it"
+
+
+@pytest.mark.usefixtures("either_attention")
 @pytest.mark.parametrize("steepness", [1.0, 100.0])
 @pytest.mark.parametrize("opposite", [False, True])
 @pytest.mark.parametrize("empty", [0, 3])
-def test_contrast_function(steepness, opposite, empty, monkeypatch):
-    monkeypatch.setattr(nccl, "SCORES_AT_ONCE", 15)
+def test_contrast_function(steepness, opposite, empty):
     generator = torch.Generator().manual_seed(0)
     anchors, table, pull = (torch.randn(n, 4, generator=generator).double() for n in (5, 7, 5))
     if opposite:  # every score is far below zero
         anchors, table = -1 - anchors.abs(), 1 + table.abs()
     anchors, mass = steepness * anchors, torch.rand(5, generator=generator).double()
-    reach = table.norm(dim=1).max().item()
 
     def value(anchors):
-        return nccl.Contrast.apply(anchors, table, reach, mass, pull, empty)
+        return nccl.Contrast.apply(anchors, table, mass, pull, empty)
 
     padded = torch.cat([anchors @ table.T, torch.zeros(5, empty)], dim=1)
     expected = (mass * padded.logsumexp(dim=1) - (anchors * pull).sum(dim=1)).mean()
@@ -146,6 +154,38 @@ def test_contrast_function(steepness, opposite, empty, monkeypatch):
     assert torch.autograd.gradcheck(value, anchors.requires_grad_())
 
 
+@pytest.mark.usefixtures("either_attention")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("anchors", "rows", "width"),
+    [(1, 1, 1), (3, 1, 5), (1, 700, 64), (33, 513, 17), (200, 1100, 129), (0, 4, 3)],
+)
+def test_attention_equals_its_formula(dtype, anchors, rows, width):
+    generator = torch.Generator().manual_seed(anchors)
+    query, table = (torch.randn(n, 2 * width, generator=generator)[:, ::2] for n in (anchors, rows))
+    query = query / width**0.5  # scores of a size that single precision can weigh
+    logs, means = nccl.attend(query.to(dtype), table.to(dtype))
+    assert logs.dtype == means.dtype == dtype
+    scores = query.double() @ table.double().T
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(logs.double(), scores.logsumexp(dim=1), **close)
+    torch.testing.assert_close(means.double(), scores.softmax(dim=1) @ table.double(), **close)
+
+
+@pytest.mark.usefixtures("either_attention")
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_attention_shows_what_is_not_finite_where_it_stands(bad):
+    query, table = torch.randn(5, 4), torch.randn(600, 4)
+    query[2, 1] = bad
+    logs, means = nccl.attend(query, table)
+    assert (
+        (~logs.isfinite()).tolist()
+        == (~means.isfinite()).any(dim=1).tolist()
+        == [False, False, True, False, False]
+    )
+
+
+@pytest.mark.usefixtures("either_attention")
 @pytest.mark.parametrize("logits", ["current", "stored"])
 @pytest.mark.parametrize("temperature", [0.001, 0.01, 0.03, 0.1])
 def test_small_temperatures_stay_exact_in_single_precision(temperature, logits):
