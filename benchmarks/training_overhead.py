@@ -4,7 +4,8 @@ Every registered method trains the new model of the quick preset (resnet-small, 
 random images of 32 pixels, ArcFace over 420 classes) in the shipped loop, and the loop's own history gives
 the time. The methods take turns epoch by epoch, each continuing from its checkpoint and each turn beginning
 with another one, so that whatever else the machine does meets all alike. An epoch is compared with the
-oracle's in the same turn, and the median over the turns is shown. The first two turns only warm up.
+oracle's in the same turn, and the median over the turns is shown, with the range of their middle half:
+it is wide where others use the machine as well, and more rounds help. The first two turns only warm up.
 
 What a method computes before an epoch is timed apart: UniBCT refines its prototypes before 2 of 20 epochs,
 and each time embeds the whole training set. These seconds are spread over all steps of the schedule and added
@@ -170,7 +171,10 @@ def measure(
             refreshes = median(sum(one[key] for one in run[name].refreshes) for run in runs)
             added = refreshes / epochs / oracle
             result[f"{key}/refresh"] = added
-            result[f"{key}/ratio"] = median(ours / theirs for ours, theirs in turns) + added
+            ratios = torch.tensor([ours / theirs for ours, theirs in turns], dtype=torch.float64)
+            low, middle, high = ratios.quantile(ratios.new_tensor([0.25, 0.5, 0.75])).tolist()
+            result[f"{key}/ratio"] = middle + added
+            result[f"{key}/low"], result[f"{key}/high"] = low + added, high + added
             result[f"{key}/step"] = (median(ours for ours, _ in turns) + refreshes / epochs) / steps
     return results
 
@@ -197,12 +201,13 @@ def main() -> None:
     results = measure(**options)
     shown = {key: value for key, value in options.items() if key != "methods"}
     print(f"{shown}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print("method          ms/step   ratio  of CPU  refresh  limit      fit")
+    print("method          ms/step   ratio   middle half  of CPU  refresh  limit      fit")
     for name, result in results.items():
         allowed = "" if result["limit"] is None else f"{result['limit']:.2f}"
         over = result["limit"] is not None and result["processor_seconds/ratio"] > result["limit"]
         print(
             f"{name:14s} {1000 * result['seconds/step']:8.1f} {result['seconds/ratio']:7.3f} "
+            f"{result['seconds/low']:7.3f}-{result['seconds/high']:.3f} "
             f"{result['processor_seconds/ratio']:7.3f} {result['seconds/refresh']:8.3f} {allowed:>6s} "
             f"{result['fit_seconds']:6.1f} s" + ("  over the limit" if over else "")
         )
