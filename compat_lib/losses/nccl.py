@@ -150,12 +150,12 @@ class NCCL(CompatibilityLoss):
         if number != last:  # a step that is computed again takes its own slots again
             before = after
         slots, count = len(self.queue_labels), len(labels)
-        newest = torch.arange(max(0, count - slots), count, device=labels.device)
-        places = (before + newest) % slots
-        self.queue_features[places] = old[newest]
-        self.queue_labels[places] = labels[newest]
+        first = max(0, count - slots)
+        places = torch.arange(before + first, before + count, device=labels.device) % slots
+        self.queue_features.index_copy_(0, places, old[first:])
+        self.queue_labels.index_copy_(0, places, labels[first:])
         if self.stored:
-            self.queue_logits[places] = old[newest] @ classes.T
+            self.queue_logits.index_copy_(0, places, old[first:] @ classes.T)
         self.queue_progress.copy_(torch.tensor([number, before, before + count]))
         return min(before + count, slots)
 
