@@ -1,4 +1,4 @@
-"""How long does each view of compat_lib.explore take when a control is moved, with 2,000 points?
+"""How long does each view of companion.explore take when a control is moved, with 2,000 points?
 
 Synthetic features of 2,000 test images (200 identities, width 64, 32 x 32 pixels) and of 2,000 training
 images of 420 classes. Each view is drawn once with its first choices, which also computes what is kept, and
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from compat_lib import explore
+from companion import explore
 
 LIMIT = 500  # milliseconds
 

@@ -32,7 +32,7 @@ from statistics import median
 import torch
 
 from compat_lib.losses import METHODS, Classifier, build_method
-from compat_lib.losses.contract import CompatibilityLoss
+from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.models import EmbeddingModel, build_model
 from compat_lib.old_system import OldSystem
 from compat_lib.training import TrainingSettings, train

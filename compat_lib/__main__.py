@@ -143,10 +143,10 @@ def run_check(options: argparse.Namespace) -> int:
     outputs = [path for path in (options.report, options.json) if path is not None]
     _check_outputs(outputs, [Path(options.old), Path(options.new)])
     # Here, because torch takes seconds to load.
-    from compat_lib.check import UnusableInput, check_sides, read_side
-    from compat_lib.check.choices import known_metric
-    from compat_lib.check.pictures import require_pictures
-    from compat_lib.check.report import page
+    from compat_lib.deploy.check import UnusableInput, check_sides, read_side
+    from compat_lib.deploy.check.choices import known_metric
+    from compat_lib.deploy.check.pictures import require_pictures
+    from compat_lib.deploy.check.report import page
 
     if options.report is not None:  # before any work
         try:

@@ -36,8 +36,8 @@ from compat_lib.evaluation.constraints import constraints
 from compat_lib.evaluation.ordering import margin
 from compat_lib.evaluation.pairs import verification
 from compat_lib.losses import build_method, find_method, method_options
-from compat_lib.losses.contract import CompatibilityLoss
-from compat_lib.losses.margins import Classifier
+from compat_lib.losses.base import CompatibilityLoss
+from compat_lib.losses.heads import Classifier
 from compat_lib.measurements import FARS, measure
 from compat_lib.models import EmbeddingModel, build_model, embed
 from compat_lib.old_system import OldSystem

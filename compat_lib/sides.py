@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from compat_lib.losses.contract import CompatibilityLoss
-from compat_lib.losses.margins import Classifier
+from compat_lib.losses.base import CompatibilityLoss
+from compat_lib.losses.heads import Classifier
 from compat_lib.models import EmbeddingModel
 from compat_lib.runs import read_history, write_history
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from compat_lib.data.batches import Batches
 from compat_lib.data.images import seeded_generator
-from compat_lib.losses.contract import CompatibilityLoss, Step
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed
 from compat_lib.old_system import OldSystem
 from compat_lib.sgd import NesterovSGD

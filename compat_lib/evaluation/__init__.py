@@ -14,7 +14,11 @@ from compat_lib.evaluation.compatibility import (
 )
 from compat_lib.evaluation.constraints import Constraints, constraints
 from compat_lib.evaluation.generations import Generations, generations
-from compat_lib.evaluation.identification import (
+from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
+from compat_lib.evaluation.ordering import backfill_order, class_distance, entropy, margin
+from compat_lib.evaluation.paired import PairedComparison, paired_comparison, paired_scores
+from compat_lib.evaluation.pairs import FARS, Roc, Verification, cosine_histograms, roc_curve, verification
+from compat_lib.evaluation.protocols.identification import (
     FPIR_GRID,
     FPIRS,
     GallerySearch,
@@ -24,23 +28,19 @@ from compat_lib.evaluation.identification import (
     identification_1_to_n,
     template_subjects,
 )
-from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
-from compat_lib.evaluation.landmarks import LandmarkRetrieval, Revisited, landmark_map, revisited
-from compat_lib.evaluation.leave_one_out import leave_one_out
-from compat_lib.evaluation.ordering import backfill_order, class_distance, entropy, margin
-from compat_lib.evaluation.paired import PairedComparison, paired_comparison, paired_scores
-from compat_lib.evaluation.pairs import FARS, Roc, Verification, cosine_histograms, roc_curve, verification
-from compat_lib.evaluation.ranking import Retrieval, retrieval
-from compat_lib.evaluation.reid import Reid, reid
-from compat_lib.evaluation.roc import (
+from compat_lib.evaluation.protocols.landmarks import LandmarkRetrieval, Revisited, landmark_map, revisited
+from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
+from compat_lib.evaluation.protocols.reid import Reid, reid
+from compat_lib.evaluation.protocols.roc import (
     IJB_FARS,
     PairVerification,
     pair_list_scores,
     tar_at_far,
     verification_1_to_1,
 )
+from compat_lib.evaluation.protocols.templates import Templates, TemplateTests, image_features, pool_templates
+from compat_lib.evaluation.ranking import Retrieval, retrieval
 from compat_lib.evaluation.search import top_k
-from compat_lib.evaluation.templates import Templates, TemplateTests, image_features, pool_templates
 from compat_lib.evaluation.upgrade_scores import UpgradeScores, upgrade_scores
 
 __all__ = [

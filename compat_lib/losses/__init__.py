@@ -4,8 +4,8 @@ import inspect
 from importlib import import_module
 from pkgutil import iter_modules
 
-from compat_lib.losses.contract import METHODS, CompatibilityLoss, Step
-from compat_lib.losses.margins import Classifier
+from compat_lib.losses.base import METHODS, CompatibilityLoss, Step
+from compat_lib.losses.heads import Classifier
 from compat_lib.old_system import OldSystem
 
 for _module in iter_modules(__path__):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.contract import (
+from compat_lib.losses.base import (
     CompatibilityLoss,
     Step,
     check_choice,
@@ -12,7 +12,7 @@ from compat_lib.losses.contract import (
     frozen_old_classifier,
     prototype_table,
 )
-from compat_lib.losses.margins import Classifier, FrozenClassifier, fit_width, row_cross_entropy
+from compat_lib.losses.heads import Classifier, FrozenClassifier, fit_width, row_cross_entropy
 from compat_lib.old_system import OldSystem
 
 NEEDS = {

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_number, prototype_table
-from compat_lib.losses.margins import Classifier, FrozenClassifier, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_number, prototype_table
+from compat_lib.losses.heads import Classifier, FrozenClassifier, unit_rows
 from compat_lib.old_system import OldSystem
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from compat_lib.losses.contract import (
+from compat_lib.losses.base import (
     CompatibilityLoss,
     Step,
     check_choice,
@@ -11,7 +11,7 @@ from compat_lib.losses.contract import (
     frozen_old_classifier,
     prototype_table,
 )
-from compat_lib.losses.margins import Classifier, FrozenClassifier, fit_width, unit_rows
+from compat_lib.losses.heads import Classifier, FrozenClassifier, fit_width, unit_rows
 from compat_lib.losses.metric import circle_loss, smoothed_cross_entropy, triplet_loss
 from compat_lib.losses.mixing import RunningCentres
 from compat_lib.old_system import OldSystem

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compat_lib.adam import Adam
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_number
-from compat_lib.losses.margins import Classifier, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_number
+from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.old_arrays import numbers
 from compat_lib.old_system import OldSystem
 

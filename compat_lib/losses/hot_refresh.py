@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_choice, check_number, equal_widths
-from compat_lib.losses.margins import Classifier, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.old_system import OldSystem
 
 FORMS = ("ract", "contra", "triplet-ract", "triplet")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step
+from compat_lib.losses.base import CompatibilityLoss, Step
 
 
 class Independent(CompatibilityLoss):

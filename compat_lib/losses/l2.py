@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_number, equal_widths
-from compat_lib.losses.margins import Classifier, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.old_system import OldSystem
 
 

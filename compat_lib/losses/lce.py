@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_number, equal_widths
-from compat_lib.losses.margins import COSINE_LIMIT, Classifier, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.heads import COSINE_LIMIT, Classifier, unit_rows
 from compat_lib.losses.regions import kept_extent
 from compat_lib.old_system import OldSystem
 

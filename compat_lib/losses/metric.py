@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.contract import check_choice, check_number
-from compat_lib.losses.margins import unit_rows
+from compat_lib.losses.base import check_choice, check_number
+from compat_lib.losses.heads import unit_rows
 
 
 def triplet_loss(

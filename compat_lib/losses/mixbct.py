@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_choice, check_number, equal_widths
-from compat_lib.losses.margins import Classifier, fit_width
+from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.heads import Classifier, fit_width
 from compat_lib.old_system import OldSystem
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_choice, check_number, equal_widths
-from compat_lib.losses.margins import Classifier, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.old_statistics import class_means
 from compat_lib.old_system import OldSystem
 

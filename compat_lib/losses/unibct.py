@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_choice, check_number, equal_widths
-from compat_lib.losses.margins import Classifier, FrozenClassifier, row_cross_entropy, unit_rows
+from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.heads import Classifier, FrozenClassifier, row_cross_entropy, unit_rows
 from compat_lib.old_system import OldSystem
 
 FORMS = ("row", "column")

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from compat_lib.losses.contract import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.heads import Classifier
 from compat_lib.losses.l2 import feature_distances
-from compat_lib.losses.margins import Classifier
 from compat_lib.old_system import OldSystem
 
 

@@ -10,15 +10,15 @@ from sklearn.metrics import average_precision_score, roc_curve
 from sklearn.preprocessing import normalize
 
 from compat_lib.adapters import fit_procrustes, fit_ridge
-from compat_lib.check import UnusableInput, check_compatibility, choices, compatibility, measures
-from compat_lib.check.choices import (
+from compat_lib.deploy.check import UnusableInput, check_compatibility, choices, compatibility, measures
+from compat_lib.deploy.check.choices import (
     choose_halves,
     choose_metric,
     choose_pairwise,
     choose_queries,
     choose_units,
 )
-from compat_lib.check.measures import adapted_galleries, chance
+from compat_lib.deploy.check.measures import adapted_galleries, chance
 from compat_lib.evaluation import (
     PAIRS,
     Queries,

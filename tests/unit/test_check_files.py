@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from compat_lib.check.files import read_side
-from compat_lib.check.sides import Side, UnusableInput, checked_side, match
+from compat_lib.deploy.check.files import read_side
+from compat_lib.deploy.check.sides import Side, UnusableInput, checked_side, match
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(6, 2) + 1
 LABELS = np.array([4, 4, 7, 7, 9, 9])

@@ -9,9 +9,9 @@ from export import fetched_references
 from matplotlib import rcParams
 from PIL import Image
 
-from compat_lib.check import Source, check_compatibility
-from compat_lib.check.pictures import histogram, require_pictures
-from compat_lib.check.report import page
+from compat_lib.deploy.check import Source, check_compatibility
+from compat_lib.deploy.check.pictures import histogram, require_pictures
+from compat_lib.deploy.check.report import page
 from compat_lib.evaluation import cosine_histograms
 from compat_lib.evaluation.counting import count
 from compat_lib.evaluation.scores import PairScores, unit_rows

@@ -1,6 +1,6 @@
 import pytest
 
-from compat_lib.check.words import basis, metric_far, metric_name, paragraph, shown, title, verdict
+from compat_lib.deploy.check.words import basis, metric_far, metric_name, paragraph, shown, title, verdict
 from compat_lib.evaluation import tar_name
 
 METRIC = "tar@far=1e-3"

@@ -6,9 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from compat_lib import costs as module
-from compat_lib.cost_words import advice, better_hours, recommended, shown_better, shown_hours, shown_quality
-from compat_lib.costs import WAYS, Quality, Scenario, all_costs, break_even_images, cost, qualities
+from companion import costs as module
+from companion.cost_words import advice, better_hours, recommended, shown_better, shown_hours, shown_quality
+from companion.costs import WAYS, Quality, Scenario, all_costs, break_even_images, cost, qualities
 
 # Chosen so that every product is a number one can check in the head.
 HAND = Scenario(

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from compat_lib import explore
-from compat_lib.explore import marks
-from compat_lib.explore.charts import Chart
-from compat_lib.explore.markup import sprite
+from companion import explore
+from companion.explore import marks
+from companion.explore.charts import Chart
+from companion.explore.markup import sprite
 
 
 def make_upgrade(identities=6, each=5, width=8, noise=0.7, seed=0, **options):
@@ -243,7 +243,7 @@ def test_colours_tell_models_identities_and_outcomes(upgrade):
 
 
 def test_a_t_sne_is_computed_once_and_keeps_the_others_pale(upgrade, monkeypatch):
-    from compat_lib import plots
+    from companion import plots
 
     calls = []
     original = plots.joint_tsne
@@ -262,7 +262,7 @@ def test_a_t_sne_is_computed_once_and_keeps_the_others_pale(upgrade, monkeypatch
 
 
 def test_a_t_sne_of_many_images_takes_equally_many_of_each_identity():
-    from compat_lib.explore.layout import thinned
+    from companion.explore.layout import thinned
 
     labels = np.array([5, 9, 5, 9, 5, 9, 5, 2])
     assert thinned(labels, 6).tolist() == [0, 1, 2, 3, 7]

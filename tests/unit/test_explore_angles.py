@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from compat_lib import explore
+from companion import explore
 from compat_lib.old_statistics import credible_rows
 
 

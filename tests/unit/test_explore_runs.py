@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from compat_lib import explore
+from companion import explore
+from companion.explore.controls import INSTEAD
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import upgrade_changes
 from compat_lib.experiment import Experiment
-from compat_lib.explore.controls import INSTEAD
 from compat_lib.models import embed
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from compat_lib.gallery import DamagedGallery, Gallery, index, most_found, score_scale
+from compat_lib.deploy.gallery import DamagedGallery, Gallery, index, most_found, score_scale
 
 WIDTH = 16
 
@@ -459,7 +459,8 @@ def test_few_entries_left_in_a_graph_are_all_found(tmp_path, clustered):
 def test_a_search_that_another_library_has_replaced_does_no_harm(tmp_path, kind):
     """pytorch-metric-learning imports FAISS's tools for torch, whose search takes no parameters."""
     program = (
-        "import faiss.contrib.torch_utils\nimport numpy as np\nfrom compat_lib.gallery import Gallery\n"
+        "import faiss.contrib.torch_utils\nimport numpy as np\n"
+        "from compat_lib.deploy.gallery import Gallery\n"
         "features = np.random.default_rng(0).normal(size=(5000, 16)).astype('float32')\n"
         f"made = Gallery.create('g', {{'old': 16}}, index='{kind}')\n"
         "made.insert(np.arange(5000), features, 'old')\n"
@@ -708,7 +709,7 @@ def test_two_writers_take_turns(old_and_new):
 
 def test_a_writer_that_waits_too_long_says_so(old_and_new, monkeypatch):
     made, _, old, _ = old_and_new
-    monkeypatch.setattr("compat_lib.gallery.store.WAIT", 0.05)
+    monkeypatch.setattr("compat_lib.deploy.gallery.store.WAIT", 0.05)
     with (
         FileLock(made.folder / ".lock"),
         pytest.raises(TimeoutError, match="another process has been writing to"),
@@ -763,7 +764,7 @@ def test_another_process_sees_every_change(old_and_new, project):
     made, ids, old, new = old_and_new
     code = (
         "import sys, numpy as np\n"
-        "from compat_lib.gallery import Gallery\n"
+        "from compat_lib.deploy.gallery import Gallery\n"
         "gallery = Gallery.open(sys.argv[1])\n"
         "for line in sys.stdin:\n"
         "    print(len(gallery), gallery.counts['new'], gallery.search(np.eye(16)[:1], 1, 'new').ids[0, 0])\n"
@@ -792,7 +793,7 @@ def test_writing_needs_neither_torch_nor_faiss(old_and_new, project):
         "import sys\n"
         "sys.modules.update(dict.fromkeys(('torch', 'faiss', 'pandas', 'matplotlib')))\n"
         "import numpy as np\n"
-        "from compat_lib.gallery import Gallery\n"
+        "from compat_lib.deploy.gallery import Gallery\n"
         "gallery = Gallery.open(sys.argv[1])\n"
         "gallery.insert([20_000], np.ones((1, 16)), 'old')\n"
         "list(gallery.backfill('new', lambda ids: np.ones((len(ids), 16))))\n"
@@ -962,7 +963,7 @@ def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
 
 
 def test_large_inserts_are_several_files_and_one_change(tmp_path, monkeypatch):
-    monkeypatch.setattr("compat_lib.gallery.store.ROWS", 100)
+    monkeypatch.setattr("compat_lib.deploy.gallery.store.ROWS", 100)
     made = Gallery.create(tmp_path / "g", {"old": WIDTH})
     made.insert(np.arange(250), rows(250), "old")
     assert len(list((tmp_path / "g" / "segments").iterdir())) == 3

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compat_lib.gallery import Gallery
+from compat_lib.deploy.gallery import Gallery
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -31,7 +31,7 @@ ORDER = np.random.default_rng(1).permutation(ENTRIES)
 WRITER = """
 import io, json, os, signal, sys
 import numpy as np
-from compat_lib.gallery import Gallery, files
+from compat_lib.deploy.gallery import Gallery, files
 assert not {"torch", "faiss"} & set(sys.modules), "writing needs neither"
 os.fsync = lambda descriptor: None
 ENTRIES, WIDTH, CHUNK = 1200, 8, 60

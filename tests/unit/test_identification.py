@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat_lib.evaluation import criterion
-from compat_lib.evaluation.identification import (
+from compat_lib.evaluation.protocols.identification import (
     FPIR_GRID,
     FPIRS,
     gallery_search,
@@ -16,7 +16,7 @@ from compat_lib.evaluation.identification import (
     identification_1_to_n,
     template_subjects,
 )
-from compat_lib.evaluation.templates import Templates
+from compat_lib.evaluation.protocols.templates import Templates
 
 module = sys.modules[identification.__module__]  # the package exports the function under the same name
 LEVELS = (0.01, 0.05, 0.1, 0.29, 0.5, 0.77, 1.0)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from compat_lib.evaluation import landmarks, scores
-from compat_lib.evaluation.landmarks import landmark_map, revisited
+from compat_lib.evaluation import scores
+from compat_lib.evaluation.protocols import landmarks
+from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 
 
 def make_features(queries=8, items=60, width=6, seed=0):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from compat_lib.evaluation import retrieval
-from compat_lib.evaluation.leave_one_out import leave_one_out
+from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 
 
 def make_models(classes=7, images=5, width=6, noise=0.8, seed=0):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compat_lib.line_breaks import in_lines
+from companion.line_breaks import in_lines
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import compat_lib.__main__ as command
-import compat_lib.check
-from compat_lib.check import check_compatibility
+import compat_lib.deploy.check
+from compat_lib.deploy.check import check_compatibility
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURE = "compat_lib.check.compatibility.measure"
+MEASURE = "compat_lib.deploy.check.compatibility.measure"
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +94,13 @@ def test_ids_bring_rows_together(check):
 
 def test_options_reach_the_library(check, monkeypatch):
     seen = {}
-    real = compat_lib.check.check_sides
+    real = compat_lib.deploy.check.check_sides
 
     def spy(*sides, **options):
         seen.update(options)
         return real(*sides, **options)
 
-    monkeypatch.setattr("compat_lib.check.check_sides", spy)
+    monkeypatch.setattr("compat_lib.deploy.check.check_sides", spy)
     options = ["--metric", "MAP", "--no-adapter", "--queries", 50, "--draws", 7, "--seed", 3]
     code, out, _ = check("old.npz", "new.npz", *options)
     assert code == 0 and "adapter" not in out and "of which 50, drawn at random" in out.replace("\n", " ")
@@ -168,7 +168,7 @@ def test_unusable_input_is_2_with_its_reason(check, old, new, parts):
 )
 def test_a_wrong_option_is_2_before_anything_is_computed(check, monkeypatch, options, part):
     monkeypatch.setattr(
-        "compat_lib.check.compatibility.measure", lambda *_: pytest.fail("it began to compute")
+        "compat_lib.deploy.check.compatibility.measure", lambda *_: pytest.fail("it began to compute")
     )
     assert refused(check("old.npz", "new.npz", *options), part)
 
@@ -192,7 +192,7 @@ def test_nothing_asked_is_2(capsys):
 def test_a_report_without_matplotlib_is_2_at_once(check, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(
-        "compat_lib.check.compatibility.measure", lambda *_: pytest.fail("it began to compute")
+        "compat_lib.deploy.check.compatibility.measure", lambda *_: pytest.fail("it began to compute")
     )
     assert refused(check("old.npz", "new.npz", "--report", "page.html"), "the report needs matplotlib")
 
@@ -227,7 +227,7 @@ def test_a_fault_is_never_taken_for_an_answer(check, monkeypatch, error, code, p
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr("compat_lib.check.check_sides", broken)
+    monkeypatch.setattr("compat_lib.deploy.check.check_sides", broken)
     found, out, errors = check("old.npz", "new.npz")
     assert found == code and out == "" and part in errors
 

@@ -67,7 +67,7 @@ def test_the_class_of_the_readme_gets_its_section(project, registered):
 
 
 OPTION = """
-from compat_lib.losses.contract import CompatibilityLoss
+from compat_lib.losses.base import CompatibilityLoss
 class Pull(CompatibilityLoss):
     {doc}
     name, title, paper = "pull", "Pull", "nobody, 2026"

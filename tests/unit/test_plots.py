@@ -12,8 +12,8 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 from sklearn.datasets import make_blobs
 
-from compat_lib import plots
-from compat_lib.plots.style import _SPARE_COLOURS, _SPARE_MARKERS
+from companion import plots
+from companion.plots.style import _SPARE_COLOURS, _SPARE_MARKERS
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from compat_lib import plots
-from compat_lib.plots.panels import backfill_panels, panel_grid, validation_panels
+from companion import plots
+from companion.plots.panels import backfill_panels, panel_grid, validation_panels
 
 
 @pytest.fixture(autouse=True)

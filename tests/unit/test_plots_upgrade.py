@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from compat_lib import plots
-from compat_lib.toy import make_toy, train_toy
+from companion import plots
+from companion.toy import make_toy, train_toy
 
 
 @pytest.fixture(autouse=True)

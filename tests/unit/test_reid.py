@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from compat_lib.evaluation import scores, verification
-from compat_lib.evaluation.reid import reid
+from compat_lib.evaluation.protocols.reid import reid
 
 FARS = (0.01, 0.05, 0.2, 0.5, 1.0)
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
-from compat_lib.evaluation import criterion, roc
-from compat_lib.evaluation.roc import IJB_FARS, pair_list_scores, tar_at_far, verification_1_to_1
-from compat_lib.evaluation.templates import Templates
+from compat_lib.evaluation import criterion
+from compat_lib.evaluation.protocols import roc
+from compat_lib.evaluation.protocols.roc import IJB_FARS, pair_list_scores, tar_at_far, verification_1_to_1
+from compat_lib.evaluation.protocols.templates import Templates
 
 FARS = (1e-3, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 1.0)
 

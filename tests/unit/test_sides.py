@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 
 from compat_lib.losses import build_method, find_method
-from compat_lib.losses.margins import Classifier
+from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model
 from compat_lib.old_system import OldSystem
 from compat_lib.sides import compared, deployed, is_kept, keep_side, read_side, save_tensors

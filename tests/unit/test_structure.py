@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,6 @@ NOTEBOOKS = {
     "99_all_tables",
 }
 LONGEST_CELL = 25  # lines of code; most have 3 to 10
-# A bare training machine has torch and little else.
-NOT_FOR_TRAINING = (
-    *("faiss", "papermill", "matplotlib", "seaborn", "pandas", "sklearn", "scipy"),
-    *("IPython", "jupyterlab", "nbformat", "nbconvert", "snakemake", "pytorch_metric_learning", "pytest"),
-)
-FOR_READERS = ("plots", "tables", "verdicts", "gallery")  # modules that notebooks use and training does not
 
 
 def repository_files() -> list[str]:
@@ -120,43 +113,6 @@ def test_a_notebook_ends_with_exercises_whose_solutions_are_folded(path):
 
 
 # -- imports -------------------------------------------------------------------------------------
-
-
-def modules(parts: tuple[str, ...] = ()) -> list[str]:
-    """Dotted names of the package's modules, without those for readers."""
-    found = []
-    for path in sorted((ROOT / "compat_lib").rglob("*.py")):
-        names = path.relative_to(ROOT).with_suffix("").parts
-        name = ".".join(names[:-1] if names[-1] == "__init__" else names)
-        if not any(part in FOR_READERS for part in names):
-            found.append(name)
-    return found
-
-
-def import_without(blocked: tuple[str, ...], names: list[str]) -> subprocess.CompletedProcess:
-    """Import modules in a fresh interpreter that behaves as if some packages were not installed."""
-    code = (
-        "import importlib, sys\n"
-        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
-        f"for name in {names!r}: importlib.import_module(name)\n"
-    )
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-
-
-def test_training_runs_on_a_bare_machine():
-    names = modules()
-    assert {"compat_lib.training", "compat_lib.experiment", "compat_lib.losses.mixbct"} <= set(names)
-    ended = import_without(NOT_FOR_TRAINING, names)
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_the_blockade_blocks():
-    assert import_without(("torch",), ["compat_lib.data"]).returncode != 0
-
-
-def test_configurations_are_read_without_torch():
-    ended = import_without(("torch", "numpy"), ["compat_lib", "compat_lib.config"])
-    assert ended.returncode == 0, ended.stderr
 
 
 FLOORS = {  # package: what it may import of its own house

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from synthetic_runs import METRIC, configs, write_run
 
-from compat_lib import tables
+from companion import tables
 from compat_lib.config import ExperimentConfig
 from compat_lib.losses import METHODS
 from compat_lib.runs import write_json

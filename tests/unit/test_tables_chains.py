@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import average_precision_score
 
-from compat_lib import tables
+from companion import tables
+from companion.tables import chains
 from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
 from compat_lib.runs import write_json
-from compat_lib.tables import chains
 
 OPTIONS = {"identities": 4, "images": 2, "eval_identities": 6, "eval_images": 4}
 LABELS = torch.arange(6).repeat_interleave(4)

@@ -5,7 +5,7 @@ import math
 import pytest
 from synthetic_runs import configs, write_run
 
-from compat_lib import tables
+from companion import tables
 
 MORE = {
     "changes/losing": 0.25,

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from compat_lib.runs import Run
-from compat_lib.tables import (
+from companion.tables import (
     ablation_table,
     adapter_table,
     flatness,
@@ -14,6 +13,7 @@ from compat_lib.tables import (
     title_of,
     verdict,
 )
+from compat_lib.runs import Run
 
 DRAWS = 40
 

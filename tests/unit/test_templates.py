@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import normalize
 
-from compat_lib.evaluation import templates
-from compat_lib.evaluation.templates import (
+from compat_lib.evaluation.protocols import templates
+from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
     image_features,

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from companion.plots.plane import circle_steps
+from companion.toy import make_toy, train_toy
 from compat_lib.adapters import fit_procrustes
 from compat_lib.losses import METHODS
-from compat_lib.plots.plane import circle_steps
-from compat_lib.toy import make_toy, train_toy
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from compat_lib.losses import METHODS, build_method
-from compat_lib.losses.contract import CompatibilityLoss
-from compat_lib.losses.margins import Classifier
+from compat_lib.losses.base import CompatibilityLoss
+from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model, embed
 from compat_lib.old_system import OldSystem
 from compat_lib.training import NotFiniteError, TrainingSettings, epoch_line, learning_rate, train

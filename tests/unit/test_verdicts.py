@@ -3,11 +3,11 @@
 import pytest
 from synthetic_runs import METRIC, configs, write_run
 
-from compat_lib import verdicts
+from companion import verdicts
+from companion.tables import collect
+from companion.verdicts import DOES_NOT_SHOW, NOT_DECIDABLE, NOT_RUN, SHOWS, judge, judge_overall
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.paired import PairedComparison
-from compat_lib.tables import collect
-from compat_lib.verdicts import DOES_NOT_SHOW, NOT_DECIDABLE, NOT_RUN, SHOWS, judge, judge_overall
 
 NORMAL = {}
 ARCFACE = {"old_loss": "arcface"}

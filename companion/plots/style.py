@@ -1,0 +1,200 @@
+"""One look for every figure, and one way to save them."""
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.colors
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from companion.line_breaks import in_lines
+
+OLD = "#0072B2"
+NEW = "#E8740C"
+ORACLE = "#7F7F7F"
+CROSS = "#8E4A9E"  # new query, old gallery: between the two
+ADAPTED = "#9C8A5A"
+INK = "#222222"
+
+PAIR_COLOURS = {"old_old": OLD, "new_old": CROSS, "new_new": NEW}
+PAIR_TITLES = {"old_old": "old/old", "new_old": "new/old", "new_new": "new/new"}
+
+# Colours that stay apart for the common colour-blindnesses and are neither the blue of old nor the orange of
+# new; the marker says the same thing again for print in grey.
+_METHODS = {
+    "old": (OLD, "o"),
+    "independent": (ORACLE, "s"),
+    "l2": ("#999933", "^"),
+    "weakened_l2": ("#CDBB3C", "<"),
+    "bct": ("#2A9D8F", "D"),
+    "unibct": ("#117733", "d"),
+    "lce": ("#661100", "8"),
+    "nccl": ("#56B4C9", "h"),
+    "advbct": ("#882255", "*"),
+    "hot_refresh": ("#AA4499", ">"),
+    "dual_tuning": ("#CC6677", "v"),
+    "mixbct": ("#332288", "o"),
+    "bt2": ("#B8860B", "P"),
+    "fct": ("#5F6B8A", "X"),
+    "adapter/procrustes": (ADAPTED, "P"),
+    "adapter/procrustes-query": (ADAPTED, "X"),
+    "adapter/ridge": (ADAPTED, "p"),
+    "adapter/ridge-query": (ADAPTED, "H"),
+}
+_SPARE_COLOURS = ("#117733", "#882255", "#88CCEE", "#DDCC77", "#661100", "#44AA99", "#AA4499", "#000000")
+_SPARE_MARKERS = ("h", "<", ">", "d", "*", "8", "H")
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults to the look of this project (call it once, after the imports)."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (8.0, 4.5),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "font.family": "DejaVu Sans",
+            "axes.titlesize": 11,
+            "axes.labelsize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": INK,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E3E3E3",
+            "grid.linewidth": 0.7,
+            "lines.linewidth": 1.8,
+            "lines.markersize": 6,
+            "legend.frameon": False,
+            "legend.fontsize": 10,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def method_style(name: str) -> dict[str, Any]:
+    """Colour and marker of a method, the same in every figure and every session.
+
+    Args:
+        name: name of the method. What follows a blank, comma or bracket names a variant, which has the
+            method's marker and a paler shade of its colour ("mixbct (equal passes)").
+
+    Returns:
+        Keyword arguments "color" and "marker" for matplotlib. A name that is not listed gets a colour from
+        its spelling, so a method that is added later also keeps its own.
+
+    >>> method_style("mixbct"), method_style("mixbct (equal passes)")
+    ({'color': '#332288', 'marker': 'o'}, {'color': '#9d95c6', 'marker': 'o'})
+    """
+    base = re.split(r"[ ,(]", name)[0]
+    if base in _METHODS:
+        colour, marker = _METHODS[base]
+    else:
+        code = zlib.crc32(base.encode())
+        colour, marker = (spare[code % len(spare)] for spare in (_SPARE_COLOURS, _SPARE_MARKERS))
+    if base != name:
+        colour = mpl.colors.to_hex(0.48 * np.array(mpl.colors.to_rgb(colour)) + 0.52)
+    return {"color": colour, "marker": marker}
+
+
+def metric_title(metric: str) -> str:
+    """Metric name as an axis label.
+
+    >>> metric_title("tar@far=1e-3"), metric_title("map"), metric_title("new_old/rank1")
+    ('TAR at FAR 1e-3', 'mAP', 'new/old rank-1')
+    """
+    *pair, last = metric.split("/")
+    if last.startswith("tar@far="):
+        last = "TAR at FAR " + last.removeprefix("tar@far=")
+    elif last.startswith("rank"):
+        last = "rank-" + last.removeprefix("rank")
+    elif last == "map":
+        last = "mAP"
+    return " ".join([*(PAIR_TITLES.get(part, part) for part in pair), last])
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Tensor, list or array as a NumPy array; missing values (None) become nan."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, list | tuple) and any(value is None for value in values):
+        values = [np.nan if value is None else value for value in values]
+    return np.asarray(values)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one; zero rows stay zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def legend_outside(ax: Axes, **options: Any) -> None:
+    """Put the legend to the right of the axis, where it cannot cover data."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, **options)
+
+
+def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
+    """Titles with line breaks, for the narrow figures in which they stand beside an axis.
+
+    >>> wrapped({"a": "ridge adapter, gallery to new"})
+    {'a': 'ridge adapter,\\ngallery to new'}
+    """
+    return {name: "\n".join(in_lines(title, width)) for name, title in titles.items()}
+
+
+def legend_below(ax: Axes, columns: int = 2) -> None:
+    """Move an axis's legend below the figure: for figures that must be readable on a narrow page."""
+    handles, labels = ax.get_legend_handles_labels()
+    if ax.get_legend() is not None:
+        ax.get_legend().remove()
+    if handles:
+        ax.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def save_figure(
+    fig: Figure, name: str, folder: str | Path = "figures", provenance: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a figure as PNG and SVG, and beside them a JSON that says where it came from.
+
+    Equal data give equal bytes: no date and no version in the files, and fixed element names in the SVG.
+
+    Args:
+        fig: the figure.
+        name: file name without folder and suffix: letters, digits, "-", "_" and ".".
+        folder: where to write; made when absent.
+        provenance: what made the figure (notebook, parameters, digest of the data, commit); plain values.
+
+    Returns:
+        Path of the PNG.
+
+    Raises:
+        ValueError: "figure name '…': use letters, digits, '-', '_' and '.', without folder and suffix".
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name.endswith((".png", ".svg", ".json")):
+        raise ValueError(
+            f"figure name {name!r}: use letters, digits, '-', '_' and '.', without folder and suffix"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Text as outlines: the picture looks the same where the font is not installed.
+    with mpl.rc_context({"svg.hashsalt": "compat_lib", "svg.fonttype": "path", "path.simplify": True}):
+        fig.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+        fig.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    record = {"figure": name, **(provenance or {})}
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    return folder / f"{name}.png"
+
+
+def say_instead(ax: Axes, text: str) -> Axes:
+    """A sentence in the place of a picture that cannot be drawn."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+    return ax

@@ -1,0 +1,289 @@
+"""What a compatibility method is.
+
+A method is a module that is given the old system once and the embeddings of every step, and answers with
+named scalar terms; the training loop adds them with the method's weights and logs each. A method is one file
+in this folder: a class with a name, a citation, what it needs of the old system, and its options.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compat_lib.losses.heads import Classifier, FrozenClassifier
+from compat_lib.old_system import OldSystem
+
+METHODS: dict[str, type["CompatibilityLoss"]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Everything that a method may look at in one step of the training.
+
+    Args:
+        rows: int64 [B], rows of the new training set.
+        labels: int64 [B], new labels of these rows.
+        embeddings: [E, d_n], new embeddings, not normalised, of the embedded rows in batch order.
+        embedded: bool [B], which rows were embedded (E of them), or None when all were.
+        old_features: float32 [B, d_o], old features of all rows, not normalised, or None.
+        epoch: epoch at hand, 0..epochs-1.
+        epochs: number of epochs.
+        batch: batch at hand within the epoch, 0..batches-1.
+        batches: batches in an epoch.
+        progress: fraction of all steps that are done, 0..1 (exclusive).
+        generator: random generator on the CPU, seeded by run seed and step.
+        pooled: [E, d_n], the embeddings before the head's batch normalisation, for methods that set
+            `wants_pooled`; else None.
+        oracle_features: float32 [B, d_n], features of an independently trained new model for all rows, for
+            methods that need the oracle; else None.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    embeddings: Tensor
+    embedded: Tensor | None
+    old_features: Tensor | None
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    progress: float
+    generator: torch.Generator
+    pooled: Tensor | None = None
+    oracle_features: Tensor | None = None
+
+
+class CompatibilityLoss(nn.Module):
+    """Base of all methods: registers them by name, checks the old system, keeps the arithmetic in float32.
+
+    A subclass sets `name`, `title`, `paper`, `needs` and `formulas`, takes its options as keywords with
+    defaults after `old` and `classifier`, fills `weights`, and implements `terms`. What it learns besides the
+    classifier it registers as parameters or buffers like any module, and names in `learns`; they are trained,
+    checkpointed and resumed without more ado. Most methods need no more; the other members are for those that
+    change what the network gives (`model_width`, `head`), refresh something (`start_epoch`), fit something
+    after the training (`finish`), or compare features of unequal width (`comparable`).
+
+    Args:
+        old: what is left of the old system, or None for a method that needs nothing.
+        classifier: the new model's classifier, trained together with it.
+        needs: what this instance needs of the old system, when an option changes it from the class's `needs`.
+    Raises:
+        ValueError: "The method bct needs the old system's prototypes, ..." when something is missing;
+            "The old system has 70 new classes, the classifier 60. ..." when the two disagree.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()  # of: features, prototypes, classifier, model, oracle
+    other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
+    reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
+    published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
+    formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX, in the symbols of docs/methods.md
+    learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
+
+    weights: dict[str, float]  # one for each term; the loop computes the sum of weights[k] * terms[k]
+    wants_pooled: bool = False  # whether `Step.pooled` is needed
+    head: nn.Module | None = None  # turns the network's embeddings into the features that are stored
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        name = cls.__dict__.get("name")
+        if name is None:  # an intermediate class, not a method
+            return
+        if name in METHODS:
+            raise ValueError(
+                f"Two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}. "
+                "Give the new one a name of its own."
+            )
+        METHODS[name] = cls
+
+    def __init__(self, old: OldSystem | None, classifier: Classifier, *, needs: frozenset[str] | None = None):
+        super().__init__()
+        if needs is not None:
+            self.needs = needs
+        if self.needs and old is None:
+            raise ValueError(
+                f"The method {self.name} needs the old system's {', '.join(sorted(self.needs))}, but no old "
+                "system was given. Make one with OldSystem.from_arrays or OldSystem.load."
+            )
+        if old is not None and self.needs:
+            others = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
+            old.require(self.needs, self.name, others)
+            if old.num_classes != classifier.num_classes:
+                raise ValueError(
+                    f"The old system has {old.num_classes} new classes, the classifier "
+                    f"{classifier.num_classes}. Both count the classes of the new training set: pass that "
+                    "number as num_classes to OldSystem.from_arrays and to Classifier."
+                )
+        self.classifier = classifier
+        self.weights = {"classification": 1.0}
+
+    @property
+    def embedded_share(self) -> float:
+        """Expected share of a batch's rows that pass through the backbone, 0..1."""
+        return 1.0
+
+    def rows_to_embed(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Which rows of the batch must pass through the backbone; asked before each step.
+
+        Args:
+            rows: int64 [B], rows of the new training set.
+            labels: int64 [B], their new labels.
+            generator: random generator on the CPU, the same as in the step that follows.
+        Returns:
+            bool [B], or None for all rows.
+        """
+        return None
+
+    @classmethod
+    def model_width(cls, old_width: int, new_width: int) -> int:
+        """Coordinates that the network must give for stored features of `new_width`; `new_width` here."""
+        return new_width
+
+    def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
+        """Called before each epoch; for methods that refresh something. Does nothing here.
+
+        Args:
+            epoch: epoch that begins, 0..epochs-1.
+            epochs: number of epochs.
+            embed: gives the network's present embeddings of the whole training set, float32 [N, d_n] on the
+                CPU, in evaluation mode and without augmentation; it costs a pass and is counted.
+        """
+
+    def finish(self, embed: Callable[[], Tensor]) -> None:
+        """Called once after the last epoch, seeded; for methods that fit something afterwards.
+
+        Args:
+            embed: as in `start_epoch`.
+        """
+
+    def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What the cross-test compares: new features as queries, old features as gallery items.
+
+        Args:
+            new: [N, d], stored features of the new model.
+            old: [M, d_o], old features.
+        Returns:
+            both sides with one width, here the arguments themselves; None where the two cannot be compared,
+            here when their widths differ.
+        """
+        return (new, old) if new.shape[1] == old.shape[1] else None
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """The unweighted terms of one step, "classification" first.
+
+        Args:
+            step: the batch with its new embeddings and old features.
+        Returns:
+            name of the term -> float32 scalar; the names are those of `weights`.
+        Raises:
+            ValueError: "The method dual_tuning needs the embeddings before the batch normalisation. ...";
+                "The method l2 needs the old features of the batch. ..."; "Step.labels must be int64, ..."
+        """
+        embeddings = step.embeddings
+        if step.labels.dtype != torch.int64:
+            raise ValueError(f"Step.labels must be int64, not {step.labels.dtype}. Pass labels.long().")
+        for name, given in (("features", step.old_features), ("oracle", step.oracle_features)):
+            if name in self.needs and given is None:
+                field = "oracle_features" if name == "oracle" else "old_features"
+                raise ValueError(
+                    f"The method {self.name} needs the {field.replace('_', ' ')} of the batch. Pass them as "
+                    f"Step.{field}; in `train`, pass old=, the old system that the method was built with."
+                )
+        if self.wants_pooled and step.pooled is None:
+            raise ValueError(
+                f"The method {self.name} needs the embeddings before the batch normalisation. Pass them as "
+                "Step.pooled; EmbeddingModel.both gives them."
+            )
+        with torch.autocast(embeddings.device.type, enabled=False):
+            if embeddings.dtype in (torch.float16, torch.bfloat16):
+                step = dataclasses.replace(step, embeddings=embeddings.float())
+            if step.pooled is not None and step.pooled.dtype in (torch.float16, torch.bfloat16):
+                step = dataclasses.replace(step, pooled=step.pooled.float())
+            return self.terms(step)
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        """What `forward` returns, outside autocast and on float32 embeddings; each method has its own."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its terms are computed.")
+
+    def classification(self, step: Step) -> Tensor:
+        """The classifier's loss on a batch of which every row was embedded; float32 scalar."""
+        return self.classifier.loss(step.embeddings, step.labels, step.progress)
+
+
+def equal_widths(method: str, old: OldSystem, classifier: Classifier, advice: str) -> None:
+    """Refuses an old and a new width that differ.
+
+    Raises:
+        ValueError: "The method l2 needs old and new features of one width, not 32 (old) and 64 (new). ..."
+    """
+    if old.width != classifier.width:
+        raise ValueError(
+            f"The method {method} needs old and new features of one width, not {old.width} (old) and "
+            f"{classifier.width} (new). Build the new model with width {old.width}{advice}."
+        )
+
+
+def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, Tensor]:
+    """The old system's class means, checked to hold every class that the training set has.
+
+    Args:
+        old: the old system, with prototypes.
+        average: "raw" or "unit", see OldSystem.prototypes.
+        method: name for the message.
+    Returns:
+        prototypes float32 [C, d_o], not normalised, and present bool [C].
+    Raises:
+        ValueError: "The method bct has no prototype for 2 classes of the training set: 3, 7. ..."
+    """
+    prototypes, present = old.prototypes(average), old.present
+    if average == "unit":  # taken from the features, also where prototypes were given
+        present = torch.bincount(old.labels, minlength=old.num_classes) > 0
+    needed = torch.ones_like(present)
+    if old.labels is not None:
+        needed = torch.bincount(old.labels, minlength=old.num_classes) > 0
+    missing = (needed & ~present).nonzero()[:, 0].tolist()
+    if missing:
+        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise ValueError(
+            f"The method {method} has no prototype for {len(missing)} classes of the training set: {shown}. "
+            "Pass old features of images of these classes, or leave the classes out of the training set."
+        )
+    return prototypes, present
+
+
+def frozen_old_classifier(old: OldSystem) -> FrozenClassifier:
+    """The old system's classifier as a fixed table: linear, or cosine when it has a scale."""
+    return FrozenClassifier(old.classifier_weight, old.classifier_bias, old.classifier_scale)
+
+
+def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> float:
+    """The option's value when it is a number within low..high.
+
+    Raises:
+        ValueError: "mix_ratio must be a number between 0 and 1, not 1.5."
+
+    >>> check_number("mix_ratio", 0.3, 0, 1)
+    0.3
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high:
+        bounds = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} must be a number {bounds}, not {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: object, allowed: tuple) -> None:
+    """Refuses an option's value that is not among the allowed ones.
+
+    Raises:
+        ValueError: "variant must be one of 'prototypes', 'classifier', not 'x'."
+
+    >>> check_choice("pad", "zero", ("refuse", "zero"))
+    """
+    if not any(value is one or (type(value) is type(one) and value == one) for one in allowed):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")

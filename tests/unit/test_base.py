@@ -1,0 +1,332 @@
+"""Every method keeps the contract: registration, documentation, terms, frozen old system, refusals."""
+
+import copy
+import dataclasses
+import importlib.util
+import itertools
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from method_steps import make_classifier, make_old, make_step
+
+from compat_lib.losses import METHODS, CompatibilityLoss, build_method, method_options
+from compat_lib.losses.base import check_choice, check_number, prototype_table
+from compat_lib.old_system import OldSystem
+
+NAMES = sorted(METHODS)
+TESTS = Path(__file__).parent
+
+
+def own_step(method, old, dtype=torch.float32, **options):
+    rows = torch.arange(12)
+    embedded = method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(0))
+    width = method.model_width(old.width, method.classifier.width)
+    return make_step(old, width, embedded=embedded, rows=rows, dtype=dtype, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_is_documented_and_tested(name):
+    method = METHODS[name]
+    assert method.name == name
+    assert method.title
+    dated = re.search(r"arXiv \d{4}\.\d{5}|\b(19|20)\d\d\b", method.paper)
+    assert dated, f"{name}: paper is {method.paper!r}; name its source with a year or an arXiv number"
+    assert method.needs <= {"features", "prototypes", "classifier", "model", "oracle"}
+    assert (TESTS / f"test_{name}.py").is_file()
+    assert importlib.util.find_spec(f"compat_lib.losses.{name}")
+    assert method.__doc__, f"{method.__name__} has no docstring: write what it does, 'Source:' and 'Args:'"
+    assert "Source:" in method.__doc__, f"the docstring of {method.__name__} has no line 'Source: ...'"
+    assert ("Reconstruction:" in method.__doc__) == method.reconstruction
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_documented_default(name):
+    documented = re.findall(r"^ {8}(\w+): ", METHODS[name].__doc__ or "", flags=re.MULTILINE)
+    options = method_options(name)
+    documented = [argument for argument in documented if argument not in ("old", "classifier")]
+    assert documented[: len(options)] == list(options), f"{name}: describe each option below 'Args:'"
+    assert all(isinstance(default, str | int | float | bool) for default in options.values())
+    assert set(METHODS[name].published) <= set(options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_and_weights_have_the_same_names_and_classification_is_first(name):
+    old = make_old()
+    method = build_method(name, old, make_classifier())
+    terms = method(own_step(method, old))
+    assert list(terms) == list(method.weights)
+    assert next(iter(terms)) == "classification"
+    assert all(
+        term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values()
+    )
+    assert all(weight >= 0 for weight in method.weights.values())
+    assert 0 <= method.embedded_share <= 1
+    # terms that an option switches on have a formula too, and stand where they stand in the sum
+    assert list(terms) == [term for term in METHODS[name].formulas if term in terms]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_old_system_is_not_trained_not_saved_and_not_changed(name):
+    old = make_old()
+    before = copy.deepcopy(
+        {key: value for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
+    )
+    method = build_method(name, old, make_classifier())
+    names = {key for key, _ in method.named_parameters()}
+    assert names - {"classifier.weight"} if METHODS[name].learns else names == {"classifier.weight"}
+    assert "classifier.weight" in method.state_dict()
+    assert not any("old" in key or "prototype" in key or "credible" in key for key in method.state_dict())
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.1, weight_decay=0.1)
+    terms = method(own_step(method, old))
+    sum(method.weights[key] * term for key, term in terms.items()).backward()
+    optimiser.step()
+    for key, value in before.items():
+        now = getattr(old, key)
+        assert not now.requires_grad
+        assert now.grad is None
+        assert torch.equal(now, value)
+    assert not any(buffer.requires_grad for buffer in method.buffers())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_changes_nothing(name):
+    old = make_old()
+    method = build_method(name, old, make_classifier())
+    plain = method(own_step(method, old))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = method(own_step(method, old))
+    assert all(torch.equal(plain[key], inside[key]) for key in plain)
+    assert method.classifier.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_low_precision_is_lost_before_the_loss_and_not_in_it(name, dtype):
+    """Embeddings of half the bits cost what the same numbers in float32 cost, and pass a gradient back."""
+    old = make_old()
+    results = []
+    for widened in (False, True):
+        method = build_method(name, old, make_classifier(), **BASE.get(name, {}))
+        low = own_step(method, old, dtype=dtype)
+        embeddings, pooled = low.embeddings, low.pooled
+        if widened:
+            embeddings, pooled = embeddings.float(), pooled.float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            results.append(method(dataclasses.replace(low, embeddings=embeddings, pooled=pooled)))
+        sum(results[-1].values()).backward()
+        assert low.embeddings.grad.isfinite().all() and low.embeddings.grad.ne(0).any()
+    for term in results[0]:
+        assert results[0][term].dtype == torch.float32
+        assert torch.equal(results[0][term], results[1][term]), term
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_reaches_the_margin_of_the_classification(name):
+    old = make_old()
+    values = {}
+    for margin in (0.0, 0.4):
+        for progress in (0.0, 0.5, 1.0):
+            method = build_method(name, old, make_classifier(margin=margin))
+            method.classifier.ramp = 1.0
+            terms = method(own_step(method, old, progress=progress))
+            values[margin, progress] = terms["classification"].item()
+    assert values[0.0, 0.0] == values[0.0, 1.0] == values[0.4, 0.0]
+    assert values[0.4, 0.0] < values[0.4, 0.5] < values[0.4, 1.0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_gradients_no_term_has_one(name):
+    old = make_old()
+    method = build_method(name, old, make_classifier(), **BASE.get(name, {}))
+    usual = method(own_step(method, old))
+    method = build_method(name, old, make_classifier(), **BASE.get(name, {}))
+    with torch.no_grad():
+        terms = method(own_step(method, old))
+    assert not any(term.requires_grad for term in terms.values())
+    if not METHODS[name].learns:  # else the start is drawn
+        assert {key: term.item() for key, term in usual.items()} == {k: t.item() for k, t in terms.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_repeat_to_the_bit(name):
+    old = make_old()
+    first, second = (
+        build_method(name, old, make_classifier())(own_step(build_method(name, old, make_classifier()), old))
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+# what a method is given in the tests of its options: terms that are off, or a short fit
+BASE = {
+    "dual_tuning": {
+        "n2o_triplet_weight": 0.5,
+        "centre_triplet_weight": 0.5,
+        "triplet_weight": 0.5,
+        "circle_weight": 0.5,
+        "new_centre_share": 0.5,
+    },
+    "fct": {"fit_epochs": 4},
+}
+BESIDE = {("hot_refresh", "margin"): {"form": "triplet"}, ("dual_tuning", "divisor"): {"logits": "dot"}}
+ELSEWHERE = {  # tested beside the method, because they need an old system of their own
+    ("mixbct", "pad"),  # of another width
+    ("nccl", "credible"),  # with rows between the classes
+}
+
+
+def other_values(name, option, default):
+    """Legal values of an option that are not its default."""
+    if isinstance(default, bool):
+        return [not default]
+    if isinstance(default, int):
+        return [3]
+    if isinstance(default, float):
+        return [0.6 * default or 0.25]
+    with pytest.raises(ValueError, match=f"{option} must be one of") as refusal:
+        build_method(name, make_old(), make_classifier(), **{option: "?"})
+    choices = re.findall("'([^'?]+)'", str(refusal.value))
+    assert default in choices and len(choices) > 1
+    return [choice for choice in choices if choice != default]
+
+
+def course(name, options):
+    """All that a short training shows of a method: weights, terms, gradients and the features at its end."""
+    old = make_old(per_class=20)
+    torch.manual_seed(1)
+    method = build_method(name, old, make_classifier(), **options)
+    width, passes = method.model_width(old.width, 6), itertools.count()
+
+    def embed():
+        return torch.randn(len(old.labels), width, generator=torch.Generator().manual_seed(next(passes)))
+
+    seen = list(method.weights.items())
+    for epoch in (1, 2, 4):
+        method.start_epoch(epoch, 7, embed)
+        rows = torch.arange(12) + 12 * epoch
+        embedded = method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(epoch))
+        step = make_step(old, width, embedded=embedded, rows=rows, seed=epoch)
+        wide = (10 * step.embeddings.detach()).requires_grad_()
+        terms = method(dataclasses.replace(step, embeddings=wide, epoch=epoch, epochs=7))
+        sum(method.weights[key] * term for key, term in terms.items()).backward()
+        seen += [(key, term.item()) for key, term in terms.items()] + wide.grad.flatten().tolist()
+        method.classifier.weight.data[epoch] *= -1  # what is stored of the classifier grows old
+    method.finish(embed)
+    stored = method.head(embed()) if method.head else embed()
+    return seen + [side.flatten().tolist() for side in (stored, *method.comparable(stored, old.features))]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in NAMES if method_options(name)))
+def test_no_option_is_ignored(name):
+    base = BASE.get(name, {})
+    usual = course(name, base)
+    assert course(name, base) == usual
+    for option, default in method_options(name).items():
+        if (name, option) in ELSEWHERE:
+            continue
+        beside = base | BESIDE.get((name, option), {})
+        before = usual if beside == base else course(name, beside)
+        for value in other_values(name, option, default):
+            changed = course(name, beside | {option: value}) != before
+            assert changed, f"{name}: {option}={value!r} changes nothing"
+
+
+def test_an_option_that_is_a_factor_of_terms_is_their_weight():
+    for name in NAMES:
+        for option in (one for one in method_options(name) if re.fullmatch("(?!fit_)(.*_)?weight", one)):
+            weights = build_method(name, make_old(), make_classifier(), **{option: 0.123}).weights
+            assert 0.123 in weights.values() and weights["classification"] == 1.0, (name, option)
+
+
+def test_features_of_unequal_width_are_compared_only_where_a_method_says_how():
+    new, old = torch.randn(3, 6), torch.randn(4, 6)
+    method = build_method("independent", None, make_classifier())
+    assert method.comparable(new, old) == (new, old)
+    assert method.comparable(new, old[:, :5]) is method.comparable(new[:, :5], old) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_step_lacks_is_said(name):
+    old = make_old()
+    method = build_method(name, old, make_classifier())
+    step = own_step(method, old)
+    for need, field in (("features", "old_features"), ("oracle", "oracle_features")):
+        if need in method.needs:
+            with pytest.raises(
+                ValueError, match=rf"{name} needs the .* of the batch. .*Step\.{field}; in `tra"
+            ):
+                method(dataclasses.replace(step, **{field: None}))
+    for dtype in (torch.int32, torch.uint8):
+        with pytest.raises(ValueError, match=f"Step.labels must be int64, not {dtype}. Pass labels.long"):
+            method(dataclasses.replace(step, labels=step.labels.to(dtype)))
+
+
+def test_means_of_unit_features_are_those_of_the_features_also_beside_given_prototypes():
+    """The given table has a row that the features lack, and lacks one that they have."""
+    given = torch.eye(5, 6)
+    given[0] = 0
+    features = make_old().features[:8]
+    old = OldSystem.from_arrays(features, [0, 1, 2, 3] * 2, prototypes=given)
+    prototypes, present = prototype_table(old, "unit", "bct")
+    assert present.tolist() == [True, True, True, True, False]
+    means = torch.nn.functional.normalize(features, dim=1).reshape(2, 4, 6).mean(dim=0)
+    torch.testing.assert_close(prototypes[:4], means)
+    with pytest.raises(ValueError, match="no prototype for 1 classes of the training set: 0"):
+        prototype_table(old, "raw", "bct")
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"independent"}))
+def test_a_method_says_what_it_lacks(name):
+    with pytest.raises(
+        ValueError, match=f"The method {name} needs the old system's .*no old system was given"
+    ):
+        build_method(name, None, make_classifier())
+    classifier_only = OldSystem.from_arrays(classifier_weight=torch.eye(3, 6), num_classes=5)
+    pattern = f"The method {name} needs .*but only classifier is there.*what is there: .*independent"
+    with pytest.raises(ValueError, match=pattern):
+        build_method(name, classifier_only, make_classifier())
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"independent"}))
+def test_classes_of_old_system_and_classifier_must_agree(name):
+    with pytest.raises(ValueError, match="The old system has 5 new classes, the classifier 7"):
+        build_method(name, make_old(), make_classifier(classes=7))
+
+
+def test_unknown_methods_and_options_are_refused_with_the_list():
+    with pytest.raises(ValueError, match="There is no method 'mixbtc'. Methods: advbct, bct, .*mixbct"):
+        build_method("mixbtc", None, make_classifier())
+    with pytest.raises(ValueError, match="There is no method 'x'"):
+        method_options("x")
+    with pytest.raises(ValueError, match="mixbct has no option 'ratio'. Options: mix_ratio, credible_share"):
+        build_method("mixbct", make_old(), make_classifier(), ratio=0.3)
+    with pytest.raises(ValueError, match="independent has no option 'x'. Options: none"):
+        build_method("independent", None, make_classifier(), x=1)
+
+
+def test_a_second_method_of_one_name_is_refused():
+    with pytest.raises(ValueError, match="Two methods are called 'l2'"):
+        type("Other", (CompatibilityLoss,), {"name": "l2"})
+    type("Intermediate", (CompatibilityLoss,), {})
+    assert sorted(METHODS) == NAMES
+
+
+def test_a_method_without_terms_says_so():
+    bare = type("Bare", (CompatibilityLoss,), {})(None, make_classifier())
+    with pytest.raises(NotImplementedError, match="Bare does not say how its terms are computed"):
+        bare(make_step(make_old()))
+
+
+@pytest.mark.parametrize("value", [True, "1", None, math.inf, math.nan, -0.1, 1.1])
+def test_check_number_refuses(value):
+    with pytest.raises(ValueError, match="share must be a number between 0 and 1"):
+        check_number("share", value, 0, 1)
+
+
+def test_check_choice_tells_one_from_true():
+    check_choice("columns", True, (True, False))
+    with pytest.raises(ValueError, match="columns must be one of True, False, not 1"):
+        check_choice("columns", 1, (True, False))

@@ -1,0 +1,333 @@
+"""Classifiers against slow loops, pytorch-metric-learning and finite differences."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import make_classifier, slow_classification, slow_cross_entropy, slow_logits
+from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
+
+from compat_lib.losses.heads import (
+    Classifier,
+    FrozenClassifier,
+    arcface,
+    cosface,
+    fit_width,
+    row_cross_entropy,
+    unit_rows,
+)
+
+KINDS = ("linear", "cosface", "arcface")
+
+
+def batch(classifier, size=7, seed=3, opposite=2):
+    """Random embeddings, of which the first few point away from their class, beyond pi minus the margin."""
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(size, classifier.width, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classifier.num_classes, (size,), generator=generator)
+    away = classifier.weight.detach().double()[labels[:opposite]]
+    embeddings[:opposite] = -2 * away + 0.02 * embeddings[:opposite]
+    return embeddings, labels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("width", "classes", "size"), [(2, 1, 3), (6, 5, 7), (9, 20, 4)])
+def test_loss_and_logits_equal_the_slow_loop(kind, width, classes, size):
+    classifier = make_classifier(kind, width, classes, margin=0.4).double()
+    embeddings, labels = batch(classifier, size)
+    logits = classifier.logits(embeddings, labels).tolist()
+    for row, embedding, label in zip(logits, embeddings.tolist(), labels.tolist(), strict=True):
+        assert row == pytest.approx(slow_logits(classifier, embedding, label), abs=1e-9)
+    expected = slow_classification(classifier, embeddings.tolist(), labels.tolist())
+    assert classifier.loss(embeddings, labels).item() == pytest.approx(expected, abs=1e-9)
+    single = classifier.float().loss(embeddings.float(), labels)
+    assert single.dtype == torch.float32
+    assert single.item() == pytest.approx(expected, rel=2e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_equals_finite_differences(kind):
+    classifier = make_classifier(kind, 4, 3, margin=0.4).double()
+    embeddings, labels = batch(classifier, 5)
+
+    def loss(embeddings, *parameters):
+        return classifier.loss(embeddings, labels)
+
+    assert torch.autograd.gradcheck(loss, (embeddings.requires_grad_(), *classifier.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["cosface", "arcface"])
+@pytest.mark.parametrize(("scale", "margin"), [(64.0, 0.5), (32.0, 0.3), (8.0, 0.0)])
+def test_loss_and_gradient_equal_pytorch_metric_learning(kind, scale, margin):
+    classifier = Classifier(kind, 6, 5, scale=scale, margin=margin, ramp=0.0).double()
+    torch.nn.init.normal_(classifier.weight)
+    embeddings, labels = batch(classifier, 12)
+    if kind == "arcface":
+        other = ArcFaceLoss(num_classes=5, embedding_size=6, margin=np.degrees(margin), scale=scale)
+    else:
+        other = CosFaceLoss(num_classes=5, embedding_size=6, margin=margin, scale=scale)
+    other.W.data = classifier.weight.detach().T.clone()
+
+    ours = classifier.loss(embeddings.requires_grad_(), labels)
+    copy = embeddings.detach().clone().requires_grad_()
+    theirs = other(copy, labels)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-9)
+    ours.backward()
+    theirs.backward()
+    torch.testing.assert_close(embeddings.grad, copy.grad, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(classifier.weight.grad, other.W.grad.T, rtol=1e-7, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(st.floats(-0.999, 0.999), st.floats(0, math.pi / 2))
+def test_arcface_is_the_cosine_of_the_larger_angle_up_to_pi(cosine, margin):
+    angle = math.acos(cosine) + margin
+    value = arcface(torch.tensor([cosine], dtype=torch.float64), margin).item()
+    if angle < math.pi - 1e-9:
+        assert value == pytest.approx(math.cos(angle), abs=1e-9)
+    elif angle > math.pi + 1e-9:
+        assert value == pytest.approx(cosine - margin * math.sin(margin), abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.floats(0, math.pi / 2))
+def test_arcface_grows_with_the_cosine_and_never_exceeds_it(margin):
+    cosines = torch.linspace(-0.9999, 0.9999, 400, dtype=torch.float64)
+    values = arcface(cosines, margin)
+    assert (values.diff() > -1e-12).all()
+    assert (values <= cosines + 1e-12).all()
+
+
+def test_margin_zero_changes_nothing():
+    cosines = torch.linspace(-0.99, 0.99, 50)
+    assert torch.equal(arcface(cosines, 0.0), cosines)
+    assert torch.equal(cosface(cosines, 0.0), cosines)
+
+
+@pytest.mark.parametrize("kind", ["cosface", "arcface"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_finite_where_an_embedding_meets_its_class(kind, sign, dtype):
+    classifier = Classifier(kind, 3, 2, margin=0.3, ramp=0.0).to(dtype)
+    classifier.weight.data = torch.eye(2, 3, dtype=dtype)
+    embeddings = (sign * torch.eye(2, 3, dtype=dtype)).requires_grad_()
+    loss = classifier.loss(embeddings, torch.tensor([0, 1]))
+    loss.backward()
+    assert loss.isfinite()
+    assert embeddings.grad.isfinite().all()
+    assert classifier.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_arcface_slope_is_finite_at_one(dtype):
+    cosines = torch.tensor([1.0, -1.0, 1 - 1e-7, 1.0000001], dtype=dtype, requires_grad=True)
+    shifted = arcface(cosines, 0.5)
+    shifted.sum().backward()
+    assert cosines.grad.isfinite().all() and shifted.dtype == dtype
+    assert shifted[0].item() == pytest.approx(math.cos(0.5), abs=0.07)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_neither_the_arithmetic_nor_the_parameters(kind, dtype):
+    classifier = make_classifier(kind)
+    embeddings, labels = batch(classifier)
+    embeddings = embeddings.to(dtype)
+    plain = classifier.loss(embeddings.float(), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = classifier.loss(embeddings, labels)
+        assert classifier.logits(embeddings).dtype == torch.float32
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, plain)
+    assert classifier.weight.dtype == torch.float32
+    inside.backward()
+    assert classifier.weight.grad.dtype == torch.float32
+
+
+def test_cosines_can_be_used_and_differentiated_twice():
+    start = torch.linspace(-0.9, 0.9, 7)
+    cosines = start.clone().requires_grad_()
+    margined, squared = arcface(cosines, 0.4).sum(), cosines.square().sum()
+    margined.backward(retain_graph=True)
+    margined.backward(retain_graph=True)
+    twice = cosines.grad.clone()
+    squared.backward()
+    assert torch.equal(cosines.detach(), start)
+    once = start.clone().requires_grad_()
+    arcface(once, 0.4).sum().backward()
+    torch.testing.assert_close(twice, 2 * once.grad)
+    torch.testing.assert_close(cosines.grad - twice, 2 * start)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_loss_can_be_differentiated_twice(kind):
+    classifier = make_classifier(kind)
+    embeddings, labels = batch(classifier)
+    loss = classifier.loss(embeddings.float(), labels)
+    loss.backward(retain_graph=True)
+    first = classifier.weight.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(classifier.weight.grad, 2 * first)
+
+
+def test_margin_grows_with_progress_up_to_the_ramp():
+    classifier = Classifier("arcface", 4, 3, margin=0.4, ramp=0.5)
+    assert [classifier.margin_at(p) for p in (0.0, 0.25, 0.5, 0.9)] == pytest.approx([0.0, 0.2, 0.4, 0.4])
+    assert Classifier("arcface", 4, 3, margin=0.4, ramp=0.0).margin_at(0.0) == 0.4
+    embeddings, labels = batch(classifier, opposite=0)
+    start = classifier.logits(embeddings, labels, progress=0.0)
+    torch.testing.assert_close(start, classifier.logits(embeddings))
+    assert classifier.loss(embeddings, labels, 0.0) < classifier.loss(embeddings, labels, 1.0)
+
+
+def test_only_the_target_gets_the_margin_and_only_with_labels():
+    classifier = make_classifier("cosface", margin=0.25)
+    embeddings, labels = batch(classifier)
+    difference = classifier.logits(embeddings) - classifier.logits(embeddings, labels)
+    expected = torch.zeros_like(difference)
+    expected[torch.arange(len(labels)), labels] = 8.0 * 0.25
+    torch.testing.assert_close(difference, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cosface", "arcface"])
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(1e-3, 1e3))
+def test_cosine_kinds_do_not_see_the_length_of_an_embedding(kind, scale):
+    classifier = make_classifier(kind).double()
+    embeddings, labels = batch(classifier, opposite=0)
+    torch.testing.assert_close(
+        classifier.loss(scale * embeddings, labels), classifier.loss(embeddings, labels)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(7)))
+def test_order_of_the_batch_does_not_matter(kind, order):
+    classifier = make_classifier(kind).double()
+    embeddings, labels = batch(classifier)
+    shuffled = classifier.loss(embeddings[order], labels[order])
+    torch.testing.assert_close(shuffled, classifier.loss(embeddings, labels))
+
+
+def test_label_smoothing_spreads_evenly_over_all_classes():
+    classifier = make_classifier("linear", label_smoothing=0.2).double()
+    embeddings, labels = batch(classifier)
+    rows = []
+    for embedding, label in zip(embeddings.tolist(), labels.tolist(), strict=True):
+        logits = slow_logits(classifier, embedding)
+        losses = [slow_cross_entropy(logits, k) for k in range(5)]
+        rows.append(0.8 * losses[label] + 0.2 * sum(losses) / 5)
+    assert classifier.loss(embeddings, labels).item() == pytest.approx(sum(rows) / len(rows))
+
+
+def test_parameters_start_as_specified_and_follow_the_seed():
+    torch.manual_seed(5)
+    first = Classifier("linear", 64, 500)
+    torch.manual_seed(5)
+    second = Classifier("linear", 64, 500)
+    assert torch.equal(first.weight, second.weight)
+    assert first.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert first.bias.eq(0).all()
+    assert Classifier("arcface", 4, 3).bias is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "softmax"}, "kind must be one of linear, cosface, arcface, not 'softmax'"),
+        ({"width": 0}, "width must be at least 1, not 0"),
+        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"scale": 0.0}, "scale must be a number above 0"),
+        ({"scale": math.nan}, "scale must be a number above 0"),
+        ({"margin": 2.0}, "margin must be between 0 and 1.571 for arcface, not 2.0"),
+        ({"margin": 1.2, "kind": "cosface"}, "margin must be between 0 and 1 for cosface"),
+        ({"margin": -0.1}, "margin must be between 0"),
+        ({"ramp": 1.5}, "ramp must be a fraction"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        Classifier(**({"kind": "arcface", "width": 4, "num_classes": 3} | arguments))
+
+
+def test_embeddings_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="takes embeddings of width 4, not 5"):
+        Classifier("linear", 4, 3).logits(torch.zeros(2, 5))
+
+
+def test_row_cross_entropy_equals_the_slow_loop():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.tensor([0, 3, -1, 2, -1, 1])
+    rows = [
+        slow_cross_entropy(row, target)
+        for row, target in zip(logits.tolist(), targets.tolist(), strict=True)
+        if target >= 0
+    ]
+    assert row_cross_entropy(logits, targets).item() == pytest.approx(sum(rows) / 4)
+
+
+def test_absent_classes_are_as_if_the_columns_were_not_there():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.tensor([0, 2, 3, 0, 2])
+    masked = logits.clone().requires_grad_()
+    hidden = torch.tensor([False, True, False, False])
+    loss = row_cross_entropy(masked.masked_fill(hidden, -math.inf), targets)
+    without = row_cross_entropy(logits[:, ~hidden], (targets - 1).clamp(min=0))  # 0, 2, 3 -> 0, 1, 2
+    assert loss.item() == pytest.approx(without.item())
+    loss.backward()
+    assert masked.grad.isfinite().all()
+    assert masked.grad[:, 1].eq(0).all()
+
+
+def test_row_cross_entropy_without_any_target_is_zero_with_zero_gradient():
+    logits = torch.randn(3, 4, requires_grad=True)
+    loss = row_cross_entropy(logits, torch.full((3,), -1))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.eq(0).all()
+
+
+def test_frozen_classifier_has_nothing_to_train_or_to_save():
+    table = FrozenClassifier(
+        torch.randn(3, 4, requires_grad=True), torch.zeros(3), present=torch.ones(3).bool()
+    )
+    assert not list(table.parameters())
+    assert not table.state_dict()
+    assert not table.weight.requires_grad
+    assert table.absent is None
+
+
+@pytest.mark.parametrize("width", [3, 4, 6])
+@pytest.mark.parametrize("scale", [None, 5.0])
+def test_frozen_classifier_cuts_or_pads_before_it_normalises(width, scale):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 4, generator=generator)
+    embeddings = torch.randn(5, width, generator=generator)
+    same = torch.zeros(5, 4)
+    same[:, : min(4, width)] = embeddings[:, :4]
+    expected = same @ weight.T
+    if scale is not None:
+        expected = scale * expected / same.norm(dim=1, keepdim=True) / weight.norm(dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = FrozenClassifier(weight, scale=scale)(embeddings)
+    torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_unit_rows_of_zeros_are_zeros_in_every_type(dtype):
+    rows = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=dtype)
+    unit = unit_rows(rows)
+    assert unit.dtype == dtype and unit[0].eq(0).all()
+    assert unit[1].tolist() == pytest.approx([0.6, 0.8], abs=2e-3)
+
+
+def test_fit_width_returns_the_argument_when_nothing_is_to_be_done():
+    features = torch.randn(2, 4)
+    assert torch.equal(fit_width(features, 4), features)
+    assert torch.equal(fit_width(features, 6)[:, :4], features)
+    assert fit_width(features, 6)[:, 4:].eq(0).all()
