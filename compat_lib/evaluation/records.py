@@ -1,0 +1,188 @@
+"""Metrics as tidy records: one number a record, with the models that it compares and its interval.
+
+    records.get("new", "old", "map").value          # query model first
+    records.select(gallery="mixed", order="random") # the backfill curve
+    records.frame()                                 # one row a record, for pandas
+
+This is what every evaluation returns, what ``metrics.json`` holds, and what tables and pictures read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured number.
+
+    Args:
+        query: model that embeds the queries, "old" or "new"; None where no gallery is asked.
+        gallery: model of the gallery, "old", "new" or "mixed" (a gallery during its backfill); None likewise.
+        metric: its name: "tar@far=1e-3", "map", "rank1", "constraint1/share", "negative_flips", ...
+        value: the number, a fraction unless the metric says otherwise; None: not measurable.
+        low, high: 95 % interval over the test identities, or None.
+        adapter: map that was fitted afterwards, "ridge" (of the gallery) or "ridge-query" (of the queries).
+        order: order of the backfill, "random", "uncertain" or "farthest".
+        share: share of the gallery that is re-embedded, 0..1.
+        draws: float64 [draws], the bootstrap draws behind the interval, or None.
+    """
+
+    query: str | None
+    gallery: str | None
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    adapter: str | None = None
+    order: str | None = None
+    share: float | None = None
+    draws: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
+COLUMNS = tuple(f.name for f in dataclasses.fields(Record) if f.name != "draws")
+KEYS = ("query", "gallery", "metric", "adapter", "order", "share")  # what tells two records apart
+
+
+class Records(Sequence[Record]):
+    """An immutable list of records that is asked by names.
+
+    >>> r = Records([Record("old", "old", "map", 0.5), Record("new", "old", "map", 0.6, 0.5, 0.7)])
+    >>> r.get("new", "old", "map").value, str(r.select(query="old").frame()["value"].tolist())
+    (0.6, '[0.5]')
+    """
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._records = tuple(records)
+        self._by_key = {tuple(getattr(one, key) for key in KEYS): one for one in self._records}
+        if len(self._by_key) != len(self._records):
+            raise ValueError("two records have the same query, gallery, metric, adapter, order and share")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index):
+        return self._records[index]
+
+    def __add__(self, other: Iterable[Record]) -> Records:
+        return Records((*self._records, *other))
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)}: {', '.join(dict.fromkeys(one.metric for one in self))})"
+
+    def find(
+        self,
+        query: str | None,
+        gallery: str | None,
+        metric: str,
+        *,
+        adapter: str | None = None,
+        order: str | None = None,
+        share: float | None = None,
+    ) -> Record | None:
+        """The one record of these names, or None."""
+        return self._by_key.get((query, gallery, metric, adapter, order, share))
+
+    def get(self, query: str | None, gallery: str | None, metric: str, **where: Any) -> Record:
+        """The one record of these names.
+
+        Raises:
+            KeyError: there is none; the sentence lists the metrics of these two models.
+        """
+        found = self.find(query, gallery, metric, **where)
+        if found is None:
+            there = dict.fromkeys(one.metric for one in self if (one.query, one.gallery) == (query, gallery))
+            raise KeyError(
+                f"no {metric!r} of {query}/{gallery} {where or ''}; there are {', '.join(there) or 'none'}"
+            )
+        return found
+
+    def value(self, query: str | None, gallery: str | None, metric: str, **where: Any) -> float | None:
+        """The value of the one record of these names; None where it was not measurable."""
+        return self.get(query, gallery, metric, **where).value
+
+    def select(self, **where: Any) -> Records:
+        """The records whose fields have these values, in their order."""
+        return Records(one for one in self if all(getattr(one, k) == v for k, v in where.items()))
+
+    def changed(self, **fields: Any) -> Records:
+        """The same records with some fields set, such as ``adapter="ridge"``."""
+        return Records(dataclasses.replace(one, **fields) for one in self)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a record: query, gallery, metric, value, low, high, adapter, order, share."""
+        return pd.DataFrame([[getattr(one, name) for name in COLUMNS] for one in self], columns=list(COLUMNS))
+
+    def plain(self) -> list[dict[str, Any]]:
+        """The records without draws as dictionaries for JSON; what a record does not have is left out."""
+        kept = ("metric", "value")
+        return [
+            {n: _number(getattr(one, n)) for n in COLUMNS if n in kept or getattr(one, n) is not None}
+            for one in self
+        ]
+
+    @classmethod
+    def from_plain(cls, rows: Iterable[Mapping[str, Any]]) -> Records:
+        """What :meth:`plain` wrote.
+
+        Raises:
+            ValueError: a row has no metric or an unknown field.
+        """
+        try:
+            return cls(Record(**{"query": None, "gallery": None, "value": None} | dict(row)) for row in rows)
+        except TypeError as error:
+            raise ValueError(f"these are no records of metrics ({error})") from None
+
+
+def _number(value: Any) -> Any:
+    """A plain number for JSON; NaN and infinities, which JSON cannot name, are None."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    percent: bool = True,
+    digits: int = 1,
+    signed: bool = False,
+) -> str:
+    """A number with its interval as every table and sentence shows it.
+
+    >>> shown(0.498, 0.443, 0.536), shown(0.01, signed=True), shown(None), shown(0.5, percent=False, digits=3)
+    ('49.8 [44.3, 53.6]', '+1.0', 'n/a', '0.500')
+    """
+
+    def one(number: float) -> str:
+        return f"{100 * number if percent else number:{'+' if signed else ''}.{digits}f}"
+
+    if value is None or value != value:
+        return "n/a"
+    if low is None or high is None or low != low or high != high:
+        return one(value)
+    return f"{one(value)} [{one(low)}, {one(high)}]"
+
+
+def metric_title(metric: str) -> str:
+    """A metric's name for people.
+
+    >>> metric_title("tar@far=1e-3"), metric_title("map"), metric_title("rank1")
+    ('TAR@FAR=1e-3', 'mAP', 'rank-1')
+    """
+    if metric.startswith("tar@far="):
+        return metric.replace("tar@far", "TAR@FAR")
+    titles = {
+        "map": "mAP",
+        "negative_flips": "right before, wrong now",
+        "positive_flips": "wrong before, right now",
+    }
+    return titles.get(metric, metric.replace("rank", "rank-") if metric.startswith("rank") else metric)
