@@ -34,9 +34,9 @@ def test_parts_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_cannot_be_written_gets_a_sentence(tmp_path, number):
     path = tmp_path / "a.txt"
-    with pytest.raises(OSError, match=r"a\.txt cannot be written: .+; set runs_root") as caught:
-        with files.replacing(path, "set runs_root"):
-            raise OSError(number, "whatever")
+    said = pytest.raises(OSError, match=r"a\.txt cannot be written: .+; set runs_root")
+    with said as caught, files.replacing(path, "set runs_root"):
+        raise OSError(number, "whatever")
     assert caught.value.errno == number and os.listdir(tmp_path) == []
 
 
