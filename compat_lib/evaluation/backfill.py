@@ -17,6 +17,7 @@ from compat_lib.evaluation.ordering import ORDERS, backfill_order
 from compat_lib.evaluation.paired import PairedComparison, paired_scores
 from compat_lib.evaluation.pairs import checked_fars, verify
 from compat_lib.evaluation.ranking import rank
+from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.scores import PairScores
 
 SHARES = tuple(i / 10 for i in range(11))
@@ -32,6 +33,21 @@ class BackfillCurve:
     average_precision: np.ndarray = field(  # float64 [shares, Nq], nan for a query without a right item
         default_factory=lambda: np.empty((0, 0)), repr=False, compare=False
     )
+
+    @property
+    def records(self) -> Records:
+        """Every metric at every share, and the area of each, "area/map". A curve of one share has no area."""
+        found = [
+            Record("new", "mixed", name, value, order=self.order, share=share)
+            for share, point in zip(self.shares, self.points, strict=True)
+            for name, value in point.items()
+        ]
+        if len(set(self.shares)) > 1:
+            found += [
+                Record("new", "mixed", f"area/{name}", self.area(name), order=self.order)
+                for name in self.points[0]
+            ]
+        return Records(found)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -81,6 +97,15 @@ class BackfillOrders:
 
     curves: dict[str, BackfillCurve]
     over_random: dict[str, PairedComparison]  # order -> area under its mAP curve minus the random order's
+
+    @property
+    def records(self) -> Records:
+        """Those of the curves, and "area_over_random/map" of every order but the random one."""
+        found = [one for curve in self.curves.values() for one in curve.records]
+        for order, compared in self.over_random.items():
+            numbers = [None if np.isnan(x) else x for x in (compared.value, compared.low, compared.high)]
+            found.append(Record("new", "mixed", "area_over_random/map", *numbers, order=order))
+        return Records(found)
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ import numpy as np
 from compat_lib.evaluation.inputs import codes, plain_array, table, two_parts
 from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights, interval
 from compat_lib.evaluation.ranking import Retrieval, retrieval
+from compat_lib.evaluation.records import Record, Records
 
 EQUAL = 1e-12  # average precisions that differ by no more are equal up to rounding
 
@@ -46,6 +47,14 @@ class Changes:
     positive_flips: float  # share of those that were wrong and are right now
     intervals: dict[str, tuple[float, float] | None] = field(repr=False)  # 95 %, by the names above
     by_identity: IdentityChanges = field(repr=False, compare=False)
+
+    @property
+    def records(self) -> Records:
+        """The six numbers with their intervals, of new/old."""
+        return Records(
+            Record("new", "old", name, getattr(self, name), *(ends or (None, None)))
+            for name, ends in self.intervals.items()
+        )
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -7,37 +7,52 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from compat_lib.evaluation.counting import count
+from compat_lib.evaluation.counting import Counts, count
 from compat_lib.evaluation.inputs import UnitRows, codes, real_numbers, two_parts
 from compat_lib.evaluation.intervals import bootstrap_mean, bootstrap_tar, identity_weights, interval
-from compat_lib.evaluation.pairs import FARS, checked_fars, verify
-from compat_lib.evaluation.ranking import rank
+from compat_lib.evaluation.pairs import FARS, Verification, checked_fars, verify
+from compat_lib.evaluation.ranking import Retrieval, rank
+from compat_lib.evaluation.records import PAIRS as MODELS
+from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.scores import PairScores, same_images
 
-PAIRS = ("old_old", "new_old", "new_new")  # query model, gallery model
+PAIRS = ("old_old", "new_old", "new_new")  # old names of MODELS, for files and tables that still use them
 RANKS = (1, 5)
+HEADLINE = "tar@far=1e-3"  # the metric of the criterion and of the update gain
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All metrics of one old and one new model on one test set."""
 
-    metrics: dict[str, float | None]  # "new_old/tar@far=1e-3", with "/low" and "/high"; None: not measurable
-    draws: dict[str, np.ndarray] = field(repr=False)  # metric name -> float64 [draws]
-    notes: dict[str, str] = field(repr=False)  # pair -> what was excluded
+    records: Records  # of old/old, new/old, new/new, with their draws; value None: not measurable
+    notes: dict[tuple[str, str], str] = field(repr=False)  # (query, gallery) -> what was excluded
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Flat names, such as "new_old/map" and "new_old/map/low"."""
+        values: dict[str, float | None] = {}
+        for one in self.records:
+            name = f"{one.query}_{one.gallery}/{one.metric}"
+            values |= {name: one.value, f"{name}/low": one.low, f"{name}/high": one.high}
+        return values
+
+    @property
+    def draws(self) -> dict[str, np.ndarray]:
+        """The draws of every metric under its flat name."""
+        return {f"{one.query}_{one.gallery}/{one.metric}": one.draws for one in self.records}
 
     def summary(self) -> str:
         """Return one line for each pair of models."""
         lines = []
-        for pair in PAIRS:
-            values = [
-                (name.split("/", 1)[1], value)
-                for name, value in self.metrics.items()
-                if name.startswith(pair + "/") and name.count("/") == 1
-            ]
-            shown = ", ".join(f"{name} " + ("n/a" if v is None else f"{v:.4f}") for name, v in values)
-            lines.append(f"{pair.replace('_', '/')}: {shown}")
+        for query, gallery in MODELS:
+            there = self.records.select(query=query, gallery=gallery)
+            shown = ", ".join(
+                f"{r.metric} " + ("n/a" if r.value is None else f"{r.value:.4f}") for r in there
+            )
+            lines.append(f"{query}/{gallery}: {shown}")
         return "\n".join(lines)
 
 
@@ -97,8 +112,8 @@ def compare(
         seed: of the draws.
 
     Returns:
-        metrics "pair/tar@far=1e-3", "pair/map", "pair/rank1", "pair/rank5", each also with "/low" and
-        "/high". None where not measurable: a FAR below one impostor pair, old_old without old features,
+        records of "tar@far=1e-3" and so on, "map", "rank1" and "rank5", each with interval and draws. Their
+        value is None where not measurable: a FAR below one impostor pair, old_old without old features,
         new_old without `cross` when there are no old features or the widths differ.
 
     Raises:
@@ -107,11 +122,11 @@ def compare(
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> result = compare(points, points, [0, 0, 1, 1], fars=[0.5], draws=0)
-    >>> result.metrics["old_old/map"] == result.metrics["new_old/map"] == result.metrics["new_new/map"]
-    True
+    >>> len({one.value for one in result.records.select(metric="map")})  # the same for all three pairs
+    1
     >>> queries = Queries([[1.0, 0.1]], [[0.1, 1.0]], [1])
     >>> result = compare(points, points, [0, 0, 1, 1], queries=queries, draws=0)
-    >>> [result.metrics[f"{pair}/rank1"] for pair in PAIRS]
+    >>> [one.value for one in result.records.select(metric="rank1")]
     [0.0, 1.0, 1.0]
     """
     fars = checked_fars(fars)
@@ -133,28 +148,25 @@ def compare(
         known = np.concatenate(numbers)
         _check_labels(queries.ids, ids, numbers)
     weights = identity_weights(known, draws, seed)
-    sides = {"old_old": (query_old, old), "new_old": (query_new, old), "new_new": (query_new, new)}
+    sides = dict(zip(MODELS, ((query_old, old), (query_new, old), (query_new, new)), strict=True))
     if cross is not None:
-        sides["new_old"] = _cross_sides(cross, (len(query_new), len(new)))
-    metrics: dict[str, float | None] = {}
-    drawn: dict[str, np.ndarray] = {}
-    notes: dict[str, str] = {}
+        sides["new", "old"] = _cross_sides(cross, (len(query_new), len(new)))
+    each = (queries.ids, ids) if queries is not None else (np.arange(len(new)),) * 2
+    records: list[Record] = []
+    notes: dict[tuple[str, str], str] = {}
     for pair, (query, gallery) in sides.items():
-        values = {name: (None, np.full(draws, np.nan)) for name in _names(fars)}
-        notes[pair] = (
-            "Not measured: without old features, or with features of unequal width, there is no such test."
-        )
         there = query is not None and gallery is not None
-        if there and (pair != "new_old" or cross is not None or query.shape[1] == gallery.shape[1]):
-            each = (queries.ids, ids) if queries is not None else (np.arange(len(new)),) * 2
+        if there and (pair != ("new", "old") or cross is not None or query.shape[1] == gallery.shape[1]):
             # Inside one set and model the order of the two does not matter.
-            unordered = queries is None and pair != "new_old"
-            values, notes[pair] = _evaluate(query, gallery, numbers, each, fars, weights, unordered=unordered)
-        for name, (value, bootstrap) in values.items():
-            low, high = (interval(bootstrap) if value is not None else None) or (None, None)
-            metrics |= {f"{pair}/{name}": value, f"{pair}/{name}/low": low, f"{pair}/{name}/high": high}
-            drawn[f"{pair}/{name}"] = bootstrap
-    return Comparison(metrics, drawn, notes)
+            unordered = queries is None and pair != ("new", "old")
+            test = pair_test(query, gallery, numbers, each, fars, weights, unordered=unordered)
+            found, notes[pair] = test.records, test.verification.note
+        else:
+            nothing = np.full(draws, np.nan)
+            found = [Record(None, None, name, None, draws=nothing) for name in _names(fars)]
+            notes[pair] = "Not measured: no old features, or features of unequal width without `cross`."
+        records += Records(found).changed(query=pair[0], gallery=pair[1])
+    return Comparison(Records(records), notes)
 
 
 def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
@@ -200,16 +212,36 @@ def _names(fars: Sequence[float]) -> list[str]:
     return [tar_name(far) for far in fars] + ["map"] + [f"rank{k}" for k in RANKS]
 
 
-def _evaluate(
-    query: UnitRows,
-    gallery: UnitRows,
+@dataclass(frozen=True, eq=False)
+class PairTest:
+    """One query model against one gallery model, with what the numbers were made from."""
+
+    records: Records  # without names of models; with intervals and draws
+    counts: Counts  # histogram of the cosines
+    verification: Verification
+    retrieval: Retrieval
+
+
+def pair_test(
+    query: UnitRows | Tensor,
+    gallery: UnitRows | Tensor,
     identities: tuple[np.ndarray, np.ndarray],
     ids: tuple[Any, Any],
     fars: tuple[float, ...],
     weights: np.ndarray,
     *,
     unordered: bool,
-) -> tuple[dict[str, tuple[float | None, np.ndarray]], str]:
+) -> PairTest:
+    """Return TAR at every FAR, mAP and rank-k of one query model against one gallery model.
+
+    Args:
+        query, gallery: unit rows [Nq, D], [Ng, D].
+        identities: whole numbers from 0 of both sides, the rows of `weights`.
+        ids: image ids of both sides; pairs with equal ids are excluded. (None, None): nothing is.
+        fars: fractions in (0, 1].
+        weights: int64 [identities, draws], from `identity_weights`.
+        unordered: verify every unordered pair inside `query`, which is the gallery too.
+    """
     queries = identities[0]
     ordered = PairScores(query, queries, gallery, identities[1], query_ids=ids[0], gallery_ids=ids[1])
     pairs = PairScores(query, queries) if unordered else ordered
@@ -218,36 +250,40 @@ def _evaluate(
     retrieved = rank(ordered, RANKS)
     none = np.full((len(fars), weights.shape[1]), np.nan)
     tars = bootstrap_tar(pairs, counts, weights, fars) if weights.shape[1] and fars else none
-    values: dict[str, tuple[float | None, np.ndarray]] = {}
-    for far, tar, ok, bootstrap in zip(fars, verified.tar, verified.measurable, tars, strict=True):
-        values[tar_name(far)] = (tar, bootstrap) if ok else (None, np.full_like(bootstrap, np.nan))
+    found: list[tuple[str, float | None, np.ndarray]] = []
+    for far, tar, ok, drawn in zip(fars, verified.tar, verified.measurable, tars, strict=True):
+        found.append(
+            (tar_name(far), tar, drawn) if ok else (tar_name(far), None, np.full_like(drawn, np.nan))
+        )
     weights = weights[np.unique(queries)]
-    values["map"] = retrieved.map, bootstrap_mean(retrieved.average_precision, queries, weights)
+    found.append(("map", retrieved.map, bootstrap_mean(retrieved.average_precision, queries, weights)))
     for k, value in retrieved.rank.items():
         hit = np.where(retrieved.first_match > 0, retrieved.first_match <= k, np.nan)
-        values[f"rank{k}"] = value, bootstrap_mean(hit, queries, weights)
-    return values, verified.note
+        found.append((f"rank{k}", value, bootstrap_mean(hit, queries, weights)))
+    return PairTest(Records(_record(*one) for one in found), counts, verified, retrieved)
 
 
-def criterion(metrics: Mapping[str, float | None], metric: str = "tar@far=1e-3") -> bool | None:
+def _record(name: str, value: float | None, drawn: np.ndarray) -> Record:
+    low, high = (interval(drawn) if value is not None else None) or (None, None)
+    return Record(None, None, name, value, low, high, draws=drawn)
+
+
+def criterion(records: Records, metric: str = HEADLINE) -> bool | None:
     """Return whether the new model is compatible: new/old strictly better than old/old.
 
     The empirical compatibility criterion of BCT (Shen et al., CVPR 2020, arXiv 2003.11942). None when either
     side was not measured (None or nan).
 
     Raises:
-        ValueError: "the metrics hold no 'old_old/...'".
+        KeyError: there is no such metric; the sentence lists those that are there.
 
-    >>> criterion({"old_old/map": 0.5, "new_old/map": 0.6}, "map")
+    >>> criterion(Records([Record("old", "old", "map", 0.5), Record("new", "old", "map", 0.6)]), "map")
     True
     """
-    for pair in ("old_old", "new_old"):
-        if f"{pair}/{metric}" not in metrics:
-            known = sorted(m.split("/", 1)[1] for m in metrics if m.startswith(pair) and m.count("/") == 1)
-            raise ValueError(
-                f"the metrics hold no '{pair}/{metric}'; choose one of {', '.join(known) or 'none'}"
-            )
-    cross, bar = metrics[f"new_old/{metric}"], metrics[f"old_old/{metric}"]
+    if isinstance(records, Mapping):
+        cross, bar = records[f"new_old/{metric}"], records[f"old_old/{metric}"]
+    else:
+        cross, bar = records.value("new", "old", metric), records.value("old", "old", metric)
     return None if _unknown(cross, bar) else cross > bar
 
 

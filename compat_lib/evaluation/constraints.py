@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.inputs import two_parts, unit_rows
 from compat_lib.evaluation.intervals import identity_weights, interval
+from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.scores import EXCLUDED, PairScores, Tile
 
 DISTANCES = ("cosine", "euclidean")
@@ -33,6 +34,17 @@ class Constraints:
     positives: int  # ordered pairs of one identity
     negatives: int  # ordered pairs of different identities
     distance: str
+
+    @property
+    def records(self) -> Records:
+        """Records "constraint1/share", with interval, and "constraint1/slack", and so on to 4."""
+        found = []
+        for k, (share, slack, ends) in enumerate(
+            zip(self.share, self.slack, self.intervals, strict=True), start=1
+        ):
+            found.append(Record(None, None, f"constraint{k}/share", share, *(ends or (None, None))))
+            found.append(Record(None, None, f"constraint{k}/slack", slack))
+        return Records(found)
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+PAIRS = (("old", "old"), ("new", "old"), ("new", "new"))  # query model, gallery model
+
 
 @dataclass(frozen=True)
 class Record:

@@ -14,6 +14,7 @@ from compat_lib.evaluation import (
 )
 from compat_lib.evaluation.compatibility import Queries
 from compat_lib.evaluation.intervals import bootstrap_mean, identity_weights
+from compat_lib.evaluation.records import Record, Records
 
 FARS = (0.1, 0.02)
 
@@ -113,7 +114,7 @@ def test_without_old_features_and_with_unequal_widths(models, compared):
         assert narrow.metrics[f"new_old/{metric}"] is None
     assert narrow.metrics["old_old/map"] > 0
     assert criterion(narrow.metrics, "map") is None
-    assert "unequal width" in narrow.notes["new_old"]
+    assert "unequal width" in narrow.notes["new", "old"]
 
 
 def test_no_draws_give_no_intervals_and_an_unresolved_far_is_none(models):
@@ -147,8 +148,8 @@ def test_bad_input_gets_a_sentence(models):
         compare(old, new, np.zeros(100, int))
     with pytest.raises(ValueError, match="a FAR of 2 was given"):
         compare(old, new, labels, fars=[2])
-    with pytest.raises(ValueError, match="hold no 'old_old/rank9'; choose one of map"):
-        criterion({"old_old/map": 0.1, "new_old/map": 0.1}, "rank9")
+    with pytest.raises(KeyError, match="no 'rank9' of new/old"):
+        criterion(Records([Record("new", "old", "map", 0.1)]), "rank9")
 
 
 def test_update_gain():
@@ -199,7 +200,7 @@ def test_queries_against_a_gallery_equal_the_single_functions(models, with_ids):
         assert [result.metrics[f"{pair}/{tar_name(far)}"] for far in FARS] == list(verified.tar)
         assert result.metrics[f"{pair}/map"] == ranked.map
         assert [result.metrics[f"{pair}/rank{k}"] for k in (1, 5)] == [ranked.rank[1], ranked.rank[5]]
-        assert result.notes[pair] == verified.note
+        assert result.notes[tuple(pair.split("_"))] == verified.note
         # A query counts as often as its identity was drawn from those of both sets together.
         weights = identity_weights(np.r_[queries.labels, gallery[2]], 15)
         expected = bootstrap_mean(ranked.average_precision, queries.labels, weights[8:])
