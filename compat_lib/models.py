@@ -161,7 +161,7 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
 
     Args:
         device: where the model lives.
-        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on processors with
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on x86 processors with
             bfloat16 instructions, float32 on processors that would emulate them at a loss.
 
     Raises:
@@ -179,8 +179,8 @@ def resolve_precision(device: torch.device | str, precision: str) -> str:
     if precision != "auto":
         return precision
     if torch.device(device).type == "cpu":
-        capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bfloat16" if capable else "float32"
+        has = torch.cpu.get_capabilities()
+        return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
     return "bfloat16"
 
 
@@ -189,18 +189,18 @@ def embed(
     model: nn.Module,
     images: Tensor,
     *,
-    batch_size: int = 512,
+    precision: str,
     device: torch.device | str = "cpu",
-    precision: str = "auto",
+    batch_size: int = 512,
 ) -> Tensor:
     """Un-normalised embeddings of images: evaluation mode, no augmentation, no flip.
 
     Args:
         model: maps float pixels to embeddings; its training mode is restored afterwards.
         images: uint8 ``[N, C, H, W]``, in memory or memory-mapped.
-        batch_size: images a forward pass; bounds the memory, does not change the result's meaning.
+        precision: the run's own, see :func:`autocast`: features of two precisions are not the same numbers.
         device: where the model lives.
-        precision: see :func:`autocast`.
+        batch_size: images a forward pass; bounds the memory, does not change the result's meaning.
 
     Returns:
         float32 ``[N, width]`` on the CPU, in the order of ``images``.

@@ -1,6 +1,7 @@
-"""What every test file shares: one thread, and real images where they are."""
+"""What every test file shares: one thread, one meaning of "auto" precision, real images where they are."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,33 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="what the precision 'auto' means in these tests; auto: what this processor does well",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: drives a real Chromium; skipped where there is none")
+    config.addinivalue_line("markers", "precision: trains or embeds; passes in float32 and in bfloat16")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def precision(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give "auto" the meaning that --precision asks for: this processor then computes as another one does."""
+    chosen = request.config.getoption("precision")
+    if chosen == "auto":
+        yield
+        return
+    from compat_lib import models
+
+    resolve = models.resolve_precision
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "resolve_precision", lambda kind, p: resolve(kind, chosen if p == "auto" else p))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from compat_lib.experiment import Experiment
 from compat_lib.models import embed
 from compat_lib.runs import list_runs
 
+pytestmark = pytest.mark.precision
+
 
 def tiny(root, **changes):
     values = {
@@ -25,7 +27,6 @@ def tiny(root, **changes):
         "old_width": 8,
         "new_width": 8,
         "bootstrap_draws": 10,
-        "precision": "float32",
         "data_root": str(root / "data"),
         "runs_root": str(root / "runs"),
     }
@@ -99,7 +100,8 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
 def test_the_model_that_is_read_is_the_model_that_was_measured(root, oracle):
     experiment = silent(tiny(root))
     for side in (experiment.old, experiment.new):
-        assert torch.allclose(embed(side.model, experiment.data.test.images), side.test, atol=1e-5)
+        again = embed(side.model, experiment.data.test.images, precision=experiment.config.precision)
+        assert torch.allclose(again, side.test, atol=1e-5)
         assert not side.model.training and all(not p.requires_grad for p in side.model.parameters())
 
 
@@ -261,7 +263,7 @@ def test_bt2_stores_what_its_head_gives_and_compares_the_first_coordinates(root,
     new = again.new
     assert new.test.shape[1] == 8 + 4
     assert torch.equal(new.query, new.test[:, :8]) and torch.equal(new.gallery, again.old.test)
-    assert torch.allclose(embed(new.model, again.data.test.images), new.test, atol=1e-5)
+    assert torch.allclose(embed(new.model, again.data.test.images, precision=config.precision), new.test, atol=1e-5)
     assert run.metrics["new_old/map"] is not None and run.metrics["constraint1/share"] is not None
     assert again.oracle.config.run_id == oracle.config["run_id"]
 

@@ -12,8 +12,9 @@ from compat_lib.models import build_model, embed
 from compat_lib.old_system import OldSystem
 from compat_lib.training import NotFiniteError, TrainingSettings, epoch_line, learning_rate, train
 
+pytestmark = pytest.mark.precision
 CLASSES, WIDTH = 6, 8
-SETTINGS = TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=3, precision="float32")
+SETTINGS = TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def images():
 def old_system(images, labels, **more):
     torch.manual_seed(11)
     model = build_model("convnet-half", width=WIDTH)
-    features = embed(model, images)
-    oracle = embed(build_model("convnet", width=WIDTH), images)
+    features = embed(model, images, precision="auto")
+    oracle = embed(build_model("convnet", width=WIDTH), images, precision="auto")
     old = OldSystem.from_arrays(
         features,
         labels,
@@ -73,7 +74,7 @@ def test_equal_seeds_repeat_to_the_bit_and_others_do_not(images):
     first, again = run(*images)[0], run(*images)[0]
     assert same_weights(first, again)
     other = run(
-        *images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4, precision="float32")
+        *images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4)
     )[0]
     assert not same_weights(first, other)
 
@@ -111,7 +112,7 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match="other settings \\(lr\\)"):
         run(
             *images,
-            settings=TrainingSettings(epochs=3, batch_size=16, lr=0.06, seed=3, precision="float32"),
+            settings=TrainingSettings(epochs=3, batch_size=16, lr=0.06, seed=3),
             checkpoint=path,
         )
     path.write_bytes(b"nonsense")
@@ -256,7 +257,7 @@ def test_the_loop_gives_a_method_what_it_asks_for(images):
     assert words.index("refreshed") == 3 and words[-1] == "finished"
     refreshed, finished = (method.heard[at][1] for at in (3, -1))
     assert refreshed.shape == finished.shape == (48, WIDTH) and not torch.equal(refreshed, finished)
-    assert torch.equal(finished, embed(model, images[0], precision="float32"))
+    assert torch.equal(finished, embed(model, images[0], precision="auto"))
     assert [row["backbone_images"] for row in history] == [48, 96, 96]
     assert all(method.training_at)
     assert all(row["processor_seconds"] > 0 for row in history)
