@@ -41,7 +41,9 @@ def precision(request: pytest.FixtureRequest) -> Iterator[None]:
 
     resolve = models.resolve_precision
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "resolve_precision", lambda kind, p: resolve(kind, chosen if p == "auto" else p))
+        patch.setattr(
+            models, "resolve_precision", lambda on, asked: resolve(on, asked.replace("auto", chosen))
+        )
         yield
 
 

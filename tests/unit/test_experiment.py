@@ -263,7 +263,8 @@ def test_bt2_stores_what_its_head_gives_and_compares_the_first_coordinates(root,
     new = again.new
     assert new.test.shape[1] == 8 + 4
     assert torch.equal(new.query, new.test[:, :8]) and torch.equal(new.gallery, again.old.test)
-    assert torch.allclose(embed(new.model, again.data.test.images, precision=config.precision), new.test, atol=1e-5)
+    embedded = embed(new.model, again.data.test.images, precision=config.precision)
+    assert torch.allclose(embedded, new.test, atol=1e-5)
     assert run.metrics["new_old/map"] is not None and run.metrics["constraint1/share"] is not None
     assert again.oracle.config.run_id == oracle.config["run_id"]
 

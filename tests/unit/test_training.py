@@ -73,9 +73,7 @@ def test_it_learns_and_logs_every_term(images):
 def test_equal_seeds_repeat_to_the_bit_and_others_do_not(images):
     first, again = run(*images)[0], run(*images)[0]
     assert same_weights(first, again)
-    other = run(
-        *images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4)
-    )[0]
+    other = run(*images, settings=TrainingSettings(epochs=3, batch_size=16, lr=0.05, seed=4))[0]
     assert not same_weights(first, other)
 
 
