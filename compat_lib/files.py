@@ -1,13 +1,22 @@
-"""Files that are there whole or not at all, and a sentence where a disk is full or read-only."""
+"""Files that are there whole or not at all, a sentence where a disk is full, and arrays that are whole again.
+
+Tensors are kept as safetensors with a digest, since that format has no checksum of its own; archives of
+NumPy are read without ever unpickling.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MARK = f".part-{socket.gethostname()}-"  # a process number means something on its own machine only
 
@@ -49,6 +58,94 @@ def write_text(path: str | Path, text: str, advice: str = "") -> None:
     """Write a text file in one piece, see :func:`replacing`."""
     with replacing(path, advice) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    advice: str = "",
+) -> str:
+    """Write a safetensors file in one piece, see :func:`replacing`, with a digest of its tensors.
+
+    Args:
+        tensors: by name, of any type and shape; two names may hold the same tensor.
+        path: of the file.
+        metadata: texts to keep beside them; not "sha256", which is the digest.
+        advice: as in :func:`replacing`.
+
+    Returns:
+        the digest, SHA-256 of names, types, shapes and bytes.
+    """
+    import torch  # here, for those who want files without it
+    from safetensors.torch import save_file
+
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    digest = _digest(copies)
+    with replacing(path, advice) as part:
+        save_file(copies, part, {**(metadata or {}), "sha256": digest})
+    return digest
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; those that :func:`save_tensors` wrote are compared with
+    their digest.
+
+    Raises:
+        FileNotFoundError: "There is no file model.safetensors".
+        ValueError: "model.safetensors is damaged: its numbers are not those that were written" or "... is
+            damaged, or no safetensors file".
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file ({error})") from error
+    if metadata.get("sha256", digest := _digest(tensors)) != digest:
+        raise ValueError(f"{path} is damaged: its numbers are not those that were written")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_arrays(path: str | Path) -> dict[str, Any]:
+    """Arrays of an npz archive by name; nothing in it is unpickled, because pickled objects can run code.
+
+    Raises:
+        FileNotFoundError: "There is no file old.npz".
+        ValueError: "old.npz is damaged, or no npz archive of plain arrays of numbers and text (...)".
+    """
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except PermissionError:
+        raise
+    except Exception as error:  # damaged archives raise anything, MemoryError for a size that they claim
+        raise ValueError(
+            f"{path} is damaged, or no npz archive of plain arrays of numbers and text ({error}); write it "
+            "with numpy.savez(path, features=...)"
+        ) from error
 
 
 @contextlib.contextmanager

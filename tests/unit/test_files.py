@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from compat_lib import files
 
@@ -47,3 +50,60 @@ def test_a_library_that_hides_a_full_disk_is_seen_through(tmp_path, monkeypatch)
     monkeypatch.setattr(files, "_is_full", lambda path: False)
     with pytest.raises(RuntimeError, match="unexpected"), files.explained(tmp_path / "a"):
         raise RuntimeError("unexpected pos 1335104 vs 1334992")
+
+
+def tensors():
+    one = torch.arange(6.0).reshape(2, 3)
+    return {"a": one, "b": one, "c": one.T.bfloat16(), "d": torch.tensor(7), "e": torch.zeros(0, 3)}
+
+
+def test_tensors_come_back_with_their_metadata(tmp_path):
+    path = tmp_path / "new" / "x.safetensors"
+    digest = files.save_tensors(tensors(), path, {"of": "images"})
+    loaded, metadata = files.load_tensors(path)
+    assert metadata == {"of": "images", "sha256": digest} and loaded.keys() == tensors().keys()
+    for name, value in tensors().items():
+        assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_digest_depends_on_names_types_shapes_and_numbers(tmp_path):
+    one = torch.zeros(2, 3)
+    given = [{"a": one}, {"b": one}, {"a": one.T}, {"a": one.int()}, {"a": one + torch.eye(2, 3)}]
+    assert len({files.save_tensors(each, tmp_path / "x") for each in given}) == len(given)
+
+
+def test_no_flipped_bit_of_a_tensor_passes(tmp_path):
+    path = tmp_path / "x.safetensors"
+    files.save_tensors(tensors(), path)
+    sound = path.read_bytes()
+    for place in range(len(sound) - 60, len(sound)):  # the numbers stand last
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << place % 8)]) + sound[place + 1 :])
+        with pytest.raises(ValueError, match=r"x\.safetensors is damaged: its numbers"):
+            files.load_tensors(path)
+    path.write_bytes(sound[:-40])
+    with pytest.raises(ValueError, match=r"x\.safetensors is damaged, or no safetensors"):
+        files.load_tensors(path)
+    with pytest.raises(FileNotFoundError, match=r"no file .*y\.safetensors"):
+        files.load_tensors(tmp_path / "y.safetensors")
+
+
+def test_tensors_of_others_have_no_digest(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "x")
+    assert files.load_tensors(tmp_path / "x")[1] == {}
+
+
+def test_archives_are_never_unpickled(tmp_path):
+    path = tmp_path / "old.npz"
+    np.savez(path, features=np.eye(2), ids=["a", "b"])
+    assert files.load_arrays(path)["ids"].tolist() == ["a", "b"]
+    whole = path.read_bytes()
+    np.save(tmp_path / "array.npy", np.eye(3))
+    bad = [b"", b"hello", whole[:200], (tmp_path / "array.npy").read_bytes()]
+    np.savez(path, features=np.array([{"a": 1}], dtype=object))
+    for content in [path.read_bytes(), *bad]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"old\.npz is damaged, or no npz archive of plain arrays"):
+            files.load_arrays(path)
+    with pytest.raises(FileNotFoundError, match=r"no file .*x\.npz"):
+        files.load_arrays(tmp_path / "x.npz")
