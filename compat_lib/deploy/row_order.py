@@ -1,0 +1,178 @@
+"""Which row of a file of features belongs to which image: found by names, never assumed from the order.
+
+found = align(read_features("old.csv"), ["train/anna/1.png", "train/bert/1.png"])
+OldSystem.from_arrays(found.features, found.labels)
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import pandas as pd
+
+from compat_lib.deploy.feature_files import FeatureTable
+
+PARTS = {"train", "val", "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Rows of a file of features in the order of the images of a folder.
+
+    Args:
+        features: float32 [N, D], one row for each image.
+        labels: int64 [N], the number of each image's class folder.
+        classes: names of the class folders, sorted: the order in which data sets number them.
+        rows: int64 [N], where each row stood in the file.
+        proof: how it is known which row belongs to which image, as the end of a sentence.
+        left_over: rows of the file that belong to none of the images.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    rows: np.ndarray
+    proof: str
+    left_over: int
+
+
+def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = False) -> Aligned:
+    """The features of these images in their order, and the proof.
+
+    Args:
+        table: its ids are paths of images, as much of each as tells them apart; its labels, if any, are names
+            of the class folders, or any numbers that stand for one folder each.
+        files: N paths of images, "train/anna/1.png" or "anna/1.png".
+        trust_order: take row i for image i where there are no ids.
+
+    Raises:
+        ValueError: "old.csv: 2 of 100 images have no feature, the first 'train/anna/1.png'; ..." and what
+            else leaves a doubt: no ids, two rows of one image, ids that do not say the folder, labels that
+            do not agree with the folders.
+
+    >>> table = FeatureTable("old.csv", np.eye(3), ids=["bert/1.png", "carl/1.png", "anna/1.png"])
+    >>> found = align(table, ["anna/1.png", "bert/1.png"])
+    >>> found.rows.tolist(), found.labels.tolist(), found.left_over, found.proof
+    ([2, 0], [0, 1], 1, 'by their ids')
+    """
+    try:
+        images = _parts(files)
+        if images.shape[1] < 2 or (images[1] == "").any():
+            raise ValueError("give images with their class folders, such as 'anna/1.png'")
+        folders = images[1].to_numpy(str)
+        rows, proof = _rows(table, images, files, trust_order)
+        if table.labels is not None:
+            _check_classes(np.asarray(table.labels)[rows].astype(str), folders, files)
+            proof += ", and their labels agree with the class folders"
+    except ValueError as error:
+        raise ValueError(f"{table.path}: {error}") from error
+    classes, numbered = np.unique(folders, return_inverse=True)
+    left_over = len(table.features) - len(files)
+    return Aligned(table.features[rows], numbered, tuple(classes.tolist()), rows, proof, left_over)
+
+
+def _rows(
+    table: FeatureTable, images: pd.DataFrame, files: Sequence[str], trust_order: bool
+) -> tuple[np.ndarray, str]:
+    if table.ids is not None:
+        return _matched(_parts(table.ids), images, files), "by their ids"
+    count = len(table.features)
+    if count != len(files):
+        raise ValueError(
+            f"there are {count} rows without ids and {len(files)} images; save the path of each image with "
+            "its feature, as nothing else can tell which ones are missing"
+        )
+    if not trust_order:
+        raise ValueError(
+            "nothing says which row belongs to which image, since there are no ids; save the path of each "
+            "image with its feature, or, if you know that the rows follow the class folders by name, and in each "
+            "the files by name, say so with trust_order=True"
+        )
+    return np.arange(count), "by their order, which you vouch for"
+
+
+def _parts(paths: Iterable) -> pd.DataFrame:
+    """Parts of paths from their end, a column each: the file, its folder, ...; "" where there is none."""
+    texts = (unicodedata.normalize("NFC", str(path)).replace("\\", "/").split("/") for path in paths)
+    parts = ([part for part in reversed(text) if part not in ("", ".")] for text in texts)
+    return pd.DataFrame(zip_longest(*parts, fillvalue="")).T
+
+
+def _matched(ids: pd.DataFrame, images: pd.DataFrame, files: Sequence[str]) -> np.ndarray:
+    """The row of each image, by as many parts of their paths as both have, or by fewer."""
+    ids = ids.reindex(columns=images.columns, fill_value="").add_prefix("id")
+    images = images.add_prefix("image")
+    if not ids["id0"].str.contains(".", regex=False).any():  # the ids have no suffixes
+        images["image0"] = images["image0"].str.replace(r"\.[^.]*$", "", regex=True)
+    best, reason = 0, ""
+    for depth in range(images.shape[1], 0, -1):
+        ours, theirs = list(images.columns[:depth]), list(ids.columns[:depth])
+        shared = images.duplicated(ours)
+        pairs = (
+            images[~shared]
+            .reset_index(names="image")
+            .merge(ids[ids[theirs[-1]] != ""].reset_index(names="row"), left_on=ours, right_on=theirs)
+        )
+        for one, other in zip(images.columns[depth:], ids.columns[depth:], strict=True):
+            # a folder further up that is another class, or another part of the data, is no agreement
+            known = set(images[one]) - {""}
+            other_folder = pairs[other].isin(PARTS if known <= PARTS else known) & (pairs[one] != "")
+            pairs = pairs[~other_folder | (pairs[one] == pairs[other])]
+        pairs = pairs.sort_values("row")
+        twice, found = pairs["image"].duplicated(), pairs["image"].nunique()
+        if not shared.any() and not twice.any() and found == len(images):
+            return pairs.sort_values("image")["row"].to_numpy()
+        if found <= best:
+            continue
+        best = found
+        if shared.any():
+            name = "/".join(images.loc[shared.idxmax(), ours[::-1]])
+            reason = (
+                f"{name!r} lies in several class folders, and the ids do not say in which; give ids with the "
+                "folder, class/file"
+            )
+        elif twice.any():
+            image = pairs["image"][twice].iloc[0]
+            rows = pairs["row"][pairs["image"] == image].tolist()
+            reason = (
+                f"the ids of rows {rows[0]} and {rows[1]} name the same image, {files[image]!r}; keep one row "
+                "for each image"
+            )
+        else:
+            missing = sorted(set(range(len(images))) - set(pairs["image"]))
+            reason = (
+                f"{len(missing)} of {len(images)} images have no feature, the first {files[missing[0]]!r}; "
+                "extract the features of these as well, or take the images out of the folder"
+            )
+    if best:
+        raise ValueError(reason)
+    first = "/".join(filter(None, ids.iloc[0, ::-1])) if len(ids) else "none"
+    raise ValueError(
+        f"no id is the name of an image (the first id: {first!r}, the first image: {files[0]!r}); give the path "
+        "of each image as its id, at least class/file"
+    )
+
+
+def _check_classes(labels: np.ndarray, folders: np.ndarray, files: Sequence[str]) -> None:
+    """Refuse labels that are neither the names of the class folders nor numbers that stand for one each."""
+    wrong = np.flatnonzero(labels != folders)
+    if not len(wrong):
+        return
+    if not all(label.lstrip("-").isdigit() for label in np.unique(labels)):
+        raise ValueError(
+            f"{len(wrong)} of {len(labels)} labels are not the class folder's name, the first at "
+            f"{files[wrong[0]]!r}: the label is {str(labels[wrong[0]])!r}; correct the labels, move the "
+            "images, or rename the folders"
+        )
+    pairs = pd.DataFrame({"label": labels, "class folder": folders}).drop_duplicates()
+    for one, other in (("label", "class folder"), ("class folder", "label")):
+        for name, group in pairs.groupby(one)[other]:
+            if len(group) > 1:
+                raise ValueError(
+                    f"the {one} {name} stands for {len(group)} {other}s ({', '.join(group[:5])}); numbers "
+                    "and folders must belong together one to one: correct the labels, or leave them out"
+                )

@@ -1,0 +1,414 @@
+"""Files of features in every format that people have, and the sentence for each kind of bad file."""
+
+import io
+import unicodedata
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import feather, ipc, parquet
+
+from compat_lib.deploy.feature_files import as_keys, read_features
+from compat_lib.files import save_tensors
+
+FEATURES = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -3.0], [4.0, 8.0, 16.0], [0.125, 0.0, 1.0]], np.float32)
+IDS = ["anna/2.png", "bert/1.png", "anna/1.png", "bert/2.png"]
+LABELS = ["anna", "bert", "anna", "bert"]
+FORMATS = ["npz", "npy", "csv", "tsv", "parquet", "parts", "feather", "arrow", "safetensors"]
+
+
+def frame():
+    return pd.DataFrame({"path": IDS, "label": LABELS} | {f"f{i}": FEATURES[:, i] for i in range(3)})
+
+
+def arrow(file, **columns):
+    parquet.write_table(pa.table(columns), file)
+    return read_features(file)
+
+
+def write(folder, kind):
+    path = folder / f"old.{kind}"
+    if kind == "npz":
+        np.savez(path, features=FEATURES.astype(np.float64), ids=np.array(IDS), labels=np.array(LABELS))
+    elif kind == "npy":
+        np.save(path, FEATURES)
+    elif kind == "parquet":
+        frame().to_parquet(path)
+    elif kind == "parts":
+        path.mkdir()
+        frame()[:3].to_parquet(path / "part-0.parquet")
+        frame()[3:].to_parquet(path / "part-1.parquet")
+        (path / "_SUCCESS").touch()
+    elif kind == "feather":
+        feather.write_feather(frame(), path)
+    elif kind == "arrow":
+        table = pa.Table.from_pandas(frame())
+        with ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    elif kind == "safetensors":
+        save_tensors({"features": torch.tensor(FEATURES).bfloat16()}, path)
+    else:
+        frame().to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    if kind not in ("npy", "safetensors"):
+        return path, {}
+    (folder / "ids.txt").write_text("\n".join(IDS) + "\n")
+    np.save(folder / "labels.npy", np.array(LABELS))
+    return path, {"ids": folder / "ids.txt", "labels": folder / "labels.npy"}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_same(tmp_path, kind):
+    path, beside = write(tmp_path, kind)
+    table = read_features(path, **beside)
+    assert table.features.dtype == np.float32 and np.array_equal(table.features, FEATURES)
+    assert table.ids.tolist() == IDS and table.labels.tolist() == LABELS and table.path == path
+    assert table.notes == (("2 parts, in the order of their names",) if kind == "parts" else ())
+    assert str(table).startswith("4 rows of width 3; ids; labels")
+
+
+# -- text ----------------------------------------------------------------------------------------
+
+
+def csv_of(folder, text, encoding="utf-8", **options):
+    path = folder / "old.csv"
+    path.write_bytes(text.encode(encoding))
+    return read_features(path, **options)
+
+
+def numbers():
+    return np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
+
+
+X = numbers()
+NAMES = [f"a/{i}.png" for i in range(7)]
+TABLE = pd.DataFrame(X, columns=[f"f{i}" for i in range(8)]).assign(id=NAMES)
+GOOD_TEXT = {
+    "commas": TABLE.to_csv(index=False),
+    "bars": TABLE.to_csv(index=False, sep="|"),
+    "decimal comma": TABLE.to_csv(index=False, sep=";", decimal=","),
+    "a comma in one header": TABLE.assign(**{"note, free": 1}).to_csv(index=False, sep=";"),
+    "a tab in one header": TABLE.assign(**{"note\tfree": 1}).to_csv(index=False),
+    "Excel's sep= line": "\ufeffsep=;\n" + TABLE.to_csv(index=False, sep=";"),
+    "mark of byte order, lines of Windows": "\ufeff" + TABLE.to_csv(index=False, lineterminator="\r\n"),
+    "empty lines": TABLE.to_csv(index=False, lineterminator="\n\n"),
+    "lists": pd.DataFrame({"id": NAMES, "embedding": [str(x) for x in X.tolist()]}).to_csv(index=False),
+    "NumPy's lists": pd.DataFrame({"id": NAMES, "v": [str(x.astype("f8")) for x in X]}).to_csv(index=False),
+    "spaces and signs": "id,f0\n" + "\n".join(f"{n}, {x:+.9g} " for n, x in zip(NAMES, X[:, 0], strict=True)),
+    "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
+}
+
+
+@pytest.mark.parametrize("case", GOOD_TEXT)
+def test_texts_that_people_have(tmp_path, case):
+    options = {"columns": {"features": "f"}} if case == "spaces and signs" else {}
+    table = csv_of(tmp_path, GOOD_TEXT[case], **options)
+    expected = X[:, :1] if case == "spaces and signs" else X
+    assert table.ids.tolist() == NAMES
+    tolerance = 1e-7 if case == "NumPy's lists" else 0  # it prints eight digits
+    np.testing.assert_allclose(table.features, expected, rtol=0, atol=tolerance)
+    if case == "numbered names":
+        assert table.notes == ("the first line was taken for names, 0, 1, 2, 3, ...",)
+
+
+def test_columns_are_taken_by_number_and_strays_are_named(tmp_path):
+    table = csv_of(tmp_path, ",f10,f9,id,age,f11\n0,10,9,a/1.png,31,11\n1,100,90,a/2.png,32,110\n")
+    assert table.features.tolist() == [[9, 10, 11], [90, 100, 110]]
+    assert table.ids.tolist() == ["a/1.png", "a/2.png"]
+    assert table.labels is None and table.notes == ("not read: a column without a name, age",)
+
+
+def test_other_names_can_be_given(tmp_path):
+    text = "key,who,x0,x1,y0,y1\nk1,anna,1,2,3,4\n"
+    table = csv_of(tmp_path, text, columns={"ids": "key", "labels": "who", "features": "y"})
+    assert table.features.tolist() == [[3, 4]] and table.ids.tolist() == ["k1"]
+    assert table.labels.tolist() == ["anna"]
+
+
+def test_quotes(tmp_path):
+    table = csv_of(tmp_path, 'path;f0;f1\n"a;b/1.png";1;2\n"c/""2""\n.png";3;4\n')
+    assert table.ids.tolist() == ["a;b/1.png", 'c/"2"\n.png'] and table.features.tolist() == [[1, 2], [3, 4]]
+
+
+def test_whole_numbers_are_numbers_and_all_else_is_text(tmp_path):
+    table = csv_of(tmp_path, "id,label,f0,f1\n007,12,1,2\n1_000,-1,3,4\n")
+    assert table.ids.tolist() == ["007", "1_000"] and table.labels.tolist() == [12, -1]
+
+
+def test_a_label_may_be_missing(tmp_path):
+    table = csv_of(tmp_path, "id,label,f0,f1\n7,anna,1,2\n8,,3,4\n")
+    assert table.labels.tolist() == ["anna", ""] and table.notes == ("1 rows have no label",)
+
+
+BAD_CSV = {
+    "empty file": ("", "it is empty"),
+    "no line of numbers": ("path,f0,f1\n", "there are columns, but no row"),
+    "no features": ("path,age\na,1\n", "no features were found in path, age; number them"),
+    "a feature is missing": ("path,f0,f2\na,1,2\n", "there is no column f1, but f0 to f2"),
+    "two starts": ("path,f0,f1,g0,g1\na,1,2,3,4\n", "numbered columns begin with 'f' and with 'g'"),
+    "doubled column": ("path,f0,f0\na,1,2\n", "two columns are called 'f0'"),
+    "doubled number": ("path,f1,f01\na,1,2\n", "there are columns 'f1' and 'f01'"),
+    "two ids": ("path,id,f0,f1\na,b,1,2\n", "the ids could be 'path' or 'id'"),
+    "a cell too many": ("path,f0,f1\na,1,2\nb,1,2,3\n", "line 3 has 4 cells, but the first line names 3"),
+    "a cell too few": ("path,f0,f1\n\na,1\n", "line 3 has 2 cells, but the first line names 3"),
+    "text among numbers": ("path,f0,f1\na,1,2\nb,one,2\n", "line 3: column 'f0' holds 'one'"),
+    "underscores": ("path,f0,f1\na,1,2\nb,1_000,2\n", "line 3: column 'f0' holds '1_000'"),
+    "an empty cell": ("path,f0,f1\na,,2\n", "line 2: column 'f0' is empty"),
+    "not a number": (
+        "sep=,\npath,f0,f1\na,nan,2\n",
+        "line 3: column 'f0' holds 'nan', which is not",
+    ),
+    "infinite as float32": ("path,f0,f1\na,1e300,2\n", "1 of the features are not finite, first in row 0"),
+    "one decimal comma": ('path,f0,f1\na,"0,5",2\n', "holds '0,5', .* mend it with a decimal point"),
+    "lone quote": ('path,f0,f1\n"a,1,2\n', "is not CSV: .*look for a lone quote"),
+    "no header": (TABLE[["id", "f0", "f1"]].to_csv(index=False, header=False), "looks like a row, not"),
+    "no header, small numbers": ("a/1.png,12,10,11\na/2.png,5,6,7\n", "looks like a row, not like the names"),
+    "no header, counted": ("a/1.png,0,1,2\na/2.png,5,6,7\n", "looks like a row, not like the names"),
+    "no header, numbers alone": ("12,10\n5,6\n", "looks like a row, not like the names of the columns"),
+    "no header, lists": ('a/1.png,anna,"[1, 2]"\na/2.png,bert,"[3, 4]"\n', "looks like a row, not"),
+    "shortened lists": (
+        'id,emb\na,"[1 2 ... 9]"\nb,"[1 2 ... 7]"\n',
+        "lists that NumPy shortened with",
+    ),
+    "no lists": ('id,emb\na,"[1, x]"\n', "'emb' holds text that is no list of numbers .*'x'"),
+    "lists of two widths": (
+        'id,emb\na,"[1, 2]"\nb,[3]\nc,"[4, 5]"\n',
+        "'emb' holds 1 numbers in row 1, and 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_bad_texts(tmp_path, case):
+    text, message = BAD_CSV[case]
+    with pytest.raises(ValueError, match=r"old\.csv: .*" + message):
+        csv_of(tmp_path, text)
+
+
+def test_a_fault_far_down_is_found_with_its_line(tmp_path):
+    lines = [f'"a/{row}\n.png",{row},{row / 2}' for row in range(100_000)]
+    lines[77_777] = "a/7.png,7,x"
+    with pytest.raises(ValueError, match="line 155556: column 'f1' holds 'x'"):
+        csv_of(tmp_path, "\n".join(["path,f0,f1", *lines]))
+
+
+def test_texts_in_another_encoding(tmp_path):
+    for encoding in ("latin-1", "utf-16"):
+        with pytest.raises(ValueError, match=r"old\.csv: it is not text in UTF-8"):
+            csv_of(tmp_path, "path,f0,f1\nmüller,1,2\n", encoding)
+
+
+def test_a_column_that_was_named_and_is_not_there(tmp_path):
+    text = "path,f0,f1\na,1,2\n"
+    with pytest.raises(ValueError, match="there is no column 'photo', but path, f0, f1"):
+        csv_of(tmp_path, text, columns={"ids": "photo"})
+    with pytest.raises(ValueError, match="no features were found"):
+        csv_of(tmp_path, text, columns={"features": "emb"})
+    with pytest.raises(ValueError, match="columns may name features, ids, labels, not 'id'"):
+        csv_of(tmp_path, text, columns={"id": "path"})
+
+
+# -- Arrow ---------------------------------------------------------------------------------------
+
+
+GOOD_ARROW = {
+    "lists": pa.array(FEATURES.tolist(), pa.list_(pa.float32())),
+    "lists of a fixed size": pa.array(FEATURES.tolist(), pa.list_(pa.float64(), 3)),
+    "views of lists": pa.array(FEATURES.tolist(), pa.list_view(pa.float32())),
+    "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(FEATURES),
+    "text": pa.array([str(row) for row in FEATURES.tolist()]),
+}
+
+
+@pytest.mark.parametrize("case", GOOD_ARROW)
+def test_vectors_in_cells(tmp_path, case):
+    boxes = [[1.0, 2.0]] * 4
+    table = arrow(tmp_path / "old.parquet", uuid=[7, 8, 9, 10], emb=GOOD_ARROW[case], bbox=boxes)
+    if case == "text":
+        assert table.features.tolist() == boxes  # text is looked into where it is named
+        table = read_features(table.path, columns={"features": "emb"})
+    assert np.array_equal(table.features, FEATURES) and table.ids.tolist() == [7, 8, 9, 10]
+    assert table.notes == ("not read: bbox",)
+
+
+BAD_ARROW = {
+    "text": ({"f0": [1.0, 2.0], "f1": ["1", "2"]}, "column 'f1' holds .*string, not numbers"),
+    "a gap": ({"f0": [1.0, None], "f1": [1.0, 2.0]}, "column 'f0' has 1 empty cells, first in row 1"),
+    "a gap in a list": ({"emb": [[1.0, 2.0], [None, 1.0]]}, "column 'emb' has 1 empty cells, first in row 1"),
+    "an empty row": (
+        {"emb": [[1.0, 2.0], None, [3.0, 4.0]]},
+        "'emb' holds no numbers in row 1, and 2",
+    ),
+    "two widths": ({"emb": [[1.0, 2.0], [1.0], [3.0, 4.0]]}, "column 'emb' holds 1 numbers in row 1, and 2"),
+    "two lists": ({"a": [[1.0]], "b": [[1.0]]}, "the features could be 'a' or 'b'; say which, with columns="),
+    "bytes": ({"emb": [b"\0\0\0\0"]}, "column 'emb' holds bytes, and nothing says of which numbers"),
+    "no row": ({"emb": pa.array([], pa.list_(pa.float32()))}, "there are columns, but no row"),
+    "no id": (
+        {"path": ["a", None], "f0": [1.0, 2.0], "f1": [1.0, 2.0]},
+        "the ids must .* row 1 holds None",
+    ),
+    "lists of ids": ({"path": [["a"]], "f0": [1.0], "f1": [1.0]}, r"the ids have shape \[1, 1\]"),
+    "infinite as float32": ({"f0": [1.0, 2.0], "f1": [1.0, 1e300]}, "not finite, first in row 1, column 1"),
+    "not a number": ({"f0": [1.0, float("nan")], "f1": [1.0, 2.0]}, "not finite, first in row 1, column 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARROW)
+def test_bad_parquet_files(tmp_path, case):
+    columns, message = BAD_ARROW[case]
+    with pytest.raises(ValueError, match=r"old\.parquet: .*" + message):
+        arrow(tmp_path / "old.parquet", **columns)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather", "arrow", "npz", "npy", "safetensors"])
+def test_what_is_no_such_file(tmp_path, kind):
+    (tmp_path / f"old.{kind}").write_bytes(b"hello, here are no numbers")
+    with pytest.raises(ValueError, match=rf"old\.{kind} cannot be read .*; is it whole"):
+        read_features(tmp_path / f"old.{kind}")
+
+
+# -- arrays --------------------------------------------------------------------------------------
+
+
+def test_npz_with_other_names_and_numbers_for_labels(tmp_path):
+    path = tmp_path / "old.npz"
+    np.savez(path, x=FEATURES, who=np.array([3.0, 5.0, 3.0, 5.0]), ids=np.array(IDS), more=np.eye(2))
+    table = read_features(path, columns={"features": "x", "labels": "who"})
+    assert table.labels.tolist() == [3, 5, 3, 5] and table.notes == ("not read: more",)
+
+
+BAD_NPZ = {
+    "no features": ({"x": FEATURES}, r"old\.npz: no features were found in x"),
+    "objects": ({"features": np.array([{"a": 1}], dtype=object)}, r"old\.npz cannot be read .*allow_pickle"),
+    "too few ids": ({"features": FEATURES, "ids": IDS[:3]}, r"old\.npz: there are 3 ids for 4 rows"),
+    "fractions": (
+        {"features": FEATURES, "labels": [0.5, 1, 2, 3]},
+        "the labels must be .* row 0 holds",
+    ),
+    "not a number": (
+        {"features": np.full((2, 2), np.nan)},
+        "4 of the features are not finite",
+    ),
+    "one row": ({"features": FEATURES[0]}, r"the features have shape \[3\]; give \[rows, width\]"),
+    "text": ({"features": np.array([["a"]])}, "the features are no real numbers, but <U1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NPZ)
+def test_bad_npz_files(tmp_path, case):
+    arrays, message = BAD_NPZ[case]
+    np.savez(tmp_path / "old.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        read_features(tmp_path / "old.npz")
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_altered_files_are_refused_whatever_numpy_raises(tmp_path, kind):
+    # An npz has checksums: what is read is right. An npy has none, and is only known to be an array.
+    path = tmp_path / f"old.{kind}"
+    np.save(path, FEATURES) if kind == "npy" else np.savez_compressed(path, features=FEATURES)
+    sound, refused = path.read_bytes(), 0
+    for place in range(len(sound)):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << place % 8)]) + sound[place + 1 :])
+        try:
+            found = read_features(path)
+        except ValueError as error:
+            refused += "old.np" in str(error)
+        else:
+            assert kind == "npy" or np.array_equal(found.features, FEATURES)
+    assert refused > 60
+
+
+@pytest.mark.parametrize("name", ["old.npz", "old.npy"])
+def test_a_header_that_promises_more_than_the_memory(tmp_path, name):
+    data = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4096)}
+    np.lib.format.write_array_header_1_0(data, header)
+    if name == "old.npz":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("features.npy", data.getvalue())
+    else:
+        (tmp_path / name).write_bytes(data.getvalue())
+    with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        read_features(tmp_path / name)
+
+
+def test_bad_npy_files(tmp_path):
+    path = tmp_path / "old.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"old\.npy cannot be read .*allow_pickle"):
+        read_features(path)
+    np.save(path, np.zeros(3, dtype=[("id", "i4"), ("f", "f4")]))
+    with pytest.raises(ValueError, match="the features are no real numbers"):
+        read_features(path)
+    with path.open("wb") as file:
+        np.save(file, FEATURES)
+        np.save(file, FEATURES)
+    with pytest.raises(ValueError, match=r"old\.npy: more follows the first array, as after two numpy\.save"):
+        read_features(path)
+    np.save(path, FEATURES)
+    (tmp_path / "ids.txt").write_text("a\n\nb\nc\n")
+    with pytest.raises(ValueError, match=r"ids\.txt: line 2 is empty"):
+        read_features(path, ids=tmp_path / "ids.txt")
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    with pytest.raises(ValueError, match=r"old\.npy: there are 2 ids for 4 rows"):
+        read_features(path, ids=tmp_path / "ids.txt")
+    with pytest.raises(FileNotFoundError, match=r"labels\.txt"):
+        read_features(path, labels=tmp_path / "labels.txt")
+
+
+def test_damaged_safetensors_are_refused(tmp_path):
+    path, _ = write(tmp_path, "safetensors")
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 4
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"old\.safetensors cannot be read .*not those that were written"):
+        read_features(path)
+
+
+def test_unsigned_bytes_get_a_note_and_signed_ones_do_not(tmp_path):
+    for kind, said in ((np.uint8, True), (np.int8, False)):
+        np.savez(tmp_path / "old.npz", features=FEATURES.astype(np.int8).astype(kind))
+        notes = read_features(tmp_path / "old.npz").notes
+        assert any("zero point" in note and "packed bits" in note for note in notes) == said
+    column = pa.array([[1, 2], [3, 4]], pa.list_(pa.uint8()))
+    assert "zero point" in arrow(tmp_path / "old.parquet", emb=column).notes[0]
+
+
+def test_files_that_are_not_there_or_of_another_kind(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*old\.csv"):
+        read_features(tmp_path / "old.csv")
+    (tmp_path / "old.pkl").touch()
+    with pytest.raises(ValueError, match=r"old\.pkl: features are read from \.npz, \.npy, \.csv, \.tsv"):
+        read_features(tmp_path / "old.pkl")
+    with pytest.raises(ValueError, match="it is a folder without a .parquet file"):
+        read_features(tmp_path)
+
+
+# -- ids and labels ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (torch.tensor([3, 1]), [3, 1]),
+        (np.array([3.0, 1.0]), [3, 1]),
+        (np.array([2**63 + 1], np.uint64), [2**63 + 1]),
+        (np.array([b"m\xc3\xbc", b"x"]), ["mü", "x"]),
+        (np.array(["a", 7], dtype=object), ["a", "7"]),
+        ([unicodedata.normalize("NFD", "Zoë/1.png")], ["Zoë/1.png"]),
+    ],
+)
+def test_keys(value, expected):
+    assert as_keys("ids", value).tolist() == expected
+
+
+@pytest.mark.parametrize("value", [[0.5], [None], [float("nan")], np.array([True]), np.array([1 + 0j])])
+def test_what_is_no_key(value):
+    with pytest.raises(ValueError, match="the ids must be whole numbers or names, but row 0 holds"):
+        as_keys("ids", value)
+    with pytest.raises(ValueError, match="give one for each row"):
+        as_keys("ids", [value])

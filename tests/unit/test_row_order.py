@@ -1,0 +1,139 @@
+"""Rows of features and images: what counts as a proof that they belong together, and what does not."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+from compat_lib.deploy.feature_files import FeatureTable, as_keys
+from compat_lib.deploy.row_order import align
+
+FILES = ["train/anna/1.png", "train/anna/2.png", "train/bert/1.png"]
+
+
+def rows(ids, files=FILES):
+    return table(ids=ids, count=len(ids), files=files).rows.tolist()
+
+
+def table(ids=None, labels=None, count=3, files=FILES, **options):
+    ids, labels = (
+        None if one is None else as_keys(what, one) for what, one in (("ids", ids), ("labels", labels))
+    )
+    features = np.arange(count, dtype=np.float32)[:, None]
+    found = align(FeatureTable("old.csv", features, labels, ids), files, **options)
+    assert found.features[:, 0].tolist() == found.rows.tolist()
+    return found
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["train/bert/1.png", "train/anna/1.png", "train/anna/2.png"],
+        ["/data/photos/train/bert/1.png", "/data/photos/train/anna/1.png", "/data/photos/train/anna/2.png"],
+        ["bert/1.png", "anna/1.png", "anna/2.png"],
+        ["old\\bert\\1.png", "old\\anna\\1.png", ".\\anna\\2.png"],
+        ["bert/1", "anna/1", "anna/2"],
+        [b"bert/1.png", b"anna/1.png", b"anna/2.png"],
+    ],
+)
+def test_ids_are_paths_from_their_end(ids):
+    assert rows(ids) == [1, 2, 0]
+
+
+def test_file_names_alone_are_enough_where_they_differ():
+    files = ["anna/10.jpg", "anna/11.jpg", "bert/12.jpg"]
+    assert rows(["flat/12.jpg", "flat/10.jpg", "flat/11.jpg"], files) == [1, 2, 0]
+    assert rows([12, 11, 10], files) == [2, 1, 0]
+    with pytest.raises(ValueError, match="'1.png' lies in several class folders"):
+        rows(["1.png", "2.png", "1.png"])
+
+
+def test_a_file_of_that_name_in_another_class_is_another_image():
+    with pytest.raises(ValueError, match="1 of 2 images have no feature, the first 'anna/1.png'"):
+        rows(["bert/1.png", "bert/2.png"], ["anna/1.png", "bert/2.png"])
+
+
+def test_training_and_test_images_of_one_name_are_kept_apart():
+    ids = ["x/test/anna/1.png", "x/train/anna/1.png"]
+    assert rows(ids, ["train/anna/1.png"]) == [1]
+    assert rows(ids, ["test/anna/1.png"]) == [0]
+    with pytest.raises(ValueError, match="no id is the name of an image"):
+        rows(ids[:1], ["train/anna/1.png"])
+    with pytest.raises(ValueError, match="the ids of rows 0 and 1 name the same image, 'anna/1.png'"):
+        rows(ids, ["anna/1.png"])
+
+
+def test_names_of_a_mac_are_the_same_names():
+    files = ["Zoë/1.png", "Bob/1.png"]
+    for form in ("NFC", "NFD"):
+        ids = [unicodedata.normalize(form, file) for file in files[::-1]]
+        assert rows(ids, [unicodedata.normalize("NFD", file) for file in files]) == [1, 0]
+    labels = [unicodedata.normalize("NFD", "Zoë"), "Bob"]
+    assert table(files, labels, 2, files).classes == ("Bob", "Zoë")
+
+
+def test_rows_without_an_image_are_passed_over_and_images_without_a_row_are_not():
+    found = table(["anna/2.png", "carl/1.png", "bert/1.png", "anna/1.png", "dora/7.png"], count=5)
+    assert found.rows.tolist() == [3, 0, 2] and found.left_over == 2
+    with pytest.raises(ValueError, match="2 of 3 images have no feature, the first 'train/anna/2.png'"):
+        rows(["anna/1.png"])
+
+
+def test_ids_that_occur_twice_or_never():
+    with pytest.raises(ValueError, match="the ids of rows 0 and 2 name the same image, 'train/anna/1.png'"):
+        rows(["anna/1.png", "anna/2.png", "anna/1.png", "bert/1.png"])
+    with pytest.raises(ValueError, match="no id is the name of an image .the first id: 'x/9.png', the first"):
+        rows(["x/9.png"])
+
+
+def test_without_ids_the_order_is_not_assumed():
+    with pytest.raises(ValueError, match="nothing says which row belongs to which image.*trust_order=True"):
+        table(labels=["anna", "anna", "bert"])
+    with pytest.raises(ValueError, match=r"old\.csv: there are 4 rows without ids and 3 images"):
+        table(count=4, trust_order=True)
+
+
+def test_an_order_that_is_vouched_for_is_still_compared_with_the_labels():
+    found = table(labels=["anna", "anna", "bert"], trust_order=True)
+    assert found.rows.tolist() == [0, 1, 2]
+    assert found.proof == "by their order, which you vouch for, and their labels agree with the class folders"
+    with pytest.raises(ValueError, match="1 of 3 labels are not the class folder's name.*'train/anna/2.png'"):
+        table(labels=["anna", "bert", "bert"], trust_order=True)
+    assert table(trust_order=True).proof == "by their order, which you vouch for"
+
+
+def test_classes_are_numbered_as_data_sets_number_them():
+    found = table(files=["b/1.png", "a/1.png", "C/1.png"], trust_order=True)
+    assert found.classes == ("C", "a", "b") and found.labels.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("files", [[], ["1.png"]])
+def test_images_without_a_class_folder(files):
+    with pytest.raises(ValueError, match="give images with their class folders"):
+        table(files=files, count=1, trust_order=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["anna", "Anna", "bert"], "1 of 3 labels are not the class folder's name, .* the label is 'Anna'"),
+        (["anna", "", "bert"], "1 of 3 labels are not the class folder's name, .* the label is ''"),
+        ([7, 7, 7], "the label 7 stands for 2 class folders .anna, bert."),
+        ([7, 8, 9], "the class folder anna stands for 2 labels .7, 8."),
+    ],
+)
+def test_labels_that_contradict_the_folders(labels, message):
+    with pytest.raises(ValueError, match=message):
+        table(labels=labels, trust_order=True)
+
+
+def test_numbers_of_classes_may_be_any_numbers():
+    assert table(labels=[12, 12, 0], trust_order=True).labels.tolist() == [0, 0, 1]
+    files = ["2/1.png", "2/2.png", "1/1.png"]
+    assert table(labels=[2, 2, 1], files=files, trust_order=True).labels.tolist() == [1, 1, 0]
+
+
+def test_twenty_thousand_shuffled_rows():
+    files = [f"train/c{image % 100:03}/{image:06}.png" for image in range(20_000)]
+    order = np.random.default_rng(0).permutation(len(files))
+    assert np.array_equal(order[rows([files[place] for place in order], files)], np.arange(len(files)))
