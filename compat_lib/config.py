@@ -1,13 +1,15 @@
-"""One validated, flat configuration of an experiment, and the presets that list many of them.
+"""One validated, flat configuration of an experiment, and the names of its folders.
 
-Nothing here imports torch: the workflow reads presets, and names run folders, without starting it.
+Nothing here imports torch: the workflow names run folders without starting it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
+import math
+import numbers
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,13 +18,23 @@ from typing import Any
 DATASETS = ("portraits", "omniglot", "cifar100", "folder")
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
 LOSSES = ("softmax", "cosface", "arcface")
+TASK_LOSSES = ("none", "triplet", "circle")
 BUDGETS = ("steps", "passes")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
 _NOT_PART_OF_THE_RESULT = ("data_root", "runs_root", "device", "threads")
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
-_ADDED_LATER = {"old_run": None, "per_identity": 0}
+_RANGES = {  # field -> lowest and highest value
+    **dict.fromkeys(
+        ("image_size", "old_width", "new_width", "old_epochs", "epochs", "validate_every"), (1, None)
+    ),
+    "batch_size": (2, None),
+    **dict.fromkeys(("shift", "seed", "data_seed", "bootstrap_draws", "threads", "per_identity"), (0, None)),
+    **dict.fromkeys(("weight_decay", "margin", "task_weight"), (0, None)),
+    **dict.fromkeys(("warmup", "margin_ramp"), (0, 1)),
+    "label_smoothing": (0, 0.999),
+}
 
 
 @dataclass(frozen=True)
@@ -69,11 +81,13 @@ class ExperimentConfig:
     lr: float = 0.1
     # shared by both sides
     batch_size: int = 256
-    per_identity: int = 0  # images of each identity in a batch, as re-identification trains; 0: at random
+    per_identity: int = 0  # images of each identity in a batch, which a task loss needs; 0: at random
     weight_decay: float = 5e-4  # on matrices only
     warmup: float = 0.1  # share of the steps
     clip: float = 5.0  # norm of the network's gradient
     label_smoothing: float = 0.0
+    task_loss: str = "none"  # beside the classifier's, on both sides: "triplet" or "circle", as re-ID trains
+    task_weight: float = 1.0
     scale: float = 32.0  # s of the margin losses
     margin: float = 0.3  # m: radians for ArcFace, cosine for CosFace
     margin_ramp: float = 0.3  # share of the steps over which the margin grows from zero
@@ -95,34 +109,26 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
-        _one_of("dataset", self.dataset, DATASETS)
-        _one_of("scenario", self.scenario, SCENARIOS)
-        _one_of("old_loss", self.old_loss, LOSSES)
-        _one_of("new_loss", self.new_loss, LOSSES)
-        _one_of("old_strength", self.old_strength, ("normal", "weak"))
-        _one_of("budget", self.budget, BUDGETS)
-        _one_of("precision", self.precision, PRECISIONS)
-        _within("old_share", self.old_share, 0, 1, open_ends=True)
-        for name in ("warmup", "margin_ramp"):
-            _within(name, getattr(self, name), 0, 1)
-        _within("label_smoothing", self.label_smoothing, 0, 0.999)
-        for name in ("image_size", "old_width", "new_width", "old_epochs", "epochs", "validate_every"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("batch_size", self.batch_size, 2)
-        for name in (
-            "shift",
-            "seed",
-            "data_seed",
-            "bootstrap_draws",
-            "threads",
-            "weight_decay",
-            "margin",
-            "per_identity",
-        ):
-            _at_least(name, getattr(self, name), 0)
+        allowed = {"dataset": DATASETS, "scenario": SCENARIOS, "old_loss": LOSSES, "new_loss": LOSSES}
+        allowed |= {"old_strength": ("normal", "weak"), "budget": BUDGETS, "precision": PRECISIONS}
+        for name, choices in (allowed | {"task_loss": TASK_LOSSES}).items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if not 0 < self.old_share < 1:
+            raise ValueError(f"old_share must lie strictly between 0 and 1; got {self.old_share}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value < low or high is not None and value > high:
+                words = f"be at least {low}" if high is None else f"lie between {low} and {high}"
+                raise ValueError(f"{name} must {words}; got {value}")
         for name in ("old_lr", "lr", "scale", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
+        if self.task_loss != "none" and self.per_identity < 2:
+            raise ValueError(
+                f"task_loss {self.task_loss!r} compares images of one identity within a batch: set "
+                f"per_identity to 2 or more (4 is usual); got {self.per_identity}"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -199,10 +205,7 @@ class ExperimentConfig:
         values = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in _NOT_PART_OF_THE_RESULT
-            and name not in leave_out
-            # Runs that were made before these fields existed keep their names.
-            and not (name in _ADDED_LATER and value == _ADDED_LATER[name])
+            if name not in _NOT_PART_OF_THE_RESULT and name not in leave_out
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
@@ -212,36 +215,41 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     if value is None and "None" in kind:
         return None
     kind = kind.split(" ")[0].split("[")[0]
-    try:
-        if kind == "float" and not isinstance(value, bool):
-            return float(value)
-        if kind == "int" and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-    except (TypeError, ValueError):
-        pass
-    if kind in ("str", "bool", "dict") and isinstance(value, {"str": str, "bool": bool, "dict": dict}[kind]):
-        return value
+    if kind in ("int", "float") and isinstance(value, str):
+        value = as_number(value)
+    if kind == "int" and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    types = {"float": numbers.Real, "int": numbers.Integral, "str": str, "bool": bool, "dict": dict}
+    if isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool)):
+        if kind == "float" and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number; got {value}")
+        if kind == "dict":
+            return with_numbers(value)
+        return {"float": float, "int": int}.get(kind, lambda same: same)(value)
     words = {"float": "a number", "int": "a whole number", "str": "text", "bool": "True or False"}
     raise TypeError(
         f"{name} must be {words.get(kind, 'a dictionary of options')}; got {value!r} ({type(value).__name__})"
     )
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+def as_number(text: str) -> Any:
+    """The number that a text writes, or the text itself: YAML 1.1 reads ``1e-3`` as text, JSON as a number.
+
+    >>> as_number("1e-3"), as_number("12"), as_number("resnet18"), as_number("1_0")
+    (0.001, 12, 'resnet18', '1_0')
+    """
+    if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text):
+        return text
+    return int(text) if text.strip().lstrip("+-").isdigit() else float(text)
 
 
-def _within(name: str, value: float, low: float, high: float, open_ends: bool = False) -> None:
-    inside = low < value < high if open_ends else low <= value <= high
-    if not inside:
-        words = "strictly between" if open_ends else "between"
-        raise ValueError(f"{name} must lie {words} {low} and {high}; got {value}")
-
-
-def _at_least(name: str, value: float, low: float) -> None:
-    if not value >= low:
-        raise ValueError(f"{name} must be at least {low}; got {value}")
+def with_numbers(value: Any) -> Any:
+    """Options with their texts that are numbers as numbers, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: with_numbers(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_numbers(one) for one in value]
+    return as_number(value) if isinstance(value, str) and "e" in value.lower() else value
 
 
 def project_path(path: str | Path) -> Path:
@@ -265,80 +273,3 @@ def _project_root() -> Path | None:
         if (folder / "compat_lib").is_dir() and (folder / "notebooks").is_dir():
             return folder
     return None
-
-
-def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> list[ExperimentConfig]:
-    """The third generation of a preset's chain: each new model of a method becomes the old one."""
-    changes = dict(chain)
-    after = changes.pop("after", None)
-    earlier = [config for config in experiments if config.method == after and config.budget == "steps"]
-    if not earlier:
-        methods = ", ".join(sorted({config.method for config in experiments}))
-        raise ValueError(f"after is {after!r}; a chain goes on after a method of the preset: {methods}")
-    later = [config.next_generation(**changes) for config in earlier]
-    alone = {"method": "independent", "method_options": {}}
-    return [run for config in later for run in (config.changed(**alone), config)]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named list of experiments, one configuration a run.
-
-    ``notebooks`` are parameters of the notebooks that are no part of a configuration (``ablation``).
-    """
-
-    name: str
-    experiments: list[ExperimentConfig]
-    notebooks: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def old_models(self) -> list[ExperimentConfig]:
-        """One configuration for each old model that the experiments need."""
-        by_folder = {config.old_folder: config for config in reversed(self.experiments)}
-        return list(reversed(by_folder.values()))
-
-
-def load_preset(path: str | Path, **overrides: Any) -> Preset:
-    """The runs of a preset: every setting x every seed x every method.
-
-    Args:
-        path: a YAML file with ``defaults`` (fields for all), ``settings`` (a list of overrides: data,
-            scenario, old and new side), ``seeds``, ``methods`` (a list of overrides: ``method``,
-            ``method_options``, ``budget``), ``chains`` (a list of ``after: method`` with fields of the third
-            side: once that method's run is there its new model plays the old one, for a run by the same
-            method and one by none) and ``notebooks`` (other parameters of the notebooks).
-        overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
-
-    Raises:
-        FileNotFoundError: no such preset; the sentence lists those beside it.
-        ValueError: an unknown section or field, a chain after a method that the preset does not run, or
-            the same run listed twice.
-    """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        beside = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
-        raise FileNotFoundError(f"there is no preset {path}; the presets in that folder are: {beside}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    sections = {"description", "defaults", "settings", "seeds", "methods", "chains", "notebooks"}
-    if not isinstance(content, dict) or set(content) - sections:
-        raise ValueError(f"{path} may hold the sections {', '.join(sorted(sections))} and no other")
-    experiments = []
-    settings, seeds = content.get("settings") or [{}], content.get("seeds") or [0]
-    for setting, seed, method in itertools.product(settings, seeds, content.get("methods") or [{}]):
-        values = {**(content.get("defaults") or {}), **setting, **method, "seed": seed, **overrides}
-        try:
-            experiments.append(ExperimentConfig.from_dict(values))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}, setting {setting}, method {method}: {error}") from error
-    try:
-        later = [config for chain in content.get("chains") or [] for config in _chained(chain, experiments)]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}, chains: {error}") from error
-    experiments += later
-    folders = [config.run_folder for config in experiments]
-    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
-    if twice:
-        raise ValueError(f"{path} lists the same run twice: {', '.join(twice)}")
-    return Preset(path.stem, experiments, content.get("notebooks") or {})

@@ -2,28 +2,27 @@
 
     experiment = Experiment(config)
     experiment.data, experiment.scenario     # images and who trains on what
-    experiment.old                           # the old model: trained, or read when it exists
-    experiment.new                           # the new model by the configured method, likewise
-    experiment.evaluate()                    # metrics into the run folder; the run is complete
+    old = experiment.train_old()             # the old model: trained, or read when it has been
+    new = experiment.train()                 # the new model by the configured method, likewise
+    run = experiment.evaluate()              # metrics into the run folder; the run is complete
 
 Each step first looks into the run folder, so a notebook that is run again, or was killed, repeats
 nothing that had finished. Two processes that want the same model do not train it twice: the second
-waits for the first.
+waits for the first. What the configuration cannot do is refused before anything is trained.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from compat_lib import data as datasets
@@ -31,32 +30,63 @@ from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path, shown_path
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario, split
-from compat_lib.evaluation.compatibility import Comparison, compare, tar_name
+from compat_lib.evaluation.compatibility import compare, tar_name
 from compat_lib.evaluation.constraints import constraints
 from compat_lib.evaluation.ordering import margin
 from compat_lib.evaluation.pairs import verification
+from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.upgrade import FARS, measure
+from compat_lib.files import explained, load_tensors, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
-from compat_lib.losses.heads import Classifier
-from compat_lib.measurements import FARS, measure
-from compat_lib.models import EmbeddingModel, build_model, embed
+from compat_lib.models import EmbeddingModel, embed
 from compat_lib.old_system import OldSystem
-from compat_lib.runs import Run, environment, is_complete, read_json, write_json
-from compat_lib.sides import Side, compared, deployed, is_kept, keep_side, read_side, save_tensors
+from compat_lib.recipe import (
+    classifier_of,
+    compared,
+    network,
+    refuse_impossible,
+    refuse_lonely,
+    settings_of,
+    task,
+)
+from compat_lib.runs import (
+    ADVICE,
+    Run,
+    TrainedModel,
+    deployed,
+    environment,
+    is_complete,
+    is_trained,
+    keep_model,
+    read_model,
+    refuse_changed,
+    write_json,
+    write_metrics,
+)
 from compat_lib.training import TrainingSettings, train
+
+_WHERE = ("data_root", "runs_root", "device", "threads")  # where and how, not what: passed on to other runs
 
 
 class Experiment:
-    """One configuration and, lazily, everything that follows from it.
+    """One configuration, and the calls that train and measure by it.
 
     Args:
         config: the validated configuration.
         say: receives one line an epoch and a word on what was found finished.
+
+    Raises:
+        ValueError: the configuration asks for what cannot be: an unknown method, option, network or device,
+            widths that the method cannot compare, or more threads than this machine has cores.
     """
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None] = print) -> None:
         self.config = config
         self.say = say
+        self._old: TrainedModel | None = None
+        self._new: TrainedModel | None = None
+        refuse_impossible(config)
         if config.threads:
             torch.set_num_threads(config.threads)
 
@@ -96,20 +126,51 @@ class Experiment:
         names = [self.data.train.classes[index] for index in classes.tolist()]
         return self.data.train.with_labels(rows, labels, names)
 
+    @cached_property
+    def _old_made_of(self) -> dict[str, str]:
+        """What the old side's files belong to: they are refused when it has changed."""
+        parts = {"training": self.new_images, "validation": self.data.val, "test": self.data.test}
+        return {f"{part} images": images.digest() for part, images in parts.items()}
+
+    @cached_property
+    def _made_of(self) -> dict[str, str]:
+        """The same of the new side; an option's default may be another one in a later version."""
+        options = method_options(self.config.method) | self.config.method_options
+        return self._old_made_of | {"method options": json.dumps(options, sort_keys=True)}
+
     # -- the old side ----------------------------------------------------------------------------
 
-    @cached_property
-    def old(self) -> Side:
-        """The deployed model: trained by this experiment, read from its folder, or an earlier new model."""
-        folder = self.config.old_folder
-        with _only_one(folder):
-            if not is_complete(folder):
-                self._make_old(folder)
-            return self.predecessor.new if self.predecessor else self._read_old(folder)
+    @property
+    def old(self) -> TrainedModel:
+        """The old model, once :meth:`train_old` or :meth:`train` was called.
 
-    @cached_property
-    def predecessor(self) -> Experiment | None:
-        """The experiment whose new model plays the old one here; None when the old model is our own.
+        Raises:
+            RuntimeError: neither was called.
+        """
+        if self._old is None:
+            raise RuntimeError("there is no old model yet: call experiment.train_old() first")
+        return self._old
+
+    def train_old(self) -> TrainedModel:
+        """The deployed model: trained, read when it has been, or the new model of an earlier upgrade.
+
+        Raises:
+            ValueError: the data have changed since it was trained, or a part of them has no two images of
+                one class, so that nothing could be measured.
+        """
+        if self._old is None:
+            folder = self.config.old_folder
+            for part in ("val", "test"):
+                refuse_lonely(getattr(self.data, part), part, self.config)
+            with _only_one(folder):
+                before = self._predecessor()
+                if not is_complete(folder):
+                    self._make_old(folder, before)
+                self._old = before.new if before else self._read_old(folder)
+        return self._old
+
+    def _predecessor(self) -> Experiment | None:
+        """The experiment whose new model plays the old one here, trained; None when the old model is our own.
 
         Raises:
             ValueError: there is no such run, its training images are others, or its network is not the one
@@ -124,15 +185,17 @@ class Experiment:
                 f"old_run is {config.old_run!r}, but there is no finished run in {folder}: run it first"
             )
         fields = {k: v for k, v in Run(folder).config.items() if k in ExperimentConfig.__dataclass_fields__}
-        where = {k: getattr(config, k) for k in ("data_root", "runs_root", "device", "threads")}
+        where = {k: getattr(config, k) for k in _WHERE}
         earlier = Experiment(ExperimentConfig.from_dict(fields | where), say=self.say)
-        if earlier.new.classifier.width != earlier.new.test.shape[1]:
+        model = earlier.train()
+        width = model.test.shape[1]
+        if model.classifier.width != width:
             raise ValueError(
-                f"{config.old_run} stores features of width {earlier.new.test.shape[1]} and classifies "
-                f"{earlier.new.classifier.width} of them: no method here reads such an old model; go on from "
+                f"{config.old_run} stores features of width {width} and classifies "
+                f"{model.classifier.width} of them: no method here reads such an old model; go on from "
                 f"another method than {earlier.config.method}"
             )
-        theirs = (earlier.config.new_backbone, earlier.config.new_loss, earlier.new.test.shape[1])
+        theirs = (earlier.config.new_backbone, earlier.config.new_loss, width)
         ours = (config.old_backbone, config.old_loss, config.old_width)
         if theirs != ours:
             raise ValueError(
@@ -151,87 +214,94 @@ class Experiment:
         """What a method may use of the old model: features of the new training set, and the rest.
 
         Raises:
-            ValueError: the old features belong to other images, because the data or their split changed.
+            RuntimeError: the old model is not trained yet.
         """
-        model = self.old.model
-        path = self.config.old_folder / "old_system" / "images.json"
-        if read_json(path)["digest"] != self.new_images.digest():
-            raise ValueError(
-                f"the old features in {path.parent} were extracted on another training set than the data "
-                f"give now: delete {self.config.folder} to run the experiment anew"
-            )
-        return OldSystem.load(path.parent, model=model)
+        return OldSystem.load(self.config.old_folder / "old_system", model=self.old.model)
 
     @property
     def old_run(self) -> Run:
-        """The old model's run folder; trains it when there is none."""
+        """The old model's run folder.
+
+        Raises:
+            RuntimeError: the old model is not trained yet.
+        """
         _ = self.old
         return Run(self.config.old_folder)
 
-    def _make_old(self, folder: Path) -> None:
+    def _make_old(self, folder: Path, before: Experiment | None) -> None:
         started = time.time()
-        if self.predecessor is None:
-            features = self._train_old(folder)
-            side, class_map = self._read_old(folder), self.scenario.class_map
-            images, loss = self.old_images, self.config.old_loss
+        if before is None:
+            if not is_trained(folder):
+                self._train_old(folder)
+            model, class_map, images = self._read_old(folder), self.scenario.class_map, self.old_images
+            features, loss = self.embed(model.model, self.new_images.images), self.config.old_loss
         else:
-            side, features = self.predecessor.new, self.predecessor.training_features
-            images, loss = self.new_images, self.predecessor.config.new_loss
+            model, features = before.new, before.training_features()
+            images, loss = self.new_images, before.config.new_loss
             class_map = torch.arange(images.num_classes)
-        bias = side.classifier.bias
+        bias = model.classifier.bias
         OldSystem.from_arrays(
             features,
             self.new_images.labels,
             num_classes=self.new_images.num_classes,
-            classifier_weight=side.classifier.weight.detach().cpu(),
+            classifier_weight=model.classifier.weight.detach().cpu(),
             classifier_bias=None if bias is None else bias.detach().cpu(),
             classifier_scale=None if loss == "softmax" else self.config.scale,
             class_map=class_map,
         ).save(folder / "old_system")
-        write_json(folder / "old_system" / "images.json", {"digest": self.new_images.digest()})
-        result = compare(None, side.test, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws)
-        metrics = _renamed(result.metrics, "new_new", "old_old")
-        draws = _renamed(result.draws, "new_new", "old_old")
-        self._finish(folder, metrics, draws, side, images, started, run_id=folder.name, method="old")
+        found = compare(None, model.test, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws)
+        records = found.records.select(query="new", gallery="new").changed(query="old", gallery="old")
+        self._finish(folder, records, model, images, started, run_id=folder.name, method="old")
 
-    def _train_old(self, folder: Path) -> Tensor:
-        """Train and keep the old model; its features of the new training set."""
+    def _train_old(self, folder: Path) -> None:
         config, images = self.config, self.old_images
         model, method = self._old_parts()
-        settings = self._settings(config.old_epochs, config.old_lr, 2 * config.seed)
+        settings = settings_of(config, config.old_epochs, config.old_lr, 2 * config.seed)
         self.say(f"old model: {images.num_classes} classes, {len(images)} images")
         history = self._train(model, method, images, settings, folder)
         self._keep(model, method, history, folder)
-        return self._embed(model, self.new_images.images)
 
-    def _read_old(self, folder: Path) -> Side:
-        return read_side(folder, *self._old_parts(), self.config.device)
+    def _read_old(self, folder: Path) -> TrainedModel:
+        return read_model(folder, *self._old_parts(), self.config.device, self._old_made_of)
 
     def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
         config = self.config
         torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
-        model = self._build(config.old_backbone, config.old_width)
-        classifier = self._classifier(config.old_loss, config.old_width, self.old_images.num_classes)
-        return model, build_method("independent", None, classifier)
+        model = network(config, config.old_backbone, config.old_width, self.data.train)
+        classifier = classifier_of(config, config.old_loss, config.old_width, self.old_images.num_classes)
+        return model, build_method("independent", None, classifier, **task(config))
 
     # -- the new side ----------------------------------------------------------------------------
 
-    @cached_property
-    def new(self) -> Side:
+    @property
+    def new(self) -> TrainedModel:
+        """The new model, once :meth:`train` was called.
+
+        Raises:
+            RuntimeError: it was not.
+        """
+        if self._new is None:
+            raise RuntimeError("there is no new model yet: call experiment.train() first")
+        return self._new
+
+    def train(self) -> TrainedModel:
         """The new model, trained by the configured method, or read from the run folder."""
-        folder = self.config.run_folder
-        self._same_options(folder)
-        with _only_one(folder):
-            if not is_kept(folder):
-                self._train_new(folder)
-            return read_side(folder, *self._new_parts(), self.config.device)
+        if self._new is None:
+            folder = self.config.run_folder
+            self.train_old()
+            with _only_one(folder):
+                if not is_trained(folder):
+                    self._train_new(folder)
+                self._new = read_model(folder, *self.new_parts(), self.config.device, self._made_of)
+        return self._new
 
     @property
-    def compared(self) -> tuple[Tensor, Tensor]:
-        """Old and new test features as the cross-test takes them; as they are where there is no such test."""
-        if self.new.query is None or self.new.gallery is None:
-            return self.old.test, self.new.test
-        return self.new.gallery, self.new.query
+    def cross(self) -> tuple[Tensor, Tensor]:
+        """(query, gallery): new and old test features as the cross-test takes them.
+
+        Where the method gives no such test (unequal widths), the features as they are.
+        """
+        return self.new.cross or (self.new.test, self.old.test)
 
     @cached_property
     def oracle(self) -> Experiment:
@@ -242,92 +312,74 @@ class Experiment:
         changes = {"method": "independent", "method_options": {}, "budget": "steps"}
         return Experiment(config.changed(**changes), say=self.say)
 
-    @cached_property
     def training_features(self) -> Tensor:
         """The new model's features of its training set, float32 ``[N, width]``; kept in the run folder."""
-        side, digest = self.new, self.new_images.digest()
+        model, made_of = self.new, self._made_of
         path = self.config.run_folder / "training_features.safetensors"
         with _only_one(self.config.run_folder):
             if path.is_file():
-                with safe_open(path, "pt") as file:
-                    if (file.metadata() or {}).get("digest") == digest:
-                        return file.get_tensor("features")
-            features = self._embed(side.model, self.new_images.images)
-            save_tensors({"features": features}, path, {"digest": digest})
+                tensors, known = load_tensors(path)
+                refuse_changed(path, known, made_of)
+                return tensors["features"]
+            features = self.embed(model.model, self.new_images.images)
+            save_tensors({"features": features}, path, made_of, advice=ADVICE)
         return features
+
+    def new_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
+        """The new network as it starts, and the method with its classifier; the old model must be there."""
+        config, known = self.config, self._known
+        torch.manual_seed(2 * config.seed + 1)
+        width = find_method(config.method).model_width(config.old_width, config.new_width)
+        model = network(config, config.new_backbone, width, self.data.train)
+        classifier = classifier_of(config, config.new_loss, config.new_width, self.new_images.num_classes)
+        method = build_method(config.method, known, classifier, **task(config), **config.method_options)
+        return model, method
 
     @cached_property
     def _known(self) -> OldSystem:
         """What the method is told: the old system, and the oracle's features when it needs them."""
         if "oracle" not in find_method(self.config.method).needs:
             return self.old_system
-        return self.old_system.with_oracle(self.oracle.training_features)
-
-    def _new_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
-        config, kind, known = self.config, find_method(self.config.method), self._known
-        torch.manual_seed(2 * config.seed + 1)
-        model = self._build(config.new_backbone, kind.model_width(config.old_width, config.new_width))
-        classifier = self._classifier(config.new_loss, config.new_width, self.new_images.num_classes)
-        return model, build_method(config.method, known, classifier, **config.method_options)
-
-    def _options(self) -> dict[str, Any]:
-        """The method's options with their defaults filled in."""
-        return method_options(self.config.method) | self.config.method_options
-
-    def _same_options(self, folder: Path) -> None:
-        """Refuse a run of an earlier version of the package whose defaults were others.
-
-        An option that the run does not know came later, and at its default changes nothing.
-        """
-        path = folder / "options.json"
-        if not path.is_file():
-            return
-        theirs = method_options(self.config.method) | read_json(path)
-        if theirs != self._options():
-            raise ValueError(
-                f"the run in {folder} was made with the options {theirs}, which were the defaults then; now "
-                f"they are {self._options()}. Delete the folder to run it anew, or name the options in "
-                f"method_options"
-            )
+        self.oracle.train()
+        return self.old_system.with_oracle(self.oracle.training_features())
 
     def _train_new(self, folder: Path) -> None:
         config, images = self.config, self.new_images
-        model, method = self._new_parts()
-        write_json(folder / "options.json", self._options())
+        model, method = self.new_parts()
         epochs = config.epochs
         if config.budget == "passes":
             epochs = round(epochs / method.embedded_share)
-        settings = self._settings(epochs, config.lr, 2 * config.seed + 1)
+        settings = settings_of(config, epochs, config.lr, 2 * config.seed + 1)
         self.say(f"{method.title}: {images.num_classes} classes, {len(images)} images, {epochs} epochs")
         history = self._train(model, method, images, settings, folder, old=self._known)
         self._keep(model, method, history, folder, self.old.test)
 
     def evaluate(self) -> Run:
-        """Measure the new model against the old one and complete the run folder.
+        """Measure the new model against the old one and complete the run folder; trains what is missing.
 
         Returns:
             the run; when its metrics are there already, nothing is computed.
+
+        Raises:
+            ValueError: the images have changed since the run was made.
         """
-        folder = self.config.run_folder
-        self._same_options(folder)
+        config, folder = self.config, self.config.run_folder
         if is_complete(folder):
-            self.say(f"{self.config.run_id}: read from {shown_path(folder)}")
+            refuse_changed(folder, Run(folder).config["made_of"], self._made_of)
+            self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
-        started = time.time()
-        new, gallery = self.new, self.new.gallery
-        metrics, draws = measure(
+        started, new = time.time(), self.train()
+        records = measure(
             self.old.test,
             new.test,
             self.data.test.labels,
-            cross=None if gallery is None else (new.query, gallery),
+            cross=new.cross,
             certainty=self._certainty(),
-            draws=self.config.bootstrap_draws,
+            draws=config.bootstrap_draws,
         )
-        if self.config.method == "independent":
-            for prefix, adapted in self._adapters().items():
-                metrics |= _renamed(adapted.metrics, "new_old", f"{prefix}/new_old")
-                draws |= _renamed(adapted.draws, "new_old", f"{prefix}/new_old")
-        self._finish(folder, metrics, draws, self.new, self.new_images, started)
+        if config.method == "independent":
+            records += self._adapters()
+        self._finish(folder, records, new, self.new_images, started)
         return Run(folder)
 
     def _certainty(self) -> np.ndarray | None:
@@ -338,58 +390,33 @@ class Experiment:
         with torch.inference_mode():
             return margin(classifier.logits(features.to(classifier.weight.device)))
 
-    def _adapters(self) -> dict[str, Comparison]:
+    def _adapters(self) -> list[Record]:
         """The cross-test of the independent model after a linear map, fitted on the training set."""
-        source, target = self.old_system.features, self.training_features
-        maps = {"ridge": fit_ridge, "procrustes": fit_procrustes}
-        results = {}
-        for name, fit in maps.items():
+        source, target = self.old_system.features, self.training_features()
+        found: list[Record] = []
+        for name, fit in {"ridge": fit_ridge, "procrustes": fit_procrustes}.items():
             to_new, to_old = fit(source, target), fit(target, source)
-            pairs = {
-                f"adapter/{name}": (to_new.apply(self.old.test), self.new.test),
-                f"adapter/{name}-query": (self.old.test, to_old.apply(self.new.test)),
+            sides = {
+                name: (self.new.test, to_new.apply(self.old.test)),
+                f"{name}-query": (to_old.apply(self.new.test), self.old.test),
             }
-            for prefix, (gallery, query) in pairs.items():
-                result = compare(
+            for adapter, (query, gallery) in sides.items():
+                records = compare(
                     gallery, query, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws
-                )
-                results[prefix] = result
-        return results
+                ).records
+                found += records.select(query="new", gallery="old").changed(adapter=adapter)
+        return found
 
     # -- shared by both sides --------------------------------------------------------------------
 
-    def _build(self, backbone: str, width: int) -> EmbeddingModel:
-        channels = self.data.train.images.shape[1]
-        return build_model(backbone, width=width, channels=channels, size=self.config.image_size)
+    def embed(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Features of images by a model of this run, float32 ``[N, width]``, in the run's precision.
 
-    def _classifier(self, loss: str, width: int, classes: int) -> Classifier:
-        config = self.config
-        return Classifier(
-            "linear" if loss == "softmax" else loss,
-            width,
-            classes,
-            scale=config.scale,
-            margin=config.margin,
-            ramp=config.margin_ramp,
-            label_smoothing=config.label_smoothing,
-        )
-
-    def _settings(self, epochs: int, lr: float, seed: int) -> TrainingSettings:
-        config = self.config
-        return TrainingSettings(
-            epochs=epochs,
-            batch_size=config.batch_size,
-            lr=lr,
-            weight_decay=config.weight_decay,
-            warmup=config.warmup,
-            clip=config.clip,
-            shift=config.shift,
-            flip=config.flip,
-            per_identity=config.per_identity,
-            seed=seed,
-            precision=config.precision,
-            device=config.device,
-        )
+        Args:
+            model: maps float pixels to features, such as ``experiment.new.model``.
+            images: uint8 ``[N, C, H, W]``.
+        """
+        return embed(model, images, device=self.config.device, precision=self.config.precision)
 
     def _train(
         self,
@@ -400,26 +427,6 @@ class Experiment:
         folder: Path,
         old: OldSystem | None = None,
     ) -> list[dict[str, float]]:
-        def validate(model: EmbeddingModel) -> dict[str, float]:
-            labels = self.data.val.labels
-            features = self._embed(deployed(model, method), self.data.val.images)
-            values = {"new_new": verification(features, labels, fars=FARS[:2])}
-            pair = None if old is None else compared(method, features, self.old.val)
-            if pair is not None:
-                rows = torch.arange(len(labels))
-                values["new_old"] = verification(
-                    pair[0], labels, pair[1], labels, query_ids=rows, gallery_ids=rows, fars=FARS[:2]
-                )
-            looks = {
-                f"{pair}/{tar_name(far)}": tar
-                for pair, value in values.items()
-                for far, tar in zip(value.fars, value.tar, strict=True)
-            }
-            if pair is not None:
-                held = constraints(self.old.val, features, labels, cross=pair)
-                looks |= {f"constraint{k}/share": share for k, share in enumerate(held.share, start=1)}
-            return looks
-
         return train(
             model,
             method,
@@ -428,13 +435,35 @@ class Experiment:
             settings,
             old=old,
             checkpoint=folder / "checkpoint.pt",
-            validate=validate,
+            made_of={"images": images.digest()},
+            validate=lambda model: self._look(model, method, old),
             validate_every=self.config.validate_every,
             say=self.say,
         )
 
-    def _embed(self, model: nn.Module, images: Tensor) -> Tensor:
-        return embed(model, images, device=self.config.device, precision=self.config.precision)
+    def _look(
+        self, model: EmbeddingModel, method: CompatibilityLoss, old: OldSystem | None
+    ) -> dict[str, float]:
+        """What the history says of the validation identities."""
+        labels = self.data.val.labels
+        features = self.embed(deployed(model, method), self.data.val.images)
+        values = {"new_new": verification(features, labels, fars=FARS[:2])}
+        cross = None if old is None else compared(method, features, self.old.val)
+        if cross is not None:
+            rows = torch.arange(len(labels))
+            query, gallery = cross
+            values["new_old"] = verification(
+                query, labels, gallery, labels, query_ids=rows, gallery_ids=rows, fars=FARS[:2]
+            )
+        looks = {
+            f"{pair}/{tar_name(far)}": tar
+            for pair, value in values.items()
+            for far, tar in zip(value.fars, value.tar, strict=True)
+        }
+        if cross is not None:
+            held = constraints(self.old.val, features, labels, cross=cross)
+            looks |= {f"constraint{k}/share": share for k, share in enumerate(held.share, start=1)}
+        return looks
 
     def _keep(
         self,
@@ -447,36 +476,37 @@ class Experiment:
         """Embed test and validation images, keep everything, and drop the checkpoint."""
         whole = deployed(model, method)
         features = {
-            "test": self._embed(whole, self.data.test.images),
-            "val": self._embed(whole, self.data.val.images),
+            "test": self.embed(whole, self.data.test.images),
+            "val": self.embed(whole, self.data.val.images),
         }
-        pair = None if old_test is None else compared(method, features["test"], old_test)
-        if pair is not None:
-            features["query"], features["gallery"] = pair
-        keep_side(folder, model, method, history, features)
+        cross = None if old_test is None else compared(method, features["test"], old_test)
+        if cross is not None:
+            features["query"], features["gallery"] = cross
+        made_of = self._old_made_of if old_test is None else self._made_of
+        keep_model(folder, model, method, history, features, made_of)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def _finish(
         self,
         folder: Path,
-        metrics: dict[str, object],
-        draws: dict[str, object],
-        side: Side,
+        records: Records,
+        model: TrainedModel,
         images: ImageSet,
         started: float,
         run_id: str | None = None,
         method: str | None = None,
     ) -> None:
         """Write the run's files, metrics last."""
-        config, history = self.config, side.history
-        metrics = metrics | {
-            "train/epochs": len(history),
-            "train/steps": int(sum(row["steps"] for row in history)),
-            "train/seconds": sum(row["seconds"] for row in history),
-            "train/backbone_images": sum(row["backbone_images"] for row in history),
+        config, history = self.config, model.history
+        cost = {
+            "epochs": len(history),
+            "steps": int(sum(row["steps"] for row in history)),
+            "seconds": sum(row["seconds"] for row in history),
+            "backbone_images": sum(row["backbone_images"] for row in history),
         }
         if all("processor_seconds" in row for row in history):
-            metrics["train/processor_seconds"] = sum(row["processor_seconds"] for row in history)
+            cost["processor_seconds"] = sum(row["processor_seconds"] for row in history)
+        records += [Record(None, None, f"train/{name}", value) for name, value in cost.items()]
         facts = {
             "images": {"train": len(images), "val": len(self.data.val), "test": len(self.data.test)},
             "classes": {
@@ -484,46 +514,29 @@ class Experiment:
                 "val": self.data.val.num_classes,
                 "test": self.data.test.num_classes,
             },
-            "test_digest": self.data.test.digest(),
-            "parameters": sum(p.numel() for p in side.model.parameters()),
+            "parameters": sum(p.numel() for p in model.model.parameters()),
         }
         identity = {
             "experiment_id": config.experiment_id,
             "run_id": run_id or config.run_id,
             "old_run_id": config.old_folder.name,
+            "made_of": self._made_of if method is None else self._old_made_of,
         }
         described = config.to_dict() | ({"method": method} if method else {}) | identity
         # Where the data and the runs lay is nobody's business, and differs between machines.
         described = {name: v for name, v in described.items() if name not in ("data_root", "runs_root")}
         write_json(folder / "config.json", described | {"facts": facts})
-        write_json(
-            folder / "environment.json",
-            environment()
-            | {"device": config.device, "started": _clock(started), "finished": _clock(time.time())},
-        )
-        write_json(
-            folder / "draws.json", {name: [_short(v) for v in list(row)] for name, row in draws.items()}
-        )
-        write_json(folder / "metrics.json", metrics)
-
-
-def _renamed(values: Mapping[str, Any], pair: str, name: str) -> dict[str, Any]:
-    """The entries of one pair of models, under another name."""
-    return {
-        f"{name}/{key.removeprefix(pair + '/')}": v for key, v in values.items() if key.startswith(f"{pair}/")
-    }
+        times = {"started": _clock(started), "finished": _clock(time.time())}
+        write_json(folder / "environment.json", environment() | {"device": config.device} | times)
+        write_metrics(folder, records)
 
 
 def _only_one(folder: Path) -> FileLock:
     """A lock that the operating system releases when its holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(folder, ADVICE):
+        folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock")
 
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def _short(value: float) -> float:
-    """Five digits are enough for an interval, and keep the file small."""
-    return float(f"{float(value):.5g}")

@@ -1,22 +1,37 @@
 """Run folders: one run, one folder, written so that a killed run never looks complete.
 
-A folder holds ``config.json``, ``history.csv``, ``environment.json``, ``draws.json`` (bootstrap draws)
-and, written last, ``metrics.json``: a run is complete when that file is there.
+A folder holds ``model.safetensors`` and ``history.csv``, then ``features.safetensors``, whose presence says
+that training is over, then ``config.json``, ``environment.json``, ``draws.json`` (bootstrap draws) and,
+written last, ``metrics.json``: a run is complete when that file is there.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from compat_lib.evaluation.records import Records
+from compat_lib.files import load_tensors, save_tensors, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compat_lib.losses.base import CompatibilityLoss
+    from compat_lib.losses.heads import Classifier
+
+ADVICE = "choose another folder with runs_root (--runs-root of make reproduce), or make room"
+_FEATURES, _MODEL, _HISTORY = "features.safetensors", "model.safetensors", "history.csv"
+_MODELS = ("query", "gallery", "metric", "adapter")
 
 
 @dataclass(frozen=True)
@@ -27,26 +42,44 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
+        """The configuration, with the run's names and facts about its data."""
         return read_json(self.folder / "config.json")
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """Flat names to plain numbers; what could not be measured is None."""
-        return read_json(self.folder / "metrics.json")
+    def metrics(self) -> Records:
+        """Every measured number.
+
+        Raises:
+            ValueError: the file holds no records; the sentence names it.
+        """
+        path = self.folder / "metrics.json"
+        try:
+            rows = read_json(path)
+            if not isinstance(rows, list):
+                raise ValueError("these are no records of metrics")
+            return Records.from_plain(rows)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}; delete the run's folder and run it again") from None
 
     @cached_property
-    def draws(self) -> dict[str, list[float | None]]:
-        """Bootstrap draws over identities of the main metrics; empty when none were kept."""
+    def _draws(self) -> dict[tuple, list]:
         path = self.folder / "draws.json"
-        return read_json(path) if path.is_file() else {}
+        rows = read_json(path) if path.is_file() else []
+        return {tuple(row.get(name) for name in _MODELS): row["draws"] for row in rows}
+
+    def draws(self, query: str, gallery: str, metric: str, adapter: str | None = None) -> np.ndarray | None:
+        """Bootstrap draws over identities, float64 [draws]; None where none were kept."""
+        found = self._draws.get((query, gallery, metric, adapter))
+        return None if found is None else np.array(found, dtype=float)
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """One dictionary an epoch."""
-        return read_history(self.folder / "history.csv")
+        return read_history(self.folder / _HISTORY)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
+        """The machine and the software; empty where they were not kept."""
         path = self.folder / "environment.json"
         return read_json(path) if path.is_file() else {}
 
@@ -61,18 +94,23 @@ def list_runs(root: str | Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(Path(root).glob("*/*/metrics.json"))]
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, sees the old file or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def write_metrics(folder: Path, records: Records) -> None:
+    """Write the draws, then the metrics, which complete the run."""
+    drawn = [one for one in records if one.draws is not None and len(one.draws)]
+    rows = [
+        {name: getattr(one, name) for name in _MODELS if getattr(one, name) is not None}
+        # Five digits are enough for an interval, and keep the file small.
+        | {"draws": [None if value != value else float(f"{value:.5g}") for value in one.draws.tolist()]}
+        for one in drawn
+    ]
+    for name, lines in (("draws.json", rows), ("metrics.json", records.plain())):
+        text = ",\n".join(json.dumps(line, allow_nan=False) for line in lines)
+        write_text(folder / name, f"[\n{text}\n]\n", ADVICE)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinities become null, because JSON has no name for them."""
-    write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+    """Write JSON in one piece; what is not a plain number, text, list or dictionary is refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", ADVICE)
 
 
 def read_json(path: str | Path) -> Any:
@@ -89,32 +127,132 @@ def read_json(path: str | Path) -> Any:
         ) from None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, str) or value is None or isinstance(value, bool):
-        return value
-    if getattr(value, "ndim", None) == 0:  # a NumPy or torch scalar
-        value = value.item()
-    if isinstance(value, Iterable):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def write_history(path: str | Path, rows: list[dict[str, float]]) -> None:
     """One line an epoch; columns that only some epochs have (validation) are empty elsewhere."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [",".join(columns)]
-    lines += [",".join("" if row.get(name) is None else repr(row[name]) for name in columns) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(path, pd.DataFrame(rows).to_csv(index=False), ADVICE)
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """What :func:`write_history` wrote."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+    """What :func:`write_history` wrote.
+
+    Raises:
+        ValueError: the file is missing or damaged; the sentence names it.
+    """
+    try:
+        # As text first: float() reads back the very number that was written.
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+        return [{name: float(text) for name, text in row.items() if text} for row in rows]
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete the run's folder and run it again"
+        ) from None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trained model, old or new, with what the evaluation needs of it.
+
+    Args:
+        model: images to stored features, in evaluation mode: the network, then the method's head if any.
+        method: the method that trained it, with the classifier and whatever else was learned.
+        test: float32 ``[N_test, width]``, features of the test images, un-normalised.
+        val: the same of the validation images.
+        history: one dictionary an epoch.
+        query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
+            gives no way to compare new features with old ones. None for an old model.
+        gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
+    """
+
+    model: nn.Module
+    method: CompatibilityLoss
+    test: Tensor
+    val: Tensor
+    history: list[dict[str, float]]
+    query: Tensor | None = None
+    gallery: Tensor | None = None
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model's own classifier."""
+        return self.method.classifier
+
+    @property
+    def cross(self) -> tuple[Tensor, Tensor] | None:
+        """(query, gallery) of the cross-test on the test images; None where there is no such test."""
+        return None if self.query is None else (self.query, self.gallery)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the training of this folder's model is over."""
+    return (folder / _FEATURES).is_file()
+
+
+def keep_model(
+    folder: Path,
+    model: nn.Module,
+    method: CompatibilityLoss,
+    history: list[dict[str, float]],
+    features: dict[str, Tensor],
+    made_of: dict[str, str],
+) -> None:
+    """Write a trained model's files, the features last.
+
+    Args:
+        folder: the run folder.
+        features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any.
+        made_of: digests of what it was trained and measured on, by name.
+    """
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
+    write_history(folder / _HISTORY, history)
+    save_tensors(weights, folder / _MODEL, advice=ADVICE)
+    save_tensors(features, folder / _FEATURES, made_of, advice=ADVICE)
+
+
+def read_model(
+    folder: Path, model: nn.Module, method: CompatibilityLoss, device: str, made_of: dict[str, str]
+) -> TrainedModel:
+    """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode.
+
+    Raises:
+        ValueError: a file is damaged, the weights do not fit, or what it was made of has changed.
+    """
+    features, known = load_tensors(folder / _FEATURES)
+    refuse_changed(folder, known, made_of)
+    weights, _ = load_tensors(folder / _MODEL)
+    for prefix, module in (("model.", model), ("method.", method)):
+        state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the model in {folder} was written by another version of the package ({error}): delete "
+                f"the folder to train it anew"
+            ) from error
+    whole = deployed(model, method).eval().requires_grad_(False).to(device)
+    method.eval().requires_grad_(False)
+    return TrainedModel(whole, method, **features, history=read_history(folder / _HISTORY))
+
+
+def refuse_changed(place: Path, known: Mapping[str, str], made_of: Mapping[str, str]) -> None:
+    """Refuse stored results of other images or options than those of now.
+
+    Raises:
+        ValueError: the sentence says what has changed, and what to do.
+    """
+    changed = sorted(name for name, digest in made_of.items() if known.get(name) != digest)
+    if changed:
+        raise ValueError(
+            f"{place} was made with other {' and '.join(changed)} than now: put them back, or delete "
+            f"the experiment's folder to run it anew"
+        )
+
+
+def deployed(model: nn.Module, method: CompatibilityLoss) -> nn.Module:
+    """What maps images to stored features: the network, then the method's head if it has one."""
+    from torch import nn
+
+    return model if method.head is None else nn.Sequential(model, method.head)
 
 
 def environment() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from compat_lib.checkpoint import Checkpoint
 from compat_lib.data.batches import Batches
 from compat_lib.data.images import seeded_generator
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed
 from compat_lib.old_system import OldSystem
-from compat_lib.sgd import NesterovSGD
 
 MOMENTUM = 0.9
 
@@ -57,6 +57,7 @@ def train(
     *,
     old: OldSystem | None = None,
     checkpoint: str | Path | None = None,
+    made_of: Mapping[str, str] | None = None,
     validate: Callable[[EmbeddingModel], dict[str, float]] | None = None,
     validate_every: int = 1,
     say: Callable[[str], None] = print,
@@ -74,6 +75,7 @@ def train(
         settings: schedule, augmentation, seed and device.
         old: the old system whose features belong to the rows of ``images``.
         checkpoint: a file written after each epoch and read when it exists; None keeps nothing.
+        made_of: digests of the training images and the like; a checkpoint of others is refused.
         validate: called with the model; its numbers join the history.
         validate_every: epochs between two calls; the last epoch is always looked at.
         say: receives one line an epoch when the run is not interactive.
@@ -108,8 +110,12 @@ def train(
         per_identity=settings.per_identity,
     )
     groups = _groups(model, method, settings.weight_decay)
-    optimiser = NesterovSGD(groups, lr=settings.lr, momentum=MOMENTUM)
-    history = _resume(checkpoint, settings, model, method, optimiser)
+    optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, foreach=True)
+    kept = None
+    if checkpoint is not None:
+        made_of = asdict(settings) | {"method": method.name} | dict(made_of or {})
+        kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k != "device"}, device)
+    history = [] if kept is None else kept.read(model, method, optimiser)
     steps = settings.epochs * len(batches)
     bar = tqdm(
         total=steps, initial=len(history) * len(batches), disable=not _interactive(), unit="step", leave=False
@@ -170,7 +176,7 @@ def train(
                         f"(norm {norm.item()}); likely cause: a margin or a distance at its kink, or a "
                         f"learning rate of {settings.lr} that is too high"
                     )
-                for group in optimiser.groups:
+                for group in optimiser.param_groups:
                     group["lr"] = learning_rate(settings, done, steps)
                 optimiser.step()
                 embedded_images += len(embeddings)
@@ -181,14 +187,15 @@ def train(
                 "epoch": epoch + 1,
                 **_elapsed(began, device),
                 "steps": len(batches),
-                "lr": optimiser.groups[0]["lr"],
+                "lr": optimiser.param_groups[0]["lr"],
                 "backbone_images": embedded_images,
                 **{f"loss/{name}": float(total) / len(batches) for name, total in sums.items()},
             }
             if validate is not None and ((epoch + 1) % validate_every == 0 or epoch + 1 == settings.epochs):
                 row |= {f"val/{name}": value for name, value in validate(model).items()}
             history.append(row)
-            _save(checkpoint, settings, model, method, optimiser, history)
+            if kept is not None:
+                kept.write(model, method, optimiser, history)
             if bar.disable:
                 say(epoch_line(row, settings.epochs))
         torch.manual_seed(seeded_generator(settings.seed, "finish", settings.epochs).initial_seed())
@@ -283,58 +290,3 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-def _save(
-    path: str | Path | None,
-    settings: TrainingSettings,
-    model: nn.Module,
-    method: nn.Module,
-    optimiser: NesterovSGD,
-    history: list[dict[str, float]],
-) -> None:
-    if path is None:
-        return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    state = {
-        "settings": asdict(settings),
-        "method_name": method.name,
-        "model": model.state_dict(),
-        "method": method.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "history": history,
-    }
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def _resume(
-    path: str | Path | None,
-    settings: TrainingSettings,
-    model: nn.Module,
-    method: nn.Module,
-    optimiser: NesterovSGD,
-) -> list[dict[str, float]]:
-    """Restore the last finished epoch, if there is one; the history so far."""
-    if path is None or not Path(path).is_file():
-        return []
-    try:
-        state = torch.load(path, map_location=settings.device, weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"the checkpoint {path} cannot be read ({error}); delete it to start anew"
-        ) from error
-    theirs = {k: v for k, v in state["settings"].items() if k != "device"}
-    ours = {k: v for k, v in asdict(settings).items() if k != "device"}
-    differing = sorted(k for k in ours if ours[k] != theirs.get(k))
-    if differing or state["method_name"] != method.name:
-        what = ", ".join(differing) or f"method {state['method_name']} instead of {method.name}"
-        raise ValueError(
-            f"the checkpoint {path} was written with other settings ({what}); delete it to start anew"
-        )
-    model.load_state_dict(state["model"])
-    method.load_state_dict(state["method"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["history"]

@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from execute import NotebookError, declared_parameters, read_cells
 
-from compat_lib.config import ExperimentConfig, Preset, load_preset
+from compat_lib.config import ExperimentConfig
+from compat_lib.presets import Preset, load_preset
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"

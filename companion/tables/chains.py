@@ -18,8 +18,8 @@ from companion.tables.single import title_of
 from companion.tables.text import NOT_MEASURABLE
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.generations import Generations, Pair, generations
+from compat_lib.evaluation.upgrade import FARS
 from compat_lib.experiment import Experiment
-from compat_lib.measurements import FARS
 from compat_lib.runs import Run, is_complete, list_runs
 
 FEATURES = "features.safetensors"

@@ -14,7 +14,7 @@ import sys
 import nbformat
 import pytest
 
-from compat_lib.config import load_preset
+from compat_lib.presets import load_preset
 from compat_lib.runs import is_complete, list_runs
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from compat_lib.config import ExperimentConfig, load_preset, project_path, shown_path
+from compat_lib.config import ExperimentConfig, project_path, shown_path
+from compat_lib.presets import load_preset
 
 
 def test_reading_a_configuration_does_not_start_torch():

@@ -1,5 +1,6 @@
 """The pipeline: complete run folders, nothing repeated, killed runs go on, unequal widths handled."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -9,9 +10,9 @@ import torch
 
 from compat_lib import experiment as module
 from compat_lib.config import ExperimentConfig
+from compat_lib.evaluation import criterion
 from compat_lib.experiment import Experiment
-from compat_lib.models import embed
-from compat_lib.runs import list_runs
+from compat_lib.runs import Run, list_runs
 
 pytestmark = pytest.mark.precision
 
@@ -37,6 +38,10 @@ def silent(config):
     return Experiment(config, say=lambda line: None)
 
 
+def cost(run, name):
+    return run.metrics.value(None, None, f"train/{name}")
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("experiment")
@@ -54,7 +59,6 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
         "metrics.json",
         "draws.json",
         "history.csv",
-        "options.json",
         "environment.json",
         "features.safetensors",
         "training_features.safetensors",
@@ -63,22 +67,23 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
     assert oracle.config["method"] == "independent" and oracle.config["facts"]["classes"]["train"] == 14
     assert str(root) not in json.dumps([oracle.config, oracle.environment])
     metrics = oracle.metrics
-    assert metrics["train/epochs"] == 2 and metrics["train/steps"] == 2 * (84 // 16)
-    assert metrics["train/backbone_images"] == 2 * (84 // 16) * 16
-    assert metrics["new_old/map"] is not None and isinstance(metrics["criterion"], bool)
-    assert metrics["mixed/share=0.00/map"] == pytest.approx(metrics["new_old/map"])
-    assert metrics["mixed/share=1.00/map"] == pytest.approx(metrics["new_new/map"])
-    assert len(oracle.draws["new_new/map"]) == 10
+    assert cost(oracle, "epochs") == 2 and cost(oracle, "steps") == 2 * (84 // 16)
+    assert cost(oracle, "backbone_images") == 2 * (84 // 16) * 16
+    cross, self_test = metrics.value("new", "old", "map"), metrics.value("new", "new", "map")
+    assert metrics.value("new", "mixed", "map", order="random", share=0.0) == pytest.approx(cross)
+    assert metrics.value("new", "mixed", "map", order="random", share=1.0) == pytest.approx(self_test)
+    assert len(oracle.draws("new", "new", "map")) == 10
     for name in ("procrustes", "ridge", "procrustes-query", "ridge-query"):
-        assert metrics[f"adapter/{name}/new_old/map"] is not None
+        assert metrics.value("new", "old", "map", adapter=name) is not None
+        assert len(oracle.draws("new", "old", "map", name)) == 10
     assert [run.folder for run in list_runs(root / "runs") if run.config["method"] == "old"]
 
 
 def test_old_old_of_the_old_run_and_of_the_new_run_agree(root, oracle):
-    old = silent(tiny(root)).old_run
-    for name, value in old.metrics.items():
-        if name.startswith("old_old/"):
-            assert value == oracle.metrics[name], name
+    experiment = silent(tiny(root))
+    experiment.train_old()
+    mine = experiment.old_run.metrics.select(query="old")
+    assert len(mine) == 6 and list(mine) == list(oracle.metrics.select(query="old"))
 
 
 def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
@@ -88,8 +93,8 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
     monkeypatch.setattr(module, "train", never)
     monkeypatch.setattr(module, "compare", never)
     again = silent(tiny(root))
-    assert again.evaluate().metrics == oracle.metrics
-    assert len(again.old.history) == 2 and again.old_system.has == {
+    assert list(again.evaluate().metrics) == list(oracle.metrics)
+    assert len(again.train_old().history) == 2 and again.old_system.has == {
         "features",
         "prototypes",
         "classifier",
@@ -99,8 +104,8 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
 
 def test_the_model_that_is_read_is_the_model_that_was_measured(root, oracle):
     experiment = silent(tiny(root))
-    for side in (experiment.old, experiment.new):
-        again = embed(side.model, experiment.data.test.images, precision=experiment.config.precision)
+    for side in (experiment.train_old(), experiment.train()):
+        again = experiment.embed(side.model, experiment.data.test.images)
         assert torch.allclose(again, side.test, atol=1e-5)
         assert not side.model.training and all(not p.requires_grad for p in side.model.parameters())
 
@@ -117,7 +122,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
     with pytest.raises(Stop):  # dies while the old model trains
         Experiment(config, say=kill).evaluate()
     assert (config.old_folder / "checkpoint.pt").is_file()
-    _ = silent(config).old
+    silent(config).train_old()
     with pytest.raises(Stop):  # dies while the new model trains
         Experiment(config, say=kill).evaluate()
     assert (config.run_folder / "checkpoint.pt").is_file() and not (
@@ -125,8 +130,8 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
     ).exists()
     result = silent(config).evaluate()
     assert not (config.run_folder / "checkpoint.pt").exists()
-    same = {name: value for name, value in oracle.metrics.items() if "seconds" not in name}
-    assert {name: value for name, value in result.metrics.items() if "seconds" not in name} == same
+    same = [one for one in oracle.metrics if "seconds" not in one.metric]
+    assert [one for one in result.metrics if "seconds" not in one.metric] == same
 
 
 def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypatch):
@@ -134,60 +139,88 @@ def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypa
     silent(config).evaluate()
     original = module.method_options
     monkeypatch.setattr(module, "method_options", lambda name: original(name) | {"scale": 7.0})
-    with pytest.raises(ValueError, match="'scale': 16.0.*'scale': 7.0.*Delete the folder"):
-        silent(config).evaluate()
+    for call in (Experiment.train, Experiment.evaluate):
+        with pytest.raises(ValueError, match="made with other method options than now"):
+            call(silent(config))
 
 
-def test_an_option_that_came_later_does_not_make_a_run_unreadable(root, monkeypatch):
-    config = tiny(root, method="bct")
-    run = silent(config).evaluate()
-    original = module.method_options
-    monkeypatch.setattr(module, "method_options", lambda name: original(name) | {"later": 0.0})
-    assert silent(config).evaluate().metrics == run.metrics
-    monkeypatch.setattr(Experiment, "_options", lambda self: original("bct") | {"later": 1.0})
-    with pytest.raises(ValueError, match="'later': 0.0.*'later': 1.0"):
-        silent(config).evaluate()
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_images_that_have_changed_are_refused_before_any_training(root, oracle, part, monkeypatch):
+    """Also for a run that is finished, and for another method that would take its old features."""
+    monkeypatch.setattr(module, "train", None)
+    words = {"train": "training", "val": "validation"}.get(part, part)
+    for method, call in (("l2", Experiment.train), ("independent", Experiment.evaluate)):
+        experiment = silent(tiny(root, method=method))
+        images = getattr(experiment.data, part)
+        flipped = images.with_labels(range(len(images)), images.labels.flip(0), images.classes)
+        experiment.data = dataclasses.replace(experiment.data, **{part: flipped})
+        with pytest.raises(ValueError, match=f"made with other {words} images than now.*delete"):
+            call(experiment)
 
 
-def test_old_features_of_other_images_are_refused(root, oracle):
-    experiment = silent(tiny(root, method="l2"))
-    images = experiment.new_images
-    experiment.new_images = images.with_labels(range(len(images)), images.labels.flip(0), images.classes)
-    with pytest.raises(ValueError, match="another training set"):
-        _ = experiment.old_system
+def test_nothing_trains_because_it_was_looked_at(tmp_path):
+    experiment = silent(tiny(tmp_path))
+    for name in ("old", "new", "old_system", "old_run", "cross"):
+        with pytest.raises(RuntimeError, match=r"call experiment\.train"):
+            getattr(experiment, name)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "mixbtc"}, "There is no method 'mixbtc'"),
+        ({"method": "l2", "method_options": {"wait": 1}}, "no option 'wait'"),
+        ({"method": "l2", "method_options": {"weight": "heavy"}}, "weight must be a number"),
+        ({"old_backbone": "resnet81"}, "backbone 'resnet81' is unknown"),
+        ({"new_backbone": "resnet81"}, "backbone 'resnet81' is unknown"),
+        ({"method": "l2", "new_width": 12}, "one width, not 8 .* and 12"),
+        ({"method": "mixbct", "new_width": 12}, "width"),
+        ({"device": "gpu"}, "device is 'gpu'.*choose cpu"),
+        ({"threads": 1000}, "threads is 1000.*this machine has"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(tmp_path, changes, words):
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=words):
+        silent(tiny(tmp_path, **changes))
+    silent(tiny(tmp_path))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_test_part_without_pairs_is_refused_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
+    experiment = silent(tiny(tmp_path))
+    test = experiment.data.test
+    lonely = test.subset([int((test.labels == k).nonzero()[0]) for k in range(test.num_classes)])
+    experiment.data = dataclasses.replace(experiment.data, test=lonely)
+    with pytest.raises(ValueError, match="test part of portraits has no class with two images"):
+        experiment.train_old()
 
 
 def test_unequal_widths_leave_the_cross_test_unmeasured(root):
     run = silent(tiny(root, new_width=12)).evaluate()
-    assert run.metrics["new_old/map"] is None and run.metrics["criterion"] is None
-    assert run.metrics["new_new/map"] is not None
-    assert run.metrics["adapter/ridge/new_old/map"] is not None
-    with pytest.raises(ValueError, match="one width"):
-        silent(tiny(root, new_width=12, method="l2")).evaluate()
+    assert run.metrics.value("new", "old", "map") is None and criterion(run.metrics) is None
+    assert run.metrics.value("new", "new", "map") is not None
+    assert run.metrics.value("new", "old", "map", adapter="ridge") is not None
 
 
 def test_a_budget_of_passes_gives_mixbct_more_epochs(root):
     steps = silent(tiny(root, method="mixbct", epochs=4)).evaluate()
     passes = silent(tiny(root, method="mixbct", epochs=4, budget="passes")).evaluate()
-    assert (steps.metrics["train/epochs"], passes.metrics["train/epochs"]) == (4, 6)  # 4 / 0.7
-    full = silent(tiny(root, epochs=4)).evaluate().metrics["train/backbone_images"]
-    assert steps.metrics["train/backbone_images"] < 0.8 * full
-    assert passes.metrics["train/backbone_images"] == pytest.approx(full, rel=0.15)
+    assert (cost(steps, "epochs"), cost(passes, "epochs")) == (4, 6)  # 4 / 0.7
+    full = cost(silent(tiny(root, epochs=4)).evaluate(), "backbone_images")
+    assert cost(steps, "backbone_images") < 0.8 * full
+    assert cost(passes, "backbone_images") == pytest.approx(full, rel=0.15)
 
 
-def test_an_unknown_method_is_refused_before_anything_new_is_trained(root):
-    with pytest.raises(ValueError, match="There is no method 'mixbtc'"):
-        silent(tiny(root, method="mixbtc")).evaluate()
-
-
-def test_where_a_run_was_read_is_said_without_naming_the_machine(tmp_path, monkeypatch):
+def test_where_a_run_was_read_is_said_without_naming_the_machine(root, oracle, monkeypatch):
     for name in ("compat_lib", "notebooks"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    config, lines = ExperimentConfig(), []
-    config.run_folder.mkdir(parents=True)
-    (config.run_folder / "metrics.json").write_text("{}")
-    Experiment(config, say=lines.append).evaluate()
+        (root / name).mkdir(exist_ok=True)
+    monkeypatch.chdir(root / "notebooks")
+    lines = []
+    Experiment(tiny(root), say=lines.append).evaluate()
+    config = tiny(root)
     assert lines == [f"{config.run_id}: read from runs/{config.experiment_id}/{config.run_id}"]
 
 
@@ -195,7 +228,9 @@ def _evaluate(config, queue):
     torch.set_num_threads(1)
     lines = []
     run = Experiment(config, say=lines.append).evaluate()
-    queue.put((os.getpid(), sum(line.startswith("epoch") for line in lines), run.metrics["new_new/map"]))
+    queue.put(
+        (os.getpid(), sum(line.startswith("epoch") for line in lines), run.metrics.value("new", "new", "map"))
+    )
 
 
 def test_two_processes_do_not_train_the_same_model_twice(tmp_path, root):
@@ -222,12 +257,12 @@ def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
     experiment = silent(third)
     run = experiment.evaluate()
     assert torch.equal(experiment.old.test, middle.new.test)
-    assert torch.equal(experiment.old_system.features, middle.training_features)
+    assert torch.equal(experiment.old_system.features, middle.training_features())
     assert torch.equal(experiment.old_system.classifier_weight, middle.new.classifier.weight)
     assert torch.equal(experiment.old_system.class_map, torch.arange(14))
-    assert run.metrics["old_old/map"] == middle.evaluate().metrics["new_new/map"]
+    assert run.metrics.value("old", "old", "map") == middle.evaluate().metrics.value("new", "new", "map")
     assert experiment.old_run.config["method"] == "old"
-    assert silent(third).evaluate().metrics == run.metrics
+    assert list(silent(third).evaluate().metrics) == list(run.metrics)
     other_width = second.next_generation(old_width=7)
     with pytest.raises(ValueError, match=r"has \(backbone, loss, width\) .*8\), but the old side .*7\)"):
         silent(other_width).evaluate()
@@ -252,7 +287,7 @@ def test_unequal_widths_are_compared_as_the_method_compares_them(root, method, o
     cut = method == "bct"
     assert torch.equal(experiment.new.query, new[:, :8] if cut else new)
     assert experiment.new.gallery.shape[1] == (8 if cut else 12)
-    assert run.metrics["new_old/map"] is not None and run.metrics["criterion"] is not None
+    assert run.metrics.value("new", "old", "map") is not None and criterion(run.metrics) is not None
     assert experiment.new.history[-1]["val/new_old/tar@far=1e-2"] is not None
 
 
@@ -260,12 +295,13 @@ def test_bt2_stores_what_its_head_gives_and_compares_the_first_coordinates(root,
     config = tiny(root, method="bt2", method_options={"extra": 4})
     run = silent(config).evaluate()
     again = silent(config)
-    new = again.new
+    new = again.train()
     assert new.test.shape[1] == 8 + 4
     assert torch.equal(new.query, new.test[:, :8]) and torch.equal(new.gallery, again.old.test)
-    embedded = embed(new.model, again.data.test.images, precision=config.precision)
+    embedded = again.embed(new.model, again.data.test.images)
     assert torch.allclose(embedded, new.test, atol=1e-5)
-    assert run.metrics["new_old/map"] is not None and run.metrics["constraint1/share"] is not None
+    assert run.metrics.value("new", "old", "map") is not None
+    assert run.metrics.value(None, None, "constraint1/share") is not None
     assert again.oracle.config.run_id == oracle.config["run_id"]
 
 
@@ -273,20 +309,28 @@ def test_fct_is_independent_training_and_a_transformed_gallery(root, oracle):
     config = tiny(root, method="fct", method_options={"fit_epochs": 2})
     run = silent(config).evaluate()
     again = silent(config)
-    assert torch.equal(again.new.test, again.oracle.new.test)  # to the bit
+    again.train()
+    assert torch.equal(again.new.test, again.oracle.train().test)  # to the bit
     assert torch.equal(again.new.query, again.new.test)
     assert not torch.equal(again.new.gallery, again.old.test)
     with torch.inference_mode():
         transformed = again.new.method.comparable(again.new.test, again.old.test)[1]
     assert torch.allclose(transformed, again.new.gallery, atol=1e-5)
-    assert run.metrics["new_new/map"] == oracle.metrics["new_new/map"]
+    assert run.metrics.value("new", "new", "map") == oracle.metrics.value("new", "new", "map")
     assert "val/new_old/tar@far=1e-2" not in again.new.history[-1]
 
 
 def test_every_measure_of_an_upgrade_is_in_the_metrics(root, oracle):
     metrics = silent(tiny(root, method="bct")).evaluate().metrics
-    names = ("constraint4/slack", "changes/negative_flips", "changes/losing/low")
-    names += tuple(f"mixed/order={order}/area/map" for order in ("random", "uncertain", "farthest"))
-    names += ("mixed/order=farthest/area_over_random/map/high", "mixed/share=0.25/map")
-    assert all(metrics[name] is not None for name in names)
-    assert metrics["mixed/share=0.00/map"] == pytest.approx(metrics["new_old/map"])
+    assert metrics.value(None, None, "constraint4/slack") is not None
+    assert metrics.value("new", "old", "negative_flips") is not None
+    assert metrics.get("new", "old", "losing").low is not None
+    for order in ("random", "uncertain", "farthest"):
+        assert metrics.value("new", "mixed", "area/map", order=order) is not None
+    assert metrics.get("new", "mixed", "area_over_random/map", order="farthest").high is not None
+
+
+def test_a_task_loss_joins_both_sides_and_every_method(root):
+    run = silent(tiny(root, method="bct", task_loss="triplet", per_identity=4)).evaluate()
+    assert run.history[0]["loss/task"] > 0
+    assert Run(run.folder.parent / run.config["old_run_id"]).history[0]["loss/task"] > 0

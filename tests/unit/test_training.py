@@ -113,6 +113,8 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):
             settings=TrainingSettings(epochs=3, batch_size=16, lr=0.06, seed=3),
             checkpoint=path,
         )
+    with pytest.raises(ValueError, match="other settings \\(images\\)"):
+        run(*images, checkpoint=path, made_of={"images": "others"})
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="cannot be read"):
         run(*images, checkpoint=path)

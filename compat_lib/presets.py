@@ -1,0 +1,135 @@
+"""Presets: a YAML file that lists many experiments. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compat_lib.config import ExperimentConfig, with_numbers
+
+
+def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> list[ExperimentConfig]:
+    """The third generation of a preset's chain: each new model of a method becomes the old one."""
+    changes = dict(chain)
+    after = changes.pop("after", None)
+    earlier = [config for config in experiments if config.method == after and config.budget == "steps"]
+    if not earlier:
+        methods = ", ".join(sorted({config.method for config in experiments}))
+        raise ValueError(f"after is {after!r}; a chain goes on after a method of the preset: {methods}")
+    later = [config.next_generation(**changes) for config in earlier]
+    alone = {"method": "independent", "method_options": {}}
+    return [run for config in later for run in (config.changed(**alone), config)]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named list of experiments, one configuration a run.
+
+    ``notebooks`` are parameters of the notebooks that are no part of a configuration (``ablation``).
+    """
+
+    name: str
+    experiments: list[ExperimentConfig]
+    notebooks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def old_models(self) -> list[ExperimentConfig]:
+        """One configuration for each old model that the experiments need."""
+        by_folder = {config.old_folder: config for config in reversed(self.experiments)}
+        return list(reversed(by_folder.values()))
+
+
+def load_preset(path: str | Path, **overrides: Any) -> Preset:
+    """The runs of a preset: every setting x every seed x every method.
+
+    Args:
+        path: a YAML file with ``defaults`` (fields for all), ``settings`` (a list of overrides: data,
+            scenario, old and new side), ``seeds``, ``methods`` (a list of overrides: ``method``,
+            ``method_options``, ``budget``), ``chains`` (a list of ``after: method`` with fields of the third
+            side: once that method's run is there its new model plays the old one, for a run by the same
+            method and one by none) and ``notebooks`` (other parameters of the notebooks).
+        overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
+
+    Raises:
+        FileNotFoundError: no such preset; the sentence lists those beside it.
+        ValueError: an unknown section or field, a chain after a method that the preset does not run, or
+            the same run listed twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
+        raise FileNotFoundError(f"there is no preset {path}; in that folder are: {beside}")
+    content = _read_yaml(path)
+    unknown = sorted(set(content) - set(_SECTIONS))
+    if unknown:
+        raise ValueError(f"{path}: unknown section {', '.join(unknown)}; there are {', '.join(_SECTIONS)}")
+    for name, (kind, words) in _SECTIONS.items():
+        value = content.get(name)
+        rows = value if kind is list else []
+        right = value is None or isinstance(value, kind)
+        if (
+            not right
+            or name not in ("seeds", "description")
+            and not all(isinstance(r, dict) for r in rows or ())
+        ):
+            raise ValueError(f"{path}: {name} must be {words}; got {value!r}")
+    experiments = []
+    settings, seeds = content.get("settings") or [{}], content.get("seeds") or [0]
+    for setting, seed, method in itertools.product(settings, seeds, content.get("methods") or [{}]):
+        values = {**(content.get("defaults") or {}), **setting, **method, "seed": seed, **overrides}
+        try:
+            experiments.append(ExperimentConfig.from_dict(values))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, setting {setting}, method {method}: {error}") from error
+    try:
+        later = [config for chain in content.get("chains") or [] for config in _chained(chain, experiments)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}, chains: {error}") from error
+    experiments += later
+    folders = [config.run_folder for config in experiments]
+    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    if twice:
+        raise ValueError(f"{path} lists the same run twice: {', '.join(twice)}")
+    return Preset(path.stem, experiments, with_numbers(content.get("notebooks") or {}))
+
+
+_SECTIONS = {
+    "description": (str, "text"),
+    "defaults": (dict, "fields with values, such as {epochs: 20}"),
+    "settings": (list, "a list of fields with values, such as [{scenario: open-class}]"),
+    "seeds": (list, "a list of whole numbers, such as [0, 1]"),
+    "methods": (list, "a list of fields with values, such as [{method: bct}]"),
+    "chains": (list, "a list such as [{after: mixbct}]"),
+    "notebooks": (dict, "parameters of notebooks, such as {ablation: false}"),
+}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """A preset's content; a key that is given twice is refused, where YAML would drop the first."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+            if twice:
+                line = node.start_mark.line + 1
+                raise ValueError(f"{', '.join(twice)} is given twice in the mapping of line {line}; keep one")
+            return super().construct_mapping(node, deep)
+
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: this is not YAML ({getattr(error, 'problem', error)})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: a preset is a list of sections ({', '.join(_SECTIONS)}), each with a colon"
+        )
+    return content

@@ -1,0 +1,115 @@
+"""What a configuration builds, and what it cannot: networks, classifiers, schedules, refusals."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compat_lib.config import ExperimentConfig
+from compat_lib.data.images import ImageSet
+from compat_lib.losses import build_method, find_method
+from compat_lib.losses.base import CompatibilityLoss
+from compat_lib.losses.heads import Classifier
+from compat_lib.models import EmbeddingModel, build_model
+from compat_lib.old_system import OldSystem
+from compat_lib.training import TrainingSettings
+
+
+def network(config: ExperimentConfig, backbone: str, width: int, images: ImageSet) -> EmbeddingModel:
+    """A freshly initialised network for images like these."""
+    return build_model(backbone, width=width, channels=images.images.shape[1], size=config.image_size)
+
+
+def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
+    """(query, gallery): new and old features as the cross-test takes them, by the method in evaluation mode.
+
+    Args:
+        method: it keeps the mode that it was in.
+        new: float32 ``[N, d_n]``, stored features of the new model.
+        old: float32 ``[M, d_o]``, stored features of the old model.
+
+    Returns:
+        two float32 tensors of one width on the CPU; None where the method has no cross-test.
+    """
+    was_training, device = method.training, method.classifier.weight.device
+    method.eval()
+    with torch.inference_mode():
+        pair = method.comparable(new.to(device), old.to(device))
+    method.train(was_training)
+    return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)
+
+
+def classifier_of(config: ExperimentConfig, loss: str, width: int, classes: int) -> Classifier:
+    """A fresh classifier with the configuration's scale, margin and smoothing."""
+    return Classifier(
+        "linear" if loss == "softmax" else loss,
+        width,
+        classes,
+        scale=config.scale,
+        margin=config.margin,
+        ramp=config.margin_ramp,
+        label_smoothing=config.label_smoothing,
+    )
+
+
+def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> TrainingSettings:
+    """The schedule that every method shares."""
+    shared = ("batch_size", "weight_decay", "warmup", "clip", "shift", "flip", "per_identity")
+    values = {name: getattr(config, name) for name in (*shared, "precision", "device")}
+    return TrainingSettings(epochs=epochs, lr=lr, seed=seed, **values)
+
+
+def task(config: ExperimentConfig) -> dict[str, Any]:
+    """The task's recipe, which all methods share."""
+    if config.task_loss == "none":
+        return {}
+    return {"task_loss": config.task_loss, "task_weight": config.task_weight}
+
+
+def refuse_impossible(config: ExperimentConfig) -> None:
+    """Build everything once on a stand-in of two classes, so that what cannot work is refused at once."""
+    cores = os.cpu_count() or 1
+    if config.threads > cores:
+        raise ValueError(
+            f"threads is {config.threads}, but this machine has {cores} cores; choose 0 to {cores}"
+        )
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device is {config.device!r}, which is not there ({str(error).splitlines()[0]}); choose "
+            f"cpu, or cuda"
+        ) from None
+    with torch.random.fork_rng(devices=[]):  # looking leaves no trace
+        _build_on_stand_in(config)
+
+
+def _build_on_stand_in(config: ExperimentConfig) -> None:
+    kind = find_method(config.method)
+    new_width = kind.model_width(config.old_width, config.new_width)
+    for side, width in ((config.old_backbone, config.old_width), (config.new_backbone, new_width)):
+        with torch.device("meta"):
+            build_model(side, width=width, size=config.image_size)
+    stand_in = OldSystem.from_arrays(
+        torch.eye(4, config.old_width) + 0.5,
+        torch.tensor([0, 0, 1, 1]),
+        classifier_weight=torch.ones(2, config.old_width),
+        class_map=torch.tensor([0, 1]),
+        model=nn.Identity(),
+    ).with_oracle(torch.eye(4, config.new_width) + 0.5)
+    classifier = classifier_of(config, config.new_loss, config.new_width, 2)
+    build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
+
+
+def refuse_lonely(images: ImageSet, part: str, config: ExperimentConfig) -> None:
+    """Refuse a part whose classes have one image each: there would be nothing to find."""
+    if int(torch.bincount(images.labels).max()) < 2:
+        where = f" ({config.dataset_options['path']}/{part})" if "path" in config.dataset_options else ""
+        raise ValueError(
+            f"the {part} part of {config.dataset}{where} has no class with two images, so that nothing can "
+            f"be found or verified in it: add images, or merge classes"
+        )
