@@ -1,54 +1,37 @@
-"""The command line: python -m compat_lib check OLD NEW."""
+"""The command line: ``compat-lib check OLD NEW``, or ``python -m compat_lib check OLD NEW``."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-COMPATIBLE, NOT_COMPATIBLE, UNUSABLE, OUR_FAULT, STOPPED = 0, 1, 2, 3, 130
-NO_MEMORY = "the memory is not enough; give a smaller --queries or --draws, or fewer images"
-PROGRAM = "python -m compat_lib"
 DESCRIPTION = """Is the new model compatible with the old one, so that new queries may search the old gallery?
 
-OLD and NEW are npz files with the arrays features [N, D] and labels [N], and ids [N] where the rows of the
-two files are not the same images in the same order. Write them with
+OLD and NEW are files of features with labels, and with ids where their rows are not the same images in the
+same order: npz, npy, csv, tsv, parquet, feather or safetensors. The simplest:
     numpy.savez("old.npz", features=old_features, labels=labels)"""
-EPILOGUE = """example:
-  python -m compat_lib check old.npz new.npz --report page.html && echo "swap the query model"
-
-exit code:
+EPILOGUE = """exit code:
   0    compatible: the 95 % interval of new/old minus old/old lies above zero
-  1    not compatible, or undecided: the interval holds zero (see --ignore-noise), or fewer than six
-       identities have two images
-  2    unusable input or option, or no room for the answer; the reason is on standard error
-  3    the check itself failed, which is a fault of ours
+  1    not compatible, not comparable as they are, or undecided (see --ignore-noise)
+  2    no answer, such as for unusable input; the reason is on standard error
   130  stopped by the keyboard
 
 Beyond a hundred million pairs some of the images ask, and all of them are searched (--queries): a million
-images of width 128 take about 4 GB, and up to half an hour on two slow cores."""
-
-
-class _Parser(argparse.ArgumentParser):
-    # A wrong option is told in one line.
-    def error(self, message: str) -> NoReturn:
-        self.exit(UNUSABLE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+images of width 128 take about 5 GB, and up to half an hour on two slow cores."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    main_parser = _Parser(
-        prog=PROGRAM, description="Tools for backward-compatible models.", allow_abbrev=False
-    )
-    commands = main_parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    check = commands.add_parser(
+    program = argparse.ArgumentParser("compat-lib", description="Tools for backward-compatible models.")
+    check = program.add_subparsers(dest="command", metavar="COMMAND", required=True).add_parser(
         "check",
         help="is a new model compatible with an old one?",
         description=DESCRIPTION,
@@ -56,50 +39,18 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    check.add_argument("old", metavar="OLD", help="npz file of the old model")
-    check.add_argument("new", metavar="NEW", help="npz file of the new model")
-    check.add_argument("--report", metavar="PAGE", type=Path, help="write an HTML page with pictures")
-    check.add_argument("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
-    check.add_argument(
-        "--metric",
-        help="tar@far=F, map, rank1 or rank5 (default: tar@far=1e-3, or map where too few pairs resolve it)",
-    )
-    check.add_argument(
-        "--ignore-noise",
-        action="store_true",
-        help="exit with 0 whenever new/old is above old/old, as the published criterion asks, decided or not",
-    )
-    check.add_argument("--no-adapter", action="store_true", help="measure no adapters, which saves time")
-    check.add_argument(
-        "--queries",
-        metavar="N",
-        type=_at_least(1),
-        help="images that ask (default: as many as make 10**8 pairs, and at least 2,000)",
-    )
-    check.add_argument(
-        "--draws",
-        metavar="N",
-        type=_at_least(0),
-        default=200,
-        help="bootstrap draws (default: 200; 0: no intervals, and the difference itself decides)",
-    )
-    check.add_argument(
-        "--seed", metavar="N", type=_at_least(0), default=0, help="of all that is drawn (default: 0)"
-    )
-    return main_parser
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} was given; give a whole number of at least {least}")
-        return value
-
-    return number
+    add = check.add_argument
+    add("old", metavar="OLD", type=Path, help="file of the old model's features")
+    add("new", metavar="NEW", type=Path, help="file of the new model's features")
+    add("--report", metavar="PAGE", type=Path, help="write an HTML page with pictures")
+    add("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
+    add("--metric", help="tar@far=F, map, rank1 or rank5 (default: tar@far=1e-3, or map with too few pairs)")
+    add("--ignore-noise", action="store_true", help="0 whenever new/old is above old/old, decided or not")
+    add("--no-adapter", action="store_true", help="measure no adapters, which saves time")
+    add("--queries", metavar="N", type=int, help="images that ask (default: for 10**8 pairs, at least 2,000)")
+    add("--draws", metavar="N", type=int, default=200, help="bootstrap draws (default: 200)")
+    add("--seed", metavar="N", type=int, default=0, help="of all that is drawn (default: 0)")
+    return program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,153 +58,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return run_check(options)
-    except _Refused as error:
-        return _refuse(str(error))
-    except MemoryError:
-        return _refuse(NO_MEMORY)
     except KeyboardInterrupt:
-        _tell("stopped")
-        return STOPPED
-    except Exception as error:  # must not end with 1, which means "not compatible"
-        if "allocate memory" in str(error):  # torch's own
-            return _refuse(NO_MEMORY)
-        _tell("failed, which says nothing about the models", traceback.format_exc())
-        return OUR_FAULT
-
-
-class _Refused(Exception):
-    # Why there is no answer, for standard error.
-    pass
-
-
-def _refuse(reason: str) -> int:
-    _tell(reason)
-    return UNUSABLE
-
-
-def _tell(reason: str, before: str = "") -> None:
-    # Where standard error is closed or full the exit code must do.
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(f"{before}{PROGRAM} check: {reason}", file=sys.stderr, flush=True)
+        print("compat-lib check: stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"compat-lib check: {error}", file=sys.stderr)
+    except Exception:  # must not end with 1, which means "not compatible"
+        traceback.print_exc()
+        print("compat-lib check: failed, which says nothing about the models", file=sys.stderr)
+    return 2
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Check two files, write what is asked for, print the summary and return the exit code."""
-    outputs = [path for path in (options.report, options.json) if path is not None]
-    _check_outputs(outputs, [Path(options.old), Path(options.new)])
+    """Check two files, print the summary, write what is asked for and return the exit code."""
+    for path in (options.report, options.json):
+        if path is not None and path.resolve() in (options.old.resolve(), options.new.resolve()):
+            raise ValueError(f"{path} is an input and would be overwritten; give another name")
     # Here, because torch takes seconds to load.
-    from compat_lib.deploy.check import UnusableInput, check_sides, read_side
-    from compat_lib.deploy.check.choices import known_metric
-    from compat_lib.deploy.check.pictures import require_pictures
-    from compat_lib.deploy.check.report import page
+    from compat_lib import __version__
+    from compat_lib.deploy.check import check_compatibility
+    from compat_lib.deploy.check_page import page
+    from compat_lib.deploy.feature_files import read_features
+    from compat_lib.files import write_text
 
-    if options.report is not None:  # before any work
-        try:
-            require_pictures()
-        except ModuleNotFoundError as error:
-            raise _Refused(str(error)) from error
+    old, new = read_features(options.old), read_features(options.new)
+    result = check_compatibility(
+        old.features,
+        new.features,
+        old.labels,
+        new_labels=new.labels,
+        ids=old.ids,
+        new_ids=new.ids,
+        metric=options.metric,
+        adapter=not options.no_adapter,
+        queries=options.queries,
+        draws=options.draws,
+        seed=options.seed,
+        say=(lambda line: print(f"... {line}", file=sys.stderr)) if sys.stderr.isatty() else None,
+    )
+    notes = [f"{table.path.name}: {note}" for table in (old, new) for note in table.notes]
+    result = dataclasses.replace(result, notes=(*notes, *result.notes))
     try:
-        if options.metric is not None:
-            known_metric(options.metric)
-        sides = [read_side(path, name) for path, name in ((options.old, "old"), (options.new, "new"))]
-        result = check_sides(
-            *sides,
-            metric=options.metric,
-            adapter=not options.no_adapter,
-            queries=options.queries,
-            draws=options.draws,
-            seed=options.seed,
-            say=_say if sys.stderr is not None and sys.stderr.isatty() else None,
-        )
-    except UnusableInput as error:
-        raise _Refused(str(error)) from error
-    unheard = _print(result.summary())
-    passed = result.above if options.ignore_noise else result.compatible
-    code = COMPATIBLE if passed else NOT_COMPATIBLE
-    sources = [side.source for side in sides]
+        print(result.summary(), flush=True)
+    except BrokenPipeError:  # a reader who left has seen enough; Python must not try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = int(not (result.above if options.ignore_noise else result.compatible))
+    files = [_file("old", old), _file("new", new)]
     if options.json is not None:
-        _write(options.json, _as_json(result, sources, code))
+        record = {name: getattr(result, name) for name in ("verdict", "metric", "sentence", "notes", "basis")}
+        record |= {
+            "exit_code": code,
+            "records": result.records.plain(),
+            "files": files,
+            "version": __version__,
+        }
+        write_text(options.json, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     if options.report is not None:
-        _write(options.report, page(result, sources))
-    if unheard:
-        raise _Refused(unheard)
+        write_text(options.report, page(result, files))
     return code
 
 
-def _print(text: str) -> str:
-    # Why nobody can read it, or nothing; the files are written all the same.
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        # Or Python would try again at its end, fail, and change the exit code.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # A reader who left has seen enough; the exit code still counts.
-        if not isinstance(error, BrokenPipeError):
-            return f"the answer cannot be printed: {error.strerror or error}; make room for it"
-    return ""
-
-
-def _say(line: str) -> None:
-    print(f"... {line}", file=sys.stderr, flush=True)
-
-
-def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
-        raise _Refused(f"--report and --json both name {outputs[0]}; give two files")
-    for path in outputs:
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                path.stat()  # refuses a name that is too long, or below a file
-            if path.exists() and not path.is_file():
-                raise _Refused(f"{path} cannot be written: it is there and not a file")
-            if any(_same(path, other) for other in inputs):
-                raise _Refused(f"{path} is an input and would be overwritten; give another name")
-            if path.exists() and not os.access(path, os.W_OK):  # its folder alone would allow to replace it
-                raise _Refused(f"{path} cannot be written: it is protected against writing")
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".compat_lib-"):
-                pass
-        except OSError as error:
-            raise _Refused(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _same(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)  # also by a link
-    except OSError:  # one of them cannot be had, which is said where it is read or written
-        return False
-
-
-def _write(path: Path, text: str) -> None:
-    # Under its own name only when it is complete.
-    part = path.with_name(f".compat_lib-{os.getpid()}.part")
-    try:
-        try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise _Refused(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _as_json(result: Any, sources: Sequence[Any], code: int) -> str:
-    from compat_lib import __version__
-
-    record = {
-        "verdict": result.verdict,
-        "compatible": result.compatible,
-        "above": result.above,
-        "exit_code": code,
-        "metric": result.metric,
-        "paragraph": result.paragraph,
-        "basis": result.basis,
-        "notes": result.notes,
-        "metrics": result.metrics,
-        "files": [vars(source) for source in sources],
-        "version": __version__,
+def _file(side: str, table: Any) -> dict[str, Any]:
+    # For the record: which file it was, whatever its name.
+    with table.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    rows, width = table.features.shape
+    size = table.path.stat().st_size
+    return {
+        "side": side,
+        "name": table.path.name,
+        "rows": rows,
+        "width": width,
+        "bytes": size,
+        "sha256": digest,
     }
-    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 if __name__ == "__main__":
