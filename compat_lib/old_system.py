@@ -5,17 +5,27 @@ Prototypes and credible masks are derived from these. The old classifier and the
 the package also serves those who have lost the old weights.
 """
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.old_arrays import check_classifier, check_rows, integers, numbers
-from compat_lib.old_files import TENSORS, read_folder, read_npz, write_folder
-from compat_lib.old_statistics import class_means, credible_rows
+from compat_lib.files import load_arrays, load_tensors, save_tensors, write_text
+from compat_lib.old_arrays import check_classifier, check_rows, common_width, count_classes, integers, numbers
+
+TENSORS, DESCRIPTION = "old_system.safetensors", "old_system.json"
+VERSION = 2
+ARRAYS = ("features", "labels", "prototypes", "classifier_weight", "classifier_bias", "class_map")
+SCALARS = ("classifier_scale", "num_classes")
+ROWS_AT_ONCE = 65_536
 
 # how each thing can be had, for the sentence that a user reads when it is missing
 _REMEDY = {
@@ -72,12 +82,12 @@ class OldSystem:
         class_map=None,
         num_classes: int | None = None,
         model: nn.Module | None = None,
-    ) -> "OldSystem":
+    ) -> OldSystem:
         """An old system made from your own arrays, checked.
 
         Args:
-            features: [N, d] real numbers (numpy or torch), old features of the new training set in its order,
-                not normalised. Float32 arrays are not copied; leave them unchanged afterwards.
+            features: [N, d] real numbers (NumPy, torch, pandas or lists), old features of the new training
+                set in its order, not normalised. Float32 arrays are not copied; leave them unchanged.
             labels: [N] integers, new labels of these rows, 0..C-1.
             prototypes: [C, d], class means of old features by new label, if you have only these.
             classifier_weight: [C_old, d], the old classifier's rows.
@@ -86,10 +96,10 @@ class OldSystem:
             class_map: [C] integers, new label -> old label, -1 where the old model never saw the class.
             num_classes: C; by default taken from class_map, prototypes or the largest label.
             model: the old network; it is set to evaluation mode and its gradients are switched off.
+
         Raises:
-            ValueError: a sentence that names the field, what it holds, what is allowed and what to do, such
-                as "features hold 2 values that are not finite, first in row 7. ...".
-            TypeError: "labels must be whole numbers, not float32. ..."
+            TypeError, ValueError: "labels must be whole numbers, not float32", "features hold 2 values that
+                are not finite, first in row 7; ..." and the like.
 
         >>> old = OldSystem.from_arrays([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]], [0, 0, 1])
         >>> old.prototypes().tolist(), sorted(old.has)
@@ -99,42 +109,10 @@ class OldSystem:
         prototypes = numbers("prototypes", prototypes, 2)
         classifier_weight = numbers("classifier_weight", classifier_weight, 2)
         classifier_bias = numbers("classifier_bias", classifier_bias, 1)
-        labels = integers("labels", labels)
-        class_map = integers("class_map", class_map)
-
-        tables = {"features": features, "prototypes": prototypes, "classifier_weight": classifier_weight}
-        widths = {name: table.shape[1] for name, table in tables.items() if table is not None}
-        if not widths:
-            raise ValueError(
-                "An old system needs at least one of features, prototypes and classifier_weight; none was "
-                "given. Features with their labels serve most methods."
-            )
-        if len(set(widths.values())) > 1:
-            shown = ", ".join(f"{name} have width {width}" for name, width in widths.items())
-            raise ValueError(f"The old system's arrays disagree: {shown}. All must come from one old model.")
-
-        if num_classes is None:
-            if class_map is not None:
-                num_classes = len(class_map)
-            elif prototypes is not None:
-                num_classes = len(prototypes)
-            elif labels is not None and len(labels):
-                num_classes = int(labels.max()) + 1
-            else:
-                raise ValueError(
-                    "The number of new classes is not known. Pass num_classes, labels, prototypes or "
-                    "class_map."
-                )
-        if not isinstance(num_classes, int | np.integer) or num_classes < 1:
-            raise ValueError(f"num_classes must be a whole number of at least 1, not {num_classes!r}.")
-        num_classes = int(num_classes)
-
-        check_rows(features, labels, num_classes)
-        if prototypes is not None and len(prototypes) != num_classes:
-            raise ValueError(
-                f"prototypes have {len(prototypes)} rows, but there are {num_classes} new classes. Give one "
-                "row for each new class, zeros where there is none."
-            )
+        labels, class_map = integers("labels", labels), integers("class_map", class_map)
+        width = common_width(features=features, prototypes=prototypes, classifier_weight=classifier_weight)
+        num_classes = count_classes(num_classes, labels, prototypes, class_map)
+        check_rows(features, labels, prototypes, num_classes)
         check_classifier(classifier_weight, classifier_bias, classifier_scale, class_map, num_classes)
         if model is not None:
             model.eval().requires_grad_(False)
@@ -142,7 +120,7 @@ class OldSystem:
             features=features,
             labels=labels,
             num_classes=num_classes,
-            width=next(iter(widths.values())),
+            width=width,
             given_prototypes=prototypes,
             classifier_weight=classifier_weight,
             classifier_bias=classifier_bias,
@@ -152,61 +130,85 @@ class OldSystem:
         )
 
     @classmethod
-    def from_npz(cls, path: str | Path, *, model: nn.Module | None = None) -> "OldSystem":
+    def from_npz(cls, path: str | Path, *, model: nn.Module | None = None) -> OldSystem:
         """An old system from a numpy archive with the array names of `from_arrays`; never unpickles.
 
-        Args:
-            path: an .npz file written by numpy.savez.
-            model: the old network, or None.
         Raises:
-            FileNotFoundError: "There is no file old.npz. ..."
-            ValueError: "old.npz: 'features' holds Python objects, ..." or what `from_arrays` refuses.
+            FileNotFoundError, ValueError: no archive of plain arrays, an array of another name, or what
+                `from_arrays` refuses, with the file's name.
         """
-        return cls._from_file(path, read_npz(path), model)
+        arrays = load_arrays(path)
+        if unknown := sorted(set(arrays) - {*ARRAYS, *SCALARS}):
+            fields = ", ".join((*ARRAYS, *SCALARS))
+            raise ValueError(f"{path}: an old system has no {unknown[0]!r}, but {fields}")
+        for name in set(SCALARS) & set(arrays):
+            if arrays[name].size != 1:
+                raise ValueError(f"{path}: {name} must be one number, not {arrays[name].size}")
+            arrays[name] = arrays[name].item()
+        return cls._from_file(path, arrays, model)
 
     @classmethod
-    def load(cls, folder: str | Path, model: nn.Module | None = None) -> "OldSystem":
-        """The old system that `save` wrote, checked again.
+    def load(cls, folder: str | Path, model: nn.Module | None = None) -> OldSystem:
+        """The old system that `save` wrote, compared with its digest and checked again.
 
         Args:
             folder: a folder with old_system.json and old_system.safetensors.
             model: the old network; networks are not saved here, because their files can run code.
+
         Raises:
-            FileNotFoundError: "There is no file runs/old_system/old_system.json. ..."
-            ValueError: "...old_system.safetensors: features hold 2 values that are not finite, ..."
+            FileNotFoundError, ValueError: a file is missing, damaged, of another save or another version.
         """
-        return cls._from_file(Path(folder) / TENSORS, read_folder(folder), model)
+        description, path = Path(folder) / DESCRIPTION, Path(folder) / TENSORS
+        again = "save the old system again, or delete the folder of its run to train it anew"
+        if not description.is_file():
+            raise FileNotFoundError(f"There is no file {description}, which OldSystem.save writes")
+        try:
+            text = json.loads(description.read_text(encoding="utf-8"))
+            scalars = {name: text[name] for name in SCALARS}
+            if text["version"] != VERSION:
+                raise KeyError("version")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{description} describes no old system of version {VERSION}; {again}"
+            ) from error
+        try:
+            tensors, metadata = load_tensors(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; {again}") from error
+        if metadata.get("sha256") != text["sha256"]:
+            raise ValueError(f"{description} and {path.name} come from different saves; {again}")
+        return cls._from_file(path, tensors | scalars, model)
 
     @classmethod
-    def _from_file(cls, path: str | Path, arrays: dict, model: nn.Module | None) -> "OldSystem":
+    def _from_file(cls, path: str | Path, arrays: dict[str, Any], model: nn.Module | None) -> OldSystem:
         try:
             return cls.from_arrays(**arrays, model=model)
-        except (ValueError, TypeError) as error:
+        except (TypeError, ValueError) as error:
             raise type(error)(f"{path}: {error}") from error
 
     def save(self, folder: str | Path) -> None:
-        """Writes the old system (without the network) to a folder, each file in one piece.
-
-        Args:
-            folder: made when it does not exist; an old system that is already there is replaced.
-        """
-        arrays = {
-            "features": self.features,
-            "labels": self.labels,
-            "prototypes": self.given_prototypes,
-            "classifier_weight": self.classifier_weight,
-            "classifier_bias": self.classifier_bias,
-            "class_map": self.class_map,
+        """Write everything but the network and the oracle's features to a folder, each file in one piece."""
+        arrays = {"prototypes": self.given_prototypes} | {
+            name: getattr(self, name) for name in ARRAYS if name != "prototypes"
         }
-        write_folder(folder, arrays, num_classes=self.num_classes, classifier_scale=self.classifier_scale)
+        tensors = {name: value for name, value in arrays.items() if value is not None}
+        text = {
+            "version": VERSION,
+            "num_classes": self.num_classes,
+            "classifier_scale": self.classifier_scale,
+            "shapes": {name: list(value.shape) for name, value in tensors.items()},
+            "sha256": save_tensors(tensors, Path(folder) / TENSORS),
+        }
+        write_text(Path(folder) / DESCRIPTION, json.dumps(text, indent=2) + "\n")
 
-    def with_oracle(self, features) -> "OldSystem":
+    def with_oracle(self, features) -> OldSystem:
         """The same old system beside an oracle: a new model that was trained without compatibility.
 
         Args:
             features: [N, d_n] real numbers, the oracle's features of the rows of `features`, in their order.
+
         Raises:
-            ValueError: "There are 100 oracle features for 120 old ones. ..."
+            ValueError: "there are 100 oracle features for 120 old ones; ..."
 
         >>> old = OldSystem.from_arrays([[1.0, 0.0], [0.0, 2.0]], [0, 1]).with_oracle([[1.0], [2.0]])
         >>> old.oracle_features.shape, "oracle" in old.has
@@ -216,8 +218,8 @@ class OldSystem:
         if self.features is None or len(features) != len(self.features):
             count = 0 if self.features is None else len(self.features)
             raise ValueError(
-                f"There are {len(features)} oracle features for {count} old ones. Extract both on exactly "
-                "the new training set, in its order."
+                f"there are {len(features)} oracle features for {count} old ones; extract both on exactly "
+                "the new training set, in its order"
             )
         return dataclasses.replace(self, oracle_features=features)
 
@@ -242,6 +244,7 @@ class OldSystem:
             names: what the method needs, of: features, prototypes, classifier, model, oracle.
             method: its name, for the message.
             others: name -> what each method needs, any one of several sets, for the message.
+
         Raises:
             ValueError: "The method l2 needs the old system's features, but only classifier is there. ..."
         """
@@ -267,22 +270,21 @@ class OldSystem:
         Args:
             average: "raw" averages features as they are (published), "unit" averages them normalised, which
                 keeps features of large norm from ruling their class. Prototypes that were given are "raw".
+
         Returns:
             float32 [C, d]; a row of zeros for a class without samples, see `present`. Computed once.
+
         Raises:
-            ValueError: "average must be 'raw' or 'unit', not 'x'." or what is missing for it.
+            ValueError: another average, or there are no features to compute it from.
         """
         if average not in ("raw", "unit"):
-            raise ValueError(f"average must be 'raw' or 'unit', not {average!r}.")
+            raise ValueError(f"average must be 'raw' or 'unit', not {average!r}")
         if average == "raw" and self.given_prototypes is not None:
             return self.given_prototypes
-        if self.features is None:
-            what = "Prototypes" if self.given_prototypes is None else "Prototypes with average='unit'"
-            remedy = "" if self.given_prototypes is None else ", or use average='raw'"
-            raise ValueError(f"{what} are computed from features, which are not there. Pass them{remedy}.")
         if average not in self._cache:
-            means = class_means(self.features, self.labels, self.num_classes, unit=average == "unit")
-            self._cache[average] = means.to(self.features.device)
+            features = self._features(f"prototypes with average={average!r}")
+            means = class_means(features, self.labels, self.num_classes, unit=average == "unit")
+            self._cache[average] = means.to(features.device)
         return self._cache[average]
 
     @property
@@ -290,8 +292,7 @@ class OldSystem:
         """Bool [C], the new classes that have a prototype."""
         if self.given_prototypes is not None:
             return self.given_prototypes.ne(0).any(dim=1)
-        if self.features is None:
-            raise ValueError("Prototypes are computed from features, which are not there. Pass them.")
+        self._features("prototypes")
         return torch.bincount(self.labels, minlength=self.num_classes) > 0
 
     def credible(self, share: float = 0.9, columns: bool = True) -> Tensor:
@@ -304,26 +305,32 @@ class OldSystem:
         Args:
             share: T, fraction of each class that is kept, 0..1.
             columns: False leaves out the division of the columns.
+
         Returns:
             bool [N]; equal distances are kept in row order. Computed once.
+
         Raises:
-            ValueError: "share must be a fraction between 0 and 1, not 90."
+            ValueError: "share must be a fraction between 0 and 1, not 90", or there are no features.
 
         >>> old = OldSystem.from_arrays([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [0, 0, 0])
         >>> old.credible(share=0.5).tolist()                              # ceil(1.5) = 2 of three are kept
         [True, True, False]
         """
         if not 0 <= share <= 1:
-            raise ValueError(f"share must be a fraction between 0 and 1, not {share}.")
-        if self.features is None:
-            raise ValueError("Credible rows are chosen among features, which are not there. Pass them.")
+            raise ValueError(f"share must be a fraction between 0 and 1, not {share}")
         key = (share, bool(columns))
         if key not in self._cache:
-            mask = credible_rows(self.features, self.labels, self.num_classes, share, columns)
-            self._cache[key] = mask.to(self.features.device)
+            features = self._features("credible rows")
+            mask = credible_rows(features, self.labels, self.num_classes, share, columns)
+            self._cache[key] = mask.to(features.device)
         return self._cache[key]
 
-    def to(self, device: str | torch.device) -> "OldSystem":
+    def _features(self, what: str) -> Tensor:
+        if self.features is None:
+            raise ValueError(f"{what} are computed from features, which are not there; pass them")
+        return self.features
+
+    def to(self, device: str | torch.device) -> OldSystem:
         """The same old system with every tensor, and the network, on a device."""
 
         def move(value):
@@ -337,3 +344,80 @@ class OldSystem:
         rows = "" if self.labels is None else f"{len(self.labels)} rows, "
         has = ", ".join(sorted(self.has))
         return f"OldSystem({rows}width {self.width}, {self.num_classes} classes, has {has})"
+
+
+# -- statistics, in double precision, block by block and on the CPU: bounded memory, equal bits everywhere ---
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int, *, unit: bool = False) -> Tensor:
+    """Mean feature of each class.
+
+    Args:
+        features: [N, d] floating point.
+        labels: int64 [N], 0..C-1, in any order.
+        num_classes: C.
+        unit: average normalised rows.
+    Returns:
+        float32 [C, d] on the CPU, not normalised; a row of zeros for a class without samples.
+
+    >>> class_means(torch.tensor([[1.0], [5.0], [2.0]]), torch.tensor([1, 0, 1]), 3).tolist()
+    [[5.0], [1.5], [0.0]]
+    """
+    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64)
+    for block, block_labels in _blocks(features, labels):
+        sums.index_add_(0, block_labels, F.normalize(block, dim=1) if unit else block)
+    return (sums / _counts(labels, num_classes).clamp(min=1)[:, None]).float()
+
+
+def credible_rows(
+    features: Tensor, labels: Tensor, num_classes: int, share: float, columns: bool = True
+) -> Tensor:
+    """The ceil(share x n) rows of each class of n rows that lie nearest to the mean of the class.
+
+    Args:
+        features: [N, d] floating point, normalised here.
+        labels: int64 [N], 0..C-1, in any order.
+        num_classes: C.
+        share: fraction, 0..1.
+        columns: divide each column of the unit rows by its norm over all rows first.
+    Returns:
+        bool [N] on the CPU; of equal distances the earlier row is kept.
+
+    >>> credible_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]]), torch.zeros(3).long(), 1, 0.5)
+    tensor([ True, False,  True])
+    """
+    counts = _counts(labels, num_classes)
+    squares = torch.zeros(features.shape[1], dtype=torch.float64)
+    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64)
+    for block, block_labels in _blocks(features, labels):
+        block = F.normalize(block, dim=1)
+        squares += block.square().sum(dim=0)
+        sums.index_add_(0, block_labels, block)
+    norms = squares.sqrt() if columns else torch.ones_like(squares)
+    norms[norms == 0] = 1.0  # a column of zeros stays one
+    means = sums / norms / counts.clamp(min=1)[:, None]
+    distances = torch.cat(
+        [
+            torch.linalg.vector_norm(F.normalize(block, dim=1) / norms - means[block_labels], dim=1)
+            for block, block_labels in _blocks(features, labels)
+        ]
+    )
+    labels = labels.cpu()
+    by_distance = distances.float().argsort(stable=True)  # differences in the last bits of a double are ties
+    order = by_distance[labels[by_distance].argsort(stable=True)]  # by class, then by distance
+    place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
+    # 0.55 * 100 is 55.000...01 in floating point, and its ceiling would be 56
+    kept = torch.tensor([math.ceil(share * count - 1e-9) for count in counts.tolist()])
+    mask = torch.empty(len(order), dtype=torch.bool)
+    mask[order] = place < kept[labels[order]]
+    return mask
+
+
+def _blocks(features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        yield features[rows].cpu().double(), labels[rows].cpu()
+
+
+def _counts(labels: Tensor, num_classes: int) -> Tensor:
+    return torch.bincount(labels.cpu(), minlength=num_classes)

@@ -13,8 +13,7 @@ import torch
 from compat_lib.evaluation.inputs import unit_rows
 from compat_lib.losses import Classifier
 from compat_lib.losses.mixbct import MixBCT
-from compat_lib.old_statistics import class_means
-from compat_lib.old_system import OldSystem
+from compat_lib.old_system import OldSystem, class_means
 
 TARGETS = ("classifier row", "old prototype")
 

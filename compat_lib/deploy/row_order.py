@@ -7,14 +7,16 @@ OldSystem.from_arrays(found.features, found.labels)
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from compat_lib.deploy.feature_files import FeatureTable
+from compat_lib.deploy.feature_files import FeatureTable, as_keys
+from compat_lib.old_arrays import numbers
 
 PARTS = {"train", "val", "test"}
 
@@ -89,8 +91,8 @@ def _rows(
     if not trust_order:
         raise ValueError(
             "nothing says which row belongs to which image, since there are no ids; save the path of each "
-            "image with its feature, or, if you know that the rows follow the class folders by name, and in each "
-            "the files by name, say so with trust_order=True"
+            "image with its feature, or, if you know that the rows follow the class folders by name, and in "
+            "each the files by name, say so with trust_order=True"
         )
     return np.arange(count), "by their order, which you vouch for"
 
@@ -139,8 +141,8 @@ def _matched(ids: pd.DataFrame, images: pd.DataFrame, files: Sequence[str]) -> n
             image = pairs["image"][twice].iloc[0]
             rows = pairs["row"][pairs["image"] == image].tolist()
             reason = (
-                f"the ids of rows {rows[0]} and {rows[1]} name the same image, {files[image]!r}; keep one row "
-                "for each image"
+                f"the ids of rows {rows[0]} and {rows[1]} name the same image, {files[image]!r}; keep "
+                "one row for each image"
             )
         else:
             missing = sorted(set(range(len(images))) - set(pairs["image"]))
@@ -152,8 +154,8 @@ def _matched(ids: pd.DataFrame, images: pd.DataFrame, files: Sequence[str]) -> n
         raise ValueError(reason)
     first = "/".join(filter(None, ids.iloc[0, ::-1])) if len(ids) else "none"
     raise ValueError(
-        f"no id is the name of an image (the first id: {first!r}, the first image: {files[0]!r}); give the path "
-        "of each image as its id, at least class/file"
+        f"no id is the name of an image (the first id: {first!r}, the first image: {files[0]!r}); give the "
+        "path of each image as its id, at least class/file"
     )
 
 
@@ -176,3 +178,41 @@ def _check_classes(labels: np.ndarray, folders: np.ndarray, files: Sequence[str]
                     f"the {one} {name} stands for {len(group)} {other}s ({', '.join(group[:5])}); numbers "
                     "and folders must belong together one to one: correct the labels, or leave them out"
                 )
+
+
+def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Prototypes or an old classifier with the names of their rows, as arguments of OldSystem.from_arrays.
+
+    Args:
+        tables: "prototypes" [P, d] with "prototype_classes" [P]; "classifier_weight" [C_old, d] with
+            "classifier_classes" [C_old], and perhaps "classifier_bias" [C_old] and "classifier_scale".
+        classes: names of the C new classes, in the order in which they are numbered.
+
+    Raises:
+        ValueError: a table without names, not one for each row, or a name twice.
+
+    >>> given = by_class({"prototypes": [[1.0], [2.0]], "prototype_classes": ["b", "x"]}, ["a", "b"])
+    >>> given["num_classes"], given["prototypes"].tolist()
+    (2, [[0.0], [1.0]])
+    """
+    given: dict[str, Any] = {"num_classes": len(classes)}
+    for table, key in (("prototypes", "prototype_classes"), ("classifier_weight", "classifier_classes")):
+        if tables.get(table) is None:
+            continue
+        rows, called = numbers(table, tables[table], 2).numpy(), as_keys(key, tables.get(key, ())).astype(str)
+        if len(called) != len(rows):
+            raise ValueError(
+                f"there are {len(called)} {key} for {len(rows)} rows of {table}; give each a name"
+            )
+        places = pd.Series(range(len(called)), index=called)
+        if places.index.has_duplicates:
+            twice = called[places.index.duplicated()][0]
+            raise ValueError(f"{key} hold {str(twice)!r} twice; give each class one row")
+        class_map = places.reindex(as_keys("classes", classes).astype(str), fill_value=-1).to_numpy()
+        if table == "prototypes":
+            given[table] = np.where(class_map[:, None] >= 0, rows[class_map], np.float32(0))
+        else:
+            given |= {table: rows, "class_map": class_map, "classifier_bias": tables.get("classifier_bias")}
+            if tables.get("classifier_scale") is not None:  # a file holds it as an array of one number
+                given["classifier_scale"] = np.asarray(tables["classifier_scale"]).item()
+    return given

@@ -9,8 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.old_statistics import class_means
-from compat_lib.old_system import OldSystem
+from compat_lib.old_system import OldSystem, class_means
 
 SCORES_AT_ONCE = 2**18  # anchors x queue rows that are held together: a megabyte stays in the cache
 # torch's attention on processors, with the logarithm of each sum that its public function keeps to itself

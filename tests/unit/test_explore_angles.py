@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from companion import explore
-from compat_lib.old_statistics import credible_rows
+from compat_lib.old_system import credible_rows
 
 
 def make_sample(classes=5, each=10, width=6, seed=0, absent=1):
