@@ -5,17 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+from collections.abc import Callable
 
 from .images import DATA_VARIABLE, ImageSet, Splits, data_root
 
-DATASETS = ("portraits", "omniglot", "cifar100", "folder")
-# name -> (module, function); imported on use, so that portraits need no image decoder
-_MAKERS = {
-    "portraits": (".portraits", "portraits"),
-    "omniglot": (".omniglot", "omniglot"),
-    "cifar100": (".folders", "cifar100"),
-    "folder": (".folders", "folder"),
-}
+# name -> module of its function; imported on use, since a service needs none of them
+_MODULES = {"portraits": ".portraits", "omniglot": ".omniglot", "cifar100": ".folders", "folder": ".folders"}
+DATASETS = tuple(_MODULES)
 
 __all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "dataset_options", "load"]
 
@@ -50,24 +46,20 @@ def load(
     Raises:
         ValueError: "unknown data set ...", "unknown option ...", "... needs the option ...".
     """
-    maker = _maker(name)
     allowed = dataset_options(name)
     unknown = [key for key in options if key not in allowed]
     if unknown:
         raise ValueError(
             f"unknown option {', '.join(unknown)} for data set {name!r}; allowed: "
-            + (", ".join(allowed) if allowed else "none beyond root, size and seed")
+            + (", ".join(allowed) or "none beyond root, size and seed")
         )
-    missing = [
-        key for key, default in allowed.items() if default is inspect.Parameter.empty and key not in options
-    ]
-    if missing:
+    missing = [key for key, default in allowed.items() if default is inspect.Parameter.empty]
+    if not set(missing) <= set(options):
         raise ValueError(f"data set {name!r} needs the option {', '.join(missing)}")
-    return maker(root=root, size=size, seed=seed, **options)
+    return _maker(name)(root=root, size=size, seed=seed, **options)
 
 
-def _maker(name: str):
-    if name not in _MAKERS:
+def _maker(name: str) -> Callable[..., Splits]:
+    if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
-    module, function = _MAKERS[name]
-    return getattr(importlib.import_module(module, __name__), function)
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)

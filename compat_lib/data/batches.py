@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .images import seeded_generator
 
-PADDINGS = ("edge", "zero")
-
 
 def to_float(images: Tensor) -> Tensor:
     """Return images as a network reads them, (x - 127.5) / 127.5; the whole evaluation transform.
@@ -24,14 +22,9 @@ def to_float(images: Tensor) -> Tensor:
     Returns:
         float32 [N, C, H, W] in [-1, 1], stored channels_last, on the same device.
 
-    Raises:
-        TypeError: "to_float takes uint8 images ...".
-
     >>> to_float(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)).flatten().tolist()
     [-1.0, 1.0]
     """
-    if images.dtype != torch.uint8:
-        raise TypeError(f"to_float takes uint8 images, 0..255; got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
 
 
@@ -50,7 +43,6 @@ class Batch:
     _down: Tensor  # int64 [B]: how far the crop lies below the image's own frame, in pixels
     _right: Tensor  # int64 [B]
     _mirrored: Tensor  # bool [B]
-    _padding: str
 
     def pixels(self, keep: Tensor | None = None) -> Tensor:
         """Return the augmented images of the kept rows.
@@ -61,26 +53,18 @@ class Batch:
 
         Returns:
             float32 [E, C, H, W] in [-1, 1], channels_last, E = number of kept rows, in the batch's order.
-
-        Raises:
-            ValueError: "keep must be bool [B] ...".
         """
         rows, down, right, mirrored = self.rows, self._down, self._right, self._mirrored
         if keep is not None:
-            if keep.dtype != torch.bool or keep.shape != rows.shape:
-                raise ValueError(f"keep must be bool [{len(rows)}]; got {keep.dtype} {list(keep.shape)}")
             keep = keep.to(rows.device)
             rows, down, right, mirrored = rows[keep], down[keep], right[keep], mirrored[keep]
         height, width = self._images.shape[2:]
         y = torch.arange(height, device=rows.device) + down[:, None]  # [E, H]
         x = torch.arange(width, device=rows.device).expand(len(rows), width)
         x = torch.where(mirrored[:, None], width - 1 - x, x) + right[:, None]  # [E, W]
-        inside_y, inside_x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-        # One gather does crop, padding and flip; its result is [E, H, W, C], which is channels_last.
-        cropped = self._images[rows[:, None, None], :, inside_y[:, :, None], inside_x[:, None, :]]
-        if self._padding == "zero":
-            outside = (y != inside_y)[:, :, None] | (x != inside_x)[:, None, :]
-            cropped.masked_fill_(outside[..., None], 0)
+        y, x = y.clamp_(0, height - 1), x.clamp_(0, width - 1)  # a border repeats the outermost pixels
+        # One gather does crop, border and flip; its result is [E, H, W, C], which is channels_last.
+        cropped = self._images[rows[:, None, None], :, y[:, :, None], x[:, None, :]]
         return to_float(cropped.permute(0, 3, 1, 2))
 
 
@@ -93,7 +77,8 @@ class Groups:
         per_identity: K, images of an identity in a batch.
 
     Raises:
-        ValueError: "batch_size 10 is no multiple of per_identity 4 ...", or too few identities.
+        ValueError: "per_identity must be ...", "batch_size 10 is no multiple of per_identity 4 ...", or too
+            few identities.
 
     >>> groups = Groups(torch.tensor([7, 7, 7, 9]), batch_size=4, per_identity=2)
     >>> groups.batches, sorted(groups.rows(torch.Generator().manual_seed(0)).tolist())[-2:]    # row 3 twice
@@ -101,6 +86,8 @@ class Groups:
     """
 
     def __init__(self, labels: Tensor, batch_size: int, per_identity: int) -> None:
+        if per_identity < 2:
+            raise ValueError(f"per_identity must be 0 (off) or at least 2 images; got {per_identity}")
         self.identities, rest = divmod(batch_size, per_identity)  # of one batch
         if rest or self.identities == 0:
             raise ValueError(
@@ -185,18 +172,15 @@ class Batches:
             one batch of all.
         seed: integer.
         device: where images and batches live.
-        shift: pixels, 0 or more; every image is moved by -shift..shift in both directions.
+        shift: pixels, 0 or more; every image is moved by -shift..shift in both directions, and its outermost
+            pixels are repeated at the border.
         flip: mirror every image left to right with probability 1/2.
-        padding: what a shifted image shows at its border: "edge" repeats the outermost pixels, "zero" is
-            black.
         per_identity: K, images of each identity in a batch, 2 or more; 0 takes images as they come. An image
             that occurs more than once in an epoch is augmented anew each time.
 
     Raises:
-        TypeError: "images must be uint8 ...".
-        ValueError: shapes that do not fit, "batch_size must be ...", "shift must be ...",
-            "unknown padding ...", "per_identity must be ...", "batches of 64 images with 4 of each identity
-            need 16 identities, but there are 10 ...".
+        ValueError: "shift must be ...", "batch_size 10 is no multiple of per_identity 4 ...",
+            "batches of 64 images with 4 of each identity need 16 identities, but there are 10 ...".
 
     >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
     >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)
@@ -214,35 +198,22 @@ class Batches:
         device: torch.device | str = "cpu",
         shift: int = 2,
         flip: bool = False,
-        padding: str = "edge",
         per_identity: int = 0,
     ) -> None:
-        if images.dtype != torch.uint8:
-            raise TypeError(f"images must be uint8, 0..255; got {images.dtype}")
-        if images.ndim != 4 or len(images) == 0:
-            raise ValueError(f"images must have shape [N, C, H, W] with N > 0; got {list(images.shape)}")
-        if labels.shape != images.shape[:1]:
-            raise ValueError(f"{len(images)} images need as many labels; got shape {list(labels.shape)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         side = min(images.shape[2:])
         if not 0 <= shift < side:
             raise ValueError(f"shift must be 0 or more pixels and less than the image's {side}; got {shift}")
-        if padding not in PADDINGS:
-            raise ValueError(f"unknown padding {padding!r}; choose one of {', '.join(PADDINGS)}")
-        if per_identity != int(per_identity) or per_identity < 0 or per_identity == 1:
-            raise ValueError(f"per_identity must be 0 (off) or at least 2 images; got {per_identity}")
         self.device = torch.device(device)
         self.images = images.to(self.device)
         self.labels = labels.to(self.device, torch.int64)
-        self.seed, self.shift, self.flip, self.padding = seed, int(shift), bool(flip), padding
+        self.seed, self.shift, self.flip = seed, shift, flip
         if per_identity == 0:
             self._groups = None
-            self.batch_size = min(int(batch_size), len(images))
+            self.batch_size = min(batch_size, len(images))
             self._count = len(images) // self.batch_size
         else:
-            self._groups = Groups(self.labels.cpu(), int(batch_size), int(per_identity))
-            self.batch_size = int(batch_size)
+            self._groups = Groups(labels.cpu(), batch_size, per_identity)
+            self.batch_size = batch_size
             self._count = self._groups.batches
 
     def __len__(self) -> int:
@@ -276,5 +247,4 @@ class Batches:
                 _down=moves[0, part],
                 _right=moves[1, part],
                 _mirrored=mirrored[part],
-                _padding=self.padding,
             )

@@ -1,68 +1,72 @@
-"""Arrays kept on disk: written under a temporary name, verified on loading, memory-mapped."""
+"""Arrays that are made once and kept on disk: one folder each, complete when its manifest is there."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
+
+from compat_lib.files import explained, write_text
+
+from .images import DATA_VARIABLE
 
 MANIFEST = "manifest.json"
 FULL_CHECK_BYTES = 2**30  # larger files are checked by size alone: hashing them costs more than it protects
 
 
-def recipe_digest(recipe: Mapping[str, object]) -> str:
-    """Return 16 hex digits that stand for a recipe (anything JSON can hold, in any key order).
-
-    >>> recipe_digest({"a": 1, "b": 2}) == recipe_digest({"b": 2, "a": 1})
-    True
-    """
-    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def cached_arrays(
-    folder: Path, recipe: Mapping[str, object], write: Callable[[Path], None]
+    parent: Path, recipe: Mapping[str, object], write: Callable[[Path], None], *, size: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a cache folder, made first if they are missing or damaged.
+    """Return the arrays of a recipe, made first if they are missing, incomplete or damaged.
 
-    The folder is written under a temporary name beside its place and renamed when complete, so that processes
-    which make it at the same time cannot mix their files, and a killed one leaves nothing that looks whole.
+    A process that finds another one at work waits for it. A killed one leaves a folder without a manifest,
+    which the next one makes anew.
 
     Args:
-        folder: where the cache lives; its parent is created.
-        recipe: what the arrays were made from, kept in the manifest for readers.
+        parent: folder of caches; the arrays live in a folder of it that is named by the recipe's digest.
+        recipe: what the arrays are made from, anything JSON can hold.
         write: called with an empty folder; leaves `<name>.npy` files in it.
+        size: bytes that the arrays take, where that is known before.
 
     Returns:
         name -> array, memory-mapped copy-on-write: changing it in memory never changes the file.
 
     Raises:
-        PermissionError: "cannot write the cache ...".
+        OSError: "... cannot be written: no space is left on the disk; ..."; nothing is left behind.
     """
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    folder = parent / hashlib.sha256(text.encode()).hexdigest()[:16]
     arrays = _read(folder)
     if arrays is not None:
         return arrays
-    temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        try:
-            temporary.mkdir(parents=True)
-        except PermissionError as error:
-            raise PermissionError(
-                f"cannot write the cache {folder}: permission denied; pass root=... or set COMPAT_DATA to a "
-                "folder that you may write"
-            ) from error
-        write(temporary)
-        _write_manifest(temporary, recipe)
-        _put_in_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    arrays = _read(folder)
+    advice = f"{size / 1e6:.3g} MB are needed; " if size else ""
+    advice += f"name another data root by root=..., data_root or the variable {DATA_VARIABLE}"
+    with explained(folder, advice):
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = parent / f".{folder.name}.lock"
+        with FileLock(lock):
+            try:
+                arrays = _read(folder)  # another process may have made it meanwhile
+                if arrays is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    with explained(folder, advice):  # while the disk still is as full as it was
+                        folder.mkdir()
+                        if size > shutil.disk_usage(folder).free:
+                            raise OSError(errno.ENOSPC, "no room")
+                        write(folder)
+                        _write_manifest(folder, recipe)
+                    arrays = _read(folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            finally:
+                lock.unlink(missing_ok=True)  # while it is held: those who wait make a new one
     if arrays is None:
         raise OSError(f"the cache {folder} reads back damaged right after it was written; check the disk")
     return arrays
@@ -74,27 +78,7 @@ def _write_manifest(folder: Path, recipe: Mapping[str, object]) -> None:
         for path in sorted(folder.glob("*.npy"))
     }
     text = json.dumps({"recipe": dict(recipe), "files": files}, indent=1, sort_keys=True)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename a complete folder to its name; whoever comes second keeps what the first one wrote."""
-    try:
-        temporary.rename(folder)
-        return
-    except OSError:
-        if not folder.exists():
-            raise
-    if _read(folder) is None:  # what stands there is damaged: move it aside, then take its place
-        aside = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            folder.rename(aside)
-            temporary.rename(folder)
-        except OSError:  # another process repaired it between the two lines
-            if not folder.exists():
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    write_text(folder / MANIFEST, text + "\n")
 
 
 def _read(folder: Path) -> dict[str, np.ndarray] | None:
@@ -102,13 +86,11 @@ def _read(folder: Path) -> dict[str, np.ndarray] | None:
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, said in files.items():
-            path = folder / name
-            if path.stat().st_size != said["bytes"]:
-                return None
-            if said["bytes"] <= FULL_CHECK_BYTES and _sha256(path) != said["sha256"]:
+            path, size = folder / name, said["bytes"]
+            if path.stat().st_size != size or (size <= FULL_CHECK_BYTES and _sha256(path) != said["sha256"]):
                 return None
         return {Path(name).stem: np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in files}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 

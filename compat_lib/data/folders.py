@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .cache import cached_arrays, recipe_digest
-from .images import ImageSet, Splits, data_root, seeded_generator
-from .trees import decode_classes, smooth_resize, subfolders
+from .cache import cached_arrays
+from .decoding import UnreadableImages, printable, smooth_resize
+from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
+from .trees import decode_classes, subfolders
 
 VAL_SHARE = 0.1
 VAL_IMAGES = 10  # classes with fewer images keep all of them for training
+PARTS = ("train", "test", "val")
 _LAYOUT = "expected train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images>"
 
 
@@ -25,7 +28,7 @@ def folder(
 
     Images are decoded once into a memory-mapped cache under the data root; the folder itself is only read.
     Class folders are numbered in sorted order, each part for itself; images follow in the order of their
-    names.
+    names. What is left out (other kinds of files, folders inside classes, other parts) is said in a warning.
 
     Without val/, validation is held out of training by seed: 10 % of the classes (at least 2) when test has
     none of the training classes; otherwise 10 % of the images (at least 2, so that they can match) of every
@@ -41,14 +44,14 @@ def folder(
         Splits of uint8 [N, 3, size, size], RGB.
 
     Raises:
-        FileNotFoundError: "... does not exist", "... has no folder train ...".
-        NotADirectoryError: "... is a file, a folder is needed".
-        PermissionError: "cannot list ...: permission denied ...".
-        ValueError: "cannot read the image ...", "class ... has no images ...", "... has one class ...",
-            "... nothing can be held out for validation ...".
+        FileNotFoundError: "... has no folder train ...".
+        UnreadableImages: "cannot read 3 images: ..."; a ValueError.
+        ValueError: "class ... has no images ...", "... has one class ...", "no class in ... has two images
+            ...", "... nothing can be held out for validation ...".
+        OSError: the data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()
-    return _splits(place.name or "folder", place, data_root(root) / "cache", size, seed)
+    return _splits(printable(place.name) or "folder", place, data_root(root) / "cache", size, seed)
 
 
 def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0) -> Splits:
@@ -68,38 +71,48 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         FileNotFoundError: "CIFAR-100 is not in ... and could not be downloaded ...".
     """
     base = data_root(root)
-    place = base / "cifar100"
-    if place.is_dir():
-        return _splits("cifar100", place, base / "cache", size, seed)
-    _check_size(size)
+    if (base / "cifar100").is_dir():
+        return _splits("cifar100", base / "cifar100", base / "cache", size, seed)
     return _with_validation(
         "cifar100", *(_torchvision_part(base, part, size) for part in ("train", "test")), seed
     )
 
 
 def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits:
-    _check_size(size)
-    present = {path.name for path in subfolders(place)}
+    found = {path.name: path for path in subfolders(place)}
     for needed in ("train", "test"):
-        if needed not in present:
-            raise FileNotFoundError(f"{place} has no folder {needed}; {_LAYOUT}")
-    parts = {}
-    for part in ("train", "test", "val"):
-        if part not in present:
-            continue
-        classes = {path.name: path for path in subfolders(place / part)}
+        if needed not in found:
+            raise FileNotFoundError(f"{printable(place)} has no folder {needed}; {_LAYOUT}")
+    others = ", ".join(printable(other) for other in found if other not in PARTS)
+    if others:
+        warnings.warn(f"left out of {printable(place)}: {others}; {_LAYOUT}", stacklevel=3)
+    parts, unreadable = {}, []
+    for part in (part for part in PARTS if part in found):
+        classes = {path.name: path for path in subfolders(found[part])}
         if len(classes) < 2:
-            found = f"one class ({next(iter(classes))})" if classes else "no class folders"
-            raise ValueError(f"{place / part} has {found}, at least two classes are needed; {_LAYOUT}")
-        parts[part] = decode_classes(classes, cache, size=size, mode="RGB", shrink=smooth_resize)
-    if "val" in parts:
-        return Splits(name, parts["train"], parts["val"], parts["test"])
-    return _with_validation(name, parts["train"], parts["test"], seed)
-
-
-def _check_size(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel; got {size}")
+            there = f"one class ({printable(next(iter(classes)))})" if classes else "no class folders"
+            raise ValueError(
+                f"{printable(found[part])} has {there}, at least two classes are needed; {_LAYOUT}"
+            )
+        try:
+            parts[part] = decode_classes(classes, cache, size=size)
+        except UnreadableImages as error:
+            unreadable += error.files
+    if unreadable:
+        raise UnreadableImages(unreadable)
+    splits = (
+        Splits(name, parts["train"], parts["val"], parts["test"])
+        if "val" in parts
+        else _with_validation(name, parts["train"], parts["test"], seed)
+    )
+    for part in ("test", "val"):
+        if int(getattr(splits, part).labels.bincount().max()) < 2:
+            source = printable(found.get(part, found["train"]))
+            raise ValueError(
+                f"no class of the {part} part, taken from {source}, has two images, so no image can be found "
+                "again by another one; add a second image to some classes"
+            )
+    return splits
 
 
 def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> Splits:
@@ -111,7 +124,7 @@ def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> S
     for way in ways:
         held = way(train, generator)
         if held is not None:
-            return Splits(name, _rows(train, ~held), _rows(train, held), test)
+            return Splits(name, train.compact(~held), train.compact(held), test)
     raise ValueError(
         f"nothing can be held out for validation: train has {train.num_classes} classes, none with "
         f"{VAL_IMAGES} images; add val/<class>/<images>"
@@ -124,9 +137,7 @@ def _held_classes(train: ImageSet, generator: torch.Generator) -> torch.Tensor |
     held = max(2, round(VAL_SHARE * count))
     if count - held < 2:
         return None
-    chosen = torch.zeros(count, dtype=torch.bool)
-    chosen[torch.randperm(count, generator=generator)[:held]] = True
-    return chosen[train.labels]
+    return torch.isin(train.labels, torch.randperm(count, generator=generator)[:held])
 
 
 def _held_images(train: ImageSet, generator: torch.Generator) -> torch.Tensor | None:
@@ -140,13 +151,6 @@ def _held_images(train: ImageSet, generator: torch.Generator) -> torch.Tensor | 
     return held if held.any() else None
 
 
-def _rows(images: ImageSet, chosen: torch.Tensor) -> ImageSet:
-    """Return the chosen rows (bool [N]) with the classes that occur in them, labels counted from 0."""
-    rows = chosen.nonzero().flatten()
-    kept, labels = torch.unique(images.labels[rows], return_inverse=True)
-    return images.with_labels(rows, labels, [images.classes[label] for label in kept.tolist()])
-
-
 def _torchvision_part(base: Path, part: str, size: int) -> ImageSet:
     try:
         from torchvision.datasets import CIFAR100
@@ -156,18 +160,16 @@ def _torchvision_part(base: Path, part: str, size: int) -> ImageSet:
         raise FileNotFoundError(
             f"CIFAR-100 is not in {base / 'cifar100'} and could not be downloaded ({error}): put the images "
             f"at {base / 'cifar100'}/{{train,test}}/<class>/*.png, or name another data root by root=... or "
-            "COMPAT_DATA"
+            f"{DATA_VARIABLE}"
         ) from error
-    labels = torch.tensor(source.targets)
-    order = torch.sort(labels, stable=True).indices  # class after class, as in a folder
-    pixels = torch.from_numpy(source.data).permute(0, 3, 1, 2)[order]
+    labels, order = torch.tensor(source.targets).sort(stable=True)  # class after class, as in a folder
+    images = source.data[order.numpy()].transpose(0, 3, 1, 2)
     if size != 32:
-        recipe = {"name": "cifar100", "part": part, "size": size}
 
         def write(target: Path) -> None:
-            resized = [smooth_resize(Image.fromarray(image), size) for image in source.data[order.numpy()]]
-            np.save(target / "images.npy", np.stack(resized).transpose(0, 3, 1, 2))
+            small = [smooth_resize(Image.fromarray(image.transpose(1, 2, 0)), size) for image in images]
+            np.save(target / "images.npy", np.stack(small).transpose(0, 3, 1, 2))
 
-        arrays = cached_arrays(base / "cache" / recipe_digest(recipe), recipe, write)
-        pixels = torch.from_numpy(arrays["images"])
-    return ImageSet(pixels.contiguous(), labels[order], tuple(source.classes))
+        recipe = {"name": "cifar100", "part": part, "size": size}
+        images = cached_arrays(base / "cache", recipe, write)["images"]
+    return ImageSet(torch.from_numpy(images).contiguous(), labels, tuple(source.classes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -72,9 +72,7 @@ class ImageSet:
         extras: per-row tensors [N, ...], for example "outlier" int64 [N]: 0 none, 1 wrong label, 2 occluded.
 
     Raises:
-        TypeError: "images must be uint8 ..." or "labels must be int64 ...".
-        ValueError: "images must have shape [N, C, H, W] ...", "... is empty", lengths that differ,
-            labels out of range, class names that repeat.
+        ValueError: another type or shape, labels out of range, class names that repeat.
 
     >>> two = ImageSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
     >>> len(two), two.num_classes, two.subset(torch.tensor([1])).labels.tolist()
@@ -89,34 +87,29 @@ class ImageSet:
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        object.__setattr__(self, "extras", dict(self.extras))
-        if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-            raise TypeError(f"images must be uint8, 0..255; got {getattr(images, 'dtype', type(images))}")
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
+        if (
+            images.dtype != torch.uint8
+            or images.ndim != 4
+            or images.shape[1] not in (1, 3)
+            or not len(images)
+        ):
             raise ValueError(
-                f"images must have shape [N, C, H, W] with 1 or 3 channels; got {list(images.shape)}"
+                "images must be uint8 [N, C, H, W] with N > 0 and 1 or 3 channels; "
+                f"got {images.dtype} {list(images.shape)}"
             )
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-            raise TypeError(f"labels must be int64; got {getattr(labels, 'dtype', type(labels))}")
-        if labels.ndim != 1 or len(labels) != len(images):
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{len(images)} images need as many labels; got labels of shape {list(labels.shape)}"
-            )
-        if images.numel() == 0:
-            raise ValueError(
-                f"the image set is empty: shape {list(images.shape)}; at least one image is needed"
+                f"labels must be int64, one for each of the {len(images)} images; "
+                f"got {labels.dtype} {list(labels.shape)}"
             )
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self.classes):
-            raise ValueError(
-                f"labels must lie in 0..{len(self.classes) - 1}, one number per class name; got {low}..{high}"
-            )
+            raise ValueError(f"labels must lie in 0..{len(self.classes) - 1}; got {low}..{high}")
         if len(set(self.classes)) != len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
             raise ValueError(f"class names must differ; {twice!r} is given more than once")
-        for name, values in self.extras.items():
-            if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != len(labels):
-                raise ValueError(f"extras[{name!r}] needs one row per image ({len(labels)}), as a tensor")
+        if any(len(values) != len(labels) for values in self.extras.values()):
+            raise ValueError(f"every extra needs one row for each of the {len(labels)} images")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -138,15 +131,14 @@ class ImageSet:
         return total.hexdigest()
 
     def subset(self, rows: Tensor | Sequence[int]) -> ImageSet:
-        """Return the given rows, in the given order, with the same classes.
-
-        Args:
-            rows: int64 [n] row numbers, or bool [N].
-
-        Raises:
-            ValueError: "rows must lie in ..." or an empty choice.
-        """
-        return self._take(rows, None, self.classes)
+        """Return the rows (int64 [n] row numbers, or bool [N]) in that order, with the same classes."""
+        rows = torch.as_tensor(rows)
+        if rows.dtype == torch.bool:
+            rows = rows.nonzero().flatten()
+        if torch.equal(rows, torch.arange(len(self))):  # everything: share the storage, however large it is
+            return self
+        extras = {name: values[rows] for name, values in self.extras.items()}
+        return ImageSet(self.images[rows], self.labels[rows], self.classes, extras)
 
     def with_labels(self, rows: Tensor | Sequence[int], labels: Tensor, classes: Sequence[str]) -> ImageSet:
         """Return the given rows under new labels and class names, as a scenario deals them out.
@@ -158,27 +150,12 @@ class ImageSet:
             labels: int64 [n], 0..len(classes)-1.
             classes: one name per new class.
         """
-        return self._take(rows, torch.as_tensor(labels), tuple(classes))
+        return replace(self.subset(rows), labels=torch.as_tensor(labels), classes=tuple(classes))
 
-    def _take(
-        self, rows: Tensor | Sequence[int], labels: Tensor | None, classes: tuple[str, ...]
-    ) -> ImageSet:
-        rows = torch.as_tensor(rows)
-        if rows.dtype == torch.bool:
-            if rows.shape != self.labels.shape:
-                raise ValueError(f"a mask of rows needs shape [{len(self)}]; got {list(rows.shape)}")
-            rows = rows.nonzero().flatten()
-        if rows.ndim != 1 or rows.dtype.is_floating_point or len(rows) == 0:
-            raise ValueError(f"rows must be a non-empty list of row numbers; got shape {list(rows.shape)}")
-        rows = rows.to(torch.int64)
-        if int(rows.min()) < 0 or int(rows.max()) >= len(self):
-            raise ValueError(f"rows must lie in 0..{len(self) - 1}; got {int(rows.min())}..{int(rows.max())}")
-        if torch.equal(rows, torch.arange(len(self))):  # everything: share the storage, however large it is
-            taken = self.images, self.labels, self.extras
-        else:
-            taken = self.images[rows], self.labels[rows], {k: v[rows] for k, v in self.extras.items()}
-        images, old_labels, extras = taken
-        return ImageSet(images, old_labels if labels is None else labels, classes, extras)
+    def compact(self, rows: Tensor) -> ImageSet:
+        """Return the chosen rows (bool [N]) with the classes that occur in them, labels counted from 0."""
+        kept, labels = torch.unique(self.labels[rows], return_inverse=True)
+        return self.with_labels(rows, labels, [self.classes[label] for label in kept.tolist()])
 
 
 @dataclass(frozen=True, eq=False)

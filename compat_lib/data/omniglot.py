@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
-from .images import ImageSet, Splits, data_root, seeded_generator
-from .trees import area_resize, decode_classes, subfolders
+from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
+from .trees import decode_classes, subfolders
 
 FOLDER = "omniglot-py"
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -24,8 +27,8 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     taken out of training.
 
     Characters are numbered in sorted order of alphabet and character (the order in which a file system lists
-    them differs between machines), so neighbouring classes are of one alphabet: a scenario that splits by
-    class needs its `shuffle_seed`.
+    them, which torchvision takes, differs between machines), so neighbouring classes are of one alphabet: a
+    scenario that splits by class needs its `shuffle_seed`.
 
     Args:
         root: data root, see `data_root`; the tree is `<root>/omniglot-py/images_background` and
@@ -40,8 +43,6 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         FileNotFoundError: "Omniglot is not in ... and could not be downloaded ...".
         ValueError: "cannot read the image ...", "class ... has no images ...", too few characters.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel; got {size}")
     base = data_root(root)
     background, evaluation = (_part(base, part, size) for part in CHARACTERS)
     count = background.num_classes
@@ -51,9 +52,8 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
             f"{base / FOLDER} has {count} background characters, too few to hold {held} out for validation"
         )
     order = torch.randperm(count, generator=seeded_generator("omniglot", seed, "validation"))
-    is_val = torch.zeros(count, dtype=torch.bool)
-    is_val[order[:held]] = True
-    return Splits("omniglot", _classes(background, ~is_val), _classes(background, is_val), evaluation)
+    is_val = torch.isin(background.labels, order[:held])
+    return Splits("omniglot", background.compact(~is_val), background.compact(is_val), evaluation)
 
 
 def _part(base: Path, part: str, size: int) -> ImageSet:
@@ -86,13 +86,26 @@ def _download(base: Path, part: str) -> None:
             f"Omniglot is not in {base / FOLDER} and could not be downloaded ({error}): unpack {part}.zip "
             "from the folder python of the repository brendenlake/omniglot so that "
             f"{base / FOLDER / part}/<Alphabet>/<character>/*.png exist, or name another data root by "
-            "root=... or COMPAT_DATA"
+            f"root=... or {DATA_VARIABLE}"
         ) from error
 
 
-def _classes(images: ImageSet, chosen: torch.Tensor) -> ImageSet:
-    """Return the images of the chosen classes (bool [C]), labels counted from 0 in the same order."""
-    rows = chosen[images.labels].nonzero().flatten()
-    relabel = chosen.cumsum(0) - 1
-    names = [name for name, kept in zip(images.classes, chosen.tolist(), strict=True) if kept]
-    return images.with_labels(rows, relabel[images.labels[rows]], names)
+def area_resize(image: Image.Image, size: int) -> np.ndarray:
+    """Return the image at size x size; each output pixel is the mean over exactly the area that it covers.
+
+    For line drawings, where a filter wider than the pixel would wash thin strokes out. Grey images only.
+    The arithmetic is on whole numbers, so the result is the same on every machine (Pillow's BOX is not).
+    """
+    pixels = np.asarray(image, dtype=np.float64)
+    high, wide = pixels.shape
+    covered = _overlaps(high, size) @ pixels @ _overlaps(wide, size).T  # exact below 2^53
+    return np.floor(covered / (high * wide) + 0.5).astype(np.uint8)
+
+
+@functools.cache
+def _overlaps(source: int, target: int) -> np.ndarray:
+    """Return [target, source], the common length of an output and an input pixel in 1/target input pixels."""
+    low = np.arange(target)[:, None] * source
+    inputs = np.arange(source)[None] * target
+    common = np.minimum(low + source, inputs + target) - np.maximum(low, inputs)
+    return common.clip(0).astype(np.float64)

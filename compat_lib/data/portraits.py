@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import cached_arrays, recipe_digest
-from .drawing import DRAWING, PARAMETER_NAMES, render
+from .cache import cached_arrays
+from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, Nuisances, render
 from .images import ImageSet, Splits, data_root, seeded_generator
-from .nuisances import LIMIT, Nuisances
 
 OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_NONE, OUTLIER_LABEL, OUTLIER_OCCLUSION = 0, 1, 2
+LEAST = {"seed": 0, "size": 8, "identities": 2, "images": 1, "eval_identities": 2, "eval_images": 2}
+STORED = ("images", "labels", "outlier", "true_label")
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the processor's cache
 
 
@@ -70,64 +71,51 @@ def portraits(
 
     Raises:
         ValueError: an argument outside its range, named with what is allowed.
-        TypeError: a count that is not an integer.
+        OSError: the data root is on a full or read-only disk.
     """
     counts = {
-        "seed": (seed, 0),
-        "size": (size, 8),
-        "identities": (identities, 2),
-        "images": (images, 1),
-        "eval_identities": (eval_identities, 2),
-        "eval_images": (eval_images, 2),
+        "seed": seed,
+        "size": size,
+        "identities": identities,
+        "images": images,
+        "eval_identities": eval_identities,
+        "eval_images": eval_images,
     }
-    for name, (value, least) in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer; got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}; got {value}")
-    shares = {
-        "pose": (pose, 1),
-        "light": (light, 1),
-        "expression": (expression, 1),
-        "occlusion": (occlusion, 1),
-        "noise": (noise, 1),
-        "outliers": (outliers, 0.5),
-    }
-    for name, (value, most) in shares.items():
+    knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
+            raise ValueError(f"{name} must be a whole number of at least {LEAST[name]}; got {value!r}")
+    for name, value in {**knobs, "outliers": outliers}.items():
+        most = 0.5 if name == "outliers" else 1
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
             raise ValueError(f"{name} must be a number in 0..{most}; got {value!r}")
     if outlier_kind not in OUTLIER_KINDS:
         raise ValueError(f"unknown outlier_kind {outlier_kind!r}; choose one of {', '.join(OUTLIER_KINDS)}")
-
-    knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
     knobs = {name: float(value) for name, value in knobs.items()}
     recipe = {
         "drawing": DRAWING,
         "outliers": float(outliers),
         "outlier_kind": outlier_kind if outliers else "none",
         **knobs,
-        **{name: value for name, (value, _) in counts.items()},
+        **counts,
     }
 
     def write(folder: Path) -> None:
         for part in ("train", "val", "test"):
             people, each = (identities, images) if part == "train" else (eval_identities, eval_images)
             share = float(outliers) if part == "train" else 0.0
-            made = _draw_part(seed, part, people, each, size, knobs, share, outlier_kind)
+            made = _draw_part(seed, part, people, each, size, dict(knobs), share, outlier_kind)
             for name, values in made.items():
                 np.save(folder / f"{part}_{name}.npy", values.numpy())
 
-    arrays = cached_arrays(data_root(root) / "portraits" / recipe_digest(recipe), recipe, write)
+    bytes_of_all = 3 * size**2 * (identities * images + 2 * eval_identities * eval_images)
+    arrays = cached_arrays(data_root(root) / "portraits", recipe, write, size=bytes_of_all)
     parts = {}
     for part in ("train", "val", "test"):
-        held = {
-            name: torch.from_numpy(arrays[f"{part}_{name}"])
-            for name in ("images", "labels", "outlier", "true_label")
-        }
+        held = {name: torch.from_numpy(arrays[f"{part}_{name}"]) for name in STORED}
         people = identities if part == "train" else eval_identities
         names = tuple(f"{part}-{number:04d}" for number in range(people))
-        extras = {"outlier": held["outlier"], "true_label": held["true_label"]}
-        parts[part] = ImageSet(held["images"], held["labels"], names, extras)
+        parts[part] = ImageSet(held.pop("images"), held.pop("labels"), names, held)
     return Splits("portraits", **parts)
 
 
@@ -178,14 +166,8 @@ def _draw_part(
     stream = ("portraits", seed, part)
     identities = draw_identities(people, seeded_generator(*stream, "identities"))
     true_label = torch.arange(people).repeat_interleave(each)
-    nuisances = Nuisances.draw(
-        len(true_label),
-        seeded_generator(*stream, "nuisances"),
-        pose=knobs["pose"],
-        light=knobs["light"],
-        expression=knobs["expression"],
-        occlusion=knobs["occlusion"],
-    )
+    noise = knobs.pop("noise")
+    nuisances = Nuisances.draw(len(true_label), seeded_generator(*stream, "nuisances"), **knobs)
     outlier, labels = draw_outliers(true_label, people, share, kind, seeded_generator(*stream, "outliers"))
     nuisances = nuisances.cover(outlier == OUTLIER_OCCLUSION, seeded_generator(*stream, "covers"))
     pixels = torch.empty(len(true_label), 3, size, size, dtype=torch.uint8)
@@ -193,11 +175,10 @@ def _draw_part(
 
     def render_block(start: int) -> None:
         rows = slice(start, start + block)
-        grain = seeded_generator(
-            *stream, "noise", start
-        )  # per block: the order of the blocks does not matter
+        # A stream for each block: their order does not matter.
+        grain = seeded_generator(*stream, "noise", start)
         pixels[rows] = render(
-            identities[true_label[rows]], nuisances[rows], size, noise=knobs["noise"], generator=grain
+            identities[true_label[rows]], nuisances[rows], size, noise=noise, generator=grain
         )
 
     # Blocks side by side, each on one thread: faster than threads inside the small operations, and the bytes
@@ -209,4 +190,4 @@ def _draw_part(
             list(pool.map(render_block, range(0, len(pixels), block)))
     finally:
         torch.set_num_threads(threads)
-    return {"images": pixels, "labels": labels, "outlier": outlier, "true_label": true_label}
+    return dict(zip(STORED, (pixels, labels, outlier, true_label), strict=True))

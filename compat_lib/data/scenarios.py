@@ -72,19 +72,13 @@ def split(
     if scenario not in SCENARIOS:
         raise ValueError(f"unknown scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}")
     opened, by_class = scenario.startswith("open"), scenario.endswith("class")
-    number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not number or not 0 < share <= 1 or (opened and share == 1):
+    if not 0 < share <= 1 or (opened and share == 1):
         allowed = "above 0 and below 1" if opened else "above 0 and at most 1"
         raise ValueError(f"share must be a fraction {allowed} for {scenario}; got {share!r}")
-    labels = torch.as_tensor(labels)
-    if labels.ndim != 1 or len(labels) == 0 or labels.dtype.is_floating_point or labels.dtype == torch.bool:
-        raise ValueError(
-            f"labels must be a non-empty list of integers; got {labels.dtype} {list(labels.shape)}"
-        )
     # One stream for both class scenarios, one for both data scenarios: the old side is then the same in both.
     unit = "classes" if by_class else "rows"
     generator = None if shuffle_seed is None else seeded_generator(shuffle_seed, "scenario", unit)
-    classes, dense = torch.unique(labels.to(torch.int64), return_inverse=True)  # dense: 0..C-1
+    classes, dense = torch.unique(torch.as_tensor(labels), return_inverse=True)  # dense: 0..C-1
     in_old, in_rest = (_class_split if by_class else _data_split)(dense, len(classes), share, generator)
     in_new = in_rest if opened else torch.ones_like(in_old)
     if not in_new.any():

@@ -1,65 +1,62 @@
-"""Folders full of image files: listed class by class, decoded once, kept as one array in a cache."""
+"""Trees of image files: listed class by class, decoded once, kept as one array in a cache."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import io
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from .cache import cached_arrays, recipe_digest
+from .cache import cached_arrays
+from .decoding import UnreadableImages, open_image, printable, smooth_resize
 from .images import ImageSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_CHUNK = 64  # images decoded by one task
+# What systems and archives put beside a user's files; hidden files and folders are passed over as well.
+SYSTEM_NAMES = {
+    "__macosx", "lost+found", "$recycle.bin", "@eadir", "#recycle", "system volume information",
+    "thumbs.db", "desktop.ini",
+}  # fmt: skip
+RULES = 2  # part of the cache's digest: raise it whenever the same files give other pixels
+_BLOCK = 512  # images decoded before they are written
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders inside a folder, sorted by name, hidden ones left out.
-
-    Raises:
-        FileNotFoundError: "... does not exist ...".
-        NotADirectoryError: "... is a file, a folder is needed".
-        PermissionError: "cannot list ...: permission denied ...".
-    """
+    """Return the folders inside a folder, sorted by name, hidden ones and those of a system left out."""
     return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
 
 
 def list_images(folder: Path) -> list[os.DirEntry]:
     """Return the image files directly inside a folder, sorted by name.
 
-    Files that are hidden, or whose names do not end in one of IMAGE_SUFFIXES are left out.
-
     Raises:
-        ValueError: "class ... has no images: ..."; and what `subfolders` raises.
+        ValueError: "class ... has no images: ...".
     """
-    found = [entry for entry in _entries(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+    found = [entry for entry in _entries(folder) if _is_image(entry)]
     if not found:
         raise ValueError(
-            f"class {folder.name!r} has no images: {folder} holds no file that ends in "
+            f"class {folder.name!r} has no images: {printable(folder)} holds no file that ends in "
             f"{', '.join(IMAGE_SUFFIXES)}; add some or remove the folder"
         )
     return found
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except PermissionError as error:
-        raise PermissionError(f"cannot list {folder}: permission denied; make the folder readable") from error
-    except NotADirectoryError as error:
-        raise NotADirectoryError(f"{folder} is a file, a folder is needed") from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{folder} does not exist") from error
+    with os.scandir(folder) as entries:
+        kept = (e for e in entries if not e.name.startswith(".") and e.name.lower() not in SYSTEM_NAMES)
+        return sorted(kept, key=lambda entry: entry.name)
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
 
 
 def decode_classes(
@@ -67,10 +64,12 @@ def decode_classes(
     cache: Path,
     *,
     size: int,
-    mode: str,
-    shrink: Callable[[Image.Image, int], np.ndarray],
+    mode: str = "RGB",
+    shrink: Callable[[Image.Image, int], np.ndarray] = smooth_resize,
 ) -> ImageSet:
     """Return all images of the given classes, decoded now or read from the cache.
+
+    One warning says how many files and folders inside the class folders were left out, by suffix.
 
     Args:
         class_folders: class name -> folder of its images; labels count the classes in this order, images
@@ -84,79 +83,63 @@ def decode_classes(
         ImageSet behind a memory-mapped file.
 
     Raises:
-        ValueError: "cannot read the image ...", and what `list_images` raises.
+        UnreadableImages: names every file that cannot be decoded.
+        ValueError: what `list_images` raises.
+        OSError: the disk is full or read-only.
     """
     listing = hashlib.sha256()
     files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
+    left_out: Counter[str] = Counter()
     for label, (name, folder) in enumerate(class_folders.items()):
-        listing.update(f"\0\0{name}\0{folder.absolute()}".encode())
+        listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
         for entry in list_images(folder):
             stat = entry.stat()
-            listing.update(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+            listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
             files.append(entry.path)
             labels.append(label)
-    recipe = {"size": size, "mode": mode, "shrink": shrink.__name__, "listing": listing.hexdigest()}
+        others = [entry for entry in _entries(folder) if not _is_image(entry)]
+        left_out.update(
+            "folder(s)" if other.is_dir() else Path(other.name).suffix.lower() or "without suffix"
+            for other in others
+        )
+    if left_out:
+        told = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
+        place = printable(os.path.commonpath(list(class_folders.values())))
+        warnings.warn(
+            f"left out of the classes in {place}: {told}; what shall count must be an image "
+            f"({', '.join(IMAGE_SUFFIXES)}) directly in a class folder",
+            stacklevel=2,
+        )
+    recipe = {"rules": RULES, "size": size, "mode": mode, "shrink": shrink.__name__}
+    recipe["listing"] = listing.hexdigest()
+    shape = (len(files), 3 if mode == "RGB" else 1, size, size)
+
+    def decode(path: str) -> np.ndarray | UnreadableImages:
+        try:
+            pixels = shrink(open_image(path, mode), size)
+        except UnreadableImages as error:
+            return error
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
     def write(folder: Path) -> None:
-        shape = (len(files), 3 if mode == "RGB" else 1, size, size)
-        out = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-
-        def decode(start: int) -> None:
-            for row in range(start, min(start + _CHUNK, len(files))):
-                pixels = shrink(open_image(Path(files[row]), mode), size)
-                out[row] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-        starts = range(0, len(files), _CHUNK)
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        bad: list[tuple[str, str]] = []
+        # Written, not mapped: a full disk is then an error and does not kill the process.
+        with (
+            open(folder / "images.npy", "wb") as out,
+            ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        ):
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
             # disable=None: a bar on a terminal, nothing in a log
-            for _ in tqdm(pool.map(decode, starts), total=len(starts), desc="decoding images", disable=None):
-                pass
-        out.flush()
+            for start in tqdm(range(0, len(files), _BLOCK), desc="decoding images", disable=None):
+                made = list(pool.map(decode, files[start : start + _BLOCK]))
+                bad += [file for error in made if isinstance(error, UnreadableImages) for file in error.files]
+                if not bad:
+                    out.write(np.stack(made).tobytes())
+        if bad:
+            raise UnreadableImages(bad)
 
-    arrays = cached_arrays(cache / recipe_digest(recipe), recipe, write)
-    return ImageSet(torch.from_numpy(arrays["images"]), torch.tensor(labels), tuple(class_folders))
-
-
-def open_image(path: Path, mode: str) -> Image.Image:
-    """Return a decoded image, upright and in the given mode ("RGB" or "L").
-
-    Raises:
-        PermissionError: "cannot read ...: permission denied ...".
-        ValueError: "cannot read the image ...: ...; replace or remove the file".
-    """
-    try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:  # one read: small files dominate
-            return ImageOps.exif_transpose(image).convert(mode)
-    except PermissionError as error:
-        raise PermissionError(f"cannot read {path}: permission denied; make the file readable") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {path}: {error}; replace or remove the file") from error
-
-
-def smooth_resize(image: Image.Image, size: int) -> np.ndarray:
-    """Return the image at size x size, bilinear; each output pixel averages over its whole footprint."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-def area_resize(image: Image.Image, size: int) -> np.ndarray:
-    """Return the image at size x size; each output pixel is the mean over exactly the area that it covers.
-
-    For line drawings, where a filter wider than the pixel would wash thin strokes out. Grey images only.
-    The arithmetic is on whole numbers, so the result is the same on every machine.
-    """
-    pixels = np.asarray(image, dtype=np.float64)
-    high, wide = pixels.shape
-    covered = _overlaps(high, size) @ pixels @ _overlaps(wide, size).T  # exact below 2^53
-    return np.floor(covered / (high * wide) + 0.5).astype(np.uint8)
-
-
-@functools.cache
-def _overlaps(source: int, target: int) -> np.ndarray:
-    """Return [target, source], the common length of an output and an input pixel in 1/target input pixels."""
-    low = np.arange(target)[:, None] * source
-    inputs = np.arange(source)[None] * target
-    common = np.minimum(low + source, inputs + target) - np.maximum(low, inputs)
-    return common.clip(0).astype(np.float64)
+    arrays = cached_arrays(cache, recipe, write, size=int(np.prod(shape)))
+    names = tuple(printable(name) for name in class_folders)
+    return ImageSet(torch.from_numpy(arrays["images"]), torch.tensor(labels), names)

@@ -16,14 +16,13 @@ def to_bytes(pixels):
     return (pixels * 127.5 + 127.5).round().to(torch.uint8)
 
 
-def candidates(image, shift, flip, padding):
+def candidates(image, shift, flip):
     """All that augmentation may make of one image, by padding and slicing in numpy."""
     made = {}
-    mode = {"edge": "edge", "zero": "constant"}[padding]
     for mirrored in (False, True) if flip else (False,):
         source = image.numpy()[:, :, ::-1] if mirrored else image.numpy()
         # The flip comes after the padded image is cut, seen from the image; both orders give the same set.
-        padded = np.pad(source, [(0, 0), (shift, shift), (shift, shift)], mode=mode)
+        padded = np.pad(source, [(0, 0), (shift, shift), (shift, shift)], mode="edge")
         for down in range(2 * shift + 1):
             for right in range(2 * shift + 1):
                 cut = padded[:, down : down + image.shape[1], right : right + image.shape[2]]
@@ -32,17 +31,14 @@ def candidates(image, shift, flip, padding):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("padding", ["edge", "zero"])
 @pytest.mark.parametrize(("shift", "flip"), [(0, False), (2, False), (1, True)])
-def test_every_image_is_a_shifted_perhaps_mirrored_copy(channels, padding, shift, flip):
+def test_every_image_is_a_shifted_perhaps_mirrored_copy(channels, shift, flip):
     images = pictures(40, channels)
-    batches = Batches(
-        images, torch.arange(40), batch_size=40, seed=3, shift=shift, flip=flip, padding=padding
-    )
+    batches = Batches(images, torch.arange(40), batch_size=40, seed=3, shift=shift, flip=flip)
     (batch,) = batches.epoch(0)
     draws = []
     for row, pixels in zip(batch.rows.tolist(), to_bytes(batch.pixels()), strict=True):
-        draws.append(candidates(images[row], shift, flip, padding)[pixels.contiguous().numpy().tobytes()])
+        draws.append(candidates(images[row], shift, flip)[pixels.contiguous().numpy().tobytes()])
     possible = (2 * shift + 1) ** 2 * (2 if flip else 1)
     assert len(set(draws)) >= min(possible, 12)  # each image has a draw of its own
 
@@ -51,9 +47,7 @@ def test_all_shifts_occur_equally_often():
     image = torch.zeros(1, 1, 5, 5, dtype=torch.uint8)
     image[0, 0, 2, 2] = 255
     count = 5000
-    batches = Batches(
-        image.expand(count, -1, -1, -1), torch.zeros(count), batch_size=count, seed=0, padding="zero"
-    )
+    batches = Batches(image.expand(count, -1, -1, -1), torch.zeros(count), batch_size=count, seed=0)
     (batch,) = batches.epoch(0)
     share = to_bytes(batch.pixels()).eq(255).float().mean(dim=(0, 1))
     # 25 places with probability 1/25; five standard deviations of a binomial share
@@ -87,11 +81,12 @@ def test_fewer_images_than_a_batch_make_one_batch():
     assert len(batches) == 1 and sorted(batch.rows.tolist()) == [0, 1, 2]
 
 
-def test_an_epoch_depends_on_seed_and_number_only():
-    images, labels = pictures(32), torch.arange(32)
+@pytest.mark.parametrize("per_identity", [0, 2])
+def test_an_epoch_depends_on_seed_and_number_only(per_identity):
+    images, labels = pictures(60), torch.arange(60) % 9
 
     def content(seed, number, warm=0):
-        batches = Batches(images, labels, batch_size=8, seed=seed, flip=True)
+        batches = Batches(images, labels, batch_size=8, seed=seed, per_identity=per_identity, flip=True)
         for earlier in range(warm):
             list(batches.epoch(earlier))
         torch.manual_seed(warm)  # the global generator has no part in it
@@ -110,13 +105,6 @@ def test_keep_takes_rows_and_leaves_their_augmentation_alone(kept):
     batch = next(Batches(pictures(16), torch.arange(16), batch_size=16, seed=0, flip=True).epoch(0))
     keep = torch.tensor(kept)
     assert torch.equal(batch.pixels(keep), batch.pixels()[keep])
-
-
-def test_keep_of_another_kind_is_refused():
-    batch = next(Batches(pictures(4), torch.arange(4), batch_size=4, seed=0).epoch(0))
-    for keep in (torch.ones(3, dtype=torch.bool), torch.ones(4, dtype=torch.int64)):
-        with pytest.raises(ValueError, match=r"keep must be bool \[4\]"):
-            batch.pixels(keep)
 
 
 def test_flips_change_neither_order_nor_shifts():
@@ -143,8 +131,6 @@ def test_to_float_is_the_formula_and_leaves_its_input_alone():
     expected = ((images.double() - 127.5) / 127.5).float()
     assert torch.equal(to_float(images), expected)
     assert torch.equal(images, before)
-    with pytest.raises(TypeError, match="uint8"):
-        to_float(expected)
 
 
 def test_a_memory_mapped_file_gives_the_same_batches(tmp_path):
@@ -159,23 +145,10 @@ def test_a_memory_mapped_file_gives_the_same_batches(tmp_path):
         assert torch.equal(one.pixels(), two.pixels())
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "sentence"),
-    [
-        ({"images": torch.zeros(4, 3, 6, 7)}, TypeError, "uint8"),
-        ({"images": pictures(4)[0]}, ValueError, "shape"),
-        ({"images": pictures(4)[:0], "labels": torch.zeros(0)}, ValueError, "N > 0"),
-        ({"labels": torch.arange(3)}, ValueError, "4 images need as many labels"),
-        ({"batch_size": 0}, ValueError, "at least 1; got 0"),
-        ({"shift": -1}, ValueError, "shift must be"),
-        ({"shift": 6}, ValueError, "less than the image's 6"),
-        ({"padding": "mirror"}, ValueError, "edge, zero"),
-    ],
-)
-def test_what_cannot_be_batched_is_said(change, error, sentence):
-    arguments = {"images": pictures(4), "labels": torch.arange(4), "batch_size": 2, "seed": 0, **change}
-    with pytest.raises(error, match=sentence):
-        Batches(arguments.pop("images"), arguments.pop("labels"), **arguments)
+@pytest.mark.parametrize("shift", [-1, 6])
+def test_a_shift_beyond_the_image_is_refused(shift):
+    with pytest.raises(ValueError, match="less than the image's 6"):
+        Batches(pictures(4), torch.arange(4), batch_size=2, seed=0, shift=shift)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -306,23 +279,6 @@ def test_identities_with_more_groups_do_not_come_first():
     assert (big / 200 - 80 / 24).abs().max() < 0.35
 
 
-def test_balanced_epochs_depend_on_seed_and_number_only():
-    images, labels = pictures(60), torch.arange(60) % 9
-
-    def content(seed, number, warm=0):
-        batches = Batches(images, labels, batch_size=8, seed=seed, per_identity=2, flip=True)
-        for earlier in range(warm):
-            list(batches.epoch(earlier))
-        torch.manual_seed(warm)
-        made = list(batches.epoch(number))
-        return torch.cat([b.rows for b in made]), torch.cat([b.pixels() for b in made])
-
-    for one, two in zip(content(5, 3), content(5, 3, warm=3), strict=True):
-        assert torch.equal(one, two)
-    assert not torch.equal(content(5, 3)[0], content(5, 4)[0])
-    assert not torch.equal(content(5, 3)[0], content(6, 3)[0])
-
-
 def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
     images = pictures(3, 1, 12, 12)
     batches = Batches(images, torch.arange(3), batch_size=60, seed=0, per_identity=20, shift=3, flip=True)
@@ -330,28 +286,16 @@ def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
     assert sorted(batch.rows.tolist()) == [0] * 20 + [1] * 20 + [2] * 20
     for row in range(3):
         copies = to_bytes(batch.pixels())[batch.rows == row].flatten(1)
-        draws = {candidates(images[row], 3, True, "edge")[copy.numpy().tobytes()] for copy in copies}
+        draws = {candidates(images[row], 3, True)[copy.numpy().tobytes()] for copy in copies}
         assert len(draws) > 12  # 98 possible ones, 20 draws
     keep = torch.arange(60) % 3 == 0
     assert torch.equal(batch.pixels(keep), batch.pixels()[keep])
-
-
-def test_per_identity_zero_is_the_plain_order():
-    images, labels = pictures(30), torch.arange(30) % 4
-    for one, two in zip(
-        Batches(images, labels, batch_size=8, seed=2).epoch(1),
-        Batches(images, labels, batch_size=8, seed=2, per_identity=0).epoch(1),
-        strict=True,
-    ):
-        assert torch.equal(one.rows, two.rows) and torch.equal(one.pixels(), two.pixels())
 
 
 @pytest.mark.parametrize(
     ("per_identity", "batch_size", "sentence"),
     [
         (1, 8, r"per_identity must be 0 \(off\) or at least 2 images; got 1"),
-        (-4, 8, r"per_identity must be 0 \(off\) or at least 2 images; got -4"),
-        (2.5, 10, "per_identity must be .*; got 2.5"),
         (4, 10, "batch_size 10 is no multiple of per_identity 4; 8 would be one"),
         (4, 3, "batch_size 3 is no multiple of per_identity 4; 4 would be one"),
         (4, 64, "with 4 of each identity need 16 identities, but there are 5; a batch_size of 20 would do"),

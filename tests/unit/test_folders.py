@@ -1,5 +1,7 @@
 import os
+import re
 import urllib.error
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +92,17 @@ def test_nothing_to_hold_out_is_said(root, place):
         folder(root, path=make(place, train={"ant": 3, "bee": 3}), size=12)
 
 
-def test_a_class_with_one_image_works(root, place):
-    data = folder(root, path=make(place, train={"ant": 1, "bee": 12}, val={"ant": 1, "bee": 1}), size=12)
+def test_a_class_with_one_image_works_and_a_part_of_such_classes_is_named(root, place):
+    train = {"ant": 1, "bee": 12}
+    data = folder(root, path=make(place, train=train, val={"ant": 1, "bee": 2}), size=12)
     assert data.train.labels.bincount().tolist() == [1, 12]
+    for part in ("test", "val"):
+        for file in sorted((place / part).rglob("*.png")):
+            if file.name != "000.png":
+                file.unlink()
+        with pytest.raises(ValueError, match=f"no class of the {part} part, taken from .*{part}, has two"):
+            folder(root, path=place, size=12)
+        Image.new("RGB", (12, 12)).save(place / part / "ant" / "001.png")
 
 
 def test_decoded_once_outside_the_folder(root, place, monkeypatch):
@@ -103,39 +113,57 @@ def test_decoded_once_outside_the_folder(root, place, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trees, "open_image", None)  # any decoding would fail
         assert folder(root, path=place, size=12).train.digest() == data.train.digest()
-    cached = {path.name for path in (root / "cache").iterdir()}
+    cached = len(list((root / "cache").iterdir()))
     Image.new("RGB", (12, 12), (1, 2, 3)).save(place / "test" / "bee" / "009.png")
     changed = folder(root, path=place, size=12)
     assert changed.test.images[-1, :, 0, 0].tolist() == [1, 2, 3]
-    assert (
-        len({path.name for path in (root / "cache").iterdir()} - cached) == 1
-    )  # only test was decoded again
+    assert len(list((root / "cache").iterdir())) == cached + 1  # only test was decoded again
+    file = place / "test" / "ant" / "000.png"
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1_000_000_000))  # another time, the same size
+    assert folder(root, path=place, size=12).test.digest() == changed.test.digest()
+    assert len(list((root / "cache").iterdir())) == cached + 2
 
 
-def test_a_file_of_the_same_size_but_another_time_is_decoded_again(root, place):
-    file = make(place) / "test" / "ant" / "000.png"
-    before = folder(root, path=place, size=12)
-    stat = file.stat()
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
-    cached = len(list((root / "cache").iterdir()))
-    assert folder(root, path=place, size=12).test.digest() == before.test.digest()
-    assert len(list((root / "cache").iterdir())) == cached + 1
+def test_what_is_left_out_is_said_by_suffix_and_system_files_are_passed_over(root, place):
+    make(place, val={"ant": 2, "bee": 2})
+    for name in ("__MACOSX", "lost+found", "$RECYCLE.BIN", "@eaDir", "#recycle", ".cache"):
+        (place / "train" / name).mkdir()
+    for name in (".DS_Store", "._000.png", "Thumbs.db"):
+        (place / "train" / "ant" / name).write_text("")
+    with warnings.catch_warnings(action="error"):
+        assert folder(root, path=place, size=12).train.num_classes == 2
+    for name in ("train/ant/a.HEIC", "train/ant/b.heic", "train/bee/notes", "test/ant/2024/a.png", "valid/x"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("")
+    with pytest.warns(UserWarning) as told:
+        assert len(folder(root, path=place, size=12).train) == 42
+    assert [re.search(r"left out of (.*?); ", str(one.message))[1].rpartition("/")[2] for one in told] == [
+        "pictures: valid",
+        "train: 2 .heic, 1 without suffix",
+        "test: 1 folder(s)",
+    ]
 
 
-def test_other_files_and_hidden_ones_are_left_out(root, place):
+def test_names_need_not_be_utf8(root, place):
     make(place)
-    (place / "train" / "ant" / "notes.txt").write_text("not an image")
-    (place / "train" / "ant" / ".DS_Store").write_text("")
-    (place / "train" / ".cache").mkdir()
-    assert folder(root, path=place, size=12).train.num_classes == 2
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_a_corrupt_image_is_named(root, place, content):
-    file = make(place) / "train" / "bee" / "007.png"
-    file.write_bytes(file.read_bytes()[:50] if content is None else content)
-    with pytest.raises(ValueError, match=r"cannot read the image .*bee.007\.png.*replace or remove"):
+    file = os.fsencode(place / "test" / "ant") + b"/z\xe4.png"
+    Path(os.fsdecode(file)).write_bytes((place / "test" / "ant" / "000.png").read_bytes())
+    (place / "test" / "bee").rename(os.fsdecode(os.fsencode(place / "test") + b"/b\xe9e"))
+    data = folder(root, path=place, size=12)
+    assert data.test.classes == ("ant", "b\ufffde") and len(data.test.digest()) == 64
+    Path(os.fsdecode(file)).write_bytes(b"")
+    with pytest.raises(ValueError, match="z\ufffd.png .the file is empty"):
         folder(root, path=place, size=12)
+
+
+def test_all_unreadable_images_are_named_and_their_part_is_not_kept(root, place):
+    make(place)
+    for name, content in (("train/bee/007", b""), ("train/ant/003", b"text"), ("test/bee/001", b"")):
+        (place / f"{name}.png").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot read 3 images: ") as caught:
+        folder(root, path=place, size=12)
+    for name in ("bee/007.png", "ant/003.png", "test/bee/001.png"):
+        assert name in str(caught.value)
     assert not any((root / "cache").iterdir())
 
 
@@ -165,42 +193,9 @@ def test_a_missing_part_is_named(root, place, part):
         folder(root, path=place, size=12)
 
 
-def test_a_missing_folder_and_a_file_in_its_place_are_named(root, place):
-    with pytest.raises(FileNotFoundError, match="pictures does not exist"):
+def test_a_missing_folder_is_named(root, place):
+    with pytest.raises(FileNotFoundError, match="pictures"):
         folder(root, path=place)
-    place.write_text("")
-    with pytest.raises(NotADirectoryError, match="pictures is a file, a folder is needed"):
-        folder(root, path=place)
-
-
-def test_an_unreadable_folder_is_named(root, place, monkeypatch):
-    make(place)
-    scan = trees.os.scandir
-
-    def refuse(path):
-        if Path(path).name == "bee":
-            raise PermissionError(13, "Permission denied")
-        return scan(path)
-
-    monkeypatch.setattr(trees.os, "scandir", refuse)
-    with pytest.raises(PermissionError, match="cannot list .*bee: permission denied"):
-        folder(root, path=place, size=12)
-
-
-def test_an_unreadable_image_is_named(root, place, monkeypatch):
-    make(place)
-
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(trees.Path, "read_bytes", refuse)
-    with pytest.raises(PermissionError, match=r"cannot read .*\.png: permission denied"):
-        folder(root, path=place, size=12)
-
-
-def test_a_size_below_one_is_refused(root, place):
-    with pytest.raises(ValueError, match="at least 1 pixel"):
-        folder(root, path=make(place), size=0)
 
 
 def test_cifar100_is_read_from_its_folder(root):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -21,29 +23,19 @@ def test_length_and_class_count_include_classes_without_images():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "sentence"),
+    ("change", "sentence"),
     [
-        ({"images": torch.zeros(4, 3, 4, 4)}, TypeError, "images must be uint8"),
-        ({"images": torch.zeros(4, 2, 4, 4, dtype=torch.uint8)}, ValueError, "1 or 3 channels"),
-        ({"images": torch.zeros(4, 4, 4, dtype=torch.uint8)}, ValueError, "shape"),
-        ({"images": torch.zeros(3, 3, 4, 4, dtype=torch.uint8)}, ValueError, "3 images need as many labels"),
-        ({"labels": torch.zeros(4, dtype=torch.int32)}, TypeError, "labels must be int64"),
-        ({"labels": torch.tensor([0, 1, 2, 3])}, ValueError, r"0\.\.2"),
-        ({"labels": torch.tensor([-1, 1, 2, 2])}, ValueError, r"got -1\.\.2"),
-        ({"classes": ("a", "b", "b")}, ValueError, "'b' is given more than once"),
-        ({"extras": {"camera": torch.zeros(3)}}, ValueError, "camera"),
+        ({"images": torch.zeros(4, 3, 4, 4)}, "images must be uint8"),
+        ({"images": torch.zeros(4, 2, 4, 4, dtype=torch.uint8)}, "1 or 3 channels"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "one for each of the 4 images"),
+        ({"labels": torch.tensor([-1, 1, 2, 3])}, r"0\.\.2; got -1\.\.3"),
+        ({"classes": ("a", "b", "b")}, "'b' is given more than once"),
+        ({"extras": {"camera": torch.zeros(3)}}, "every extra needs one row"),
     ],
 )
-def test_content_that_does_not_fit_is_refused_by_name(change, error, sentence):
-    good = image_set()
-    content = {"images": good.images, "labels": good.labels, "classes": good.classes, "extras": {}}
-    with pytest.raises(error, match=sentence):
-        ImageSet(**{**content, **change})
-
-
-def test_an_empty_set_is_refused():
-    with pytest.raises(ValueError, match="empty"):
-        ImageSet(torch.zeros(0, 3, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ("a",))
+def test_content_that_does_not_fit_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(image_set(), **change)
 
 
 def test_subset_keeps_classes_order_and_extras():
@@ -61,17 +53,11 @@ def test_subset_of_everything_shares_the_storage():
     assert images.subset(torch.arange(4)).images.data_ptr() == images.images.data_ptr()
 
 
-@pytest.mark.parametrize("rows", [[], [4], [-1], [0.5], torch.tensor([True])])
-def test_rows_that_do_not_exist_are_refused(rows):
-    with pytest.raises(ValueError, match="row"):
-        image_set().subset(rows)
-
-
-def test_with_labels_renames():
-    part = image_set().with_labels([1, 3], [1, 0], ["new", "other"])
+def test_with_labels_renames_and_compact_counts_the_classes_that_are_left():
+    part = image_set().with_labels([1, 3], torch.tensor([1, 0]), ["new", "other"])
     assert part.labels.tolist() == [1, 0] and part.classes == ("new", "other")
-    with pytest.raises(ValueError, match="as many labels"):
-        image_set().with_labels([1, 3], [0], ["new"])
+    part = image_set(labels=(0, 2, 2, 1)).compact(torch.tensor([True, True, True, False]))
+    assert part.labels.tolist() == [0, 1, 1] and part.classes == ("a", "c")
 
 
 def test_digest_depends_on_content_alone():

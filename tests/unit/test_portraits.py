@@ -4,10 +4,8 @@ import pytest
 import torch
 
 from compat_lib.data import load
-from compat_lib.data import portraits as portraits_module
-from compat_lib.data.drawing import PARAMETER_NAMES, render
+from compat_lib.data.drawing import PARAMETER_NAMES, Nuisances, render
 from compat_lib.data.images import seeded_generator
-from compat_lib.data.nuisances import Nuisances
 from compat_lib.data.portraits import draw_identities, draw_outliers, portraits
 
 SMALL = {"identities": 6, "images": 5, "eval_identities": 3, "eval_images": 2}
@@ -228,33 +226,22 @@ def test_identity_can_be_read_from_the_pixels_and_nuisances_make_it_harder(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "sentence"),
+    ("change", "sentence"),
     [
-        ({"size": 4}, ValueError, "size must be at least 8; got 4"),
-        ({"identities": 1}, ValueError, "identities must be at least 2"),
-        ({"images": 0}, ValueError, "images must be at least 1"),
-        ({"images": 2.5}, TypeError, "images must be an integer"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
-        ({"pose": 1.5}, ValueError, r"pose must be a number in 0\.\.1"),
-        ({"noise": "0.1"}, ValueError, "noise must be a number"),
-        ({"outliers": 0.6}, ValueError, r"outliers must be a number in 0\.\.0\.5"),
-        ({"outlier_kind": "blur"}, ValueError, "both, label, occlusion"),
+        ({"size": 4}, "size must be a whole number of at least 8; got 4"),
+        ({"images": 2.5}, "images must be a whole number of at least 1; got 2.5"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"pose": 1.5}, r"pose must be a number in 0\.\.1"),
+        ({"noise": "0.1"}, "noise must be a number"),
+        ({"outliers": 0.6}, r"outliers must be a number in 0\.\.0\.5"),
+        ({"outlier_kind": "blur"}, "both, label, occlusion"),
     ],
 )
-def test_arguments_out_of_range_are_named(tmp_path, change, error, sentence):
-    with pytest.raises(error, match=sentence):
+def test_arguments_out_of_range_are_named(tmp_path, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
         portraits(tmp_path, **{**SMALL, **change})
     assert not any(tmp_path.iterdir())
 
 
-def test_a_wrong_number_of_parameters_is_refused():
-    with pytest.raises(ValueError, match=r"identities must have shape \[B, 36\]"):
-        render(torch.zeros(2, 35), neutral(2), 32)
-
-
 def test_one_image_per_identity_works(tmp_path):
     assert len(portraits(tmp_path, **{**SMALL, "images": 1}).train) == 6
-
-
-def test_the_module_keeps_its_name():
-    assert portraits_module.portraits is portraits

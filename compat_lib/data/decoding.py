@@ -1,0 +1,95 @@
+"""An image file as pixels: one way for every data set here and for a service that embeds files."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_NAMED = 100  # unreadable files that are named in one error
+
+
+class UnreadableImages(ValueError):
+    """Image files that cannot be read, all of them.
+
+    Args:
+        files: path and reason of each.
+    """
+
+    def __init__(self, files: Iterable[tuple[str, str]]) -> None:
+        self.files = list(files)
+        named = [f"{printable(path)} ({reason})" for path, reason in self.files[:_NAMED]]
+        if len(self.files) > _NAMED:
+            named.append(f"and {len(self.files) - _NAMED} more")
+        count = "the image" if len(self.files) == 1 else f"{len(self.files)} images:"
+        super().__init__(f"cannot read {count} {', '.join(named)}; replace or remove what is named")
+
+
+def read_image(path: str | os.PathLike, size: int) -> np.ndarray:
+    """Return one image file as every data set here has it: upright, RGB over white, size x size.
+
+    Args:
+        path: a file that Pillow can open, see :func:`open_image` for what happens to unusual ones.
+        size: pixels, height and width; bilinear, each output pixel averages over its whole footprint.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        UnreadableImages: "cannot read the image ... (...)".
+    """
+    return smooth_resize(open_image(path, "RGB"), size)
+
+
+def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
+    """Return a decoded image, upright by its EXIF, in the given mode ("RGB" or "L").
+
+    Transparency is laid over white. 16-bit greys are divided by 257, so that their white is 255. 32-bit and
+    floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a moving
+    picture the first frame counts.
+
+    Raises:
+        UnreadableImages: "cannot read the image ... (...)".
+    """
+    try:
+        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:  # one read: small files dominate
+            return _eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
+    except Image.UnidentifiedImageError:
+        reason = "an image format that Pillow does not know" if os.path.getsize(path) else "the file is empty"
+    except PermissionError:
+        reason = "permission denied"
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = str(error)
+    raise UnreadableImages([(os.fspath(path), reason)])
+
+
+def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):  # Pillow's PGM: 0..65535
+        return Image.fromarray(((np.asarray(image, dtype=np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        low, high = image.getextrema()
+        if not (low >= 0 and (high == 0 or 1 < high <= 255)):
+            raise ValueError(
+                f"32-bit pixels of {low:g}..{high:g} do not say what is white: scale them to 0..255, or save "
+                "8 or 16 bits"
+            )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def smooth_resize(image: Image.Image, size: int) -> np.ndarray:
+    """Return the image at size x size, bilinear; each output pixel averages over its whole footprint."""
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A path as text; what is not UTF-8 in it is replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
