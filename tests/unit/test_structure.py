@@ -116,7 +116,7 @@ def test_a_notebook_ends_with_exercises_whose_solutions_are_folded(path):
 
 
 FLOORS = {  # package: what it may import of its own house
-    "data": {"data"},
+    "data": {"data", "files"},
     "evaluation": {"evaluation"},
     "runs": set(),
     "config": set(),
