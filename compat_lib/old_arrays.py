@@ -22,7 +22,7 @@ def numbers(name: str, value: Any, dimensions: int) -> Tensor | None:
     """
     if value is None:
         return None
-    tensor = _tensor(name, value, "biuf", np.float32)
+    tensor = _tensor(name, value, ("float", "bfloat", "int", "uint", "bool"), torch.float32)
     if tensor.ndim != dimensions or not tensor.numel():
         shape = "[rows, width]" if dimensions == 2 else "[classes]"
         raise ValueError(f"{name} must have the shape {shape} and not be empty, not {list(tensor.shape)}")
@@ -38,29 +38,27 @@ def integers(name: str, value: Any) -> Tensor | None:
     """A user's array as int64 of one dimension; None stays None."""
     if value is None:
         return None
-    tensor = _tensor(name, value, "iu", np.int64)
+    tensor = _tensor(name, value, ("int", "uint"), torch.int64)
     if tensor.ndim != 1:
         raise ValueError(f"{name} must have one dimension, not the shape {list(tensor.shape)}")
     return tensor
 
 
-def _tensor(name: str, value: Any, kinds: str, dtype: type) -> Tensor:
+def _tensor(name: str, value: Any, kinds: tuple[str, ...], dtype: torch.dtype) -> Tensor:
     """A tensor of this type; rows in their order, whatever index a pandas table has."""
     if isinstance(value, list | tuple) and len(value) and isinstance(value[0], Tensor):
         value = torch.stack(list(value))
-    tensor, array = value if isinstance(value, Tensor) else None, None
-    if tensor is None:
-        array = np.asarray(value)
-        array = np.array(array.tolist()) if array.dtype == object else array  # such as pandas' Int64
-    given = str(array.dtype) if tensor is None else str(tensor.dtype).removeprefix("torch.")
-    kind = array.dtype.kind if tensor is None else given.removeprefix("b" if given[:2] == "bf" else "")[0]
-    if kind not in kinds:
-        what = "real numbers" if "f" in kinds else "whole numbers"
-        raise TypeError(f"{name} must be {what}, not {given}; convert them where that is what they are")
-    if tensor is None:
+    if not isinstance(value, Tensor):
+        value = np.asarray(value)
+        value = np.array(value.tolist()) if value.dtype == object else value  # such as pandas' Int64
+    kind = value.dtype.name if isinstance(value, np.ndarray) else str(value.dtype).removeprefix("torch.")
+    if not kind.startswith(kinds):
+        what = "real numbers" if "float" in kinds else "whole numbers"
+        raise TypeError(f"{name} must be {what}, not {value.dtype}; convert them where that is what they are")
+    if isinstance(value, np.ndarray):
         with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
-            tensor = torch.from_numpy(np.require(array, dtype, "CW"))
-    return tensor.detach().to(torch.float32 if dtype is np.float32 else torch.int64).contiguous()
+            value = torch.from_numpy(np.require(value, str(dtype).removeprefix("torch."), "CW"))
+    return value.detach().to(dtype).contiguous()
 
 
 def common_width(**tables: Tensor | None) -> int:

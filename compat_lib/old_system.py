@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,34 +39,19 @@ _REMEDY = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OldSystem:
-    """The frozen old system; make one with `from_arrays`, `from_npz` or `load`.
+    """The frozen old system, made with `from_arrays` (which says what each field is) or `load`."""
 
-    Args:
-        features: float32 [N, d], old features of the new training set in its order, not normalised, or None.
-        labels: int64 [N], new labels of these rows, 0..C-1, or None.
-        num_classes: C, classes of the new training set.
-        width: d, coordinates of an old feature.
-        given_prototypes: float32 [C, d] or None; a row of zeros means that the class has none.
-        classifier_weight: float32 [C_old, d] or None.
-        classifier_bias: float32 [C_old] or None.
-        classifier_scale: None for a linear classifier, the scale of a cosine classifier otherwise.
-        class_map: int64 [C], new label -> old label or -1 where the old model never saw the class, or None.
-        model: the old network in evaluation mode without gradients, or None.
-        oracle_features: float32 [N, d_n], features of the same rows by an independently trained new model, or
-            None. They are no part of the old system, but stand row by row beside its features.
-    """
-
-    features: Tensor | None
-    labels: Tensor | None
-    num_classes: int
-    width: int
-    given_prototypes: Tensor | None = None
-    classifier_weight: Tensor | None = None
-    classifier_bias: Tensor | None = None
-    classifier_scale: float | None = None
-    class_map: Tensor | None = None
-    model: nn.Module | None = None
-    oracle_features: Tensor | None = None
+    features: Tensor | None  # float32 [N, d]
+    labels: Tensor | None  # int64 [N], 0..C-1
+    num_classes: int  # C, of the new training set
+    width: int  # d
+    given_prototypes: Tensor | None = None  # float32 [C, d]; a row of zeros: the class has none
+    classifier_weight: Tensor | None = None  # float32 [C_old, d]
+    classifier_bias: Tensor | None = None  # float32 [C_old]
+    classifier_scale: float | None = None  # None for a linear classifier
+    class_map: Tensor | None = None  # int64 [C]
+    model: nn.Module | None = None  # in evaluation mode, without gradients
+    oracle_features: Tensor | None = None  # float32 [N, d_n], no part of the old system, see `with_oracle`
     _cache: dict = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -137,14 +122,10 @@ class OldSystem:
             FileNotFoundError, ValueError: no archive of plain arrays, an array of another name, or what
                 `from_arrays` refuses, with the file's name.
         """
-        arrays = load_arrays(path)
+        arrays = {name: one if one.ndim else one.item() for name, one in load_arrays(path).items()}
         if unknown := sorted(set(arrays) - {*ARRAYS, *SCALARS}):
             fields = ", ".join((*ARRAYS, *SCALARS))
             raise ValueError(f"{path}: an old system has no {unknown[0]!r}, but {fields}")
-        for name in set(SCALARS) & set(arrays):
-            if arrays[name].size != 1:
-                raise ValueError(f"{path}: {name} must be one number, not {arrays[name].size}")
-            arrays[name] = arrays[name].item()
         return cls._from_file(path, arrays, model)
 
     @classmethod
@@ -188,8 +169,8 @@ class OldSystem:
 
     def save(self, folder: str | Path) -> None:
         """Write everything but the network and the oracle's features to a folder, each file in one piece."""
-        arrays = {"prototypes": self.given_prototypes} | {
-            name: getattr(self, name) for name in ARRAYS if name != "prototypes"
+        arrays = {
+            name: getattr(self, "given_prototypes" if name == "prototypes" else name) for name in ARRAYS
         }
         tensors = {name: value for name, value in arrays.items() if value is not None}
         text = {
@@ -227,13 +208,13 @@ class OldSystem:
     def has(self) -> frozenset[str]:
         """What is there, of: features, prototypes, classifier, model, oracle."""
         found = {
-            "features": self.features is not None,
-            "prototypes": self.features is not None or self.given_prototypes is not None,
-            "classifier": self.classifier_weight is not None,
-            "model": self.model is not None,
-            "oracle": self.oracle_features is not None,
+            "features": self.features,
+            "prototypes": self.features if self.given_prototypes is None else self.given_prototypes,
+            "classifier": self.classifier_weight,
+            "model": self.model,
+            "oracle": self.oracle_features,
         }
-        return frozenset(name for name, there in found.items() if there)
+        return frozenset(name for name, value in found.items() if value is not None)
 
     def require(
         self, names: frozenset[str], method: str, others: Mapping[str, Iterable[frozenset[str]]] | None = None
@@ -403,14 +384,11 @@ def credible_rows(
         ]
     )
     labels = labels.cpu()
-    by_distance = distances.float().argsort(stable=True)  # differences in the last bits of a double are ties
-    order = by_distance[labels[by_distance].argsort(stable=True)]  # by class, then by distance
-    place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
+    # in single precision, since differences in the last bits of a double are ties
+    ranks = pd.Series(distances.float().numpy()).groupby(labels.numpy()).rank(method="first")
     # 0.55 * 100 is 55.000...01 in floating point, and its ceiling would be 56
-    kept = torch.tensor([math.ceil(share * count - 1e-9) for count in counts.tolist()])
-    mask = torch.empty(len(order), dtype=torch.bool)
-    mask[order] = place < kept[labels[order]]
-    return mask
+    kept = (share * counts.double() - 1e-9).ceil()
+    return torch.tensor(ranks.to_numpy()) <= kept[labels]
 
 
 def _blocks(features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -84,28 +84,24 @@ def _one(role: str, found: list[str], columns: Mapping[str, str]) -> list[str]:
 
 def _numbered(header: list[str], start: str | None) -> list[str]:
     """Columns that begin alike and end in a number, in the order of the numbers."""
-    groups: dict[str, dict[int, str]] = {}
+    groups: dict[str, list[tuple[int, str]]] = {}
     for name in header:
         if match := re.fullmatch(r"(.*?)(\d+)", name):
-            group = groups.setdefault(match[1], {})
-            if int(match[2]) in group:
-                raise Refused(f"there are columns {group[int(match[2])]!r} and {name!r}; keep one of them")
-            group[int(match[2])] = name
+            groups.setdefault(match[1], []).append((int(match[2]), name))
     starts = [one for one in groups if len(groups[one]) > 1] if start is None else [start]
     if len(starts) > 1:
         raise Refused(
             f"numbered columns begin with {' and with '.join(map(repr, starts))}; say which are features, "
             f"with columns={{'features': {starts[0]!r}}}"
         )
-    group = groups.get(starts[0], {}) if starts else {}
-    numbers = sorted(group)
-    for one, after in zip(numbers, numbers[1:], strict=False):
-        if after > one + 1:
+    group = sorted(groups.get(starts[0], [])) if starts else []
+    for (number, name), (after, other) in pairwise(group):
+        if after != number + 1:
             raise Refused(
-                f"there is no column {starts[0]}{one + 1}, but {group[numbers[0]]} to {group[numbers[-1]]}; "
-                "every number in between must be there"
+                f"of the columns {group[0][1]} to {group[-1][1]}, {name} is followed by {other}; number them "
+                "without gaps and doubles"
             )
-    return [group[number] for number in numbers]
+    return [name for _, name in group]
 
 
 def not_read(names: Iterable[str], chosen: Roles) -> list[str]:

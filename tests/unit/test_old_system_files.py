@@ -125,7 +125,7 @@ BAD_NPZ = {
     "not finite": ({"features": np.full((2, 2), np.nan), "labels": [0, 1]}, "features hold 4 values that"),
     "two scalars": (
         {"prototypes": np.eye(2), "num_classes": [2, 3]},
-        "num_classes must be one number",
+        "num_classes must be a whole number",
     ),
     "fractions": ({"features": np.eye(2), "labels": [0.0, 1.0]}, "labels must be whole numbers, not float64"),
 }
