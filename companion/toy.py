@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compat_lib.adam import Adam
 from compat_lib.losses import Classifier, Step, build_method, find_method
 from compat_lib.old_system import OldSystem
 
@@ -123,7 +122,7 @@ def train_toy(
         loss = build_method(method, toy.system, classifier, **options)
         angles = torch.nn.Parameter(toy.start.clone())
         learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-        adam = Adam([{"params": [angles], "lr": 0.05}, {"params": learnt}], lr=0.02)
+        adam = torch.optim.Adam([{"params": [angles], "lr": 0.05}, {"params": learnt}], lr=0.02)
         rows, kept, steps = torch.arange(len(toy.labels)), [], max(max(snapshots), 1)
 
         def embed() -> Tensor:
@@ -149,7 +148,6 @@ def train_toy(
                     batches=1,
                     progress=min(step / steps, 1 - 1e-6),
                     generator=generator,
-                    pooled=embeddings,
                 )
             )
             adam.zero_grad()

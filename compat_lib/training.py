@@ -146,7 +146,7 @@ def train(
                     )
                 with autocast(device, settings.precision):
                     pixels = batch.pixels(keep)
-                    pooled, embeddings = model.both(pixels) if method.wants_pooled else (None, model(pixels))
+                    embeddings = model(pixels)
                 embeddings = embeddings.float()
                 step = Step(
                     rows=batch.rows,
@@ -160,7 +160,6 @@ def train(
                     batches=len(batches),
                     progress=done / steps,
                     generator=generator,
-                    pooled=pooled,
                     oracle_features=None if oracle_features is None else oracle_features[batch.rows],
                 )
                 terms = method(step)  # compatibility enters here

@@ -41,7 +41,7 @@ training.
 | $V, \\mu$ | old classifier, and the map from new to old labels of shared classes |
 | $I$ | rows of the batch whose class is shared |
 | $P, p_c$ | old prototypes: class means of old features by new label |
-| $\\mathrm{CE}(z, y)$ | $-\\log \\mathrm{softmax}(z)_y$; $\\mathrm{CE}_\\epsilon$ with label smoothing |
+| $\\mathrm{CE}(z, y)$ | $-\\log \\mathrm{softmax}(z)_y$ |
 | $T, T'$ | cut to the first coordinates, or filled with zeros, to the other side's width |
 | $K$ | rows of the batch whose class keeps two old features or more when outliers are left out |
 | $R$ | rows of the batch that carry their old feature |

@@ -4,8 +4,10 @@ import inspect
 from importlib import import_module
 from pkgutil import iter_modules
 
+from compat_lib.losses import task
 from compat_lib.losses.base import METHODS, CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier
+from compat_lib.losses.options import check_choice, check_number
 from compat_lib.old_system import OldSystem
 
 for _module in iter_modules(__path__):
@@ -42,7 +44,13 @@ def method_options(name: str) -> dict[str, object]:
 
 
 def build_method(
-    name: str, old: OldSystem | None, classifier: Classifier, **options: object
+    name: str,
+    old: OldSystem | None,
+    classifier: Classifier,
+    *,
+    task_loss: str = "none",
+    task_weight: float = 1.0,
+    **options: object,
 ) -> CompatibilityLoss:
     """A method ready for training.
 
@@ -50,6 +58,9 @@ def build_method(
         name: one of METHODS.
         old: what is left of the old system; None where the method needs nothing.
         classifier: the new model's classifier; it becomes part of the method.
+        task_loss: "none", or "triplet" or "circle" (see compat_lib.losses.task) on the embedded rows, as term
+            "task" beside the classification.
+        task_weight: factor of that term, at least 0.
         options: see `method_options`.
     Raises:
         ValueError: "The method mixbct has no option 'ratio'. Options: mix_ratio, credible_share, ...", an
@@ -62,4 +73,8 @@ def build_method(
             raise ValueError(
                 f"The method {name} has no option {option!r}. Options: {', '.join(allowed) or 'none'}."
             )
-    return method(old, classifier, **options)
+    loss = method(old, classifier, **options)
+    if check_choice("task_loss", task_loss, ("none", *task.KINDS)) != "none":
+        loss.task = task.task_loss(task_loss)
+        loss.weights["task"] = check_number("task_weight", task_weight)
+    return loss

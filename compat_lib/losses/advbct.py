@@ -1,49 +1,75 @@
 """AdvBCT: new features stay inside their class's old region, and cannot be told from old ones."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.regions import kept_extent
+from compat_lib.losses.options import check_number, check_whole
 from compat_lib.old_system import OldSystem
 
 NEW, OLD = 0, 1  # classes of the discriminator
 ROWS_AT_ONCE = 65_536
 
 
-class _ReversedGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, features: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return -ctx.strength * gradient, None
-
-
-def reverse_gradient(features: Tensor, strength: float = 1.0) -> Tensor:
-    """The features themselves; their gradient comes back multiplied by minus the strength.
+def reverse_gradient(features: Tensor, strength: float) -> Tensor:
+    """The features to the bit; their gradient comes back multiplied by minus the strength.
 
     Source: Unsupervised Domain Adaptation by Backpropagation (Ganin and Lempitsky, ICML 2015, arXiv
     1409.7495): what stands before it learns to worsen what stands after it.
-
-    Args:
-        features: floating point, any shape.
-        strength: rho, factor of the reversed gradient, at least 0.
-    Returns:
-        the same values, same type and shape.
 
     >>> features = torch.tensor([2.0, 3.0], requires_grad=True)
     >>> reverse_gradient(features, 0.5).sum().backward()
     >>> features.grad
     tensor([-0.5000, -0.5000])
     """
-    return _ReversedGradient.apply(features, strength)
+    fixed = features.detach()
+    return fixed - strength * (features - fixed)
+
+
+def kept_extent(distances: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The largest distance of each class that is not an outlier, and how many distances are none.
+
+    Source: the radius of AdvBCT, published extraction script, which takes the angles of its LCE comparison in
+    the same way. In a class of n >= 4 samples with sorted distances rho (counted from 0), q1 = rho[n // 4],
+    q3 = rho[3n // 4] and IQR = q3 - q1, those outside [q1 - 1.5 IQR, q3 + 1.5 IQR] are dropped; a smaller
+    class keeps all.
+
+    Args:
+        distances: [N] floating point, of each sample from its class centre, in any unit.
+        labels: int64 [N], 0..C-1, in any order.
+        num_classes: C.
+    Returns:
+        extent [C] of the type of `distances`, zero for a class without samples, and count int64 [C] of the
+        samples that were kept.
+
+    >>> kept_extent(torch.tensor([1.0, 2.0, 9.0, 2.0, 3.0, 0.5]), torch.tensor([0, 0, 0, 0, 0, 1]), 3)
+    (tensor([3.0000, 0.5000, 0.0000]), tensor([4, 1, 0]))
+    """
+    counts = torch.bincount(labels, minlength=num_classes)
+    extent, kept = distances.new_zeros(num_classes), torch.zeros_like(counts)
+    for label, rho in enumerate(distances[labels.argsort()].split(counts.tolist())):
+        rho, n = rho.sort().values, len(rho)
+        if n >= 4:
+            q1, q3 = rho[n // 4], rho[3 * n // 4]
+            rho = rho[(rho >= q1 - 1.5 * (q3 - q1)) & (rho <= q3 + 1.5 * (q3 - q1))]
+        if n:
+            extent[label], kept[label] = rho[-1], len(rho)
+    return extent, kept
+
+
+def old_extents(
+    old: OldSystem, centres: Tensor, distance: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """`kept_extent` of the old features around the centres [C, d]; distances in double precision."""
+    blocks = zip(old.features.split(ROWS_AT_ONCE), old.labels.split(ROWS_AT_ONCE), strict=True)
+    distances = torch.cat([distance(rows.double(), centres[labels].double()) for rows, labels in blocks])
+    extent, kept = kept_extent(distances.cpu(), old.labels.cpu(), old.num_classes)
+    return extent.float().to(centres.device), kept.to(centres.device)
 
 
 class AdvBCT(CompatibilityLoss):
@@ -72,7 +98,7 @@ class AdvBCT(CompatibilityLoss):
         hidden: values of the discriminator's hidden layer, at least 1; published 100.
     Raises:
         ValueError: "The method advbct needs old and new features of one width, not 32 (old) and 64 (new).
-            ..."; "The method advbct needs at least two rows in a batch, ..." while training.
+            ..."
     """
 
     name = "advbct"
@@ -104,23 +130,17 @@ class AdvBCT(CompatibilityLoss):
         hidden: int = 100,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
-        if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"hidden must be a whole number of at least 1, not {hidden!r}.")
+        equal_widths(self.name, old, classifier)
         self.weights["boundary"] = check_number("boundary_weight", boundary_weight)
         self.weights["adversarial"] = check_number("adversarial_weight", adversarial_weight)
         self.target_radius = check_number("target_radius", target_radius, 0, 2)
         centres = old.prototypes("unit")
-        blocks = torch.arange(len(old.labels), device=old.labels.device).split(ROWS_AT_ONCE)
-        distances = [
-            (unit_rows(old.features[rows].double()) - centres[old.labels[rows]]).norm(dim=1)
-            for rows in blocks
-        ]
-        radii, counts = kept_extent(torch.cat(distances), old.labels, old.num_classes)
+        radii, counts = old_extents(old, centres, lambda rows, own: (unit_rows(rows) - own).norm(dim=1))
         self.register_buffer("old_centres", centres, persistent=False)
-        self.register_buffer("old_radii", radii.float(), persistent=False)
+        self.register_buffer("old_radii", radii, persistent=False)
         self.register_buffer("old_bounded", counts > 1, persistent=False)
         self.elasticity = nn.Parameter(torch.empty(old.num_classes).uniform_(-1, 1))  # v
+        check_whole("hidden", hidden, 1)
         self.discriminator = nn.Sequential(
             nn.Linear(old.width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 2)
         )
@@ -145,14 +165,9 @@ class AdvBCT(CompatibilityLoss):
         return beyond.sum() / (beyond > 0).sum().clamp(min=1)
 
     def _adversarial(self, new: Tensor, old: Tensor, step: Step) -> Tensor:
-        if self.training and len(new) < 2:
-            raise ValueError(
-                f"The method {self.name} needs at least two rows in a batch, whose statistics its "
-                f"discriminator takes, not {len(new)}. Change the batch size."
-            )
         strength = 2.0 / (1.0 + math.exp(-10.0 * step.progress)) - 1.0
         of_new = self.discriminator(reverse_gradient(new, strength))
         of_old = self.discriminator(old)
-        return F.cross_entropy(of_new, step.labels.new_full((len(new),), NEW)) + F.cross_entropy(
-            of_old, step.labels.new_full((len(old),), OLD)
+        return F.cross_entropy(of_new, torch.full_like(step.labels, NEW)) + F.cross_entropy(
+            of_old, torch.full_like(step.labels, OLD)
         )

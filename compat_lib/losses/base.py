@@ -6,7 +6,6 @@ in this folder: a class with a name, a citation, what it needs of the old system
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.losses.heads import Classifier, FrozenClassifier
+from compat_lib.losses.task import TaskLoss
 from compat_lib.old_system import OldSystem
 
 METHODS: dict[str, type["CompatibilityLoss"]] = {}
@@ -35,8 +35,6 @@ class Step:
         batches: batches in an epoch.
         progress: fraction of all steps that are done, 0..1 (exclusive).
         generator: random generator on the CPU, seeded by run seed and step.
-        pooled: [E, d_n], the embeddings before the head's batch normalisation, for methods that set
-            `wants_pooled`; else None.
         oracle_features: float32 [B, d_n], features of an independently trained new model for all rows, for
             methods that need the oracle; else None.
     """
@@ -52,12 +50,11 @@ class Step:
     batches: int
     progress: float
     generator: torch.Generator
-    pooled: Tensor | None = None
     oracle_features: Tensor | None = None
 
 
 class CompatibilityLoss(nn.Module):
-    """Base of all methods: registers them by name, checks the old system, keeps the arithmetic in float32.
+    """Base of all methods: registers them by name, checks what they are given, keeps arithmetic in float32.
 
     A subclass sets `name`, `title`, `paper`, `needs` and `formulas`, takes its options as keywords with
     defaults after `old` and `classifier`, fills `weights`, and implements `terms`. What it learns besides the
@@ -86,8 +83,8 @@ class CompatibilityLoss(nn.Module):
     learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
 
     weights: dict[str, float]  # one for each term; the loop computes the sum of weights[k] * terms[k]
-    wants_pooled: bool = False  # whether `Step.pooled` is needed
     head: nn.Module | None = None  # turns the network's embeddings into the features that are stored
+    task: TaskLoss | None = None  # the recipe's loss beside the classification, see `build_method`
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -155,11 +152,7 @@ class CompatibilityLoss(nn.Module):
         """
 
     def finish(self, embed: Callable[[], Tensor]) -> None:
-        """Called once after the last epoch, seeded; for methods that fit something afterwards.
-
-        Args:
-            embed: as in `start_epoch`.
-        """
+        """Called once after the last epoch, seeded; for methods that fit something. `embed` as above."""
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
         """What the cross-test compares: new features as queries, old features as gallery items.
@@ -181,41 +174,42 @@ class CompatibilityLoss(nn.Module):
         Returns:
             name of the term -> float32 scalar; the names are those of `weights`.
         Raises:
-            ValueError: "The method dual_tuning needs the embeddings before the batch normalisation. ...";
-                "The method l2 needs the old features of the batch. ..."; "Step.labels must be int64, ..."
+            ValueError: "The method l2 needs old_features of 64 rows, one for each of the batch, ..."
         """
-        embeddings = step.embeddings
-        if step.labels.dtype != torch.int64:
-            raise ValueError(f"Step.labels must be int64, not {step.labels.dtype}. Pass labels.long().")
-        for name, given in (("features", step.old_features), ("oracle", step.oracle_features)):
-            if name in self.needs and given is None:
-                field = "oracle_features" if name == "oracle" else "old_features"
+        for field, need in (("old_features", "features"), ("oracle_features", "oracle")):
+            rows = getattr(step, field)
+            # one row would be stretched over the whole batch without a word
+            if (rows is None and need in self.needs) or (rows is not None and len(rows) != len(step.labels)):
+                given = "None" if rows is None else len(rows)
                 raise ValueError(
-                    f"The method {self.name} needs the {field.replace('_', ' ')} of the batch. Pass them as "
-                    f"Step.{field}; in `train`, pass old=, the old system that the method was built with."
+                    f"The method {self.name} needs {field} of {len(step.labels)} rows, one for each of the "
+                    f"batch, not {given}. Pass them in Step; in `train`, pass old=, the old system that the "
+                    "method was built with."
                 )
-        if self.wants_pooled and step.pooled is None:
-            raise ValueError(
-                f"The method {self.name} needs the embeddings before the batch normalisation. Pass them as "
-                "Step.pooled; EmbeddingModel.both gives them."
-            )
+        embeddings = step.embeddings
         with torch.autocast(embeddings.device.type, enabled=False):
             if embeddings.dtype in (torch.float16, torch.bfloat16):
                 step = dataclasses.replace(step, embeddings=embeddings.float())
-            if step.pooled is not None and step.pooled.dtype in (torch.float16, torch.bfloat16):
-                step = dataclasses.replace(step, pooled=step.pooled.float())
-            return self.terms(step)
+            terms = self.terms(step)
+            if self.task is not None:
+                labels = step.labels if step.embedded is None else step.labels[step.embedded]
+                terms["task"] = self.task(self.classified(step.embeddings), labels)
+            return terms
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """What `forward` returns, outside autocast and on float32 embeddings; each method has its own."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its terms are computed.")
 
+    def classified(self, embeddings: Tensor) -> Tensor:
+        """What the classifier and the task's loss see of the network's embeddings: all of it here."""
+        return embeddings
+
     def classification(self, step: Step) -> Tensor:
         """The classifier's loss on a batch of which every row was embedded; float32 scalar."""
-        return self.classifier.loss(step.embeddings, step.labels, step.progress)
+        return self.classifier.loss(self.classified(step.embeddings), step.labels, step.progress)
 
 
-def equal_widths(method: str, old: OldSystem, classifier: Classifier, advice: str) -> None:
+def equal_widths(method: str, old: OldSystem, classifier: Classifier, advice: str = "") -> None:
     """Refuses an old and a new width that differ.
 
     Raises:
@@ -259,31 +253,3 @@ def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, 
 def frozen_old_classifier(old: OldSystem) -> FrozenClassifier:
     """The old system's classifier as a fixed table: linear, or cosine when it has a scale."""
     return FrozenClassifier(old.classifier_weight, old.classifier_bias, old.classifier_scale)
-
-
-def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> float:
-    """The option's value when it is a number within low..high.
-
-    Raises:
-        ValueError: "mix_ratio must be a number between 0 and 1, not 1.5."
-
-    >>> check_number("mix_ratio", 0.3, 0, 1)
-    0.3
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high:
-        bounds = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise ValueError(f"{name} must be a number {bounds}, not {value!r}.")
-    return float(value)
-
-
-def check_choice(name: str, value: object, allowed: tuple) -> None:
-    """Refuses an option's value that is not among the allowed ones.
-
-    Raises:
-        ValueError: "variant must be one of 'prototypes', 'classifier', not 'x'."
-
-    >>> check_choice("pad", "zero", ("refuse", "zero"))
-    """
-    if not any(value is one or (type(value) is type(one) and value == one) for one in allowed):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")

@@ -4,15 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.base import (
-    CompatibilityLoss,
-    Step,
-    check_choice,
-    check_number,
-    frozen_old_classifier,
-    prototype_table,
-)
+from compat_lib.losses.base import CompatibilityLoss, Step, frozen_old_classifier, prototype_table
 from compat_lib.losses.heads import Classifier, FrozenClassifier, fit_width, row_cross_entropy
+from compat_lib.losses.options import check_choice, check_number
 from compat_lib.old_system import OldSystem
 
 NEEDS = {

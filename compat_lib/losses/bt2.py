@@ -1,24 +1,23 @@
 """BT2: features with extra coordinates, rotated so that the first ones match the old model."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_number, prototype_table
+from compat_lib.losses.base import CompatibilityLoss, Step, prototype_table
 from compat_lib.losses.heads import Classifier, FrozenClassifier, unit_rows
+from compat_lib.losses.options import check_number, check_whole
 from compat_lib.old_system import OldSystem
 
 
 class Rotation(nn.Module):
-    """A learned rotation: an orthogonal matrix of determinant one.
+    """A learned rotation [d, d], orthogonal with determinant one; it starts as the identity.
 
     It is the square of the Cayley transform of a skew matrix A, Q = ((I - A/4)^-1 (I + A/4))^2, which near
-    zero is exp(A), so that an entry of A is an angle in radians. It costs one linear system, which is never
-    singular, where the matrix exponential costs many products; and it reaches every rotation at a finite A,
-    which the transform itself does not: half a turn would need an infinite one. The free entries of A are
-    one vector, because weight decay, which is applied to matrices, would pull Q back to the identity.
-
-    Args:
-        width: d, at least 1. The rotation starts as the identity.
+    zero is exp(A), so that an entry of A is an angle in radians, and which reaches every rotation at a finite
+    A; the transform itself would need an infinite one for half a turn. torch's own parametrisation is that
+    transform of a full matrix: weight decay, which is applied to matrices, would pull it back to the
+    identity. Here the free entries of A are one vector.
 
     >>> rotation = Rotation(2)
     >>> rotation.angles.data.fill_(4.0)                       # (I + A/4) / (I - A/4) is a quarter turn
@@ -48,14 +47,14 @@ class Rotation(nn.Module):
 
 
 class BasisTransformation(nn.Module):
-    """The head of BT2: from the network's outputs to the features that are stored.
+    """The head of BT2: from the network's outputs [N, d_n + d_o] to stored features [N, d_n + extra].
 
-    Source: BT^2 (Zhou et al., ICCV 2023, arXiv 2211.03989), published code. Of the d_n + d_o outputs the
-    first d_n, normalised, are the new part f. A linear layer on the rectified outputs gives `extra` more,
-    normalised. h = [extra, Q1 (C f)]; its first d_o entries, turned by Q2, are the part b that is compared
-    with old features; the others follow as they are. Q1 and Q2 are learned rotations. The published layer
-    has d_o values of which all but the first `extra` are thrown away; here they are left out. The result
-    always has the length sqrt(1 + C^2), except that of a zero output.
+    Source: BT^2 (Zhou et al., ICCV 2023, arXiv 2211.03989), published code. The first d_n outputs,
+    normalised, are the new part f. A linear layer on the rectified outputs gives `extra` more, normalised.
+    h = [extra, Q1 (C f)]; its first d_o entries, turned by Q2, are the part b that is compared with old
+    features; the others follow as they are. Q1 and Q2 are learned rotations. The published layer has d_o
+    values of which all but the first `extra` are thrown away; here they are left out. The result always has
+    the length sqrt(1 + C^2), except that of a zero output.
 
     Args:
         new_width: d_n.
@@ -79,20 +78,7 @@ class BasisTransformation(nn.Module):
         return unit_rows(outputs[:, : self.new_width].to(self.project.weight.dtype))
 
     def forward(self, outputs: Tensor) -> Tensor:
-        """Stored features.
-
-        Args:
-            outputs: [N, d_n + d_o] floating point, the network's outputs.
-        Returns:
-            [N, d_n + extra] of the parameters' type; the first d_o coordinates are b.
-        Raises:
-            ValueError: "BT2's head takes 64 + 32 outputs of the network, not 64. ..."
-        """
-        if outputs.shape[1] != self.project.in_features:
-            raise ValueError(
-                f"BT2's head takes {self.new_width} + {self.width} outputs of the network, not "
-                f"{outputs.shape[1]}. Build the network with the width that model_width gives."
-            )
+        """Stored features of the parameters' type; the first d_o coordinates are b."""
         with torch.autocast(outputs.device.type, enabled=False):
             extra = unit_rows(self.project(outputs.to(self.project.weight.dtype).relu()))
             basis = torch.cat([extra, self.inner(self.stretch * self.new_part(outputs))], dim=1)
@@ -156,9 +142,7 @@ class BT2(CompatibilityLoss):
         super().__init__(old, classifier)
         check_number("scale", scale, 1e-6)
         check_number("stretch", stretch, 1e-6)
-        if isinstance(extra, bool) or not isinstance(extra, int) or extra < 1:
-            raise ValueError(f"extra must be a whole number of at least 1, not {extra!r}.")
-        extra = min(extra, old.width)
+        extra = min(check_whole("extra", extra, 1), old.width)
         if old.width > classifier.width + extra:
             raise ValueError(
                 f"The method {self.name} has room for old features of at most {classifier.width} + {extra} "
@@ -185,6 +169,9 @@ class BT2(CompatibilityLoss):
     def model_width(cls, old_width: int, new_width: int) -> int:
         return new_width + old_width
 
+    def classified(self, embeddings: Tensor) -> Tensor:
+        return self.head.new_part(embeddings)
+
     def terms(self, step: Step) -> dict[str, Tensor]:
         kind = self.classifier.weight.dtype
         stored, new = self.head(step.embeddings), self.head.new_part(step.embeddings)
@@ -192,7 +179,7 @@ class BT2(CompatibilityLoss):
         old, oracle = unit_rows(step.old_features.to(kind)), unit_rows(step.oracle_features.to(kind))
         return {
             "classification": self.classifier.loss(new, step.labels, step.progress),
-            "influence": nn.functional.cross_entropy(self.old_classifier(backward), step.labels),
+            "influence": F.cross_entropy(self.old_classifier(backward), step.labels),
             "old_similarity": 1.0 - (backward * old).sum(dim=1).mean(),
             "oracle_similarity": 1.0 - (new * oracle).sum(dim=1).mean(),
         }

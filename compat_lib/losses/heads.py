@@ -11,25 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compat_lib.losses.options import check_choice, check_number
+
 KINDS = ("linear", "cosface", "arcface")
 COSINE_LIMIT = 1.0 - 1e-6  # the slope of ArcFace's target function is infinite at a cosine of one
 
 
 def arcface(cosines: Tensor, margin: float) -> Tensor:
-    """Target cosines after an additive angular margin.
+    """Target cosines [N] after an additive angular margin in radians, 0..pi/2.
 
     Source: ArcFace (Deng et al., CVPR 2019, arXiv 1801.07698), with the published code's continuation
     ``t - m sin(pi - m)`` where the angle plus the margin would pass pi. Deviation: cosines are clamped to
     +-(1 - 1e-6) first, so that the gradient is finite everywhere.
 
-    Args:
-        cosines: [N] floating point, each row's cosine with its own class, -1..1.
-        margin: radians, 0..pi/2.
-    Returns:
-        [N], same type; never larger than the (clamped) cosine.
-
-    >>> arcface(torch.tensor([0.5]), margin=0.0)
-    tensor([0.5000])
     >>> arcface(torch.tensor([0.0]), margin=math.pi / 6)     # cos(90 degrees + 30 degrees)
     tensor([-0.5000])
     """
@@ -40,41 +34,31 @@ def arcface(cosines: Tensor, margin: float) -> Tensor:
 
 
 def cosface(cosines: Tensor, margin: float) -> Tensor:
-    """Target cosines after an additive cosine margin.
+    """Target cosines [N] after an additive margin in units of the cosine, 0..1.
 
     Source: CosFace (Wang et al., CVPR 2018, arXiv 1801.09414).
-
-    Args:
-        cosines: [N] floating point, each row's cosine with its own class, -1..1.
-        margin: cosine units, 0..1.
-    Returns:
-        [N], same type.
-
-    >>> cosface(torch.tensor([0.75]), margin=0.25)
-    tensor([0.5000])
     """
     return cosines - margin
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Rows divided by their length, which counts as 1e-12 at least (6e-5 in float16).
+    """Rows divided by their length.
+
+    A row no longer than 1e-12 (6e-5 in float16) has no direction: it becomes zeros and has no gradient, where
+    a division by the smallest length would give one of 1e12.
 
     >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    return F.normalize(features, dim=1, eps=max(1e-12, torch.finfo(features.dtype).tiny))
+    lengths = features.norm(dim=1, keepdim=True)
+    nothing = lengths <= max(1e-12, torch.finfo(features.dtype).tiny)
+    return features / lengths.masked_fill(nothing, math.inf)
 
 
 def fit_width(features: Tensor, width: int) -> Tensor:
-    """Rows cut to their first `width` coordinates, or padded with zeros up to `width`.
+    """Rows [N, D] cut to their first `width` coordinates, or padded with zeros up to `width`.
 
     Source: the rule by which BCT and Dual-Tuning send features through the other model's classifier.
-
-    Args:
-        features: [N, D] of any type.
-        width: columns of the result, at least 1.
-    Returns:
-        [N, width], same type; the argument itself when D equals width.
 
     >>> fit_width(torch.tensor([[1, 2, 3]]), 2).tolist(), fit_width(torch.tensor([[1, 2, 3]]), 4).tolist()
     ([[1, 2]], [[1, 2, 3, 0]])
@@ -86,13 +70,9 @@ def fit_width(features: Tensor, width: int) -> Tensor:
 def row_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the rows that have a target, zero when no row has one.
 
-    Columns that are minus infinity are classes that do not take part.
-
     Args:
-        logits: [N, C] floating point.
-        targets: [N] int64, 0..C-1, or -1 for a row without a target.
-    Returns:
-        scalar of the type of `logits`.
+        logits: [N, C] floating point; columns of minus infinity are classes that do not take part.
+        targets: int64 [N], 0..C-1, or -1 for a row without a target.
 
     >>> row_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -1]))      # ln 4, the second row is left out
     tensor(1.3863)
@@ -115,9 +95,9 @@ class Classifier(nn.Module):
         scale: s, the factor on cosines, above 0. Not used by "linear".
         margin: m, radians 0..pi/2 for "arcface", cosine units 0..1 for "cosface". Not used by "linear".
         ramp: fraction of training, 0..1, over which the margin grows linearly from 0 to `margin`; 0: at once.
-        label_smoothing: fraction, 0..1 (exclusive), spread evenly over all classes.
+        label_smoothing: fraction, 0..1, spread evenly over all classes.
     Raises:
-        ValueError: "kind must be one of linear, cosface, arcface, not 'x'." and the like for each argument.
+        ValueError: "kind must be one of 'linear', 'cosface', 'arcface', not 'x'." and the like.
 
     >>> classifier = Classifier("cosface", width=2, num_classes=2, scale=10.0, margin=0.5, ramp=0.0)
     >>> _ = classifier.weight.data.copy_(torch.eye(2))
@@ -137,22 +117,11 @@ class Classifier(nn.Module):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
-        largest = 1.0 if kind == "cosface" else math.pi / 2
-        for name, value, holds, allowed in (
-            ("width", width, width >= 1, "at least 1"),
-            ("num_classes", num_classes, num_classes >= 1, "at least 1"),
-            ("scale", scale, 0 < scale < math.inf, "a number above 0 (32 is usual)"),
-            ("margin", margin, 0 <= margin <= largest, f"between 0 and {largest:.4g} for {kind}"),
-            ("ramp", ramp, 0 <= ramp <= 1, "a fraction of the training between 0 and 1"),
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "at least 0 and below 1"),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {allowed}, not {value}.")
-        self.kind, self.width, self.num_classes = kind, width, num_classes
-        self.scale, self.margin, self.ramp = scale, margin, ramp
-        self.label_smoothing = label_smoothing
+        self.kind, self.width, self.num_classes = check_choice("kind", kind, KINDS), width, num_classes
+        self.scale = check_number("scale", scale, 1e-6)
+        self.margin = check_number("margin", margin, 0, 1 if kind == "cosface" else math.pi / 2)
+        self.ramp = check_number("ramp", ramp, 0, 1)
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
         self.weight = nn.Parameter(torch.empty(num_classes, width).normal_(0.0, 0.01))
         self.bias = nn.Parameter(torch.zeros(num_classes)) if kind == "linear" else None
 
@@ -165,41 +134,24 @@ class Classifier(nn.Module):
 
         Args:
             embeddings: [N, D] floating point, not normalised.
-            labels: [N] int64, 0..C-1, or None for scores without a margin (prediction).
+            labels: int64 [N], 0..C-1, or None for scores without a margin (prediction).
             progress: fraction of the training that is done, 0..1.
         Returns:
             float32 [N, C], also inside autocast.
-        Raises:
-            ValueError: "The classifier takes embeddings of width 64, not 128."
         """
-        if embeddings.shape[1] != self.width:
-            raise ValueError(
-                f"The classifier takes embeddings of width {self.width}, not {embeddings.shape[1]}. "
-                "Build it with the width of the model."
-            )
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.to(self.weight.dtype)
             if self.kind == "linear":
                 return F.linear(embeddings, self.weight, self.bias)
             cosines = F.linear(unit_rows(embeddings), unit_rows(self.weight))
             if labels is not None:
-                own = labels[:, None]
-                shifted = (arcface if self.kind == "arcface" else cosface)(
-                    cosines.gather(1, own), self.margin_at(progress)
-                )
+                own, margin = labels[:, None], self.margin_at(progress)
+                shifted = (arcface if self.kind == "arcface" else cosface)(cosines.gather(1, own), margin)
                 cosines = cosines.scatter(1, own, shifted)
             return self.scale * cosines
 
     def loss(self, embeddings: Tensor, labels: Tensor, progress: float = 1.0) -> Tensor:
-        """Mean cross-entropy of the logits with the margin.
-
-        Args:
-            embeddings: [N, D] floating point, not normalised.
-            labels: [N] int64, 0..C-1.
-            progress: fraction of the training that is done, 0..1.
-        Returns:
-            float32 scalar.
-        """
+        """Mean cross-entropy of the logits with the margin; arguments as in `logits`, float32 scalar."""
         logits = self.logits(embeddings, labels, progress)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
@@ -217,7 +169,7 @@ class FrozenClassifier(nn.Module):
         weight: [C, d] floating point.
         bias: [C] or None; only without `scale`.
         scale: None for inner products with the rows as they are, a number above 0 for scale x cosine.
-        present: [C] bool or None for all; absent classes score minus infinity and cannot be targets.
+        present: bool [C] or None for all; absent classes score minus infinity and cannot be targets.
 
     >>> table = FrozenClassifier(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), scale=4.0)
     >>> table(torch.tensor([[2.0, 0.0, 7.0]])).tolist()          # the third coordinate is cut off

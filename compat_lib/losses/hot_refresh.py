@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier, unit_rows
+from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.old_system import OldSystem
-
-FORMS = ("ract", "contra", "triplet-ract", "triplet")
 
 
 class HotRefresh(CompatibilityLoss):
@@ -26,13 +25,10 @@ class HotRefresh(CompatibilityLoss):
         old: the old system, with features of the new model's width.
         classifier: the new model's classifier.
         form: "ract" contrasts the positive pair with new-old and new-new negatives in one softmax
-            (published); "contra" leaves the new-new negatives out. "triplet-ract" and "triplet" are the same
-            with a hinge on Euclidean distances, positive - negative + margin, averaged over the pairs of each
-            kind; the two kinds are added.
-        temperature: tau, divisor of the cosines, above 0; published 0.01. Not used by the triplet forms.
+            (published); "contra" leaves the new-new negatives out.
+        temperature: tau, divisor of the cosines, above 0; published 0.01.
         negatives: k, number of the hardest negatives of each kind, a whole number of at least 1; published
             10.
-        margin: distance of unit features, at least 0; published 0.8. Only used by the triplet forms.
         weight: factor of the contrast, at least 0; published 1.
     Raises:
         ValueError: "The method hot_refresh needs old and new features of one width, not 32 (old) and 64
@@ -62,43 +58,25 @@ class HotRefresh(CompatibilityLoss):
         form: str = "ract",
         temperature: float = 0.01,
         negatives: int = 10,
-        margin: float = 0.8,
         weight: float = 1.0,
     ):
-        check_choice("form", form, FORMS)
-        if not isinstance(negatives, int) or isinstance(negatives, bool) or negatives < 1:
-            raise ValueError(f"negatives must be a whole number of at least 1, not {negatives!r}.")
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
-        self.form, self.negatives = form, negatives
+        equal_widths(self.name, old, classifier)
+        self.form = check_choice("form", form, ("ract", "contra"))
         self.temperature = check_number("temperature", temperature, 1e-6)
-        self.margin = check_number("margin", margin)
+        self.negatives = check_whole("negatives", negatives, 1)
         self.weights["contrast"] = check_number("weight", weight)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         new, old = unit_rows(step.embeddings), unit_rows(step.old_features)
-        positives = (new * old).sum(dim=1, keepdim=True)
         others = step.labels[:, None] != step.labels
-        negatives = [self._hardest(new @ old.to(new.dtype).T, others)]
-        if self.form in ("ract", "triplet-ract"):
-            negatives.append(self._hardest(new @ new.T, others))
-        if self.form in ("ract", "contra"):
-            logits = torch.cat([positives, *negatives], dim=1) / self.temperature
-            contrast = F.cross_entropy(logits, torch.zeros_like(step.labels))
-        else:
-            contrast = sum(self._hinge(positives, cosines) for cosines in negatives)
+        logits = [(new * old).sum(dim=1, keepdim=True), self._hardest(new @ old.to(new.dtype).T, others)]
+        if self.form == "ract":
+            logits.append(self._hardest(new @ new.T, others))
+        own = torch.zeros_like(step.labels)  # the positive stands in the first column
+        contrast = F.cross_entropy(torch.cat(logits, dim=1) / self.temperature, own)
         return {"classification": self.classification(step), "contrast": contrast}
 
     def _hardest(self, cosines: Tensor, others: Tensor) -> Tensor:
         """The largest cosines of each row among the other classes, minus infinity where there are too few."""
         return cosines.masked_fill(~others, -math.inf).topk(min(self.negatives, len(cosines)), dim=1).values
-
-    def _hinge(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Mean over the pairs that exist of (positive distance - negative distance + margin), at least 0."""
-        there = negatives != -math.inf  # what is not a number is there, and is seen in the result
-        excess = _distances(positives) - _distances(negatives.where(there, 0.0)) + self.margin
-        return excess.clamp(min=0).where(there, 0.0).sum() / there.sum().clamp(min=1)
-
-
-def _distances(cosines: Tensor) -> Tensor:
-    return (2.0 - 2.0 * cosines).clamp(min=1e-12).sqrt()  # the root has no slope at zero

@@ -2,21 +2,16 @@
 
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier, unit_rows
+from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
 
 
 def feature_distances(new: Tensor, old: Tensor) -> Tensor:
-    """Distance between the unit features of each pair of rows, not squared.
+    """Distance between the unit features of each pair of rows [N, d], not squared: [N], 0..2.
 
     Where the two features are equal the distance has no slope; the gradient is zero there by definition.
-
-    Args:
-        new: [N, d] floating point, not normalised.
-        old: [N, d] floating point, not normalised.
-    Returns:
-        [N] of the wider type of the two, 0..2.
 
     >>> import torch
     >>> feature_distances(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
@@ -52,7 +47,7 @@ class L2(CompatibilityLoss):
 
     def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
+        equal_widths(self.name, old, classifier)
         self.weights["distance"] = check_number("weight", weight)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

@@ -1,28 +1,21 @@
 """LCE: new embeddings stay in the cone of their class's old features, and the classifier follows its axis."""
 
-import torch
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.advbct import old_extents
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import COSINE_LIMIT, Classifier, unit_rows
-from compat_lib.losses.regions import kept_extent
+from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
-
-ROWS_AT_ONCE = 65_536
 
 
 def angles_between(left: Tensor, right: Tensor) -> Tensor:
-    """Angle between the two vectors of each pair of rows.
+    """Angle of each pair of rows [N, d], not normalised: [N], radians; a right angle where one is zero.
 
     Cosines are clamped to +-(1 - 1e-6) first, so that the gradient is finite everywhere; no angle is below
     0.0014.
 
-    Args:
-        left: [N, d] floating point, not normalised.
-        right: [N, d] floating point, not normalised.
-    Returns:
-        [N], radians, 0..pi; a right angle where one of the two is zero.
-
+    >>> import torch
     >>> angles_between(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
     tensor([1.5708])
     """
@@ -72,17 +65,13 @@ class LCE(CompatibilityLoss):
         alignment_weight: float = 30.0,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
+        equal_widths(self.name, old, classifier)
         self.weights["boundary"] = check_number("boundary_weight", boundary_weight)
         self.weights["alignment"] = check_number("alignment_weight", alignment_weight)
         centres = unit_rows(old.prototypes("unit"))
-        blocks = torch.arange(len(old.labels), device=old.labels.device).split(ROWS_AT_ONCE)
-        angles = [
-            angles_between(old.features[rows].double(), centres[old.labels[rows]].double()) for rows in blocks
-        ]
-        angles, counts = kept_extent(torch.cat(angles), old.labels, old.num_classes)
+        angles, counts = old_extents(old, centres, angles_between)
         self.register_buffer("old_centres", centres, persistent=False)
-        self.register_buffer("old_angles", angles.float(), persistent=False)
+        self.register_buffer("old_angles", angles, persistent=False)
         self.register_buffer("old_known", counts > 1, persistent=False)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

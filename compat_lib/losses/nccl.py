@@ -3,18 +3,14 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier, unit_rows
+from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.old_system import OldSystem, class_means
 
-SCORES_AT_ONCE = 2**18  # anchors x queue rows that are held together: a megabyte stays in the cache
-# torch's attention on processors, with the logarithm of each sum that its public function keeps to itself
-FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-FEW = 1 / 128  # share of positives among anchors x rows up to which a list of them is the faster way
+SCORES_AT_ONCE = 2**20  # rows x classes that are held together
 
 
 class NCCL(CompatibilityLoss):
@@ -24,13 +20,13 @@ class NCCL(CompatibilityLoss):
     AAAI 2022, arXiv 2108.03372), in the form of the published code of MixBCT's comparison. Every old feature
     of the anchor's class is a positive, weighted by its cosine with the anchor's own old feature; the second
     term compares vectors of cosines with the new classes instead of features. The batch enters the queue
-    before the losses, so each anchor's own old feature is a positive of weight one.
+    before the losses, so each anchor's own old feature is a positive of weight one. Only in a batch larger
+    than the queue can an anchor be without positives; it then counts as zero.
 
-    Deviations, each with an option that undoes it: in the published code the second term has no gradient,
-    empty slots of the queue count as negatives, and the queue also keeps the cosines with the classes, as
-    they were when a row entered. The published script that selects credible old features keeps them all;
-    `credible` follows its intention. A step that is computed twice in a row enters the queue once. Only in
-    a batch larger than the queue can an anchor be without positives; it then counts as zero.
+    Deviations: in the published code the second term has no gradient, slots of the queue that are still empty
+    count as negatives, and the queue also keeps Q x C cosines with the classes, as they were when a row
+    entered; here they are those of the present classifier, constant to the gradient. The published script
+    that selects credible old features keeps them all; `credible` follows its intention.
 
     Args:
         old: the old system, with features of the new model's width.
@@ -40,13 +36,6 @@ class NCCL(CompatibilityLoss):
         logit_weight: beta, factor of the contrast of logits, at least 0; published 0.01.
         temperature: tau of both terms, at least 0.001; published 1.
         queue: Q, old features that are kept, at least 1; published 8192.
-        differentiable: True lets the contrast of logits train the network and, through the new embeddings'
-            logits b, the classifier. With False, as published, it is only watched: the gradient is that of
-            the other two terms.
-        count_empty: True, as published, counts slots that are still empty as negatives of similarity zero.
-        logits: "current" takes the old features' logits a from the present classifier and needs no memory for
-            them; "stored", as published, keeps those of the step in which a row entered, Q x C numbers. Both
-            are constants to the gradient.
         credible: "all" old features, as in the published training; "entropy" lets only rows whose old feature
             `credible_by_entropy` accepts enter the queue and the means of the two contrasts.
     Raises:
@@ -60,7 +49,7 @@ class NCCL(CompatibilityLoss):
         "AAAI 2022, arXiv 2108.03372)"
     )
     needs = frozenset({"features"})
-    published = {"feature_weight": 1.0, "differentiable": False, "count_empty": True, "logits": "stored"}
+    published = {"feature_weight": 1.0}
     formulas = {
         "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
@@ -80,25 +69,16 @@ class NCCL(CompatibilityLoss):
         logit_weight: float = 0.01,
         temperature: float = 1.0,
         queue: int = 8192,
-        differentiable: bool = True,
-        count_empty: bool = False,
-        logits: str = "current",
         credible: str = "all",
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
+        equal_widths(self.name, old, classifier)
         self.weights["feature_contrast"] = check_number("feature_weight", feature_weight)
         self.weights["logit_contrast"] = check_number("logit_weight", logit_weight)
         self.temperature = check_number("temperature", temperature, 1e-3)
-        if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
-            raise ValueError(f"queue must be a whole number of at least 1, not {queue!r}.")
-        check_choice("differentiable", differentiable, (True, False))
-        check_choice("count_empty", count_empty, (True, False))
-        check_choice("logits", logits, ("current", "stored"))
-        check_choice("credible", credible, ("all", "entropy"))
-        self.differentiable, self.count_empty, self.stored = differentiable, count_empty, logits == "stored"
+        check_whole("queue", queue, 1)
         mask = None
-        if credible == "entropy":
+        if check_choice("credible", credible, ("all", "entropy")) == "entropy":
             mask = credible_by_entropy(old.features, old.labels, old.num_classes).to(old.features.device)
             if not mask.any():
                 raise ValueError(
@@ -108,8 +88,6 @@ class NCCL(CompatibilityLoss):
         self.register_buffer("credible", mask, persistent=False)
         self.register_buffer("queue_features", torch.zeros(queue, old.width))
         self.register_buffer("queue_labels", torch.full((queue,), -1))
-        if self.stored:
-            self.register_buffer("queue_logits", torch.zeros(queue, classifier.num_classes))
         # the last step, and how many rows had entered the queue before it and after it
         self.register_buffer("queue_progress", torch.tensor([-1, 0, 0]))
 
@@ -120,149 +98,41 @@ class NCCL(CompatibilityLoss):
         if self.credible is not None:
             kept = self.credible[step.rows]
             new, old, labels = new[kept], old[kept], labels[kept]
-        filled = self._enqueue(step, old, labels, classes.detach())
-        queue = self.queue_features[:filled]
-        tables = [queue, self.queue_logits[:filled]] if self.stored else [queue]
-        mass, pulls = positives(old, labels, tables, self.queue_labels[:filled])
-        empty = len(self.queue_labels) - filled if self.count_empty else 0
+        filled = self._enqueue(step, old, labels)
+        queue = self.queue_features[:filled].clone()  # the ring may move on before the backward pass
+        same = labels[:, None] == self.queue_labels[:filled]
 
-        def contrast(anchors: Tensor, table: Tensor, pull: Tensor) -> Tensor:
-            return Contrast.apply(anchors / self.temperature, table, mass, pull, empty)
+        # weights[i, j] = w_ij / |J_i| for the positives of anchor i, zero elsewhere
+        weights = (0.5 + 0.5 * old @ queue.T) * same / same.sum(dim=1, keepdim=True).clamp(min=1)
+        total, pull = weights.sum(dim=1), weights @ queue
 
-        if self.stored:
-            feature_contrast = contrast(new, tables[0], pulls[0])
-            logit_contrast = contrast(new @ classes.T, tables[1], pulls[1])
-        else:  # b . a = (n W'W) . o: the queue of features serves, and the cheaper order is taken
-            logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
-            feature_contrast, logit_contrast = contrast(torch.stack([new, logits]), queue, pulls[0])
+        def contrast(anchors: Tensor) -> Tensor:
+            """Mean of sum_j weights_ij (ln sum_l exp(anchor_i . row_l / tau) - anchor_i . row_j / tau)."""
+            anchors = anchors / self.temperature
+            losses = total * (anchors @ queue.T).logsumexp(dim=1) - (anchors * pull).sum(dim=1)
+            return losses.sum() / max(1, len(losses))
+
+        # b . a = (n W'W) . o: the queue of features serves, and the cheaper order of the products is taken
+        logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
         return {
             "classification": self.classification(step),
-            "feature_contrast": feature_contrast,
-            "logit_contrast": logit_contrast if self.differentiable else logit_contrast.detach(),
+            "feature_contrast": contrast(new),
+            "logit_contrast": contrast(logits),
         }
 
     @torch.no_grad()
-    def _enqueue(self, step: Step, old: Tensor, labels: Tensor, classes: Tensor) -> int:
+    def _enqueue(self, step: Step, old: Tensor, labels: Tensor) -> int:
         """Writes the rows over the oldest ones of the ring; the number of slots that are then filled."""
         number = step.epoch * step.batches + step.batch
         last, before, after = self.queue_progress.tolist()
         if number != last:  # a step that is computed again takes its own slots again
             before = after
-        slots, count = len(self.queue_labels), len(labels)
-        first = max(0, count - slots)
-        places = torch.arange(before + first, before + count, device=labels.device) % slots
-        self.queue_features.index_copy_(0, places, old[first:])
-        self.queue_labels.index_copy_(0, places, labels[first:])
-        if self.stored:
-            self.queue_logits.index_copy_(0, places, old[first:] @ classes.T)
+        size, count = len(self.queue_labels), len(labels)
+        newest = torch.arange(max(0, count - size), count, device=labels.device)
+        places = (before + newest) % size
+        self.queue_features[places], self.queue_labels[places] = old[newest], labels[newest]
         self.queue_progress.copy_(torch.tensor([number, before, before + count]))
-        return min(before + count, slots)
-
-
-class Contrast(torch.autograd.Function):
-    """Mean over the anchors of sum_j w_j (ln sum_l exp(anchor . row_l) - anchor . row_j) / |J|.
-
-    The gradient goes to the anchors only. Beside the sum of exponentials it needs the sum of the rows
-    weighted by them, which `attend` gives in the same pass: so no exponential is taken twice.
-
-    Args:
-        anchors: [..., B, d] floating point, divided by the temperature.
-        table: [F, d], the filled rows of the queue.
-        mass: [B], sum of w_j / |J| over the anchor's positives.
-        pull: [B, d], sum of w_j row_j / |J|.
-        empty: slots that count as negatives of similarity zero.
-    Returns:
-        [...]; zero when there is no anchor.
-
-    >>> anchor, row = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
-    >>> Contrast.apply(anchor, torch.eye(2), torch.ones(1), row, 2)     # ln 4
-    tensor(1.3863)
-    """
-
-    @staticmethod
-    def forward(ctx, anchors: Tensor, table: Tensor, mass: Tensor, pull: Tensor, empty: int) -> Tensor:
-        batch = max(1, len(mass))
-        totals, means = attend(anchors, table)
-        if empty:
-            filled, totals = totals, torch.logaddexp(totals, totals.new_full((), math.log(empty)))
-            means = means * (filled - totals).exp()[..., None]
-        ctx.save_for_backward((means * mass[:, None]).sub_(pull).div_(batch))
-        return (mass * totals - (anchors * pull).sum(dim=-1)).sum(dim=-1) / batch
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return gradient[..., None, None] * slopes, None, None, None, None
-
-
-def attend(anchors: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """The anchors' attention to the rows of a table that are keys and values at once.
-
-    Args:
-        anchors: [..., d] floating point.
-        table: [F, d] of the same dtype.
-    Returns:
-        [...], ln sum_l exp(anchor . row_l), and [..., d], the rows' mean weighted by these exponentials.
-
-    >>> attend(torch.zeros(1, 2), torch.eye(2))
-    (tensor([0.6931]), tensor([[0.5000, 0.5000]]))
-    """
-    if FUSED is not None and anchors.device.type == "cpu" and anchors.numel():
-        rows = table[None, None]  # one sequence of one head
-        means, logs = FUSED(anchors.view(1, 1, -1, table.shape[1]), rows, rows, scale=1.0)
-        return logs.view(anchors.shape[:-1]), means.view(anchors.shape)
-    scores = anchors @ table.T
-    return scores.logsumexp(dim=-1), scores.softmax(dim=-1) @ table
-
-
-@torch.no_grad()
-def positives(
-    old: Tensor, labels: Tensor, tables: list[Tensor], table_labels: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    """What the queue's rows of an anchor's class weigh, and their weighted sums.
-
-    Few positives are listed one by one. Many (a queue of few classes) are found by masks in blocks of the
-    queue sorted by label, where each block meets only the anchors within its range of labels.
-
-    Args:
-        old: [B, d] floating point, unit old features of the anchors.
-        labels: int64 [B].
-        tables: [F, d] unit old features in the queue, and other tables of as many rows.
-        table_labels: int64 [F].
-    Returns:
-        [B], sum of w_j / |J| over the positives j, w_j = (1 + cosine) / 2, and for each table
-        [B, columns], sum of w_j row_j / |J|; zero where there is no positive.
-
-    >>> old = torch.tensor([[1.0, 0.0]])
-    >>> positives(old, torch.tensor([3]), [torch.eye(2)], torch.tensor([3, 3]))     # weights 1 and 1/2
-    (tensor([0.7500]), [tensor([[0.5000, 0.2500]])])
-    """
-    sorted_labels, order = table_labels.sort(stable=True)
-    first = torch.searchsorted(sorted_labels, labels)
-    counts = torch.searchsorted(sorted_labels, labels, right=True) - first
-    mass = old.new_zeros(len(old))
-    if int(counts.sum()) <= FEW * len(old) * len(order):
-        starts = counts.cumsum(0) - counts
-        anchors = torch.repeat_interleave(counts)
-        listed = order[torch.arange(len(anchors), device=old.device) + (first - starts)[anchors]]
-        weights = old.index_select(0, anchors).mul_(tables[0].index_select(0, listed)).sum(dim=1).add_(1)
-        mass.index_add_(0, anchors, weights)
-        pulls = [
-            F.embedding_bag(listed, table, starts, mode="sum", per_sample_weights=weights) for table in tables
-        ]
-    else:
-        pulls = [old.new_zeros(len(old), table.shape[1]) for table in tables]
-        size = max(1, SCORES_AT_ONCE // len(old))
-        for part, near in zip(order.split(size), sorted_labels.split(size), strict=True):
-            met = ((labels >= near[0]) & (labels <= near[-1])).nonzero()[:, 0]
-            rows = [table[part] for table in tables]
-            weights = (old[met] @ rows[0].T).add_(1).mul_(labels[met, None] == near)
-            mass[met] += weights.sum(dim=1)
-            for pull, row in zip(pulls, rows, strict=True):
-                pull[met] += weights @ row
-    halves = 0.5 / counts.clamp(min=1).to(mass)
-    return mass * halves, [pull * halves[:, None] for pull in pulls]
+        return min(before + count, size)
 
 
 @torch.no_grad()
@@ -295,13 +165,13 @@ def credible_by_entropy(features: Tensor, labels: Tensor, num_classes: int) -> T
     def blocks():
         return (unit_rows(rows.cpu().double()) for rows in features.split(size))
 
-    pairs = zip(blocks(), labels.split(size), strict=True)
-    own = torch.cat([torch.linalg.vector_norm(rows - means[y], dim=1) for rows, y in pairs])
-    average = torch.zeros(num_classes, dtype=own.dtype).index_add_(0, labels, own) / counts
-    spread = torch.zeros_like(average).index_add_(0, labels, (own - average[labels]).square()) / counts
-    measured = counts >= 3
+    own = torch.cat(
+        [(rows - means[y]).norm(dim=1) for rows, y in zip(blocks(), labels.split(size), strict=True)]
+    )
+    average = own.new_zeros(num_classes).index_add_(0, labels, own) / counts
+    spread = own.new_zeros(num_classes).index_add_(0, labels, (own - average[labels]).square()) / counts
+    measured, present = counts >= 3, counts > 0
     pooled = spread[measured].mean() if measured.any() else 0.0
-    present = counts > 0
     spread = spread.where(measured, pooled).clamp(min=1e-12)[present]
     limit = 0.5 * math.log(int(present.sum()))
     kept = []

@@ -1,17 +1,15 @@
 """UniBCT: BCT with old prototypes that are refined by what the new model finds central in each class."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_choice, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier, FrozenClassifier, row_cross_entropy, unit_rows
+from compat_lib.losses.options import check_choice, check_number
 from compat_lib.old_system import OldSystem
-
-FORMS = ("row", "column")
-NUMBERS_AT_ONCE = 2**22  # entries of a stack of graphs in double precision: 32 MiB, of which a handful exist
 
 
 def refine_prototypes(
@@ -34,23 +32,17 @@ def refine_prototypes(
     which takes the softmax down the columns and leaves the features' lengths as they are: with the column
     form every weight is 1 / n, so that the refinement is a no-op and gives the plain mean.
 
-    Arithmetic is in double precision on the CPU, in stacks of classes of similar size; beyond these stacks a
-    class of n samples needs a handful of n x n matrices.
-
     Args:
-        new: [N, d_n] floating point, finite, new features, normalised here.
-        old: [N, d_o] floating point, finite, old features of the same samples, normalised here.
+        new: [N, d_n] floating point, new features, normalised here.
+        old: [N, d_o] floating point, old features of the same samples, normalised here.
         labels: int64 [N], 0..C-1, in any order.
-        num_classes: C, at least 1.
+        num_classes: C.
         propagation: lambda, 0..0.999; 0 gives the mean of the unit old features.
         temperature: theta, divisor of the cosines, above 0.
         form: "row" (rows of E sum to one) or "column" (columns do).
     Returns:
         float32 [C, d_o] on the device of `old`, not normalised; in the row form a convex combination of the
         class's unit old features. The sample itself for a class of one, zeros for a class without samples.
-    Raises:
-        ValueError: "There are 5 new features, 4 old features and 4 labels. ..."; "new features hold values
-            that are not finite, ..."; "labels must lie within 0..2, ..."
 
     >>> old = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     >>> new = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])    # steps 1 -> 3, 2 -> 3, 3 -> 2: weights
@@ -58,76 +50,24 @@ def refine_prototypes(
     >>> refine_prototypes(new, old, torch.zeros(3, dtype=torch.int64), 1, propagation=0.5, temperature=0.01)
     tensor([[0.6111, 0.3889]])
     """
-    check_number("propagation", propagation, 0, 0.999)
-    check_number("temperature", temperature, 1e-6)
-    check_choice("form", form, FORMS)
-    _check(new, old, labels, num_classes)
-    labels = labels.cpu()
-    counts = torch.bincount(labels, minlength=num_classes)
-    starts = counts.cumsum(0) - counts
-    by_class = labels.argsort(stable=True)
     refined = torch.zeros(num_classes, old.shape[1], dtype=torch.float64)
-    for classes in _stacks(counts, max(new.shape[1], old.shape[1])):
-        places = torch.arange(int(counts[classes].max()))
-        real = places < counts[classes, None]
-        # a place beyond the end of a class holds some other row, which gets no edge and no weight
-        rows = by_class[(starts[classes, None] + places).clamp(max=len(labels) - 1)]
-        weights = _sample_weights(_unit(new, rows), real, propagation, temperature, form)
-        refined[classes] = (weights[:, None] @ _unit(old, rows))[:, 0]
+    labels = labels.cpu()
+    members = labels.argsort(stable=True).split(torch.bincount(labels, minlength=num_classes).tolist())
+    for label, rows in enumerate(members):
+        if len(rows):
+            graph, itself = _unit(new, rows), torch.eye(len(rows), dtype=torch.float64)
+            scores = graph @ graph.T / temperature
+            if len(rows) > 1:  # a class of one steps to itself
+                scores = scores.masked_fill(itself.bool(), -math.inf)
+            transitions = scores.softmax(dim=1 if form == "row" else 0)
+            share = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
+            weights = (1 - propagation) * torch.linalg.solve(itself - propagation * transitions.T, share)
+            refined[label] = weights @ _unit(old, rows)
     return refined.float().to(old.device)
 
 
-def _sample_weights(
-    features: Tensor, real: Tensor, propagation: float, temperature: float, form: str
-) -> Tensor:
-    """Weights [K, n] of the samples in the mean of the propagated features of K classes."""
-    itself = torch.eye(real.shape[1], dtype=torch.bool)
-    edges = real[:, :, None] & real[:, None] & ~itself
-    edges |= itself & ~edges.any(dim=2, keepdim=True)  # who has no other, like a class of one, reaches itself
-    scores = (features @ features.mT / temperature).masked_fill(~edges, -math.inf)
-    transitions = scores.softmax(dim=2 if form == "row" else 1)
-    share = real / real.sum(dim=1, keepdim=True).double()
-    system = itself.double() - propagation * transitions.mT
-    return (1.0 - propagation) * torch.linalg.solve(system, share[:, :, None])[:, :, 0]
-
-
 def _unit(features: Tensor, rows: Tensor) -> Tensor:
-    chosen = features.detach()[rows.flatten().to(features.device)].cpu().double()
-    return unit_rows(chosen).reshape(*rows.shape, -1)
-
-
-def _stacks(counts: Tensor, width: int) -> Iterator[Tensor]:
-    """Classes with samples in small stacks, none more than twice as large as another of its stack."""
-    classes = counts.argsort(stable=True)
-    classes = classes[counts[classes] > 0]
-    doublings = counts[classes].double().log2().ceil()
-    for group in classes.split(torch.unique_consecutive(doublings, return_counts=True)[1].tolist()):
-        size = int(counts[group[-1]])
-        yield from group.split(max(1, NUMBERS_AT_ONCE // (size * max(size, width))))
-
-
-def _check(new: Tensor, old: Tensor, labels: Tensor, num_classes: int) -> None:
-    if new.ndim != 2 or old.ndim != 2 or labels.ndim != 1 or labels.dtype != torch.int64:
-        raise ValueError(
-            f"Features must be [N, d] and labels int64 [N], not {tuple(new.shape)} (new), {tuple(old.shape)} "
-            f"(old) and {labels.dtype} {tuple(labels.shape)} (labels)."
-        )
-    if not len(new) == len(old) == len(labels):
-        raise ValueError(
-            f"There are {len(new)} new features, {len(old)} old features and {len(labels)} labels. Pass one "
-            "of each for every sample, in the same order."
-        )
-    for side, features in (("new", new), ("old", old)):
-        if not features.isfinite().all():
-            raise ValueError(
-                f"{side} features hold values that are not finite, so their graph is not defined. Check the "
-                f"{side} model."
-            )
-    if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
-        raise ValueError(
-            f"labels must lie within 0..{num_classes - 1}, but go from {int(labels.min())} to "
-            f"{int(labels.max())}. Pass the number of classes as num_classes."
-        )
+    return unit_rows(features[rows.to(features.device)].detach().cpu().double())
 
 
 class UniBCT(CompatibilityLoss):
@@ -190,13 +130,12 @@ class UniBCT(CompatibilityLoss):
         refresh_share: float = 0.571,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
-        check_choice("refine", refine, FORMS)
+        equal_widths(self.name, old, classifier)
         self.weights["prototype"] = check_number("weight", weight)
         self.refinement = {
             "propagation": check_number("propagation", propagation, 0, 0.999),
             "temperature": check_number("temperature", temperature, 1e-6),
-            "form": refine,
+            "form": check_choice("refine", refine, ("row", "column")),
         }
         self.start_share = check_number("start_share", start_share, 0, 1)
         self.refresh_share = check_number("refresh_share", refresh_share, start_share, 1)
@@ -208,18 +147,15 @@ class UniBCT(CompatibilityLoss):
         # it changes during training: unlike a table of the old system it belongs into the checkpoint
         self.refined.register_buffer("weight", self.refined.weight)
 
-    def _first_epoch(self, epochs: int) -> int:
-        return _nearest(self.start_share * epochs)
-
     def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
-        if epoch in (self._first_epoch(epochs), _nearest(self.refresh_share * epochs)):
+        if epoch in (_nearest(self.start_share * epochs), _nearest(self.refresh_share * epochs)):
             prototypes = refine_prototypes(
                 embed(), self.old.features, self.old.labels, self.old.num_classes, **self.refinement
             )
             self.refined.weight.copy_(unit_rows(prototypes))
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        if step.epoch < self._first_epoch(step.epochs):
+        if step.epoch < _nearest(self.start_share * step.epochs):
             prototype = step.embeddings.new_zeros(())
         else:
             prototype = row_cross_entropy(self.refined(step.embeddings), step.labels)

@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, check_number, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier
 from compat_lib.losses.l2 import feature_distances
+from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
 
 
@@ -40,7 +41,7 @@ class WeakenedL2(CompatibilityLoss):
         self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0, threshold: float = 0.6
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier, "")
+        equal_widths(self.name, old, classifier)
         self.threshold = check_number("threshold", threshold, 0, 2)
         self.weights["distance"] = check_number("weight", weight)
 

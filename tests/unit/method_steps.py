@@ -68,7 +68,6 @@ def make_step(old, width=6, batch=8, seed=2, embedded=None, dtype=torch.float32,
         batches=1,
         progress=progress,
         generator=generator,
-        pooled=torch.randn(count, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(),
         oracle_features=None if old.oracle_features is None else old.oracle_features[rows],
     )
 

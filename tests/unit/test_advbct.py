@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from method_steps import dot, make_classifier, make_old, make_step, slow_classification, slow_means, unit
 
 from compat_lib.losses import build_method
-from compat_lib.losses.advbct import reverse_gradient
+from compat_lib.losses.advbct import kept_extent, reverse_gradient
 from compat_lib.old_system import OldSystem
 
 
@@ -315,38 +315,23 @@ def test_what_is_learned_starts_as_published_and_survives_a_checkpoint():
         assert torch.equal(other(step)[name], value)
 
 
-def test_a_batch_of_one_row():
-    old = make_old()
-    method = build(old)
-    step = make_step(old, batch=1)
-    with pytest.raises(ValueError, match="advbct needs at least two rows in a batch, .*not 1. Change the"):
-        method(step)
-    assert all(term.isfinite() for term in method.eval()(step).values())
-
-
-def test_double_precision_embeddings_meet_a_single_precision_method():
-    old = make_old()
-    step = make_step(old, dtype=torch.float64)
-    low = dataclasses.replace(step, embeddings=step.embeddings.detach().float())
-    high, low = build(old)(step), build(old)(low)
-    assert all(torch.equal(high[name], low[name]) for name in low)
-
-
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("distances", "extent", "count"),
     [
-        ({"boundary_weight": -1}, "boundary_weight must be a number of at least 0, not -1"),
-        ({"adversarial_weight": math.nan}, "adversarial_weight must be a number of at least 0"),
-        ({"target_radius": 2.5}, "target_radius must be a number between 0 and 2, not 2.5"),
-        ({"hidden": 0}, "hidden must be a whole number of at least 1, not 0"),
-        ({"hidden": 2.0}, "hidden must be a whole number of at least 1, not 2.0"),
+        ([1.0, 2.0, 3.0, 100.0], 100.0, 4),  # the third quartile of four is the largest itself
+        ([1.0, 2.0, 3.0, 4.0, 100.0], 4.0, 4),  # q1 = 2, q3 = 4, fences -1 and 7
+        ([1.0, 2.0, 3.0, 4.0, 7.0], 7.0, 5),  # on the fence is kept
+        ([-50.0, 2.0, 3.0, 4.0, 5.0], 5.0, 4),  # too near is an outlier too
+        ([1.0, 1.0, 1.0, 1.0, 1.5], 1.0, 4),  # no spread at all: only ties are kept
+        ([1.0, 2.0, 100.0], 100.0, 3),  # three are too few for quartiles
+        ([5.0], 5.0, 1),
+        ([], 0.0, 0),
     ],
 )
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build(make_old(), **options)
-
-
-def test_unequal_widths_are_refused():
-    with pytest.raises(ValueError, match=r"advbct needs old and new features of one width, not 6 \(old\)"):
-        build(make_old(), 8)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_outlier_rule_by_hand(distances, extent, count, seed):
+    """The class in question stands in any order among rows of another one."""
+    order = torch.randperm(len(distances) + 6, generator=torch.Generator().manual_seed(seed))
+    labels = torch.tensor([1] * len(distances) + [0] * 6)[order]
+    found = kept_extent(torch.tensor(distances + [9.0] * 6)[order], labels, 3)
+    assert found[0].tolist() == [9.0, extent, 0.0] and found[1].tolist() == [6, count, 0]

@@ -184,17 +184,3 @@ def test_variant_classifier_needs_the_class_map():
     old = OldSystem.from_arrays(classifier_weight=torch.eye(3, 6), num_classes=5)
     with pytest.raises(ValueError, match="needs the class map of the old classifier"):
         build_method("bct", old, make_classifier(), variant="classifier")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"variant": "x"}, "variant must be one of 'prototypes', 'all-rows', 'classifier', 'lwf', not 'x'"),
-        ({"average": "median"}, "average must be one of 'raw', 'unit'"),
-        ({"scale": 0}, "scale must be a number of at least"),
-        ({"weight": -1}, "weight must be a number of at least 0"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build_method("bct", make_old(), make_classifier(), **options)

@@ -23,7 +23,6 @@ from method_steps import (
 from compat_lib.losses import build_method
 from compat_lib.losses.bt2 import BasisTransformation, Rotation
 from compat_lib.old_system import OldSystem
-from compat_lib.sgd import NesterovSGD
 
 
 def build(old_width=6, width=6, kind="arcface", turned=True, **options):
@@ -139,7 +138,7 @@ def test_training_finds_a_hidden_rotation(seed):
     rows = torch.nn.functional.normalize(torch.randn(64, 8, generator=generator))
     rotation = Rotation(8)
     assert rotation.angles.ndim == 1  # the training loop decays matrices only, which would hold it back
-    optimiser = NesterovSGD([{"params": [rotation.angles], "weight_decay": 0.0}], lr=0.1, momentum=0.9)
+    optimiser = torch.optim.SGD([rotation.angles], lr=0.1, momentum=0.9, nesterov=True)
     for _ in range(500):
         optimiser.zero_grad()
         (1 - (rotation(rows) * (rows @ hidden.T)).sum(dim=1).mean()).backward()
@@ -264,30 +263,6 @@ def test_zero_outputs_and_classes_without_samples_stay_finite():
     assert method.old_classifier(torch.ones(1, 6))[0, 2] == -math.inf
 
 
-def test_double_precision_embeddings_meet_a_single_precision_method():
-    old, method = build()
-    step = make_step(old, 12, dtype=torch.float64)
-    low = dataclasses.replace(step, embeddings=step.embeddings.detach().float())
-    assert all(torch.equal(value, method(low)[name]) for name, value in method(step).items())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"influence_weight": -1}, "influence_weight must be a number of at least 0"),
-        ({"old_weight": math.inf}, "old_weight must be a number of at least 0"),
-        ({"oracle_weight": "1"}, "oracle_weight must be a number of at least 0"),
-        ({"scale": 0}, "scale must be a number of at least"),
-        ({"stretch": 0}, "stretch must be a number of at least"),
-        ({"extra": 0}, "extra must be a whole number of at least 1, not 0"),
-        ({"extra": 2.5}, "extra must be a whole number of at least 1, not 2.5"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build(**options)
-
-
 def test_widths_that_do_not_fit_are_refused():
     with pytest.raises(
         ValueError, match=r"at most 4 \+ 2 .*not 8. Raise the new width or extra to at least 4"
@@ -298,8 +273,3 @@ def test_widths_that_do_not_fit_are_refused():
         ValueError, match="oracle's features have width 5, the new model's 6. Train the oracle"
     ):
         build_method("bt2", make_old(oracle_width=5), make_classifier())
-    _, method = build()
-    with pytest.raises(
-        ValueError, match=r"head takes 6 \+ 6 outputs of the network, not 6. Build the network"
-    ):
-        method.head(torch.zeros(2, 6))

@@ -8,31 +8,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_steps import check_gradient, dot, make_classifier, make_old, make_step, slow_classification, unit
+from pytorch_metric_learning.losses import NTXentLoss
 
 from compat_lib.losses import build_method
 from compat_lib.old_system import OldSystem
 
 
-def slow_contrast(new, old, labels, form, temperature, count, margin):
-    """One row at a time: sort the negatives of each kind, keep the hardest, sum exponentials or hinges."""
+def slow_contrast(new, old, labels, form, temperature, count):
+    """One row at a time: sort the negatives of each kind, keep the hardest, sum exponentials."""
     new, old = [unit(row) for row in new], [unit(row) for row in old]
-    losses, hinges = [], ([], [])
+    losses = []
     for i, anchor in enumerate(new):
         others = [j for j, label in enumerate(labels) if label != labels[i]]
         positive = dot(anchor, old[i])
         kinds = [sorted((dot(anchor, side[j]) for j in others), reverse=True)[:count] for side in (old, new)]
-        if form in ("contra", "triplet"):
+        if form == "contra":
             kinds = kinds[:1]
-        for kind, cosines in enumerate(kinds):
-            for cosine in cosines:
-                apart = math.sqrt(max(0.0, 2 - 2 * positive)) - math.sqrt(max(0.0, 2 - 2 * cosine))
-                hinges[kind].append(max(0.0, apart + margin))
         # relative to the positive pair, so that nothing overflows at a temperature of 0.01
         total = 1.0 + sum(math.exp((c - positive) / temperature) for cosines in kinds for c in cosines)
         losses.append(math.log(total))
-    if form in ("ract", "contra"):
-        return sum(losses) / len(losses)
-    return sum(sum(kind) / len(kind) for kind in hinges if kind)
+    return sum(losses) / len(losses)
 
 
 def contrast(old, step, **options):
@@ -40,7 +35,7 @@ def contrast(old, step, **options):
     return build_method("hot_refresh", old, classifier, **options).double()(step)["contrast"]
 
 
-FORMS = ["ract", "contra", "triplet-ract", "triplet"]
+FORMS = ["ract", "contra"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -60,7 +55,6 @@ def test_value_and_gradient(form, temperature, width, batch, negatives):
         form,
         temperature,
         negatives,
-        0.8,
     )
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert (expected > 0) == (batch > 1)
@@ -72,31 +66,20 @@ def test_value_and_gradient(form, temperature, width, batch, negatives):
         assert check_gradient(method, step)
 
 
-@pytest.mark.parametrize("form", ["ract", "triplet-ract"])
-def test_against_the_library(form):
-    """With all negatives of both kinds, the softmax is InfoNCE and the hinge a triplet margin loss."""
-    from pytorch_metric_learning import distances, losses, reducers
+def test_against_the_library():
+    """With all negatives of both kinds the contrast is InfoNCE."""
 
     old = make_old(classes=6, per_class=1, width=8, class_map=None)
     step = make_step(old, 8, batch=6, dtype=torch.float64)
     past = step.old_features.double()
-    ours = contrast(old, step, form=form, temperature=0.1, negatives=10)
-    if form == "ract":
-        loss = losses.NTXentLoss(temperature=0.1)  # cosine similarity is its default
-    else:
-        loss = losses.TripletMarginLoss(
-            margin=0.8, distance=distances.LpDistance(), reducer=reducers.MeanReducer()
-        )
+    ours = contrast(old, step, temperature=0.1, negatives=10)
     pairs = [(a, n) for a in range(6) for n in range(6) if a != n]
     anchors = torch.arange(6)
     a, n = (torch.tensor(column) for column in zip(*pairs, strict=True))
     everything = torch.cat([step.embeddings, past])  # rows 6.. are the old features
     labels = torch.arange(12)
-    if form == "ract":
-        triples = (anchors, anchors + 6, torch.cat([a, a]), torch.cat([n + 6, n]))
-        theirs = loss(everything, labels, triples)
-    else:
-        theirs = sum(loss(everything, labels, (a, a + 6, other)) for other in (n + 6, n))
+    triples = (anchors, anchors + 6, torch.cat([a, a]), torch.cat([n + 6, n]))
+    theirs = NTXentLoss(temperature=0.1)(everything, labels, triples)  # cosine similarity is its default
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     gradients = [torch.autograd.grad(value, step.embeddings)[0] for value in (ours, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
@@ -134,7 +117,7 @@ def test_rows_with_few_negatives_use_those_they_have(form):
     step = make_step(old, rows=rows, dtype=torch.float64)
     method = build_method("hot_refresh", old, make_classifier(classes=2), form=form, negatives=4).double()
     new, past = step.embeddings.tolist(), step.old_features.double().tolist()
-    expected = slow_contrast(new, past, step.labels.tolist(), form, 0.01, 4, 0.8)
+    expected = slow_contrast(new, past, step.labels.tolist(), form, 0.01, 4)
     term = method(step)["contrast"]
     assert term.item() == pytest.approx(expected, rel=1e-6)
     term.backward()
@@ -160,23 +143,6 @@ def test_extreme_features_stay_finite(form):
     assert embeddings.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("side", ["embeddings", "old_features"])
-def test_what_is_no_number_is_seen_in_the_term(form, side):
-    old = make_old(classes=5, per_class=2)
-    step = make_step(old, rows=torch.arange(10))
-    broken = getattr(step, side).detach().clone()
-    broken[0, 0] = math.nan
-    assert contrast(old, dataclasses.replace(step, **{side: broken}), form=form).isnan()
-
-
-def test_negatives_that_are_no_number_are_not_taken_for_missing_ones():
-    method = build_method("hot_refresh", make_old(), make_classifier(), form="triplet")
-    positives = torch.zeros(2, 1)
-    assert method._hinge(positives, torch.full((2, 2), math.nan)).isnan()
-    assert method._hinge(positives, torch.full((2, 2), -math.inf)).item() == 0
-
-
 def test_a_perfect_step_costs_next_to_nothing():
     axes = torch.eye(6)
     old = OldSystem.from_arrays(axes, torch.arange(6))
@@ -185,15 +151,6 @@ def test_a_perfect_step_costs_next_to_nothing():
     for form in ("ract", "contra"):
         method = build_method("hot_refresh", old, make_classifier(classes=6), form=form)
         assert method(perfect)["contrast"].item() == pytest.approx(0, abs=1e-6)
-    for margin, cost in ((1.4, 0.0), (2.0, 2 * (2 - math.sqrt(2)))):  # other classes are sqrt(2) away
-        method = build_method(
-            "hot_refresh", old, make_classifier(classes=6), form="triplet-ract", margin=margin
-        )
-        embeddings = (5 * axes).requires_grad_()  # at the kink of the distance to their own old feature
-        term = method(dataclasses.replace(perfect, embeddings=embeddings))["contrast"]
-        term.backward()
-        assert term.item() == pytest.approx(cost, abs=1e-5)
-        assert embeddings.grad.isfinite().all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -203,7 +160,6 @@ def test_length_order_and_number_of_negatives(seed, factor, negatives):
     step = make_step(old, seed=seed, batch=9, dtype=torch.float64)
     values = {form: contrast(old, step, form=form, negatives=negatives).item() for form in FORMS}
     assert values["ract"] >= values["contra"] >= 0  # more negatives cost more
-    assert values["triplet-ract"] >= values["triplet"] >= 0
     more = contrast(old, step, negatives=negatives + 1).item()
     assert more >= values["ract"] - 1e-9
     order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
@@ -217,25 +173,3 @@ def test_length_order_and_number_of_negatives(seed, factor, negatives):
     for form, value in values.items():
         again = contrast(old, shuffled, form=form, negatives=negatives).item()
         assert again == pytest.approx(value, rel=1e-5, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"form": "nce"}, "form must be one of 'ract', 'contra', 'triplet-ract', 'triplet', not 'nce'"),
-        ({"temperature": 0}, "temperature must be a number of at least 1e-06, not 0"),
-        ({"negatives": 0}, "negatives must be a whole number of at least 1, not 0"),
-        ({"negatives": 2.5}, "negatives must be a whole number of at least 1, not 2.5"),
-        ({"negatives": True}, "negatives must be a whole number of at least 1, not True"),
-        ({"margin": -0.1}, "margin must be a number of at least 0, not -0.1"),
-        ({"weight": -1}, "weight must be a number of at least 0, not -1"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build_method("hot_refresh", make_old(), make_classifier(), **options)
-
-
-def test_other_widths_are_refused():
-    with pytest.raises(ValueError, match=r"hot_refresh needs old and new .* not 6 \(old\) and 8 \(new\)"):
-        build_method("hot_refresh", make_old(), make_classifier(width=8))

@@ -80,23 +80,6 @@ def test_opposite_features_are_two_apart():
     assert distance_term(old, opposite).item() == pytest.approx(2, abs=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_distances_of_features_of_two_types_and_any_strides(dtype):
-    generator = torch.Generator().manual_seed(0)
-    new = torch.randn(7, 5, generator=generator).T.to(dtype)  # not contiguous
-    old = torch.randn(5, 7, generator=generator)
-    expected = [
-        math.sqrt(sum((a - b) ** 2 for a, b in zip(unit(left), unit(right), strict=True)))
-        for left, right in zip(new.double().tolist(), old.double().tolist(), strict=True)
-    ]
-    torch.testing.assert_close(
-        feature_distances(new, old).double(),
-        torch.tensor(expected, dtype=torch.float64),
-        rtol=0,
-        atol=2e-3 if dtype == torch.float16 else 1e-6,
-    )
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_row_of_zeros_is_one_away_and_no_number_stays_none(dtype):
     new = torch.tensor([[0.0, 0.0], [math.nan, 1.0], [2.0, 0.0]], dtype=dtype, requires_grad=True)
@@ -105,12 +88,3 @@ def test_a_row_of_zeros_is_one_away_and_no_number_stays_none(dtype):
     assert distances[1].isnan()  # a network that diverged must not look perfect
     with_old = feature_distances(torch.ones(1, 2), torch.tensor([[1.0, math.nan]]))
     assert with_old.isnan().all()
-
-
-def test_other_widths_and_options_are_refused():
-    with pytest.raises(ValueError, match=r"l2 needs old and new .* not 6 \(old\) and 8 \(new\)"):
-        build_method("l2", make_old(), make_classifier(width=8))
-    with pytest.raises(ValueError, match="l2 has no option 'threshold'. Options: weight"):
-        build_method("l2", make_old(), make_classifier(), threshold=0.2)
-    with pytest.raises(ValueError, match="weight must be a number of at least 0, not -1"):
-        build_method("l2", make_old(), make_classifier(), weight=-1)

@@ -185,16 +185,8 @@ def test_the_angles_do_not_depend_on_the_order_or_the_block_of_the_rows(monkeypa
     order = torch.randperm(45, generator=torch.Generator().manual_seed(3))
     shuffled = OldSystem.from_arrays(old.features[order], old.labels[order])
     plain = build_method("lce", old, make_classifier())
-    monkeypatch.setattr("compat_lib.losses.lce.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("compat_lib.losses.advbct.ROWS_AT_ONCE", 7)
     for other in (old, shuffled):
         method = build_method("lce", other, make_classifier())
         torch.testing.assert_close(method.old_angles, plain.old_angles, atol=1e-5, rtol=0)
         assert torch.equal(method.old_known, plain.old_known)
-
-
-def test_other_widths_and_options_are_refused():
-    with pytest.raises(ValueError, match=r"lce needs old and new .* not 6 \(old\) and 8 \(new\)"):
-        build_method("lce", make_old(), make_classifier(width=8))
-    for option in ("boundary_weight", "alignment_weight"):
-        with pytest.raises(ValueError, match=f"{option} must be a number of at least 0, not -1"):
-            build_method("lce", make_old(), make_classifier(), **{option: -1})

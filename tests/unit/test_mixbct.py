@@ -109,13 +109,6 @@ def test_replaced_rows_are_credible_and_as_many_as_asked_for_where_there_are_eno
     assert int(method.short_batches) == int(credible.sum() < asked)
 
 
-def test_share_zero_is_a_plain_batch():
-    method, _, embedded = method_and_draw(make_old(), credible_share=0.0)
-    assert embedded is None
-    assert method.embedded_share == 1.0
-    assert int(method.short_batches) == 1
-
-
 def test_draw_is_uniform_over_credible_rows():
     old = make_old(per_class=2)
     method = build_method("mixbct", old, make_classifier(), mix_ratio=0.3, credible_share=1.0)
@@ -201,21 +194,6 @@ def test_widths():
     for pad in ("refuse", "zero"):
         with pytest.raises(ValueError, match=r"not 6 \(old\) and 4 \(new\)"):
             build_method("mixbct", make_old(), make_classifier(width=4), pad=pad)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mix_ratio": 1.5}, "mix_ratio must be a number between 0 and 1, not 1.5"),
-        ({"mix_ratio": math.nan}, "mix_ratio must be a number between 0 and 1, not nan"),
-        ({"credible_share": -0.1}, "credible_share must be a number between 0 and 1"),
-        ({"columns": "yes"}, "columns must be one of True, False, not 'yes'"),
-        ({"pad": "cut"}, "pad must be one of 'refuse', 'zero'"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build_method("mixbct", make_old(), make_classifier(), **options)
 
 
 def test_columns_option_reaches_the_selection():

@@ -121,8 +121,7 @@ FLOORS = {  # package: what it may import of its own house
     "runs": set(),
     "config": set(),
     "sgd": set(),
-    "adam": set(),
-    "losses": {"losses", "old_system", "adam"},
+    "losses": {"losses", "old_system"},
 }
 
 

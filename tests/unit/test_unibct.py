@@ -79,20 +79,6 @@ def test_refinement_against_explicit_inverses(sizes, form, propagation, temperat
     torch.testing.assert_close(refined.double(), expected, atol=2e-6, rtol=0)
 
 
-def test_defaults_are_the_published_values():
-    new, old, labels = draw([6, 9])
-    expected = refine_prototypes(new, old, labels, 2, propagation=0.9, temperature=0.05, form="row")
-    assert torch.equal(refine_prototypes(new, old, labels, 2), expected)
-
-
-@pytest.mark.parametrize("numbers", [1, 40, 5000])
-def test_the_size_of_the_stacks_changes_nothing(numbers, monkeypatch):
-    new, old, labels = draw([1, 0, 7, 2, 33, 4, 4, 5, 6, 1, 120])
-    whole = refine_prototypes(new, old, labels, 12)
-    monkeypatch.setattr("compat_lib.losses.unibct.NUMBERS_AT_ONCE", numbers)
-    torch.testing.assert_close(refine_prototypes(new, old, labels, 12), whole, atol=1e-6, rtol=0)
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
@@ -147,16 +133,6 @@ def test_prototypes_move_to_what_the_new_model_finds_central():
     assert weights[4].item() == pytest.approx(0.1 / 5, abs=1e-6)  # nobody steps to it
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_any_floating_type_and_strides(dtype):
-    new, old, labels = draw([5, 6])
-    new, old = new.to(dtype), old.to(dtype)
-    expected = refine_prototypes(new.float(), old.float(), labels, 2)
-    strided = old.T.contiguous().T
-    found = refine_prototypes(new.repeat(1, 2)[:, :5], strided, labels, 2)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-
-
 def test_zero_and_equal_features_stay_finite():
     new, old, labels = draw([4, 4])
     new[0], old[1] = 0, 0
@@ -166,28 +142,6 @@ def test_zero_and_equal_features_stay_finite():
         dim=0
     )  # equal: all are equally central
     torch.testing.assert_close(refine_prototypes(new, old, labels, 2)[1], mean, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"new": torch.ones(5, 2)}, "There are 5 new features, 4 old features and 4 labels"),
-        ({"labels": torch.zeros(3).long()}, "There are 4 new features, 4 old features and 3 labels"),
-        ({"labels": torch.tensor([0, 1, 2, 3])}, r"labels must lie within 0..2, but go from 0 to 3"),
-        ({"labels": torch.tensor([0, 1, 2, -1])}, r"labels must lie within 0..2, but go from -1 to 2"),
-        ({"labels": torch.zeros(4)}, "labels int64"),
-        ({"new": torch.ones(4)}, r"Features must be \[N, d\]"),
-        ({"new": torch.full((4, 2), torch.nan)}, "new features hold values that are not finite"),
-        ({"old": torch.full((4, 2), torch.inf)}, "old features hold values that are not finite"),
-        ({"propagation": 1}, "propagation must be a number between 0 and 0.999, not 1"),
-        ({"temperature": 0}, "temperature must be a number of at least 1e-06, not 0"),
-        ({"form": "both"}, "form must be one of 'row', 'column', not 'both'"),
-    ],
-)
-def test_bad_input_of_the_refinement_is_refused(change, message):
-    given = {"new": torch.ones(4, 2), "old": torch.ones(4, 2), "labels": torch.zeros(4).long()} | change
-    with pytest.raises(ValueError, match=message):
-        refine_prototypes(given.pop("new"), given.pop("old"), given.pop("labels"), 3, **given)
 
 
 # -- the method ----------------------------------------------------------------------------------
@@ -314,30 +268,3 @@ def test_given_prototypes_do_not_replace_the_features():
     expected = torch.nn.functional.normalize(torch.tensor(slow_means(old, "unit")), dim=1)
     method = build_method("unibct", both, make_classifier())
     torch.testing.assert_close(method.refined.weight.double(), expected.double(), atol=1e-6, rtol=0)
-
-
-def test_embeddings_of_another_number_of_images_are_refused():
-    with pytest.raises(ValueError, match="There are 19 new features, 20 old features and 20 labels"):
-        refreshed(make_old(), torch.ones(19, 6))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"refine": "x"}, "refine must be one of 'row', 'column', not 'x'"),
-        ({"scale": 0}, "scale must be a number of at least 1e-06, not 0"),
-        ({"weight": -1}, "weight must be a number of at least 0"),
-        ({"propagation": 1.0}, "propagation must be a number between 0 and 0.999, not 1.0"),
-        ({"temperature": 0}, "temperature must be a number of at least 1e-06"),
-        ({"start_share": 1.5}, "start_share must be a number between 0 and 1, not 1.5"),
-        ({"start_share": 0.5, "refresh_share": 0.4}, "refresh_share must be a number between 0.5 and 1"),
-    ],
-)
-def test_wrong_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        build_method("unibct", make_old(), make_classifier(), **options)
-
-
-def test_other_widths_are_refused():
-    with pytest.raises(ValueError, match=r"unibct needs old and new .* not 6 \(old\) and 8 \(new\)"):
-        build_method("unibct", make_old(), make_classifier(width=8))
