@@ -2,8 +2,7 @@
 
 The writers are forked from one small process, so that a hundred of them take seconds. A writer reports each
 change after the call has returned: everything reported must be there after the kill, and at most one
-change more, wholly. Nothing is forced to the disk here: a kill leaves what was written to the system, and the
-order that a power cut would show has a test in test_gallery.py.
+change more, wholly. Nothing is forced to the disk here: a kill leaves what was written to the system.
 """
 
 import contextlib
@@ -29,11 +28,18 @@ TABLE = np.random.default_rng(0).normal(size=(2, ENTRIES, WIDTH))  # features of
 ORDER = np.random.default_rng(1).permutation(ENTRIES)
 
 WRITER = """
-import io, json, os, signal, sys
+import functools, json, os, resource, signal, sqlite3, sys
 import numpy as np
-from compat_lib.deploy.gallery import Gallery, files
+from compat_lib.deploy.gallery import Gallery
 assert not {"torch", "faiss"} & set(sys.modules), "writing needs neither"
-os.fsync = lambda descriptor: None
+connect = sqlite3.connect
+
+class Quick(sqlite3.Connection):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA synchronous = OFF")
+
+sqlite3.connect = functools.partial(connect, factory=Quick)
 ENTRIES, WIDTH, CHUNK = 1200, 8, 60
 TABLE = np.random.default_rng(0).normal(size=(2, ENTRIES, WIDTH))
 ORDER = np.random.default_rng(1).permutation(ENTRIES)
@@ -42,37 +48,29 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def die_at(step):
-    # SIGKILL before or after the call number `step` that reaches the disk, or half way through a writing
+    # SIGKILL before or after the statement number `step`, or in the middle of one
     number = 0
     def count():
         nonlocal number
         number += 1
         if number == step:
             os.kill(os.getpid(), signal.SIGKILL)
-    def dying(call):
-        def instead(*arguments):
+    class Dying(Quick):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.set_progress_handler(count, 1500)
+        def execute(self, *arguments):
             count()
-            result = call(*arguments)
+            result = super().execute(*arguments)
             count()
             return result
-        return instead
-    class Dying:
-        # Not a file to NumPy, which would else write past it.
-        def __init__(self, path):
-            self.file = io.FileIO(path, "wb")
-            self.flush, self.fileno = self.file.flush, self.file.fileno
-        def __enter__(self):
-            return self
-        def __exit__(self, *error):
-            self.file.close()
-        def write(self, data):
-            half = len(data) // 2
-            self.file.write(data[:half])
-            count()
-            self.file.write(data[half:])
-            return len(data)
-    files.open = lambda path, mode: Dying(path) if mode == "wb" else open(path, mode)
-    os.fsync, os.replace, os.unlink = dying(os.fsync), dying(os.replace), dying(os.unlink)
+    sqlite3.connect = functools.partial(connect, factory=Dying)
+
+def die_beyond(size):
+    # a signal half way through the first writing that would make any file longer than this
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 def insert(gallery):
     for start in range(len(gallery), ENTRIES, CHUNK):
@@ -105,17 +103,14 @@ for line in sys.stdin:
         gallery = Gallery.open(task["folder"])
         if task["step"]:
             die_at(task["step"])
+        if task["size"]:
+            die_beyond(task["size"])
         say("began")
         globals()[task["work"]](gallery)
         os._exit(0)
     say("pid", child)
     say("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_forced_to_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Writers:
@@ -126,12 +121,13 @@ class Writers:
             [sys.executable, "-c", WRITER], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def run(self, folder: Path, work: str, step: int = 0, wait: tuple[int, float] | None = None):
+    def run(self, folder: Path, work: str, step: int = 0, size: int = 0, wait=None):
         """(exit status, changes reported) of one writer.
 
-        `step`: it kills itself there. `wait`: it is killed after so many reports and so many seconds more.
+        `step`: it kills itself there; `size`: half way through the writing that makes a file longer.
+        `wait`: it is killed after so many reports and so many seconds more.
         """
-        task = json.dumps({"folder": str(folder), "work": work, "step": step})
+        task = json.dumps({"folder": str(folder), "work": work, "step": step, "size": size})
         self.process.stdin.write(task.encode() + b"\n")
         self.process.stdin.flush()
         pid, reported, begun = 0, 0, False
@@ -224,12 +220,23 @@ def test_twenty_kills_lose_nothing(tmp_path, writers):
     assert gallery.search(TABLE[1][:5], 1, "new").ids.ravel().tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("work", ["insert", "backfill", "compact", "remove", "replace"])
-def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
+def begun(folder: Path, work: str) -> tuple[Gallery, int]:
+    """A gallery for this work, and how many entries it has."""
     given = ENTRIES - 2 * CHUNK if work == "insert" else 2 * CHUNK
-    first = made(tmp_path / "first", given)
+    gallery = made(folder, given)
     if work in ("backfill", "compact"):
-        planned(first)
+        planned(gallery)
+    if work == "compact":  # with something to delete
+        gallery.insert(np.arange(given), TABLE[0][:given], "old", replace=True)
+    return gallery, given
+
+
+WORKS = pytest.mark.parametrize("work", ["insert", "backfill", "compact", "remove", "replace"])
+
+
+@WORKS
+def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
+    first, given = begun(tmp_path / "first", work)
     status, step = -signal.SIGKILL, 0
     while status:
         step += 1
@@ -237,12 +244,31 @@ def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
         gallery = Gallery.open(tmp_path / str(step))
         status, reported = writers.run(gallery.folder, work, step=step)
         assert status in (0, -signal.SIGKILL)
-        if work == "compact":
-            check(gallery, np.arange(given), np.arange(0))
-        else:
-            left_by(gallery, work, given if work == "insert" else 0, reported, given)
-        if status and step % 5 == 0:  # what was left is no obstacle
-            assert writers.run(gallery.folder, work)[0] == 0
-            gallery.verify()
+        sound(gallery, writers, work, given, reported, status and step % 5 == 0)
     assert step > 15
-    assert work != "compact" or gallery.verify().unused == 0
+    assert work != "compact" or gallery.verify().superseded == 0
+
+
+@pytest.mark.parametrize("work", ["insert", "backfill", "replace"])
+def test_a_kill_half_way_through_a_writing(tmp_path, writers, work):
+    first, given = begun(tmp_path / "first", work)
+    status, size = -signal.SIGXFSZ, 33_000  # the file that SQLite's processes share has 32,768 bytes
+    while status:
+        size += 3_333
+        shutil.copytree(first.folder, tmp_path / str(size))
+        gallery = Gallery.open(tmp_path / str(size))
+        status, reported = writers.run(gallery.folder, work, size=size)
+        assert status in (0, -signal.SIGXFSZ)
+        sound(gallery, writers, work, given, reported, status != 0)
+    assert size > 45_000
+
+
+def sound(gallery: Gallery, writers: Writers, work: str, given: int, reported: int, again: bool) -> None:
+    """After a kill: only whole changes are there, and (again) what was left is no obstacle."""
+    if work == "compact":
+        check(gallery, np.arange(given), np.arange(0))
+    else:
+        left_by(gallery, work, given if work == "insert" else 0, reported, given)
+    if again:
+        assert writers.run(gallery.folder, work)[0] == 0
+        gallery.verify()
