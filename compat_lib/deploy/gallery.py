@@ -74,13 +74,6 @@ class DamagedGallery(ValueError):
     """The gallery's file is altered or cut short; the sentence names it."""
 
 
-class UnknownEntry(KeyError):
-    """An id that is not in the gallery."""
-
-    def __str__(self) -> str:  # KeyError would show the sentence in quotes
-        return self.args[0]
-
-
 class Hits(NamedTuple):
     """What a search found, best first; where a query has fewer hits: id -1 or "", score -inf, model ""."""
 
@@ -183,18 +176,15 @@ class Gallery:
     def create(
         cls, folder: str | Path, models: Mapping[str, int], index: str = "flat", **options: Any
     ) -> Gallery:
-        """Make an empty gallery and open it.
+        """Make an empty gallery in a folder of its own, which is made, and open it.
 
         Args:
-            folder: made when it does not exist; it may hold neither a gallery nor anything else.
             models: name -> width of the models whose features may be inserted; `declare` adds more. Those
                 given here are not taken for compatible with one another.
-            index: "flat" (exact), "ivf" or "hnsw", see `ModelIndex`.
-            options: of the index.
+            index, options: as of the class.
 
         Raises:
-            FileExistsError: "there is a gallery in photos already ...", "the folder photos holds other files
-                ..."
+            FileExistsError: "the folder photos holds other files ...", "there is a gallery in photos already"
             ValueError: an unknown index or option, no model, or a width that is no whole number.
         """
         folder = Path(folder).expanduser()
@@ -218,10 +208,7 @@ class Gallery:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("BEGIN IMMEDIATE")
             if database.execute("SELECT * FROM sqlite_master").fetchone():
-                raise FileExistsError(
-                    f"there is a gallery in {folder} already; open it with Gallery.open, or choose another "
-                    "folder"
-                )
+                raise FileExistsError(f"there is a gallery in {folder} already; open it with Gallery.open")
             for statement in SCHEMA.split(";"):
                 database.execute(statement)
             database.execute("INSERT INTO about VALUES (?, ?)", (index, json.dumps(options)))
@@ -315,12 +302,13 @@ class Gallery:
             ValueError: an unknown model, unequal widths without `fit`, another width than before.
         """
         model, width = _checked_model(model, width)
-        others = [compatible_with] if isinstance(compatible_with, str) else list(compatible_with)
+        others = [compatible_with] if isinstance(compatible_with, str) else compatible_with
+        others = [_nfc(other) for other in others]
         with self._changing() as database:
             models = self._now(database).models
             _refuse_declaration(models, model, width, others, fit)
             number = list(models).index(model) if model in models else len(models)
-            row = (number, model, width, json.dumps([_nfc(other) for other in others]), fit)
+            row = (number, model, width, json.dumps(others), fit)
             database.execute("REPLACE INTO models VALUES (?, ?, ?, ?, ?)", row)
 
     def insert(self, ids: Any, features: Any, model: str, replace: bool = False) -> None:
@@ -384,10 +372,9 @@ class Gallery:
     ) -> Iterator[Progress]:
         """Replace the features of entries by those of a new model, and say after each batch how far it is.
 
-        Nothing is embedded until the result is iterated over. Each batch is one change: a process that is
-        killed loses at most the batch that it was embedding. What is done is read off the entries themselves,
-        so the same call goes on where the last one ended. Searches, inserts and removals may go on in this or
-        any other process; an entry that is written again while it is embedded keeps what was written.
+        Nothing is embedded until the result is iterated over. Each batch is one change, and what is done is
+        read off the entries: after a kill the same call goes on. Searches, inserts and removals may go on in
+        any process; an entry that is written again while it is embedded keeps what was written.
 
         Args:
             model: the new model, declared.
@@ -395,9 +382,8 @@ class Gallery:
                 An image that cannot be read gets None or a row of NaN: its entry stays as it is and is named
                 in `Progress.failed`. The next call tries it again, and `order=step.failed` only those.
             order: ids of the entries to embed, the one that pays most first, such as
-                ids[backfill_order(...)] of `compat_lib.evaluation`. The gallery keeps it until it is done,
-                so that the call that goes on need not give it again. None: the order kept, or all entries
-                of other models.
+                ids[backfill_order(...)] of `compat_lib.evaluation`; kept until it is done. None: the order
+                kept, or all entries of other models.
             batch: entries in a change.
 
         Yields:
@@ -451,12 +437,14 @@ class Gallery:
 
     def _waiting(self, code: int, failed: list) -> np.ndarray:
         """Ids that are still to be embedded, in their order."""
-        plan = "SELECT id FROM plans JOIN entries USING (id) WHERE plans.model = ? ORDER BY place"
+        sql = "SELECT id FROM entries WHERE model <> ?1 ORDER BY id"
+        planned = (
+            "SELECT id FROM plans JOIN entries USING (id) "
+            "WHERE plans.model = ?1 AND entries.model <> ?1 ORDER BY place"
+        )
         with self._reading() as database:
             if database.execute("SELECT 1 FROM plans WHERE model = ?", (code,)).fetchone():
-                sql = plan.replace("ORDER", "AND entries.model <> plans.model ORDER")
-            else:
-                sql = "SELECT id FROM entries WHERE model <> ? ORDER BY id"
+                sql = planned
             gone = set(failed)
             return _id_array([row[0] for row in database.execute(sql, (code,)) if row[0] not in gone])
 
@@ -489,8 +477,7 @@ class Gallery:
         except Timeout:
             raise RuntimeError(
                 f"a backfill of {self.folder} is under way, in another process or in a loop of this one that "
-                "was left; wait for it, or end it (a loop with close() on what it iterates over): the next "
-                "call goes on where it was"
+                "was left; wait for it, or end it (such a loop by close() of what it iterates over)"
             ) from None
         try:
             yield
@@ -553,8 +540,8 @@ class Gallery:
     def save_index(self) -> None:
         """Keep the built indexes on disk, so that the next process need not build them again.
 
-        Worth while for "ivf" and "hnsw" of many entries; a flat index is its features and is not kept. A kept
-        index may be older than the gallery: the difference is made up when it is read.
+        A flat index is its features and is not kept. A kept index may be older than the gallery: the
+        difference is made up when it is read.
         """
         with self._turn, self._reading() as database:
             state = self._now(database)
@@ -582,8 +569,8 @@ class Gallery:
     def compact(self) -> int:
         """Delete replaced and removed features, and give their room back to the disk; bytes saved.
 
-        They stay in the file until then: compact at the end of a backfill. It goes in small steps, so that it
-        needs little room itself; searches and writers may go on between them.
+        They stay in the file until then: compact at the end of a backfill. Steps are small, so that a full
+        disk is no obstacle; searches and writers may go on between them.
         """
         before = self._size()
         with self._reading() as database:
@@ -764,7 +751,7 @@ def _found(database: sqlite3.Connection, ids: np.ndarray) -> tuple[np.ndarray, n
     keys, owners = _find(database, ids)
     if (keys < 0).any():
         absent = ids[keys < 0]
-        raise UnknownEntry(
+        raise KeyError(
             f"there is no entry with the id {_listed(absent)}: {len(absent)} of the {len(ids)} ids are "
             "not in the gallery; Gallery.ids() lists those that are"
         )
@@ -856,7 +843,7 @@ def _refuse_declaration(
             f"{name!r} is declared with {models[name].width} numbers a feature, and now {width} were given; "
             "another model needs another name"
         )
-    for other in map(_nfc, others):
+    for other in others:
         if other not in models or other == name:
             raise ValueError(
                 f"{name!r} is to be compatible with {other!r}, which is not declared as another model; "
@@ -866,10 +853,8 @@ def _refuse_declaration(
         if theirs != width and not (fit == "pad" or (fit == "cut" and width > theirs)):
             raise ValueError(
                 f"{name!r} has {width} numbers a feature and {other!r} {theirs}. With fit='cut' a wider "
-                "query is compared by its first coordinates, scaled to unit length; with fit='pad' the "
-                "narrower side is filled with zeros. Say which one the new model was trained for; for "
-                "anything else, bring the entries into the new form yourself and backfill them as a model of "
-                "its own"
+                "query is compared by its first coordinates, with fit='pad' the narrower side is filled with "
+                "zeros: say which one the new model was trained for"
             )
 
 

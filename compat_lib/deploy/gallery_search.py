@@ -234,9 +234,8 @@ def _strangers(models: Mapping[str, Model], one: str, other: str) -> str:
         )
     same = "; equal width does not make them comparable" if widths[0] == widths[1] else ""
     return (
-        f"they were not declared compatible{same}. If {one!r} was trained to be compatible with {other!r} "
-        f"and was measured to be, declare it with compatible_with={other!r}; if not, its features need a "
-        "gallery of their own"
+        f"they were not declared compatible{same}. If {one!r} was measured to be compatible with {other!r}, "
+        f"declare it with compatible_with={other!r}; if not, its features need a gallery of their own"
     )
 
 
