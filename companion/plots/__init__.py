@@ -4,40 +4,55 @@ Old is always blue, new always orange, the oracle grey; dots are samples, stars 
 method keeps its colour and marker from figure to figure. Nothing here knows a data set, a model or a run.
 """
 
-from .comparisons import cross_test_dots, gain_dots, self_cross_scatter
-from .curves import backfill_curve, constraint_curves, loss_curves, roc_curves, validation_curves
-from .histograms import cosine_row, prototype_alignment, prototype_heatmap, value_histogram
-from .images import image_strip
-from .maps import JointMap, joint_tsne, knn_agreement
-from .plane import draw_circle, draw_map, draw_plane
+from compat_lib.evaluation.records import metric_title
+
+from .curves import (
+    backfill_curve,
+    backfill_panels,
+    constraint_curves,
+    first_day,
+    loss_curves,
+    roc_curves,
+    validation_curves,
+    validation_panels,
+)
+from .distributions import (
+    cosine_row,
+    feature_spread,
+    model_cosines,
+    prototype_alignment,
+    prototype_heatmap,
+    value_histogram,
+)
+from .maps import JointMap, draw_circle, draw_map, draw_plane, image_strip, joint_tsne, model_map, toy_row
+from .methods import cross_test_dots, gain_dots, self_cross_scatter
 from .style import (
     ADAPTED,
     CROSS,
+    INK,
     NEW,
     OLD,
     ORACLE,
     PAIR_COLOURS,
-    PAIR_TITLES,
     legend_below,
     method_style,
-    metric_title,
     save_figure,
     say_instead,
     use_style,
     wrapped,
 )
-from .upgrade import feature_spread, model_cosines, model_map, toy_row
 
 __all__ = [
     "ADAPTED",
     "CROSS",
+    "INK",
     "NEW",
     "OLD",
     "ORACLE",
     "PAIR_COLOURS",
-    "PAIR_TITLES",
     "JointMap",
     "backfill_curve",
+    "backfill_panels",
     "constraint_curves",
     "cosine_row",
     "cross_test_dots",
@@ -45,10 +60,10 @@ __all__ = [
     "draw_map",
     "draw_plane",
     "feature_spread",
+    "first_day",
     "gain_dots",
     "image_strip",
     "joint_tsne",
-    "knn_agreement",
     "legend_below",
     "loss_curves",
     "method_style",
@@ -64,6 +79,7 @@ __all__ = [
     "toy_row",
     "use_style",
     "validation_curves",
+    "validation_panels",
     "value_histogram",
     "wrapped",
 ]

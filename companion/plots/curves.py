@@ -1,39 +1,48 @@
-"""Curves over a share, an epoch or a false-accept rate."""
+"""Curves over a share, an epoch or a false-accept rate. Numbers are fractions, axes per cent."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from compat_lib.evaluation.constraints import STATEMENTS
+from compat_lib.evaluation.records import metric_title, shown
+
+from .methods import FAR_BELOW
 from .style import (
     CROSS,
+    INK,
     NEW,
     OLD,
     ORACLE,
     PAIR_COLOURS,
-    PAIR_TITLES,
     as_array,
+    in_percent,
     legend_below,
     legend_outside,
     method_style,
-    metric_title,
     say_instead,
+    wrapped,
 )
 
 # the cross-test beside the old model, then the new model beside the cross-test; full lines: one identity
-CONSTRAINTS = {
-    1: ("same, new/old nearer than old/old", CROSS, "-"),
-    2: ("different, new/old farther than old/old", CROSS, "--"),
-    3: ("same, new/new nearer than new/old", NEW, "-"),
-    4: ("different, new/new farther than new/old", NEW, "--"),
-}
+CONSTRAINT_LOOKS = ((CROSS, "-"), (CROSS, "--"), (NEW, "-"), (NEW, "--"))
+SHARE = "gallery re-embedded by the new model (%)"
+OTHERS = "#C8C8C8"
+Curves = Mapping[str, tuple]
+History = Sequence[Mapping[str, Any]]
 
 
 def backfill_curve(
     ax: Axes,
-    curves: Mapping[str, tuple],
+    curves: Curves,
     *,
     old_old: float | None = None,
     oracle: float | None = None,
@@ -56,61 +65,179 @@ def backfill_curve(
         if band:
             low, high = (as_array(edge).astype(float) for edge in band)
             ax.fill_between(as_array(shares), low, high, color=style["color"], alpha=0.15, linewidth=0)
-    _reference(ax, old_old, OLD, "old/old, before the upgrade")
-    _reference(ax, oracle, ORACLE, "oracle new/new")
-    ax.set_xlim(-0.02, 1.02)
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.set_xlabel("gallery re-embedded by the new model")
-    ax.set_ylabel(metric_title(metric))
+    lines = ((old_old, OLD, "old/old, before the upgrade"), (oracle, ORACLE, "oracle new/new"))
+    for value, colour, label in lines:
+        if value is not None and np.isfinite(value):
+            ax.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=label, zorder=1)
+    ax.set(xlim=(-0.02, 1.02), xlabel=SHARE, ylabel=f"{metric_title(metric)} (%)")
+    in_percent(ax.xaxis)
+    in_percent(ax.yaxis)
     legend_outside(ax)
     return ax
 
 
-def _reference(ax: Axes, value: float | None, colour: str, label: str) -> None:
-    if value is not None and np.isfinite(value):
-        ax.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=label, zorder=1)
+def first_day(
+    ax: Axes, independent: tuple, compatible: tuple, old_old: float, *, title: str, metric: str = "map"
+) -> Axes:
+    """What an upgrade loses or gains on its first day: a free new model and a compatible one, three curves.
+
+    Args:
+        ax: axis to draw on.
+        independent, compatible: (shares 0..1, values) of the backfill with each model.
+        old_old: the value before the upgrade.
+        title: name of the compatible method.
+        metric: name of the metric, for the axis.
+    """
+    for (shares, values, *_), colour, words in (
+        (independent, ORACLE, "new model, trained independently"),
+        (compatible, NEW, f"new model, trained with {title}"),
+    ):
+        change = float(as_array(values)[0]) - old_old
+        label = f"{words}:\n{shown(change, signed=True)} points on the first day"
+        ax.plot(as_array(shares), as_array(values), color=colour, linewidth=2.8, marker="o", label=label)
+        look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2}
+        ax.annotate("", (0, old_old + change), (0, old_old), arrowprops=look)
+    ax.axhline(old_old, color=OLD, linewidth=2.8, label="old system, no upgrade")
+    ax.set(
+        xlim=(-0.02, 1.02), ylim=(0, None), xlabel=SHARE, ylabel=f"{metric_title(metric)} of new queries (%)"
+    )
+    in_percent(ax.xaxis)
+    in_percent(ax.yaxis)
+    legend_below(ax, columns=3)
+    return ax
 
 
-def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    # A history that was read from CSV holds text, and nothing where an epoch was not evaluated.
-    cells = [row.get(name) for row in history]
-    return np.array([np.nan if cell in (None, "") else float(cell) for cell in cells])
+def backfill_panels(
+    curves: Curves,
+    *,
+    old_old: float | None = None,
+    oracle: float | None = None,
+    metric: str = "map",
+    titles: Mapping[str, str] | None = None,
+) -> Figure:
+    """The curves of `backfill_curve` with a panel each, for many methods: its own in front, the others grey.
+
+    Each title gives the values at both ends. A curve that starts below half of old/old does not set the
+    scale: it comes in through the lower edge.
+
+    Args: as in `backfill_curve`.
+    """
+    frames = {
+        name: pd.DataFrame(dict(zip(("x", "y", "low", "high"), map(as_array, parts), strict=False))).astype(
+            float
+        )
+        for name, parts in curves.items()
+    }
+    ends = {
+        name: f"{shown(frame['y'].iloc[0])} to {shown(frame['y'].iloc[-1])}" for name, frame in frames.items()
+    }
+    lines = {"old/old, before the upgrade": (OLD, old_old), "oracle new/new": (ORACLE, oracle)}
+    figure = _panels(frames, ends, titles, lines, SHARE, f"{metric_title(metric)} (%)")
+    near = [frame["y"] for frame in frames.values() if frame["y"].iloc[0] >= FAR_BELOW * (old_old or 0)]
+    known = [*(near or [frame["y"] for frame in frames.values()])]
+    known = pd.concat(
+        [*known, pd.Series([value for value in (old_old, oracle) if value is not None], dtype=float)]
+    )
+    room = max(0.08 * (known.max() - known.min()), 0.01)
+    for ax in figure.axes:
+        ax.set(xlim=(-0.03, 1.03), ylim=(known.min() - room, known.max() + room), xticks=[0, 0.5, 1])
+        in_percent(ax.xaxis)
+    return figure
 
 
-def _epochs(history: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Epochs counted from one: the value behind an epoch is known when it has ended."""
-    epochs = _column(history, "epoch")
-    return epochs + 1 if len(epochs) and epochs[0] == 0 else epochs
+def validation_panels(
+    histories: Mapping[str, History],
+    metric: str = "val/new_new/tar@far=1e-2",
+    *,
+    titles: Mapping[str, str] | None = None,
+) -> Figure:
+    """The curves of `validation_curves` with a panel each, for many methods; each title gives the last value.
+
+    Args: as in `validation_curves`.
+    """
+    series = {name: history_series(history, metric) for name, history in histories.items()}
+    frames = {name: pd.DataFrame({"x": x, "y": y}) for name, (x, y) in series.items() if len(x)}
+    ends = {name: shown(frame["y"].iloc[-1]) for name, frame in frames.items()}
+    figure = _panels(frames, ends, titles, {}, "epoch", _validation_title(metric))
+    for ax in figure.axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return figure
 
 
-def history_series(history: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _panels(
+    frames: Mapping[str, pd.DataFrame],
+    ends: Mapping[str, str],
+    titles: Mapping[str, str] | None,
+    lines: Mapping[str, tuple[str, float | None]],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """seaborn's small multiples: one curve in front, all behind it."""
+    data = pd.concat([frame.assign(method=name) for name, frame in frames.items()], ignore_index=True)
+    palette = {name: method_style(name)["color"] for name in frames}
+    look = {
+        "kind": "line",
+        "hue": "method",
+        "palette": palette,
+        "linewidth": 2.6,
+        "zorder": 5,
+        "legend": False,
+        "errorbar": None,
+    }
+    with mpl.rc_context({"figure.constrained_layout.use": False}):  # the grid brings a layout of its own
+        columns = min(4, len(frames))
+        grid = sns.relplot(data, x="x", y="y", col="method", col_wrap=columns, height=2.2, **look)
+    grid.set_titles("")
+    width, height = grid.figure.get_size_inches()
+    grid.figure.set_size_inches(width, height + 0.9)  # for the legend
+    names = wrapped(titles or {}, 24)
+    lines = {text: (colour, value) for text, (colour, value) in lines.items() if value is not None}
+    for name, ax in grid.axes_dict.items():
+        look = {"color": OTHERS, "linewidth": 0.8, "zorder": 1, "legend": False}
+        sns.lineplot(data=data, x="x", y="y", units="method", estimator=None, ax=ax, **look)
+        if "low" in frames[name]:
+            own = frames[name]
+            ax.fill_between(own["x"], own["low"], own["high"], color=palette[name], alpha=0.2, linewidth=0)
+        for colour, value in lines.values():
+            ax.axhline(value, color=colour, linestyle="--", linewidth=1.2, zorder=2)
+        ax.set_title(f"{names.get(name, name)}\n{ends[name]}", fontsize=9, loc="left")
+        ax.set(xlabel="", ylabel="")
+        ax.tick_params(labelsize=9)
+        in_percent(ax.yaxis)
+    grid.figure.supylabel(ylabel, fontsize=11)
+    keys = [Line2D([], [], color=colour, linestyle="--", label=text) for text, (colour, _) in lines.items()]
+    keys.append(Line2D([], [], color=OTHERS, linewidth=0.8, label="the other methods"))
+    # The label of the positions is the legend's title: a label of the figure would lie upon the legend.
+    grid.figure.legend(handles=keys, loc="outside lower center", ncols=3, title=xlabel, title_fontsize=11)
+    grid.figure.set_layout_engine("constrained")
+    return grid.figure
+
+
+def history_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs, counted from one, and values of one column of a history, where it has a value."""
-    values = _column(history, name)
+    values = np.array([np.nan if row.get(name) in (None, "") else float(row[name]) for row in history])
+    epochs = np.array([float(row["epoch"]) for row in history])
     known = np.isfinite(values)
-    return _epochs(history)[known], values[known]
+    # the value behind an epoch is known when it has ended
+    return (epochs + (1 if len(epochs) and epochs[0] == 0 else 0))[known], values[known]
 
 
-def loss_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
+def loss_curves(ax: Axes, history: History) -> Axes:
     """Loss terms of one run over its epochs, unweighted as they are logged.
 
     Args:
         ax: axis to draw on.
         history: rows of history.csv; every column "loss/<term>" becomes a line.
-
-    Raises:
-        ValueError: "no column 'loss/...' in the history; it has …".
     """
     terms = [name for name in (history[0] if history else {}) if name.startswith("loss/")]
     if len(terms) == 2:  # one term: the total is the same line
         terms = [name for name in terms if name != "loss/total"]
-    if not terms:
-        raise ValueError(f"no column 'loss/...' in the history; it has {list(history[0] if history else [])}")
-    colours = ["#222222", "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"]
-    for i, term in enumerate(terms):
+    for term, colour in zip(
+        terms, [INK, "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"] * 2, strict=False
+    ):
         label = term.removeprefix("loss/").replace("_", " ")
-        ax.plot(_epochs(history), _column(history, term), color=colours[i % len(colours)], label=label)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("loss term, unweighted (nats)")
+        ax.plot(*history_series(history, term), color=colour, label=label)
+    ax.set(xlabel="epoch", ylabel="loss term, unweighted (nats)")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_outside(ax)
@@ -119,7 +246,7 @@ def loss_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
 
 def validation_curves(
     ax: Axes,
-    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    histories: Mapping[str, History],
     metric: str = "val/new_new/tar@far=1e-2",
     *,
     titles: Mapping[str, str] | None = None,
@@ -133,16 +260,20 @@ def validation_curves(
         titles: method -> text of the legend.
     """
     for name, history in histories.items():
-        series = history_series(history, metric)
-        ax.plot(*series, label=(titles or {}).get(name, name), **method_style(name))
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(metric_title(metric.removeprefix("val/")) + ", validation")
+        ax.plot(*history_series(history, metric), label=(titles or {}).get(name, name), **method_style(name))
+    ax.set(xlabel="epoch", ylabel=_validation_title(metric))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    in_percent(ax.yaxis)
     legend_outside(ax)
     return ax
 
 
-def constraint_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
+def _validation_title(metric: str) -> str:
+    pair, name = metric.removeprefix("val/").split("/", 1)
+    return f"{pair.replace('_', '/')} {metric_title(name)},\nvalidation (%)"
+
+
+def constraint_curves(ax: Axes, history: History) -> Axes:
     """Share of held-out pairs that satisfy each of MixBCT's four constraints, over the epochs.
 
     Args:
@@ -150,16 +281,14 @@ def constraint_curves(ax: Axes, history: Sequence[Mapping[str, Any]]) -> Axes:
             so.
         history: rows of history.csv with "val/constraint1/share" to "val/constraint4/share".
     """
-    shares = {k: history_series(history, f"val/constraint{k}/share") for k in CONSTRAINTS}
-    if not any(len(epochs) for epochs, _ in shares.values()):
+    shares = [history_series(history, f"val/constraint{k}/share") for k in (1, 2, 3, 4)]
+    if not any(len(epochs) for epochs, _ in shares):
         return say_instead(ax, "no constraints: new and old features cannot be compared while it trains")
-    for k, (label, colour, line) in CONSTRAINTS.items():
-        epochs, known = shares[k]
-        ax.plot(epochs, known, color=colour, linestyle=line, label=f"{k}: {label} ({known[-1]:.0%})")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("share of validation pairs")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.set_ylim(0.0, 1.02)
+    for k, ((epochs, known), (colour, line)) in enumerate(zip(shares, CONSTRAINT_LOOKS, strict=True)):
+        label = f"{k + 1}: {STATEMENTS[k]} ({known[-1]:.0%})"
+        ax.plot(epochs, known, color=colour, linestyle=line, label=label)
+    ax.set(xlabel="epoch", ylabel="share of validation pairs (%)", ylim=(0.0, 1.02))
+    in_percent(ax.yaxis)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(ax, columns=1)
     return ax
@@ -176,20 +305,18 @@ def roc_curves(
 
     Args:
         ax: axis to draw on.
-        curves: pair ("old_old", …) or method -> (far, tar), fractions.
+        curves: pair ("old/old", …) or method -> (far, tar), fractions.
         lowest: left end; choose what the number of impostor pairs can resolve.
         titles: name -> text of the legend.
     """
     for name, (far, tar) in curves.items():
         far, tar = as_array(far), as_array(tar)
-        kept = far > 0
-        colour = PAIR_COLOURS.get(name) or method_style(name)["color"]
-        label = (titles or {}).get(name, PAIR_TITLES.get(name, name))
-        ax.plot(far[kept], tar[kept], color=colour, label=label, drawstyle="steps-post")
-    ax.set_xscale("log")
-    ax.set_xlim(lowest, 1.0)
-    ax.set_ylim(0.0, 1.02)
-    ax.set_xlabel("false-accept rate (FAR)")
-    ax.set_ylabel("true-accept rate (TAR)")
+        pair = name.replace("_", "/")
+        colour = PAIR_COLOURS.get(pair) or method_style(name)["color"]
+        label = (titles or {}).get(name, pair if pair in PAIR_COLOURS else name)
+        ax.plot(far[far > 0], tar[far > 0], color=colour, label=label, drawstyle="steps-post")
+    ax.set(xscale="log", xlim=(lowest, 1.0), ylim=(0.0, 1.02))
+    ax.set(xlabel="false-accept rate (FAR, fraction)", ylabel="true-accept rate (TAR, %)")
+    in_percent(ax.yaxis)
     legend_outside(ax)
     return ax

@@ -1,11 +1,23 @@
-"""A map of old and new features together, and a number that says how far to trust it."""
+"""Old and new points in one plane, and the images behind them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.patheffects as effects
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE, trustworthiness
+from threadpoolctl import threadpool_limits
 
-from .style import as_array, unit_rows
+from .distributions import unequal_widths
+from .style import INK, NEW, OLD, as_array, say_instead, unit_rows
+
+GATHERED = 0.8  # length of a class's mean of unit points from which the class has one place
+_HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
+_CENTRED = {"ha": "center", "va": "center", "fontweight": "bold", "path_effects": _HALO, "zorder": 6}
 
 
 @dataclass(frozen=True)
@@ -15,32 +27,7 @@ class JointMap:
     old: np.ndarray  # [N, 2]
     new: np.ndarray | None  # [M, 2]
     prototypes: np.ndarray | None  # [C, 2]
-    knn_agreement: float  # 0..1, see knn_agreement()
-    neighbours: int
-
-
-def knn_agreement(high: Any, low: Any, neighbours: int = 10) -> float:
-    """Share of every point's nearest neighbours in the feature space that are also nearest in the map.
-
-    Args:
-        high: [N, D] points in the original space (Euclidean distance; unit rows give the cosine's order).
-        low: [N, 2] the same points in the map.
-        neighbours: how many neighbours to compare, at most N - 1.
-
-    Returns:
-        Mean share, 0..1; a random map gives about neighbours / (N - 1).
-
-    >>> knn_agreement([[0, 0], [1, 0], [5, 0], [6, 0]], [[0, 0], [1, 0], [5, 0], [6, 0]], neighbours=1)
-    1.0
-    """
-    from sklearn.neighbors import NearestNeighbors  # here: the other figures need not wait for it
-
-    high, low = as_array(high), as_array(low)
-    neighbours = min(neighbours, len(high) - 1)
-    near_high = NearestNeighbors(n_neighbors=neighbours).fit(high).kneighbors(return_distance=False)
-    near_low = NearestNeighbors(n_neighbors=neighbours).fit(low).kneighbors(return_distance=False)
-    shared = [len(np.intersect1d(a, b)) for a, b in zip(near_high, near_low, strict=True)]
-    return float(np.mean(shared) / neighbours)
+    trustworthiness: float  # 0..1, scikit-learn's: 1 when neighbours in the map are neighbours in the space
 
 
 def joint_tsne(
@@ -61,40 +48,262 @@ def joint_tsne(
     Args:
         old: [N, D] old features.  new: [M, D] new features or None.  prototypes: [C, D] or None.
         perplexity: t-SNE's neighbourhood size; lowered to a third of the points when there are few.
-        neighbours: for the agreement number.
+        neighbours: for the trustworthiness; lowered likewise.
         components: PCA dimensions before t-SNE.
         seed: for t-SNE.
-
-    Raises:
-        ValueError: "old features have width …, new … : one map needs one feature space".
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    parts = [as_array(part).astype(np.float64) for part in (old, new, prototypes) if part is not None]
-    widths = {part.shape[1] for part in parts}
-    if len(widths) > 1:
-        raise ValueError(
-            f"old features, new features and prototypes have widths {[part.shape[1] for part in parts]}: "
-            "one map needs one feature space; map them to the same width first"
-        )
+    parts = [
+        unit_rows(as_array(part).astype(np.float64)) for part in (old, new, prototypes) if part is not None
+    ]
     points = np.concatenate(parts)
-    if len(points) < 5:
-        raise ValueError(f"{len(points)} points given: a t-SNE map needs at least 5")
-    points = unit_rows(points)
     with threadpool_limits(1):
-        size = min(components, *points.shape)
-        reduced = PCA(size, svd_solver="full").fit_transform(points)
-        start = np.zeros((len(points), 2))
-        start[:, : min(2, size)] = reduced[:, :2]
-        start *= 1e-4 / max(start[:, 0].std(), 1e-12)
-        tsne = TSNE(
-            perplexity=min(perplexity, (len(points) - 1) / 3), init=start, random_state=seed, n_jobs=1
-        )
+        reduced = PCA(min(components, *points.shape), svd_solver="full").fit_transform(points)
+        few = (len(points) - 1) / 3
+        tsne = TSNE(perplexity=min(perplexity, few), init="pca", random_state=seed, n_jobs=1)
         flat = tsne.fit_transform(reduced).astype(np.float64)
-        agreement = knn_agreement(points, flat, neighbours)
-    n, m = len(parts[0]), 0 if new is None else len(parts[1])
-    stars = flat[n + m :] if prototypes is not None else None
-    moved = flat[n : n + m] if new is not None else None
-    return JointMap(flat[:n], moved, stars, agreement, min(neighbours, len(points) - 1))
+        judged = trustworthiness(points, flat, n_neighbors=max(1, min(neighbours, int(few))))
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    pieces = iter(np.split(flat, ends))
+    return JointMap(
+        *(None if part is None else next(pieces) for part in (old, new, prototypes)), float(judged)
+    )
+
+
+def model_map(
+    ax: Axes, old: Any, new: Any, labels: Any, *, identities: int = 10, seed: int = 0
+) -> JointMap | None:
+    """Old and new features of some identities in one t-SNE map; stars are the old features' class means.
+
+    Args:
+        ax: axis to draw on; where the widths differ it says so.
+        old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here.
+        labels: [N].
+        identities: how many are shown, evenly spaced over the sorted labels.
+        seed: for t-SNE.
+
+    Returns:
+        The map, or None where the widths differ.
+    """
+    if old.shape[1] != new.shape[1]:
+        say_instead(ax, unequal_widths(old, new))
+        return None
+    labels = as_array(labels)
+    present = np.unique(labels)
+    shown = present[np.linspace(0, len(present) - 1, min(identities, len(present))).round().astype(int)]
+    rows = np.isin(labels, shown)
+    old, new = (unit_rows(as_array(features)[rows].astype(np.float64)) for features in (old, new))
+    prototypes = np.stack([old[labels[rows] == identity].mean(axis=0) for identity in shown])
+    joint = joint_tsne(old, new, prototypes, seed=seed)
+    draw_map(ax, joint, labels[rows])
+    return joint
+
+
+def draw_map(
+    ax: Axes, joint: JointMap, labels: Any, new_labels: Any = None, *, legend: bool = True, **options: Any
+) -> Axes:
+    """Draw a joint map: colour says old or new, a number says which identity, a star is a prototype.
+
+    Args:
+        ax: axis to draw on.
+        joint: from joint_tsne.
+        labels: [N] identity of every old feature.
+        new_labels: [M] identity of every new feature; the old ones' when None.
+        legend: whether to add the legend under the map.
+        options: prototype_labels, names and marked of draw_plane.
+
+    Returns:
+        The axis. Its title holds the trustworthiness, because the picture alone proves nothing.
+    """
+    draw_plane(ax, joint.old, joint.new, labels, new_labels, prototypes=joint.prototypes, **options)
+    shown = "old features" if joint.new is None else "old and new features together"
+    ax.set_title(f"t-SNE of {shown}\ntrustworthiness {joint.trustworthiness:.2f}")
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    if legend:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, handletextpad=0.2)
+    return ax
+
+
+def draw_plane(
+    ax: Axes,
+    old: Any,
+    new: Any,
+    labels: Any,
+    new_labels: Any = None,
+    *,
+    prototypes: Any = None,
+    prototype_labels: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    marked: Any = None,
+) -> Axes:
+    """Draw old points, new points and prototypes in the plane, identities numbered.
+
+    Every identity has a thin line from the centre of its old features to the centre of its new ones: short
+    lines where the two spaces agree, long lines where they do not. The orange number stands on the new side.
+
+    Args:
+        ax: axis to draw on.
+        old: [N, 2].  new: [M, 2] or None.  prototypes: [C, 2] or None.
+        labels: [N] identity of every old point.  new_labels: [M]; the old ones' when None.
+        prototype_labels: identity of every prototype; the sorted labels when None.
+        names: text for each identity in sorted order; 1, 2, 3, … when None.
+        marked: bool [N], old points to ring, such as outliers; None for none.
+    """
+    old, labels = as_array(old), as_array(labels)
+    text = _names(labels, names)
+    _dots(ax, old, OLD, "old features", 2, marked)
+    centres = {identity: old[labels == identity].mean(axis=0) for identity in text}
+    if new is not None:
+        new = as_array(new)
+        new_labels = labels if new_labels is None else as_array(new_labels)
+        _dots(ax, new, NEW, "new features", 3)
+        for identity in set(text) & set(new_labels.tolist()):
+            ends = np.stack([centres[identity], new[new_labels == identity].mean(axis=0)])
+            ax.plot(*ends.T, color=INK, linewidth=0.8, alpha=0.5, zorder=1)
+            _number(ax, ends[1], text[identity], NEW, -5)
+    if prototypes is not None:
+        _stars(ax, as_array(prototypes))
+        owners = list(text) if prototype_labels is None else as_array(prototype_labels).tolist()
+        centres = dict(zip(owners, as_array(prototypes), strict=True))
+    for identity, position in centres.items():
+        _number(ax, position, text[identity], OLD, 7)
+    ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def draw_circle(
+    ax: Axes,
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    prototypes: Any = None,
+    classifier: Any = None,
+    names: Sequence[str] | None = None,
+    marked: Any = None,
+) -> Axes:
+    """Draw points of which the angle alone has meaning: old ones on a circle, new ones on a wider one.
+
+    Blue numbers and rays stand at the old prototypes; an orange number stands where a class of new points has
+    gathered, and nowhere while it is scattered.
+
+    Args:
+        ax: axis to draw on.
+        old: [N, 2], drawn where they are, length about 1.  new: [N, 2] of any length, or None.
+        labels: int [N], class of every image.
+        prototypes: [C, 2] class means of the old features, or None.
+        classifier: [C, 2] rows of the new classifier, drawn as short orange strokes, or None.
+        names: text for each class; 1, 2, 3, … when None.
+        marked: bool [N], images to ring on both circles, such as outliers.
+    """
+    labels = as_array(labels)
+    text = _names(labels, names)
+    turn = np.linspace(0, 2 * np.pi, 200)
+    ax.plot(np.cos(turn), np.sin(turn), color="#CCCCCC", linewidth=0.8, zorder=0)
+    _dots(ax, as_array(old), OLD, "old features", 2, marked)
+    if new is not None:
+        new = unit_rows(as_array(new))
+        _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
+        for identity in text:
+            centre = new[labels == identity].mean(axis=0)
+            if np.linalg.norm(centre) > GATHERED:
+                ax.text(*(1.5 * unit_rows(centre)), text[identity], color=NEW, **_CENTRED)
+    for row in [] if classifier is None else unit_rows(as_array(classifier)):
+        ax.plot(*np.stack([1.33 * row, 1.41 * row]).T, color=NEW, linewidth=2.5, zorder=1)
+    if prototypes is not None:
+        prototypes = as_array(prototypes)
+        _stars(ax, prototypes)
+        for position, name in zip(prototypes, text.values(), strict=True):
+            ax.plot([0, position[0]], [0, position[1]], color=OLD, linewidth=0.8, alpha=0.5, zorder=1)
+            ax.text(*(0.62 * unit_rows(position)), name, color=OLD, **_CENTRED)
+    ax.set(xlim=(-1.65, 1.65), ylim=(-1.65, 1.65), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Sequence[Axes]:
+    """Snapshots of a toy training side by side, each with its two tests.
+
+    Args:
+        axes: one axis a snapshot, for the last snapshots of the run.
+        toy: from companion.toy.make_toy.  run: from companion.toy.train_toy.
+        title: what was trained, over the first axis.
+    """
+    first = len(run.steps) - len(axes)
+    for ax, at in zip(axes, range(first, len(run.steps)), strict=True):
+        sides = {"prototypes": toy.system.prototypes(), "classifier": run.classifier[at]}
+        draw_circle(ax, toy.old, run.points[at], toy.labels, marked=toy.outlier, **sides)
+        tests = f"new/new {run.self_test[at]:.0%}, new/old {run.cross_test[at]:.0%}"
+        name = f"{title}, " if title and at == first else ""
+        ax.set_title(f"{name}step {run.steps[at]}\n{tests}", fontsize=10)
+    return axes
+
+
+def image_strip(
+    ax: Axes,
+    images: Any,
+    captions: Sequence[str] | None = None,
+    colours: Sequence[str] | str | None = None,
+    *,
+    columns: int = 10,
+    title: str | None = None,
+) -> Axes:
+    """Images in a grid on one axis, each with a caption below and a coloured frame.
+
+    Args:
+        ax: axis to draw on.
+        images: uint8 [n, C, H, W], C = 1 or 3.
+        captions: n texts; none when None. Short ones: a column is about 10 characters wide at 10 columns.
+        colours: n frame colours or one for all; no frame when None.
+        columns: images a row.
+        title: over the grid.
+    """
+    images = as_array(images)
+    count, _, height, width = images.shape
+    colours = [colours] * count if isinstance(colours, str) or colours is None else colours
+    captions = [""] * count if captions is None else [str(caption) for caption in captions]
+    columns = min(columns, count)
+    gap = 0.12 * width
+    lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
+    step_x, step_y = width + gap, height + gap + lines * 0.26 * height
+    for i, (image, caption, colour) in enumerate(zip(images, captions, colours, strict=True)):
+        left, top = (i % columns) * step_x, (i // columns) * step_y
+        picture = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+        extent = (left, left + width, top + height, top)
+        ax.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        if colour is not None:
+            ax.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=2.5))
+        ax.text(left + width / 2, top + height * 1.05, caption, ha="center", va="top", fontsize=9)
+    ax.set(xlim=(-gap, columns * step_x), ylim=(-(-count // columns) * step_y, -gap), aspect="equal")
+    ax.axis("off")
+    if title:
+        ax.set_title(title, loc="left")
+    return ax
+
+
+def _names(labels: np.ndarray, names: Sequence[str] | None) -> dict[Any, str]:
+    identities = np.unique(labels).tolist()
+    names = [str(i + 1) for i in range(len(identities))] if names is None else names
+    return dict(zip(identities, names, strict=True))
+
+
+def _dots(ax: Axes, points: np.ndarray, colour: str, label: str, level: int, marked: Any = None) -> None:
+    look = {"s": 26, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
+    ax.scatter(*points.T, color=colour, label=label, zorder=level, **look)
+    if marked is not None and as_array(marked).any():
+        ring = {"s": 60, "facecolors": "none", "edgecolors": INK, "linewidths": 1.2}
+        ax.scatter(*points[as_array(marked)].T, label="outliers", zorder=5, **ring)
+
+
+def _stars(ax: Axes, points: np.ndarray) -> None:
+    style = {"s": 190, "color": OLD, "edgecolors": "white", "linewidths": 0.8}
+    ax.scatter(*points.T, marker="*", label="old prototypes", zorder=4, **style)
+
+
+def _number(ax: Axes, position: np.ndarray, text: str, colour: str, offset: int) -> None:
+    """Write beside a point: above right for old, below left for new, so that both stay readable."""
+    side = {"ha": "left", "va": "bottom"} if offset > 0 else {"ha": "right", "va": "top"}
+    look = {"color": colour, "fontsize": 11, "fontweight": "bold", "path_effects": _HALO, "zorder": 5}
+    ax.annotate(text, position, xytext=(offset, offset), textcoords="offset points", **side, **look)

@@ -2,18 +2,19 @@
 
 import json
 import re
+import textwrap
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.colors
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.line_breaks import in_lines
+from compat_lib.files import replacing, write_text
 
 OLD = "#0072B2"
 NEW = "#E8740C"
@@ -22,8 +23,7 @@ CROSS = "#8E4A9E"  # new query, old gallery: between the two
 ADAPTED = "#9C8A5A"
 INK = "#222222"
 
-PAIR_COLOURS = {"old_old": OLD, "new_old": CROSS, "new_new": NEW}
-PAIR_TITLES = {"old_old": "old/old", "new_old": "new/old", "new_new": "new/new"}
+PAIR_COLOURS = {"old/old": OLD, "new/old": CROSS, "new/new": NEW}
 
 # Colours that stay apart for the common colour-blindnesses and are neither the blue of old nor the orange of
 # new; the marker says the same thing again for print in grey.
@@ -47,36 +47,33 @@ _METHODS = {
     "adapter/ridge": (ADAPTED, "p"),
     "adapter/ridge-query": (ADAPTED, "H"),
 }
-_SPARE_COLOURS = ("#117733", "#882255", "#88CCEE", "#DDCC77", "#661100", "#44AA99", "#AA4499", "#000000")
-_SPARE_MARKERS = ("h", "<", ">", "d", "*", "8", "H")
+_SPARE = (("#117733", "h"), ("#882255", "<"), ("#88CCEE", ">"), ("#DDCC77", "d"), ("#44AA99", "8"))
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults to the look of this project (call it once, after the imports)."""
-    mpl.rcParams.update(
-        {
+    """Set seaborn's defaults to the look of this project (call it once, after the imports)."""
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        font="DejaVu Sans",
+        rc={
             "figure.figsize": (8.0, 4.5),
-            "figure.dpi": 100,
             "figure.constrained_layout.use": True,
             "font.size": 11,
-            "font.family": "DejaVu Sans",
             "axes.titlesize": 11,
             "axes.labelsize": 11,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.edgecolor": INK,
-            "axes.grid": True,
-            "axes.axisbelow": True,
             "grid.color": "#E3E3E3",
             "grid.linewidth": 0.7,
             "lines.linewidth": 1.8,
-            "lines.markersize": 6,
             "legend.frameon": False,
             "legend.fontsize": 10,
             "xtick.labelsize": 10,
             "ytick.labelsize": 10,
             "image.interpolation": "nearest",
-        }
+        },
     )
 
 
@@ -95,30 +92,10 @@ def method_style(name: str) -> dict[str, Any]:
     ({'color': '#332288', 'marker': 'o'}, {'color': '#9d95c6', 'marker': 'o'})
     """
     base = re.split(r"[ ,(]", name)[0]
-    if base in _METHODS:
-        colour, marker = _METHODS[base]
-    else:
-        code = zlib.crc32(base.encode())
-        colour, marker = (spare[code % len(spare)] for spare in (_SPARE_COLOURS, _SPARE_MARKERS))
+    colour, marker = _METHODS.get(base) or _SPARE[zlib.crc32(base.encode()) % len(_SPARE)]
     if base != name:
         colour = mpl.colors.to_hex(0.48 * np.array(mpl.colors.to_rgb(colour)) + 0.52)
     return {"color": colour, "marker": marker}
-
-
-def metric_title(metric: str) -> str:
-    """Metric name as an axis label.
-
-    >>> metric_title("tar@far=1e-3"), metric_title("map"), metric_title("new_old/rank1")
-    ('TAR at FAR 1e-3', 'mAP', 'new/old rank-1')
-    """
-    *pair, last = metric.split("/")
-    if last.startswith("tar@far="):
-        last = "TAR at FAR " + last.removeprefix("tar@far=")
-    elif last.startswith("rank"):
-        last = "rank-" + last.removeprefix("rank")
-    elif last == "map":
-        last = "mAP"
-    return " ".join([*(PAIR_TITLES.get(part, part) for part in pair), last])
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -135,9 +112,9 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
-def legend_outside(ax: Axes, **options: Any) -> None:
-    """Put the legend to the right of the axis, where it cannot cover data."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, **options)
+def in_percent(axis: Any) -> None:
+    """Write the fractions of an axis in per cent; its label says so."""
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}")
 
 
 def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
@@ -146,7 +123,12 @@ def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
     >>> wrapped({"a": "ridge adapter, gallery to new"})
     {'a': 'ridge adapter,\\ngallery to new'}
     """
-    return {name: "\n".join(in_lines(title, width)) for name, title in titles.items()}
+    return {name: textwrap.fill(title, width, break_long_words=False) for name, title in titles.items()}
+
+
+def legend_outside(ax: Axes, **options: Any) -> None:
+    """Put the legend to the right of the axis, where it cannot cover data."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, **options)
 
 
 def legend_below(ax: Axes, columns: int = 2) -> None:
@@ -158,6 +140,13 @@ def legend_below(ax: Axes, columns: int = 2) -> None:
         ax.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
+def say_instead(ax: Axes, text: str) -> Axes:
+    """A sentence in the place of a picture that cannot be drawn."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+    return ax
+
+
 def save_figure(
     fig: Figure, name: str, folder: str | Path = "figures", provenance: Mapping[str, Any] | None = None
 ) -> Path:
@@ -167,34 +156,21 @@ def save_figure(
 
     Args:
         fig: the figure.
-        name: file name without folder and suffix: letters, digits, "-", "_" and ".".
+        name: file name without folder and suffix.
         folder: where to write; made when absent.
         provenance: what made the figure (notebook, parameters, digest of the data, commit); plain values.
 
     Returns:
         Path of the PNG.
-
-    Raises:
-        ValueError: "figure name '…': use letters, digits, '-', '_' and '.', without folder and suffix".
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name.endswith((".png", ".svg", ".json")):
-        raise ValueError(
-            f"figure name {name!r}: use letters, digits, '-', '_' and '.', without folder and suffix"
-        )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / f"{name}.png"
     # Text as outlines: the picture looks the same where the font is not installed.
-    with mpl.rc_context({"svg.hashsalt": "compat_lib", "svg.fonttype": "path", "path.simplify": True}):
-        fig.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-        fig.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    with mpl.rc_context({"svg.hashsalt": "compat_lib", "svg.fonttype": "path"}):
+        with replacing(path) as part:
+            fig.savefig(part, dpi=150, format="png", metadata={"Software": None})
+        with replacing(path.with_suffix(".svg")) as part:
+            fig.savefig(part, format="svg", metadata={"Date": None, "Creator": None})
     record = {"figure": name, **(provenance or {})}
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    return folder / f"{name}.png"
-
-
-def say_instead(ax: Axes, text: str) -> Axes:
-    """A sentence in the place of a picture that cannot be drawn."""
-    ax.axis("off")
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
-    return ax
+    write_text(path.with_suffix(".json"), text + "\n")
+    return path

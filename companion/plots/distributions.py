@@ -1,0 +1,249 @@
+"""Distributions: cosines of pairs, any number per sample, and how features lie to the prototypes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from compat_lib.evaluation.pairs import cosine_histograms, verification
+
+from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, as_array, legend_outside, say_instead, unit_rows
+
+
+def cosine_row(
+    axes: Sequence[Axes],
+    histograms: Mapping[str, tuple[Any, Any, Any]],
+    thresholds: Mapping[str, float | None] | None = None,
+    *,
+    threshold_label: str = "threshold",
+) -> Sequence[Axes]:
+    """Cosine histograms of pairs of the same and of different identities, one axis a query/gallery pair.
+
+    Args:
+        axes: as many axes as histograms (three for old/old, new/old, new/new).
+        histograms: pair -> (edges [B+1], counts of same [B], counts of different [B]); counts are drawn as
+            densities, because pairs of different identities are hundreds of times more numerous. What
+            follows a comma only goes into the title: "new/old, MixBCT" has the colour of "new/old".
+        thresholds: pair -> cosine of an operating point, drawn as a line.
+        threshold_label: what that operating point is ("threshold at FAR 1e-3").
+
+    Returns:
+        The axes. Each title gives the overlap: the common area of the two densities, 1 when they coincide.
+    """
+    spans = [as_array(edges)[[0, -1]] for edges, _, _ in histograms.values()]
+    for ax, (pair, (edges, same, different)) in zip(axes, histograms.items(), strict=True):
+        name = pair.replace("_", "/")
+        edges, same, different = (as_array(part).astype(np.float64) for part in (edges, same, different))
+        shares = [counts / max(counts.sum(), 1.0) for counts in (same, different)]
+        colour = PAIR_COLOURS.get(name.split(",")[0], INK)
+        middles = (edges[:-1] + edges[1:]) / 2
+        look = {"bins": edges.tolist(), "stat": "density", "element": "step", "ax": ax}
+        for counts, style in ((same, {"color": colour, "alpha": 0.35}), (different, {"color": INK})):
+            if counts.sum():
+                fill = counts is same
+                sns.histplot(
+                    x=middles, weights=counts, fill=fill, linestyle="-" if fill else "--", **style, **look
+                )
+        if thresholds and thresholds.get(pair) is not None:
+            ax.axvline(thresholds[pair], color=INK, linewidth=1.0, linestyle=":")
+        ax.set_title(f"{name.replace(', ', chr(10))}\noverlap {np.minimum(*shares).sum():.1%}")
+        ax.set(
+            xlabel="cosine", ylabel="", yticks=[], xlim=(min(s[0] for s in spans), max(s[1] for s in spans))
+        )
+    axes[0].set_ylabel("density of pairs")
+    # One legend for the row, in neutral ink: the fill has another colour in every axis.
+    keys = [Patch(facecolor="#BBBBBB", edgecolor=INK, label="same identity")]
+    keys.append(mpl.lines.Line2D([], [], color=INK, linestyle="--", label="different identities"))
+    if thresholds:
+        keys.append(mpl.lines.Line2D([], [], color=INK, linestyle=":", label=threshold_label))
+    figure = axes[0].figure
+    for previous in list(figure.legends):
+        previous.remove()
+    figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    return axes
+
+
+def model_cosines(
+    axes: Sequence[Axes],
+    old: Any,
+    new: Any,
+    labels: Any,
+    *,
+    cross: tuple[Any, Any] | None = None,
+    far: float = 1e-3,
+    bins: int = 100,
+) -> Sequence[Axes]:
+    """Cosine histograms of old/old, new/old and new/new with the threshold of an operating point.
+
+    Args:
+        axes: three axes of one figure.
+        old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here. Where the widths differ
+            the middle axis says so.
+        labels: [N].
+        cross: (query, gallery) of new/old, [N, d] each, where a method cuts, pads or transforms features
+            before it compares them; None: `new` and `old` themselves.
+        far: false-accept rate of the marked threshold, a fraction.
+        bins: over the cosine's range.
+    """
+    ids = np.arange(len(old))
+    query, gallery = cross or (new, old)
+    across = {"gallery": gallery, "gallery_labels": labels, "query_ids": ids, "gallery_ids": ids}
+    pairs = {"old/old": (old, {}), "new/old": (query, across), "new/new": (new, {})}
+    placed = dict(zip(pairs, axes, strict=True))
+    if gallery.shape[1] != query.shape[1]:
+        say_instead(placed.pop("new/old"), unequal_widths(gallery, query))
+    histograms, thresholds = {}, {}
+    for pair in placed:
+        side, others = pairs[pair]
+        histograms[pair] = cosine_histograms(side, labels, **others, bins=bins)
+        threshold = verification(side, labels, **others, fars=(far,)).thresholds[0]
+        thresholds[pair] = threshold if np.isfinite(threshold) else None
+    label = f"threshold at FAR {far:.0e}".replace("e-0", "e-")
+    cosine_row(list(placed.values()), histograms, thresholds, threshold_label=label)
+    return axes
+
+
+def value_histogram(
+    ax: Axes,
+    groups: Mapping[str, Any],
+    *,
+    xlabel: str,
+    bins: int = 40,
+    colours: Mapping[str, str] | None = None,
+) -> Axes:
+    """Histograms of one number per sample, one outline a group, as shares of the group.
+
+    Args:
+        ax: axis to draw on.
+        groups: name -> values; names whose first word is "old" are blue, "new" orange, "oracle" or
+            "independent" grey. nan is left out.
+        xlabel: the quantity with its unit.
+        bins: number of equal bins over all groups.
+        colours: name -> colour, where the rule above does not fit.
+    """
+    spare = iter(["#332288", "#CC6677", "#2A9D8F", "#999933"])
+    fixed = {"old": OLD, "new": NEW, "oracle": ORACLE, "independent": ORACLE} | dict(colours or {})
+    parts, palette = [], {}
+    for name, group in groups.items():
+        values = as_array(group).astype(np.float64).ravel()
+        values = values[np.isfinite(values)]
+        named = f"{name} (n = {len(values)})"
+        palette[named] = fixed.get(name) or fixed.get(re.split(r"[ ,(]", name)[0]) or next(spare, INK)
+        parts.append(pd.DataFrame({"value": values, "group": named}))
+    data = pd.concat(parts, ignore_index=True)
+    if len(data):
+        look = {
+            "stat": "probability",
+            "common_norm": False,
+            "element": "step",
+            "alpha": 0.25,
+            "legend": False,
+        }
+        sns.histplot(data, x="value", hue="group", palette=palette, bins=bins, ax=ax, **look)
+    handles = [
+        Patch(facecolor=(colour, 0.25), edgecolor=colour, label=name) for name, colour in palette.items()
+    ]
+    ax.set(xlabel=xlabel, ylabel="share of the group")
+    legend_outside(ax, handles=handles)
+    return ax
+
+
+def feature_spread(axes: Sequence[Axes], models: Mapping[str, Any], labels: Any) -> Sequence[Axes]:
+    """How long the embeddings of each model are, and how tightly each identity holds together.
+
+    Args:
+        axes: two axes: lengths, and cosines with the mean of the identity's other images.
+        models: name -> embeddings [N, d], not normalised; names as in value_histogram.
+        labels: [N]; identities with one image are left out on the right.
+    """
+    labels = np.unique(as_array(labels), return_inverse=True)[1]
+    lengths, cosines = {}, {}
+    for name, embeddings in models.items():
+        embeddings = as_array(embeddings).astype(np.float64)
+        lengths[name] = np.linalg.norm(embeddings, axis=1)
+        features = unit_rows(embeddings)
+        sums = np.zeros((labels.max() + 1, features.shape[1]))
+        np.add.at(sums, labels, features)
+        several = np.bincount(labels)[labels] > 1
+        others = unit_rows(sums[labels] - features)
+        cosines[name] = (features * others).sum(axis=1)[several]
+    value_histogram(axes[0], lengths, xlabel="length of an embedding")
+    value_histogram(axes[1], cosines, xlabel="cosine to the mean of the identity's other images")
+    axes[0].get_legend().remove()  # the right axis has the same one
+    return axes
+
+
+def prototype_heatmap(
+    ax: Axes,
+    prototypes: Any,
+    vectors: Any,
+    *,
+    classes: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    vectors_label: str = "new class mean",
+) -> Axes:
+    """Heat map of the cosines between old prototypes and new class means or classifier rows.
+
+    A bright diagonal on a pale ground: every new class points where its old prototype points.
+
+    Args:
+        ax: axis to draw on.
+        prototypes: [C, D].  vectors: [C, D], the same classes in the same order.
+        classes: rows to show; the first 12 when None.
+        names: tick text of the shown classes; their indices when None.
+        vectors_label: what the columns are.
+    """
+    classes = list(range(min(12, len(as_array(prototypes))))) if classes is None else list(classes)
+    names = [str(c) for c in classes] if names is None else list(names)
+    rows, columns = (unit_rows(as_array(side).astype(np.float64)[classes]) for side in (prototypes, vectors))
+    cosines = pd.DataFrame(rows @ columns.T, index=names, columns=names)
+    look = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "square": True, "cbar_kws": {"label": "cosine"}}
+    sns.heatmap(cosines, ax=ax, **look)
+    ax.set(xlabel=f"{vectors_label} of class", ylabel="old prototype of class")
+    others = cosines.to_numpy()[~np.eye(len(classes), dtype=bool)]
+    ax.set_title(
+        f"own class {np.diag(cosines).mean():.2f}" + (f", others {others.mean():.2f}" if others.size else "")
+    )
+    return ax
+
+
+def prototype_alignment(
+    ax: Axes,
+    prototypes: Any,
+    groups: Mapping[str, Any],
+    *,
+    bins: int = 40,
+    colours: Mapping[str, str] | None = None,
+) -> Axes:
+    """Histogram over all classes of the cosine between a class's old prototype and its new vector.
+
+    Args:
+        ax: axis to draw on.
+        prototypes: [C, D].
+        groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
+            vector is zero (no samples) are left out.
+        bins: number of bins.
+        colours: name -> colour, as in value_histogram.
+    """
+    own = as_array(prototypes).astype(np.float64)
+    values = {}
+    for name, vectors in groups.items():
+        vectors = as_array(vectors).astype(np.float64)
+        known = (np.abs(own).sum(axis=1) > 0) & (np.abs(vectors).sum(axis=1) > 0)
+        values[name] = (unit_rows(own) * unit_rows(vectors)).sum(axis=1)[known]
+    xlabel = "cosine to the old prototype of the same class"
+    return value_histogram(ax, values, xlabel=xlabel, bins=bins, colours=colours)
+
+
+def unequal_widths(old: Any, new: Any) -> str:
+    """Why there is no new/old here, as a sentence."""
+    return (
+        f"no new/old: old features have {old.shape[1]} coordinates,\nnew ones {new.shape[1]}; a cosine needs "
+        "equal widths\n(set new_width to the old width)"
+    )

@@ -1,0 +1,125 @@
+"""Whose runs are shown: the user's own, and the committed runs of the authors, never mixed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from companion.results import HEADLINE, collect, scores
+from compat_lib.config import ExperimentConfig
+
+YOURS, AUTHORS = "your runs", "the authors' runs"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Runs from two places, never mixed within one experiment.
+
+    Args:
+        runs: as from collect, with a column "place" (YOURS or AUTHORS).
+        expected: configurations that should have run, or None: whatever is there.
+        left_out: number of the user's complete runs that were not expected.
+    """
+
+    runs: pd.DataFrame
+    expected: tuple[ExperimentConfig, ...] | None
+    left_out: int
+
+    def rows(self, metric: str = HEADLINE) -> pd.DataFrame:
+        """Rows of `scores` for every experiment, missing runs of expected experiments among them.
+
+        Raises:
+            ValueError: "no run has the metric '…'; there are …".
+        """
+        known = {
+            one.metric for run in self.runs["run"] for one in run.metrics.select(query="new", gallery="new")
+        }
+        if known and metric not in known:
+            raise ValueError(f"no run has the metric {metric!r}; there are {', '.join(sorted(known))}")
+        return scores(self.runs, metric, self.expected)
+
+    def place(self, experiment_id: str) -> str | None:
+        """Where the runs of an experiment come from; None when there is none."""
+        places = self.runs.loc[self.runs["experiment_id"] == experiment_id, "place"]
+        return None if places.empty else str(places.iloc[0])
+
+    def count(self, place: str) -> int:
+        """Number of complete runs from a place, without old models."""
+        return int(((self.runs["place"] == place) & (self.runs["method"] != "old")).sum())
+
+    @property
+    def missing(self) -> int:
+        """Number of expected runs that are in neither place."""
+        there = set(zip(self.runs["experiment_id"], self.runs["run_id"], strict=True))
+        return sum((config.experiment_id, config.run_id) not in there for config in self.expected or ())
+
+    def note(self, experiment_id: str) -> str:
+        """Whose runs an experiment's tables show, of which networks, on how many test identities."""
+        own = self.runs[(self.runs["experiment_id"] == experiment_id) & (self.runs["method"] != "old")]
+        if own.empty:
+            return f"Not run: {experiment_id}."
+        row = own.iloc[0]
+        return (
+            f"{row['place'].capitalize()}; {row['old_backbone']} of {row['old_epochs']} epochs to "
+            f"{row['new_backbone']} of {row['epochs']} epochs; {row['test_identities']} test identities; "
+            f"`{experiment_id}`."
+        )
+
+    def summary(self, command: str) -> str:
+        """What was found, in a few sentences; with nothing to show, what to do.
+
+        Args:
+            command: what makes the runs.
+        """
+        if self.runs.empty:
+            return f"There is nothing to show yet: run `{command}`, then run this notebook again."
+        counts = (
+            f"{self.count(YOURS)} of your own, {self.count(AUTHORS)} made by the authors (folder results)"
+        )
+        text = f"Runs shown: {counts}; an experiment is taken from one of the two, never from both."
+        if self.missing:
+            text += f" Missing: {self.missing} of the preset's {len(self.expected)} (`{command}` makes them)."
+        if self.left_out:
+            text += f" Left out, because not in the preset: {self.left_out} of yours."
+        return text
+
+    def without_chains(self) -> "Reading":
+        """The same without the runs of chains: their old model is an upgrade already, not a first model."""
+        later = {config.experiment_id for config in self.expected or () if config.old_run}
+        chained = self.runs["experiment_id"].isin(later) | self.runs["old_run"].notna()
+        first = None if self.expected is None else tuple(c for c in self.expected if not c.old_run)
+        return replace(self, runs=self.runs[~chained].reset_index(drop=True), expected=first)
+
+
+def read_runs(
+    runs_root: str | Path,
+    results_root: str | Path | None = None,
+    expected: Iterable[ExperimentConfig] | None = None,
+) -> Reading:
+    """The user's runs, and those of the authors for every experiment that the user has not begun.
+
+    An experiment is taken from one place only: a gain that sets a model of one machine against an oracle of
+    another would be paired with another old model.
+
+    Args:
+        runs_root: folder of the user's run folders; it may be absent.
+        results_root: folder of committed run folders, or None.
+        expected: the experiments of a preset; other runs of the user are counted and left out. None: all.
+    """
+    expected = None if expected is None else tuple(expected)
+    yours, left_out = collect(runs_root), 0
+    if expected is not None:
+        wanted = {(config.experiment_id, config.run_id) for config in expected}
+        wanted |= {(config.experiment_id, config.old_folder.name) for config in expected}
+        pairs = zip(yours["experiment_id"], yours["run_id"], strict=True)
+        mask = pd.Series([pair in wanted for pair in pairs], index=yours.index, dtype=bool)
+        left_out = int((~mask & (yours["method"] != "old")).sum())
+        yours = yours[mask]
+    begun = set(yours.loc[yours["method"] != "old", "experiment_id"])
+    yours = yours[yours["experiment_id"].isin(begun)]  # an old model alone has nothing to compare
+    authors = collect(results_root) if results_root else collect()
+    authors = authors[~authors["experiment_id"].isin(begun)]
+    parts = [part.assign(place=name) for part, name in ((yours, YOURS), (authors, AUTHORS)) if len(part)]
+    runs = pd.concat(parts, ignore_index=True) if parts else collect().assign(place=[])
+    return Reading(runs, expected, left_out)

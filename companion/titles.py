@@ -1,0 +1,96 @@
+"""Names for people: of a method, of a run, of a setting."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from compat_lib.losses import METHODS
+
+ADAPTERS = {
+    "adapter/procrustes": "Procrustes adapter, gallery to new",
+    "adapter/procrustes-query": "Procrustes adapter, query to old",
+    "adapter/ridge": "ridge adapter, gallery to new",
+    "adapter/ridge-query": "ridge adapter, query to old",
+}
+DATASETS = {
+    "portraits": "Portraits",
+    "omniglot": "Omniglot",
+    "cifar100": "CIFAR-100",
+    "folder": "Image folder",
+}
+LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace"}
+
+
+def method_title(method: str, budget: str = "steps", options: str = "{}") -> str:
+    """A method's name for people, with what sets the run apart: its budget and its options (JSON text).
+
+    >>> method_title("mixbct", "passes"), method_title("mixbct", options='{"mix_ratio": 0.2}')
+    ('MixBCT, equal backbone passes', 'MixBCT (mix_ratio=0.2)')
+    """
+    title = ADAPTERS.get(method) or getattr(METHODS.get(method), "title", method)
+    chosen = ", ".join(f"{name}={value}" for name, value in json.loads(options).items())
+    return title + ", equal backbone passes" * (budget == "passes") + (f" ({chosen})" if chosen else "")
+
+
+def row_title(row: Mapping[str, Any]) -> str:
+    """The title of the method of a row, with "reconstruction" where its publication leaves details open.
+
+    Args:
+        row: of `results.collect` or `results.scores`, or a run's configuration.
+    """
+    options = row.get("method_options") or "{}"
+    title = method_title(
+        row["method"],
+        row.get("budget") or "steps",
+        options if isinstance(options, str) else json.dumps(options),
+    )
+    return title + (" (reconstruction)" if is_reconstruction(row["method"]) else "")
+
+
+def is_reconstruction(method: str) -> bool:
+    return bool(getattr(METHODS.get(method), "reconstruction", False))
+
+
+def needs_of(method: str) -> str:
+    """What a method must still have of the old model, for a table.
+
+    >>> needs_of("mixbct"), needs_of("independent")
+    ('features', 'nothing')
+    """
+    needs = {"features"} if method.startswith("adapter/") else getattr(METHODS.get(method), "needs", ())
+    return ", ".join(sorted(needs)) or "nothing"
+
+
+def setting_title(row: Mapping[str, Any]) -> str:
+    """An experiment for people: data set, scenario, losses, and a weak old model where it is one.
+
+    >>> setting_title({"dataset": "portraits", "scenario": "open-class", "old_loss": "softmax",
+    ...                "new_loss": "arcface", "old_strength": "weak"})
+    'Portraits, open-class, softmax to ArcFace, weak old model'
+    """
+    losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
+    title = f"{DATASETS.get(row['dataset'], row['dataset'])}, {row['scenario']}, {losses[0]} to {losses[1]}"
+    return title + (", weak old model" if row.get("old_strength") == "weak" else "")
+
+
+def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
+    """Title of every experiment in a frame, with the hash of its identifier where titles would be equal."""
+    titles = {row["experiment_id"]: setting_title(row) for row in rows.to_dict("records")}
+    named = list(titles.values())
+    return {
+        name: title if named.count(title) == 1 else f"{title} ({name.rsplit('-', 1)[-1]})"
+        for name, title in titles.items()
+    }
+
+
+def plot_name(row: Mapping[str, Any]) -> str:
+    """A method's name for the plots, with what sets it apart in brackets.
+
+    >>> plot_name({"method": "mixbct", "budget": "passes", "method_options": "{}"})
+    'mixbct (equal passes)'
+    """
+    marks = ["equal passes"] * (row["budget"] == "passes")
+    marks += [f"{name}={value}" for name, value in json.loads(row["method_options"]).items()]
+    return row["method"] + (f" ({', '.join(marks)})" if marks else "")
