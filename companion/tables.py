@@ -84,6 +84,7 @@ def result_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = [
         {
             "method": "compare with",
+            "n": "",
             "new/old": f"old/old {_cell(best, 'old_old')}" if best["n"] else MISSING,
             "new/new": f"oracle {_cell(best, 'oracle')}" if best["oracle_n"] else MISSING,
         }

@@ -161,7 +161,7 @@ def experiment_jobs(preset: Preset) -> list[Job]:
 def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
     """The experiments among jobs for people: target -> its setting, and its method with the seed."""
     # Not above: Snakemake reads this module for every job, and has no need of torch and pandas.
-    from companion.tables import method_title, setting_title
+    from companion.titles import method_title, setting_title
 
     experiments = {job.target: (job, job.config) for job in jobs if job.config}
     titles = {}

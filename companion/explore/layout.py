@@ -75,10 +75,9 @@ def _place(upgrade: Upgrade, projection: str, rows: np.ndarray, labels: np.ndarr
         from companion.plots import joint_tsne
 
         joint = joint_tsne(*parts)
-        kept = joint.knn_agreement * joint.neighbours
         note = (
-            f"t-SNE of {len(rows)} images of all identities; {kept:.1f} of a point's {joint.neighbours} "
-            "nearest neighbours are the same in the map on average, and distances between groups mean nothing"
+            f"t-SNE of {len(rows)} images of all identities; trustworthiness {joint.trustworthiness:.2f}; "
+            "distances between groups mean nothing"
         )
         return Layout(rows, joint.old, joint.new, joint.prototypes, labels, note)
     from sklearn.decomposition import PCA

@@ -38,7 +38,7 @@ def find_runs(runs_root: str | Path) -> dict[str, list[Run]]:
 
 def run_titles(runs: Sequence[Run]) -> list[str]:
     """One text for each run: its method, its options, and its seed where there are several."""
-    from companion.tables import method_title
+    from companion.titles import method_title
 
     several = len({run.config.get("seed", 0) for run in runs}) > 1
     titles = []

@@ -1,37 +1,60 @@
 """Run folders made by hand, in the layout that the experiments write."""
 
+import numpy as np
+
 from compat_lib.config import ExperimentConfig
-from compat_lib.runs import write_json
+from compat_lib.evaluation.records import Record, Records
+from compat_lib.runs import write_json, write_metrics
 
 METRIC = "tar@far=1e-3"
+PAIRS = (("old", "old"), ("new", "old"), ("new", "new"))
 
 
 def write_run(
-    root, config, old_old, new_old, new_new, *, width=None, seconds=10.0, epochs=20, images=1000, **more
+    root,
+    config,
+    old_old,
+    new_old,
+    new_new,
+    *,
+    width=None,
+    metric=METRIC,
+    more=(),
+    seconds=10.0,
+    epochs=20,
+    images=1000,
+    old=False,
 ):
-    """One complete run; with a width, 101 draws spread evenly over +-width around every value."""
-    folder = root / config.experiment_id / config.run_id
-    values = {"old_old": old_old, "new_old": new_old, "new_new": new_new}
-    metrics = {f"{pair}/{METRIC}": value for pair, value in values.items()} | {
-        "train/seconds": seconds * epochs,
-        "train/epochs": epochs,
-        "train/backbone_images": images,
-    }
-    draws = {}
-    if width is not None:
-        steps = [width * (i - 50) / 50 for i in range(101)]
-        for pair, value in values.items():
-            # old/old moves against the others, so that paired differences spread twice as far
-            sign = -1 if pair == "old_old" else 1
-            draws[f"{pair}/{METRIC}"] = [value + sign * step for step in steps]
-            metrics |= {f"{pair}/{METRIC}/low": value - width, f"{pair}/{METRIC}/high": value + width}
-        write_json(folder / "draws.json", draws)
-    ids = {"experiment_id": config.experiment_id, "run_id": config.run_id}
-    facts = {"facts": {"classes": {"test": 200}}}
+    """One complete run; with a width, 101 draws spread evenly over +-width around every value.
+
+    old/old moves against the others, so that paired differences spread twice as far.
+    """
+    name = config.old_folder.name if old else config.run_id
+    folder = root / config.experiment_id / name
+    records = list(more)
+    for (query, gallery), value in zip(PAIRS, (old_old, new_old, new_new), strict=True):
+        one = Record(query, gallery, metric, value)
+        if width is not None:
+            steps = (-1 if query == "old" else 1) * width * (np.arange(101) - 50) / 50
+            one = Record(query, gallery, metric, value, value - width, value + width, draws=value + steps)
+        records.append(one)
+    training = {"seconds": seconds * epochs, "epochs": epochs, "backbone_images": images}
+    given = {one.metric for one in records}
+    records += [
+        Record(None, None, f"train/{n}", float(v)) for n, v in training.items() if f"train/{n}" not in given
+    ]
     described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
-    write_json(folder / "config.json", described | ids | facts)
-    write_json(folder / "metrics.json", metrics | more)
+    described |= {"method": "old"} if old else {}
+    ids = {"experiment_id": config.experiment_id, "run_id": name, "old_run_id": config.old_folder.name}
+    write_json(folder / "config.json", described | ids | {"facts": {"classes": {"test": 200}}})
+    write_metrics(folder, Records(records))
     return folder
+
+
+def write_looks(folder, looks):
+    """history.csv of a run: epoch -> self-test on the validation identities."""
+    lines = ["epoch,val/new_new/tar@far=1e-2", *(f"{epoch},{value}" for epoch, value in looks.items())]
+    (folder / "history.csv").write_text("\n".join(lines) + "\n")
 
 
 def configs(methods, seeds=(0,), **fields):

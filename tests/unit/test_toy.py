@@ -1,13 +1,8 @@
 """The points in the plane do what the notebooks say they do."""
 
-import math
-import re
-from html.parser import HTMLParser
-
 import pytest
 import torch
 
-from companion.plots.plane import circle_steps
 from companion.toy import make_toy, train_toy
 from compat_lib.adapters import fit_procrustes
 from compat_lib.losses import METHODS
@@ -106,86 +101,10 @@ def test_refusals():
 # -- the toy in the plane ------------------------------------------------------------------------
 
 
-class Seen(HTMLParser):
-    """Elements of a piece of HTML with their attributes."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def having(self, tag, **wanted):
-        return [found for name, found in self.elements if name == tag and wanted.items() <= found.items()]
-
-
-@pytest.fixture(scope="module")
-def watched(toy):
-    return {name: train_toy(name, toy, snapshots=(0, 3, 9)) for name in ("l2", "mixbct")}
-
-
 def test_more_snapshots_change_no_training(toy):
     few, many = (train_toy("mixbct", toy, snapshots=steps) for steps in ((0, 12), (0, 1, 5, 12)))
     assert torch.equal(few.points[-1], many.points[-1])
     assert torch.equal(few.classifier[-1], many.classifier[-1])
-
-
-def test_buttons_for_every_training_and_every_step(toy, watched):
-    seen = Seen(circle_steps(toy, {"L2": watched["l2"], "a < b": watched["mixbct"]}))
-    buttons = seen.having("input", type="radio")
-    groups = {button["name"] for button in buttons}
-    assert len(groups) == 2 and len(buttons) == 2 + 3
-    for group in groups:  # one pressed in each, so that a picture is there from the start
-        assert len([b for b in buttons if b["name"] == group and "checked" in b]) == 1
-    assert [label["for"] for label in seen.having("label")] == [button["id"] for button in buttons]
-    assert len({button["id"] for button in buttons}) == len(buttons)
-    assert not seen.having("b")  # titles are escaped
-
-
-def test_the_page_shows_the_points_where_they_are(toy, watched):
-    seen = Seen(circle_steps(toy, {"MixBCT": watched["mixbct"]}))
-    turns = [dot["style"] for dot in seen.having("circle", r=".045")]
-    assert len(turns) == len(toy.labels)
-    for style, path in zip(turns, watched["mixbct"].points.transpose(0, 1).tolist(), strict=True):
-        degrees = [float(value) for value in re.findall(r"--a\d+:(-?\d+)deg", style)]
-        for turn, (x, y) in zip(degrees, path, strict=True):
-            # SVG counts clockwise from the right, with y downwards
-            assert math.cos(math.radians(turn)) == pytest.approx(x, abs=0.01)
-            assert -math.sin(math.radians(turn)) == pytest.approx(y, abs=0.01)
-        assert max(abs(a - b) for a, b in zip(degrees, degrees[1:], strict=False)) <= 181  # the shorter way
-    rings = seen.having("circle", fill="none", **{"class": "new"})
-    assert len(rings) == int(toy.outlier.sum())
-
-
-def test_every_button_has_a_rule_and_a_picture(toy, watched):
-    text = circle_steps(toy, watched)
-    seen = Seen(text)
-    for button in seen.having("input"):
-        group, number = button["id"].rsplit("-", 1)
-        kind = group.rsplit("-", 1)[1]  # run or at
-        assert f"#{button['id']}:checked~svg .{kind}-{number}{{display:inline}}" in text
-        drawn = [g for g in seen.having("g") if g.get("class") == f"{kind} {kind}-{number}"]
-        assert len(drawn) == (1 if kind == "run" else len(watched))
-    for number in range(3):
-        assert f".new{{transform:rotate(var(--a{number}))}}" in text
-
-
-def test_the_page_says_the_cross_test_and_needs_nothing_else(toy, watched):
-    text = circle_steps(toy, watched)
-    for run in watched.values():
-        for step, hits in zip(run.steps, run.cross_test, strict=True):
-            assert f"step {step}, cross-test {hits:.0%}<" in text
-    assert "<script" not in text and "url(" not in text and "href" not in text
-    assert ".jp-OutputArea .circle-steps{display:none}" in text  # JupyterLab has a slider there
-
-
-def test_trainings_with_different_steps_are_refused(toy, watched):
-    with pytest.raises(ValueError, match="the same steps in all; got"):
-        circle_steps(toy, {"a": watched["l2"], "b": train_toy("l2", toy, snapshots=(0, 2))})
-    with pytest.raises(ValueError, match="one run at least"):
-        circle_steps(toy, {})
 
 
 # -- what 00_start_here says about the pictures ----------------------------------------------------

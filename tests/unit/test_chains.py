@@ -1,0 +1,175 @@
+"""Chains of generations: which runs make one, and their numbers against scikit-learn's."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from companion import chains, reading
+from compat_lib.config import ExperimentConfig
+from compat_lib.experiment import Experiment
+from compat_lib.files import load_tensors, save_tensors
+from compat_lib.runs import write_json
+
+OPTIONS = {"identities": 4, "images": 2, "eval_identities": 6, "eval_images": 4}
+LABELS = torch.arange(6).repeat_interleave(4)
+FIRST = ExperimentConfig(dataset_options=OPTIONS, image_size=16, method="bct")
+SECOND = FIRST.next_generation(new_backbone="convnet", method="dual_tuning", epochs=30)
+
+
+def features():
+    """Three generations in one space, each with less noise than the one before."""
+    generator = np.random.default_rng(3)
+    centres = generator.normal(size=(6, 5))[LABELS.numpy()]
+    noises = (1.2, 0.9, 0.5)
+    return [torch.tensor(centres + noise * generator.normal(size=(24, 5))).float() for noise in noises]
+
+
+def write(root, config, tensors, *, old=False, digest="0"):
+    folder = root / config.experiment_id / (config.old_folder.name if old else config.run_id)
+    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
+    described |= {"method": "old"} if old else {}
+    names = {"experiment_id": config.experiment_id, "run_id": folder.name}
+    names["old_run_id"] = config.old_folder.name
+    write_json(folder / "config.json", described | names | {"facts": {"test_digest": digest}})
+    save_tensors({name: value.clone() for name, value in tensors.items()}, folder / "features.safetensors")
+    write_json(folder / "metrics.json", [{"metric": "map", "value": 0.5, "query": "new", "gallery": "new"}])
+    return folder
+
+
+def three_generations(root, digest="0"):
+    first, second, third = features()
+    write(root, FIRST, {"test": first}, old=True)
+    write(root, FIRST, {"test": second, "query": second, "gallery": first})
+    write(root, SECOND, {"test": second}, old=True)
+    return write(root, SECOND, {"test": third, "query": third, "gallery": second}, digest=digest)
+
+
+def precision(query, gallery):
+    """Mean average precision with every image as a query, itself left out of the gallery."""
+    query, gallery = (torch.nn.functional.normalize(side.double(), dim=1) for side in (query, gallery))
+    found = []
+    for i, scores in enumerate(query @ gallery.T):
+        others = torch.arange(len(LABELS)) != i
+        found.append(average_precision_score((LABELS[i] == LABELS)[others], scores[others]))
+    return np.mean(found)
+
+
+def test_a_chain_is_found_whole_and_once(tmp_path):
+    last = three_generations(tmp_path)
+    (chain,) = chains.find_chains(tmp_path)
+    assert [run.folder.name for run in chain.runs] == [FIRST.old_folder.name, FIRST.run_id, last.name]
+    assert chain.models == (
+        "convnet (20 epochs)",
+        "resnet-small by BCT (20 epochs)",
+        "convnet by Dual-Tuning (reconstruction) (30 epochs)",
+    )
+    assert chain.title == "Portraits, open-class: " + ", then ".join(chain.models)
+    fourth = SECOND.next_generation()
+    write(tmp_path, fourth, load_tensors(last / "features.safetensors")[0])
+    (longer,) = chains.find_chains(tmp_path)
+    assert longer.runs[:3] == chain.runs and longer.runs[3].folder.name == fourth.run_id
+
+
+def test_a_chain_of_another_experiment_is_left_out(tmp_path):
+    three_generations(tmp_path)
+    assert chains.find_chains(tmp_path, ["another"]) == []
+    assert chains.find_chains(tmp_path, [FIRST.experiment_id]) == []
+    assert len(chains.find_chains(tmp_path, [SECOND.experiment_id])) == 1
+    assert chains.find_chains(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "features.safetensors"])
+def test_a_chain_without_its_middle_is_none(tmp_path, file):
+    three_generations(tmp_path)
+    (tmp_path / FIRST.experiment_id / FIRST.run_id / file).unlink()
+    assert chains.find_chains(tmp_path) == []
+
+
+def test_a_chain_that_ends_without_compatible_training_comes_last(tmp_path):
+    third = features()[2]
+    three_generations(tmp_path)
+    for method in ("independent", "advbct", "nccl"):
+        write(tmp_path, SECOND.changed(method=method), {"test": third})
+    found = [chain.runs[-1].config["method"] for chain in chains.find_chains(tmp_path)]
+    assert found == ["advbct", "dual_tuning", "nccl", "independent"]
+    assert chains.find_chains(tmp_path)[-1].models[-1] == "convnet without a method (30 epochs)"
+
+
+def test_numbers_are_those_of_scikit_learn(tmp_path):
+    three_generations(tmp_path)
+    (chain,) = chains.find_chains(tmp_path)
+    measured = chain.measure(LABELS, draws=30)
+    matrix, tables, margins = measured.matrix("map"), features(), measured.margins("map")
+    text = chains.chain_table(measured, chain.models)
+    assert list(text) == ["gen.", "model", "self-test", "gallery of 1", "gallery of 2"]
+    assert text["gen."].tolist() == ["1", "2", "3"] and text["model"].tolist() == list(chain.models)
+    for i in range(3):
+        assert matrix[i, i] == pytest.approx(precision(tables[i], tables[i]), abs=1e-6)
+        assert text["self-test"][i].startswith(f"{100 * matrix[i, i]:.1f} [")
+        for j in range(2):
+            cell = text[f"gallery of {j + 1}"][i]
+            if j >= i:
+                assert cell == ""
+                continue
+            assert matrix[i, j] == pytest.approx(precision(tables[i], tables[j]), abs=1e-6)
+            assert margins[i, j].value == pytest.approx(matrix[i, j] - matrix[j, j])
+            value, difference = cell.split("\n")
+            assert value.startswith(f"{100 * matrix[i, j]:.1f} [")
+            assert difference.startswith(f"{100 * margins[i, j].value:+.1f} [")
+            assert ("within noise" in difference) != margins[i, j].decided
+
+
+def test_a_transformed_gallery_is_compared_as_the_method_does(tmp_path):
+    folder = three_generations(tmp_path)
+    stored = load_tensors(folder / "features.safetensors")[0]
+    turned = {"query": -stored["query"], "gallery": stored["gallery"].flip(1)}
+    save_tensors(stored | turned, folder / "features.safetensors")
+    (chain,) = chains.find_chains(tmp_path)
+    measured = chain.measure(LABELS, draws=0)
+    matrix = measured.matrix("map")
+    assert matrix[2, 1] == pytest.approx(precision(turned["query"], turned["gallery"]), abs=1e-6)
+    assert np.isnan(matrix[2, 0])  # what the method would do with an older gallery is not in the folder
+    assert matrix[2, 2] == pytest.approx(precision(stored["test"], stored["test"]), abs=1e-6)
+    text = chains.chain_table(measured, chain.models).iloc[2]
+    assert text["gallery of 1"] == "n/a" and text["gallery of 2"].startswith(f"{100 * matrix[2, 1]:.1f}")
+
+
+def test_a_method_that_compares_nothing_is_not_measured(tmp_path):
+    folder = three_generations(tmp_path)
+    save_tensors({"test": features()[2]}, folder / "features.safetensors")
+    (chain,) = chains.find_chains(tmp_path)
+    row = chains.chain_table(chain.measure(LABELS, draws=0), chain.models).iloc[2]
+    assert (row["gallery of 1"], row["gallery of 2"]) == ("n/a", "n/a")
+
+
+def test_labels_come_from_the_data_set_and_must_be_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPAT_DATA", str(tmp_path / "data"))
+    digest = Experiment(FIRST).data.test.digest()
+    three_generations(tmp_path / "runs", digest)
+    (chain,) = chains.find_chains(tmp_path / "runs")
+    assert chain.measure(draws=0).cells == chain.measure(LABELS, draws=0).cells
+    write(tmp_path / "runs", SECOND, {"test": features()[2]}, digest="1")
+    (chain,) = chains.find_chains(tmp_path / "runs")
+    with pytest.raises(ValueError, match="the test images of portraits are no longer those of dual-tuning"):
+        chain.measure()
+
+
+def test_the_other_tables_are_without_chains(tmp_path):
+    three_generations(tmp_path)
+    read = reading.read_runs(tmp_path, None, [FIRST, SECOND])
+    rest = read.without_chains()
+    assert set(read.runs["experiment_id"]) == {FIRST.experiment_id, SECOND.experiment_id}
+    assert set(rest.runs["experiment_id"]) == {FIRST.experiment_id} and rest.expected == (FIRST,)
+    unlisted = reading.read_runs(tmp_path).without_chains()
+    assert set(unlisted.runs["experiment_id"]) == {FIRST.experiment_id}
+    empty = reading.read_runs(tmp_path / "absent", None, [FIRST, SECOND]).without_chains()
+    assert empty.runs.empty and empty.expected == (FIRST,)
+
+
+def test_the_note_says_what_is_missing(tmp_path):
+    assert "There is no chain" in chains.chains_note([], [], "make reproduce")
+    note = chains.chains_note([], [SECOND], "make reproduce")
+    assert SECOND.run_id in note and "`make reproduce` makes what is missing" in note
+    three_generations(tmp_path)
+    assert chains.chains_note(chains.find_chains(tmp_path), [SECOND], "make reproduce") == ""

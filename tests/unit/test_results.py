@@ -1,0 +1,225 @@
+"""Numbers of runs side by side, from run folders whose numbers can be checked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_runs import METRIC, configs, write_looks, write_run
+
+from companion import reading, results
+from compat_lib.config import ExperimentConfig
+from compat_lib.evaluation.records import Record
+
+
+@pytest.fixture
+def three_seeds(tmp_path):
+    """Oracle and MixBCT, three seeds: gains (0.6-0.4)/(0.9-0.4) = 0.4, then 0.5 and 0.6."""
+    for seed, cross in enumerate((0.60, 0.65, 0.70)):
+        oracle, mixbct = configs(["independent", "mixbct"], [seed])
+        write_run(tmp_path, oracle, 0.4, 0.01, 0.9, seconds=10)
+        write_run(tmp_path, mixbct, 0.4, cross, 0.91 + 0.01 * seed, seconds=8)
+    return tmp_path
+
+
+def row_of(rows, method, budget="steps"):
+    (row,) = rows[(rows["method"] == method) & (rows["budget"] == budget)].to_dict("records")
+    return row
+
+
+def test_collect_has_one_row_a_run_and_tidy_one_row_a_number(three_seeds):
+    frame = results.collect(three_seeds, three_seeds)
+    assert len(frame) == 6 and set(frame["test_identities"]) == {200}
+    tidy = results.tidy(frame)
+    cross = tidy[(tidy["query"] == "new") & (tidy["gallery"] == "old") & (tidy["method"] == "mixbct")]
+    assert sorted(cross["value"]) == [0.60, 0.65, 0.70]
+    assert len(tidy) == 6 * 6
+    (next(three_seeds.glob("*/mixbct-s2*")) / "metrics.json").unlink()  # not complete
+    assert len(results.collect(three_seeds)) == 5
+
+
+def test_nothing_to_read(tmp_path):
+    frame = results.collect(tmp_path / "absent")
+    assert frame.empty and results.scores(frame).empty and results.tidy(frame).empty
+
+
+def test_several_seeds_give_deviations(three_seeds):
+    row = row_of(results.scores(results.collect(three_seeds)), "mixbct")
+    assert row["n"] == row["seeds"] == 3
+    assert (row["gain"], row["gain_deviation"]) == pytest.approx((0.5, 0.1))
+    assert (row["oracle"], row["cost"], row["images"], row["criterion"]) == pytest.approx(
+        (0.9, 0.8, 1.0, 1.0)
+    )
+    # margins 0.20, 0.25, 0.30: mean 0.25, standard error 0.05 / sqrt(3)
+    half = stats.t.ppf(0.975, 2) * 0.05 / math.sqrt(3)
+    assert (row["margin_low"], row["margin_high"]) == pytest.approx((0.25 - half, 0.25 + half))
+    assert row["decided"] and row["needs"] == "features"
+
+
+def test_one_seed_gives_the_paired_bootstrap(tmp_path):
+    oracle, bct = configs(["independent", "bct"])
+    write_run(tmp_path, oracle, 0.4, 0.0, 0.9, width=0.0)
+    write_run(tmp_path, bct, 0.4, 0.6, 0.92, width=0.1)
+    row = row_of(results.scores(results.collect(tmp_path)), "bct")
+    # the draws of the difference run evenly over 0.2 +- 0.2: 95 % of them over 0.2 +- 0.19
+    assert (row["margin"], row["margin_low"], row["margin_high"]) == pytest.approx((0.2, 0.01, 0.39))
+    # gain of a draw t in [-0.1, 0.1]: (0.2 + 2 t) / (0.5 + t), monotone in t
+    assert row["gain"] == pytest.approx(0.4) and math.isnan(row["gain_deviation"])
+    assert row["gain_low"] == pytest.approx((0.2 - 0.19) / (0.5 - 0.095), abs=1e-3)
+    assert row["gain_high"] == pytest.approx((0.2 + 0.19) / (0.5 + 0.095), abs=1e-3)
+
+
+def test_without_draws_there_is_no_interval(tmp_path):
+    for config in configs(["independent", "bct"]):
+        write_run(tmp_path, config, 0.4, 0.6, 0.9)
+    row = row_of(results.scores(results.collect(tmp_path)), "bct")
+    assert row["gain"] == pytest.approx(0.4) and math.isnan(row["gain_low"]) and not row["decided"]
+
+
+def test_gain_is_undefined_when_the_oracle_does_not_beat_the_old_model(tmp_path):
+    for config in configs(["independent", "bct"]):
+        write_run(tmp_path, config, 0.9, 0.95, 0.9)
+    assert math.isnan(row_of(results.scores(results.collect(tmp_path)), "bct")["gain"])
+
+
+def test_seeds_are_paired_with_their_own_oracle(tmp_path):
+    for seed, best in ((0, 0.8), (1, 0.6)):
+        oracle, bct = configs(["independent", "bct"], [seed])
+        write_run(tmp_path, oracle, 0.4, 0.0, best)
+        write_run(tmp_path, bct, 0.4, 0.5, 0.9)
+    row = row_of(results.scores(results.collect(tmp_path)), "bct")
+    assert row["gain"] == pytest.approx((0.1 / 0.4 + 0.1 / 0.2) / 2)
+
+
+def test_what_is_expected_is_there_and_nothing_else_of_its_experiment(three_seeds):
+    write_run(three_seeds, ExperimentConfig(method="l2"), 0.4, 0.5, 0.9)
+    write_run(three_seeds, ExperimentConfig(method="l2", scenario="extended-class"), 0.4, 0.5, 0.9)
+    expected = configs(["independent", "bct", "mixbct"], [0, 1, 2, 3])
+    rows = results.scores(results.collect(three_seeds), METRIC, expected)
+    assert rows["method"].tolist()[:3] == ["independent", "bct", "mixbct"]
+    assert rows["method"].tolist()[-1] == "l2" and rows["scenario"].tolist()[-1] == "extended-class"
+    assert (row_of(rows, "mixbct")["n"], row_of(rows, "mixbct")["seeds"]) == (3, 4)
+    assert row_of(rows, "bct")["n"] == 0
+    # an adapter is measured with the independent run; here none was
+    adapters = rows[rows["method"].str.startswith("adapter/")]
+    assert len(adapters) == 4 and adapters["new_old"].isna().all()
+
+
+def test_adapters_come_from_the_independent_run(tmp_path):
+    (oracle,) = configs(["independent"])
+    drawn = np.array([0.45, *[0.5] * 99, 0.55])
+    more = [
+        Record("new", "old", METRIC, 0.5, 0.45, 0.55, adapter="procrustes", draws=drawn),
+        Record("new", "old", "map", 0.4, adapter="ridge"),
+        Record("new", "old", "negative_flips", 0.9),
+    ]
+    write_run(tmp_path, oracle, 0.4, 0.01, 0.9, width=0.0, more=more)
+    rows = results.scores(results.collect(tmp_path))
+    assert rows["method"].tolist() == ["independent", "adapter/procrustes", "adapter/ridge"]
+    row = row_of(rows, "adapter/procrustes")
+    assert (row["old_old"], row["new_old"], row["new_new"]) == (0.4, 0.5, 0.9)
+    assert (row["gain"], row["margin_low"], row["cost"], row["criterion"]) == pytest.approx((0.2, 0.1, 1, 1))
+    assert math.isnan(row["flips"]) and row_of(rows, "independent")["flips"] == 0.9
+    assert math.isnan(row_of(rows, "adapter/ridge")["new_old"])  # only its mAP was measured
+
+
+def test_equal_passes_is_a_row_of_its_own(three_seeds):
+    config = ExperimentConfig(method="mixbct", budget="passes")
+    write_run(three_seeds, config, 0.4, 0.3, 0.92, seconds=8, epochs=29)
+    rows = results.scores(results.collect(three_seeds))
+    assert row_of(rows, "mixbct", "passes")["cost"] == pytest.approx(8 * 29 / (10 * 20))
+    assert row_of(rows, "mixbct")["n"] == 3
+    points = results.points(rows, config.experiment_id)
+    assert list(points) == ["independent", "mixbct", "mixbct (equal passes)"]
+    assert (points["mixbct"]["cross"], points["mixbct"]["cross_low"]) == pytest.approx((0.65, 0.60))
+    assert points["mixbct"]["criterion"] is True and points["mixbct (equal passes)"]["criterion"] is False
+    assert points["mixbct (equal passes)"]["self_low"] is None and points["mixbct"]["title"] == "MixBCT"
+    assert results.bounds(rows, config.experiment_id) == pytest.approx({"old_old": 0.4, "oracle": 0.9})
+    assert results.bounds(rows, "absent") == {"old_old": None, "oracle": None}
+
+
+def test_cost_is_processor_time_where_both_runs_have_it(tmp_path):
+    oracle, bct = configs(["independent", "bct"])
+    for config, seconds in ((oracle, 100.0), (bct, 110.0)):
+        more = [Record(None, None, "train/processor_seconds", seconds)]
+        write_run(tmp_path, config, 0.4, 0.5, 0.9, seconds=seconds**2, more=more)
+    assert row_of(results.scores(results.collect(tmp_path)), "bct")["cost"] == pytest.approx(1.1)
+    write_run(tmp_path, bct, 0.4, 0.5, 0.9, seconds=90000)
+    assert row_of(results.scores(results.collect(tmp_path)), "bct")["cost"] == pytest.approx(9)
+
+
+def test_old_runs_are_no_row(tmp_path):
+    (oracle,) = configs(["independent"])
+    write_run(tmp_path, oracle, 0.4, 0.0, 0.9)
+    write_run(tmp_path, oracle, 0.4, 0.0, 0.9, old=True)
+    frame = results.collect(tmp_path)
+    assert sorted(frame["method"]) == ["independent", "old"]
+    assert results.scores(frame)["method"].tolist() == ["independent"]
+
+
+def test_an_ablation_never_stands_for_its_method(tmp_path):
+    for options in ({"weight": 1.0}, {"weight": 2.0}, {}):
+        write_run(tmp_path, ExperimentConfig(method="bct", method_options=options), 0.4, 0.5, 0.9)
+    frame = results.collect(tmp_path)
+    assert results.main_variant(frame, "bct")["method_options"].tolist() == ["{}"]
+    rest = frame[frame["method_options"] != "{}"]
+    assert results.main_variant(rest, "bct")["method_options"].tolist() == ['{"weight": 1.0}']
+
+
+def test_curves_are_means_over_seeds(tmp_path):
+    for seed, value in enumerate((0.5, 0.75)):
+        config = ExperimentConfig(method="mixbct", seed=seed)
+        mixed = {1.0: 0.75, 0.0: value}
+        more = [Record("new", "mixed", "map", v, order="random", share=s) for s, v in mixed.items()]
+        more.append(Record("new", "mixed", "area/map", 0.6, order="random"))
+        folder = write_run(tmp_path, config, 0.4, 0.6, 0.9, more=more)
+        write_looks(folder, {3: 0.5, 6: 0.75, 9: 0.75 + 0.25 * seed})
+    write_run(tmp_path, ExperimentConfig(method="independent"), 0.4, 0.0, 0.9)
+    frame = results.collect(tmp_path)
+    curves = results.backfill_curves(frame, config.experiment_id)
+    assert list(curves) == ["mixbct"]
+    shares, mean, low, high = curves["mixbct"]
+    assert shares == [0.0, 1.0] and mean.tolist() == [0.625, 0.75]
+    # two values a quarter apart: the deviation is 0.25 / sqrt(2)
+    assert low == pytest.approx([0.625 - 0.25 / 2**0.5, 0.75])
+    assert high == pytest.approx([0.625 + 0.25 / 2**0.5, 0.75])
+    looks = results.histories(frame, config.experiment_id)["mixbct"]
+    assert [row["val/new_new/tar@far=1e-2"] for row in looks] == [0.5, 0.75, 0.875]
+
+
+# -- whose runs ------------------------------------------------------------------------------------
+
+
+def test_an_experiment_is_taken_from_one_place(tmp_path):
+    mine, theirs = tmp_path / "runs", tmp_path / "results"
+    begun, other = configs(["independent", "bct"]), configs(["bct"], scenario="extended-class")
+    write_run(mine, begun[1], 0.4, 0.5, 0.9)
+    for config in (*begun, *other):
+        write_run(theirs, config, 0.3, 0.6, 0.8)
+    write_run(mine, ExperimentConfig(method="bct", seed=7), 0.4, 0.5, 0.9)  # not in the preset
+    read = reading.read_runs(mine, theirs, begun)
+    assert read.place(begun[0].experiment_id) == reading.YOURS
+    assert read.place(other[0].experiment_id) == reading.AUTHORS
+    assert (read.count(reading.YOURS), read.count(reading.AUTHORS)) == (1, 1)
+    assert (read.missing, read.left_out) == (1, 1)
+    rows = read.rows(METRIC)
+    assert row_of(rows[rows["experiment_id"] == begun[0].experiment_id], "bct")["old_old"] == 0.4
+    assert row_of(rows, "independent")["n"] == 0  # missing, not borrowed from the other machine
+    said = read.summary("make x")
+    assert "Missing: 1 of the preset's 2 (`make x`" in said and "not in the preset: 1 of yours" in said
+    assert "200 test identities" in read.note(begun[0].experiment_id)
+
+
+def test_the_authors_fill_an_experiment_that_is_not_begun(tmp_path):
+    expected = configs(["bct"], [0, 1])
+    write_run(tmp_path / "results", expected[0], 0.4, 0.6, 0.9)
+    assert reading.read_runs(tmp_path / "runs", tmp_path / "results", expected).missing == 1
+    nothing = reading.read_runs(tmp_path / "runs", None, expected)
+    assert nothing.missing == 2 and "nothing to show yet: run `make x`" in nothing.summary("make x")
+    assert nothing.rows()["n"].tolist() == [0]
+    assert reading.read_runs(tmp_path / "runs").rows().empty
+
+
+def test_an_unknown_metric_is_refused(three_seeds):
+    with pytest.raises(ValueError, match="no run has the metric 'tar'; there are tar@far=1e-3"):
+        reading.read_runs(three_seeds).rows("tar")

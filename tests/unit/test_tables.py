@@ -1,0 +1,266 @@
+"""Tables as people read them: cells against hand calculations, seeds, noise and what is missing."""
+
+import math
+
+import numpy as np
+import pytest
+from synthetic_runs import METRIC, configs, write_looks, write_run
+
+from companion import reading, results, tables
+from compat_lib.config import ExperimentConfig
+from compat_lib.evaluation.records import Record
+from compat_lib.losses import METHODS
+from compat_lib.runs import Run, write_json
+
+INDEPENDENT = METHODS["independent"].title
+
+
+@pytest.fixture
+def three_seeds(tmp_path):
+    """Oracle and MixBCT, three seeds: gains (0.6-0.4)/(0.9-0.4) = 0.4, then 0.5 and 0.6."""
+    for seed, cross in enumerate((0.60, 0.65, 0.70)):
+        oracle, mixbct = configs(["independent", "mixbct"], [seed])
+        write_run(tmp_path, oracle, 0.4, 0.01, 0.9, seconds=10)
+        write_run(tmp_path, mixbct, 0.4, cross, 0.91 + 0.01 * seed, seconds=8)
+    return tmp_path
+
+
+def rows_of(folder, expected=None):
+    return results.scores(results.collect(folder), METRIC, expected)
+
+
+def test_results_stand_below_what_they_are_compared_with(three_seeds):
+    table = tables.result_table(rows_of(three_seeds)).set_index("method")
+    assert table.index.tolist() == ["compare with", INDEPENDENT, "MixBCT"]
+    assert table.loc["compare with", ["new/old", "new/new"]].tolist() == [
+        "old/old 40.0 ± 0.0",
+        "oracle 90.0 ± 0.0",
+    ]
+    # margins 0.20, 0.25, 0.30: half an interval is 4.303 * 0.05 / sqrt(3) = 0.124
+    assert table.loc["MixBCT"].tolist() == [
+        "3",
+        "65.0 ± 5.0",
+        "92.0 ± 1.0",
+        "yes",
+        "+25.0 [+12.6, +37.4]",
+        "+0.50 ± 0.10",
+        "",
+    ]
+    html = tables.styled(tables.result_table(rows_of(three_seeds)), "x", references=1).to_html()
+    assert "background-color" in html
+
+
+def test_what_is_missing_says_so(three_seeds):
+    expected = configs(["independent", "bct", "mixbct"], [0, 1, 2, 3])
+    table = tables.result_table(rows_of(three_seeds, expected)).set_index("method")
+    assert table.loc["BCT"].tolist() == ["0/4", *["missing"] * 5, ""]
+    assert table.loc["MixBCT", "n"] == "3/4"
+    html = tables.styled(table.reset_index()).to_html()
+    assert html == tables.styled(table.reset_index()).to_html()
+    assert "http" not in html and "<script" not in html and "#999" in html
+    (line,) = tables.overview_table(rows_of(three_seeds, expected)).to_dict("records")
+    assert list(line.values()) == ["Portraits, open-class, softmax to ArcFace", "6 of 12", "MixBCT"]
+    assert tables.overview_table(rows_of(three_seeds / "absent", expected))["runs"].tolist() == ["missing"]
+
+
+def test_options_and_reconstruction_are_named_and_no_oracle_is_no_gain(tmp_path):
+    write_run(tmp_path, ExperimentConfig(method="dual_tuning"), 0.4, 0.5, 0.9)
+    write_run(tmp_path, ExperimentConfig(method="mixbct", method_options={"mix_ratio": 0.2}), 0.4, 0.5, 0.9)
+    table = tables.result_table(rows_of(tmp_path)).set_index("method")
+    assert table.index.tolist()[1:] == ["Dual-Tuning (reconstruction)", "MixBCT (mix_ratio=0.2)"]
+    assert table.loc["compare with", "new/new"] == "missing"
+    assert set(table["update gain"][1:]) == {"missing"}
+
+
+def test_the_criterion_within_noise_and_in_some_seeds(tmp_path):
+    write_run(tmp_path / "a", configs(["bct"])[0], 0.4, 0.41, 0.9, width=0.1)
+    assert (
+        tables.result_table(rows_of(tmp_path / "a"))["new/old > old/old"].tolist()[1] == "yes, within noise"
+    )
+    for seed, cross in enumerate((0.3, 0.5, 0.45)):
+        write_run(tmp_path / "b", ExperimentConfig(method="bct", seed=seed), 0.4, cross, 0.9)
+    said = tables.result_table(rows_of(tmp_path / "b"))["new/old > old/old"].tolist()[1]
+    assert said == "in 2 of 3 seeds, within noise"
+    assert tables.overview_table(rows_of(tmp_path / "b")).iloc[0].tolist()[1:] == ["3 of 3", "none"]
+
+
+def test_cost_and_needs(three_seeds):
+    costs = tables.cost_table(rows_of(three_seeds)).set_index("method")
+    # self-test 0.91, 0.92, 0.93 against 0.9: 0.02 +- 4.303 * 0.01 / sqrt(3)
+    assert costs.loc["MixBCT"].tolist() == ["+2.0 [-0.5, +4.5]", "0.80", "1.00"]
+    assert costs.loc[INDEPENDENT, "new/new minus oracle"] == "is the oracle"
+    write_run(three_seeds, ExperimentConfig(method="mixbct", budget="passes"), 0.4, 0.6, 0.9)
+    write_run(three_seeds, ExperimentConfig(method="dual_tuning"), 0.4, 0.6, 0.9)
+    needs = tables.needs_table(rows_of(three_seeds)).set_index("method")
+    assert sorted(needs.index) == ["Dual-Tuning", INDEPENDENT, "MixBCT"]
+    assert needs.loc["Dual-Tuning", "note"] and needs.loc["MixBCT"].tolist() == ["features", ""]
+
+
+# -- a closer look ---------------------------------------------------------------------------------
+
+MORE = [
+    Record("new", "old", "losing", 0.25, 0.2, 0.31),
+    Record("new", "old", "gaining", 0.5),
+    Record("new", "old", "positive_flips", None),
+    Record(None, None, "constraint1/share", 0.75),
+    Record("new", "mixed", "area/map", 0.625, order="random"),
+    Record("new", "mixed", "area_over_random/map", -0.012, -0.02, -0.004, order="farthest"),
+]
+
+
+def upgrade(tmp_path, seeds=(0,)):
+    for seed in seeds:
+        oracle, run = configs(["independent", "dual_tuning"], [seed])
+        write_run(tmp_path, oracle, 0.5, 0.0, 1.0, metric="map")
+        more = [*MORE, Record("new", "old", "negative_flips", 0.02 + 0.1 * seed)]
+        write_run(tmp_path, run, 0.5, 0.6, 0.9, metric="map", more=more)
+    return results.collect(tmp_path), run.experiment_id
+
+
+def test_details_with_their_intervals(tmp_path):
+    frame, experiment = upgrade(tmp_path)
+    cells = {
+        caption: tables.detail_table(frame, experiment, caption).iloc[0].tolist()
+        for caption in tables.DETAILS
+    }
+    title = "Dual-Tuning (reconstruction)"  # the oracle has no such numbers
+    assert cells == {
+        "Who gets worse": [title, "25.0 [20.0, 31.0]", "50.0", "2.0", "n/a"],
+        "Constraints that hold": [title, "75.0", "n/a", "n/a", "n/a"],
+        "Order of backfill": [title, "62.5", "n/a", "-1.2 [-2.0, -0.4]"],
+    }
+
+
+def test_details_of_several_seeds_and_of_runs_that_have_none(tmp_path):
+    frame, experiment = upgrade(tmp_path, seeds=(0, 1))
+    row = tables.detail_table(frame, experiment, "Who gets worse").iloc[0]
+    assert row["right before, wrong now"] == f"7.0 ± {100 * math.sqrt(0.005):.1f}"
+    assert row["identities that lose"] == "25.0 ± 0.0"
+    assert tables.detail_table(frame[frame["method"] == "independent"], experiment, "Who gets worse").empty
+
+
+def test_scores_of_advbct_by_hand(tmp_path):
+    frame, experiment = upgrade(tmp_path)
+    row = tables.upgrade_score_table(frame, experiment).iloc[0]
+    up, comp = 100 / (1 + math.exp(0.1)), 100 / (1 + math.exp(-0.2))
+    expected = (up, comp, 2 * up * comp / (up + comp))
+    assert [float(row[name]) for name in ("P_up", "P_comp", "P_1")] == pytest.approx(expected, abs=0.051)
+    alone = tables.upgrade_score_table(frame[frame["method"] != "independent"], experiment)
+    assert alone.iloc[0].tolist()[1:] == ["n/a"] * 3
+
+
+# -- long enough? who made them? -------------------------------------------------------------------
+
+
+def test_flatness_looks_at_the_last_third():
+    looks = [{"epoch": e, "x": v} for e, v in ((2, 0.1), (4, 0.6), (6, 0.5))]
+    assert "From epoch 4 to 6 it moved by -10.0 points: still moving" in tables.flatness(looks, "x")
+    assert "nothing can be said" in tables.flatness([{"epoch": 1}], "x")
+
+
+@pytest.mark.parametrize(("last", "moves"), [(0.76, False), (0.78, True), (0.72, True)])
+def test_a_setting_whose_oracle_still_moved_is_named(tmp_path, last, moves):
+    oracle, bct = configs(["independent", "bct"])
+    write_looks(write_run(tmp_path, oracle, 0.4, 0.0, 0.9), {3: 0.5, 6: 0.75, 9: last})
+    write_run(tmp_path, bct, 0.4, 0.5, 0.9)
+    frame = results.collect(tmp_path)
+    said = tables.too_short(frame, {oracle.experiment_id: "Here", "absent": "There"})
+    assert said.startswith("**Not trained long enough to judge:** Here (its oracle") == moves
+    first, second = tables.flat_table(frame, {oracle.experiment_id: "Here", "absent": "There"}).to_dict(
+        "records"
+    )
+    named = f"{INDEPENDENT} ({100 * (last - 0.75):+.1f})"
+    assert first == {"experiment": "Here", "flat": "none", "still moving": "none"} | {
+        "still moving" if moves else "flat": named
+    }
+    assert second["flat"] == second["still moving"] == "not recorded"
+
+
+def test_who_made_the_runs(tmp_path):
+    machine = {"processor": "P", "cores": 2, "threads": 1, "python": "3.11", "torch": "2.15", "device": "cpu"}
+    for seed, commit in enumerate(("aaa", "aaa", "bbb+changes")):
+        config = ExperimentConfig(method="bct", seed=seed)
+        more = [Record(None, None, "train/seconds", None if seed == 2 else 90.0)]
+        folder = write_run(tmp_path, config, 0.4, 0.5, 0.9, more=more)
+        made = machine | {"commit": commit, "finished": f"2026-01-0{seed + 1}T"}
+        write_json(folder / "environment.json", made)
+    runs = reading.read_runs(tmp_path).runs
+    first, second = tables.provenance_table(runs).to_dict("records")
+    assert list(first.values()) == [
+        "your runs",
+        "P, 2 cores, threads used: 1",
+        "Python 3.11, torch 2.15",
+        "aaa",
+        "2",
+        "3.0",
+        "2026-01-01 to 2026-01-02",
+    ]
+    assert second["commit"] == "bbb+changes" and second["minutes of training"] == "not kept"
+    assert second["days"] == "2026-01-03"
+    assert f"{config.experiment_id} (2 commits)" in tables.mixed_code(runs)
+    assert tables.mixed_code(runs[runs["seed"] < 2]) == ""
+    nothing = reading.read_runs(tmp_path / "absent").runs
+    assert tables.provenance_table(nothing).empty and tables.mixed_code(nothing) == ""
+    assert tables.flat_table(nothing, {}).empty
+
+
+# -- one run beside its oracle ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path):
+    oracle, run = configs(["independent", "dual_tuning"])
+    more = [Record("new", "old", "map", 0.3, adapter="ridge"), Record("old", "old", "rank1", 0.7, 0.6, 0.8)]
+    folders = [
+        write_run(tmp_path, run, 0.4, 0.5, 0.7, width=0.01, metric="map", images=1200),
+        write_run(tmp_path, oracle, 0.4, 0.02, 0.7, width=0.0, metric="map", more=more),
+    ]
+    return tuple(Run(folder) for folder in folders)
+
+
+def test_a_run_beside_its_oracle(pair):
+    table = tables.run_table(*pair, metrics=("map", "rank1")).set_index("query/gallery")
+    assert list(table.index) == ["old/old", "new/old", "new/new", "oracle new/old", "oracle new/new"]
+    assert table.loc["new/new"].tolist() == ["70.0 [69.0, 71.0]", "n/a"]
+    assert len(tables.run_table(pair[1], pair[1], metrics=("map",))) == 3
+    adapted = tables.adapter_table(pair[1], metrics=("map", "rank1")).set_index("new/old")
+    assert adapted["rank-1"].tolist() == ["70.0 [60.0, 80.0]", "n/a", "n/a"]
+    assert adapted.loc["ridge adapter, gallery to new", "mAP"] == "30.0"
+
+
+def test_verdict_by_hand(pair):
+    (line,) = tables.verdict_table(*pair, "map").to_dict("records")
+    # draws of new/old - old/old spread over 0.1 +- 0.02, 95 % of them over 0.1 +- 0.019
+    assert line["new/old - old/old"] == "+10.0 [+8.1, +11.9]" and line["new/old > old/old"] == "yes"
+    assert line["update gain"].startswith("+0.33 [")  # 0.1 / 0.3
+    assert line["new/new minus oracle"].startswith("+0.0 [-0.9") or line["new/new minus oracle"].startswith(
+        "-0.0"
+    )
+    (own,) = tables.verdict_table(pair[1], pair[1], "map").to_dict("records")
+    assert own["new/new minus oracle"] == "is the oracle" and own["new/old > old/old"] == "no"
+    (none,) = tables.verdict_table(*pair, "rank5").to_dict("records")
+    assert set(none.values()) == {"rank-5", "n/a"}
+
+
+def test_ablation_is_relative_to_the_first(pair):
+    table = tables.ablation_table({"as configured": pair[1], "changed": pair[0]}, "map").set_index("variant")
+    assert table.loc["as configured"].tolist() == ["2.0", "", "70.0", "", "20", "1,000"]
+    # the draws spread over 0.48 +- 0.01, 95 % of them over 0.48 +- 0.0095
+    assert table.loc["changed", "new/old change"] in ("+48.0 [+47.0, +48.9]", "+48.0 [+47.0, +49.0]")
+    assert table.loc["changed", "new/new change"].endswith(", within noise")
+    assert table.loc["changed", "images through the network"] == "1,200"
+
+
+def test_recorded_values_hold_the_pairs_the_oracle_and_the_adapters(pair):
+    values = tables.recorded_values(pair[1], pair[1])
+    assert values["adapter/ridge/new_old/map"] == 0.3
+    assert values["oracle/new_old/map"] == values["new_old/map"] == 0.02
+    assert values["new_old/tar@far=1e-2"] is None and values["backbone_images"] == 1000
+
+
+def test_tables_stand_side_by_side_without_scripts(three_seeds):
+    rows = rows_of(three_seeds)
+    both = [tables.styled(tables.result_table(rows)), tables.styled(tables.cost_table(rows))]
+    html = tables.side_by_side(both)
+    assert html.count("<table") == 2 and "flex-wrap" in html and "<script" not in html
+    assert np.unique([table.uuid for table in both]).size == 2
