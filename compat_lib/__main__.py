@@ -119,18 +119,23 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def _file(side: str, table: Any) -> dict[str, Any]:
-    # For the record: which file it was, whatever its name.
-    with table.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # For the record: which file it was, whatever its name; or which parts, one after the other.
+    parts = sorted(path for path in table.path.rglob("*") if path.is_file()) or [table.path]
+    digest, size = hashlib.sha256(), 0
+    for part in parts:
+        with part.open("rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
+                size += len(block)
     rows, width = table.features.shape
-    size = table.path.stat().st_size
+    name = table.path.name
     return {
         "side": side,
-        "name": table.path.name,
+        "name": name,
         "rows": rows,
         "width": width,
         "bytes": size,
-        "sha256": digest,
+        "sha256": digest.hexdigest(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,13 +48,17 @@ def page(result: CompatibilityCheck, files: Sequence[Mapping[str, Any]] = ()) ->
     return environment.get_template("check_page.html").render(
         result=result,
         colour=VERDICTS.get(result.verdict, "#b3261e"),
-        tables=[table.to_html(border=0) for table in (result.table(), result.changed()) if len(table)],
-        others=[result.table(name).to_html(border=0) for name in others],
+        tables=[_html(table) for table in (result.table(), result.changed()) if len(table)],
+        others=[_html(result.table(name)) for name in others],
         pictures=list(pictures(result)),
         files=files,
         version=__version__,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _html(table: pd.DataFrame) -> str:
+    return re.sub(r" (\[[^]]*\])", r"<br>\1", table.to_html(border=0))  # intervals below their numbers
 
 
 def pictures(result: CompatibilityCheck) -> Iterator[tuple[str, str]]:
@@ -84,20 +90,12 @@ def draw_ways(ax: Axes, result: CompatibilityCheck) -> None:
     names = [one for one in result.tests if one[0] == "new"][::-1]
     for row, (query, gallery, adapter) in enumerate(names):
         one = result.records.get(query, gallery, result.metric, adapter=adapter)
-        ends = None if one.low is None else [[one.value - one.low], [one.high - one.value]]
         colour = ADAPTED if adapter else COLOURS[query, gallery, None]
-        ax.errorbar(
-            100 * one.value,
-            row,
-            xerr=None if ends is None else 100 * np.abs(ends),
-            fmt="o",
-            color=colour,
-            capsize=3,
-        )
+        ax.plot(100 * one.value, row, "o", color=colour)
+        if one.low is not None:
+            ax.plot([100 * one.low, 100 * one.high], [row, row], "|-", color=colour)
     ax.axvline(100 * result.records.value("old", "old", result.metric), color=OLD, label="old/old")
-    ax.set_yticks(
-        range(len(names)), [title(*one).replace(", ", ",\n").replace(" on", "\non") for one in names]
-    )
+    ax.set_yticks(range(len(names)), [re.sub(r", | (?=on )", "\n", title(*one)) for one in names])
     ax.set_xlabel(f"{metric_title(result.metric)} (%)")
     ax.margins(y=0.15)
     _legend(ax)

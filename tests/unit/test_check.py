@@ -440,7 +440,7 @@ def test_the_page_loads_nothing_and_says_what_was_found(checked):
         one = checked.records.get(*pair, metric)
         form = "{:+.1f}" if metric.startswith("gain") else "{:.1f}"
         value, low, high = (form.format(100 * number) for number in (one.value, *ends(one)))
-        assert f"{value} [{low}, {high}]" in html
+        assert f"{value}<br>[{low}, {high}]" in html
 
 
 @pytest.mark.parametrize("options", [{"draws": 0, "adapter": False}, {"metric": "rank1", "queries": 20}])
