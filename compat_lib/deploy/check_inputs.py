@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from compat_lib.deploy.feature_files import as_keys
 from compat_lib.evaluation.inputs import UnitRows, plain_array, table
 
 FOUND = 0.5  # of the shorter side's ids, that must stand on the other side too
-NO_LABEL = {"", "nan", "NaN", "None", "none", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "unknown", "-1", -1}
+NO_LABEL = ["", "nan", "NaN", "None", "none", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "unknown", "-1"]
 REPEATED, OF_IDENTITIES = 5, 3  # rows alike, of so many identities at least, are no features of their images
 ALIKE = "features are zeros, or one vector for different identities, as from unreadable images"
 CELL = 1e-4  # rows are alike whose projections on a few directions differ by less
@@ -75,131 +75,130 @@ def bring_together(
     >>> sides.after.tolist()[0], sides.labels.tolist()
     ([0.0, 1.0], [1, 1, 0])
     """
-    notes: list[str] = []
-    sides = {"old": old_features, "new": new_features}
+    features = {"old": old_features, "new": new_features}
+    keys: dict[tuple[str, str], np.ndarray] = {}
     try:
-        tables = {name: table(features, f"{name} features") for name, features in sides.items()}
-        units = {name: UnitRows(features, name) for name, features in tables.items()}
+        features = {side: table(one, f"{side} features") for side, one in features.items()}
+        units = {side: UnitRows(one, side) for side, one in features.items()}
+        for role, given in (("labels", (labels, new_labels)), ("ids", (ids, new_ids))):
+            for side, values in zip(("old", "new"), given, strict=True):
+                if values is not None:
+                    keys[side, role] = as_keys(role, plain_array(values))
+                    if len(keys[side, role]) != len(units[side]):
+                        raise ValueError(
+                            f"there are {len(keys[side, role])} {side} {role} for {len(units[side])} {side} "
+                            "features; give one for each row"
+                        )
     except ValueError as error:
         raise UnusableInput(str(error)) from error
-    notes += [
-        f"The {name} features are whole numbers from 0 to 255: take off their zero point (often 128) if they "
-        "are quantised, and unpack them (numpy.unpackbits, then 0 as -1) if they are packed bits."
-        for name, features in tables.items()
-        if str(features.dtype) in ("uint8", "torch.uint8")
+    notes = [
+        f"The {side} features are unsigned 8-bit numbers: take off their zero point (often 128) if they are "
+        "quantised, and unpack them (numpy.unpackbits, then 0 as -1) if they are packed bits."
+        for side, one in features.items()
+        if str(one.dtype) in ("uint8", "torch.uint8")
     ]
-    known = {
-        "old": _keys(labels, "old labels", len(units["old"])),
-        "new": _keys(new_labels, "new labels", len(units["new"])),
-    }
-    if known["old"] is None and known["new"] is None:
-        raise UnusableInput("no labels were given; give one for each image")
-    rows = _joined(
-        _keys(ids, "old ids", len(units["old"])), _keys(new_ids, "new ids", len(units["new"])), units, notes
-    )
-    named = _one_label(known, rows)
-    has_label = np.array([label is not None and label not in NO_LABEL for label in named], bool)
-    if not has_label.all():
-        words = ", ".join(sorted({repr(label) for label in named[~has_label]}))
+    old_rows, new_rows = _joined(keys, {side: len(one) for side, one in units.items()}, notes)
+    named = _one_label(keys, old_rows, new_rows)
+    missing = _no_label(named)
+    if missing.any():
+        words = ", ".join(repr(str(word)) for word in np.unique(named[missing]))
         notes.append(
-            f"{_count(int((~has_label).sum()), 'image')} with the label {words}, which usually means that "
-            "there is none, left out; give an identity of that name another one."
+            f"{int(missing.sum())} images with the label {words}, which usually means that there is none, "
+            "are left out; give an identity of that name another one."
         )
-    unit = {name: side[torch.from_numpy(rows[name][has_label])] for name, side in units.items()}
-    numbers = pd.factorize(named[has_label], sort=True)[0]
-    failed = _alike(unit["old"], numbers)
+    numbers = np.unique(named[~missing], return_inverse=True)[1]
+    before = units["old"][torch.from_numpy(old_rows[~missing])]
+    after = units["new"][torch.from_numpy(new_rows[~missing])]
+    failed = _alike(before, numbers)
     mostly = bool(2 * failed.sum() > len(failed))
     if failed.any():
         done = "kept, and nothing is called compatible by them" if mostly else "left out on both sides"
         notes.append(f"{int(failed.sum())} of the {len(failed)} old {ALIKE}; {done}.")
     if failed.any() and not mostly:
         kept = torch.from_numpy(np.flatnonzero(~failed))
-        unit = {name: side[kept.to(side.device)] for name, side in unit.items()}
-        numbers = pd.factorize(numbers[~failed], sort=True)[0]
-    failed = _alike(unit["new"], numbers)
+        before, after = before[kept.to(before.device)], after[kept.to(after.device)]
+        numbers = np.unique(numbers[~failed], return_inverse=True)[1]
+    failed = _alike(after, numbers)
     if failed.any():
         notes.append(f"{int(failed.sum())} of the {len(failed)} new {ALIKE}; kept.")
-    _check_identities(numbers)
-    return Sides(unit["old"].to(unit["new"].device), unit["new"], numbers, tuple(notes), mostly)
-
-
-def _keys(values: Any, what: str, rows: int) -> np.ndarray | None:
-    """Whole numbers or names in NFC as objects [N], None for a missing one."""
-    if values is None:
-        return None
-    array = plain_array(values)
-    if array.shape != (rows,):
-        raise UnusableInput(f"the {what} have shape {array.shape} for {rows} rows; give one for each row")
-    places, distinct = pd.factorize(array)
-    names = [_name(value, what) for value in distinct]
-    if len({isinstance(name, str) for name in names}) > 1:
-        raise UnusableInput(f"some of the {what} are names and some numbers; use one kind")
-    return np.array([*names, None], object)[places]  # a missing value has the place -1
-
-
-def _name(value: Any, what: str) -> str | int:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        return unicodedata.normalize("NFC", str(value))
-    try:
-        if int(value) == value and not (isinstance(value, float) and abs(value) > 2**53):
-            return int(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UnusableInput(f"the {what} hold {value}; give whole numbers or names")
-
-
-def _joined(old: Any, new: Any, units: dict[str, UnitRows], notes: list[str]) -> dict[str, np.ndarray]:
-    """The rows of both sides that are the same images, int64 [M] each, in the old side's order."""
-    if (old is None) != (new is None):
-        have, lack = ("old", "new") if new is None else ("new", "old")
+    sizes = np.bincount(numbers)
+    if len(sizes) < 2:
         raise UnusableInput(
-            f"only the {have} side has ids; add those of the {lack} side, or leave both out where row i of "
-            "both is the same image"
+            f"all {len(numbers)} images are of one identity; add images of others, or there is nothing to "
+            "confuse it with"
         )
-    if old is None:
-        if len(units["old"]) != len(units["new"]):
+    if sizes.max() < 2:
+        raise UnusableInput(
+            f"no identity has two images ({len(numbers)} images), so no query has a right answer; add a "
+            "second image of some identities"
+        )
+    return Sides(before.to(after.device), after, numbers, tuple(notes), mostly)
+
+
+def _joined(keys: dict, sizes: dict[str, int], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of both sides that are the same images, int64 [M] each, in the old side's order."""
+    have = [side for side in ("old", "new") if (side, "ids") in keys]
+    if len(have) == 1:
+        raise UnusableInput(
+            f"only the {have[0]} side has ids; add those of the other, or leave both out where row i of both "
+            "is the same image"
+        )
+    if not have:
+        if sizes["old"] != sizes["new"]:
             raise UnusableInput(
-                f"there are {len(units['old'])} old and {len(units['new'])} new rows and no ids; give "
-                "features of the same images in the same order, or add ids [N] to both sides"
+                f"there are {sizes['old']} old and {sizes['new']} new rows and no ids; give features of the "
+                "same images in the same order, or add ids [N] to both sides"
             )
-        return {name: np.arange(len(side)) for name, side in units.items()}
-    for name, ids in (("old", old), ("new", new)):
-        twice = pd.Series(ids).duplicated() | (ids == None)  # noqa: E711  (element by element)
+        return (np.arange(sizes["old"]),) * 2
+    old, new = _of_one_kind(keys["old", "ids"], keys["new", "ids"])
+    for side, ids in (("old", old), ("new", new)):
+        twice = pd.Series(ids).duplicated().to_numpy()
         if twice.any():
             raise UnusableInput(
-                f"{int(twice.sum())} of the {name} ids are missing or given before, the first "
-                f"{ids[int(twice.to_numpy().argmax())]!r}; an id names one image"
+                f"{int(twice.sum())} of the {side} ids stand there before, such as "
+                f"{ids[twice.argmax()].item()!r}; an id names one image"
             )
-    place = pd.Index(new, dtype=object).get_indexer(pd.Index(old, dtype=object))
+    place = pd.Index(new).get_indexer(pd.Index(old))
     found = np.flatnonzero(place >= 0)
-    fewest = min(len(old), len(new))
-    if len(found) < FOUND * fewest:
+    if len(found) < FOUND * min(sizes.values()):
         raise UnusableInput(
-            f"only {len(found)} of {fewest} ids stand on the other side too (old: {old[0]!r}, ...; new: "
-            f"{new[0]!r}, ...); the same image needs the same id in both"
+            f"only {len(found)} of {min(sizes.values())} ids stand on the other side too (old: "
+            f"{old[0].item()!r}, ...; new: {new[0].item()!r}, ...); one image needs the same id in both"
         )
-    if len(found) < max(len(old), len(new)):
+    if len(found) < max(sizes.values()):
         notes.append(
-            f"{_count(len(old) - len(found), 'image')} on the old side only and {len(new) - len(found)} on "
-            f"the new side only left out; {len(found)} are compared."
+            f"{len(old) - len(found)} images on the old side only and {len(new) - len(found)} on the new "
+            f"side only are left out; {len(found)} are compared."
         )
-    return {"old": found, "new": place[found]}
+    return found, place[found]
 
 
-def _one_label(known: dict[str, Any], rows: dict[str, np.ndarray]) -> np.ndarray:
+def _one_label(keys: dict, old_rows: np.ndarray, new_rows: np.ndarray) -> np.ndarray:
     """The labels of the joined rows, after a look at whether both sides agree."""
-    both = [labels[rows[name]] for name, labels in known.items() if labels is not None]
-    wrong = np.flatnonzero(both[0] != both[-1])
+    rows = {"old": old_rows, "new": new_rows}
+    known = [keys[side, "labels"][rows[side]] for side in rows if (side, "labels") in keys]
+    if not known:
+        raise UnusableInput("no labels were given; give one for each image")
+    old, new = _of_one_kind(known[0], known[-1])
+    old = np.where(_no_label(old), new, old)
+    wrong = np.flatnonzero((old != new) & ~_no_label(new))
     if len(wrong):
         first = wrong[0]
         raise UnusableInput(
-            f"the labels of both sides differ in {_count(len(wrong), 'row')}, first at old row "
-            f"{rows['old'][first]} (old: {both[0][first]!r}, new: {both[-1][first]!r}); row i of both, or an "
-            "id, must be one image with one label: check ids and labels"
+            f"the labels of both sides differ in {len(wrong)} rows, first at old row {old_rows[first]} (old: "
+            f"{old[first].item()!r}, new: {new[first].item()!r}); row i of both, or an id, must be one image "
+            "with one label: check ids and labels"
         )
-    return both[0]
+    return old
+
+
+def _no_label(labels: np.ndarray) -> np.ndarray:
+    return np.isin(labels.astype(str), NO_LABEL)
+
+
+def _of_one_kind(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Numbers beside names are compared as text, and so are int64 and uint64, which have no common type.
+    return (old, new) if old.dtype.kind == new.dtype.kind else (old.astype(str), new.astype(str))
 
 
 def _alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:
@@ -214,21 +213,3 @@ def _alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:
     label = cells.assign(label=labels).groupby(list(cells.columns))["label"]
     shared = (label.transform("size") >= REPEATED) & (label.transform("nunique") >= OF_IDENTITIES)
     return (shared | (cells == 0).all(axis=1)).to_numpy()
-
-
-def _check_identities(labels: np.ndarray) -> None:
-    sizes = np.bincount(labels)
-    if len(sizes) < 2:
-        raise UnusableInput(
-            f"all {len(labels)} images are of one identity; add images of others, or there is nothing to "
-            "confuse it with"
-        )
-    if sizes.max() < 2:
-        raise UnusableInput(
-            f"no identity has two images ({len(labels)} images), so no query has a right answer; add a "
-            "second image of some identities"
-        )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -222,6 +222,7 @@ def as_keys(what: str, values: Any) -> np.ndarray:
         return array
     keys = []
     for row, one in enumerate(array.tolist()):
+        one = one.item() if isinstance(one, np.generic) else one  # of an array of objects
         if one is None or one != one:
             one = "" if what == "labels" else None
         elif isinstance(one, float) and one.is_integer():  # what pandas makes of whole numbers beside a gap
