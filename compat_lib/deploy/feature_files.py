@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import dataset, ipc
 
-from compat_lib.deploy.feature_tables import USUAL, Found, Refused, choose, from_arrow, from_csv, not_read
+from compat_lib.deploy.feature_tables import USUAL, Found, Refused, choose, from_arrow, not_read
+from compat_lib.deploy.feature_text import from_csv
 from compat_lib.files import load_arrays, load_tensors
 
 UNSIGNED = (
@@ -128,6 +129,10 @@ def _safetensors(path: Path, columns: dict[str, str]) -> Found:
 
 def _arrays(arrays: Mapping[str, np.ndarray], columns: dict[str, str]) -> Found:
     chosen = choose(list(arrays), columns)
+    if len(chosen["features"]) > 1:
+        raise Refused(
+            f"any of {', '.join(arrays)} could hold the features; say which, with columns={{'features': ...}}"
+        )
     return {k: arrays[v[0]] for k, v in chosen.items() if v}, not_read(arrays, chosen)
 
 
@@ -150,7 +155,7 @@ def _parquet(path: Path, columns: dict[str, str]) -> Found:
         if not parts:
             raise Refused("it is a folder without a .parquet file")
         notes = [f"{len(parts)} parts, in the order of their names"]
-    table = dataset.dataset([str(part) for part in parts], format="parquet")
+    table = dataset.dataset([str(part) for part in parts], format="parquet", partitioning="hive")
     found, more = from_arrow(table.schema, table.to_table, columns)
     return found, notes + more
 
@@ -229,7 +234,7 @@ def as_keys(what: str, values: Any) -> np.ndarray:
             one = int(one)
         elif isinstance(one, bytes):
             one = one.decode("utf-8", "replace")
-        if isinstance(one, bool) or not isinstance(one, str | int):
+        if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what != "labels"):
             raise ValueError(
                 f"the {what} must be whole numbers or names, but row {row} holds {array[row]!r}; give every "
                 "row one, or leave the row out"

@@ -1,19 +1,15 @@
-"""Tables of features: which columns hold what, and what is wrong in which line."""
+"""Tables of features in Arrow's formats: which columns hold what, and their numbers."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice, pairwise
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import compute
-from pyarrow import csv as arrow_csv
 
 USUAL = {
     "features": ("features", "feature", "embeddings", "embedding", "emb", "vectors", "vector"),
@@ -21,11 +17,8 @@ USUAL = {
     "labels": ("labels", "label", "class", "identity"),
 }
 REMEDY = "number them, such as f0, f1, ..., or say their name with columns={'features': ...}"
-SAMPLE = 1 << 20  # bytes of a text file from which its separator and its header are told
-SEPARATORS = ",;\t|"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
-WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
 
 Roles = dict[str, list[str]]  # features, ids, labels -> names of columns
 Found = tuple[dict[str, np.ndarray], list[str]]  # values by role, and notes
@@ -111,16 +104,13 @@ def not_read(names: Iterable[str], chosen: Roles) -> list[str]:
     return [f"not read: {', '.join(left)}"] if left else []
 
 
-# -- Arrow ---------------------------------------------------------------------------------------
-
-
 def from_arrow(schema: pa.Schema, read: Callable[[list[str]], pa.Table], columns: Mapping[str, str]) -> Found:
     """Features, ids and labels of a table of which `read` returns the named columns."""
     chosen = choose(schema.names, columns, [one.name for one in schema if _holds_vectors(one.type)])
-    return _values(read(sum(chosen.values(), [])), chosen), not_read(schema.names, chosen)
+    return values_of(read(sum(chosen.values(), [])), chosen), not_read(schema.names, chosen)
 
 
-def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
+def values_of(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
     if not len(table):
         raise Refused("there are columns, but no row")
     names, first = chosen["features"], table[chosen["features"][0]]
@@ -173,7 +163,10 @@ def _written_lists(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return lists.cast(pa.list_(pa.float64()))
     except pa.ArrowInvalid as error:
-        raise Refused(f"column {name!r} holds text that is no list of numbers ({error}); {REMEDY}") from error
+        numbers = (all(map(is_number, words)) for words in lists.to_pylist())
+        row = next((row for row, all_are in enumerate(numbers) if not all_are), 0)
+        holds = f"column {name!r} holds {column[row].as_py()[:40]!r} in row {row}"
+        raise Refused(f"{holds}, which is no list of numbers; mend it, or leave the row out") from error
 
 
 def _numeric(name: str, column: pa.ChunkedArray, width: int = 1) -> np.ndarray:
@@ -192,118 +185,9 @@ def _numeric(name: str, column: pa.ChunkedArray, width: int = 1) -> np.ndarray:
         return numbers if numbers.dtype.itemsize < 8 else numbers.astype(np.float32)
 
 
-# -- text ----------------------------------------------------------------------------------------
-
-
-def from_csv(path: Path, columns: Mapping[str, str]) -> Found:
-    """Features, ids and labels of a table in text with commas, semicolons, tabs or bars.
-
-    Raises:
-        Refused: "line 9: column 'f3' holds 'abc', which is not a finite number; ..." and the like.
-    """
-    try:
-        with path.open("rb") as file:
-            sample = codecs.getincrementaldecoder("utf-8-sig")().decode(file.read(SAMPLE))
-    except UnicodeDecodeError as error:
-        raise Refused("it is not text in UTF-8; save it as such") from error
-    excel = re.match(r"sep=(.)\r?\n", sample)  # how Excel is told the separator
-    text = sample[excel.end() :] if excel else sample
-    mark = excel[1] if excel else max(SEPARATORS, key=lambda one: _likely(text, one))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
-    header = [name.strip() for name in next(filter(None, reader), [])]
-    lines = reader.line_num + bool(excel)  # up to the header and with it
-    if not any(header):
-        raise Refused("it is empty, or has no first line with the names of the columns")
-    rows = [row for row in islice(reader, 100) if len(row) == len(header)]
-    if len(rows) > 1 and len(text) > SAMPLE // 4:
-        rows.pop()  # the sample may end within it
-    notes = _check_header(header, columns)
-
-    cells = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
-    vectors = [name for name, some in cells.items() if some and all(one[:1] in ("[", "(") for one in some)]
-    chosen = choose(header, columns, vectors)
-    numbers = [name for name in chosen["features"] if name not in vectors]
-    comma = mark != "," and any(DECIMAL_COMMA.fullmatch(one) for name in numbers for one in cells[name])
-    used = sum(chosen.values(), [])
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            arrow_csv.ReadOptions(column_names=header, skip_rows=lines, block_size=1 << 24),
-            arrow_csv.ParseOptions(delimiter=mark, newlines_in_values=True),
-            arrow_csv.ConvertOptions(
-                include_columns=used,
-                column_types={name: pa.float64() if name in numbers else pa.string() for name in used},
-                null_values=[""],
-                decimal_point="," if comma else ".",
-            ),
-        )
-        sound = all(compute.all(compute.is_finite(table[name]), skip_nulls=False).as_py() for name in numbers)
-    except pa.ArrowInvalid as error:
-        raise Refused(_first_fault(path, mark, header, numbers, lines, comma) or str(error)) from error
-    if len(table) and not sound:
-        raise Refused(_first_fault(path, mark, header, numbers, lines, comma))
-    found = _values(table, chosen)
-    for role in ("ids", "labels"):
-        if role in found and all(WHOLE.fullmatch(one) for one in found[role]):
-            found[role] = found[role].astype(np.int64)
-    return found, [*notes, *not_read(header, chosen)]
-
-
-def _likely(text: str, mark: str) -> tuple[bool, int, int]:
-    """How much speaks for a separator: rows as long as the first, numbers, columns."""
-    rows = list(filter(None, islice(csv.reader(io.StringIO(text, newline=""), delimiter=mark), 20)))
-    width = len(rows[0]) if rows else 0
-    alike = [row for row in rows if len(row) == width]
-    numbers = sum(_is_number(one, mark != ",") for row in alike[1:] for one in row)
-    return width > 1 and 2 * len(alike) >= len(rows), numbers, width
-
-
-def _is_number(cell: str, comma: bool = False) -> bool:
+def is_number(cell: str, comma: bool = False) -> bool:
+    """Whether a text is a finite number, also one with a decimal comma."""
     cell = cell.strip()
-    return bool(NUMBER.fullmatch(cell) or (comma and DECIMAL_COMMA.fullmatch(cell)))
-
-
-def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:
-    """A note where the names of the columns are numbers; a refusal where they look like a row."""
-    known = {"", *columns.values(), *(name for names in USUAL.values() for name in names)}
-    numbers = [name for name in header if _is_number(name, comma=True)]
-    others = [name for name in header if name not in numbers and name.lower() not in known]
-    counted = [str(i) for i in range(len(numbers))], [str(i + 1) for i in range(len(numbers))]
-    fractions = [name for name in numbers if not name.isdigit()]
-    row = fractions or (2 * len(numbers) >= len(header) and (numbers not in counted or others))
-    if row or any(name.startswith("[") for name in header):
-        raise Refused(
-            f"the first line ({', '.join(header[:4])}, ...) looks like a row, not like the names of the "
-            "columns; write them above it, such as path,f0,f1,..."
-        )
-    return [f"the first line was taken for names, {', '.join(header[:4])}, ..."] if numbers else []
-
-
-def _first_fault(
-    path: Path, mark: str, header: list[str], numbers: list[str], lines: int, comma: bool
-) -> str | None:
-    """What is wrong in the first line that cannot be read."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for _ in range(lines):
-            next(file)
-        reader = csv.reader(file, delimiter=mark, strict=True)
-        places = [(name, header.index(name)) for name in numbers]
-        try:
-            for row in filter(None, reader):
-                where = f"line {lines + reader.line_num}"
-                if len(row) != len(header):
-                    return (
-                        f"{where} has {len(row)} cells, but the first line names {len(header)} columns; "
-                        "write every cell, and put text that holds the separator in quotes"
-                    )
-                for name, place in places:
-                    if not _is_number(row[place], comma):
-                        holds = f"holds {row[place]!r}, which is not a finite number"
-                        what = holds if row[place].strip() else "is empty"
-                        hint = " with a decimal point" if DECIMAL_COMMA.fullmatch(row[place].strip()) else ""
-                        return f"{where}: column {name!r} {what}; mend it{hint}, or leave the line out"
-        except csv.Error as error:
-            return f"line {lines + reader.line_num} is not CSV: {error}; look for a lone quote"
-        except UnicodeDecodeError:
-            return "it is not text in UTF-8; save it as such"
-    return None
+    if comma and DECIMAL_COMMA.fullmatch(cell):
+        cell = cell.replace(",", ".")
+    return bool(NUMBER.fullmatch(cell)) and math.isfinite(float(cell))

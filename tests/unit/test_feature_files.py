@@ -120,6 +120,11 @@ def test_columns_are_taken_by_number_and_strays_are_named(tmp_path):
     assert table.labels is None and table.notes == ("not read: a column without a name, age",)
 
 
+def test_counted_names_and_a_stray_column(tmp_path):
+    table = csv_of(tmp_path, "photo,0,1,2,3\na/1.png,5,6,7,8\n")
+    assert table.features.tolist() == [[5, 6, 7, 8]] and "not read: photo" in table.notes
+
+
 def test_other_names_can_be_given(tmp_path):
     text = "key,who,x0,x1,y0,y1\nk1,anna,1,2,3,4\n"
     table = csv_of(tmp_path, text, columns={"ids": "key", "labels": "who", "features": "y"})
@@ -161,7 +166,16 @@ BAD_CSV = {
         "line 3: column 'f0' holds 'nan', which is not",
     ),
     "infinite as float32": ("path,f0,f1\na,1e300,2\n", "1 of the features are not finite, first in row 0"),
-    "one decimal comma": ('path,f0,f1\na,"0,5",2\n', "holds '0,5', .* mend it with a decimal point"),
+    "one decimal comma": ('path,f0,f1\na,"0,5",2\n', "holds '0,5', .* mend it with one decimal sign"),
+    "two decimal signs": (
+        "path;f0;f1\na;0,5;2\nb;0.5;2\n",
+        "line 3: column 'f0' holds '0.5', .* one decimal sign",
+    ),
+    "infinite": (
+        "path,f0,f1\na,1e999,2\n",
+        "line 2: column 'f0' holds '1e999', which is not a finite number",
+    ),
+    "an empty id": ("path,f0,f1\na,1,2\n,1,2\n", "the ids must be .* but row 1 holds ''"),
     "lone quote": ('path,f0,f1\n"a,1,2\n', "is not CSV: .*look for a lone quote"),
     "no header": (TABLE[["id", "f0", "f1"]].to_csv(index=False, header=False), "looks like a row, not"),
     "no header, small numbers": ("a/1.png,12,10,11\na/2.png,5,6,7\n", "looks like a row, not like the names"),
@@ -172,7 +186,7 @@ BAD_CSV = {
         'id,emb\na,"[1 2 ... 9]"\nb,"[1 2 ... 7]"\n',
         "lists that NumPy shortened with",
     ),
-    "no lists": ('id,emb\na,"[1, x]"\n', "'emb' holds text that is no list of numbers .*'x'"),
+    "no lists": ('id,emb\na,"[1, x]"\n', r"'emb' holds '\[1, x\]' in row 0, which is no list"),
     "lists of two widths": (
         'id,emb\na,"[1, 2]"\nb,[3]\nc,"[4, 5]"\n',
         "'emb' holds 1 numbers in row 1, and 2",
@@ -269,6 +283,14 @@ def test_what_is_no_such_file(tmp_path, kind):
         read_features(tmp_path / f"old.{kind}")
 
 
+def test_parts_of_a_partitioned_table(tmp_path):
+    for label in ("anna", "bert"):
+        (tmp_path / "old" / f"label={label}").mkdir(parents=True)
+        table = pa.table({"id": [f"{label}/1.png"], "emb": [[1.0, 2.0]]})
+        parquet.write_table(table, tmp_path / "old" / f"label={label}" / "0.parquet")
+    assert read_features(tmp_path / "old").labels.tolist() == ["anna", "bert"]
+
+
 # -- arrays --------------------------------------------------------------------------------------
 
 
@@ -281,6 +303,10 @@ def test_npz_with_other_names_and_numbers_for_labels(tmp_path):
 
 BAD_NPZ = {
     "no features": ({"x": FEATURES}, r"old\.npz: no features were found in x"),
+    "no names": (
+        {"arr_0": FEATURES, "arr_1": LABELS},
+        "any of arr_0, arr_1 could hold the features; say which",
+    ),
     "objects": ({"features": np.array([{"a": 1}], dtype=object)}, r"old\.npz cannot be read .*allow_pickle"),
     "too few ids": ({"features": FEATURES, "ids": IDS[:3]}, r"old\.npz: there are 3 ids for 4 rows"),
     "fractions": (
