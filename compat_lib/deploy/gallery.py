@@ -55,7 +55,7 @@ __all__ = ["Contents", "DamagedGallery", "Gallery", "Hits", "Model", "Progress",
 
 WAIT = 60.0  # seconds that a writer waits for another one
 FORMAT = 2  # 1 was a folder of segments with a gallery.json
-STEP = 1000  # features or pages that one step of compaction frees, which bounds the room it needs
+ROOM = 2**19  # bytes of the disk that are left for removing entries and for compaction
 
 # Keys are never used twice: a feature that is written again is a new one, so that an index needs to compare
 # keys only. `token` tells apart two histories of one gallery, as after a return to a backup.
@@ -362,7 +362,7 @@ class Gallery:
             KeyError: "there is no entry with the id 7 ..."
         """
         ids = as_ids(ids)
-        with self._changing() as database:
+        with self._changing(room=0) as database:
             _found(database, ids)
             sql = "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(?))"
             database.execute(sql, (json.dumps(ids.tolist()),))
@@ -577,18 +577,22 @@ class Gallery:
             used = np.fromiter((row[0] for row in database.execute("SELECT key FROM entries")), np.int64)
             held = np.fromiter((row[0] for row in database.execute("SELECT key FROM features")), np.int64)
         superseded = np.setdiff1d(held, used, assume_unique=True)  # and so it stays: no key comes back
-        for start in range(0, len(superseded), STEP):
-            keys = json.dumps(superseded[start : start + STEP].tolist())
+        width = max(model.width for model in self.models.values())
+        while len(superseded):
+            part, superseded = np.split(superseded, [self._step(4 * width)])
+            sql = "DELETE FROM features WHERE key IN (SELECT value FROM json_each(?))"
             with self._open("BEGIN IMMEDIATE") as database:
-                database.execute(
-                    "DELETE FROM features WHERE key IN (SELECT value FROM json_each(?))", (keys,)
-                )
+                database.execute(sql, (json.dumps(part.tolist()),))
         free = 1
         while free:
             with self._open("") as database:
-                database.execute(f"PRAGMA incremental_vacuum({STEP})").fetchall()
-                (free,) = database.execute("PRAGMA freelist_count").fetchone()
+                database.execute(f"PRAGMA incremental_vacuum({self._step(4096)})").fetchall()
+                free = self._pages(database, "freelist_count")
         return before - self._size()
+
+    def _step(self, size: int) -> int:
+        """How many things of a size to write at a time, so that they fit in what the disk has left."""
+        return int(np.clip(shutil.disk_usage(self.folder).free // 8 // size, 8, 5000))
 
     def _follow(self, database: sqlite3.Connection, state: _State) -> None:
         """Bring the indexes to a state of the gallery."""
@@ -646,11 +650,21 @@ class Gallery:
         return self._open("BEGIN")
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
+    def _changing(self, room: int = ROOM) -> Iterator[sqlite3.Connection]:
         """One change: committed when the block ends, and not there at all when it raises."""
         with self._open("BEGIN IMMEDIATE") as database:
             yield database
             database.execute("INSERT INTO changes (token) VALUES (random())")
+            # SQLite writes a change to its log first, and the file must then have room to grow.
+            grown = self._pages(database, "page_count") - (self.folder / "gallery.db").stat().st_size
+            grown = max(0, grown)
+            if room and shutil.disk_usage(self.folder).free < grown + min(grown, 2**21) + room:
+                raise _full(self.folder)
+
+    def _pages(self, database: sqlite3.Connection, kind: str) -> int:
+        """Bytes of the pages of a kind, "page_count" or "freelist_count"."""
+        sql = f"SELECT page_size * {kind} FROM pragma_page_size, pragma_{kind}"
+        return database.execute(sql).fetchone()[0]
 
     @contextlib.contextmanager
     def _open(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -662,8 +676,9 @@ class Gallery:
             raise FileNotFoundError(
                 f"there is no gallery in {self.folder}: it holds no gallery.db; make one with Gallery.create"
             )
-        log = path.with_name("gallery.db-wal")
-        fixed = not os.access(self.folder, os.W_OK) and not log.exists()  # no file beside it can be made
+        # Where SQLite cannot make the files that it needs beside a database, this one can still be read.
+        fixed = _is_full(self.folder) or not os.access(self.folder, os.W_OK)
+        fixed = fixed and not path.with_name("gallery.db-wal").exists()
         with (
             _explained(self.folder),
             contextlib.closing(_connection(path, "immutable=1" if fixed else "mode=rw")) as database,
@@ -695,25 +710,33 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = (error.sqlite_errorcode or 0) & 0xFF
-        full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(folder).free < 2**16
-        if code == sqlite3.SQLITE_FULL or full:
-            raise OSError(
-                errno.ENOSPC,
-                f"no space is left on the disk for {folder}; nothing has changed: make room, or remove "
-                "entries and compact, and call again",
-            ) from error
+        hidden = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+        if code == sqlite3.SQLITE_FULL or (code in hidden and _is_full(folder)):
+            raise _full(folder) from error
         if code == sqlite3.SQLITE_BUSY:
             raise TimeoutError(
                 f"another process has been writing to {folder} for {WAIT:g} s; wait until it has ended, or "
                 "end it: the lock ends with the process"
             ) from error
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        if code in hidden[1:]:
             raise PermissionError(
                 errno.EACCES, f"{folder} can be searched, but not written to ({error})"
             ) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(folder) from error
         raise
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < 2**16
+
+
+def _full(folder: Path) -> OSError:
+    return OSError(
+        errno.ENOSPC,
+        f"too little space is left on the disk for {folder}; nothing has changed: make room, or remove "
+        "entries (some at a time) and compact, and call again",
+    )
 
 
 def _damaged(folder: Path) -> DamagedGallery:

@@ -757,7 +757,9 @@ def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
             lambda: made.insert(np.arange(20_000, 26_000), many, "old"),
             lambda: list(made.backfill("new", lambda some: new[: len(some)])),
         ):
-            with pytest.raises(OSError, match="no space is left on the disk for .*; nothing") as found:
+            with pytest.raises(
+                OSError, match="too little space is left on the disk for .*; nothing"
+            ) as found:
                 call()
             assert found.value.errno == errno.ENOSPC
         assert np.array_equal(made.search(old[:3], 5, "old").ids, before.ids)
