@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compat_lib import __version__
-from compat_lib.deploy.check import CompatibilityCheck, title
 from compat_lib.deploy.check_measures import metric_far
+from compat_lib.deploy.check_result import CompatibilityCheck, title
 from compat_lib.evaluation.counting import PER_UNIT
 from compat_lib.evaluation.records import metric_title
 
