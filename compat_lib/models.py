@@ -8,6 +8,8 @@ bias is learned, as in the MixBCT reference; normalisation to unit length is lef
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -77,22 +79,27 @@ class _ResidualBlock(nn.Module):
         return torch.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
-def _convnet(channels: int, size: int, widths: tuple[int, int, int]) -> nn.Module:
-    layers = [_convolution(a, b, 2) for a, b in zip((channels, *widths[:2]), widths, strict=True)]
-    return nn.Sequential(*layers)
+def _convnet(channels: int, widths: tuple[int, int, int]) -> nn.Module:
+    return nn.Sequential(*(_convolution(a, b, 2) for a, b in pairwise((channels, *widths))))
 
 
-def _resnet_small(channels: int, size: int) -> nn.Module:
+def _resnet_small(channels: int) -> nn.Module:
     # No block at the stem's resolution: it would double the time of a step and teach little.
     return nn.Sequential(_convolution(channels, 16, 2), _ResidualBlock(16, 48, 2), _ResidualBlock(48, 96, 2))
 
 
-def _torchvision_resnet(name: str, channels: int, size: int) -> nn.Module:
-    # Imported here: a machine that trains only the small networks needs no working torchvision.
+def _torchvision(name: str, channels: int, size: int) -> nn.Module:
+    # Imported here: the small networks do without, and it takes a second.
     import torchvision
 
     network = getattr(torchvision.models, name)(weights=None)
-    if size <= 64:  # the ImageNet stem would leave 1x1 to 2x2 positions of such an image
+    small = size <= 64  # the ImageNet stem would leave 1x1 to 2x2 positions of such an image
+    if name.startswith("mobilenet"):
+        stem = network.features[0]
+        stem[0] = nn.Conv2d(channels, stem[0].out_channels, 3, 1 if small else 2, padding=1, bias=False)
+        network.classifier = nn.Identity()
+        return network
+    if small:
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
     elif channels != 3:
@@ -101,24 +108,13 @@ def _torchvision_resnet(name: str, channels: int, size: int) -> nn.Module:
     return network
 
 
-def _mobilenet(channels: int, size: int) -> nn.Module:
-    import torchvision
-
-    network = torchvision.models.mobilenet_v3_small(weights=None)
-    stem = network.features[0][0]
-    stride = 1 if size <= 64 else 2
-    network.features[0][0] = nn.Conv2d(channels, stem.out_channels, 3, stride, padding=1, bias=False)
-    network.classifier = nn.Identity()
-    return network
-
-
-BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {
-    "convnet": lambda channels, size: _convnet(channels, size, (16, 32, 64)),
-    "convnet-half": lambda channels, size: _convnet(channels, size, (8, 16, 32)),
-    "resnet-small": _resnet_small,
-    "resnet18": lambda channels, size: _torchvision_resnet("resnet18", channels, size),
-    "resnet50": lambda channels, size: _torchvision_resnet("resnet50", channels, size),
-    "mobilenet-v3": _mobilenet,
+BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {  # of channels and size
+    "convnet": lambda channels, size: _convnet(channels, (16, 32, 64)),
+    "convnet-half": lambda channels, size: _convnet(channels, (8, 16, 32)),
+    "resnet-small": lambda channels, size: _resnet_small(channels),
+    "resnet18": partial(_torchvision, "resnet18"),
+    "resnet50": partial(_torchvision, "resnet50"),
+    "mobilenet-v3": partial(_torchvision, "mobilenet_v3_small"),
 }
 
 
@@ -135,18 +131,15 @@ def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32
         size: side of the square images in pixels, at least 16.
 
     Raises:
-        ValueError: unknown backbone, or a width, number of channels or size that cannot work.
+        ValueError: "backbone ... is unknown ...", "... needs images of at least 16 pixels ...".
 
     >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 8])
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    if width < 1 or channels < 1 or size < 16:
-        raise ValueError(
-            f"a model needs width >= 1, channels >= 1 and images of at least 16 px; "
-            f"got width={width}, channels={channels}, size={size}"
-        )
+    if size < 16:
+        raise ValueError(f"backbone {name!r} needs images of at least 16 pixels a side; got {size}")
     backbone = BACKBONES[name](channels, size)
     backbone.eval()
     with torch.no_grad():

@@ -33,17 +33,11 @@ def test_sizes_are_what_the_documentation_says(name, million):
     assert count / 1e6 == pytest.approx(million, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"name": "vgg"}, "choose one of"),
-        ({"name": "convnet", "width": 0}, "width"),
-        ({"name": "convnet", "size": 8}, "16 px"),
-    ],
-)
-def test_impossible_models_are_refused(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        build_model(**arguments)
+def test_impossible_models_are_refused():
+    with pytest.raises(ValueError, match="'vgg' is unknown; choose one of convnet"):
+        build_model("vgg")
+    with pytest.raises(ValueError, match="at least 16 pixels a side; got 8"):
+        build_model("convnet", size=8)
 
 
 def test_embedding_depends_on_the_image_alone_and_leaves_the_model_as_it_was():
