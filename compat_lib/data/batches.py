@@ -30,26 +30,19 @@ def to_float(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch: which rows, their labels and, when asked, their augmented pixels.
+    """One batch, on the device: which rows, their labels and, when asked, their augmented pixels."""
 
-    Args:
-        rows: int64 [B], row numbers of the images, on the device.
-        labels: int64 [B], on the device.
-    """
-
-    rows: Tensor
-    labels: Tensor
+    rows: Tensor  # int64 [B], row numbers of the images
+    labels: Tensor  # int64 [B]
     _images: Tensor
     _down: Tensor  # int64 [B]: how far the crop lies below the image's own frame, in pixels
     _right: Tensor  # int64 [B]
     _mirrored: Tensor  # bool [B]
 
     def pixels(self, keep: Tensor | None = None) -> Tensor:
-        """Return the augmented images of the kept rows.
+        """Return the augmented images of the rows that `keep` (bool [B]) wants; None wants all.
 
-        Args:
-            keep: bool [B], which rows are wanted; None wants all. The augmentation of a row does not depend
-                on `keep`, so all True gives what None gives, bit for bit.
+        The augmentation of a row does not depend on `keep`.
 
         Returns:
             float32 [E, C, H, W] in [-1, 1], channels_last, E = number of kept rows, in the batch's order.
@@ -69,16 +62,24 @@ class Batch:
 
 
 class Groups:
-    """Rows for batches of some identities with several images each; the rule stands in `Batches`.
+    """Rows for batches of P = batch_size / K identities with K images each, as re-identification trains.
+
+    In every epoch each identity's images are shuffled and dealt into groups of K; a last group that is not
+    full is filled from the first images, so every image is in a group, and within a group images repeat only
+    where an identity has fewer than K. A batch takes one group of each of P identities, drawn in proportion
+    to the groups that they have left, and the images of an identity stand next to each other. The number of
+    batches T is the largest with sum_i min(g_i, T) >= P T, where identity i has g_i = ceil(n_i / K) groups:
+    N // batch_size when all identities have equally many full ones. What does not fit waits for another
+    epoch, drawn anew: fewer than P groups, and the surplus of an identity with more groups than batches.
 
     Args:
         labels: integers [N] on the CPU, the identity of each image; any numbers.
         batch_size: images per batch, a multiple of `per_identity`.
-        per_identity: K, images of an identity in a batch.
+        per_identity: K, images of an identity in a batch, 2 or more.
 
     Raises:
-        ValueError: "per_identity must be ...", "batch_size 10 is no multiple of per_identity 4 ...", or too
-            few identities.
+        ValueError: "per_identity must be ...", "batch_size 10 is no multiple of per_identity 4 ...",
+            "batches of 64 images with 4 of each identity need 16 identities, but there are 10 ...".
 
     >>> groups = Groups(torch.tensor([7, 7, 7, 9]), batch_size=4, per_identity=2)
     >>> groups.batches, sorted(groups.rows(torch.Generator().manual_seed(0)).tolist())[-2:]    # row 3 twice
@@ -154,16 +155,6 @@ class Batches:
 
     Everything about an epoch depends on (seed, epoch) only: a resumed training needs no state from here.
 
-    With `per_identity` = K a batch holds P = batch_size / K different identities with K images each, as
-    person re-identification trains (16 x 4). In every epoch each identity's images are shuffled and dealt
-    into groups of K; a last group that is not full is filled from the first images, so every image is in a
-    group, and within a group images repeat only where an identity has fewer than K. A batch takes one group
-    of each of P identities, drawn in proportion to the groups that they have left, and the images of an
-    identity stand next to each other. The number of batches T is the largest with sum_i min(g_i, T) >= P T,
-    where identity i has g_i = ceil(n_i / K) groups: N // batch_size when all identities have equally many
-    full ones. What does not fit waits for another epoch, drawn anew: fewer than P groups, and the surplus of
-    an identity with more groups than there are batches.
-
     Args:
         images: uint8 [N, C, H, W]; moved to the device once and kept there as uint8. On the CPU a
             memory-mapped tensor stays on disk.
@@ -175,12 +166,11 @@ class Batches:
         shift: pixels, 0 or more; every image is moved by -shift..shift in both directions, and its outermost
             pixels are repeated at the border.
         flip: mirror every image left to right with probability 1/2.
-        per_identity: K, images of each identity in a batch, 2 or more; 0 takes images as they come. An image
-            that occurs more than once in an epoch is augmented anew each time.
+        per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come. An
+            image that occurs more than once in an epoch is augmented anew each time.
 
     Raises:
-        ValueError: "shift must be ...", "batch_size 10 is no multiple of per_identity 4 ...",
-            "batches of 64 images with 4 of each identity need 16 identities, but there are 10 ...".
+        ValueError: "shift must be ...", and what `Groups` raises.
 
     >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
     >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)
@@ -207,24 +197,15 @@ class Batches:
         self.images = images.to(self.device)
         self.labels = labels.to(self.device, torch.int64)
         self.seed, self.shift, self.flip = seed, shift, flip
-        if per_identity == 0:
-            self._groups = None
-            self.batch_size = min(batch_size, len(images))
-            self._count = len(images) // self.batch_size
-        else:
-            self._groups = Groups(labels.cpu(), batch_size, per_identity)
-            self.batch_size = batch_size
-            self._count = self._groups.batches
+        self._groups = Groups(labels.cpu(), batch_size, per_identity) if per_identity else None
+        self.batch_size = batch_size if per_identity else min(batch_size, len(images))
+        self._count = self._groups.batches if self._groups else len(images) // self.batch_size
 
     def __len__(self) -> int:
         return self._count
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch.
-
-        Args:
-            number: 0 or more; the same number gives the same batches, whatever ran before.
-        """
+        """Yield the batches of one epoch; the same number gives the same ones, whatever ran before."""
         # All draws are made on the CPU, so that an epoch is the same on every device; flips are drawn even
         # when they are off, so that switching them on changes nothing else.
         generator = seeded_generator(self.seed, "epoch", number)
@@ -240,11 +221,4 @@ class Batches:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
             rows = order[part]
-            yield Batch(
-                rows=rows,
-                labels=self.labels[rows],
-                _images=self.images,
-                _down=moves[0, part],
-                _right=moves[1, part],
-                _mirrored=mirrored[part],
-            )
+            yield Batch(rows, self.labels[rows], self.images, *moves[:, part], mirrored[part])

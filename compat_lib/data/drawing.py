@@ -26,33 +26,23 @@ PARAMETER_NAMES = (
 
 @dataclass(frozen=True, eq=False)
 class Nuisances:
-    """What differs between two images of one identity; one row per image, float32.
+    """What differs between two images of one identity; one row per image, float32."""
 
-    Args:
-        roll: [B] radians; yaw: [B] radians; pitch: [B] shift of the features on the head.
-        scale: [B] factor, about 1; shift: [B, 2] in half images.
-        mouth: [B] added to the mouth's curve; eyes: [B] added to the eyes' aspect.
-        gradient: [B, 2] change of brightness from the centre to the right and lower border.
-        gain: [B] and cast: [B, 3], factors on brightness and colour, about 1.
-        background: [B, 3] colour, 0..1; slope: [B, 2, 3] its change to the right and down.
-        box: [B, 4] occluder, centre x, y and half-sides; box_colour: [B, 3]; covered: bool [B], drawn or not.
-    """
-
-    roll: Tensor
-    yaw: Tensor
-    pitch: Tensor
-    scale: Tensor
-    shift: Tensor
-    mouth: Tensor
-    eyes: Tensor
-    gradient: Tensor
-    gain: Tensor
-    cast: Tensor
-    background: Tensor
-    slope: Tensor
-    box: Tensor
-    box_colour: Tensor
-    covered: Tensor
+    roll: Tensor  # [B] radians
+    yaw: Tensor  # [B] radians
+    pitch: Tensor  # [B] shift of the features on the head
+    scale: Tensor  # [B] factor, about 1
+    shift: Tensor  # [B, 2] half images
+    mouth: Tensor  # [B] added to the mouth's curve
+    eyes: Tensor  # [B] added to the eyes' aspect
+    gradient: Tensor  # [B, 2] change of brightness from the centre to the right and lower border
+    gain: Tensor  # [B] factor on brightness, about 1
+    cast: Tensor  # [B, 3] factors on colour, about 1
+    background: Tensor  # [B, 3] colour, 0..1
+    slope: Tensor  # [B, 2, 3] its change to the right and down
+    box: Tensor  # [B, 4] occluder: centre x, y and half-sides
+    box_colour: Tensor  # [B, 3]
+    covered: Tensor  # bool [B], occluder drawn or not
 
     @classmethod
     def draw(
@@ -65,13 +55,9 @@ class Nuisances:
         expression: float,
         occlusion: float,
     ) -> Nuisances:
-        """Return random nuisances; every number is drawn whatever the knobs are, so none disturbs another.
+        """Return random nuisances of `count` images; the knobs, 0..1, stand in `portraits`.
 
-        Args:
-            count: images.
-            generator: CPU generator.
-            pose, light, expression: strength, 0..1; at 0 every image has the same pose, light, expression.
-            occlusion: probability of an occluder, 0..1.
+        Every number is drawn whatever the knobs are, so none disturbs another.
         """
 
         def normal(*shape: int) -> Tensor:

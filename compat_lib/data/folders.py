@@ -45,9 +45,8 @@ def folder(
 
     Raises:
         FileNotFoundError: "... has no folder train ...".
-        UnreadableImages: "cannot read 3 images: ..."; a ValueError.
-        ValueError: "class ... has no images ...", "... has one class ...", "no class in ... has two images
-            ...", "... nothing can be held out for validation ...".
+        ValueError: "cannot read 3 images ...", "class ... has no images ...", "... has one class ...", "no
+            class of the test part ... has two images ...", "nothing can be held out for validation ...".
         OSError: the data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()

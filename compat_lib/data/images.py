@@ -16,20 +16,14 @@ _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-map
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
-    """Return the folder that holds data sets and their caches.
+    """Return the folder that holds data sets and their caches, absolute; it need not exist yet.
 
     Args:
-        root: the folder; None takes the environment variable COMPAT_DATA, and without that
-            the folder `data` under the working directory. It need not exist yet.
-
-    Returns:
-        Absolute path, with `~` expanded.
+        root: the folder; None takes the environment variable COMPAT_DATA, and without that the folder `data`
+            under the working directory.
 
     Raises:
         NotADirectoryError: "data root ... is a file ...".
-
-    >>> data_root("here").name
-    'here'
     """
     chosen = root if root is not None else os.environ.get(DATA_VARIABLE) or "data"
     path = Path(chosen).expanduser().absolute()
@@ -43,17 +37,8 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 def seeded_generator(*parts: object) -> torch.Generator:
     """Return a CPU generator whose stream depends on all parts and on nothing else.
 
-    The parts are hashed, so streams of neighbouring seeds or epochs have nothing in common.
-
-    Args:
-        parts: anything with a stable `str`, usually a seed, a name and a counter.
-
-    >>> torch.equal(torch.rand(3, generator=seeded_generator(0, "train")),
-    ...             torch.rand(3, generator=seeded_generator(0, "train")))
-    True
-    >>> torch.equal(torch.rand(3, generator=seeded_generator(0, "train")),
-    ...             torch.rand(3, generator=seeded_generator(0, "test")))
-    False
+    The parts (a seed, a name, a counter; anything with a stable `str`) are hashed, so the streams of
+    neighbouring seeds or epochs have nothing in common.
     """
     text = "/".join(str(part) for part in parts)
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -141,14 +126,9 @@ class ImageSet:
         return ImageSet(self.images[rows], self.labels[rows], self.classes, extras)
 
     def with_labels(self, rows: Tensor | Sequence[int], labels: Tensor, classes: Sequence[str]) -> ImageSet:
-        """Return the given rows under new labels and class names, as a scenario deals them out.
+        """Return the given rows under new labels (int64 [n]) and class names, as a scenario deals them out.
 
         Extras come along as they are: a "true_label" goes on counting the original classes.
-
-        Args:
-            rows: int64 [n] row numbers, or bool [N].
-            labels: int64 [n], 0..len(classes)-1.
-            classes: one name per new class.
         """
         return replace(self.subset(rows), labels=torch.as_tensor(labels), classes=tuple(classes))
 

@@ -120,29 +120,14 @@ def portraits(
 
 
 def draw_identities(count: int, generator: torch.Generator) -> Tensor:
-    """Return identity parameters, standard normal and clamped to +-2.2.
-
-    Args:
-        count: identities.
-        generator: CPU generator.
-
-    Returns:
-        float32 [count, 36].
-    """
+    """Return identity parameters, standard normal and clamped to +-2.2, float32 [count, 36]."""
     return torch.randn(count, len(PARAMETER_NAMES), generator=generator).clamp_(-LIMIT, LIMIT)
 
 
 def draw_outliers(
     labels: Tensor, num_classes: int, share: float, kind: str, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Choose outliers and return what they do to the labels.
-
-    Args:
-        labels: int64 [N], the true labels.
-        num_classes: identities, 2 or more.
-        share: fraction of the rows; round(share N) rows become outliers.
-        kind: "both", "label" or "occlusion".
-        generator: CPU generator.
+    """Make round(share N) rows outliers; `labels` (int64 [N]) are the true ones of 2 or more classes.
 
     Returns:
         outlier int64 [N] (0 none, 1 wrong label, 2 occluded) and the labels int64 [N] that training sees.

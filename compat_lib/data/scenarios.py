@@ -18,27 +18,17 @@ class Scenario:
     """Who trains on what: rows and labels of the old and of the new side of one training set.
 
     Rows are in file order on both sides. Labels are counted from 0 on each side, in the order of the
-    original labels.
-
-    Args:
-        name: one of SCENARIOS.
-        old_rows: int64 [n_o], rows that the old model trains on.
-        old_labels: int64 [n_o], 0..C_o-1.
-        new_rows: int64 [n], rows that the new model trains on; old features are extracted on the same rows.
-        new_labels: int64 [n], 0..C_n-1.
-        class_map: int64 [C_n], new label -> old label of the same class, -1 where the old model never saw it.
-        old_classes: int64 [C_o], original label of each old label.
-        new_classes: int64 [C_n], original label of each new label.
+    original labels. All tensors are int64.
     """
 
-    name: str
-    old_rows: Tensor
-    old_labels: Tensor
-    new_rows: Tensor
-    new_labels: Tensor
-    class_map: Tensor
-    old_classes: Tensor
-    new_classes: Tensor
+    name: str  # one of SCENARIOS
+    old_rows: Tensor  # [n_o], rows that the old model trains on
+    old_labels: Tensor  # [n_o], 0..C_o-1
+    new_rows: Tensor  # [n], rows that the new model trains on; old features are extracted on the same rows
+    new_labels: Tensor  # [n], 0..C_n-1
+    class_map: Tensor  # [C_n], new label -> old label of the same class, -1 where the old model never saw it
+    old_classes: Tensor  # [C_o], original label of each old label
+    new_classes: Tensor  # [C_n], original label of each new label
 
 
 def split(
@@ -90,16 +80,9 @@ def split(
     new_rows, new_labels, new_kept = _side(dense, in_new)
     old_label_of = torch.full((len(classes),), -1, dtype=torch.int64)
     old_label_of[old_kept] = torch.arange(len(old_kept))
-    return Scenario(
-        name=scenario,
-        old_rows=old_rows,
-        old_labels=old_labels,
-        new_rows=new_rows,
-        new_labels=new_labels,
-        class_map=old_label_of[new_kept],
-        old_classes=classes[old_kept],
-        new_classes=classes[new_kept],
-    )
+    old_classes, new_classes = classes[old_kept], classes[new_kept]
+    class_map = old_label_of[new_kept]
+    return Scenario(scenario, old_rows, old_labels, new_rows, new_labels, class_map, old_classes, new_classes)
 
 
 def _class_split(

@@ -33,7 +33,9 @@ def draw_tree(root, background=14, evaluation=4, drawers=3):
 
 
 def test_parts_labels_and_order(tmp_path):
-    data = load("omniglot", root=draw_tree(tmp_path), size=21, seed=0)
+    draw_tree(tmp_path)
+    with pytest.warns(UserWarning, match="14 characters, the data set has 964"):
+        data = load("omniglot", root=tmp_path, size=21, seed=0)
     assert data.name == "omniglot"
     assert data.train.images.shape == (12 * 3, 1, 21, 21) and data.val.num_classes == 2
     assert data.test.images.shape == (4 * 3, 1, 21, 21)
@@ -95,12 +97,6 @@ def test_without_a_tree_torchvision_downloads_it(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.Omniglot", download)
     assert omniglot(tmp_path, size=8).test.num_classes == 4
     assert asked == [(True, True)]
-
-
-def test_an_incomplete_tree_is_said(tmp_path):
-    draw_tree(tmp_path)
-    with pytest.warns(UserWarning, match="14 characters, the data set has 964"):
-        omniglot(tmp_path, size=8)
 
 
 @pytest.mark.parametrize(

@@ -36,15 +36,6 @@ def test_sizes_labels_and_names(tmp_path):
         assert not part.extras["outlier"].any()
 
 
-def test_the_same_arguments_give_the_same_bytes_and_others_do_not(tmp_path):
-    first = portraits(tmp_path / "a", **SMALL)
-    again = portraits(tmp_path / "b", **SMALL)
-    other = portraits(tmp_path / "b", seed=1, **SMALL)
-    for part in ("train", "val", "test"):
-        one, two, three = (getattr(data, part).digest() for data in (first, again, other))
-        assert one == two != three
-
-
 def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     threads = torch.get_num_threads()
     digests = set()
@@ -67,15 +58,6 @@ def test_the_parts_do_not_depend_on_each_other(tmp_path):
     assert not torch.equal(data.val.images, data.test.images)
 
 
-def test_the_global_generator_is_neither_used_nor_disturbed(tmp_path):
-    torch.manual_seed(1)
-    one = portraits(tmp_path / "a", **SMALL).train.digest()
-    after = torch.rand(1)
-    torch.manual_seed(1)
-    assert torch.equal(after, torch.rand(1))
-    assert portraits(tmp_path / "b", **SMALL).train.digest() == one
-
-
 def test_the_cache_is_used_and_repaired(tmp_path, monkeypatch):
     data = portraits(tmp_path, **SMALL)
     (folder,) = (tmp_path / "portraits").iterdir()
@@ -94,7 +76,7 @@ def test_the_cache_is_used_and_repaired(tmp_path, monkeypatch):
     assert portraits(tmp_path, **SMALL).train.digest() == digest
 
 
-def test_every_argument_that_changes_pixels_has_its_own_cache(tmp_path):
+def test_every_argument_that_changes_pixels_has_its_own_cache_and_bytes_repeat(tmp_path):
     changes = [
         {},
         {"seed": 1},
@@ -109,8 +91,10 @@ def test_every_argument_that_changes_pixels_has_its_own_cache(tmp_path):
         {"outliers": 0.3, "outlier_kind": "occlusion"},
         {"images": 4},
     ]
-    digests = {portraits(tmp_path, **{**SMALL, **change}).train.digest() for change in changes}
-    assert len(digests) == len(changes)
+    digests = [portraits(tmp_path / "a", **{**SMALL, **change}).train.digest() for change in changes]
+    assert len(set(digests)) == len(changes)
+    torch.manual_seed(1)  # the global generator has no part in it
+    assert portraits(tmp_path / "b", **SMALL).train.digest() == digests[0]
 
 
 def test_outliers_are_known_and_leave_the_rest_alone(tmp_path):
@@ -152,11 +136,6 @@ def test_identities_are_clamped_standard_normals():
     assert drawn.shape == (4000, 36) and drawn.abs().max() == pytest.approx(2.2)
     assert drawn.mean().abs() < 0.01  # 144,000 draws: standard error 0.0026
     assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.1
-
-
-def test_an_average_face_without_pose_is_symmetric():
-    image = render(torch.zeros(1, 36), neutral(1), 32).int()
-    assert (image - image.flip(3)).abs().max() <= 1
 
 
 def test_yaw_turns_the_face_and_mirrors_exactly():
@@ -241,7 +220,3 @@ def test_arguments_out_of_range_are_named(tmp_path, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         portraits(tmp_path, **{**SMALL, **change})
     assert not any(tmp_path.iterdir())
-
-
-def test_one_image_per_identity_works(tmp_path):
-    assert len(portraits(tmp_path, **{**SMALL, "images": 1}).train) == 6

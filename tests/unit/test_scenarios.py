@@ -100,20 +100,14 @@ def test_a_shuffle_keeps_the_sizes_and_repeats(labels, scenario, share, seed):
         assert len(shuffled.old_rows) == len(plain.old_rows)
 
 
-def test_a_shuffle_changes_who_is_old():
-    labels = torch.arange(100).repeat_interleave(10)
-    for scenario in SCENARIOS:
-        plain, one, two = (split(labels, scenario, shuffle_seed=seed) for seed in (None, 1, 2))
-        assert not torch.equal(plain.old_rows, one.old_rows)
-        assert not torch.equal(one.old_rows, two.old_rows)
-
-
 @pytest.mark.parametrize("unit", ["class", "data"])
 def test_the_old_side_is_the_same_in_open_and_extended(unit):
     labels = torch.arange(50).repeat_interleave(6)
     opened = split(labels, f"open-{unit}", shuffle_seed=4)
     extended = split(labels, f"extended-{unit}", shuffle_seed=4)
     assert torch.equal(opened.old_rows, extended.old_rows)
+    for other in (None, 5):  # and a shuffle changes who is old
+        assert not torch.equal(split(labels, f"open-{unit}", shuffle_seed=other).old_rows, opened.old_rows)
 
 
 @pytest.mark.parametrize(
@@ -133,17 +127,6 @@ def test_class_split_rounds_half_to_even(classes, old):
 def test_the_published_class_counts():
     made = split(torch.arange(93431), "open-class", share=0.3)
     assert (len(made.old_classes), len(made.new_classes)) == (28029, 65402)
-
-
-def test_a_class_with_one_image_goes_to_both_sides():
-    made = split([4, 4, 4, 8], "open-data", share=0.3)
-    assert made.old_rows.tolist() == [0, 3] and made.new_rows.tolist() == [1, 2, 3]
-
-
-def test_share_one_is_allowed_where_the_new_side_has_everything():
-    made = split([0, 0, 1], "extended-class", share=1.0)
-    assert made.old_rows.tolist() == made.new_rows.tolist() == [0, 1, 2]
-    assert made.class_map.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
