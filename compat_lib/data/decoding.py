@@ -48,7 +48,7 @@ def read_image(path: str | os.PathLike, size: int) -> np.ndarray:
 def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
     """Return a decoded image, upright by its EXIF, in the given mode ("RGB" or "L").
 
-    Transparency is laid over white. 16-bit greys are divided by 257, so that their white is 255. 32-bit and
+    Transparency is laid over white. Greys of 16 (or 12) bits are scaled so that their white is 255. 32-bit and
     floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a moving
     picture the first frame counts.
 
@@ -57,19 +57,25 @@ def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(Path(path).read_bytes())) as image:  # one read: small files dominate
-            return _eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
+            bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # a TIFF may have 12
+            wide = (
+                image.mode.startswith("I;16") or image.format == "PPM"
+            )  # Pillow's 16-bit PGM: mode I, 0..65535
+            white = 2**bits - 1 if wide else 255
+            return _eight_bits(ImageOps.exif_transpose(image), white).convert(mode)
     except Image.UnidentifiedImageError:
         reason = "an image format that Pillow does not know" if os.path.getsize(path) else "the file is empty"
     except PermissionError:
         reason = "permission denied"
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error)
+        reason = getattr(error, "strerror", None) or str(error)
     raise UnreadableImages([(os.fspath(path), reason)])
 
 
-def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):  # Pillow's PGM: 0..65535
-        return Image.fromarray(((np.asarray(image, dtype=np.uint32) + 128) // 257).astype(np.uint8))
+def _eight_bits(image: Image.Image, white: int) -> Image.Image:
+    if image.mode.startswith("I") and white > 255:
+        wide = np.asarray(image, dtype=np.uint32)
+        return Image.fromarray(((wide * 255 + white // 2) // white).astype(np.uint8))
     if image.mode in ("I", "F"):
         low, high = image.getextrema()
         if not (low >= 0 and (high == 0 or 1 < high <= 255)):

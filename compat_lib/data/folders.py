@@ -13,7 +13,7 @@ from PIL import Image
 from .cache import cached_arrays
 from .decoding import UnreadableImages, printable, smooth_resize
 from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
-from .trees import decode_classes, subfolders
+from .trees import decode_classes, loose_images, subfolders
 
 VAL_SHARE = 0.1
 VAL_IMAGES = 10  # classes with fewer images keep all of them for training
@@ -82,9 +82,13 @@ def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits
     for needed in ("train", "test"):
         if needed not in found:
             raise FileNotFoundError(f"{printable(place)} has no folder {needed}; {_LAYOUT}")
-    others = ", ".join(printable(other) for other in found if other not in PARTS)
+    others = [printable(other) for other in found if other not in PARTS]
+    loose = {
+        name: loose_images(path) for name, path in {".": place, **found}.items() if name in (".", *PARTS)
+    }
+    others += [f"{count} images directly in {name}" for name, count in loose.items() if count]
     if others:
-        warnings.warn(f"left out of {printable(place)}: {others}; {_LAYOUT}", stacklevel=3)
+        warnings.warn(f"left out of {printable(place)}: {', '.join(others)}; {_LAYOUT}", stacklevel=3)
     parts, unreadable = {}, []
     for part in (part for part in PARTS if part in found):
         classes = {path.name: path for path in subfolders(found[part])}

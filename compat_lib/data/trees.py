@@ -49,6 +49,11 @@ def list_images(folder: Path) -> list[os.DirEntry]:
     return found
 
 
+def loose_images(folder: Path) -> int:
+    """Return how many image files lie directly inside a folder."""
+    return sum(map(_is_image, _entries(folder)))
+
+
 def _entries(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
         kept = (e for e in entries if not e.name.startswith(".") and e.name.lower() not in SYSTEM_NAMES)
@@ -94,7 +99,10 @@ def decode_classes(
     for label, (name, folder) in enumerate(class_folders.items()):
         listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
         for entry in list_images(folder):
-            stat = entry.stat()
+            try:
+                stat = entry.stat()
+            except FileNotFoundError:  # a link to nowhere: named with all others when it is to be decoded
+                stat = entry.stat(follow_symlinks=False)
             listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
             files.append(entry.path)
             labels.append(label)

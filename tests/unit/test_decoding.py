@@ -1,5 +1,7 @@
 """One image file as pixels: unusual modes, transparency, orientation, and files that cannot be read."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,6 +28,27 @@ def test_sixteen_bits_look_like_eight(tmp_path):
         pixels = np.asarray(open_image(path, "L"))
         assert np.array_equal(pixels, (sixteen / 257).round()), path.name
         assert np.array_equal(read_image(path, 64)[..., 1], pixels)
+
+
+def test_twelve_bits_look_like_eight(tmp_path):
+    values = np.array([0, 4095, 2048, 100])  # two of them in three bytes
+    packed = bytes.fromhex("".join(f"{value:03x}" for value in values))
+    tags = [
+        (256, 4),
+        (257, 1),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 1),
+        (279, len(packed)),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    (tmp_path / "image.tif").write_bytes(head + packed + directory)
+    assert np.array_equal(open_image(tmp_path / "image.tif", "L"), [(values * 255 / 4095).round()])
 
 
 @pytest.mark.parametrize("kind", ["i4", "f4"])

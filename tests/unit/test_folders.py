@@ -126,13 +126,20 @@ def test_what_is_left_out_is_said_by_suffix_and_system_files_are_passed_over(roo
         (place / "train" / "ant" / name).write_text("")
     with warnings.catch_warnings(action="error"):
         assert folder(root, path=place, size=12).train.num_classes == 2
-    for name in ("train/ant/a.HEIC", "train/ant/b.heic", "train/bee/notes", "test/ant/2024/a.png", "valid/x"):
+    for name in (
+        "train/ant/a.HEIC",
+        "train/ant/b.heic",
+        "train/bee/notes",
+        "test/ant/2024/a.png",
+        "valid/x",
+        "val/b.png",
+    ):
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text("")
     with pytest.warns(UserWarning) as told:
         assert len(folder(root, path=place, size=12).train) == 42
     assert [re.search(r"left out of (.*?); ", str(one.message))[1].rpartition("/")[2] for one in told] == [
-        "pictures: valid",
+        "pictures: valid, 1 images directly in val",
         "train: 2 .heic, 1 without suffix",
         "test: 1 folder(s)",
     ]
@@ -159,6 +166,11 @@ def test_all_unreadable_images_are_named_and_their_part_is_not_kept(root, place)
     for name in ("bee/007.png", "ant/003.png", "test/bee/001.png"):
         assert name in str(caught.value)
     assert not any((root / "cache").iterdir())
+    file = place / "test" / "ant" / "000.png"
+    file.unlink()
+    file.symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match=r"cannot read 4 images.*ant.000.png .No such file"):
+        folder(root, path=place, size=12)
 
 
 def test_an_empty_class_is_named(root, place):
