@@ -48,9 +48,9 @@ def read_image(path: str | os.PathLike, size: int) -> np.ndarray:
 def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
     """Return a decoded image, upright by its EXIF, in the given mode ("RGB" or "L").
 
-    Transparency is laid over white. Greys of 16 (or 12) bits are scaled so that their white is 255. 32-bit and
-    floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a moving
-    picture the first frame counts.
+    Transparency is laid over white. Greys of 16 (or 12) bits are scaled so that their white is 255. 32-bit
+    and floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a
+    moving picture the first frame counts.
 
     Raises:
         UnreadableImages: "cannot read the image ... (...)".

@@ -83,10 +83,9 @@ def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits
         if needed not in found:
             raise FileNotFoundError(f"{printable(place)} has no folder {needed}; {_LAYOUT}")
     others = [printable(other) for other in found if other not in PARTS]
-    loose = {
-        name: loose_images(path) for name, path in {".": place, **found}.items() if name in (".", *PARTS)
-    }
-    others += [f"{count} images directly in {name}" for name, count in loose.items() if count]
+    for path in (place, *(found[part] for part in PARTS if part in found)):
+        if count := loose_images(path):
+            others.append(f"{count} image(s) directly in {printable(path.name)}")
     if others:
         warnings.warn(f"left out of {printable(place)}: {', '.join(others)}; {_LAYOUT}", stacklevel=3)
     parts, unreadable = {}, []

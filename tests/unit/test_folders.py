@@ -139,7 +139,7 @@ def test_what_is_left_out_is_said_by_suffix_and_system_files_are_passed_over(roo
     with pytest.warns(UserWarning) as told:
         assert len(folder(root, path=place, size=12).train) == 42
     assert [re.search(r"left out of (.*?); ", str(one.message))[1].rpartition("/")[2] for one in told] == [
-        "pictures: valid, 1 images directly in val",
+        "pictures: valid, 1 image(s) directly in val",
         "train: 2 .heic, 1 without suffix",
         "test: 1 folder(s)",
     ]
