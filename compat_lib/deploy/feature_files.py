@@ -99,7 +99,7 @@ def read_features(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if keys["labels"] is not None and (missing := int((keys["labels"] == "").sum())):
-        notes.append(f"{missing} rows have no label")
+        notes.append(f"{missing} of {len(features)} rows have no label")
     return FeatureTable(path, features, keys["labels"], keys["ids"], tuple(notes))
 
 

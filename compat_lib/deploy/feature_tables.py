@@ -17,8 +17,8 @@ USUAL = {
     "labels": ("labels", "label", "class", "identity"),
 }
 REMEDY = "number them, such as f0, f1, ..., or say their name with columns={'features': ...}"
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?", re.ASCII)
 
 Roles = dict[str, list[str]]  # features, ids, labels -> names of columns
 Found = tuple[dict[str, np.ndarray], list[str]]  # values by role, and notes

@@ -28,7 +28,7 @@ from compat_lib.deploy.feature_tables import (
 
 SAMPLE = 1 << 20  # bytes of a text file from which its separator and its header are told
 SEPARATORS = ",;\t|"
-WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
+WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
 
 
 def from_csv(path: Path, columns: Mapping[str, str]) -> Found:
@@ -56,7 +56,7 @@ def from_csv(path: Path, columns: Mapping[str, str]) -> Found:
     notes = _check_header(header, columns)
 
     cells = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
-    vectors = [name for name, some in cells.items() if some and all(one[:1] in ("[", "(") for one in some)]
+    vectors = [name for name, some in cells.items() if any(some) and all(map(_is_list, filter(None, some)))]
     chosen = choose(header, columns, vectors)
     numbers = [name for name in chosen["features"] if name not in vectors]
     comma = mark != "," and any(DECIMAL_COMMA.fullmatch(one) for name in numbers for one in cells[name])
@@ -80,8 +80,9 @@ def from_csv(path: Path, columns: Mapping[str, str]) -> Found:
         raise Refused(_first_fault(path, mark, header, numbers, lines, comma))
     found = values_of(table, chosen)
     for role in ("ids", "labels"):
-        if role in found and all(WHOLE.fullmatch(one) for one in found[role]):
-            found[role] = found[role].astype(np.int64)
+        if role in found and all(WHOLE.fullmatch(one) for one in found[role] if one):
+            whole = [int(one.removesuffix(".0")) if one else None for one in found[role]]
+            found[role] = np.array(whole, dtype=object)
     return found, [*notes, *not_read(header, chosen)]
 
 
@@ -92,6 +93,11 @@ def _likely(text: str, mark: str) -> tuple[bool, int, int]:
     alike = [row for row in rows if len(row) == width]
     numbers = sum(is_number(one, mark != ",") for row in alike[1:] for one in row)
     return width > 1 and 2 * len(alike) >= len(rows), numbers, width
+
+
+def _is_list(cell: str) -> bool:
+    words = cell.split()
+    return cell[0] in "[(" or (len(words) > 1 and all(map(is_number, words)))
 
 
 def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:

@@ -95,6 +95,7 @@ GOOD_TEXT = {
     "mark of byte order, lines of Windows": "\ufeff" + TABLE.to_csv(index=False, lineterminator="\r\n"),
     "empty lines": TABLE.to_csv(index=False, lineterminator="\n\n"),
     "lists": pd.DataFrame({"id": NAMES, "embedding": [str(x) for x in X.tolist()]}).to_csv(index=False),
+    "bare lists": TABLE.assign(v=[" ".join(map(str, x.tolist())) for x in X])[["id", "v"]].to_csv(),
     "NumPy's lists": pd.DataFrame({"id": NAMES, "v": [str(x.astype("f8")) for x in X]}).to_csv(index=False),
     "spaces and signs": "id,f0\n" + "\n".join(f"{n}, {x:+.9g} " for n, x in zip(NAMES, X[:, 0], strict=True)),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
@@ -138,13 +139,13 @@ def test_quotes(tmp_path):
 
 
 def test_whole_numbers_are_numbers_and_all_else_is_text(tmp_path):
-    table = csv_of(tmp_path, "id,label,f0,f1\n007,12,1,2\n1_000,-1,3,4\n")
+    table = csv_of(tmp_path, "id,label,f0,f1\n007,12.0,1,2\n1_000,-1,3,4\n")
     assert table.ids.tolist() == ["007", "1_000"] and table.labels.tolist() == [12, -1]
 
 
 def test_a_label_may_be_missing(tmp_path):
-    table = csv_of(tmp_path, "id,label,f0,f1\n7,anna,1,2\n8,,3,4\n")
-    assert table.labels.tolist() == ["anna", ""] and table.notes == ("1 rows have no label",)
+    table = csv_of(tmp_path, "id,label,f0,f1\n7,12.0,1,2\n8,,3,4\n")
+    assert table.labels.tolist() == ["12", ""] and table.notes == ("1 of 2 rows have no label",)
 
 
 BAD_CSV = {
@@ -187,6 +188,8 @@ BAD_CSV = {
         "lists that NumPy shortened with",
     ),
     "no lists": ('id,emb\na,"[1, x]"\n', r"'emb' holds '\[1, x\]' in row 0, which is no list"),
+    "an empty list": ('id,emb\na,\nb,"[1, 2]"\n', "'emb' holds '' in row 0, which is no list of numbers"),
+    "other digits": ("path,f0,f1\na,1,٣\n", "line 2: column 'f1' holds '٣'"),
     "lists of two widths": (
         'id,emb\na,"[1, 2]"\nb,[3]\nc,"[4, 5]"\n',
         "'emb' holds 1 numbers in row 1, and 2",
