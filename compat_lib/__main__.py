@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("compat-lib check: stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         print(f"compat-lib check: {error}", file=sys.stderr)
     except Exception:  # must not end with 1, which means "not compatible"
         traceback.print_exc()
