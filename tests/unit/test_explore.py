@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from companion import explore
 from companion.explore import map as maps
-from compat_lib.old_statistics import credible_rows
+from compat_lib.old_system import credible_rows
 
 
 def make_upgrade(identities=6, each=5, width=8, noise=0.7, seed=0, **options):
