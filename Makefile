@@ -10,13 +10,15 @@ LAB ?=
 
 BIN := .venv/bin
 STRIPPED := metadata.papermill cell.metadata.papermill cell.metadata.execution
-# Only an interpreter that the user named decides the version of an existing .venv.
-CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),--chosen)
+# What decides what .venv holds: the lock, the package's own file, the folder (scripts in .venv name it), and
+# the interpreter where the user named one.
+STATE = $(CURDIR) $(shell cat requirements.lock pyproject.toml | cksum)
+CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON))
 
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce site smoke full figures docs test lab lint format lock clean
+.PHONY: help env reproduce site pages smoke full docs test lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -24,23 +26,36 @@ help: ## this list
 	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|tuning|full  CORES=2  TESTS=tests/unit/test_config.py"
 	@echo "         LAB='--no-browser --allow-root' (of JupyterLab; the second one in a container, as root)"
 
+# pip installs the lock's uv, with its hashes, and uv the rest in seconds.
 env: ## the environment in .venv, from requirements.lock
-	@$(PYTHON) workflow/install.py $(CHOSEN)
+	@if [ "$(STATE)" = "$$(head -n 1 .venv/state 2>/dev/null)" ] \
+		&& { [ -z "$(CHOSEN)" ] || [ "$(CHOSEN)" = "$$(tail -n 1 .venv/state)" ]; }; then exit 0; fi; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "compat_lib needs Python 3.11 or newer: \
+	name another interpreter, for example make env PYTHON=python3.12")' || exit 1; \
+	echo "Making .venv from requirements.lock (the first time this fetches about 3 GB)"; \
+	{ $(PYTHON) -m venv --clear .venv || { echo "On Debian and Ubuntu install python3-venv first"; false; }; } && \
+	awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > .venv/uv.txt && \
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt && \
+	$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable . && \
+	printf '%s\n%s\n' "$(STATE)" "$(PYTHON)" > .venv/state && echo "The environment stands in .venv" || \
+	{ echo "The environment could not be installed: the lines above say why. Is the package index reachable," \
+	"and is there room for 8 GB? The same command tries again."; exit 1; }
 
 reproduce: env ## the main job: every experiment of PRESET, then the page that compares them
 	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES))
 
-site: env ## reproduce, then all notebooks and documents as one site with a search, offline
+site: env ## reproduce, then the notebooks that take minutes as well
 	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) --site
+
+pages: env ## the pages of PRESET again, from the runs that are there
+	@$(BIN)/python workflow/pages.py --preset $(PRESET)
 
 smoke: ## reproduce with the preset smoke: everything once, very small, about four minutes
 	@$(MAKE) --no-print-directory reproduce PRESET=smoke
 
 full: ## reproduce with the preset full: all data sets, scenarios and seeds, hours
 	@$(MAKE) --no-print-directory reproduce PRESET=full
-
-figures: env ## the README's pictures, copied from the runs of PRESET
-	@$(BIN)/python workflow/figures.py --preset $(PRESET)
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses
 	@$(BIN)/python workflow/methods_page.py
@@ -49,16 +64,16 @@ test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lab: env ## JupyterLab on the notebooks
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 		--LabApp.app_settings_dir="$(CURDIR)/workflow/lab" --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB)
 
 lint: env ## what ruff says of rules and format; changes nothing
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
 
 format: env ## let ruff mend rules and format, and strip the notebooks
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
 	$(BIN)/nbstripout --keep-id --extra-keys "$(STRIPPED)" notebooks/*.ipynb
 
 lock: env ## requirements.lock and environment.yml anew from pyproject.toml; UPGRADE=1: newest versions

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from execute import NotebookError, declared_parameters, read_cells
+from execute import NotebookError, declared_parameters
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.presets import Preset, load_preset
@@ -48,11 +48,6 @@ class Job:
     result: Path | None = None
     first: bool = False
     config: ExperimentConfig | None = None
-
-    @property
-    def page(self) -> str:
-        """The exported page."""
-        return self.target.removesuffix(".ipynb") + ".html"
 
     @property
     def failed_copy(self) -> str:
@@ -123,7 +118,16 @@ def run_target(folder: Path, config: ExperimentConfig) -> str:
 
 
 def experiment_jobs(preset: Preset) -> list[Job]:
-    """One job for every old model and one for every run of a preset."""
+    """One job for every old model and one for every run of a preset.
+
+    Raises:
+        NotebookError: a parameter in the preset's section ``notebooks`` is declared by no notebook.
+    """
+    declared = {name for path in NOTEBOOKS.glob("*.ipynb") for name in declared_parameters(path)}
+    if unknown := sorted(set(preset.notebooks) - declared):
+        raise NotebookError(
+            f"preset {preset.name}, notebooks", f"no notebook has a parameter {', '.join(unknown)}"
+        )
     jobs = []
     for config in preset.old_models:
         notebook = NOTEBOOKS / f"{OLD_SYSTEM}.ipynb"
@@ -180,12 +184,6 @@ def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def title_of(notebook: Path) -> str:
-    """The first heading of a notebook."""
-    first = read_cells(notebook)[0]["source"].splitlines()[0]
-    return first.lstrip("# ").strip()
-
-
 def shown_first(preset: Preset) -> ExperimentConfig:
     """The run that 00_start_here shows: a compatible method where there is one, the first otherwise."""
 
@@ -230,9 +228,16 @@ def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[s
     return jobs
 
 
-def site_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
-    """The notebooks that take minutes and that no comparison needs: only the site has them."""
-    return page_jobs(preset, path, runs_root, FOR_THE_SITE)
+def all_jobs(preset: Preset, path: Path, runs_root: Path) -> list[Job]:
+    """Everything that a preset can have pages of: first the pages of their own, then the experiments."""
+    return page_jobs(preset, path, runs_root, (*PAGES, *FOR_THE_SITE)) + experiment_jobs(preset)
+
+
+def state(job: Job, runs_root: Path) -> str:
+    """ "done", "failed" or "missing"."""
+    if (runs_root / job.failed_copy).exists():
+        return "failed"
+    return "done" if (runs_root / job.target).exists() else "missing"
 
 
 def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]:

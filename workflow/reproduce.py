@@ -1,4 +1,4 @@
-"""Run a preset from what is there to its page: experiments, comparison, index.
+"""Run a preset from what is there to its pages: experiments, comparison, pages.
 
     python workflow/reproduce.py --preset quick --cores 2       (make reproduce)
     python workflow/reproduce.py --preset quick --site          (make site)
@@ -9,7 +9,6 @@ comparison shows it as missing, and the exit status is 1.
 """
 
 import argparse
-import html
 import os
 import subprocess
 import sys
@@ -20,7 +19,10 @@ import plan
 import psutil
 from execute import WATCHED, NotebookError
 
+from compat_lib.files import explained
+
 HERE = Path(__file__).resolve().parent
+ADVICE = "name another folder with --runs-root, or make room"
 MOST_CORES = 8  # unless the user says so: every experiment needs about 2 GB of memory
 
 
@@ -84,93 +86,29 @@ class Workflow:
         return subprocess.run([*command, target], env=self.environment).returncode
 
 
-def state(job: plan.Job, runs_root: Path) -> str:
-    """ "done", "failed" or "missing"."""
-    if (runs_root / job.failed_copy).exists():
-        return "failed"
-    return "done" if (runs_root / job.page).exists() else "missing"
-
-
-PAGE_WORDS = {  # on the index, below the titles of pages
-    plan.ALL_TABLES: "Every run below in one set of tables and pictures. This is the result: open it first.",
-    plan.START_HERE: "What the question is, and what the words mean.",
-}
-
-
-def write_index(
-    target: Path, name: str, jobs: list[plan.Job], pages: list[plan.Job], runs_root: Path
-) -> None:
-    """The page that leads to all others, with the state of each; loads nothing from anywhere."""
-
-    def link(job: plan.Job, words: str) -> str:
-        address = html.escape(os.path.relpath(runs_root / job.page, target.parent))
-        words = html.escape(words)
-        return f'<a href="{address}">{words}</a>' if state(job, runs_root) == "done" else words
-
-    def card(job: plan.Job) -> str:
-        how, stem = state(job, runs_root), job.notebook.stem
-        words = PAGE_WORDS.get(stem, "") if how == "done" else how
-        wide = " first" if stem == plan.ALL_TABLES else ""
-        head = link(job, plan.title_of(job.notebook))
-        return f'<section class="card{wide}"><h2>{head}</h2><p class="{how}">{words}</p></section>'
-
-    settings: dict[str, list[str]] = {}
-    names = plan.names(jobs)
-    for job in jobs:
-        how, (setting, words) = state(job, runs_root), names[job.target]
-        row = f'<tr class="{how}"><td>{link(job, words)}</td><td>{how}</td></tr>'
-        settings.setdefault(setting, []).append(row)
-    tables = [
-        f'<h3>{html.escape(setting)}</h3><table class="states"><tr><th>run</th><th>state</th></tr>'
-        + "".join(rows)
-        + "</table>"
-        for setting, rows in settings.items()
-    ]
-    ordered = sorted(pages, key=lambda job: job.notebook.stem != plan.ALL_TABLES)
-    style = (HERE / "page" / "style.css").read_text()
-    content = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>compat_lib: {html.escape(name)}</title><style>{style}</style></head><body><main>
-<h1>Preset {html.escape(name)}</h1>
-<div class="cards">{"".join(map(card, ordered))}</div>
-<h2>Every run</h2>
-{"".join(tables)}
-</main></body></html>
-"""
-    part = target.with_suffix(".part")
-    part.write_text(content, encoding="utf-8")
-    part.replace(target)
-
-
 def reproduce(preset_name: str, cores: int, runs_root: str | None, site: bool = False) -> int:
+    """Make what is missing of a preset, then its pages; the exit status."""
     preset, path, root = plan.read(preset_name, runs_root)
     jobs = plan.experiment_jobs(preset)
-    pages = plan.page_jobs(preset, path, root)
-    pages += plan.site_jobs(preset, path, root) if site else []
-    folder = root / preset.name
-    folder.mkdir(parents=True, exist_ok=True)
+    notebooks = (*plan.PAGES, *(plan.FOR_THE_SITE if site else ()))
+    wanted = jobs + plan.page_jobs(preset, path, root, notebooks)
+    with explained(root, ADVICE):
+        (root / preset.name).mkdir(parents=True, exist_ok=True)
     workflow = Workflow(path, root, cores)
     workflow.clear_lock()
-    open_jobs = [job for job in jobs if state(job, root) != "done"]
-    print(
-        f"Preset {preset.name}: {len(jobs)} notebooks, {len(open_jobs)} to do, {cores} at a time", flush=True
-    )
-    begun = time.monotonic()
-    status = 0
+    to_do = sum(plan.state(job, root) != "done" for job in jobs)
+    print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
+    begun, status = time.monotonic(), 0
     for target in ("experiments", "pages", *(("site",) if site else ())):
         status = workflow.make(target) or status
-    index = folder / "index.html"
-    write_index(index, preset.name, jobs, pages, root)
-    print(f"\n{time.monotonic() - begun:.0f} s. Open {index} in a browser; it needs no network.", flush=True)
-    if site:
-        command = [sys.executable, str(HERE / "website.py"), "--preset", str(path), "--runs-root", str(root)]
-        status = subprocess.run(command).returncode or status
-    bad = [job for job in (*jobs, *pages) if state(job, root) != "done"]
+    command = [sys.executable, str(HERE / "pages.py"), "--preset", str(path), "--runs-root", str(root)]
+    status = subprocess.run(command).returncode or status
+    print(f"{time.monotonic() - begun:.0f} s in all.", flush=True)
+    bad = [job for job in wanted if plan.state(job, root) != "done"]
     if bad:
-        print(f"{len(bad)} of {len(jobs) + len(pages)} did not end well:", file=sys.stderr)
+        print(f"{len(bad)} of {len(wanted)} did not end well:", file=sys.stderr)
         for job in bad:
-            how = state(job, root)
+            how = plan.state(job, root)
             where = f": {root / job.failed_copy}" if how == "failed" else ""
             print(f"  {how:8} {job.label}{where}", file=sys.stderr)
         print("After mending the cause the same command runs these and no other.", file=sys.stderr)
@@ -190,7 +128,7 @@ def main() -> int:
     cores = options.cores or min(available, MOST_CORES)
     try:
         return reproduce(options.preset, cores, options.runs_root, options.site)
-    except (FileNotFoundError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         print(f"make reproduce: {error}", file=sys.stderr)
     except NotebookError as error:
         print(f"make reproduce: {error.where}: {error.what}", file=sys.stderr)

@@ -21,7 +21,7 @@ WORK = """
 time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
 if os.environ.get("STUB_DIES") == METHOD:
     os._exit(9)
-(folder / "metrics.json").write_text(json.dumps(config.to_dict()))
+(folder / "metrics.json").write_text("[]")
 """
 MASTER = """
 from compat_lib.config import project_path
@@ -49,7 +49,8 @@ def experiment_notebook(path: Path, method: str, folder: str, parameters: str = 
 def make_project(root: Path, real: Path) -> Path:
     """A project with the real workflow/ and compat_lib/, stub notebooks and the preset tiny."""
     shutil.copytree(real / "workflow", root / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "compat_lib").symlink_to(real / "compat_lib")
+    for package in ("compat_lib", "companion"):
+        (root / package).symlink_to(real / package)
     notebooks = root / "notebooks"
     experiment_notebook(notebooks / "01_old_system.ipynb", "'independent'", "old_folder")
     experiment_notebook(notebooks / "02_dual_tuning.ipynb", "'dual_tuning'", "run_folder")

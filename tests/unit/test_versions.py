@@ -4,10 +4,8 @@ import importlib.metadata
 import re
 import sys
 import tomllib
-import types
 from pathlib import Path
 
-import install
 import lock
 import pytest
 import yaml
@@ -123,19 +121,3 @@ def test_the_environment_is_what_the_lock_says(project, locked):
         and not pin.specifier.contains(importlib.metadata.version(pin.name))
     ]
     assert not different
-
-
-def test_an_old_interpreter_is_told_so(monkeypatch, tmp_path):
-    old = types.SimpleNamespace(version_info=(3, 10, 1), executable="python3.10", exit=sys.exit)
-    monkeypatch.setattr(install, "sys", old)
-    monkeypatch.setattr(install, "PYTHON", tmp_path / "python")
-    with pytest.raises(SystemExit, match="needs Python 3.11 or newer; python3.10 is Python 3.10"):
-        install.make_venv(chosen=True)
-
-
-def test_the_installer_takes_uv_out_of_the_lock_with_its_hashes():
-    text = "a==1 \\\n    --hash=sha256:0\nuv==2.0 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nuvx==3\n"
-    entry = install.lock_entry(text, "uv")
-    assert entry.splitlines()[0] == "uv==2.0 \\"
-    assert entry.count("--hash") == 2 and "uvx" not in entry
-    assert install.lock_entry(text, "absent") == ""

@@ -1,0 +1,210 @@
+"""Build the pages of a preset from what its runs have left: one folder with a search, which needs no network.
+
+    python workflow/pages.py --preset quick        (the last step of make reproduce and make site)
+
+Sphinx draws the executed notebooks and the documents. They are laid side by side first, each under one
+name, because a run's notebook lies in the run's folder. The master notebook is the first page: it opens
+on the result. A notebook that has not run has no page: the page of all runs says so.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import plan
+from execute import NotebookError
+
+from compat_lib.files import write_text
+
+TEMPLATE = Path(__file__).resolve().parent / "page"
+RENAMED = {"README.md": "about.md", "results/README.md": "authors_runs.md"}
+CONTENTS = {  # heading in the side bar: pages, in this order, as far as they are there
+    "Start": ("00_start_here", "about", "teaching", "glossary"),
+    "See": ("01_old_system", "05_explore_features"),
+    "Understand": ("02_dual_tuning", "03_mixbct", "methods", "choosing_options", "which_method"),
+    "Decide": ("06_upgrade_a_gallery", "07_your_own_system", "08_costs", "protocols"),
+    "Compare": ("runs", "results", "authors_runs"),
+}
+SLIDERS = "In JupyterLab there are sliders here."
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def names(jobs: list[plan.Job]) -> dict[str, str]:
+    """The page of each job: the notebook's name; for further runs of it also that of the run."""
+    folders = Counter(job.result.parent.name for job in jobs if job.result)
+    taken: dict[str, str] = {}
+    for job in jobs:
+        name = job.notebook.stem
+        if job.result and (name == plan.OTHER_METHODS or name in taken.values()):
+            folder = job.result.parent
+            run = folder.name if folders[folder.name] == 1 else f"{folder.parent.name}-{folder.name}"
+            name = f"{name}-{run}"
+        taken[job.target] = "index" if name == plan.ALL_TABLES else name
+    return taken
+
+
+def prepared(notebook: Path, pages: set[str], below: str = "") -> str:
+    """An executed notebook as a page shows it: code and solutions folded, sliders replaced by a sentence.
+
+    Args:
+        notebook: an executed ``.ipynb`` file.
+        pages: names of all pages, to which links may lead.
+        below: markdown after the last cell.
+    """
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["metadata"].pop("widgets", None)
+    solutions = 0
+    for cell in content["cells"]:
+        tags = cell["metadata"].setdefault("tags", [])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = linked("".join(cell["source"]), pages)
+            continue
+        if "solution" in tags:
+            solutions += 1
+            tags.append("hide-cell")
+            cell["metadata"]["mystnb"] = {"code_prompt_show": f"Solution {solutions}"}
+        elif "show-input" not in tags and cell["outputs"]:
+            tags.append("hide-input")
+            cell["metadata"]["mystnb"] = {"code_prompt_show": "code", "code_prompt_hide": "hide the code"}
+        cell["outputs"] = [without_widget(output) for output in cell["outputs"]]
+    if below:
+        content["cells"].append({"cell_type": "markdown", "id": "below", "metadata": {}, "source": below})
+    return json.dumps(content)
+
+
+def without_widget(output: dict) -> dict:
+    """An output; where it is a widget, which needs a kernel, a sentence in its place."""
+    data = output.get("data", {})
+    if WIDGET not in data:
+        return output
+    said = "".join(data.get("text/plain", "")).strip()
+    # A sentence that was written for pages stays; the name of a Python object does not.
+    words = said if re.fullmatch(r"[A-Z][^(){}<>=]*\.", said) else SLIDERS
+    return {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": f"*{words}*"}}
+
+
+def linked(text: str, pages: set[str]) -> str:
+    """Markdown whose links to notebooks and documents lead to their pages beside it.
+
+    >>> linked("[a](../docs/methods.md#bct) [b](03_mixbct.ipynb) [c](../Makefile)", {"methods", "03_mixbct"})
+    '[a](methods.md#bct) [b](03_mixbct.ipynb) *c*'
+    """
+
+    def lead(found: re.Match) -> str:
+        words, target, anchor = found.groups()
+        path = re.sub(r"^(\.\./)+", "", target)
+        name = RENAMED.get(path, Path(path).name)
+        name = name.replace(plan.ALL_TABLES, "index")
+        if Path(name).stem in pages:
+            return f"[{words}]({name}{anchor or ''})"
+        return f"*{words}*"
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]*)(#[^)\s]*)?\)", lead, text)
+
+
+def contents(pages: set[str]) -> str:
+    """The side bar, as Sphinx's hidden tables of contents."""
+    blocks = []
+    for heading, listed in CONTENTS.items():
+        there = "\n".join(name for name in listed if name in pages)
+        blocks.append(f"```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{there}\n```" if there else "")
+    return "\n\n".join(filter(None, blocks))
+
+
+def page_of_runs(jobs: list[plan.Job], page: dict[str, str], root: Path) -> str:
+    """Every run that the preset asks for, with its page or its state, as markdown."""
+    lines = [
+        "# Every run of this preset",
+        "",
+        "| run | state | setting | folder |",
+        "| --- | --- | --- | --- |",
+    ]
+    titles = plan.names(jobs)
+    for job in jobs:
+        if job.target in titles:
+            setting, words = titles[job.target]
+            how = plan.state(job, root)
+            shown = f"[{words}]({page[job.target]}.ipynb)" if how == "done" else words
+            folder = job.result.parent.relative_to(root).as_posix()
+            lines.append(f"| {shown} | {how} | {setting} | `{folder}` |")
+    return "\n".join(lines) + "\n"
+
+
+def lay_out(source: Path, jobs: list[plan.Job], root: Path) -> None:
+    """Write what Sphinx reads into a folder; what is not newer keeps its time and is not drawn again."""
+    page = names(jobs)
+    done = {page[job.target]: root / job.target for job in jobs if plan.state(job, root) == "done"}
+    documents = {f"docs/{file.name}": file for file in sorted((plan.ROOT / "docs").glob("*.md"))}
+    documents |= {name: plan.ROOT / name for name in RENAMED if (plan.ROOT / name).is_file()}
+    documents = {Path(RENAMED.get(name, name)).stem: file for name, file in documents.items()}
+    pages = {*done, *documents, "runs", "index"}
+    texts = {
+        f"{name}.md": linked(file.read_text(encoding="utf-8"), pages) for name, file in documents.items()
+    }
+    texts["runs.md"] = page_of_runs(jobs, page, root)
+    for name, file in done.items():
+        below = contents(pages) if name == "index" else ""
+        texts[f"{name}.ipynb"] = prepared(file, pages, below)
+    if "index" not in done:
+        words = "# compat_lib\n\nThe comparison has no page: see [every run and its state](runs.md)."
+        texts["index.md"] = f"{words}\n\n{contents(pages)}\n"
+    for name, text in texts.items():
+        target = source / name
+        if not target.is_file() or target.read_text(encoding="utf-8") != text:
+            write_text(target, text)
+    for stale in {path.name for path in source.glob("*.[im][pd]*")} - set(texts):
+        (source / stale).unlink()
+    for file in (TEMPLATE / "conf.py", TEMPLATE / "style.css"):
+        shutil.copy2(file, source)
+    for folder in ("figures", "notebooks/pictures"):
+        if (plan.ROOT / folder).is_dir():
+            shutil.copytree(plan.ROOT / folder, source / Path(folder).name, dirs_exist_ok=True)
+
+
+def build(preset_name: str, runs_root: str | None = None) -> Path:
+    """Draw the pages and return the first one.
+
+    Raises:
+        FileNotFoundError: no such preset, or nothing of it has run.
+        RuntimeError: Sphinx did not end well; its own lines say why.
+    """
+    from sphinx.application import Sphinx
+
+    preset, path, root = plan.read(preset_name, runs_root)
+    jobs = plan.all_jobs(preset, path, root)
+    if not any(plan.state(job, root) == "done" for job in jobs):
+        raise FileNotFoundError(f"no notebook of {preset.name} has run: make reproduce PRESET={preset.name}")
+    folder = root / preset.name
+    source, target = folder / "pages", folder / "site"
+    source.mkdir(parents=True, exist_ok=True)
+    lay_out(source, jobs, root)
+    app = Sphinx(
+        source, source, target, folder / ".doctrees", "html", status=None, parallel=os.cpu_count() or 1
+    )
+    app.build()
+    if app.statuscode:
+        raise RuntimeError("the pages could not be drawn: the lines above say why")
+    return target / "index.html"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="quick", help="a name in configs/, or a path to a .yml file")
+    parser.add_argument("--runs-root", help="where the runs are, from the repository's root (default: runs)")
+    options = parser.parse_args()
+    try:
+        index = build(options.preset, options.runs_root)
+    except (FileNotFoundError, ValueError, RuntimeError, NotebookError) as error:
+        print(f"make pages: {error}", file=sys.stderr)
+        return 1
+    print(f"Open {index} in a browser; it needs neither a network nor a server.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
