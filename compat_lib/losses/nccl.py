@@ -10,7 +10,7 @@ from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.old_system import OldSystem, class_means
 
-SCORES_AT_ONCE = 2**20  # rows x classes that are held together
+SCORES_AT_ONCE = 2**18  # rows x table that are computed together: a megabyte stays in the cache
 
 
 class NCCL(CompatibilityLoss):
@@ -102,15 +102,17 @@ class NCCL(CompatibilityLoss):
         queue = self.queue_features[:filled].clone()  # the ring may move on before the backward pass
         same = labels[:, None] == self.queue_labels[:filled]
 
-        # weights[i, j] = w_ij / |J_i| for the positives of anchor i, zero elsewhere
-        weights = (0.5 + 0.5 * old @ queue.T) * same / same.sum(dim=1, keepdim=True).clamp(min=1)
-        total, pull = weights.sum(dim=1), weights @ queue
+        # over the positives j of each anchor i: sum of w_ij / |J_i|, and of w_ij / |J_i| times row j
+        weights = (old @ queue.T).add_(1).mul_(same)
+        twice = 2 * same.sum(dim=1).clamp(min=1)
+        total, pull = weights.sum(dim=1) / twice, weights @ queue / twice[:, None]
 
         def contrast(anchors: Tensor) -> Tensor:
-            """Mean of sum_j weights_ij (ln sum_l exp(anchor_i . row_l / tau) - anchor_i . row_j / tau)."""
+            """Mean of sum_j w_ij / |J_i| (ln sum_l exp(anchor_i . row_l / tau) - anchor_i . row_j / tau)."""
             anchors = anchors / self.temperature
-            losses = total * (anchors @ queue.T).logsumexp(dim=1) - (anchors * pull).sum(dim=1)
-            return losses.sum() / max(1, len(losses))
+            blocks = anchors.split(max(1, SCORES_AT_ONCE // max(1, filled)))
+            sums = torch.cat([(block @ queue.T).logsumexp(dim=1) for block in blocks])
+            return (total * sums - (anchors * pull).sum(dim=1)).sum() / max(1, len(anchors))
 
         # b . a = (n W'W) . o: the queue of features serves, and the cheaper order of the products is taken
         logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])

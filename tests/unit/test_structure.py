@@ -120,7 +120,6 @@ FLOORS = {  # package: what it may import of its own house
     "evaluation": {"evaluation"},
     "runs": set(),
     "config": set(),
-    "sgd": set(),
     "losses": {"losses", "old_system"},
 }
 
