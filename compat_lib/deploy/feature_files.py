@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyarrow import dataset, ipc
 
@@ -226,14 +227,14 @@ def as_keys(what: str, values: Any) -> np.ndarray:
     if array.dtype.kind in "iu":
         return array
     keys = []
-    for row, one in enumerate(array.tolist()):
+    for row, (one, missing) in enumerate(zip(array.tolist(), pd.isna(array), strict=True)):
         one = one.item() if isinstance(one, np.generic) else one  # of an array of objects
-        if one is None or one != one:
+        if missing:
             one = "" if what == "labels" else None
         elif isinstance(one, float) and one.is_integer():  # what pandas makes of whole numbers beside a gap
             one = int(one)
         elif isinstance(one, bytes):
-            one = one.decode("utf-8", "replace")
+            one = one.decode("utf-8")
         if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what != "labels"):
             raise ValueError(
                 f"the {what} must be whole numbers or names, but row {row} holds {array[row]!r}; give every "

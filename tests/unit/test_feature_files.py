@@ -435,7 +435,9 @@ def test_keys(value, expected):
     assert as_keys("ids", value).tolist() == expected
 
 
-@pytest.mark.parametrize("value", [[0.5], [None], [float("nan")], np.array([True]), np.array([1 + 0j])])
+@pytest.mark.parametrize(
+    "value", [[0.5], [None], [pd.NA], [float("nan")], np.array([True]), np.array([1 + 0j])]
+)
 def test_what_is_no_key(value):
     with pytest.raises(ValueError, match="the ids must be whole numbers or names, but row 0 holds"):
         as_keys("ids", value)
