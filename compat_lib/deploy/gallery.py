@@ -113,11 +113,7 @@ class _State(NamedTuple):
     counts: dict[str, int]
 
     def code(self, name: str) -> int:
-        """The model's number in the database.
-
-        Raises:
-            ValueError: "the model 'new' is not declared ..."
-        """
+        """The model's number in the database; "the model 'new' is not declared ..."."""
         if name not in self.models:
             raise ValueError(
                 f"the model {name!r} is not declared, and features say nothing about who made them; declared "
@@ -252,22 +248,13 @@ class Gallery:
             return _id_array([row[0] for row in database.execute(sql, (code, model is None))])
 
     def models_of(self, ids: Any) -> np.ndarray:
-        """Who made the features of these entries, text [n].
-
-        Raises:
-            KeyError: "there is no entry with the id 7 ..."
-        """
+        """Who made the features of these entries, text [n]; KeyError for an id that is not there."""
         with self._reading() as database:
             owners = _found(database, as_ids(ids, repeats=True))[1]
             return np.array(list(self._now(database).models), object)[owners]
 
     def features(self, ids: Any) -> np.ndarray:
-        """The stored features of entries of one model, float32 [n, width] of unit length, in the ids' order.
-
-        Raises:
-            KeyError: "there is no entry with the id 7 ..."
-            ValueError: "these entries were made by 2 models ..."
-        """
+        """The stored features of entries of one model, float32 [n, width] of unit length, in the ids' order."""
         ids = as_ids(ids, repeats=True)
         with self._reading() as database:
             keys, owners = _found(database, ids)
@@ -291,8 +278,7 @@ class Gallery:
         Declaring a model again replaces what was said about its compatibility.
 
         Args:
-            model: its name, with the version.
-            width: numbers in a feature.
+            model, width: its name, with the version, and how many numbers its features have.
             compatible_with: names of declared models; each pair is declared by itself.
             fit: how features of unequal width meet. "cut": queries of the wider model by their first
                 coordinates (the narrower model can then not search the wider one's entries); "pad": zeros
@@ -356,11 +342,7 @@ class Gallery:
                 _write(database, ids[part], rows, state.code(model))
 
     def remove(self, ids: Any) -> None:
-        """Take entries out, all of them or none; `compact` frees their room.
-
-        Raises:
-            KeyError: "there is no entry with the id 7 ..."
-        """
+        """Take entries out, all of them or none, KeyError for an unknown id; `compact` frees their room."""
         ids = as_ids(ids)
         with self._changing(room=0) as database:
             _found(database, ids)
@@ -551,11 +533,7 @@ class Gallery:
                     index.save(self._index_path(state.code(name)), list(state.stamp))
 
     def verify(self) -> Contents:
-        """Read everything and compare it with its checksums; what the gallery holds.
-
-        Raises:
-            DamagedGallery: the file is cut short or altered.
-        """
+        """Read everything and compare it with its checksums; what the gallery holds, or DamagedGallery."""
         with self._reading() as database:
             state = self._now(database)
             if database.execute("PRAGMA integrity_check").fetchone() != ("ok",):
@@ -569,8 +547,8 @@ class Gallery:
     def compact(self) -> int:
         """Delete replaced and removed features, and give their room back to the disk; bytes saved.
 
-        They stay in the file until then: compact at the end of a backfill. Steps are small, so that a full
-        disk is no obstacle; searches and writers may go on between them.
+        They stay in the file until then: compact at the end of a backfill. Where the disk has no room for a
+        copy of the file, only whole pages are freed, in small steps, so that a full disk is no obstacle.
         """
         before = self._size()
         with self._reading() as database:
@@ -583,12 +561,17 @@ class Gallery:
             sql = "DELETE FROM features WHERE key IN (SELECT value FROM json_each(?))"
             with self._open("BEGIN IMMEDIATE") as database:
                 database.execute(sql, (json.dumps(part.tolist()),))
-        free = 1
-        while free:
+        with self._open("") as database:
+            if shutil.disk_usage(self.folder).free > 3 * self._size():  # a copy, and what is written of it
+                database.execute("VACUUM")
+        while self._free_pages():
             with self._open("") as database:
                 database.execute(f"PRAGMA incremental_vacuum({self._step(4096)})").fetchall()
-                free = self._pages(database, "freelist_count")
         return before - self._size()
+
+    def _free_pages(self) -> int:
+        with self._reading() as database:
+            return database.execute("PRAGMA freelist_count").fetchone()[0]
 
     def _step(self, size: int) -> int:
         """How many things of a size to write at a time, so that they fit in what the disk has left."""
@@ -656,15 +639,11 @@ class Gallery:
             yield database
             database.execute("INSERT INTO changes (token) VALUES (random())")
             # SQLite writes a change to its log first, and the file must then have room to grow.
-            grown = self._pages(database, "page_count") - (self.folder / "gallery.db").stat().st_size
-            grown = max(0, grown)
+            sql = "SELECT page_size * page_count FROM pragma_page_size, pragma_page_count"
+            (size,) = database.execute(sql).fetchone()
+            grown = max(0, size - (self.folder / "gallery.db").stat().st_size)
             if room and shutil.disk_usage(self.folder).free < grown + min(grown, 2**21) + room:
                 raise _full(self.folder)
-
-    def _pages(self, database: sqlite3.Connection, kind: str) -> int:
-        """Bytes of the pages of a kind, "page_count" or "freelist_count"."""
-        sql = f"SELECT page_size * {kind} FROM pragma_page_size, pragma_{kind}"
-        return database.execute(sql).fetchone()[0]
 
     @contextlib.contextmanager
     def _open(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -698,9 +677,7 @@ class Gallery:
 
 
 def _connection(path: Path, how: str) -> sqlite3.Connection:
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", WAIT, isolation_level=None, uri=True)
-    database.execute("PRAGMA temp_store = MEMORY")
-    return database
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", WAIT, isolation_level=None, uri=True)
 
 
 @contextlib.contextmanager
@@ -766,11 +743,7 @@ def _find(database: sqlite3.Connection, ids: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _found(database: sqlite3.Connection, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_find`, and every id must be there.
-
-    Raises:
-        KeyError: "there is no entry with the id 7 ..."
-    """
+    """As `_find`, and every id must be there; "there is no entry with the id 7 ..."."""
     keys, owners = _find(database, ids)
     if (keys < 0).any():
         absent = ids[keys < 0]
@@ -902,15 +875,11 @@ def _in_words(entries: Mapping[str, int]) -> str:
 def most_found(found: Any, ids: Any) -> np.ndarray:
     """The ids in the order of how often they were found, most first; ties in the order given.
 
-    What users find most is what they see most. Counts of one week serve the next only as far as users ask for
-    the same things.
+    Counts of one week serve the next only as far as users ask for the same things.
 
     Args:
         found: ids of earlier hits of any shape, such as `Hits.ids`; those not asked for are left out.
         ids: [n], what to order.
-
-    Returns:
-        int64 [n], or text.
 
     >>> most_found([[7, 5], [7, -1]], [5, 6, 7]).tolist()
     [7, 5, 6]

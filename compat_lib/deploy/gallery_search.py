@@ -32,11 +32,7 @@ Load = Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]  # keys -
 
 
 def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
-    """A NumPy table [n, width] of a list, an array or a torch tensor, which is never imported for it.
-
-    Raises:
-        ValueError: "the features of 'old-2024' have shape (10, 32) ..."
-    """
+    """A NumPy table [n, width] of a list, an array or a torch tensor, which is never imported for it."""
     if hasattr(features, "detach"):
         features = features.detach().cpu()
         if str(features.dtype) == "torch.bfloat16":  # NumPy has no such type
@@ -77,9 +73,6 @@ def unit_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def checked_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     """Features as float32 [n, width] of unit length.
-
-    Raises:
-        ValueError: as `as_rows`, or "2 of the features of 'old-2024' hold NaN, ..."
 
     >>> checked_rows([[3.0, 4.0]], 2, "features")
     array([[0.6, 0.8]], dtype=float32)
@@ -198,11 +191,7 @@ def fitted(queries: np.ndarray, form: str, width: int) -> np.ndarray:
 
 
 def refuse_queries(models: Mapping[str, Model], counts: Mapping[str, int], query: str) -> None:
-    """Refuse queries of a model that cannot be compared with all entries.
-
-    Raises:
-        ValueError: "queries of 'new' cannot be compared with the 500 entries of 'old' ..."
-    """
+    """Refuse queries of a model that cannot be compared with all entries."""
     for entry, number in counts.items():
         if number and form_of(models, query, entry) is None:
             raise ValueError(
@@ -212,11 +201,7 @@ def refuse_queries(models: Mapping[str, Model], counts: Mapping[str, int], query
 
 
 def refuse_entries(models: Mapping[str, Model], counts: Mapping[str, int], entry: str) -> None:
-    """Refuse entries of a model beside which those that are there could not be searched.
-
-    Raises:
-        ValueError: "entries of 'new' cannot stand beside the 500 entries of 'old' ..."
-    """
+    """Refuse entries of a model beside which those that are there could not be searched."""
     for other, number in counts.items():
         if number and not (form_of(models, entry, other) or form_of(models, other, entry)):
             raise ValueError(
@@ -243,10 +228,7 @@ def _strangers(models: Mapping[str, Model], one: str, other: str) -> str:
 
 
 def index_options(kind: str, given: dict[str, Any]) -> dict[str, int | None]:
-    """The options of a kind of index, defaults filled in.
-
-    Raises:
-        ValueError: "the index 'lsh' is not known ..." or "the index 'ivf' has no option ef_search ..."
+    """The options of a kind of index, checked, defaults filled in.
 
     >>> index_options("hnsw", {"ef_search": 100})
     {'m': 16, 'ef_construction': 40, 'ef_search': 100}

@@ -1,5 +1,6 @@
 """The gallery: search against plain NumPy and FAISS, refusals, backfill, damage, several processes."""
 
+import argparse
 import errno
 import functools
 import os
@@ -127,17 +128,6 @@ def test_search_finds_what_brute_force_of_faiss_finds(old_and_new, k):
     scores, order = faiss.knn(queries, mixed, k, metric=faiss.METRIC_INNER_PRODUCT)
     hits = made.search(queries, k, "new")
     assert np.array_equal(hits.ids, ids[order]) and np.allclose(hits.scores, scores, atol=1e-6)
-
-
-def test_an_empty_gallery_can_do_everything(tmp_path):
-    made = Gallery.create(tmp_path / "g", {"old": 2, "new": 2}, index="hnsw")
-    made.insert([], np.empty((0, 2)), "old")
-    assert len(made) == 0 and made.ids().tolist() == [] and made.counts == {"old": 0, "new": 0}
-    assert list(made.backfill("new", lambda some: some)) == []
-    made.save_index()
-    made.compact()
-    assert "0 entries" in str(made.verify())
-    assert made.search(np.empty((0, 2)), 3, "old").ids.shape == (0, 3)
 
 
 def test_replaced_entries_are_found_by_their_new_features(old_and_new):
@@ -299,29 +289,20 @@ NAN[1, 2] = np.nan
         (lambda g: g.insert([1, 2], rows(3), "old"), ValueError, "there are 2 ids for 3 features of 'old'"),
         (lambda g: g.insert([0.5], rows(1), "old"), ValueError, "the id 0.5 is neither text nor a whole"),
         (lambda g: g.insert([-1], rows(1), "old"), ValueError, "the id -1 is neither text nor a whole"),
-        (lambda g: g.insert([2**63], rows(1), "old"), ValueError, "and below 2**63"),
         (lambda g: g.insert([8, "a"], rows(2), "old"), ValueError, "the id 'a' is neither text nor"),
         (lambda g: g.insert(["a"], rows(1), "old"), ValueError, "text and whole numbers need a gallery each"),
-        (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "1 of the features of 'old' hold NaN"),
         (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: id 2)"),
         (lambda g: g.insert([1], rows(1) * 0, "old"), ValueError, "nothing but zeros"),
-        (lambda g: g.insert([1], rows(1) * np.inf, "old"), ValueError, "infinite values"),
         (lambda g: g.insert([1], rows(1, width=8), "old"), ValueError, "have shape (1, 8) and type float64"),
-        (lambda g: g.insert([1], rows(1)[0], "old"), ValueError, "have shape (16,)"),
         (lambda g: g.insert([1], rows(1).astype(str), "old"), ValueError, "give real numbers [n, 16]"),
         (lambda g: g.remove([7, 8]), KeyError, "there is no entry with the id 8: 1 of the 2 ids are not in"),
-        (lambda g: g.features([8]), KeyError, "there is no entry with the id 8"),
-        (lambda g: g.ids("odl"), ValueError, "the model 'odl' is not declared"),
         (lambda g: g.search(NAN, 1, "old"), ValueError, "1 of the queries of 'old' hold NaN"),
         (lambda g: g.search(rows(1), 0, "old"), ValueError, "k is 0; give a whole number of at least 1"),
-        (lambda g: g.backfill("old", rows, [8]), KeyError, "there is no entry with the id 8"),
         (lambda g: g.backfill("new", rows), ValueError, "the model 'new' is not declared"),
         (lambda g: Gallery.create(g.folder, {"a": 1}), FileExistsError, "there is a gallery in "),
         (lambda g: Gallery.open(g.folder / "no"), FileNotFoundError, "there is no gallery in "),
         (lambda g: Gallery.open(g.folder, "lsh"), ValueError, "the index 'lsh' is not known; choose one"),
         (lambda g: Gallery.open(g.folder, "ivf", m=3), ValueError, "'ivf' has no option m; its options"),
-        (lambda g: Gallery.open(g.folder, "hnsw", m=3), ValueError, "m is 3; give a whole number of at"),
-        (lambda g: Gallery.create(g.folder / "x", {}), ValueError, "the models are {}; name at least one"),
     ],
 )
 def test_refusals_say_what_was_given_and_change_nothing(tmp_path, call, error, sentence):
@@ -410,21 +391,6 @@ def test_approximate_indexes_follow_removals_and_backfill(tmp_path, clustered, k
         assert recall(made.search(queries, 10, "new"), queries, features, alive) > 0.95, step
     assert made.counts == {"old": 0, "new": 4000}
     assert made.search(queries[:1], 10, "new").models.tolist() == [["new"] * 10]
-
-
-def test_few_entries_left_in_a_graph_are_all_found(tmp_path, clustered):
-    """Half of a graph is waypoints at most, and none of them is an answer."""
-    features, queries = clustered
-    made = Gallery.create(tmp_path / "g", {"old": WIDTH}, index="hnsw")
-    made.insert(np.arange(4200), features[:4200], "old")
-    made.search(queries, 1, "old")
-    made.remove(np.arange(2000))
-    alive = (np.arange(6000) >= 2000) & (np.arange(6000) < 4200)
-    assert made._indexes["old"].form == "hnsw"
-    assert recall(made.search(queries, 50, "old"), queries, features, alive) > 0.95
-    made.remove(np.arange(2000, 4100))  # built again, from few: exact
-    assert recall(made.search(queries, 100, "old"), queries, features, alive & (np.arange(6000) >= 4100)) == 1
-    assert made._indexes["old"].form == "flat"
 
 
 def test_cells_are_trained_on_the_models_own_entries(tmp_path, clustered):
@@ -746,13 +712,17 @@ def test_another_format_is_refused(old_and_new, tmp_path):
             call(tmp_path)
 
 
-def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
+@pytest.mark.parametrize("how", ["the file cannot grow", "half a megabyte is left"])
+def test_a_full_disk_changes_nothing(old_and_new, monkeypatch, how):
     made, ids, old, new = old_and_new
     before = made.search(old[:3], 5, "old")
     pages = (made.folder / "gallery.db").stat().st_size // 4096
     many = np.tile(new, (20, 1))
     with monkeypatch.context() as patch:
-        connections(patch, f"PRAGMA max_page_count = {pages + 1}")
+        if how == "the file cannot grow":
+            connections(patch, f"PRAGMA max_page_count = {pages + 1}")
+        else:
+            patch.setattr(shutil, "disk_usage", lambda _: argparse.Namespace(free=500_000))
         for call in (
             lambda: made.insert(np.arange(20_000, 26_000), many, "old"),
             lambda: list(made.backfill("new", lambda some: new[: len(some)])),
@@ -765,8 +735,8 @@ def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
         assert np.array_equal(made.search(old[:3], 5, "old").ids, before.ids)
         assert made.verify().entries == {"old": 300, "stranger": 0, "new": 0}
         made.remove(ids[100:])
-        assert made.compact() > 8000
-        made.insert([20_000], old[:1], "old")
+        assert made.compact() > 8000 and made.verify().superseded == 0
+    made.insert([20_000], old[:1], "old")
     assert len(Gallery.open(made.folder)) == 101
 
 
@@ -780,14 +750,3 @@ def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
     Gallery.open(made.folder).insert([20_001], new[:1] + 9, "old")  # a file with the number of the lost one
     assert made.search(new[:1] + 9, 1, "old").ids.tolist() == [[20_001]]
     assert 20_000 not in made.search(old[:1] + 9, 301, "old").ids
-
-
-def test_a_small_gallery_answers_in_milliseconds(old_and_new):
-    made, _, old, _ = old_and_new
-    made.search(old[:1], 10, "new")
-    took = []
-    for _ in range(30):
-        began = time.process_time()
-        made.search(old[:1], 10, "new")
-        took.append(time.process_time() - began)
-    assert np.median(took) < 0.003
