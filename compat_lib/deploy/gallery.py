@@ -254,7 +254,7 @@ class Gallery:
             return np.array(list(self._now(database).models), object)[owners]
 
     def features(self, ids: Any) -> np.ndarray:
-        """The stored features of entries of one model, float32 [n, width] of unit length, in the ids' order."""
+        """The stored features of entries of one model, float32 [n, width] of unit length, in this order."""
         ids = as_ids(ids, repeats=True)
         with self._reading() as database:
             keys, owners = _found(database, ids)
