@@ -561,8 +561,9 @@ class Gallery:
             sql = "DELETE FROM features WHERE key IN (SELECT value FROM json_each(?))"
             with self._open("BEGIN IMMEDIATE") as database:
                 database.execute(sql, (json.dumps(part.tolist()),))
-        with self._open("") as database:
-            if shutil.disk_usage(self.folder).free > 3 * self._size():  # a copy, and what is written of it
+        # Where temporary files have no room, or others are at work, pages are freed below.
+        with self._open("") as database, contextlib.suppress(sqlite3.OperationalError):
+            if shutil.disk_usage(self.folder).free > 3 * self._size():  # a copy, and the log of it
                 database.execute("VACUUM")
         while self._free_pages():
             with self._open("") as database:
@@ -686,7 +687,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = (error.sqlite_errorcode or 0) & 0xFF
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         hidden = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
         if code == sqlite3.SQLITE_FULL or (code in hidden and _is_full(folder)):
             raise _full(folder) from error
