@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .cache import cached_arrays
 from .decoding import UnreadableImages, printable, smooth_resize
 from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
 from .trees import decode_classes, loose_images, subfolders
@@ -165,13 +164,7 @@ def _torchvision_part(base: Path, part: str, size: int) -> ImageSet:
             f"{DATA_VARIABLE}"
         ) from error
     labels, order = torch.tensor(source.targets).sort(stable=True)  # class after class, as in a folder
-    images = source.data[order.numpy()].transpose(0, 3, 1, 2)
+    images = source.data[order.numpy()]
     if size != 32:
-
-        def write(target: Path) -> None:
-            small = [smooth_resize(Image.fromarray(image.transpose(1, 2, 0)), size) for image in images]
-            np.save(target / "images.npy", np.stack(small).transpose(0, 3, 1, 2))
-
-        recipe = {"name": "cifar100", "part": part, "size": size}
-        images = cached_arrays(base / "cache", recipe, write)["images"]
-    return ImageSet(torch.from_numpy(images).contiguous(), labels, tuple(source.classes))
+        images = np.stack([smooth_resize(Image.fromarray(image), size) for image in images])
+    return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels, tuple(source.classes))

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +40,21 @@ def list_images(folder: Path) -> list[os.DirEntry]:
     Raises:
         ValueError: "class ... has no images: ...".
     """
-    found = [entry for entry in _entries(folder) if _is_image(entry)]
-    if not found:
+    return _sorted_out(folder)[0]
+
+
+def _sorted_out(folder: Path) -> tuple[list[os.DirEntry], list[os.DirEntry]]:
+    """Return the images directly inside a folder, of which there must be one, and what else is there."""
+    images: list[os.DirEntry] = []
+    others: list[os.DirEntry] = []
+    for entry in _entries(folder):
+        (images if _is_image(entry) else others).append(entry)
+    if not images:
         raise ValueError(
-            f"class {folder.name!r} has no images: {printable(folder)} holds no file that ends in "
+            f"class {printable(folder.name)!r} has no images: {printable(folder)} holds no file that ends in "
             f"{', '.join(IMAGE_SUFFIXES)}; add some or remove the folder"
         )
-    return found
+    return images, others
 
 
 def loose_images(folder: Path) -> int:
@@ -98,7 +106,8 @@ def decode_classes(
     left_out: Counter[str] = Counter()
     for label, (name, folder) in enumerate(class_folders.items()):
         listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
-        for entry in list_images(folder):
+        images, others = _sorted_out(folder)
+        for entry in images:
             try:
                 stat = entry.stat()
             except FileNotFoundError:  # a link to nowhere: named with all others when it is to be decoded
@@ -106,7 +115,6 @@ def decode_classes(
             listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
             files.append(entry.path)
             labels.append(label)
-        others = [entry for entry in _entries(folder) if not _is_image(entry)]
         left_out.update(
             "folder(s)" if other.is_dir() else Path(other.name).suffix.lower() or "without suffix"
             for other in others
@@ -133,15 +141,12 @@ def decode_classes(
     def write(folder: Path) -> None:
         bad: list[tuple[str, str]] = []
         # Written, not mapped: a full disk is then an error and does not kill the process.
-        with (
-            open(folder / "images.npy", "wb") as out,
-            ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-        ):
+        with open(folder / "images.npy", "wb") as out, ThreadPool(min(8, os.cpu_count() or 1)) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
             # disable=None: a bar on a terminal, nothing in a log
             for start in tqdm(range(0, len(files), _BLOCK), desc="decoding images", disable=None):
-                made = list(pool.map(decode, files[start : start + _BLOCK]))
+                made = pool.map(decode, files[start : start + _BLOCK], chunksize=32)
                 bad += [file for error in made if isinstance(error, UnreadableImages) for file in error.files]
                 if not bad:
                     out.write(np.stack(made).tobytes())
