@@ -103,7 +103,7 @@ def first_day(
     )
     in_percent(ax.xaxis)
     in_percent(ax.yaxis)
-    legend_below(ax, columns=3)
+    legend_below(ax, columns=2)
     return ax
 
 
