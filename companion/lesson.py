@@ -1,0 +1,130 @@
+"""What every method's notebook shows of its run; docs/reading_the_pictures.md says how to read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+from IPython.display import display
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from companion import plots, results, tables
+from companion.titles import is_reconstruction
+from compat_lib.experiment import Experiment
+from compat_lib.losses import METHODS
+from compat_lib.runs import Run, environment
+
+VALIDATION = "tar@far=1e-2"
+
+
+class Lesson:
+    """The standard views of one experiment.
+
+    Args:
+        experiment: its configuration says which method it runs.
+        notebook: name of the notebook, which the pictures' JSON files keep.
+    """
+
+    def __init__(self, experiment: Experiment, notebook: str) -> None:
+        config = experiment.config
+        self.experiment = experiment
+        self.title = METHODS[config.method].title
+        if is_reconstruction(config.method):
+            self.title += " (reconstruction)"
+        self._made_by = {"notebook": notebook, "run": config.run_id, "commit": environment()["commit"]}
+        plots.use_style()
+
+    def show(self, fig: Figure, name: str) -> None:
+        """Show a figure and keep it beside the run, with a note of what made it."""
+        folder = self.experiment.config.run_folder / "figures"
+        plots.save_figure(fig, name, folder=folder, provenance=self._made_by)
+        plt.show()
+
+    def data(self) -> None:
+        """Who trained on what, and how good the old system is; the old model must be there."""
+        experiment, config = self.experiment, self.experiment.config
+        # After an earlier upgrade the old model has seen all new images.
+        old_images = experiment.new_images if config.old_run else experiment.old_images
+        shared = int((experiment.old_system.class_map >= 0).sum())
+        quality = experiment.old_run.metrics.value("old", "old", "map")
+        print(f"old training set: {old_images.num_classes} classes, {len(old_images)} images")
+        new_images = experiment.new_images
+        print(f"new training set: {new_images.num_classes} classes, {len(new_images)} images")
+        print(f"{shared} of the new classes were known to the old model")
+        print(f"old/old on the test identities: mAP {quality:.3f}")
+
+    def cost(self, oracle: Run) -> None:
+        """Epochs and seconds of the method's training and of the oracle's."""
+        for title, history in ((self.title, self.experiment.new.history), ("oracle", oracle.history)):
+            print(f"{title}: {len(history)} epochs, {sum(row['seconds'] for row in history):.0f} s")
+
+    def curves(self, oracle: Run) -> None:
+        """The loss terms, and the self-test and cross-test on validation identities, beside the oracle's."""
+        config, history = self.experiment.config, self.experiment.new.history
+        fig, axes = plt.subplots(3, 1, figsize=(8, 9.6))
+        plots.loss_curves(axes[0], history)
+        histories = {config.method: history, "independent": oracle.history}
+        titles = {config.method: self.title, "independent": "oracle"}
+        for ax, pair in zip(axes[1:], ("new_new", "new_old"), strict=True):
+            column = f"val/{pair}/{VALIDATION}"
+            if any(row.get(column) is not None for row in history):
+                plots.validation_curves(ax, histories, column, titles=titles)
+                ax.set_ylim(bottom=0)
+            else:
+                plots.say_instead(ax, self._no("new/old"))
+        self.show(fig, "training")
+        print(tables.flatness(history))
+
+    def constraints(self) -> None:
+        """MixBCT's four constraints on validation pairs, epoch by epoch."""
+        fig, ax = plt.subplots(figsize=(6.4, 4.8))
+        plots.constraint_curves(ax, self.experiment.new.history)
+        self.show(fig, "constraints")
+
+    def verdict(self, result: Run, oracle: Run) -> Styler:
+        """Every pair of models with intervals, then criterion, gain and cost."""
+        identities = self.experiment.data.test.num_classes
+        caption = f"{self.title}: value [95 % interval over {identities} identities], per cent"
+        display(tables.styled(tables.run_table(result, oracle), caption))
+        return tables.styled(tables.verdict_table(result, oracle, "tar@far=1e-3", "map"))
+
+    def distributions(self) -> None:
+        """Lengths and tightness of the features; cosines of pairs for the three pairs of models."""
+        experiment, labels = self.experiment, self.experiment.data.test.labels
+        old, new, oracle = (one.test for one in (experiment.old, experiment.new, experiment.oracle.new))
+        fig, axes = plt.subplots(2, 1, figsize=(8, 5.4))
+        plots.feature_spread(axes, {"old": old, "new": new, "oracle": oracle}, labels)
+        self.show(fig, "feature_distributions")
+        fig, axes = plt.subplots(1, 3, figsize=(9, 3.4))
+        plots.model_cosines(axes, old, new, labels, cross=experiment.cross)
+        self.show(fig, "cosines")
+
+    def map(self) -> Any:
+        """Old and new features of ten test identities in one t-SNE map."""
+        query, gallery = self.experiment.cross
+        fig, ax = plt.subplots(figsize=(8, 6))
+        joint = plots.model_map(ax, gallery, query, self.experiment.data.test.labels)
+        self.show(fig, "map")
+        return joint
+
+    def backfill(self, result: Run, oracle: Run) -> None:
+        """New queries on a gallery of which more and more is embedded again."""
+        method = self.experiment.config.method
+        curves = {run.config["method"]: results.backfill(run) for run in (oracle, result)}
+        fig, ax = plt.subplots(figsize=(8, 3.8))
+        if curves[method][0]:
+            plots.backfill_curve(
+                ax,
+                curves,
+                old_old=result.metrics.value("old", "old", "map"),
+                oracle=oracle.metrics.value("new", "new", "map"),
+                titles={"independent": "oracle, mixed", method: self.title},
+            )
+        else:
+            plots.say_instead(ax, self._no("mixed gallery"))
+        self.show(fig, "backfill")
+
+    def _no(self, what: str) -> str:
+        config = self.experiment.config
+        return f"no {what}: old width {config.old_width}, new width {config.new_width}"
