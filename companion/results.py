@@ -120,25 +120,24 @@ def measured(
 ) -> dict[int, Record]:
     """A number of every run that has it, seed -> record without draws; of an adapter's row the adapter's."""
     found = {}
-    for row in runs.to_dict("records"):
-        where = {"adapter": _adapter(row, query, gallery), "order": order}
-        one = row["run"].metrics.find(query, gallery, metric, **where)
+    for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True):
+        one = run.metrics.find(query, gallery, metric, adapter=_adapter(method, query, gallery), order=order)
         if one is not None and one.value is not None:
-            found[row["seed"]] = one
+            found[seed] = one
     return found
 
 
-def _adapter(row: Mapping[str, Any], query: str | None, gallery: str | None) -> str | None:
-    adapted = row["method"].startswith("adapter/") and (query, gallery) == ("new", "old")
-    return row["method"].removeprefix("adapter/") if adapted else None
+def _adapter(method: str, query: str | None, gallery: str | None) -> str | None:
+    adapted = method.startswith("adapter/") and (query, gallery) == ("new", "old")
+    return method.removeprefix("adapter/") if adapted else None
 
 
 def _draws(runs: pd.DataFrame, seeds: Iterable[int], query: str, gallery: str, metric: str) -> list | None:
     """Bootstrap draws of these seeds' runs, or None where one has kept none."""
-    rows = {row["seed"]: row for row in runs.to_dict("records")}
+    rows = dict(zip(runs["seed"], zip(runs["run"], runs["method"], strict=True), strict=True))
     drawn = [
-        rows[seed]["run"].draws(query, gallery, metric, _adapter(rows[seed], query, gallery))
-        for seed in seeds
+        run.draws(query, gallery, metric, _adapter(method, query, gallery))
+        for run, method in (rows[seed] for seed in seeds)
     ]
     return None if any(draws is None for draws in drawn) else drawn
 

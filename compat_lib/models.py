@@ -41,17 +41,9 @@ class EmbeddingModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Un-normalised embeddings, float32 ``[B, width]``, of float pixels ``[B, C, H, W]``."""
-        return self.both(pixels)[1]
-
-    def both(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings before and after the batch normalisation, each float32 ``[B, width]``.
-
-        Person re-identification calls the former the pooled and the latter the BN-neck feature.
-        """
-        pooled = self.project(self.backbone(pixels).flatten(1))
-        with torch.autocast(pooled.device.type, enabled=False):
-            pooled = pooled.float()
-            return pooled, self.normalise(pooled)
+        embeddings = self.project(self.backbone(pixels).flatten(1))
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.normalise(embeddings.float())
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

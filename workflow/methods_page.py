@@ -89,8 +89,7 @@ def _published(method: type[CompatibilityLoss], option: str, meaning: str) -> st
     """What the source says of an option: its value, that it is the default here, or nothing."""
     if option in method.published:
         return f"`{method.published[option]!r}`"
-    said = "published" in meaning and "not published" not in meaning
-    return "as default" if said else "not stated"
+    return "as default" if "published" in meaning and "not published" not in meaning else "not stated"
 
 
 def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, str]]:
@@ -99,22 +98,18 @@ def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, str]]:
     Raises:
         ValueError: the class has no docstring of its own, or one that leaves out an option.
     """
-    file = f"{method.__module__.replace('.', '/')}.py"
-    if not method.__dict__.get("__doc__"):  # getdoc would give that of the base
-        raise ValueError(
-            f"{file}: the class {method.__name__} has no docstring. Write one: a sentence of what it does, a "
-            f"line 'Source: ...', and below 'Args:' a line for old, classifier and each option."
-        )
-    prose, _, rest = inspect.getdoc(method).partition("\nArgs:\n")
-    arguments = re.split(r"\n(?=\S)", rest)[0]
+    own = method.__dict__.get("__doc__") or ""  # getdoc would give that of the base
+    prose, _, rest = inspect.cleandoc(own).partition("\nArgs:\n")
     options = {}
-    for item in re.split(r"\n(?= {4}\w+: )", "\n" + arguments):
+    for item in re.split(r"\n(?= {4}\w+: )", "\n" + re.split(r"\n(?=\S)", rest)[0]):
         name, _, text = item.strip().partition(": ")
         options[name] = " ".join(text.split())
-    if missing := [name for name in method_options(method.name) if not options.get(name)]:
+    missing = [name for name in method_options(method.name) if not options.get(name)]
+    if missing or not prose:
         raise ValueError(
-            f"{file}: the docstring of {method.__name__} does not describe {', '.join(missing)}. Write below "
-            f"'Args:' a line '    {missing[0]}: its meaning and range.'"
+            f"{method.__module__.replace('.', '/')}.py: the docstring of {method.__name__} does not describe "
+            f"{', '.join(missing) or 'it'}. Write what it does, a line 'Source: ...', and below "
+            "'Args:' a line '    name: its meaning and range.' for each option."
         )
     return prose.strip(), options
 
@@ -136,20 +131,18 @@ def _needs(method: type[CompatibilityLoss]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is stale")
-    check = parser.parse_args().check
     try:
         text = page()
     except ValueError as error:
         print(f"make docs: {error}", file=sys.stderr)
         return 1
-    if not check:
+    if not parser.parse_args().check:
         PAGE.write_text(text, encoding="utf-8")
         print(f"wrote {PAGE.name}: {len(METHODS)} methods")
-        return 0
-    stale = not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text
-    if stale:
+    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
         print("docs/methods.md is not what the classes say: run make docs", file=sys.stderr)
-    return int(stale)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def first_day(
     )
     in_percent(ax.xaxis)
     in_percent(ax.yaxis)
-    legend_below(ax, columns=3)
+    legend_below(ax, columns=2)
     return ax
 
 
@@ -193,8 +193,8 @@ def _panels(
     names = wrapped(titles or {}, 24)
     lines = {text: (colour, value) for text, (colour, value) in lines.items() if value is not None}
     for name, ax in grid.axes_dict.items():
-        look = {"color": OTHERS, "linewidth": 0.8, "zorder": 1, "legend": False}
-        sns.lineplot(data=data, x="x", y="y", units="method", estimator=None, ax=ax, **look)
+        for other in frames.values():
+            ax.plot(other["x"], other["y"], color=OTHERS, linewidth=0.8, zorder=1)
         if "low" in frames[name]:
             own = frames[name]
             ax.fill_between(own["x"], own["low"], own["high"], color=palette[name], alpha=0.2, linewidth=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -44,7 +45,7 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
     {'features': ['f0', 'f1'], 'ids': ['path'], 'labels': []}
     """
     shown = ", ".join(header[:8]) + (", ..." if len(header) > 8 else "")
-    if twice := next((name for name in header if name and list(header).count(name) > 1), None):
+    if twice := next((name for name, times in Counter(header).items() if name and times > 1), None):
         raise Refused(f"two columns are called {twice!r}; give each its own name")
     chosen: Roles = {"features": []}
     for role in ("ids", "labels"):

@@ -68,8 +68,7 @@ class CompatibilityLoss(nn.Module):
         classifier: the new model's classifier, trained together with it.
         needs: what this instance needs of the old system, when an option changes it from the class's `needs`.
     Raises:
-        ValueError: "The method bct needs the old system's prototypes, ..." when something is missing;
-            "The old system has 70 new classes, the classifier 60. ..." when the two disagree.
+        ValueError: what the old system lacks, or that it and the classifier count other classes.
     """
 
     name: ClassVar[str]
@@ -142,35 +141,26 @@ class CompatibilityLoss(nn.Module):
         return new_width
 
     def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
-        """Called before each epoch; for methods that refresh something. Does nothing here.
+        """Called before each epoch, 0..epochs-1; for methods that refresh something. Does nothing here.
 
-        Args:
-            epoch: epoch that begins, 0..epochs-1.
-            epochs: number of epochs.
-            embed: gives the network's present embeddings of the whole training set, float32 [N, d_n] on the
-                CPU, in evaluation mode and without augmentation; it costs a pass and is counted.
+        `embed` gives the network's present embeddings of the whole training set, float32 [N, d_n] on the CPU,
+        in evaluation mode and without augmentation; it costs a pass and is counted.
         """
 
     def finish(self, embed: Callable[[], Tensor]) -> None:
         """Called once after the last epoch, seeded; for methods that fit something. `embed` as above."""
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
-        """What the cross-test compares: new features as queries, old features as gallery items.
+        """What the cross-test compares: stored new features [N, d] as queries, old ones [M, d_o] as gallery.
 
-        Args:
-            new: [N, d], stored features of the new model.
-            old: [M, d_o], old features.
-        Returns:
-            both sides with one width, here the arguments themselves; None where the two cannot be compared,
-            here when their widths differ.
+        Both with one width, here the arguments themselves; None where the two cannot be compared, here when
+        their widths differ.
         """
         return (new, old) if new.shape[1] == old.shape[1] else None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """The unweighted terms of one step, "classification" first.
 
-        Args:
-            step: the batch with its new embeddings and old features.
         Returns:
             name of the term -> float32 scalar; the names are those of `weights`.
         Raises:
@@ -223,23 +213,19 @@ def equal_widths(method: str, old: OldSystem, classifier: Classifier, advice: st
 
 
 def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, Tensor]:
-    """The old system's class means, checked to hold every class that the training set has.
+    """The old system's class means, float32 [C, d_o], not normalised, and which are present, bool [C].
 
-    Args:
-        old: the old system, with prototypes.
-        average: "raw" or "unit", see OldSystem.prototypes.
-        method: name for the message.
-    Returns:
-        prototypes float32 [C, d_o], not normalised, and present bool [C].
+    `average` is "raw" or "unit", see OldSystem.prototypes.
+
     Raises:
         ValueError: "The method bct has no prototype for 2 classes of the training set: 3, 7. ..."
     """
     prototypes, present = old.prototypes(average), old.present
-    if average == "unit":  # taken from the features, also where prototypes were given
-        present = torch.bincount(old.labels, minlength=old.num_classes) > 0
     needed = torch.ones_like(present)
     if old.labels is not None:
         needed = torch.bincount(old.labels, minlength=old.num_classes) > 0
+    if average == "unit":  # taken from the features, also where prototypes were given
+        present = needed
     missing = (needed & ~present).nonzero()[:, 0].tolist()
     if missing:
         shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")

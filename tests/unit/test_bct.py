@@ -120,15 +120,6 @@ def test_published_scale_cannot_fall_below_its_bound(seed, classes):
     assert term.item() >= bound - 1e-5
 
 
-@settings(max_examples=20, deadline=None)
-@given(factor=st.floats(1e-3, 1e3))
-def test_prototype_variant_does_not_see_the_length_of_embeddings(factor):
-    old = make_old()
-    step = make_step(old, dtype=torch.float64)
-    longer = dataclasses.replace(step, embeddings=factor * step.embeddings)
-    assert influence(old, longer).item() == pytest.approx(influence(old, step).item(), rel=1e-6)
-
-
 def test_classes_without_samples_do_not_take_part():
     full = make_old(classes=4, classifier=False, class_map=None)
     labels = torch.tensor([0, 1, 3, 4])[full.labels]  # class 2 of five has no sample

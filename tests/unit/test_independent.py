@@ -27,12 +27,3 @@ def test_needs_nothing_of_the_old_system_and_embeds_everything():
     before = generator.get_state()
     assert method.rows_to_embed(torch.arange(4), torch.zeros(4).long(), generator) is None
     assert torch.equal(generator.get_state(), before)
-
-
-def test_progress_reaches_the_margin():
-    classifier = make_classifier("arcface")
-    classifier.ramp = 0.5
-    method = build_method("independent", None, classifier)
-    old = make_old()
-    early, late = (method(make_step(old, progress=p))["classification"] for p in (0.0, 0.9))
-    assert early < late

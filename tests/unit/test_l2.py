@@ -73,13 +73,6 @@ def test_bounds_and_invariance_to_length(seed, factor):
     assert distance_term(old, longer).item() == pytest.approx(plain.item(), rel=1e-6)
 
 
-def test_opposite_features_are_two_apart():
-    old = make_old()
-    step = make_step(old)
-    opposite = dataclasses.replace(step, embeddings=-step.old_features)
-    assert distance_term(old, opposite).item() == pytest.approx(2, abs=1e-6)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_row_of_zeros_is_one_away_and_no_number_stays_none(dtype):
     new = torch.tensor([[0.0, 0.0], [math.nan, 1.0], [2.0, 0.0]], dtype=dtype, requires_grad=True)

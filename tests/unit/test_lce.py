@@ -83,19 +83,6 @@ def test_value_and_gradient(kind, width, per_class):
     assert check_gradient(method, step)
 
 
-def test_outliers_do_not_widen_a_cone():
-    generator = torch.Generator().manual_seed(0)
-    close = torch.tensor([1.0, 0.0, 0.0]) + 0.05 * torch.randn(11, 3, generator=generator)
-    features = torch.cat([close, torch.tensor([[0.0, 0.0, 1.0]])])
-    method = build_method(
-        "lce", OldSystem.from_arrays(features, [0] * 12), make_classifier(width=3, classes=1)
-    )
-    assert method.old_angles.item() < 0.4
-    assert method.old_angles.item() == pytest.approx(
-        slow_cones(OldSystem.from_arrays(features, [0] * 12))[0][1], abs=1e-6
-    )
-
-
 def test_gradient_of_each_term_reaches_its_own_side_only():
     old = make_old()
     method = build_method("lce", old, make_classifier())

@@ -120,12 +120,6 @@ def test_draw_is_uniform_over_credible_rows():
     assert ((count - 900).abs() < 5 * deviation).all()
 
 
-def test_draw_follows_the_generator():
-    first, second, other = (method_and_draw(make_old(), seed=seed)[2] for seed in (1, 1, 2))
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-
-
 @settings(max_examples=25, deadline=None)
 @given(new=st.floats(1e-2, 1e2), past=st.floats(1e-2, 1e2))
 def test_length_of_new_and_old_features_does_not_matter(new, past):
@@ -194,11 +188,3 @@ def test_widths():
     for pad in ("refuse", "zero"):
         with pytest.raises(ValueError, match=r"not 6 \(old\) and 4 \(new\)"):
             build_method("mixbct", make_old(), make_classifier(width=4), pad=pad)
-
-
-def test_columns_option_reaches_the_selection():
-    old = make_old(per_class=20)
-    for columns in (True, False):
-        method = build_method("mixbct", old, make_classifier(), credible_share=0.5, columns=columns)
-        assert torch.equal(method.credible, old.credible(0.5, columns))
-    assert not torch.equal(old.credible(0.5, True), old.credible(0.5, False))

@@ -15,7 +15,6 @@ from method_steps import (
     make_step,
     slow_classification,
     slow_cross_entropy,
-    slow_means,
     unit,
 )
 
@@ -133,17 +132,6 @@ def test_prototypes_move_to_what_the_new_model_finds_central():
     assert weights[4].item() == pytest.approx(0.1 / 5, abs=1e-6)  # nobody steps to it
 
 
-def test_zero_and_equal_features_stay_finite():
-    new, old, labels = draw([4, 4])
-    new[0], old[1] = 0, 0
-    new[labels == 1] = new[labels == 1][:1]
-    assert refine_prototypes(new, old, labels, 2).isfinite().all()
-    mean = torch.nn.functional.normalize(old[labels == 1], dim=1).mean(
-        dim=0
-    )  # equal: all are equally central
-    torch.testing.assert_close(refine_prototypes(new, old, labels, 2)[1], mean, atol=1e-6, rtol=0)
-
-
 # -- the method ----------------------------------------------------------------------------------
 
 
@@ -214,21 +202,6 @@ def test_schedule(epochs, refreshes):
     assert changed == [e for e in refreshes if e > 0]
 
 
-def test_shares_move_the_schedule():
-    old = make_old()
-    for shares, expected in (((0, 0), [0]), ((0.5, 1), [5]), ((1, 1), []), ((0.25, 0.75), [3, 8])):
-        method = build_method(
-            "unibct", old, make_classifier(), start_share=shares[0], refresh_share=shares[1]
-        )
-        asked = []
-        for epoch in range(10):
-            method.start_epoch(epoch, 10, lambda: asked.append(epoch) or torch.ones(20, 6))  # noqa: B023
-        assert asked == expected
-    last = dataclasses.replace(make_step(old), epoch=9, epochs=10)
-    never = build_method("unibct", old, make_classifier(), start_share=1, refresh_share=1)
-    assert never(last)["prototype"].item() == 0
-
-
 def test_a_resumed_run_has_the_refined_prototypes():
     old = make_old()
     method = refreshed(old, torch.randn(20, 6, generator=torch.Generator().manual_seed(5)))
@@ -238,15 +211,6 @@ def test_a_resumed_run_has_the_refined_prototypes():
     other.load_state_dict(method.state_dict())
     assert torch.equal(other.refined.weight, method.refined.weight)
     assert all(torch.equal(a, b) for a, b in zip(other(step).values(), method(step).values(), strict=True))
-
-
-def test_refinement_leaves_the_old_system_alone():
-    old = make_old()
-    features, prototypes = old.features.clone(), old.prototypes("unit").clone()
-    method = refreshed(old, torch.randn(20, 6, generator=torch.Generator().manual_seed(5)))
-    assert torch.equal(old.features, features)
-    assert torch.equal(old.prototypes("unit"), prototypes)
-    torch.testing.assert_close(method.refined.weight.norm(dim=1), torch.ones(5))
 
 
 def test_classes_without_samples_do_not_take_part():
@@ -260,11 +224,3 @@ def test_classes_without_samples_do_not_take_part():
     torch.testing.assert_close(value, refreshed(full, embeddings)(step)["prototype"])
     value.backward()
     assert step.embeddings.grad.isfinite().all()
-
-
-def test_given_prototypes_do_not_replace_the_features():
-    old = make_old(classifier=False)
-    both = OldSystem.from_arrays(old.features, old.labels, prototypes=torch.ones(5, 6))
-    expected = torch.nn.functional.normalize(torch.tensor(slow_means(old, "unit")), dim=1)
-    method = build_method("unibct", both, make_classifier())
-    torch.testing.assert_close(method.refined.weight.double(), expected.double(), atol=1e-6, rtol=0)

@@ -1,0 +1,61 @@
+"""The pages with numbers are what their templates and the committed runs say."""
+
+import pytest
+import readme
+from synthetic_runs import configs, write_run
+
+
+@pytest.fixture(scope="module")
+def results():
+    return readme.Results()
+
+
+@pytest.mark.parametrize("template", readme.PAGES)
+def test_every_page_is_current(results, template):
+    page = readme.ROOT / readme.PAGES[template]
+    assert page.read_text(encoding="utf-8") == results.render(template), "run make readme"
+
+
+@pytest.fixture
+def made(tmp_path):
+    """An oracle and two methods whose numbers are round."""
+    for config, cross, own in zip(
+        configs(["independent", "bct", "mixbct"]), (0.1, 0.6, 0.5), (0.9, 0.8, 0.9), strict=True
+    ):
+        write_run(
+            tmp_path, config, 0.4, cross, own, width=0.01, metric="map", seconds=10 if cross > 0.5 else 20
+        )
+    return readme.Results(tmp_path), config.experiment_id.rsplit("-", 1)[0]
+
+
+def test_numbers_and_differences_by_hand(made):
+    found, setting = made
+    assert found.settings() == [setting]
+    assert found.number(setting, "bct", "new/old", "map") == "60.0 [59.0, 61.0]"
+    assert found.number(setting, "bct", "old/old", "map", interval=False) == "40.0"
+    assert found.number(setting, "bct", "gain", "map", interval=False) == "+0.40"  # 0.2 / 0.5
+    assert found.number(setting, "bct", "time", "map") == "0.50"
+    # the draws of both spread together, and those of old/old against them: 0.2 +- 0.019
+    assert found.difference(setting, "bct", "mixbct", metric="map") == "+10.0 [+10.0, +10.0]"
+    assert found.difference(setting, "bct", metric="map") == "+20.0 [+18.1, +21.9]"
+    assert found.difference(setting, "bct", "mixbct", "new/new", "map", interval=False) == "−10.0"
+
+
+def test_a_table_of_chosen_methods_and_columns(made):
+    found, setting = made
+    columns = ("new/old", "update gain", "time")
+    table = found.table(setting, *columns, metric="map", methods=("mixbct", "bct"), plain=("update gain",))
+    assert table.splitlines() == [
+        "| method | new/old | update gain | time |",
+        "| --- | ---: | ---: | ---: |",
+        "| MixBCT | 50.0 [49.0, 51.0] | +0.20 | 1.00 |",
+        "| BCT | 60.0 [59.0, 61.0] | +0.40 | 0.50 |",
+    ]
+
+
+def test_what_is_not_there_is_refused(made):
+    found, setting = made
+    with pytest.raises(ValueError, match=f"no such setting; there are {setting}"):
+        found.number("x", "bct", "new/old")
+    with pytest.raises(ValueError, match="l2 did not run in .*; there are independent, bct, mixbct"):
+        found.number(setting, "l2", "new/old")

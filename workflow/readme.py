@@ -1,0 +1,207 @@
+"""Write README.md and docs/results.md from their templates and the runs in results/ (make readme).
+
+    python workflow/readme.py [--check]
+
+A template (docs/templates/*.j2, jinja2) asks for tables and numbers by name; no number is written by hand:
+
+    {{ table("omniglot-open-class-softmax-to-arcface", "new/old", "new/new", "update gain") }}
+    {{ number("omniglot-open-class-softmax-to-arcface", "mixbct", "new/old") }}
+    {{ difference("omniglot-open-class-softmax-to-arcface", "mixbct", "bct", "new/new", "map") }}
+
+A setting is the name of a folder of results/ without its hash; "mixbct, passes" means the run at equal
+backbone passes. Metrics are in per cent, differences in points, both with their 95 % intervals.
+"""
+
+import argparse
+import re
+import sys
+from functools import cache, cached_property
+from pathlib import Path
+
+import jinja2
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from companion import plots, tables
+from companion.results import HEADLINE, TESTS, backfill, collect, difference, main_variant, scores
+from compat_lib.evaluation.records import metric_title, shown
+from compat_lib.files import write_text
+from compat_lib.losses import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {"README.md.j2": "README.md", "results.md.j2": "docs/results.md"}
+FIRST_DAY = (
+    "omniglot-open-class-softmax-to-arcface",
+    "mixbct",
+)  # setting and method of figures/first_day.png
+
+
+class Results:
+    """What the templates may ask for.
+
+    Args:
+        folder: of run folders.
+    """
+
+    def __init__(self, folder: str | Path = ROOT / "results") -> None:
+        self.folder = Path(folder)
+        self.rows = cache(self.rows)  # a table and its sentences ask for the same rows
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return collect(self.folder)
+
+    def settings(self) -> list[str]:
+        """Names of all settings, without their hashes."""
+        return sorted(name.rsplit("-", 1)[0] for name in set(self.runs["experiment_id"]))
+
+    def of(self, setting: str) -> pd.DataFrame:
+        """The runs of a setting.
+
+        Raises:
+            ValueError: "there is no setting 'x' in results; there are …", or several have the name.
+        """
+        found = {name for name in self.runs["experiment_id"] if name.rsplit("-", 1)[0] == setting}
+        if len(found) != 1:
+            there = ", ".join(sorted(found)) or "no such setting; there are " + ", ".join(self.settings())
+            raise ValueError(f"one setting {setting!r} is asked of {self.folder.name}: {there}")
+        return self.runs[self.runs["experiment_id"] == found.pop()]
+
+    def rows(self, setting: str, metric: str = HEADLINE) -> pd.DataFrame:
+        """Rows of `scores`: the independent model, its adapters, then the methods in the library's order."""
+        order = ["independent", "adapter", *METHODS]
+        rows = scores(self.of(setting), metric)
+        place = rows["method"].map(lambda method: order.index(method.split("/")[0]))
+        return rows.assign(place=place).sort_values("place", kind="stable")
+
+    def table(
+        self,
+        setting: str,
+        *columns: str,
+        metric: str = HEADLINE,
+        methods: tuple[str, ...] = (),
+        plain: tuple[str, ...] = (),
+    ) -> str:
+        """A markdown table, one line a method.
+
+        Args:
+            setting: which.
+            columns: of `tables.result_table` and `tables.cost_table`; none: all of the former but n.
+            metric: its name.
+            methods: which, in this order; none: all.
+            plain: columns without their intervals.
+        """
+        rows = self.rows(setting, metric)
+        if methods:
+            rows = pd.DataFrame([self._row(setting, method, metric) for method in methods])
+        found = tables.result_table(rows)[1:]
+        columns = columns or tuple(found.columns[2:])
+        found = found.merge(tables.cost_table(rows), on="method", how="left").fillna("")
+        for name in plain:
+            found[name] = found[name].str.replace(r" \[.*\]", "", regex=True)
+        return tables.markdown(found[["method", *columns]])
+
+    def number(
+        self,
+        setting: str,
+        method: str,
+        test: str,
+        metric: str = HEADLINE,
+        *,
+        interval: bool = True,
+        digits: int = 1,
+    ) -> str:
+        """One number: test is "old/old", "new/old" or "new/new", "gain" (a fraction), or "images" or "time"
+        relative to the oracle's."""
+        row = self._row(setting, method, metric)
+        name = {"gain": "gain", "images": "images", "time": "cost"}.get(test, test.replace("/", "_"))
+        ends = [row.get(name + end) for end in ("_low", "_high")] if interval else []
+        percent = test not in ("gain", "images", "time")
+        return shown(
+            row[name], *ends, percent=percent, digits=digits if percent else 2, signed=test == "gain"
+        )
+
+    def difference(
+        self,
+        setting: str,
+        a: str,
+        b: str | None = None,
+        test: str = "new/old",
+        metric: str = HEADLINE,
+        *,
+        interval: bool = True,
+    ) -> str:
+        """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
+        runs = self.of(setting)
+        sides = [_variant(runs, name) for name in (a, b or a)]
+        names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
+        one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
+        if not one.seeds:
+            raise ValueError(f"{a} and {b or 'old/old'} have no {metric} of {test} in common in {setting}")
+        ends = (one.low, one.high) if interval else ()
+        return shown(one.value, *ends, signed=True).replace("-", "−")
+
+    def _row(self, setting: str, method: str, metric: str) -> pd.Series:
+        rows, (name, budget) = self.rows(setting, metric), _named(method)
+        found = rows[(rows["method"] == name) & (rows["budget"] == budget)]
+        if found.empty:
+            raise ValueError(
+                f"{method} did not run in {setting}; there are {', '.join(dict.fromkeys(rows['method']))}"
+            )
+        return found.iloc[0]
+
+    def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
+        """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
+        setting, method = FIRST_DAY
+        runs = self.of(setting)
+        curves = [backfill(main_variant(runs, name)["run"].iloc[0]) for name in ("independent", method)]
+        before = float(self._row(setting, method, "map")["old_old"])
+        plots.use_style()
+        fig, ax = plt.subplots(figsize=(8.0, 5.0))
+        plots.first_day(ax, *curves, before, title=METHODS[method].title)
+        made_by = {"script": "workflow/readme.py", "setting": setting, "method": method, "metric": "map"}
+        path = plots.save_figure(fig, "first_day", folder, made_by)
+        path.with_suffix(".svg").unlink()
+        plt.close(fig)
+        return path
+
+    def render(self, template: str) -> str:
+        """The text of a page."""
+        loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
+        options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
+        environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
+        names = ("table", "number", "difference", "settings", "rows")
+        functions = {name: getattr(self, name) for name in names} | {"metric_title": metric_title}
+        return environment.get_template(template).render(**functions)
+
+
+def _named(method: str) -> tuple[str, str]:
+    name, *budget = re.split(", ?", method)
+    return name, budget[0] if budget else "steps"
+
+
+def _variant(runs: pd.DataFrame, method: str) -> pd.DataFrame:
+    return main_variant(runs, *_named(method))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a page is not current"
+    )
+    check = parser.parse_args().check
+    results, stale = Results(), []
+    for template, page in PAGES.items():
+        text = results.render(template)
+        if not (ROOT / page).is_file() or (ROOT / page).read_text(encoding="utf-8") != text:
+            stale.append(page)
+            if not check:
+                write_text(ROOT / page, text)
+    print(f"{'not current' if check else 'written'}: {', '.join(stale) or 'none'}")
+    if not check:
+        print(f"written: {results.first_day().relative_to(ROOT)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
