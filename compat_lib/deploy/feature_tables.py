@@ -100,7 +100,7 @@ def _numbered(header: list[str], start: str | None) -> list[str]:
 
 def not_read(names: Iterable[str], chosen: Roles) -> list[str]:
     """The note about columns or arrays that were left out, if any."""
-    used = [name for names in chosen.values() for name in names]
+    used = {name for names in chosen.values() for name in names}
     left = [name or "a column without a name" for name in names if name not in used]
     return [f"not read: {', '.join(left)}"] if left else []
 

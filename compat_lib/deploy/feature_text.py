@@ -26,6 +26,7 @@ from compat_lib.deploy.feature_tables import (
     values_of,
 )
 
+csv.field_size_limit(1 << 30)  # a list in a cell can be long
 SAMPLE = 1 << 20  # bytes of a text file from which its separator and its header are told
 SEPARATORS = ",;\t|"
 WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
@@ -68,7 +69,7 @@ def from_csv(path: Path, columns: Mapping[str, str]) -> Found:
             arrow_csv.ParseOptions(delimiter=mark, newlines_in_values=True),
             arrow_csv.ConvertOptions(
                 include_columns=used,
-                column_types={name: pa.float64() if name in numbers else pa.string() for name in used},
+                column_types=dict.fromkeys(used, pa.string()) | dict.fromkeys(numbers, pa.float64()),
                 null_values=[""],
                 decimal_point="," if comma else ".",
             ),

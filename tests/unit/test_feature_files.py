@@ -121,6 +121,12 @@ def test_columns_are_taken_by_number_and_strays_are_named(tmp_path):
     assert table.labels is None and table.notes == ("not read: a column without a name, age",)
 
 
+def test_a_list_in_a_cell_may_be_long(tmp_path):
+    long = np.random.default_rng(0).standard_normal((2, 16_384)).astype(np.float32)
+    table = csv_of(tmp_path, pd.DataFrame({"id": ["a", "b"], "v": [str(x) for x in long.tolist()]}).to_csv())
+    assert np.array_equal(table.features, long)
+
+
 def test_counted_names_and_a_stray_column(tmp_path):
     table = csv_of(tmp_path, "photo,0,1,2,3\na/1.png,5,6,7,8\n")
     assert table.features.tolist() == [[5, 6, 7, 8]] and "not read: photo" in table.notes
