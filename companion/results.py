@@ -233,7 +233,7 @@ def scores(
         oracle = oracle[oracle["seed"].isin(seeds)]
         counts = {"seeds": len(seeds), "n": len(own), "oracle_n": len(oracle)}
         rows.append(fields | counts | _compared(own, oracle, metric))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else [*GROUP, *SETTING, "title", "needs", "n", "seeds"])
 
 
 def _groups(
