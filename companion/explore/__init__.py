@@ -1,58 +1,37 @@
 """Views to explore an upgrade: plain arrays and choices in, a picture and a sentence out.
 
-A view is HTML that needs no script, no network and no widget, so that a notebook, a batch run and an exported
-page show the same. `show` adds controls to it. Heavy libraries are imported when a picture is drawn.
+Every view has a still picture (matplotlib) for batch runs and pages; where pointing at something helps, it
+is a live one (Bokeh, the image under the pointer). `show` puts controls above a view.
 """
 
-from .angles import angle_view, sweep_view
-from .controls import Choice, Explorer, Several, Slider, show
-from .layout import Layout, layout
-from .losers import change_view, flips
-from .maps import map_view, nearest_star
-from .markup import View, sentence
-from .neighbours import nearest, neighbour_view
-from .pairs import constraint_view, slack
-from .reading import (
-    find_runs,
-    open_best,
-    open_runs,
-    run_titles,
-    training_sample,
-    training_samples,
-    upgrade_of,
-)
-from .sample import TrainingSample
-from .upgrade import NO_CROSS, OUTCOMES, Upgrade
+from .features import NO_CROSS, OUTCOMES, RIGHT, WRONG, TrainingSample, Upgrade
+from .map import layout, map_view, nearest_star
+from .reading import find_runs, open_best, training_samples, upgrade_of
+from .show import View, load_bokeh, show
+from .views import change_view, flips, nearest, neighbour_view, pair_cosines, queries_of, slack
 
 __all__ = [
     "NO_CROSS",
     "OUTCOMES",
-    "Choice",
-    "Explorer",
-    "Layout",
-    "Several",
-    "Slider",
+    "RIGHT",
+    "WRONG",
     "TrainingSample",
     "Upgrade",
     "View",
-    "angle_view",
     "change_view",
-    "constraint_view",
     "find_runs",
     "flips",
     "layout",
+    "load_bokeh",
     "map_view",
     "nearest",
     "nearest_star",
     "neighbour_view",
     "open_best",
-    "open_runs",
-    "run_titles",
-    "sentence",
+    "pair_cosines",
+    "queries_of",
     "show",
     "slack",
-    "sweep_view",
-    "training_sample",
     "training_samples",
     "upgrade_of",
 ]

@@ -41,9 +41,9 @@ READY = f"""(w => w && w.context.isReady && w.sessionContext.isReady && w.sessio
 RUN_ALL = f"""(() => {{ window.ended = null; jupyterapp.shell.activateById(({PANEL}).id);
   jupyterapp.commands.execute("notebook:run-all-cells").then(
     () => {{ window.ended = "done"; }}, error => {{ window.ended = String(error); }}); }})()"""
-# The first cell with a slider, and the pictures that it shows now.
+# The first cell with a slider, and what it shows now: pictures, and the sentence below a live one.
 SLIDER_CELL = "[...document.querySelectorAll('.jp-CodeCell')].find(c => c.querySelector('.noUi-handle'))"
-SHOWN = f"""(cell => [...cell.querySelectorAll(".jp-OutputArea img, .jp-OutputArea svg")]
+SHOWN = f"""(cell => [...cell.querySelectorAll(".jp-OutputArea img, .jp-OutputArea svg, .jp-OutputArea p")]
   .filter(part => part.tagName !== "IMG" || part.complete).map(part => part.src || part.outerHTML).join(" ")
 )({SLIDER_CELL})"""
 
@@ -54,7 +54,7 @@ def lab(project, browser, tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("lab")
     copy = folder / "project"
     (copy / "notebooks").mkdir(parents=True)
-    for name in ("compat_lib", "configs", "docs", "figures", "results"):
+    for name in ("compat_lib", "companion", "configs", "docs", "figures", "results"):
         (copy / name).symlink_to(project / name)
     for name in ("00_start_here", "05_explore_features"):
         smaller(project / "notebooks" / f"{name}.ipynb", copy / "notebooks" / f"{name}.ipynb")

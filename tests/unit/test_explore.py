@@ -1,20 +1,22 @@
-"""The views of an upgrade: what is kept, what the pictures say, and what is refused."""
+"""The views of an upgrade: what they are made of, what they show, and that they need no network."""
 
-import base64
-import io
+import importlib.util
+import json
+import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.metrics import average_precision_score
+from sklearn.neighbors import NearestNeighbors
 
 from companion import explore
-from companion.explore import marks
-from companion.explore.charts import Chart
-from companion.explore.markup import sprite
+from companion.explore import map as maps
+from compat_lib.old_system import credible_rows
 
 
 def make_upgrade(identities=6, each=5, width=8, noise=0.7, seed=0, **options):
@@ -33,11 +35,11 @@ def upgrade():
 
 
 class Page(HTMLParser):
-    """Tags with their attributes; refuses what does not nest."""
+    """Tags with their attributes, and the text; refuses what does not nest."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.open, self.styles = [], [], []
+        self.tags, self.open, self.said = [], [], []
         self.feed(text)
         self.close()
         assert not self.open, self.open
@@ -47,36 +49,25 @@ class Page(HTMLParser):
         if tag not in ("img", "br"):
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] == "style":
-            self.styles.append(data)
+        self.said.append(data)
 
-    def marks(self, kind=None):
-        found = [given for tag, given in self.tags if tag == "i"]
-        return [given for given in found if kind is None or kind in given["class"].split()]
-
-    def addresses(self):
-        return [given["src"] for tag, given in self.tags if tag == "img"]
+    def images(self):
+        return [given for tag, given in self.tags if tag == "img"]
 
 
 def every_view(upgrade):
     return [
         explore.map_view(upgrade, 3),
         explore.map_view(upgrade, [0, 6], colour="first answer"),
+        explore.map_view(upgrade, 2, colour="identity", projection="t-SNE"),
         explore.neighbour_view(upgrade, 4, 0.4),
-        explore.constraint_view(upgrade, 2),
         explore.change_view(upgrade),
+        explore.change_view(upgrade, "gain", 2),
     ]
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 # -- an upgrade ----------------------------------------------------------------------------------
@@ -89,9 +80,8 @@ def test_the_outcome_against_a_loop(upgrade):
         for query in (upgrade.old, upgrade.new):
             cosines = [float(query[i] @ upgrade.old[j]) if j != i else -2.0 for j in range(len(upgrade))]
             right.append(upgrade.labels[int(np.argmax(cosines))] == upgrade.labels[i])
-        expected.append(
-            {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[tuple(right)]
-        )
+        places = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}
+        expected.append(places[tuple(right)])
     assert upgrade.outcome.tolist() == expected
     assert len(set(expected)) > 2  # the case has something to tell apart
 
@@ -110,98 +100,39 @@ def test_the_changes_against_scikit_learn(upgrade):
 
 def test_identities_can_be_counted_or_named(upgrade):
     assert upgrade.picked(3).tolist() == [0, 6, 15]  # places 0, 2.5 -> 2 and 5 of the six labels
-    assert upgrade.picked(100).tolist() == upgrade.identities.tolist()
+    assert upgrade.picked(100).tolist() == upgrade.picked(None).tolist() == upgrade.identities.tolist()
     assert upgrade.picked([9, 3, 9]).tolist() == [3, 9] and upgrade.name(9) == "person D"
     with pytest.raises(ValueError, match="there is no identity 4"):
         upgrade.picked([3, 4])
-    for nothing in (0, []):
-        with pytest.raises(ValueError, match="no identity was chosen"):
-            upgrade.picked(nothing)
-
-
-def test_large_images_become_small():
-    upgrade = make_upgrade()
-    images = np.zeros((len(upgrade), 1, 96, 48), np.uint8)
-    images[:, :, :48] = 200
-    large = explore.Upgrade(upgrade.old, upgrade.new, upgrade.labels, images)
-    assert large.thumbnails.shape == (len(upgrade), 1, 48, 24)
-    assert (large.thumbnails[:, :, :24] == 200).all() and (large.thumbnails[:, :, 24:] == 0).all()
-
-
-@pytest.mark.parametrize(
-    "changes, sentence",
-    [
-        ({"new": np.ones((3, 2))}, "4 old features, 3 new features"),
-        ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "images must be uint8"),
-        ({"labels": np.zeros(4, int)}, "there is one identity only"),
-        ({"labels": np.zeros((4, 1), int)}, "one whole number for each image"),
-        ({"names": ["a"]}, "1 names for 2 identities"),
-        ({"cross": (np.ones((4, 3)), np.ones((4, 2)))}, "cross has 3 and 2 columns"),
-        ({"old": np.full((4, 2), np.nan)}, "NaN"),
-    ],
-)
-def test_what_does_not_belong_together_is_refused(changes, sentence):
-    given = {"old": np.eye(4, 2) + 1, "new": np.eye(4, 2) + 1, "labels": np.array([0, 0, 1, 1])}
-    given["images"] = np.zeros((4, 1, 8, 8), np.uint8)
-    explore.Upgrade(**given)
-    with pytest.raises(ValueError, match=sentence):
-        explore.Upgrade(**(given | changes))
+    with pytest.raises(ValueError, match="no identity was chosen"):
+        upgrade.picked([])
 
 
 # -- the map -------------------------------------------------------------------------------------
 
 
-def test_a_map_holds_two_dots_an_image_and_a_star_an_identity(upgrade):
-    page = Page(explore.map_view(upgrade, [3, 12]).html)
-    assert len(page.marks()) == 2 * 10 + 2 and len(page.marks("s")) == 2
-    words = [mark["data-t"] for mark in page.marks() if "s" not in mark["class"].split()]
-    assert {text.split(",")[0] for text in words} == {"person B", "person E"}
-    assert sum("old feature" in text for text in words) == sum("new feature" in text for text in words) == 10
-    assert [mark["tabindex"] for mark in page.marks("s")] == ["0", "0"]
-
-
-def test_every_dot_shows_its_own_image(upgrade):
-    grey = np.broadcast_to(8 * np.arange(30, dtype=np.uint8)[:, None, None, None], (30, 3, 8, 8))
-    page = Page(
-        explore.map_view(explore.Upgrade(upgrade.old, upgrade.new, upgrade.labels, grey), [3, 12]).html
-    )
-    (address,) = re.findall(r"url\((data:image/jpeg;base64,[^)]*)\)", "".join(page.styles))
-    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("L"), float)
-    for mark in page.marks():
-        x, y = (int(re.search(rf"--{axis}:(\d+)", mark["style"]).group(1)) for axis in "xy")
-        shown = round(sheet[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean() / 8)
-        if "s" in mark["class"].split():
-            label = int(mark["data-t"].split("\n")[0])
-            own = np.flatnonzero(upgrade.labels == label)
-            assert shown == own[(upgrade.old[own] @ unit(upgrade.old[own].mean(0)[None])[0]).argmax()]
-        else:
-            assert shown == int(re.search(r"image (\d+)", mark["data-t"]).group(1))
-
-
-def test_dots_lie_where_the_plane_of_greatest_variance_puts_them(upgrade):
+def test_points_lie_where_the_plane_of_greatest_variance_puts_them(upgrade):
     labels = [0, 3, 12]
     rows = np.flatnonzero(np.isin(upgrade.labels, labels))
     stars = np.stack([upgrade.old[upgrade.labels == label].mean(0) for label in labels])
     points = np.concatenate([upgrade.old[rows], upgrade.new[rows], stars]).astype(np.float64)
     centred = points - points.mean(0)
     flat = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-    page = Page(explore.map_view(upgrade, labels).html)
-    dots = [mark["style"] for mark in page.marks() if "s" not in mark["class"].split()]
-    places = [
-        [float(re.search(rf"{side}:([\d.]+)%", text).group(1)) for side in ("left", "top")] for text in dots
-    ]
-    shown = np.array(places) * [10, 7]  # the plane is 1000 by 700
-    pairs = [np.linalg.norm(part[:, None] - part[None], axis=2) for part in (flat[: len(dots)], shown)]
-    ratio = pairs[1][pairs[0] > 0.2] / pairs[0][pairs[0] > 0.2]
-    assert ratio.std() / ratio.mean() < 0.01  # one scale in both directions, whatever the signs of the axes
-    assert shown.min() >= 0 and shown[:, 0].max() <= 1000 and shown[:, 1].max() <= 700
+    places = explore.layout(upgrade, "PCA", labels)
+    shown = np.concatenate([places.old, places.new, places.stars])
+    assert abs(shown) == pytest.approx(abs(flat), abs=1e-6)  # whatever the signs of the axes
+    near = [NearestNeighbors(n_neighbors=10).fit(x).kneighbors(return_distance=False) for x in (points, flat)]
+    kept = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)])
+    assert places.agreement == pytest.approx(kept, abs=0.01) and 0.3 < kept < 1
 
 
-def test_a_star_stands_in_the_middle_of_its_dots(upgrade):
-    places = explore.layout(upgrade, "PCA", [3, 12])
-    for k, label in enumerate((3, 12)):
-        own = upgrade.labels[places.rows] == label
-        assert places.stars[k] == pytest.approx(places.old[own].mean(0), abs=1e-6)
+def test_a_t_sne_is_computed_once_of_equally_many_images_each(upgrade, monkeypatch):
+    monkeypatch.setattr(maps, "MOST", 12)
+    one = make_upgrade()
+    few = explore.layout(one, "t-SNE", [0])
+    assert np.bincount(one.places[few.rows]).tolist() == [2] * 6
+    assert explore.layout(one, "t-SNE", [0, 3]) is few  # no point moves when others are chosen
+    assert len(few.stars) == 6 and few.old.shape == few.new.shape == (12, 2)
 
 
 def test_the_nearest_star_is_asked_without_the_image_itself(upgrade):
@@ -215,63 +146,36 @@ def test_the_nearest_star_is_asked_without_the_image_itself(upgrade):
     assert explore.nearest_star(upgrade) == pytest.approx(right / 30)
 
 
+def live_source(upgrade, *given, **options):
+    """The columns of the live map, by name."""
+    chosen = upgrade.picked(given[0])
+    places = explore.layout(upgrade, options.get("projection", "PCA"), chosen)
+    plane = maps.live_map(upgrade, places, chosen, options.get("colour", "model"))
+    (source,) = {one.data_source for one in plane.renderers if "picture" in one.data_source.data}
+    return places, source.data
+
+
+def test_every_point_shows_its_own_image_and_says_what_it_is(upgrade):
+    places, data = live_source(upgrade, [3, 12])
+    assert data["row"].tolist() == [*range(5, 10), *range(20, 25)]
+    assert data["name"] == ["person B"] * 5 + ["person E"] * 5
+    assert data["picture"] == [upgrade.pictures[row] for row in data["row"]]
+    assert np.stack([data["new_x"], data["new_y"]], 1) == pytest.approx(places.new)
+    for side, features in (("old", upgrade.old), ("new", upgrade.new)):
+        mean = upgrade.old[5:10].mean(0)
+        assert data[f"{side}_cosine"][0] == pytest.approx(features[5] @ mean / np.linalg.norm(mean), abs=1e-6)
+
+
 def test_colours_tell_models_identities_and_outcomes(upgrade):
-    def paints(colour):
-        page = Page(explore.map_view(upgrade, 6, colour=colour).html)
-        found = {}
-        for mark in page.marks():
-            side = re.search("(old|new) feature\n", mark["data-t"])
-            if side:
-                paint = re.search(r"background:(#\w+)", mark["style"]).group(1)
-                found.setdefault(side.group(1), []).append((mark["data-t"], paint))
-        return found
-
-    model = paints("model")
-    assert {paint for _, paint in model["old"]} == {"#0072B2"}
-    assert {paint for _, paint in model["new"]} == {"#E8740C"}
-    named = {}
-    for text, paint in [*paints("identity")["old"], *paints("identity")["new"]]:
-        named.setdefault(text.split(",")[0], set()).add(paint)
-    assert len(named) == 6 and all(len(colours) == 1 for colours in named.values())
-    assert len(set.union(*named.values())) == 6
-    for text, paint in paints("first answer")["new"]:
-        row = int(re.search(r"image (\d+)", text).group(1))
-        assert paint == marks._OUTCOME_COLOURS[upgrade.outcome[row]]
-        assert text.endswith(explore.OUTCOMES[upgrade.outcome[row]])
-    with pytest.raises(ValueError, match="the colour 'red' is not known"):
-        explore.map_view(upgrade, colour="red")
-
-
-def test_a_t_sne_is_computed_once_and_keeps_the_others_pale(upgrade, monkeypatch):
-    from companion import plots
-
-    calls = []
-    original = plots.joint_tsne
-    monkeypatch.setattr(plots, "joint_tsne", lambda *parts: calls.append(1) or original(*parts))
-    few = explore.map_view(upgrade, 2, projection="t-SNE")
-    many = explore.map_view(upgrade, 6, projection="t-SNE", colour="identity")
-    assert len(calls) == 1
-    assert "t-SNE of 30 images" in few.text and "neighbours" in few.text
-    pale = [
-        re.search(r'<svg viewBox="0 0 1000.*?</svg>', view.html).group().count("h0") for view in (few, many)
-    ]
-    assert pale == [2 * (30 - 10), 0]
-    moved = {mark["data-t"]: mark["style"].split(";")[0] for mark in Page(many.html).marks()}
-    kept = {mark["data-t"]: mark["style"].split(";")[0] for mark in Page(few.html).marks()}
-    assert len(kept) == 22 and all(moved[text] == place for text, place in kept.items())  # none has moved
-
-
-def test_a_t_sne_of_many_images_takes_equally_many_of_each_identity():
-    from companion.explore.layout import thinned
-
-    labels = np.array([5, 9, 5, 9, 5, 9, 5, 2])
-    assert thinned(labels, 6).tolist() == [0, 1, 2, 3, 7]
-    assert thinned(labels, 1).tolist() == [0, 1, 7]  # never without an identity
-
-
-def test_a_projection_that_is_not_known_is_refused(upgrade):
-    with pytest.raises(ValueError, match="the projection 'UMAP' is not known; choose PCA or t-SNE"):
-        explore.map_view(upgrade, projection="UMAP")
+    _, model = live_source(upgrade, 6)
+    assert set(model["old_colour"]) == {"#0072B2"} and set(model["new_colour"]) == {"#E8740C"}
+    _, identity = live_source(upgrade, 6, colour="identity")
+    assert (identity["old_colour"] == identity["new_colour"]).all() and len(set(identity["old_colour"])) == 6
+    _, first = live_source(upgrade, 6, colour="first answer")
+    expected = [maps.OUTCOME_COLOURS[outcome] for outcome in upgrade.outcome]
+    assert first["new_colour"].tolist() == expected and first["outcome"][0] in explore.OUTCOMES
+    _, pale = live_source(upgrade, [3], projection="t-SNE")
+    assert (pale["new_colour"] == maps.PALE["new"]).sum() == 25  # the others stay, pale
 
 
 # -- neighbours ----------------------------------------------------------------------------------
@@ -304,34 +208,26 @@ def test_entries_meet_the_query_in_the_form_of_the_cross_test():
     assert explore.nearest(upgrade, 3, 0.5, count=5)[1].tolist() == best
 
 
-def test_strips_say_right_wrong_old_and_new(upgrade):
+def test_strips_hold_the_images_with_right_and_wrong_old_and_new(upgrade):
     view = explore.neighbour_view(upgrade, 4, 0.5, count=5)
-    page = Page(view.html)
-    frames = [given.get("class") for tag, given in page.tags if tag == "figure"]
-    assert len(frames) == 1 + 3 * 5 and frames[0] is None
     found = [explore.nearest(upgrade, 4, share, count=5) for share in (None, 0.0, 0.5)]
-    right = [upgrade.labels[rows] == upgrade.labels[4] for _, rows, _ in found]
-    expected = ["cx-right" if one else "cx-wrong" for strip in right for one in strip]
-    assert frames[1:] == expected
-    said = re.findall(r"(?:upgrade|day|backfilled) (\d+)", view.text)
-    assert [int(number) for number in said] == [int(strip.sum()) for strip in right]
-    assert f"({found[2][2].sum()} new entries)" in view.text
-    alts = [given["alt"] for tag, given in page.tags if tag == "img"]
-    assert sum("new entry" in alt for alt in alts) == found[2][2].sum()
-
-
-def test_queries_and_shares_outside_are_refused(upgrade):
-    with pytest.raises(ValueError, match="there is no image 30; there are 0 to 29"):
-        explore.neighbour_view(upgrade, 30)
-    with pytest.raises(ValueError, match="share must lie between 0 and 1, not 40"):
-        explore.neighbour_view(upgrade, 3, 40)
+    rows = np.concatenate([[4], *(rows for _, rows, _ in found)])
+    page = Page(view.html())
+    assert [image["src"] for image in page.images()] == [upgrade.pictures[row] for row in rows]
+    frames = ["#332288" in image["style"] for image in page.images()]
+    assert frames[1:] == (upgrade.labels[rows[1:]] == upgrade.labels[4]).tolist()
+    captions = [text for text in page.said if text[:1] in "✓✗" and text]
+    assert sum(text.endswith(" new") for text in captions) == found[2][2].sum() > 0
+    right = [(upgrade.labels[one] == upgrade.labels[4]).sum() for _, one, _ in found]
+    assert re.findall(r"(?:before|first day|later) (\d+) \(", view.text) == [str(n) for n in right]
 
 
 # -- constraints and changes ---------------------------------------------------------------------
 
 
 def test_the_slack_of_all_pairs_gives_the_shares_of_the_evaluation(upgrade):
-    slacks = explore.slack(upgrade, np.arange(len(upgrade)))
+    rows = explore.queries_of(upgrade, None)
+    slacks = explore.slack(upgrade, rows)
     assert [len(values) for values in slacks] == [30 * 4, 30 * 25] * 2
     assert upgrade.held.share == pytest.approx([(values >= 0).mean() for values in slacks])
     assert upgrade.held.slack == pytest.approx([values.mean() for values in slacks], abs=1e-6)
@@ -348,14 +244,6 @@ def test_the_slack_of_a_pair_by_hand():
     assert farther == pytest.approx([0.6 + 0.8])
 
 
-def test_the_table_of_constraints_speaks_of_the_chosen_pairs(upgrade):
-    view = explore.constraint_view(upgrade, [9])
-    rows = np.flatnonzero(upgrade.labels == 9)
-    shares = [f"<td>{(values >= 0).mean():.1%}</td>" for values in explore.slack(upgrade, rows)]
-    assert all(share in view.html for share in shares)
-    assert "5 images of person D" in view.text
-
-
 def test_flips_of_the_greatest_losers_come_first(upgrade):
     rows = explore.flips(upgrade)
     assert sorted(rows.tolist()) == np.flatnonzero(upgrade.outcome == 1).tolist() and len(rows) > 1
@@ -367,103 +255,146 @@ def test_flips_of_the_greatest_losers_come_first(upgrade):
     assert set(explore.flips(upgrade, label)) == {row for row in rows if upgrade.labels[row] == label}
 
 
-def test_the_losers_are_named_with_their_numbers(upgrade):
+def test_the_losers_are_named_with_their_numbers_and_images(upgrade):
     table = upgrade.changes.by_identity
-    view = explore.change_view(upgrade, count=2)
+    view = explore.change_view(upgrade, count=2, each=1)
     assert table.difference[1] < 0  # at least two lose
+    said = "".join(Page(view.html()).said)
     for place in (0, 1):
         name = upgrade.name(table.identities[place])
         before, now = table.precision_before[place], table.precision_after[place]
-        assert f"{name}: mean AP {before:.2f} → {now:.2f}" in view.html
+        assert f"{name}: mean AP {before:.2f} → {now:.2f}" in said
+        query = explore.flips(upgrade, int(table.identities[place]))[0]
+        shown = [query, upgrade.first["before"][1][query], upgrade.first["now"][1][query]]
+        sources = [image["src"] for image in Page(view.parts[1 + place]).images()]
+        assert sources == [upgrade.pictures[row] for row in shown]
     assert f"{upgrade.changes.negative_flips:.1%} had a right first answer" in view.text
-    with pytest.raises(ValueError, match="who must be lose or gain"):
-        explore.change_view(upgrade, "both")
 
 
 def test_an_upgrade_to_itself_costs_nobody_anything(upgrade):
     same = explore.Upgrade(upgrade.old, upgrade.old, upgrade.labels, upgrade.images)
     assert not len(explore.flips(same)) and same.held.share == (1.0, 1.0, 1.0, 1.0)
-    assert "No identity loses" in explore.change_view(same).html
-    assert "100.0%" in explore.constraint_view(same).html
-
-
-# -- charts --------------------------------------------------------------------------------------
-
-
-def numbers(path):
-    return [float(number) for number in re.findall(r"-?[\d.]+", path)]
-
-
-def test_a_histogram_is_drawn_to_scale():
-    chart = Chart((0, 4), (0, 1), size=(466, 248), xlabel="x", ylabel="y", alt="a")  # plot of 400 by 200
-    text = chart.area([0, 1, 2, 4], [0.5, 1.0, 0.25], "#123456").html()
-    (path,) = re.findall(r'<path d="([^"]*)"', text)
-    assert numbers(path) == [56, 208, 108, 156, 8, 256, 158, 456, 208]  # from the floor, up, across, and back
-    Page(text)
-
-
-def test_bars_start_at_zero_and_lines_break_where_nothing_is_known():
-    chart = Chart((0, 4), (-1, 1), size=(466, 248), xlabel="x", ylabel="y", alt="a")
-    bars = re.findall(r'<path d="([^"]*)"', chart.sticks([1, 3], [-0.5, 1.0], "#1", 3).html())
-    assert numbers(bars[0]) == [156, 108, 158, 356, 108, 8]
-    lines = re.findall(r'<path d="([^"]*)"', chart.line([0, 1, 2, 3], [0, 1, np.nan, 0], "#2").html())
-    assert lines[1].count("M") == 2 and "nan" not in lines[1]
-
-
-def test_the_areas_of_the_constraints_are_shares(upgrade):
-    text = explore.constraint_view(upgrade, 2).html
-    paths = [numbers(path) for path in re.findall(r'<path d="([^"]*)" fill="#(?:CC6677|332288)"', text)]
-    assert len(paths) == 8  # broken and satisfied, four times
-    rows = np.flatnonzero(np.isin(upgrade.labels, upgrade.picked(2)))
-    for k, values in enumerate(explore.slack(upgrade, rows)):
-        sums = [sum(path[1] - height for height in path[2::2]) for path in paths[2 * k : 2 * k + 2]]
-        assert sums[1] / sum(sums) == pytest.approx((values >= 0).mean(), abs=0.02)
-
-
-# -- pages ---------------------------------------------------------------------------------------
-
-
-def test_every_view_is_whole_small_and_loads_nothing(upgrade):
-    for view in every_view(upgrade):
-        page = Page(view.html)
-        assert all(address.startswith("data:image/") for address in page.addresses())
-        assert "<script" not in view.html and not re.search(r"url\((?!data:)|https?:", view.html)
-        assert all(given.get("alt") for tag, given in page.tags if tag == "img")
-        names = {name for _, given in page.tags for name in (given.get("class") or "").split()}
-        assert {name for name in names if len(name) > 1 and not name.startswith("cx")} == set()
-        assert view.text.endswith(".") and view._repr_mimebundle_()["text/plain"] == view.text
-
-
-def test_names_cannot_break_the_page():
-    upgrade = make_upgrade(names=[f'<b>"{k}&' for k in range(6)], title="<i>")
-    for view in every_view(upgrade):
-        page = Page(view.html)
-        assert not [tag for tag, given in page.tags if tag == "b" and not given and '"' in str(given)]
-        assert '<b>"' not in view.html and "<i>:" not in view.html
+    assert "No identity loses" in explore.change_view(same).html()
 
 
 def test_features_that_cannot_be_compared_are_said_to_be():
     plain = make_upgrade()
     unlike = explore.Upgrade(plain.old, np.ones((30, 3)), plain.labels, plain.images).prepared()
-    views = [draw(unlike) for draw in (explore.map_view, explore.constraint_view, explore.change_view)]
-    assert all(view.text == explore.NO_CROSS for view in views)
-    view = explore.neighbour_view(unlike, 0)
-    assert "unequal widths" in view.html and "before the upgrade" in view.text
-    assert not len(explore.flips(unlike))
+    assert all(view(unlike).text == explore.NO_CROSS for view in (explore.map_view, explore.change_view))
+    assert "unequal widths" in explore.neighbour_view(unlike, 0).html()
     with pytest.raises(ValueError, match="unequal widths"):
         _ = unlike.changes
 
 
-def test_a_sprite_pads_to_squares():
-    address, columns, rows = sprite(np.full((3, 1, 8, 4), 10, np.uint8))
-    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
-    assert (columns, rows, sheet.shape) == (2, 2, (16, 16))
-    assert sheet[4, 4] < 40 and sheet[4, 0] > 215 and sheet[12, 12] > 215  # image, margin, no image
+# -- pages and controls --------------------------------------------------------------------------
 
 
-def test_tensors_are_taken_as_arrays_are(upgrade):
-    tensors = [
-        torch.from_numpy(np.asarray(x)) for x in (upgrade.old, upgrade.new, upgrade.labels, upgrade.images)
-    ]
-    again = explore.Upgrade(*tensors, names=upgrade.names)
-    assert explore.map_view(again, 3).html == explore.map_view(upgrade, 3).html
+def test_every_view_is_whole_and_loads_nothing(upgrade):
+    for view in every_view(upgrade):
+        page = Page(view.html())
+        assert all(given["src"].startswith("data:image/") and given["alt"] for given in page.images())
+        assert not any("src" in given for tag, given in page.tags if tag == "script")
+        assert view.text.endswith(".") and view._repr_mimebundle_()["text/plain"] == view.text
+
+
+def test_a_live_picture_has_a_still_one_beneath_that_only_a_script_removes(upgrade):
+    view = explore.map_view(upgrade, 3)
+    page = Page(view.html())
+    assert len(page.images()) == 1 and page.images()[0]["src"].startswith("data:image/png")
+    script = next(text for text in page.said if "Bokeh.embed" in text)
+    name = re.search(r'getElementById\("(live-\w+)-still"\)\.remove', script)[1]
+    assert [given for tag, given in page.tags if given.get("id") == name]
+    item = json.loads(re.search(r"embed_item\((.*), \"live", script)[1])
+    assert item["doc"]["roots"]
+    assert not Page(view.html(still=False)).images()  # a moved control need not draw it
+
+
+def test_names_cannot_break_the_page():
+    upgrade = make_upgrade(names=[f'</script><b>"{k}&' for k in range(6)], title="<i>")
+    for view in every_view(upgrade):
+        tags = {tag for tag, _ in Page(view.html()).tags}
+        assert tags <= {"div", "img", "script", "p", "b", "figure", "figcaption"}
+        assert '<b>"' not in view.html() and "<i>" not in view.html()
+
+
+def test_the_script_is_the_packages_own():
+    text = explore.load_bokeh().data
+    assert "bokeh" in text[:200] and not re.search(r"<script[^>]*\bsrc=", text[:2000])
+    assert len(Page(text).tags) >= 1  # nothing in it ends its element too early
+
+
+def test_a_moved_control_draws_again_in_place(upgrade, monkeypatch):
+    class Handle:
+        shown = []
+
+        def update(self, bundle, raw):
+            self.shown.append(bundle["text/plain"])
+
+    given = []
+    monkeypatch.setattr("IPython.display.display", lambda *what, **more: given.append(what) or Handle())
+    number = ipywidgets.IntSlider(2, min=1, max=9)
+    explore.show(lambda number: explore.View(f"{number}."), number=number)
+    assert given[1][0].text == "2." and given[0][0].children == (number,)
+    number.value = 4
+    assert Handle.shown == ["4."]
+
+
+def test_the_benchmark_moves_every_view():
+    place = Path(__file__).parents[2] / "benchmarks" / "explore_views.py"
+    spec = importlib.util.spec_from_file_location("explore_views", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    views = module.moves(module.make_upgrade(120, 12).prepared(), tsne=False)
+    for draws in views.values():
+        assert len({module.seconds(draw, still=False)[2] for draw in draws}) > 1  # a move changes the picture
+
+
+# -- training images as MixBCT meets them --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 10)
+    centres = rng.normal(size=(6, 6))  # one class has no images
+    old, new = (centres[labels] + noise * rng.normal(size=(50, 6)) for noise in (0.9, 0.4))
+    return explore.TrainingSample(old, new, labels, centres + 0.2 * rng.normal(size=(6, 6)), title="toy")
+
+
+def angle(a, b):
+    products = sum(x * y for x, y in zip(a, b, strict=True))
+    return math.degrees(math.acos(products / math.hypot(*a) / math.hypot(*b)))
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+@pytest.mark.parametrize("target", ["classifier row", "old prototype"])
+def test_angles_and_probabilities_against_a_loop(sample, side, target):
+    features, scale = getattr(sample, side).astype(float), 7.0
+    tables = {label: sample.weight[label].astype(float) for label in range(6)}
+    if target == "old prototype":  # classes without images have none
+        tables = {c: sample.old[sample.labels == c].astype(float).mean(0) for c in range(5)}
+    for row in (0, 13, 49):
+        own = int(sample.labels[row])
+        angles = {c: angle(features[row], table) for c, table in tables.items()}
+        powers = {c: math.exp(scale * math.cos(math.radians(a))) for c, a in angles.items()}
+        assert sample.angles(side, target)[row] == pytest.approx(angles[own], abs=0.01)
+        chance = powers[own] / sum(powers.values())
+        assert sample.probabilities(side, target, scale)[row] == pytest.approx(chance, rel=1e-4)
+
+
+def test_replaced_rows_are_credible_and_as_many_as_asked(sample):
+    old, labels = torch.from_numpy(sample.old), torch.from_numpy(sample.labels)
+    for share in (0.5, 0.9, 1.0):
+        credible = credible_rows(old, labels, 6, share).numpy()
+        assert (sample.credible(share) == credible).all()
+        previous = np.zeros(50, bool)
+        for ratio in (0.0, 0.1, 0.3, 0.5):
+            used = sample.replaced(ratio, share)
+            assert used.sum() == round(50 * ratio) and not (used & ~credible).any()
+            assert not (previous & ~used).any()  # a larger ratio adds rows and drops none
+            previous = used
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    sample.replaced(0.3, 0.8)
+    assert torch.equal(torch.rand(2), expected)  # the global random numbers stay as they are
