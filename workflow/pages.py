@@ -24,7 +24,7 @@ from compat_lib.files import write_text
 TEMPLATE = Path(__file__).resolve().parent / "page"
 RENAMED = {"README.md": "about.md", "results/README.md": "authors_runs.md"}
 CONTENTS = {  # heading in the side bar: pages, in this order, as far as they are there
-    "Start": ("00_start_here", "about", "teaching", "glossary"),
+    "Start": ("00_start_here", "about", "reading_the_pictures", "teaching", "glossary"),
     "See": ("01_old_system", "05_explore_features"),
     "Understand": ("02_dual_tuning", "03_mixbct", "methods", "choosing_options", "which_method"),
     "Decide": ("06_upgrade_a_gallery", "07_your_own_system", "08_costs", "protocols"),

@@ -23,7 +23,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from companion import plots, tables
-from companion.results import HEADLINE, TESTS, backfill, collect, difference, main_variant, scores
+from companion.results import (
+    HEADLINE,
+    TESTS,
+    backfill,
+    collect,
+    difference,
+    main_variant,
+    scores,
+    with_adapters,
+)
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
@@ -132,7 +141,7 @@ class Results:
         interval: bool = True,
     ) -> str:
         """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
-        runs = self.of(setting)
+        runs = with_adapters(self.of(setting))
         sides = [_variant(runs, name) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
         one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
