@@ -18,7 +18,7 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYT
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce site pages smoke full docs test lab lint format lock clean
+.PHONY: help env reproduce site pages smoke full readme docs test precision lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -60,11 +60,17 @@ full: ## reproduce with the preset full: all data sets, scenarios and seeds, hou
 readme: env ## README.md, docs/results.md and figures/first_day.png from docs/templates and results/
 	@$(BIN)/python workflow/readme.py
 
+readme: env ## README.md and docs/results.md from docs/templates and results/
+	@$(BIN)/python workflow/readme.py
+
 docs: env ## docs/methods.md from the classes of compat_lib.losses
 	@$(BIN)/python workflow/methods_page.py
 
 test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+precision: env ## the tests that depend on it in the precision that this processor does not choose by itself
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m precision --precision other tests
 
 lab: env ## JupyterLab on the notebooks
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \

@@ -4,4 +4,4 @@ The package is imported part by part (``from compat_lib.losses import build_meth
 alone loads nothing heavy, so that the workflow can read configurations without starting torch.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
