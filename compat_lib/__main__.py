@@ -96,7 +96,7 @@ def run_check(options: argparse.Namespace) -> int:
         seed=options.seed,
         say=(lambda line: print(f"... {line}", file=sys.stderr)) if sys.stderr.isatty() else None,
     )
-    notes = [f"{table.path.name}: {note}" for table in (old, new) for note in table.notes]
+    notes = [f"{_name(table)}: {note}" for table in (old, new) for note in table.notes]
     result = dataclasses.replace(result, notes=(*notes, *result.notes))
     try:
         print(result.summary(), flush=True)
@@ -118,6 +118,10 @@ def run_check(options: argparse.Namespace) -> int:
     return code
 
 
+def _name(table: Any) -> str:
+    return os.fsencode(table.path.name).decode("utf-8", "replace")  # it may hold bytes that are no text
+
+
 def _file(side: str, table: Any) -> dict[str, Any]:
     # For the record: which file it was, whatever its name; or which parts, one after the other.
     parts = sorted(path for path in table.path.rglob("*") if path.is_file()) or [table.path]
@@ -128,10 +132,9 @@ def _file(side: str, table: Any) -> dict[str, Any]:
                 digest.update(block)
                 size += len(block)
     rows, width = table.features.shape
-    name = table.path.name
     return {
         "side": side,
-        "name": name,
+        "name": _name(table),
         "rows": rows,
         "width": width,
         "bytes": size,
