@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/reproduce_overhead.py [--runs-root runs]
 
-Reads the executed notebooks and histories of the runs that are there; give it runs that were made in one go, with
-nothing else on the machine. One thread a notebook, so that seconds of a notebook are seconds of a core.
+Reads the executed notebooks and histories of the runs that are there; give it runs that were made in one go,
+with nothing else on the machine. One thread a notebook, so that seconds of a notebook are seconds of a core.
 """
 
 import argparse

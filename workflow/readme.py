@@ -1,4 +1,4 @@
-"""Write README.md and docs/results.md from their templates and the runs in results/ (make readme).
+"""Write README.md, docs/results.md and docs/teaching.md from their templates and the runs in results/ (make readme).
 
     python workflow/readme.py [--check]
 
@@ -38,7 +38,11 @@ from compat_lib.files import write_text
 from compat_lib.losses import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"README.md.j2": "README.md", "results.md.j2": "docs/results.md"}
+PAGES = {
+    "README.md.j2": "README.md",
+    "results.md.j2": "docs/results.md",
+    "teaching.md.j2": "docs/teaching.md",
+}
 FIRST_DAY = (
     "omniglot-open-class-softmax-to-arcface",
     "mixbct",

@@ -201,21 +201,6 @@ def test_every_section_that_the_lesson_plan_names_exists():
         assert sections_called(NOTEBOOKS / f"{name}.ipynb", heading), f"no {heading!r} in {name}"
 
 
-def test_numbers_to_expect_are_those_of_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = page("teaching.md").split("## Numbers to expect")[1].split("\n## ")[0]
-    of_readme = {}
-    for name, *values in table_rows(readme):
-        of_readme.setdefault(name, values)  # the first table is the quick preset's
-    _, *rows = table_rows(text)
-    assert len(rows) >= 5
-    for name, *values in rows:
-        wrong = [value for value in values if value not in of_readme[name]]
-        assert not wrong, f"{name}: {wrong}; README.md has {of_readme[name]}"
-    for value in re.findall(r"\d+\.\d+", "\n".join(re.findall(r"^[^|].*$", text, flags=re.MULTILINE))):
-        assert value in readme, f"{value} does not stand in README.md"
-
-
 # -- links ---------------------------------------------------------------------------------------
 
 
