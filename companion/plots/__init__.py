@@ -1,4 +1,4 @@
-"""Pictures: functions that take numbers and an axis and return the axis.
+"""Pictures: functions that take an axis (`ax`, to draw on) and numbers, and return the axis.
 
 Old is always blue, new always orange, the oracle grey; dots are samples, stars are prototypes, and every
 method keeps its colour and marker from figure to figure. Nothing here knows a data set, a model or a run.
@@ -24,7 +24,7 @@ from .distributions import (
     prototype_heatmap,
     value_histogram,
 )
-from .maps import JointMap, draw_circle, draw_map, draw_plane, image_strip, joint_tsne, model_map, toy_row
+from .maps import JointMap, draw_circle, draw_map, image_strip, joint_tsne, model_map, toy_row
 from .methods import cross_test_dots, gain_dots, self_cross_scatter
 from .style import (
     ADAPTED,
@@ -58,7 +58,6 @@ __all__ = [
     "cross_test_dots",
     "draw_circle",
     "draw_map",
-    "draw_plane",
     "feature_spread",
     "first_day",
     "gain_dots",

@@ -52,7 +52,6 @@ def backfill_curve(
     """New queries against a gallery of which a growing share was re-embedded by the new model.
 
     Args:
-        ax: axis to draw on.
         curves: method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
         old_old: the value before the upgrade (old queries, old gallery), a blue line.
         oracle: the oracle's self-test, a grey line: what a full backfill with a free new model would give.
@@ -82,7 +81,6 @@ def first_day(
     """What an upgrade loses or gains on its first day: a free new model and a compatible one, three curves.
 
     Args:
-        ax: axis to draw on.
         independent, compatible: (shares 0..1, values) of the backfill with each model.
         old_old: the value before the upgrade.
         title: name of the compatible method.
@@ -226,7 +224,6 @@ def loss_curves(ax: Axes, history: History) -> Axes:
     """Loss terms of one run over its epochs, unweighted as they are logged.
 
     Args:
-        ax: axis to draw on.
         history: rows of history.csv; every column "loss/<term>" becomes a line.
     """
     terms = [name for name in (history[0] if history else {}) if name.startswith("loss/")]
@@ -254,7 +251,6 @@ def validation_curves(
     """A validation metric over the epochs, one line a method: is the training long enough to be judged?
 
     Args:
-        ax: axis to draw on.
         histories: method -> rows of its history.csv; epochs without the metric are skipped.
         metric: column of the history.
         titles: method -> text of the legend.
@@ -277,8 +273,7 @@ def constraint_curves(ax: Axes, history: History) -> Axes:
     """Share of held-out pairs that satisfy each of MixBCT's four constraints, over the epochs.
 
     Args:
-        ax: axis to draw on; where the history has no such columns (features that cannot be compared) it says
-            so.
+        ax: where the history has no such columns (features that cannot be compared) it says so.
         history: rows of history.csv with "val/constraint1/share" to "val/constraint4/share".
     """
     shares = [history_series(history, f"val/constraint{k}/share") for k in (1, 2, 3, 4)]
@@ -304,7 +299,6 @@ def roc_curves(
     """True-accept rate over false-accept rate, the latter on a logarithmic axis.
 
     Args:
-        ax: axis to draw on.
         curves: pair ("old/old", …) or method -> (far, tar), fractions.
         lowest: left end; choose what the number of impostor pairs can resolve.
         titles: name -> text of the legend.

@@ -120,7 +120,6 @@ def value_histogram(
     """Histograms of one number per sample, one outline a group, as shares of the group.
 
     Args:
-        ax: axis to draw on.
         groups: name -> values; names whose first word is "old" are blue, "new" orange, "oracle" or
             "independent" grey. nan is left out.
         xlabel: the quantity with its unit.
@@ -193,7 +192,6 @@ def prototype_heatmap(
     A bright diagonal on a pale ground: every new class points where its old prototype points.
 
     Args:
-        ax: axis to draw on.
         prototypes: [C, D].  vectors: [C, D], the same classes in the same order.
         classes: rows to show; the first 12 when None.
         names: tick text of the shown classes; their indices when None.
@@ -224,7 +222,6 @@ def prototype_alignment(
     """Histogram over all classes of the cosine between a class's old prototype and its new vector.
 
     Args:
-        ax: axis to draw on.
         prototypes: [C, D].
         groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
             vector is zero (no samples) are left out.

@@ -75,7 +75,7 @@ def model_map(
     """Old and new features of some identities in one t-SNE map; stars are the old features' class means.
 
     Args:
-        ax: axis to draw on; where the widths differ it says so.
+        ax: where the widths differ it says so.
         old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here.
         labels: [N].
         identities: how many are shown, evenly spaced over the sorted labels.
@@ -99,77 +99,55 @@ def model_map(
 
 
 def draw_map(
-    ax: Axes, joint: JointMap, labels: Any, new_labels: Any = None, *, legend: bool = True, **options: Any
-) -> Axes:
-    """Draw a joint map: colour says old or new, a number says which identity, a star is a prototype.
-
-    Args:
-        ax: axis to draw on.
-        joint: from joint_tsne.
-        labels: [N] identity of every old feature.
-        new_labels: [M] identity of every new feature; the old ones' when None.
-        legend: whether to add the legend under the map.
-        options: prototype_labels, names and marked of draw_plane.
-
-    Returns:
-        The axis. Its title holds the trustworthiness, because the picture alone proves nothing.
-    """
-    draw_plane(ax, joint.old, joint.new, labels, new_labels, prototypes=joint.prototypes, **options)
-    shown = "old features" if joint.new is None else "old and new features together"
-    ax.set_title(f"t-SNE of {shown}\ntrustworthiness {joint.trustworthiness:.2f}")
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if legend:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, handletextpad=0.2)
-    return ax
-
-
-def draw_plane(
     ax: Axes,
-    old: Any,
-    new: Any,
+    joint: JointMap,
     labels: Any,
     new_labels: Any = None,
     *,
-    prototypes: Any = None,
     prototype_labels: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     marked: Any = None,
+    legend: bool = True,
 ) -> Axes:
-    """Draw old points, new points and prototypes in the plane, identities numbered.
+    """Draw a joint map: colour says old or new, a number says which identity, a star is a prototype.
 
     Every identity has a thin line from the centre of its old features to the centre of its new ones: short
     lines where the two spaces agree, long lines where they do not. The orange number stands on the new side.
 
     Args:
-        ax: axis to draw on.
-        old: [N, 2].  new: [M, 2] or None.  prototypes: [C, 2] or None.
-        labels: [N] identity of every old point.  new_labels: [M]; the old ones' when None.
+        joint: from joint_tsne.
+        labels: [N] identity of every old feature.  new_labels: [M]; the old ones' when None.
         prototype_labels: identity of every prototype; the sorted labels when None.
         names: text for each identity in sorted order; 1, 2, 3, … when None.
         marked: bool [N], old points to ring, such as outliers; None for none.
+        legend: whether to add the legend under the map.
+
+    Returns:
+        The axis. Its title holds the trustworthiness, because the picture alone proves nothing.
     """
-    old, labels = as_array(old), as_array(labels)
+    labels = as_array(labels)
     text = _names(labels, names)
-    _dots(ax, old, OLD, "old features", 2, marked)
-    centres = {identity: old[labels == identity].mean(axis=0) for identity in text}
-    if new is not None:
-        new = as_array(new)
+    _dots(ax, joint.old, OLD, "old features", 2, marked)
+    centres = {identity: joint.old[labels == identity].mean(axis=0) for identity in text}
+    if joint.new is not None:
         new_labels = labels if new_labels is None else as_array(new_labels)
-        _dots(ax, new, NEW, "new features", 3)
+        _dots(ax, joint.new, NEW, "new features", 3)
         for identity in set(text) & set(new_labels.tolist()):
-            ends = np.stack([centres[identity], new[new_labels == identity].mean(axis=0)])
+            ends = np.stack([centres[identity], joint.new[new_labels == identity].mean(axis=0)])
             ax.plot(*ends.T, color=INK, linewidth=0.8, alpha=0.5, zorder=1)
             _number(ax, ends[1], text[identity], NEW, -5)
-    if prototypes is not None:
-        _stars(ax, as_array(prototypes))
+    if joint.prototypes is not None:
+        _stars(ax, joint.prototypes)
         owners = list(text) if prototype_labels is None else as_array(prototype_labels).tolist()
-        centres = dict(zip(owners, as_array(prototypes), strict=True))
+        centres = dict(zip(owners, joint.prototypes, strict=True))
     for identity, position in centres.items():
         _number(ax, position, text[identity], OLD, 7)
+    shown = "old features" if joint.new is None else "old and new features together"
+    ax.set_title(f"t-SNE of {shown}\ntrustworthiness {joint.trustworthiness:.2f}")
     ax.set_aspect("equal", adjustable="datalim")
+    ax.set(xticks=[], yticks=[], frame_on=False)
+    if legend:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, handletextpad=0.2)
     return ax
 
 
@@ -190,7 +168,6 @@ def draw_circle(
     gathered, and nowhere while it is scattered.
 
     Args:
-        ax: axis to draw on.
         old: [N, 2], drawn where they are, length about 1.  new: [N, 2] of any length, or None.
         labels: int [N], class of every image.
         prototypes: [C, 2] class means of the old features, or None.
@@ -253,7 +230,6 @@ def image_strip(
     """Images in a grid on one axis, each with a caption below and a coloured frame.
 
     Args:
-        ax: axis to draw on.
         images: uint8 [n, C, H, W], C = 1 or 3.
         captions: n texts; none when None. Short ones: a column is about 10 characters wide at 10 columns.
         colours: n frame colours or one for all; no frame when None.

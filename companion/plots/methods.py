@@ -29,7 +29,6 @@ def self_cross_scatter(
     """Self-test against cross-test, one point a method: up is compatible, right is a good new model.
 
     Args:
-        ax: axis to draw on.
         points: method -> {"self", "cross"} and, for error bars, {"self_low", "self_high", "cross_low",
             "cross_high"}; points without both values are left out. A cross-test below half of old/old is
             written at the lower edge.
@@ -85,7 +84,6 @@ def cross_test_dots(
     """Cross-test of several ways to query the old gallery, one row each, between old system and oracle.
 
     Args:
-        ax: axis to draw on.
         points: name -> {"cross"} and, for error bars, {"cross_low", "cross_high"}; None is "missing".
         old_old: the bound of the compatibility criterion, a blue line with the ground left of it shaded.
         oracle: the oracle's self-test, a grey line.
@@ -125,7 +123,6 @@ def gain_dots(
     """Update gain of every method with its interval: 0 is the old system, 1 is the oracle with full backfill.
 
     Args:
-        ax: axis to draw on.
         gains: method -> {"gain", "gain_low", "gain_high", "criterion"}; a filled marker where the criterion
             holds (True), an open one where it does not; None is "missing". A gain below -0.5 is written at
             the left edge.
