@@ -64,7 +64,7 @@ def needs_of(method: str) -> str:
 
 
 def setting_title(row: Mapping[str, Any]) -> str:
-    """An experiment for people: data set, scenario, losses, and a weak old model where it is one.
+    """An experiment for people: data set, scenario, losses, a weak old model, an upgrade of an upgrade.
 
     >>> setting_title({"dataset": "portraits", "scenario": "open-class", "old_loss": "softmax",
     ...                "new_loss": "arcface", "old_strength": "weak"})
@@ -72,7 +72,8 @@ def setting_title(row: Mapping[str, Any]) -> str:
     """
     losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
     title = f"{DATASETS.get(row['dataset'], row['dataset'])}, {row['scenario']}, {losses[0]} to {losses[1]}"
-    return title + (", weak old model" if row.get("old_strength") == "weak" else "")
+    title += ", weak old model" if row.get("old_strength") == "weak" else ""
+    return title + (", next generation" if isinstance(row.get("old_run"), str) else "")
 
 
 def setting_titles(rows: pd.DataFrame) -> dict[str, str]:

@@ -170,8 +170,7 @@ def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
     experiments = {job.target: (job, job.config) for job in jobs if job.config}
     titles = {}
     for _, config in experiments.values():
-        title = setting_title(config.to_dict())
-        titles[config.experiment_id] = title + (", next generation" if config.old_run else "")
+        titles[config.experiment_id] = setting_title(config.to_dict())
     shared = Counter(titles.values())
     found = {}
     for target, (job, config) in experiments.items():

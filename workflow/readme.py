@@ -33,6 +33,7 @@ from companion.results import (
     scores,
     with_adapters,
 )
+from companion.titles import setting_title
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
@@ -79,6 +80,10 @@ class Results:
             there = ", ".join(sorted(found)) or "no such setting; there are " + ", ".join(self.settings())
             raise ValueError(f"one setting {setting!r} is asked of {self.folder.name}: {there}")
         return self.runs[self.runs["experiment_id"] == found.pop()]
+
+    def title(self, setting: str) -> str:
+        """A setting for people."""
+        return setting_title(self.of(setting).iloc[0])
 
     def rows(self, setting: str, metric: str = HEADLINE) -> pd.DataFrame:
         """Rows of `scores`: the independent model, its adapters, then the methods in the library's order."""
@@ -183,7 +188,7 @@ class Results:
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = ("table", "number", "difference", "settings", "rows")
+        names = ("table", "number", "difference", "settings", "title", "rows")
         functions = {name: getattr(self, name) for name in names} | {"metric_title": metric_title}
         return environment.get_template(template).render(**functions)
 
