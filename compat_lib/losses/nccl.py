@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
@@ -10,7 +11,7 @@ from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.old_system import OldSystem, class_means
 
-SCORES_AT_ONCE = 2**18  # rows x table that are computed together: a megabyte stays in the cache
+SCORES_AT_ONCE = 2**20  # rows x classes whose entropy is taken together
 
 
 class NCCL(CompatibilityLoss):
@@ -100,19 +101,15 @@ class NCCL(CompatibilityLoss):
             new, old, labels = new[kept], old[kept], labels[kept]
         filled = self._enqueue(step, old, labels)
         queue = self.queue_features[:filled].clone()  # the ring may move on before the backward pass
-        same = labels[:, None] == self.queue_labels[:filled]
-
-        # over the positives j of each anchor i: sum of w_ij / |J_i|, and of w_ij / |J_i| times row j
-        weights = (old @ queue.T).add_(1).mul_(same)
-        twice = 2 * same.sum(dim=1).clamp(min=1)
-        total, pull = weights.sum(dim=1) / twice, weights @ queue / twice[:, None]
+        queue_labels = self.queue_labels[:filled]
+        # [B, filled]: w_ij / |J_i| for the positives j of anchor i, zero elsewhere
+        positives = torch.bincount(queue_labels, minlength=len(classes))[labels].clamp(min=1)
+        weights = (old @ queue.T).add_(1).masked_fill_(labels[:, None] != queue_labels, 0.0)
+        weights.div_(2 * positives[:, None])
 
         def contrast(anchors: Tensor) -> Tensor:
-            """Mean of sum_j w_ij / |J_i| (ln sum_l exp(anchor_i . row_l / tau) - anchor_i . row_j / tau)."""
-            anchors = anchors / self.temperature
-            blocks = anchors.split(max(1, SCORES_AT_ONCE // max(1, filled)))
-            sums = torch.cat([(block @ queue.T).logsumexp(dim=1) for block in blocks])
-            return (total * sums - (anchors * pull).sum(dim=1)).sum() / max(1, len(anchors))
+            scores = (anchors / self.temperature) @ queue.T
+            return F.cross_entropy(scores, weights, reduction="sum") / max(1, len(anchors))
 
         # b . a = (n W'W) . o: the queue of features serves, and the cheaper order of the products is taken
         logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])

@@ -42,7 +42,7 @@ def test_the_published_column_says_nothing_that_is_not_known():
 def registered():
     """The methods of the package, and what a test adds to them as long as it runs.
 
-    Whoever has followed the README has a method Pull of their own; it makes room meanwhile.
+    Whoever has followed CONTRIBUTING.md has a method Pull of their own; it makes room meanwhile.
     """
     before = dict(METHODS)
     METHODS.pop("pull", None)
@@ -56,10 +56,10 @@ def add_method(source: str) -> None:
     exec(compile(source, "pull.py", "exec"), {"__name__": "compat_lib.losses.pull"})
 
 
-def test_the_class_of_the_readme_gets_its_section(project, registered):
-    readme = (project / "README.md").read_text(encoding="utf-8")
+def test_the_class_that_contributing_shows_gets_its_section(project, registered):
+    page = (project / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (source,) = re.findall(
-        r"```python\n([^`]*class \w+\(CompatibilityLoss\):.*?)```", readme, flags=re.DOTALL
+        r"```python\n([^`]*class \w+\(CompatibilityLoss\):.*?)```", page, flags=re.DOTALL
     )
     add_method(source)
     assert '\n## <a id="pull"></a>Pull\n' in methods_page.page()
