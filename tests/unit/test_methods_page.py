@@ -58,9 +58,7 @@ def add_method(source: str) -> None:
 
 def test_the_class_that_contributing_shows_gets_its_section(project, registered):
     page = (project / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (source,) = re.findall(
-        r"```python\n([^`]*class \w+\(CompatibilityLoss\):.*?)```", page, flags=re.DOTALL
-    )
+    (source,) = re.findall(r"```python\n([^`]*class \w+\(CompatibilityLoss\):.*?)```", page, flags=re.DOTALL)
     add_method(source)
     assert '\n## <a id="pull"></a>Pull\n' in methods_page.page()
     assert "| `weight` | `1.0` | not stated | " in methods_page.page()
