@@ -24,7 +24,7 @@ from multiprocessing import get_context
 import torch
 
 from compat_lib.evaluation.compatibility import Queries, compare
-from compat_lib.evaluation.search import top_k
+from compat_lib.evaluation.ranking import top_k
 
 NOISE = {"old": 1.4, "new": 1.0}  # standard deviation of each coordinate; that of the centres is 1
 ROWS = 2**16  # made at a time
@@ -91,7 +91,8 @@ def measure_table(queries: int, gallery: int, width: int, images: int, draws: in
     old, new = (make_features(model, "gallery", sides[1], width) for model in NOISE)
     asked = Queries(*(make_features(model, "query", sides[0], width) for model in NOISE), sides[0])
     result, cost = measure(lambda: compare(old, new, sides[1], queries=asked, draws=draws))
-    return cost | {"metrics": {k: v for k, v in result.metrics.items() if v is not None}}
+    known = (one for one in result.records if one.value is not None)
+    return cost | {"metrics": {f"{one.query}_{one.gallery}/{one.metric}": one.value for one in known}}
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 
-from compat_lib.evaluation.pairs import FARS, verification
-from compat_lib.evaluation.scores import PairScores, unit_rows
+from compat_lib.evaluation.inputs import unit_rows
+from compat_lib.evaluation.pairs import PairScores
+from compat_lib.evaluation.tar import FARS, verification
 
 
 def make_features(classes: int, images: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from companion.tables import changed
 from companion.titles import DATASETS, row_title
 from compat_lib.config import ExperimentConfig
-from compat_lib.evaluation.generations import Generations, generations
+from compat_lib.evaluation.chain import Generations, generations
 from compat_lib.evaluation.records import shown
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors
@@ -166,8 +166,8 @@ def chain_table(measured: Generations, models: Sequence[str], metric: str = "map
 
 
 def _cell(measured: Generations, query: int, gallery: int, metric: str) -> str:
-    cell = measured.cells[query, gallery]
-    return shown(*(cell.get(metric + end) for end in ("", "/low", "/high")))
+    one = measured.get(query, gallery, metric)
+    return shown(one.value, one.low, one.high)
 
 
 def chains_note(chains: Sequence[Chain], expected: Iterable[ExperimentConfig], command: str) -> str:

@@ -19,11 +19,11 @@ import pandas as pd
 from companion.titles import ADAPTERS, needs_of, plot_name, row_title
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import gain_interval, paired_comparison, update_gain
+from compat_lib.evaluation.compatibility import HEADLINE
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import Record
 from compat_lib.runs import Run, list_runs
 
-HEADLINE = "tar@far=1e-3"
 GROUP = ("experiment_id", "method", "budget", "method_options")
 SETTING = ("dataset", "scenario", "old_strength", "old_loss", "new_loss", "old_backbone", "new_backbone")
 TESTS = {"old_old": ("old", "old"), "new_old": ("new", "old"), "new_new": ("new", "new")}

@@ -16,7 +16,7 @@ from companion import results
 from companion.results import HEADLINE, TESTS, by_method, difference, measured, row_of, scores, spread
 from companion.titles import ADAPTERS, is_reconstruction, method_title, row_title, setting_titles
 from compat_lib.evaluation import upgrade_scores
-from compat_lib.evaluation.constraints import STATEMENTS
+from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.runs import Run
@@ -173,7 +173,7 @@ def upgrade_score_table(runs: pd.DataFrame, experiment_id: str, metric: str = "m
         found = [upgrade_scores(*(side[seed].value for side in (new, cross, old, oracle))) for seed in seeds]
         line = {"method": row_title(own.iloc[0])}
         for name, title in (("p_up", "P_up"), ("p_comp", "P_comp"), ("p_1", "P_1")):
-            known = [one.metrics[name] for one in found if one.metrics[name] is not None]
+            known = [one[name] for one in found if one[name] is not None]
             line[title] = shown(np.mean(known) / 100 if known else None)
         lines.append(line)
     return pd.DataFrame(lines)

@@ -6,13 +6,12 @@ the query and leaves the gallery as it is.
 """
 
 import dataclasses
-from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import as_tensor, table
+from compat_lib.evaluation.inputs import as_tensor, unit_length
 
 ROWS_AT_ONCE = 65_536  # rows in double precision at a time, so that memory stays bounded
 
@@ -40,21 +39,11 @@ class LinearMap:
             features: [N, d_s] real numbers (numpy or torch), normalised or not.
         Returns:
             float32 [N, d_t], unit rows, on the device of `features`.
-        Raises:
-            ValueError: "The map takes features of shape [N, 64], not [10, 32]." or "the features have shape
-                ..." for what is no table of real numbers.
         """
-        features = as_tensor(table(features, "features"))
-        if features.shape[1] != len(self.matrix):
-            raise ValueError(
-                f"The map takes features of shape [N, {len(self.matrix)}], not {list(features.shape)}. It "
-                "maps the space it was fitted on as source; fit another for the other direction."
-            )
-        matrix, source_mean, target_mean = (
-            one.to(features.device) for one in (self.matrix, self.source_mean, self.target_mean)
-        )
-        centred = F.normalize(features.float(), dim=1) - source_mean
-        return F.normalize(centred @ matrix + target_mean, dim=1)
+        features = as_tensor(features, "features")
+        device = features.device
+        centred = _unit(features, torch.float32) - self.source_mean.to(device)
+        return _unit(centred @ self.matrix.to(device) + self.target_mean.to(device), torch.float32)
 
 
 def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
@@ -69,7 +58,7 @@ def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
         target: [N, d_t], the features of the same images in the other space, normalised here.
         centre: subtract the mean of each side first, and add the target's mean back in `apply`.
     Raises:
-        ValueError: "source has 10 rows, target 9. ..." or values that are not finite.
+        ValueError: "source has 10 rows, target 9, ..." or values that are not finite.
 
     >>> quarter_turn = fit_procrustes([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]])
     >>> quarter_turn.apply([[2.0, 0.0]]).tolist()
@@ -89,18 +78,14 @@ def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) ->
     least norm is taken.
 
     Args:
-        source: [N, d_s] real numbers (numpy or torch), normalised here.
-        target: [N, d_t], the features of the same images in the other space, normalised here.
+        source, target, centre: as in `fit_procrustes`, with its errors.
         penalty: at least 0, in units of the mean eigenvalue of S^T S.
-        centre: subtract the mean of each side first, and add the target's mean back in `apply`.
-    Raises:
-        ValueError: "penalty must be at least 0, not -1." or what `fit_procrustes` refuses.
 
     >>> half = fit_ridge([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]], penalty=1.0)
     >>> half.matrix.round(decimals=3).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    if not isinstance(penalty, Real) or not 0 <= penalty < float("inf"):
+    if not 0 <= penalty < float("inf"):
         raise ValueError(f"penalty must be at least 0, not {penalty}. 0 is plain least squares.")
     square, cross, source_mean, target_mean = _moments(source, target, centre)
     values, vectors = torch.linalg.eigh(square)
@@ -115,32 +100,38 @@ def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) ->
 ADAPTERS = {"procrustes": fit_procrustes, "ridge": fit_ridge}
 
 
+def _unit(features: Tensor, dtype: torch.dtype) -> Tensor:
+    # Rows too large or too small for their squares take the way through double precision; zeros stay zero.
+    rows = features.to(dtype)
+    unit, length = F.normalize(rows, dim=1), torch.linalg.vector_norm(rows, dim=1)
+    odd = ~((length > 1e-12) & (length < torch.inf))
+    unit[odd] = unit_length(features[odd].double()).to(dtype)
+    return unit
+
+
 def _moments(source, target, centre: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """S^T S, S^T T and the means of unit rows, float64 on the CPU, in blocks of rows."""
-    source, target = as_tensor(table(source, "source features")), as_tensor(table(target, "target features"))
-    for name, features in (("source", source), ("target", target)):
-        if not torch.isfinite(features).all():
-            raise ValueError(f"{name} holds values that are not finite. Leave these rows out on both sides.")
-    if len(source) != len(target):
+    sides = as_tensor(source, "source features"), as_tensor(target, "target features")
+    if len(sides[0]) != len(sides[1]) or not all(torch.isfinite(side).all() for side in sides):
         raise ValueError(
-            f"source has {len(source)} rows, target {len(target)}. Row i of both must be the same image."
+            f"source has {len(sides[0])} rows, target {len(sides[1])}, and all values must be finite. Row i "
+            "of both must be the same image; leave images with NaN out on both sides."
         )
 
     def blocks():
-        for start in range(0, len(source), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            yield tuple(F.normalize(side[rows].cpu().double(), dim=1) for side in (source, target))
+        for parts in zip(*(side.split(ROWS_AT_ONCE) for side in sides), strict=True):
+            yield tuple(_unit(part.cpu(), torch.float64) for part in parts)
 
-    source_mean = torch.zeros(source.shape[1], dtype=torch.float64)
-    target_mean = torch.zeros(target.shape[1], dtype=torch.float64)
+    widths = [side.shape[1] for side in sides]
+    means = [torch.zeros(width, dtype=torch.float64) for width in widths]
     if centre:
-        for s, t in blocks():
-            source_mean += s.sum(dim=0) / len(source)
-            target_mean += t.sum(dim=0) / len(source)
-    square = torch.zeros(source.shape[1], source.shape[1], dtype=torch.float64)
-    cross = torch.zeros(source.shape[1], target.shape[1], dtype=torch.float64)
+        for part in blocks():
+            for mean, rows in zip(means, part, strict=True):
+                mean += rows.sum(dim=0) / len(sides[0])
+    square = torch.zeros(widths[0], widths[0], dtype=torch.float64)
+    cross = torch.zeros(widths[0], widths[1], dtype=torch.float64)
     for s, t in blocks():
-        s, t = s - source_mean, t - target_mean
+        s, t = s - means[0], t - means[1]
         square += s.T @ s
         cross += s.T @ t
-    return square, cross, source_mean, target_mean
+    return square, cross, *means

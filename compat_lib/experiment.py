@@ -31,11 +31,11 @@ from compat_lib.config import ExperimentConfig, project_path, shown_path
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario, split
 from compat_lib.evaluation.compatibility import compare, tar_name
-from compat_lib.evaluation.constraints import constraints
-from compat_lib.evaluation.ordering import margin
-from compat_lib.evaluation.pairs import verification
+from compat_lib.evaluation.four_constraints import constraints
+from compat_lib.evaluation.orders import margin
 from compat_lib.evaluation.records import Record, Records
-from compat_lib.evaluation.upgrade import FARS, measure
+from compat_lib.evaluation.tar import FARS, verification
+from compat_lib.evaluation.upgrade import measure
 from compat_lib.files import explained, load_tensors, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from compat_lib.evaluation.constraints import STATEMENTS
+from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.records import metric_title, shown
 
 from .methods import FAR_BELOW

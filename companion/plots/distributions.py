@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from compat_lib.evaluation.pairs import cosine_histograms, verification
+from compat_lib.evaluation.tar import cosine_histograms, verification
 
 from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, as_array, legend_outside, say_instead, unit_rows
 

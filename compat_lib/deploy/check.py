@@ -38,13 +38,13 @@ from compat_lib.deploy.check_result import (
     Names,
     title,
 )
-from compat_lib.evaluation.changes import changes
+from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.compatibility import HEADLINE, RANKS, PairTest, pair_test
-from compat_lib.evaluation.intervals import identity_weights
 from compat_lib.evaluation.paired import paired_comparison
+from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rank
 from compat_lib.evaluation.records import Record, Records, metric_title
-from compat_lib.evaluation.scores import PairScores
+from compat_lib.evaluation.upgrade import changes
 
 FARS = (1e-3, 1e-4)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the gallery, re-embedded

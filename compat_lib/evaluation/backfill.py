@@ -12,13 +12,13 @@ from torch import Tensor
 
 from compat_lib.evaluation.compatibility import RANKS, tar_name
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import real_numbers, two_parts, unit_rows
-from compat_lib.evaluation.ordering import ORDERS, backfill_order
+from compat_lib.evaluation.inputs import fractions, unit_rows
+from compat_lib.evaluation.orders import ORDERS, backfill_order
 from compat_lib.evaluation.paired import PairedComparison, paired_scores
-from compat_lib.evaluation.pairs import checked_fars, verify
+from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rank
 from compat_lib.evaluation.records import Record, Records
-from compat_lib.evaluation.scores import PairScores
+from compat_lib.evaluation.tar import verify
 
 SHARES = tuple(i / 10 for i in range(11))
 
@@ -48,24 +48,6 @@ class BackfillCurve:
                 for name in self.points[0]
             ]
         return Records(found)
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Flat names: "mixed/share=0.10/map", "mixed/order=farthest/share=0.10/map", and the area of each
-        metric, "mixed/order=random/area/map". A curve of one share has no area.
-        """
-        prefix = "mixed" if self.order == "random" else f"mixed/order={self.order}"
-        digits = 2
-        while len({f"{share:.{digits}f}" for share in self.shares}) < len(set(self.shares)) and digits < 17:
-            digits += 1  # no two shares under one name
-        values = {
-            f"{prefix}/share={share:.{digits}f}/{name}": value
-            for share, point in zip(self.shares, self.points, strict=True)
-            for name, value in point.items()
-        }
-        if len(set(self.shares)) > 1:
-            values |= {f"mixed/order={self.order}/area/{name}": self.area(name) for name in self.points[0]}
-        return values
 
     def values(self, name: str) -> np.ndarray:
         """Return one metric for every share, float64; nan where not measurable."""
@@ -106,15 +88,6 @@ class BackfillOrders:
             numbers = [None if np.isnan(x) else x for x in (compared.value, compared.low, compared.high)]
             found.append(Record("new", "mixed", "area_over_random/map", *numbers, order=order))
         return Records(found)
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Those of the curves, and "mixed/order=farthest/area_over_random/map" with "/low" and "/high"."""
-        values = {name: value for curve in self.curves.values() for name, value in curve.metrics.items()}
-        for order, found in self.over_random.items():
-            name = f"mixed/order={order}/area_over_random/map"
-            values |= {name: found.value, f"{name}/low": found.low, f"{name}/high": found.high}
-        return {name: None if value is None or np.isnan(value) else value for name, value in values.items()}
 
     def summary(self) -> str:
         """Return one line for each order: does it help or hurt?"""
@@ -169,8 +142,8 @@ def mixed_gallery_curve(
         fars: fractions in (0, 1]; () measures retrieval only, in about half of the time.
 
     Raises:
-        ValueError: "a share of 10 was given ...", "the order ... is not known ...", "the order uncertain
-            needs certainty ...", and those of `compare`; also when the widths differ and no cross is given.
+        ValueError: shares or FARs that are no fractions, an unknown order, the order "uncertain" without
+            certainty, shapes that do not fit, NaN.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]]
     >>> new = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
@@ -178,22 +151,11 @@ def mixed_gallery_curve(
     >>> curve.values("rank1").tolist()
     [0.5, 1.0, 1.0]
     """
-    if np.ndim(shares) == 0:
-        raise ValueError(f"shares is {shares}; give fractions of the gallery in a list, such as [0, 0.5, 1]")
-    fars, shares = checked_fars(fars), tuple(real_numbers(shares, "shares").reshape(-1).tolist())
-    for share in shares:
-        if not 0 <= share <= 1:
-            raise ValueError(
-                f"a share of {share:g} was given; shares are fractions of the gallery from 0 to 1"
-            )
-    if not shares:
-        raise ValueError("no share was given; give at least one fraction of the gallery, such as 0.5")
+    fars, shares = fractions(fars, "a FAR"), tuple(float(share) for share in shares)
+    if not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
     places = backfill_order(old, labels, order, certainty=certainty, seed=seed)
     queries, before, after = _forms(old, new, query, cross)
-    if (query is None) != (query_labels is None):
-        raise ValueError(
-            "give query and query_labels together, or neither: the gallery's images are queries then"
-        )
     options: dict[str, Any] = {}
     if query is None:
         query_labels, images = labels, np.arange(len(after))
@@ -242,9 +204,6 @@ def backfill_orders(
         options: further arguments of `mixed_gallery_curve`, alike for every order.
     """
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
-    clash = set(chosen) & set(orders or {})
-    if clash:
-        raise ValueError(f"the order {sorted(clash)[0]!r} is one of ours; give yours another name")
     curves = {}
     for name, order in (chosen | dict(orders or {})).items():
         curve = mixed_gallery_curve(
@@ -275,28 +234,20 @@ def backfill_orders(
 
 def _forms(old: Any, new: Any, query: Any, cross: tuple[Any, Any] | None) -> tuple[Tensor, Tensor, Tensor]:
     # Unit queries, and the gallery's rows before and after backfilling, of one width: products are cosines.
-    if cross is not None:
-        cross = two_parts(cross, "cross", "query features, gallery features")
     after = unit_rows(new, "new")
     asked = after if query is None else unit_rows(query, "query")
     before = unit_rows(old if cross is None else cross[1], "old").to(after.device)
-    if len(before) != len(after) or (cross is None and before.shape[1] != after.shape[1]):
+    crossed = asked if cross is None else unit_rows(cross[0], "cross query").to(after.device)
+    if (
+        len(before) != len(after)
+        or len(crossed) != len(asked)
+        or crossed.shape[1] != before.shape[1]
+        or asked.shape[1] != after.shape[1]
+    ):
         raise ValueError(
-            f"the old features have shape {tuple(before.shape)} and the new {tuple(after.shape)}; a mixed "
-            "gallery needs the same images and equal widths, or cross=(query, gallery), the forms compared"
-        )
-    if asked.shape[1] != after.shape[1]:
-        raise ValueError(
-            f"the query features have {asked.shape[1]} columns and the new gallery features "
-            f"{after.shape[1]}; give the same model's features of both"
-        )
-    if cross is None:
-        return asked, before, after
-    crossed = unit_rows(cross[0], "cross query").to(after.device)
-    if len(crossed) != len(asked) or crossed.shape[1] != before.shape[1]:
-        raise ValueError(
-            f"cross has shapes {tuple(crossed.shape)} and {tuple(before.shape)} for {len(asked)} queries and "
-            f"{len(after)} gallery images; give one row for each, of equal width"
+            f"old queries and gallery have shapes {tuple(crossed.shape)} and {tuple(before.shape)}, new ones "
+            f"{tuple(asked.shape)} and {tuple(after.shape)}; a mixed gallery needs the same images and, for "
+            "each, equal widths; cross=(query, gallery) gives the forms that meet in the old gallery"
         )
     if crossed.shape == asked.shape and torch.equal(crossed, asked):
         return asked, before, after

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.scores import PairScores, at_least, float_keys
+from compat_lib.evaluation.pairs import PairScores, at_least, float_keys
 
 PER_UNIT = 2**15  # bins in a unit of cosine: a power of two, so that scaling a score is exact
 TABLE = 2**16  # counters of one refinement

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
-from compat_lib.evaluation.inputs import codes, real_numbers
-from compat_lib.evaluation.intervals import bootstrap_mean, check_level, identity_weights, interval
+from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
+from compat_lib.evaluation.inputs import codes
 
 BETTER, WORSE, NOT_DECIDABLE = "better", "worse", "not decidable"
 EQUAL = 1e-12  # differences that vary by no more, as a share of the values, are equal up to rounding
@@ -43,26 +44,20 @@ class PairedComparison:
     def sentence(self) -> str:
         """The verdict in words, with its numbers and with what the interval does not know."""
         first, second = self.names
+        said = f"whether {first} is better or worse than {second} is not decidable"
         if self.decided:
             said = f"{first} is {self.verdict} than {second}"
-        else:
-            said = f"whether {first} is better or worse than {second} is not decidable"
         numbers = f"the difference is {self.value:+.4f}"
         if np.isfinite(self.low):
             numbers += f" with a {100 * self.level:g} % interval of [{self.low:+.4f}, {self.high:+.4f}]"
-        else:
-            numbers += " and has no interval"
-        basis = f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"
+        basis = [f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"]
         if self.identities is not None:
-            basis += f" and {self.identities} test identit{'ies' if self.identities != 1 else 'y'}"
-        limits = []
-        if self.seeds == 1:
-            limits.append("training was not repeated, so the noise of the seeds is unknown")
-        elif self.alike:
-            limits.append("the seeds' differences are equal, so the noise of the seeds is unknown")
+            basis.append(f"{self.identities} test identities")
+        if self.seeds == 1 or self.alike:
+            basis.append("the noise of the seeds is unknown")
         if not self.draws:
-            limits.append("the noise of the test identities is left out")
-        text = f"{said}: {numbers} ({basis}{''.join('; ' + limit for limit in limits)})."
+            basis.append("the noise of the test identities is left out")
+        text = f"{said}: {numbers} ({'; '.join(basis)})."
         return text[0].upper() + text[1:]
 
 
@@ -105,8 +100,7 @@ def paired_comparison(
         level: coverage, 0 to 1.
 
     Raises:
-        ValueError: "a has 3 values and b has 2 ...", "... of the values are not finite ...", "draws of one
-            method only ...", "the draws have shapes ...", "a level of 95 was given ...".
+        ValueError: "a has 3 values and b has 2 ..." or "the draws have shapes ...".
 
     >>> draws = {"draws_a": [0.52, 0.53, 0.54], "draws_b": [0.49, 0.50, 0.51]}
     >>> print(paired_comparison(0.53, 0.50, **draws, names=("X", "Y")).sentence[:79])
@@ -114,17 +108,12 @@ def paired_comparison(
     >>> paired_comparison([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]).verdict  # 2 +- 4.303 / sqrt(3), Student's
     'not decidable'
     """
-    values = [real_numbers(x, "values").reshape(-1) for x in (a, b)]
-    if len(values[0]) != len(values[1]) or not len(values[0]):
+    values = [np.atleast_1d(np.asarray(x, np.float64)) for x in (a, b)]
+    if values[0].shape != values[1].shape or not np.isfinite(values).all():
         raise ValueError(
-            f"a has {len(values[0])} values and b has {len(values[1])}; give one for each seed that both have"
+            f"a has {len(values[0])} values and b has {len(values[1])}, or some are not finite; give one for "
+            "each seed that was measured on both sides"
         )
-    broken = int((~np.isfinite(values)).sum())
-    if broken:
-        raise ValueError(
-            f"{broken} of the values are not finite; leave out the seeds that were not measured on both sides"
-        )
-    check_level(level)
     differences = values[0] - values[1]
     seeds, value = len(differences), float(differences.mean())
     drawn = _draws(draws_a, draws_b, seeds)
@@ -162,26 +151,19 @@ def paired_scores(
         names, level: as in `paired_comparison`.
 
     Raises:
-        ValueError: "the scores have shapes ...", "... count different queries", "no query counts ...", and
-            those of `paired_comparison`.
+        ValueError: "the two methods count different queries ...".
 
     >>> result = paired_scores([0.9, 0.8, 0.7, 0.9], [0.5, 0.6, 0.5, 0.6], [0, 0, 1, 1], draws=100)
     >>> round(result.value, 3), result.identities, result.verdict
     (0.275, 2, 'better')
     """
-    a, b = (np.atleast_2d(real_numbers(x, "scores")) for x in (a, b))
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(
-            f"the scores have shapes {a.shape} and {b.shape}; give [seeds, queries], the same on both sides"
-        )
+    a, b = (np.atleast_2d(np.asarray(x, np.float64)) for x in (a, b))
     if not np.array_equal(np.isnan(a), np.isnan(b)):
         raise ValueError(
             "the two methods count different queries (nan in one, a score in the other); compare them on the "
             "same queries and the same gallery items"
         )
     number = codes(labels, None, (a.shape[1], 0), "labels")[0]
-    if not np.isfinite(a).any(1).all():
-        raise ValueError("no query counts for at least one seed: all of its scores are nan")
     weights = identity_weights(labels, draws, seed)
     drawn = [np.stack([bootstrap_mean(row, labels, weights) for row in side]) for side in (a, b)]
     identities = len(np.unique(number[np.isfinite(a).any(0)]))
@@ -190,39 +172,14 @@ def paired_scores(
     return paired_comparison(*means, **options, identities=identities, names=names, level=level)
 
 
-def student_cdf(t: Any, degrees: int) -> np.ndarray:
-    """Return the probability that a Student variable with whole degrees of freedom is at most t.
-
-    Source: the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4; SciPy is not needed to evaluate.
-
-    Args:
-        t: float, any shape.
-        degrees: whole number, 1 or more.
-
-    >>> student_cdf([0.0, 1.0], 1).tolist()  # 1/2 + arctan(t) / pi
-    [0.5, 0.75]
-    """
-    angle = np.arctan(np.asarray(t, np.float64) / np.sqrt(degrees))
-    cosine = np.cos(angle)
-    term = np.sin(angle) * (cosine if degrees % 2 else 1.0)
-    total = np.zeros_like(angle)
-    for k in range(1 + degrees % 2, degrees, 2):
-        total = total + term
-        term = term * cosine**2 * k / (k + 1)
-    return 0.5 + ((angle + total) / np.pi if degrees % 2 else total / 2)
-
-
 def _draws(a: Any, b: Any, seeds: int) -> np.ndarray:
     # The differences of the draws, [seeds, draws], without the draws that are not a number somewhere.
     if a is None and b is None:
         return np.empty((seeds, 0))
-    if a is None or b is None:
-        raise ValueError("draws of one method only were given; give those of both, or none")
-    a, b = (np.atleast_2d(real_numbers(x, "draws")) for x in (a, b))
-    if a.shape != b.shape or a.ndim != 2 or len(a) != seeds:
+    a, b = (np.atleast_2d(np.asarray(x, np.float64)) for x in (a, b))
+    if a.shape != b.shape or len(a) != seeds:
         raise ValueError(
-            f"the draws have shapes {a.shape} and {b.shape} for {seeds} seed{'s' if seeds != 1 else ''}; "
-            "give [seeds, draws] of the same draws on both sides"
+            f"the draws have shapes {a.shape} and {b.shape} for {seeds} seeds; give [seeds, draws]"
         )
     differences = a - b
     known = differences[:, np.isfinite(differences).all(0)]
@@ -240,24 +197,12 @@ def _shared(drawn: np.ndarray) -> float:
 
 
 def _mixture_interval(centres: np.ndarray, spread: float, degrees: int, level: float) -> tuple[float, float]:
-    # Both ends of the mixture of Student distributions around the centres, by bisection.
+    # Both ends of the mixture of Student distributions around the centres.
     def below(x: float) -> float:
-        return float(student_cdf((x - centres) / spread, degrees).mean())
+        return float(stdtr(degrees, (x - centres) / spread).mean())
 
     tail = (1 - level) / 2
-    return -_crossing(lambda x: 1 - below(-x), 1 - tail, -centres.min(), spread), _crossing(
-        below, 1 - tail, centres.max(), spread
-    )
-
-
-def _crossing(cumulative: Callable[[float], float], target: float, start: float, step: float) -> float:
-    low = high = start
-    while cumulative(high) < target:
-        step *= 2
-        high += step
-    while cumulative(low) > target:
-        step *= 2
-        low -= step
-    while high - low > 1e-9 * step and low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if cumulative(middle) < target else (low, middle)
-    return (low + high) / 2
+    far = -spread * stdtrit(degrees, tail / 2)  # beyond all centres by this much lies less than the tail
+    low, high = centres.min() - far, centres.max() + far
+    ends = (brentq(lambda x, mass: below(x) - mass, low, high, (mass,), 1e-15) for mass in (tail, 1 - tail))
+    return tuple(ends)

@@ -1,193 +1,244 @@
-"""Verification (1:1): the share of genuine pairs accepted at a false accept rate, exact and streamed."""
+"""Pairs: cosines of every query with every gallery item, tile by tile; queries x gallery is never held.
+
+All tiles are products of the same shape (the last ones are padded with zero rows), so that the score of two
+rows is the same float in every pass, in either order and wherever the rows stand: ties stay ties.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
-from compat_lib.evaluation.inputs import UnitRows, fractions, whole_number
-from compat_lib.evaluation.scores import PairScores
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes
 
-FARS = (1e-2, 1e-3, 1e-4)
-
-
-@dataclass(frozen=True)
-class Roc:
-    """Exact points of the ROC curve, from the strictest threshold to the loosest."""
-
-    far: np.ndarray  # float64 [K], from 0 to 1
-    tar: np.ndarray  # float64 [K], from 0 to 1
-    thresholds: np.ndarray  # float64 [K], falling; a pair is accepted when its cosine is at least this
+EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
+TILES = {"cpu": (256, 1024), "cuda": (4096, 8192)}  # rows, columns; the CPU's fits its second-level cache
 
 
-@dataclass(frozen=True)
-class Verification:
-    """True accept rates at false accept rates; tuples in the order of `fars`."""
-
-    fars: tuple[float, ...]
-    tar: tuple[float, ...]  # fraction; nan where not measurable
-    thresholds: tuple[float, ...]  # a pair is accepted when its cosine is at least this; nan likewise
-    measurable: tuple[bool, ...]
-    positives: int  # genuine pairs: two images of one identity
-    negatives: int  # impostor pairs
-    excluded: int
-    note: str
-    roc: Roc = field(repr=False, compare=False)  # the curve of the same pairs, which costs nothing more
-
-    def summary(self) -> str:
-        """Return one line for reading."""
-        parts = [
-            f"TAR@FAR={far:g} " + (f"{tar:.4f}" if ok else "not measurable")
-            for far, tar, ok in zip(self.fars, self.tar, self.measurable, strict=True)
-        ]
-        return f"{', '.join(parts)} ({self.positives} genuine, {self.negatives} impostor pairs)"
+def _padded(
+    side: Tensor | UnitRows, order: np.ndarray, tile: int, whole: bool, device: torch.device
+) -> Tensor:
+    # The rows in this order, followed by rows of zeros so that a tile may start at any row.
+    rows = torch.zeros((len(order) // tile + 2) * tile, side.shape[1], device=device)
+    step = max(1, ENTRIES // side.shape[1])
+    for start in range(0, len(order), step):
+        part = torch.from_numpy(order[start : start + step]).to(side.device)
+        rows[start : start + len(part)] = (side.raw(part) if whole else side[part]).to(device)
+    return rows
 
 
-def verification(
-    query: Any,
-    query_labels: Any,
-    gallery: Any = None,
-    gallery_labels: Any = None,
-    *,
-    query_ids: Any = None,
-    gallery_ids: Any = None,
-    fars: Sequence[float] = FARS,
-) -> Verification:
-    """Return the true accept rate at each false accept rate over all pairs, exactly.
+def _inverse_lengths(rows: Tensor) -> Tensor:
+    squares = rows.square().sum(1).double()  # exact
+    return torch.where(squares > 0, squares, torch.inf).rsqrt()
 
-    The TAR at FAR f is the largest TAR of any threshold whose false accept rate is at most f (the
-    conservative reading; IJB's tools take the nearest point instead). With ties the whole tied group is
-    accepted or refused. A FAR is measurable when f times the number of impostor pairs is at least 1.
-    Identities with one image give impostor pairs only. Memory does not grow with the number of pairs.
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep products of float32 in float32, also where the user's training chose TF32 or bfloat16 for them."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    chosen = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, chosen, strict=True):
+            backend.fp32_precision = precision
+
+
+class SameImages:
+    """Which pairs of rows and columns carry one id.
 
     Args:
-        query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
-        query_labels: whole numbers or names [Nq].
-        gallery: float [Ng, D], or None: every unordered pair i < j inside the query set.
-        gallery_labels: [Ng], given with the gallery.
+        row_ids, column_ids: int64 [r], [c].
+    """
+
+    def __init__(self, row_ids: np.ndarray, column_ids: np.ndarray):
+        self._by_id = np.argsort(column_ids, kind="stable")
+        column_ids = column_ids[self._by_id]
+        self._start = np.searchsorted(column_ids, row_ids, "left")
+        self._stop = np.searchsorted(column_ids, row_ids, "right")
+        self.count = int((self._stop - self._start).sum())
+
+    def places(self, row: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row from `row`, column) of the pairs in the rows row..stop-1."""
+        rows, which = expand(self._start[row:stop], self._stop[row:stop])
+        return rows, self._by_id[which]
+
+    def exclude(self, scores: Tensor, row: int, column: int) -> None:
+        """Write EXCLUDED over these pairs in scores [r, c] of the rows from `row`, columns from `column`."""
+        rows, columns = self.places(row, row + len(scores))
+        inside = (columns >= column) & (columns < column + scores.shape[1])
+        if inside.any():
+            place = torch.from_numpy(np.stack([rows[inside], columns[inside] - column])).to(scores.device)
+            scores[place[0], place[1]] = EXCLUDED
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The scores of one rectangle of pairs."""
+
+    scores: Tensor  # float32 [r, c], EXCLUDED where a pair does not count
+    genuine: Tensor  # int64 [g], positions in the flattened scores of the pairs of one identity
+    row: int  # the first row and column, in sorted order
+    column: int
+
+
+class PairScores:
+    """The pairs of a query set and a gallery and their cosines, both sides sorted by label.
+
+    Args:
+        query: [Nq, D], unit rows: a float32 tensor, or `UnitRows`, which saves memory.
+        gallery: [Ng, D], likewise, or None: every unordered pair i < j inside `query`.
+        query_labels, gallery_labels: labels [Nq], [Ng].
         query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
-        fars: fractions in (0, 1].
 
     Raises:
-        ValueError: for NaN, unequal widths or lengths, "there is no genuine pair ...", "there is no impostor
-            pair ...", and "a FAR of 10 was given; it is a fraction ...".
-
-    >>> features = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]
-    >>> result = verification(features, [0, 0, 1, 1], fars=[0.25, 0.1])
-    >>> result.tar, result.positives, result.negatives
-    ((1.0, nan), 2, 4)
+        ValueError: unequal widths, labels or ids of one side only, and those of `codes`.
     """
-    fars = checked_fars(fars)
-    pairs = pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
-    return verify(pairs, count(pairs), fars)
 
-
-def roc_curve(
-    query: Any,
-    query_labels: Any,
-    gallery: Any = None,
-    gallery_labels: Any = None,
-    *,
-    query_ids: Any = None,
-    gallery_ids: Any = None,
-) -> Roc:
-    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart.
-
-    Every point is exact: the rates are those of accepting the scores at or above its threshold. Thresholds
-    between which no score lies are left out. Arguments and errors are those of `verification`.
-
-    >>> roc = roc_curve([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], [0, 0, 1, 1])
-    >>> roc.far.tolist(), roc.tar.tolist()
-    ([0.0, 0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0, 1.0])
-    """
-    return roc_points(
-        count(pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids))
-    )
-
-
-def cosine_histograms(
-    query: Any,
-    query_labels: Any,
-    gallery: Any = None,
-    gallery_labels: Any = None,
-    *,
-    query_ids: Any = None,
-    gallery_ids: Any = None,
-    bins: int = 100,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return histograms of the cosines of genuine and of impostor pairs.
-
-    The bins divide [-1, 1] evenly; the last one includes 1. The other arguments are those of `verification`;
-    a kind of pair that does not occur has an empty histogram.
-
-    Returns:
-        edges float64 [bins + 1], same identity int64 [bins], different identities int64 [bins].
-
-    >>> edges, same, different = cosine_histograms([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [0, 0, 1], bins=4)
-    >>> same.tolist(), different.tolist()
-    ([0, 0, 1, 0], [1, 0, 1, 0])
-    """
-    bins = whole_number(bins, "bins", 100)
-    pairs = pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
-    everything, same = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
-    for tile in pairs.tiles():
-        place = (
-            torch.floor((tile.scores.reshape(-1).double() + 1) * (bins / 2)).clamp_(-1, bins - 1).long() + 1
+    def __init__(
+        self,
+        query: Tensor | UnitRows,
+        query_labels: Any,
+        gallery: Tensor | UnitRows | None = None,
+        gallery_labels: Any = None,
+        *,
+        query_ids: Any = None,
+        gallery_ids: Any = None,
+    ):
+        self.triangular = gallery is None
+        if self.triangular and any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
+            raise ValueError("gallery labels or ids were given without gallery features: give these too")
+        if (query_ids is None) != (gallery_ids is None):
+            raise ValueError("only one of query_ids and gallery_ids was given: give both, or neither")
+        if not self.triangular and gallery_labels is None:
+            raise ValueError("gallery features were given without gallery_labels: give one for each row")
+        gallery = query if gallery is None else gallery
+        if query.shape[1] != gallery.shape[1]:
+            raise ValueError(
+                f"the query features have {query.shape[1]} columns and the gallery features "
+                f"{gallery.shape[1]}; cosines need equal widths; map one side into the other's space first"
+            )
+        lengths = len(query), len(gallery)
+        query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
+        self.device = query.device
+        self.shape = lengths
+        self.tile = TILES["cpu" if self.device.type == "cpu" else "cuda"]
+        self.order = np.argsort(query_codes, kind="stable")  # sorted row -> row of the caller's
+        columns = self.order if self.triangular else np.argsort(gallery_codes, kind="stable")
+        self.column_order = columns
+        self.row_codes, self.column_codes = query_codes[self.order], gallery_codes[columns]
+        # Whole numbers (binary codes, counts) are multiplied as they are and divided by their lengths in
+        # float64: rows of equal cosine then tie, which products of rounded unit rows do not.
+        whole = all(isinstance(side, UnitRows) and side.whole for side in (query, gallery))
+        self._query, self._gallery = (
+            _padded(side, order, tile, whole, self.device)
+            for side, order, tile in zip((query, gallery), (self.order, columns), self.tile, strict=True)
         )
-        everything += torch.bincount(place, minlength=bins + 1).cpu().numpy()
-        same += torch.bincount(place[tile.genuine], minlength=bins + 1).cpu().numpy()
-    return np.linspace(-1, 1, bins + 1), same[1:], (everything - same)[1:]
+        self._scales = [_inverse_lengths(side) for side in (self._query, self._gallery)] if whole else None
+        # The columns of a row's own identity are one range, because the columns are sorted.
+        self.first = np.searchsorted(self.column_codes, self.row_codes, "left")
+        self.last = np.searchsorted(self.column_codes, self.row_codes, "right")
+        if self.triangular:
+            self.first = np.arange(1, lengths[0] + 1)
+        self._same = None
+        if query_ids is not None:
+            ids = codes(query_ids, gallery_ids, lengths, "ids")
+            self._same = SameImages(ids[0][self.order], ids[1][columns])
+        self.excluded = lengths[0] if self.triangular else 0 if self._same is None else self._same.count
+
+    @property
+    def note(self) -> str:
+        """What was excluded, as a sentence."""
+        if self.triangular:
+            return "Unordered pairs inside one set; no image is paired with itself."
+        if self._same is None:
+            return "Every query with every gallery item; nothing was excluded."
+        return (
+            f"Every query with every gallery item but {self.excluded} pairs with equal ids (the same image)."
+        )
+
+    def block(self, row: int, stop: int, column: int) -> Tensor:
+        """Return the scores of the sorted rows row..stop-1 with one tile of columns, float32 [r, c]."""
+        right = min(column + self.tile[1], self.shape[1])
+        rows, columns = self._query[row : row + self.tile[0]], self._gallery[column : column + self.tile[1]]
+        with torch.autocast(self.device.type, enabled=False), _full_precision():
+            scores = torch.mm(rows, columns.T)
+        if self._scales is not None:
+            first = self._scales[0][row : row + self.tile[0], None]
+            scores = (scores * (first * self._scales[1][column : column + self.tile[1]])).float()
+        scores = scores.clamp_(-1.0, 1.0)[: stop - row, : right - column]
+        if self._same is not None:
+            self._same.exclude(scores, row, column)
+        if self.triangular and column <= stop:
+            below = np.arange(column, right) <= np.arange(row, stop)[:, None]
+            scores.masked_fill_(torch.from_numpy(below).to(self.device), EXCLUDED)
+        return scores.contiguous()
+
+    def own(self, row: int, stop: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places (row from `row`, column) of the pairs of one identity in a block."""
+        right = min(column + self.tile[1], self.shape[1])
+        first, last = self.first[row:stop], self.last[row:stop]
+        if column >= last[-1] or right <= first[0]:  # the rows' ranges ascend, and most tiles hold none
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return expand(np.clip(first, column, right), np.clip(last, column, right))
+
+    def own_counts(self, size: int) -> np.ndarray:
+        """Return how many pairs of each identity 0..size-1 count, int64 [size]."""
+        rows, columns = (np.bincount(c, minlength=size) for c in (self.row_codes, self.column_codes))
+        if self.triangular:
+            return rows * (rows - 1) // 2
+        total = rows * columns
+        for row in range(0, self.shape[0] if self._same is not None else 0, self.tile[0]):
+            line, place = self._same.places(row, row + self.tile[0])
+            identity = self.row_codes[row + line]
+            total -= np.bincount(identity[identity == self.column_codes[place]], minlength=size)
+        return total
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the tiles that cover every pair once, always the same ones."""
+        height, width = self.tile
+        for row in range(0, self.shape[0], height):
+            stop = min(row + height, self.shape[0])
+            for column in range(row // width * width if self.triangular else 0, self.shape[1], width):
+                scores = self.block(row, stop, column)
+                rows, columns = self.own(row, stop, column)
+                genuine = torch.from_numpy(rows * scores.shape[1] + columns - column).to(self.device)
+                yield Tile(scores, genuine, row, column)
 
 
-def pair_scores(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids) -> PairScores:
-    """Return the checked pairs of the public functions' arguments."""
-    query = UnitRows(query, "query")
-    gallery = None if gallery is None else UnitRows(gallery, "gallery")
-    return PairScores(
-        query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
-    )
+def expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (row, value) for every value start[row] <= value < stop[row].
+
+    >>> [x.tolist() for x in expand(np.array([4, 0, 7]), np.array([6, 0, 8]))]
+    [[0, 0, 2], [4, 5, 7]]
+    """
+    lengths = np.maximum(stop - start, 0)
+    rows = np.repeat(np.arange(len(start)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return rows, np.arange(len(rows)) + (start - before)[rows]
 
 
-def checked_fars(fars: Sequence[float]) -> tuple[float, ...]:
-    """Return the false accept rates as floats, or raise ValueError."""
-    return fractions(fars, "a FAR")
+def at_least(scores: Tensor, low: float | Tensor) -> Tensor:
+    """Return the positions in the flattened scores [r, c] that are `low` or more.
+
+    Args:
+        low: one number, or float32 [r, 1], one for each row.
+    """
+    if scores.device.type == "cpu":  # NumPy's search for set bits is several times as fast as torch's
+        bound = low.numpy() if isinstance(low, Tensor) else np.float32(low)
+        return torch.from_numpy(np.flatnonzero(scores.numpy() >= bound))
+    return (scores >= low).reshape(-1).nonzero().reshape(-1)
 
 
-def roc_points(counts: Counts) -> Roc:
-    """Return the points of the curve at the bins' lower edges."""
-    used = np.flatnonzero(counts.same + counts.different)[::-1]
-    tar = np.cumsum(counts.same[used]) / counts.positives
-    far = np.cumsum(counts.different[used]) / counts.negatives
-    thresholds = used / PER_UNIT - 2.0
-    return Roc(np.r_[0.0, far], np.r_[0.0, tar], np.r_[np.inf, thresholds])
-
-
-def verify(pairs: PairScores, counts: Counts, fars: tuple[float, ...]) -> Verification:
-    """Return the exact result for pairs whose histogram is known."""
-    allowed = [int(most_accepted(far, counts.negatives)) for far in fars]
-    found = boundaries(pairs, counts, [k for k in allowed if 1 <= k < counts.negatives])
-    tar, thresholds = [], []
-    for k in allowed:
-        if k in found:
-            refused, accepted = found[k]
-            tar.append(accepted / counts.positives)
-            thresholds.append(float(np.nextafter(np.float32(refused), np.float32(2))))
-        else:  # no impostor may pass, or all may
-            tar.append(float("nan") if k < 1 else 1.0)
-            thresholds.append(float("nan") if k < 1 else -1.0)
-    return Verification(
-        fars,
-        tuple(tar),
-        tuple(thresholds),
-        tuple(k >= 1 for k in allowed),
-        counts.positives,
-        counts.negatives,
-        pairs.excluded,
-        pairs.note,
-        roc_points(counts),
-    )
+def float_keys(scores: Tensor) -> Tensor:
+    """Return whole numbers in the order of the float32 scores, their bits; both zeros are 0."""
+    bits = scores.view(torch.int32).long()
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)

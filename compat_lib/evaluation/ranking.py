@@ -1,19 +1,23 @@
-"""Retrieval (mean average precision and rank-k) over the full ranking, without holding a ranking."""
+"""Retrieval (mean average precision, rank-k) without holding a ranking, and the search for the best k."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import UnitRows, whole_numbers
-from compat_lib.evaluation.scores import EXCLUDED, PairScores, at_least, float_keys
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes
+from compat_lib.evaluation.pairs import EXCLUDED, PairScores, at_least, float_keys
 
 MATCHES = 2**23  # right items of the queries that are worked on together
+BLOCK = 2**24  # entries of the gallery that are searched together
+SPARE = 32  # items that FAISS is asked for beyond the k best
+NEAR = 1e-5  # its float32 products of unit rows are off by less
 MUCH = 32  # sorting scores takes about as long as looking up one in this many
 
 
@@ -68,14 +72,10 @@ def retrieval(
     >>> result.rank
     {1: 0.0, 5: 1.0}
     """
-    ranks = whole_numbers(ranks, "ranks")
     query = UnitRows(query, "query")
     if gallery is None:
         if any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
-            raise ValueError(
-                "gallery labels or ids were given without gallery features; give the gallery, or leave them "
-                "out: inside one set each query is left out of its own ranking"
-            )
+            raise ValueError("gallery labels or ids were given without gallery features: give these too")
         gallery, gallery_labels = query, query_labels
         query_ids = gallery_ids = np.arange(len(query))
     else:
@@ -186,3 +186,104 @@ def _sorted(scores: Tensor) -> Tensor:
     if scores.device.type == "cpu":  # NumPy's vectorised sort is more than ten times as fast as torch's
         return torch.from_numpy(np.sort(scores.numpy(), axis=1))
     return scores.sort(dim=1).values
+
+
+def rankings(pairs: PairScores) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the whole ranking of every query, one block of queries after another.
+
+    Ties rank by gallery row; excluded items come last. The time does not depend on how many items are right.
+
+    Yields:
+        rows of the queries int64 [r] and gallery rows int64 [r, Ng], the best first.
+    """
+    height, width = pairs.tile
+    step = max(1, min(height, MATCHES // pairs.shape[1]))
+    for row in range(0, pairs.shape[0], step):
+        stop = min(row + step, pairs.shape[0])
+        keys = np.empty((stop - row, pairs.shape[1]), np.int64)
+        for column in range(0, pairs.shape[1], width):
+            part = slice(column, column + width)
+            scores = -float_keys(pairs.block(row, stop, column)).cpu().numpy()
+            keys[:, part] = (scores << 32) + pairs.column_order[part]
+        keys.sort(axis=1)
+        yield pairs.order[row:stop], keys & 0xFFFFFFFF
+
+
+def top_k(
+    query: Any, gallery: Any, k: int, *, query_ids: Any = None, gallery_ids: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k gallery items of highest cosine for every query, best first.
+
+    The search is exact: FAISS finds the candidates, whose cosines are then taken in float64 and rounded to
+    float32. Ties go to the item that stands first in the gallery. It takes one copy of the queries and of a
+    block of the gallery, which may be memory-mapped or lie on another device.
+
+    Args:
+        query: float [Nq, D], any length of row; NumPy or torch.
+        gallery: float [Ng, D], likewise.
+        k: items wanted, 1 or more.
+        query_ids, gallery_ids: image ids [Nq], [Ng]; pairs with equal ids are left out. None: nothing is.
+
+    Returns:
+        scores float32 [Nq, k], cosines, and indices int64 [Nq, k], rows of the gallery. Where fewer than k
+        items are there for a query, its last places hold score -inf and index -1.
+
+    Raises:
+        ValueError: for NaN, unequal lengths, and only one side's ids.
+
+    >>> scores, indices = top_k([[2.0, 0.0]], [[0.0, 1.0], [1.0, 0.0], [3.0, 4.0]], 2)
+    >>> indices.tolist(), scores.round(3).tolist()
+    ([[1, 2]], [[1.0, 0.6000000238418579]])
+    """
+    query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
+    ids = None
+    if query_ids is not None or gallery_ids is not None:
+        ids = codes(query_ids, gallery_ids, (len(query), len(gallery)), "ids")
+    asked = query.exact(torch.arange(len(query))).cpu()
+    scores = np.full((len(query), k), -np.inf, np.float32)
+    columns = np.full((len(query), k), -1)
+    step = max(1, BLOCK // gallery.shape[1])
+    for start in range(0, len(gallery), step):
+        rows = np.arange(start, min(start + step, len(gallery)))
+        block = gallery.exact(torch.from_numpy(rows)).cpu()
+        found = _best_of_block(asked, block, k, None if ids is None else (ids[0], ids[1][rows]))
+        found_columns = np.where(found[0] > -np.inf, found[1] + start, -1)
+        scores, columns = _best(np.c_[scores, found[0]], np.c_[columns, found_columns], k)
+    return scores, columns
+
+
+def _best_of_block(
+    query: Tensor, gallery: Tensor, k: int, ids: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    # Scores [Nq, <= k] and rows of the block; -inf for pairs of one id.
+    excluded = 0 if ids is None else int(np.bincount(ids[1], minlength=ids[0].max() + 1)[ids[0]].max())
+    more = min(len(gallery), k + SPARE + excluded)
+    rough, columns = faiss.knn(
+        query.float().numpy(), gallery.float().numpy(), more, metric=faiss.METRIC_INNER_PRODUCT
+    )
+    scores = np.empty_like(rough)
+    step = max(1, ENTRIES // (more * query.shape[1]))
+    for part in (slice(row, row + step) for row in range(0, len(query), step)):
+        found = gallery[torch.from_numpy(columns[part])]
+        scores[part] = _rounded(torch.einsum("qd,qkd->qk", query[part], found))
+    if ids is not None:
+        scores[ids[0][:, None] == ids[1][columns]] = -np.inf
+    scores, columns = _best(scores, columns, k)
+    # Where what FAISS left out may tie with the last item, all items are compared.
+    unsure = np.flatnonzero(rough[:, -1] > scores[:, -1] - NEAR) if more < len(gallery) else np.zeros(0, int)
+    for rows in np.array_split(unsure, -(-len(unsure) * len(gallery) // ENTRIES) or 1):
+        whole = _rounded(query[torch.from_numpy(rows)] @ gallery.T)
+        if ids is not None:
+            whole[ids[0][rows, None] == ids[1]] = -np.inf
+        scores[rows], columns[rows] = _best(whole, np.broadcast_to(np.arange(len(gallery)), whole.shape), k)
+    return scores, columns
+
+
+def _rounded(cosines: Tensor) -> np.ndarray:
+    # float32 from float64, without the last digits, which depend on the order of the sums: equal cosines tie.
+    return cosines.numpy().round(12).astype(np.float32)
+
+
+def _best(scores: np.ndarray, columns: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((columns, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(columns, order, 1)

@@ -119,16 +119,19 @@ def test_a_map_brings_features_of_new_images_closer():
         assert (mapped * t[100:]).sum(1).mean() > (plain * t[100:]).sum(1).mean() + 0.2
 
 
-def test_refusals():
-    a, b = pair()
-    with pytest.raises(ValueError, match="source has 60 rows, target 59"):
-        fit_procrustes(a, b[:59])
-    with pytest.raises(ValueError, match=r"the source features have shape \(5,\)"):
-        fit_procrustes(a[0], b)
-    a[3, 2] = np.nan
-    with pytest.raises(ValueError, match="source holds values that are not finite"):
-        fit_ridge(a, b)
+@pytest.mark.parametrize("size", [1e-200, 1e-20, 1e20, 1e200])
+@pytest.mark.parametrize("name", list(ADAPTERS))
+def test_rows_of_any_size_have_a_direction(name, size):
+    source, target = np.random.default_rng(0).normal(size=(2, 40, 5))
+    plain, other = ADAPTERS[name](source, target), ADAPTERS[name](size * source, size * target)
+    assert np.allclose(plain.matrix, other.matrix, atol=1e-6)
+    assert np.allclose(plain.apply(source), other.apply(size * source), atol=1e-5)
+
+
+def test_rows_that_are_no_pairs_are_refused():
+    rows = np.ones((60, 5))
+    for source in (rows[1:], np.where(np.arange(60)[:, None] == 3, np.nan, rows)):
+        with pytest.raises(ValueError, match="Row i of both must be the same image"):
+            fit_procrustes(source, rows)
     with pytest.raises(ValueError, match="penalty must be at least 0, not -1"):
-        fit_ridge(b, b, penalty=-1)
-    with pytest.raises(ValueError, match=r"The map takes features of shape \[N, 5\], not \[10, 4\]"):
-        fit_procrustes(b, b).apply(np.zeros((10, 4)))
+        fit_ridge(rows, rows, penalty=-1)

@@ -148,7 +148,7 @@ def test_labels_come_from_the_data_set_and_must_be_the_same(tmp_path, monkeypatc
     digest = Experiment(FIRST).data.test.digest()
     three_generations(tmp_path / "runs", digest)
     (chain,) = chains.find_chains(tmp_path / "runs")
-    assert chain.measure(draws=0).cells == chain.measure(LABELS, draws=0).cells
+    assert list(chain.measure(draws=0).records) == list(chain.measure(LABELS, draws=0).records)
     write(tmp_path / "runs", SECOND, {"test": features()[2]}, digest="1")
     (chain,) = chains.find_chains(tmp_path / "runs")
     with pytest.raises(ValueError, match="the test images of portraits are no longer those of dual-tuning"):

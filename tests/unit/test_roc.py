@@ -109,7 +109,8 @@ def test_far_below_one_impostor_pair_is_marked():
     result = tar_at_far(scores, same, [1 / 3, 0.3])
     assert result.measurable == (True, False)
     assert result.tar == (1.0, pytest.approx(6 / 9))  # the second is the point without false accepts
-    assert result.metrics == {"tar@far=3.333333e-1": 1.0, "tar@far=3e-1": None, "auc": result.auc}
+    expected = {"tar@far=3.333333e-1": 1.0, "tar@far=3e-1": None, "auc": result.auc}
+    assert {one.metric: one.value for one in result.records} == expected
     assert "TAR@FAR=0.3 0.6667 (below one impostor pair)" in result.summary()
 
 
@@ -117,11 +118,11 @@ def test_levels_of_the_protocol():
     assert list(IJB_FARS) == [10**-i for i in (6, 5, 4, 3, 2, 1)]
     result = tar_at_far(*make_scores())
     assert result.fars == IJB_FARS and result.measurable == (False,) * 3 + (False, True, True)
-    assert list(result.metrics)[:2] == ["tar@far=1e-6", "tar@far=1e-5"]
+    assert [one.metric for one in result.records][:2] == ["tar@far=1e-6", "tar@far=1e-5"]
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), reading=st.sampled_from(roc.READINGS))
+@given(seed=st.integers(0, 10**6), reading=st.sampled_from(("conservative", "nearest")))
 def test_order_of_pairs_and_rising_functions_of_the_scores_do_not_matter(seed, reading):
     scores, same = make_scores(200, seed, decimals=1)
     order = np.random.default_rng(seed).permutation(200)
@@ -155,7 +156,7 @@ def test_other_containers_give_the_same(convert):
 @pytest.mark.parametrize("count, width", [(30, 9), (1, 1), (50, 512)])
 @pytest.mark.parametrize("values", [1, 100, 2**18])
 def test_scores_equal_plain_products(monkeypatch, count, width, values):
-    monkeypatch.setitem(roc.VALUES, "cpu", values)
+    monkeypatch.setattr(roc, "VALUES", values)
     enrolled, probe = make_templates(count, width), make_templates(count + 2, width, seed=1)
     rng = np.random.default_rng(2)
     first, second = rng.choice(enrolled.ids, 77), rng.choice(probe.ids, 77)
@@ -174,7 +175,7 @@ def test_a_pair_has_one_score_wherever_it_stands(monkeypatch):
     scores = pair_list_scores(templates, templates, first, second)
     assert np.array_equal(scores, pair_list_scores(templates, templates, second, first))
     order = rng.permutation(500)
-    monkeypatch.setitem(roc.VALUES, "cpu", 37 * 3)
+    monkeypatch.setattr(roc, "VALUES", 37 * 3)
     assert np.array_equal(scores[order], pair_list_scores(templates, templates, first[order], second[order]))
 
 
@@ -198,74 +199,29 @@ def test_cross_test_takes_the_first_template_from_the_old_model():
     same = rng.uniform(size=200) < 0.3
     tests = verification_1_to_1(old, new, first, second, same, fars=FARS, reading="nearest")
     for pair, left, right in (
-        ("old_old", old, old),
-        ("new_old", old, new),
-        ("new_new", new, new),
+        (("old", "old"), old, old),
+        (("new", "old"), old, new),
+        (("new", "new"), new, new),
     ):
         scores = (left.features[rows] * right.features[others]).sum(1)
         expected = tar_at_far(scores, same, FARS, reading="nearest")
         assert tests.results[pair].tar == expected.tar
-        assert tests.metrics[f"{pair}/auc"] == expected.auc
-    assert criterion(tests.metrics, "auc") == (tests.metrics["new_old/auc"] > tests.metrics["old_old/auc"])
-    assert "nearest reading" in tests.summary()
+        assert tests.records.value(*pair, "auc") == expected.auc
+    bar, cross = (tests.records.value(query, "old", "auc") for query in ("old", "new"))
+    assert criterion(tests.records, "auc") == (cross > bar)
 
 
 def test_same_model_twice_has_one_result_and_widths_may_differ():
     old, wide = make_templates(), make_templates(width=12)
     lists = old.ids[:20], old.ids[10:], np.arange(20) % 3 == 0
     same = verification_1_to_1(old, old, *lists)
-    assert same.results["old_old"] == same.results["new_old"] == same.results["new_new"]
+    assert same.results["old", "old"] == same.results["new", "old"] == same.results["new", "new"]
     tests = verification_1_to_1(old, wide, *lists)
-    assert tests.results["new_old"] is None and tests.results["old_old"] == same.results["old_old"]
-    assert "12" in tests.note
-    assert verification_1_to_1(None, old, *lists).results["new_new"] == same.results["new_new"]
-
-
-@pytest.mark.parametrize(
-    "scores, same, options, message",
-    [
-        ([1, 2], [1, 0], {"reading": "closest"}, "reading is 'closest'; choose"),
-        ([1, 2], [1, 0], {"fars": [10]}, "a FAR of 10 was given"),
-        ([1, 2], [1, 0], {"fars": [0]}, "a FAR of 0 was given"),
-        ([[1, 2]], [[1, 0]], {}, "one real number for each"),
-        (["a", "b"], [1, 0], {}, "one real number for each"),
-        ([1, 2], [1], {}, r"labels of shape \(1,\) for 2 scores"),
-        ([1, np.nan, np.inf], [1, 0, 0], {}, "2 of the 3 scores are NaN"),
-        ([1, 2], [1, 2], {}, "values other than 0 and 1"),
-        ([1, 2], [1, -1], {}, "values other than 0 and 1"),
-        ([1, 2], [1, np.nan], {}, "values other than 0 and 1"),
-        ([1, 2], ["1", "0"], {}, "values other than 0 and 1"),
-        ([1, 2], [0, 0], {}, "no genuine pair"),
-        ([1, 2], [1, 1], {}, "no impostor pair"),
-        ([], [], {}, "no genuine pair"),
-    ],
-)
-def test_bad_scores_get_a_sentence(scores, same, options, message):
-    with pytest.raises(ValueError, match=message):
-        tar_at_far(scores, same, **options)
+    assert tests.results["new", "old"] is None and tests.results["old", "old"] == same.results["old", "old"]
+    assert verification_1_to_1(None, old, *lists).results["new", "new"] == same.results["new", "new"]
 
 
 UNIT = Templates([1, 2], [[1.0, 0.0], [0.0, 1.0]])
-
-
-@pytest.mark.parametrize(
-    "enrolled, probe, first, second, message",
-    [
-        (UNIT, UNIT, [1, 7, 9, 7], [1, 2, 1, 2], "first names 2 templates that no image has, such as 7"),
-        (UNIT, UNIT, [1], [3], "second names 1 templates"),
-        (UNIT, UNIT, [1, 2], [1], "1 second template ids for 2 pairs"),
-        (UNIT, UNIT, ["1"], [1], "first are names"),
-        (UNIT, Templates([1], [[1.0]]), [1], [1], "2 columns and the probe templates 1"),
-        (Templates([1], [[3.0, 4.0]]), UNIT, [1], [1], "1 of the 1 rows of the enrolled templates"),
-        (UNIT, Templates([1], [[np.nan, 0.0]]), [1], [1], "1 of the 1 rows of the probe templates"),
-        (Templates([1, 1], UNIT.features), UNIT, [1], [1], "1 ids of the enrolled templates occur"),
-        (Templates([1], UNIT.features), UNIT, [1], [1], "1 enrolled template ids for 2 templates"),
-        (Templates([1], [1.0]), UNIT, [1], [1], "enrolled templates have shape"),
-    ],
-)
-def test_bad_lists_get_a_sentence(enrolled, probe, first, second, message):
-    with pytest.raises(ValueError, match=message):
-        pair_list_scores(enrolled, probe, first, second)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -13,6 +13,7 @@ from compat_lib.evaluation.protocols.templates import (
     pool_templates,
     three_tests,
 )
+from compat_lib.evaluation.records import Record, Records
 
 
 def make_images(images=60, width=7, seed=0):
@@ -185,88 +186,37 @@ def test_a_detector_score_of_zero_leaves_the_image_out():
 
 @pytest.mark.parametrize("length", [0.98, 1.02])
 def test_rows_that_are_not_of_unit_length_are_no_templates(length):
-    assert len(templates.unit_rows_only([[0.995, 0.0], [0.0, 0.0]], "rows")) == 2
+    assert len(templates.unit_templates([[0.995, 0.0], [0.0, 0.0]], "rows")) == 2
     with pytest.raises(ValueError, match="1 of the 2 rows of the rows are not finite or not of unit length"):
-        templates.unit_rows_only([[0.0, length], [1.0, 0.0]], "rows")
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (([1.0, 2.0],), r"features have shape \(2,\)"),
-        ((np.ones((0, 3)),), r"shape \(0, 3\)"),
-        (([["a"]],), "not real numbers"),
-        (([[1.0], [1.0, 2.0]],), "not real numbers"),
-        ((np.ones((2, 2), complex),), "not real numbers"),
-        ((torch.ones(2, 2, dtype=torch.bool),), "not real numbers"),
-        (
-            (np.ones((2, 2)), np.ones((2, 3))),
-            r"flipped features have shape \(2, 3\) and the features \(2, 2\)",
-        ),
-        ((np.ones((2, 2)), None, [1.0]), r"detector scores of shape \(1,\) for 2 images"),
-        ((np.ones((2, 2)), None, [1.0, -0.5]), "1 of the 2 detector scores are negative"),
-        ((np.ones((2, 2)), None, [np.nan, np.inf]), "2 of the 2 detector scores"),
-    ],
-)
-def test_bad_images_get_a_sentence(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        image_features(*arguments)
-
-
-@pytest.mark.parametrize(
-    "arguments, keep, message",
-    [
-        ((np.ones((2, 2)), [1], [1, 1]), None, "1 templates for 2 images"),
-        ((np.ones((2, 2)), [1, 1], [1]), None, "1 media for 2 images"),
-        ((np.ones((2, 2)), [1.0, 2.0], [1, 1]), None, "templates have shape .2,. and type float64"),
-        ((np.ones((2, 2)), [[1, 1]], [1, 1]), None, "one whole number"),
-        ((np.ones((2, 2)), np.array([1, 2**63], np.uint64), [1, 1]), None, "below 2"),
-        ((np.ones((2, 2)), [1, None], [1, 1]), None, "type object"),
-        (([[1.0], [np.nan], [np.inf]], [1, 1, 1], [1, 1, 1]), None, "2 of the 3 images"),
-        ((np.ones((2, 2)), [1, 2], [1, 1]), [1, 3, 4], "keep names 2 templates that no image has, such as 3"),
-        (
-            (np.ones((2, 2)), [1, 2], [1, 1]),
-            ["1"],
-            "keep are names and the ids that they refer to are numbers",
-        ),
-        ((np.ones((2, 2)), [1, 2], [1, 1]), np.array([], int), "keep is empty"),
-    ],
-)
-def test_bad_templates_get_a_sentence(arguments, keep, message):
-    with pytest.raises(ValueError, match=message):
-        pool_templates(*arguments, keep=keep)
+        templates.unit_templates([[0.0, length], [1.0, 0.0]], "rows")
 
 
 class Counted:
     def __init__(self, enrolled, probe):
-        self.metrics = {"sum": float(np.sum(enrolled[1]) + 10 * np.sum(probe[1])), "n/a": None}
+        total = float(np.sum(enrolled[1]) + 10 * np.sum(probe[1]))
+        self.records = Records([Record(None, None, "sum", total), Record(None, None, "n/a", None)])
 
     def summary(self):
-        return f"sum {self.metrics['sum']:g}"
+        return f"sum {self.records[0].value:g}"
 
 
 def test_three_tests_enrol_the_old_and_probe_with_the_new():
     old, new = Templates([1], [[1.0]]), Templates([1], [[2.0]])
     tests = three_tests(old, new, Counted)
-    assert tests.metrics == {
-        "old_old/sum": 11.0,
-        "old_old/n/a": None,
-        "new_old/sum": 21.0,
-        "new_old/n/a": None,
-        "new_new/sum": 22.0,
-        "new_new/n/a": None,
-    }
+    sums = tests.records.select(metric="sum")
+    assert [one.value for one in sums] == [11.0, 21.0, 22.0]
+    assert [(one.query, one.gallery) for one in sums] == [("old", "old"), ("new", "old"), ("new", "new")]
     assert tests.summary().splitlines() == ["old/old: sum 11", "new/old: sum 21", "new/new: sum 22"]
 
 
 def test_tests_that_cannot_be_are_none():
     new = Templates([1], [[2.0]])
     alone = three_tests(None, new, Counted)
-    assert isinstance(alone, TemplateTests) and "no templates of an old model" in alone.note
-    assert alone.metrics["old_old/sum"] is alone.metrics["new_old/sum"] is None
+    assert isinstance(alone, TemplateTests)
+    assert [one.value for one in alone.records.select(metric="sum")] == [None, None, 22.0]
     wider = three_tests(Templates([1], [[1.0, 1.0]]), new, Counted)
-    assert wider.metrics["new_old/sum"] is None and wider.metrics["old_old/sum"] == 22.0
-    assert "2 columns and new 1" in wider.note and "new/old: not measured" in wider.summary()
+    assert [one.value for one in wider.records.select(metric="sum")] == [22.0, None, 22.0]
+    assert "new/old: not measured" in wider.summary()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -12,23 +12,21 @@ from torch import Tensor
 
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.inputs import fractions, two_parts, whole_numbers
+from compat_lib.evaluation.inputs import fractions, names_or_numbers
 from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
-    checked_ids,
-    checked_templates,
     found,
     positions,
     three_tests,
-    unit_rows_only,
+    unit_templates,
 )
+from compat_lib.evaluation.records import Record, Records, shown
 
 FPIRS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FPIR_GRID = tuple((10.0 ** (np.arange(101) / 25 - 4)).tolist())  # 100 points over four decades, and 1
 RANKS = (1, 5, 10)
-PARTS = "template ids, subjects"
-SCORES = {"cpu": 2**20, "cuda": 2**27}  # scores that are held together
+SCORES = 2**20  # scores that are held together
 EQUAL = 1e-12  # scores that differ by no more are tied
 
 
@@ -45,21 +43,16 @@ class GallerySearch:
     non_mates: int
     entries: int
     curve: np.ndarray = field(repr=False, compare=False)  # float64 [101], TPIR at FPIR_GRID
-    note: str
 
     @property
-    def metrics(self) -> dict[str, float | None]:
-        """Flat names, such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
+    def records(self) -> Records:
+        """Records such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
         top = {f"top{k}": hits / self.mates if self.mates else None for k, hits in self.hits.items()}
-        return _tpir_metrics(self) | top
+        return _records(self, top)
 
     def summary(self) -> str:
         """Return one line for reading."""
-        top = ", ".join(f"top-{k} hits {hits}" for k, hits in self.hits.items())
-        return (
-            f"{_tpir_summary(self)}, {top} ({self.mates} mate, {self.non_mates} non-mate probes, "
-            f"{self.entries} entries)"
-        )
+        return f"{_shown(self.records)} ({self.mates} mate, {self.non_mates} non-mate probes)"
 
 
 @dataclass(frozen=True)
@@ -74,20 +67,20 @@ class Identification:
     galleries: tuple[GallerySearch, GallerySearch]
     probes: int  # probe templates
     unenrolled: int  # those whose subject is in neither gallery: misses in `top`
+    shared: int  # probe templates that are gallery templates themselves
     curve: np.ndarray = field(repr=False, compare=False)  # float64 [101], mean TPIR at FPIR_GRID
-    note: str
 
     @property
-    def metrics(self) -> dict[str, float | None]:
-        """Flat names: "tpir@fpir=1e-2", "top1", and "stacked_top1", also a share of all probes."""
+    def records(self) -> Records:
+        """Records "tpir@fpir=1e-2", "top1" and "stacked_top1", a share of all probes too, and so on."""
         top = {f"top{k}": share for k, share in self.top.items()}
-        stacked = {f"stacked_top{k}": hits / self.probes for k, hits in self.stacked_hits.items()}
-        return _tpir_metrics(self) | top | stacked
+        return _records(
+            self, top | {f"stacked_top{k}": n / self.probes for k, n in self.stacked_hits.items()}
+        )
 
     def summary(self) -> str:
         """Return one line for reading."""
-        top = ", ".join(f"top-{k} {share:.4f}" for k, share in self.top.items())
-        return f"{_tpir_summary(self)}, {top} ({self.probes} probes)"
+        return f"{_shown(self.records)} ({self.probes} probes)"
 
 
 def identification_1_to_n(
@@ -102,19 +95,19 @@ def identification_1_to_n(
 ) -> TemplateTests:
     """Return 1:N identification for old/old, new/old (old galleries, new probes) and new/new.
 
-    The arguments but the first two, and the errors, are those of `identification`.
+    The arguments but the first two are those of `identification`.
 
     Args:
         old, new: template ids and unit rows of either model, as `pool_templates` returns them; old may be
             None.
 
     Returns:
-        an `Identification` for each pair of models; metrics such as "new_old/tpir@fpir=1e-2", which
-        `criterion` takes. new/old is None when the widths differ.
+        an `Identification` for each pair of models, whose records `criterion` takes. new/old is None when the
+        widths differ.
 
-    >>> new = Templates([1, 2, 3], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+    >>> new = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
     >>> tests = identification_1_to_n(new, new, ([1], ["ada"]), ([2], ["bob"]), ([3], ["ada"]), fpirs=[1])
-    >>> tests.metrics["new_old/top1"]
+    >>> tests.records.value("new", "old", "top1")
     1.0
     """
     return three_tests(
@@ -158,48 +151,41 @@ def identification(
     Raises:
         ValueError: "template 7 of gallery 1 has two subjects ...", "subject 3 has 2 templates in gallery 1
             ...", "2 subjects are in both galleries, such as 3 ...", "gallery 2 names 2 templates that no
-            image has ...", and those of `gallery_search`.
+            image has ...".
 
-    >>> rows = Templates([1, 2, 3, 4], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8]])
+    >>> rows = Templates(np.array([1, 2, 3, 4]), [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8]])
     >>> result = identification(rows, rows, ([1], [50]), ([2], [60]), ([3, 4], [50, 60]), fpirs=[1.0])
     >>> result.tpir, result.top[1], result.stacked_hits[1]
     ((1.0,), 1.0, 2)
     """
-    fpirs, ranks = _levels(fpirs, ranks)
-    ids, rows = checked_templates(enrolled, "enrolled")
-    probe_ids, probe_rows = checked_templates(probe, "probe")
-    chosen, subjects, shared = [], [], 0
-    templates, probe_subjects = template_subjects(*two_parts(probes, "probes", PARTS), what="the probes")
-    probe_rows = probe_rows[torch.from_numpy(found(probe_ids, templates, "the probe list"))]
-    for what, lists in (("gallery 1", gallery_1), ("gallery 2", gallery_2)):
-        gallery_templates, gallery_subjects = template_subjects(*two_parts(lists, what, PARTS), what=what)
-        _one_each(gallery_subjects, what)
-        chosen.append(found(ids, gallery_templates, what))
-        subjects.append(gallery_subjects)
-        shared += int((positions(gallery_templates, templates, "the probes") >= 0).sum())
-    common = subjects[0][positions(subjects[1], subjects[0], "gallery 1") >= 0]
+    fpirs = fractions(fpirs, "an FPIR")
+    ids, rows = np.asarray(enrolled.ids), unit_templates(enrolled.features, "enrolled templates")
+    templates, asking = template_subjects(*probes, what="the probes")
+    asked = unit_templates(probe.features, "probe templates")
+    asked = asked[torch.from_numpy(found(np.asarray(probe.ids), templates, "the probe list"))]
+    lists = [
+        template_subjects(*side, what=what)
+        for side, what in ((gallery_1, "gallery 1"), (gallery_2, "gallery 2"))
+    ]
+    for (_, subjects), what in zip(lists, ("gallery 1", "gallery 2"), strict=True):
+        _one_each(subjects, what)
+    common = lists[0][1][positions(lists[1][1], lists[0][1]) >= 0]
     if len(common):
         raise ValueError(
             f"{len(common)} subjects are in both galleries, such as {common[0]}; the galleries of the "
             "protocol have no subject in common; search one gallery with gallery_search"
         )
-    gallery = rows[torch.from_numpy(np.concatenate(chosen))]
-    edge = len(subjects[0])
-    places = [positions(known, probe_subjects, "the probes' subjects") for known in subjects]
+    gallery = np.concatenate([found(ids, known, "a gallery") for known, _ in lists])
+    edge = len(lists[0][0])
+    places = [positions(subjects, asking) for _, subjects in lists]
     mate = np.where(places[0] >= 0, places[0], np.where(places[1] >= 0, places[1] + edge, -1))
-    own, best, ahead = _compare(gallery, probe_rows, mate, [slice(0, edge), slice(edge, len(gallery))])
-    results = tuple(
-        _search(own, best[g], ahead[g], places[g] >= 0, len(subjects[g]), fpirs, ranks) for g in (0, 1)
+    own, best, ahead = _compare(
+        rows[torch.from_numpy(gallery)], asked, mate, [slice(0, edge), slice(edge, len(gallery))]
     )
-    enrolled_probes = mate >= 0
-    place = ahead.sum(0)[enrolled_probes] + 1
-    notes = [f"Gallery {g + 1}: {result.note}" for g, result in enumerate(results) if result.note]
-    if not enrolled_probes.all():
-        notes.append(
-            f"{(~enrolled_probes).sum()} probes are in neither gallery and count as misses in top-k."
-        )
-    if shared:
-        notes.append(f"{shared} probe templates are gallery templates themselves.")
+    results = tuple(
+        _search(own, best[g], ahead[g], places[g] >= 0, len(lists[g][0]), fpirs, ranks) for g in (0, 1)
+    )
+    place = ahead.sum(0)[mate >= 0] + 1
     return Identification(
         fpirs,
         tuple((a + b) / 2 for a, b in zip(*(r.tpir for r in results), strict=True)),
@@ -208,9 +194,9 @@ def identification(
         {k: int((place <= k).sum()) for k in ranks},
         results,
         len(mate),
-        int((~enrolled_probes).sum()),
+        int((mate < 0).sum()),
+        sum(int((positions(known, templates) >= 0).sum()) for known, _ in lists),
         (results[0].curve + results[1].curve) / 2,
-        " ".join(notes),
     )
 
 
@@ -249,24 +235,19 @@ def gallery_search(
         ranks: the k of the hits, 1 or more.
 
     Raises:
-        ValueError: "the gallery features have shape ...", "... not of unit length ...", "the gallery has 64
-            columns and the probes 128 ...", "subject 3 has 2 templates in the gallery ...", "an FPIR of 10
-            was given ...", "ranks are (0,) ...".
+        ValueError: "... not of unit length ...", "subject 3 has 2 templates in the gallery ...".
 
     >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
     >>> result = gallery_search(gallery, [1, 2], probes, [1, 1, 3], fpirs=[1.0])
     >>> result.hits[1], result.thresholds, result.tpir  # the second probe is nearer to subject 2
     (1, (0.6,), (0.5,))
     """
-    fpirs, ranks = _levels(fpirs, ranks)
-    gallery = unit_rows_only(gallery, "gallery features")
-    probe = unit_rows_only(probe, "probe features")
-    gallery_subjects = checked_ids(gallery_subjects, "gallery subjects", len(gallery), "gallery rows")
-    probe_subjects = checked_ids(probe_subjects, "probe subjects", len(probe), "probe rows")
-    _one_each(gallery_subjects, "the gallery")
-    mate = positions(gallery_subjects, probe_subjects, "the probes' subjects")
+    gallery, probe = unit_templates(gallery, "gallery features"), unit_templates(probe, "probe features")
+    subjects = names_or_numbers(gallery_subjects, "gallery subjects", len(gallery))
+    _one_each(subjects, "the gallery")
+    mate = positions(subjects, names_or_numbers(probe_subjects, "probe subjects", len(probe)))
     own, best, ahead = _compare(gallery, probe, mate, [slice(0, len(gallery))])
-    return _search(own, best[0], ahead[0], mate >= 0, len(gallery), fpirs, ranks)
+    return _search(own, best[0], ahead[0], mate >= 0, len(gallery), fractions(fpirs, "an FPIR"), ranks)
 
 
 def template_subjects(
@@ -279,15 +260,13 @@ def template_subjects(
         what: what the error messages call the list.
 
     Raises:
-        ValueError: "the list is empty ...", "template 7 of the list has two subjects, 1 and 2 ...".
+        ValueError: "template 7 of the list has two subjects, 1 and 2 ...".
 
     >>> [x.tolist() for x in template_subjects([9, 4, 9], ["ada", "bob", "ada"])]
     [[4, 9], ['bob', 'ada']]
     """
-    templates = checked_ids(templates, f"template ids of {what}")
-    subjects = checked_ids(subjects, f"subjects of {what}", len(templates), "templates")
-    if not len(templates):
-        raise ValueError(f"{what} is empty; name at least one template and its subject")
+    templates = names_or_numbers(templates, f"template ids of {what}")
+    subjects = names_or_numbers(subjects, f"subjects of {what}", len(templates))
     unique, first, inverse = np.unique(templates, return_index=True, return_inverse=True)
     of_template = subjects[first]
     other = np.flatnonzero(of_template[inverse] != subjects)
@@ -310,44 +289,24 @@ def _one_each(subjects: np.ndarray, what: str) -> None:
         )
 
 
-def _levels(fpirs: Sequence[float], ranks: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    return fractions(fpirs, "an FPIR"), whole_numbers(ranks, "ranks")
-
-
 def _compare(
     gallery: Tensor, probe: Tensor, mate: np.ndarray, parts: list[slice]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # For each probe: the mate's score [P] (nan without mate), and in each part of the gallery, without the
     # mate, the best score [parts, P] and the number of entries that score at least as much as the mate.
-    if gallery.shape[1] != probe.shape[1]:
-        raise ValueError(
-            f"the gallery has {gallery.shape[1]} columns and the probes {probe.shape[1]}; scores need equal "
-            "widths; map one side into the other's space first"
-        )
-    device = probe.device
-    entries, probes = len(gallery), len(probe)
-    # All products have one shape, filled up with zero rows: then even the last digit rarely depends on where
-    # a row stands.
-    columns = gallery.new_zeros(-(-entries // 64) * 64, gallery.shape[1], device=device)
-    columns[:entries] = gallery
-    height = max(1, SCORES["cpu" if device.type == "cpu" else "cuda"] // len(columns))
-    height = min(height, -(-probes // 8) * 8)
-    rows = probe.new_zeros(height, probe.shape[1])
-    own = np.full(probes, np.nan)
-    best, ahead = np.empty((len(parts), probes)), np.empty((len(parts), probes), np.int64)
-    for start in range(0, probes, height):
-        stop = min(start + height, probes)
-        rows[: stop - start] = probe[start:stop]
-        scores = torch.mm(rows, columns.T)[: stop - start, :entries]
-        known = np.flatnonzero(mate[start:stop] >= 0)
-        at = torch.from_numpy(np.stack([known, mate[start:stop][known]])).to(device)
-        mine = scores.new_full((stop - start, 1), torch.nan)
-        mine[at[0], 0] = scores[at[0], at[1]]
-        scores[at[0], at[1]] = -torch.inf
-        own[start:stop] = mine[:, 0].cpu().numpy()
+    gallery = gallery.to(probe.device)
+    own = np.full(len(probe), np.nan)
+    best, ahead = np.empty((len(parts), len(probe))), np.empty((len(parts), len(probe)), np.int64)
+    step = max(1, SCORES // len(gallery))
+    for rows in (slice(start, start + step) for start in range(0, len(probe), step)):
+        scores = (probe[rows] @ gallery.T).cpu().numpy()
+        known = np.flatnonzero(mate[rows] >= 0)
+        place = known, mate[rows][known]
+        own[rows][known] = scores[place]
+        scores[place] = -np.inf
         for i, part in enumerate(parts):
-            best[i, start:stop] = scores[:, part].amax(1).cpu().numpy()
-            ahead[i, start:stop] = (scores[:, part] >= mine - EQUAL).sum(1).cpu().numpy()
+            best[i, rows] = scores[:, part].max(1)
+            ahead[i, rows] = (scores[:, part] >= own[rows, None] - EQUAL).sum(1)
     return own, best, ahead
 
 
@@ -358,46 +317,36 @@ def _search(
     mates: np.ndarray,
     entries: int,
     fpirs: tuple[float, ...],
-    ranks: tuple[int, ...],
+    ranks: Sequence[int],
 ) -> GallerySearch:
-    place = ahead[mates] + 1
     identified = np.sort(own[mates & (own > best + EQUAL)])
     strangers = np.sort(best[~mates])[::-1]
     levels = np.array(fpirs + FPIR_GRID)
     allowed = most_accepted(levels, len(strangers))
     thresholds = tpir = np.full(len(levels), np.nan)
-    note = ""
     if len(strangers):
         thresholds = strangers[np.maximum(allowed - 1, 0)]
-    else:
-        note = "Every probe has its subject in the gallery: without non-mates no threshold has an FPIR."
-    if not mates.any():
-        note = "No probe has its subject in the gallery, so there is no TPIR."
-    elif len(strangers):
+    if len(strangers) and mates.any():
         tpir = (len(identified) - np.searchsorted(identified, thresholds + EQUAL, "right")) / mates.sum()
-    shown = slice(0, len(fpirs))
+    asked = slice(0, len(fpirs))
     return GallerySearch(
         fpirs,
-        tuple(tpir[shown].tolist()),
-        tuple(thresholds[shown].tolist()),
-        tuple(((allowed >= 1) & ~np.isnan(tpir))[shown].tolist()),
-        {k: int((place <= k).sum()) for k in ranks},
+        tuple(tpir[asked].tolist()),
+        tuple(thresholds[asked].tolist()),
+        tuple(((allowed >= 1) & ~np.isnan(tpir))[asked].tolist()),
+        {k: int((ahead[mates] + 1 <= k).sum()) for k in ranks},
         int(mates.sum()),
         len(strangers),
         entries,
         tpir[len(fpirs) :],
-        note,
     )
 
 
-def _tpir_metrics(result: GallerySearch | Identification) -> dict[str, float | None]:
+def _records(result: GallerySearch | Identification, top: dict[str, float | None]) -> Records:
     levels = zip(result.fpirs, result.tpir, result.measurable, strict=True)
-    return {f"tpir@fpir={tar_name(fpir).split('=')[1]}": tpir if ok else None for fpir, tpir, ok in levels}
+    rates = {f"tpir@fpir={tar_name(fpir).split('=')[1]}": tpir if ok else None for fpir, tpir, ok in levels}
+    return Records(Record(None, None, name, value) for name, value in (rates | top).items())
 
 
-def _tpir_summary(result: GallerySearch | Identification) -> str:
-    parts = []
-    for fpir, tpir, ok in zip(result.fpirs, result.tpir, result.measurable, strict=True):
-        value = "n/a" if np.isnan(tpir) else f"{tpir:.4f}" + ("" if ok else " (below one non-mate probe)")
-        parts.append(f"TPIR@FPIR={fpir:g} {value}")
-    return ", ".join(parts)
+def _shown(records: Records) -> str:
+    return ", ".join(f"{one.metric} {shown(one.value, percent=False, digits=4)}" for one in records)

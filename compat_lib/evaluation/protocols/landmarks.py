@@ -8,17 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from compat_lib.evaluation.inputs import UnitRows, plain_array, table, whole_number, whole_numbers
-from compat_lib.evaluation.protocols.reid import own_places
-from compat_lib.evaluation.scores import PairScores, expand
-from compat_lib.evaluation.search import top_k
-
-EASY, HARD, JUNK = range(3)
-PROTOCOLS = {  # what is right and what is junk; everything else is wrong
-    "easy": ((EASY,), (JUNK, HARD)),
-    "medium": ((EASY, HARD), (JUNK,)),
-    "hard": ((HARD,), (JUNK, EASY)),
-}
+from compat_lib.evaluation.inputs import UnitRows, names_or_numbers, plain_array, table
+from compat_lib.evaluation.pairs import PairScores
+from compat_lib.evaluation.protocols.templates import positions
+from compat_lib.evaluation.ranking import rankings, top_k
 
 
 @dataclass(frozen=True)
@@ -32,10 +25,8 @@ class LandmarkRetrieval:
 
     def summary(self) -> str:
         """Return one line for reading."""
-        return (
-            f"mAP@{self.k} {self.map:.4f} ({len(self.average_precision)} queries, {self.empty} without "
-            "relevant items count 0)"
-        )
+        size = len(self.average_precision)
+        return f"mAP@{self.k} {self.map:.4f} ({size} queries, {self.empty} without relevant items count 0)"
 
 
 @dataclass(frozen=True)
@@ -59,11 +50,10 @@ class Revisited:
     def summary(self) -> str:
         """Return one line for each protocol."""
         lines = []
-        for name in PROTOCOLS:
+        for name in ("easy", "medium", "hard"):
             found = getattr(self, name)
             rates = ", ".join(f"mP@{k} {value:.4f}" for k, value in found.precision.items())
-            size = len(found.average_precision)
-            lines.append(f"{name}: mAP {found.map:.4f}, {rates} ({found.queries} of {size} queries)")
+            lines.append(f"{name}: mAP {found.map:.4f}, {rates} ({found.queries} queries)")
         return "\n".join(lines)
 
 
@@ -77,30 +67,28 @@ def landmark_map(
     counts 0. Ties go to the item that stands first in the gallery.
 
     Args:
-        query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
+        query: float [Nq, D], any length of row; NumPy or torch.
         gallery: float [Ng, D].
         relevant: for each query its relevant gallery items, each once: rows of the gallery, or ids.
         k: items looked at, 1 or more.
         gallery_ids: whole numbers or names [Ng], all different, when `relevant` holds ids.
 
     Raises:
-        ValueError: "there are 2 lists of relevant items for 3 queries ...", "relevant item 9 of query 0 is
-            not in the gallery ...", "relevant lists item 4 twice for query 0 ...", and those of `top_k`.
+        ValueError: an item of `relevant` is not in the gallery or there twice, and those of `top_k`.
 
     >>> gallery = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]
     >>> landmark_map([[1.0, 0.0], [0.0, 1.0]], gallery, [[0, 2], []], k=3).average_precision.tolist()
     [0.8333333333333333, 0.0]
     """
-    k = whole_number(k, "k", 100)
     query, gallery = table(query, "query features"), table(gallery, "gallery features")
-    size = len(gallery)
-    start, columns = _listed(relevant, "relevant", len(query), _numbers(gallery_ids, size), size)
-    indices = top_k(query, gallery, k)[1]
-    lengths = np.diff(start)
-    keys = np.sort(np.repeat(np.arange(len(indices)), lengths) * size + columns)
-    asked = np.arange(len(indices))[:, None] * size + indices
-    hits = (indices >= 0) & (np.searchsorted(keys, asked, "right") > np.searchsorted(keys, asked, "left"))
-    precision = hits.cumsum(1) / np.arange(1, hits.shape[1] + 1)
+    ids = np.arange(len(gallery))
+    if gallery_ids is not None:
+        ids = names_or_numbers(gallery_ids, "gallery ids", len(gallery))
+    lists = _rows(relevant, ids, len(query), "relevant")
+    found = top_k(query, gallery, k)[1]
+    hits = np.stack([np.isin(line, rows) for line, rows in zip(found, lists, strict=True)])
+    lengths = np.array([len(rows) for rows in lists])
+    precision = hits.cumsum(1) / np.arange(1, k + 1)
     average = (precision * hits).sum(1) / np.maximum(1, np.minimum(lengths, k))
     return LandmarkRetrieval(float(average.mean()), average, k, int((lengths == 0).sum()))
 
@@ -131,141 +119,67 @@ def revisited(
         ks: the k of mean precision at k, 1 or more.
 
     Raises:
-        ValueError: "there are 2 lists of easy items for 3 queries ...", "hard item 9 of query 0 is not in the
-            gallery ...", "easy, hard and junk list item 4 twice for query 0 ...", and for NaN or unequal
-            widths.
+        ValueError: an item is not in the gallery or there twice for one query, NaN, unequal widths.
 
     >>> gallery = [[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]
     >>> result = revisited([[1.0, 0.0]], gallery, [[1]], [[3]], [[0]])
     >>> result.easy.map, result.medium.map, result.hard.map  # hard: at 0-based rank 1 behind item 2
     (1.0, 0.7916666666666666, 0.25)
     """
-    ks = whole_numbers(ks, "ks")
-    query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
-    sizes = len(query), len(gallery)
-    kinds = [
-        _listed(lists, name, sizes[0], None, sizes[1])
-        for lists, name in ((easy, "easy"), (hard, "hard"), (junk, "junk"))
-    ]
-    rows = np.concatenate([np.repeat(np.arange(sizes[0]), np.diff(start)) for start, _ in kinds])
-    columns = np.concatenate([columns for _, columns in kinds])
-    kind = np.repeat(np.arange(3), [len(columns) for _, columns in kinds])
-    order = np.lexsort((columns, rows))
-    rows, columns, kind = rows[order], columns[order], kind[order]
-    _refuse_repeats("easy, hard and junk list", rows, columns, None)
-    keys = rows * sizes[1] + columns
-    judged = _Judged(query, gallery, np.searchsorted(rows, np.arange(sizes[0] + 1)), columns)
-    blocks = list(own_places(judged, np.arange(sizes[1])))
-    rows, columns, places = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    kind = kind[np.searchsorted(keys, rows * sizes[1] + columns)]
-    return Revisited(*(_protocol(rows, kind, places, sizes[0], name, ks) for name in PROTOCOLS))
+    sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
+    queries, items = len(sides[0]), len(sides[1])
+    every = np.arange(items)
+    lists = [_rows(x, every, queries, n) for x, n in ((easy, "easy"), (hard, "hard"), (junk, "junk"))]
+    _rows([np.concatenate(kinds) for kinds in zip(*lists, strict=True)], every, queries, "judged")
+    # All labels are alike, so that queries and items keep their order.
+    pairs = PairScores(sides[0], np.zeros(queries, int), sides[1], np.zeros(items, int))
+    places: list[list[np.ndarray]] = [[], [], []]
+    for rows, ranked in rankings(pairs):
+        for query, line in zip(rows, ranked, strict=True):
+            place = np.argsort(line)
+            for kind, each in zip(places, lists, strict=True):
+                kind.append(place[each[query]])
+    easy, hard, junk = places
+    return Revisited(
+        _protocol([easy], [junk, hard], ks),
+        _protocol([easy, hard], [junk], ks),
+        _protocol([hard], [junk, easy], ks),
+    )
 
 
-class _Judged(PairScores):
-    # The pairs of all queries and gallery items; a row's own columns are the listed ones. Both sides keep
-    # their order, because all labels are alike.
-    def __init__(self, query: UnitRows, gallery: UnitRows, start: np.ndarray, columns: np.ndarray):
-        super().__init__(query, np.zeros(len(query), int), gallery, np.zeros(len(gallery), int))
-        self.first, self.last = start[:-1], start[1:]
-        self._columns = columns
-
-    def own(self, row: int, stop: int, column: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, which = expand(self.first[row:stop], self.last[row:stop])
-        columns = self._columns[which]
-        inside = (columns >= column) & (columns < column + self.tile[1])
-        return rows[inside], columns[inside]
-
-
-def _protocol(
-    rows: np.ndarray, kind: np.ndarray, places: np.ndarray, queries: int, name: str, ks: tuple[int, ...]
-) -> Protocol:
-    # The judged items by row and place.
-    right, junk = (np.isin(kind, kinds) for kinds in PROTOCOLS[name])
-    passed = np.cumsum(junk)
-    first = np.searchsorted(rows, rows)  # of the item's row
-    before = passed - np.where(first > 0, passed[first - 1], 0)
-    rows, rank = rows[right], (places - before)[right]  # from 1, without the junk
-    start = np.searchsorted(rows, np.arange(queries + 1))
-    size = np.diff(start)
-    valid = size > 0
-    number = np.arange(len(rows)) - start[rows]  # from 0
-    left = np.where(rank > 1, number / np.maximum(rank - 1, 1), 1.0)
-    total = np.bincount(rows, left + (number + 1) / rank, minlength=queries)
-    with np.errstate(invalid="ignore"):
-        average = total / (2 * size)  # nan without right items
-    last = rank[start[1:][valid] - 1]
-    means = {}
-    for k in ks:
-        reach = np.minimum(last, k)
-        hits = np.bincount(rows[rank <= k], minlength=queries)[valid]
-        means[k] = float((hits / reach).mean()) if valid.any() else float("nan")
-    mean = float(average[valid].mean()) if valid.any() else float("nan")
-    return Protocol(mean, means, average, int(valid.sum()))
-
-
-def _numbers(gallery_ids: Any, size: int) -> np.ndarray | None:
-    if gallery_ids is None:
-        return None
-    ids = plain_array(gallery_ids)
-    if ids.shape != (size,) or ids.dtype.kind not in "iuUS":
-        raise ValueError(
-            f"gallery_ids have shape {ids.shape} and type {ids.dtype} for {size} gallery features; give one "
-            "whole number (or name) each"
+def _protocol(right: list[list[np.ndarray]], junk: list[list[np.ndarray]], ks: Sequence[int]) -> Protocol:
+    # Places of the right and of the junk items of every query in its whole ranking, from 0.
+    average = np.full(len(right[0]), np.nan)
+    precision: dict[int, list[float]] = {k: [] for k in ks}
+    for query in range(len(average)):
+        places, skipped = (
+            np.sort(np.concatenate([kind[query] for kind in kinds])) for kinds in (right, junk)
         )
-    if len(np.unique(ids)) < size:
-        raise ValueError("gallery_ids hold an id twice; relevant items are found by id: make them distinct")
-    return ids
+        if not len(places):
+            continue
+        rank = places - np.searchsorted(skipped, places)
+        number = np.arange(len(rank))
+        before = np.where(rank > 0, number / np.maximum(rank, 1), 1.0)
+        average[query] = (before + (number + 1) / (rank + 1)).sum() / (2 * len(rank))
+        for k in ks:
+            precision[k].append((rank < k).sum() / min(k, rank[-1] + 1))
+    valid = ~np.isnan(average)
+    means = {k: float(np.mean(each)) if each else float("nan") for k, each in precision.items()}
+    return Protocol(float(average[valid].mean()) if valid.any() else np.nan, means, average, int(valid.sum()))
 
 
-def _listed(
-    lists: Sequence[Any], name: str, queries: int, ids: np.ndarray | None, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    # Where each query's items start, int64 [queries + 1], and the rows of the gallery.
-    try:
-        number = len(lists)
-    except TypeError:
-        raise ValueError(f"the {name} items are {lists!r}; give a list of them for each query") from None
-    if number != queries:
+def _rows(lists: Sequence[Any], ids: np.ndarray, queries: int, name: str) -> list[np.ndarray]:
+    # The rows of the gallery that every query's ids name.
+    if len(lists) != queries:
+        raise ValueError(f"there are {len(lists)} lists of {name} items for {queries} queries; give one each")
+    items = [plain_array(each) for each in lists]
+    known = [each for each in items if len(each)]
+    rows = positions(ids, np.concatenate(known)) if known else np.zeros(0, np.int64)
+    split = np.split(rows, np.cumsum([len(each) for each in items])[:-1])
+    wrong = [i for i, each in enumerate(split) if (each < 0).any() or len(np.unique(each)) < len(each)]
+    if wrong:
         raise ValueError(
-            f"there are {number} lists of {name} items for {queries} queries; give one for each query, "
-            "[] where there is none"
+            f"the {name} items of query {wrong[0]} hold one that is not in the gallery of {len(ids)} items, "
+            "or one twice; rows count from 0, and ids need gallery_ids"
         )
-    arrays = [plain_array(items) for items in lists]
-    numbers = ids is None or ids.dtype.kind in "iu"
-    for row, array in enumerate(arrays):
-        if array.ndim != 1 or (len(array) and array.dtype.kind not in ("iu" if numbers else "US")):
-            raise ValueError(
-                f"the {name} items of query {row} have shape {array.shape} and type {array.dtype}; give a "
-                "list of rows of the gallery, or of ids together with gallery_ids"
-            )
-    lengths = np.array([len(array) for array in arrays], np.int64)
-    rows = np.repeat(np.arange(queries), lengths)
-    if numbers:
-        items = np.concatenate([array.astype(np.int64) for array in arrays])
-    else:
-        items = np.concatenate([ids[:0], *(array for array in arrays if len(array))])
-    if ids is None:
-        columns, known = items, (items >= 0) & (items < size)
-    else:
-        by_id = np.argsort(ids)
-        columns = by_id[np.minimum(np.searchsorted(ids[by_id], items), size - 1)]
-        known = ids[columns] == items
-    if not known.all():
-        wrong = int(np.flatnonzero(~known)[0])
-        raise ValueError(
-            f"{name} item {items[wrong]} of query {rows[wrong]} is not in the gallery of {size} items; rows "
-            "count from 0, and ids need gallery_ids"
-        )
-    order = np.lexsort((columns, rows))
-    _refuse_repeats(f"{name} lists", rows[order], columns[order], ids)
-    return np.r_[0, np.cumsum(lengths)], columns
-
-
-def _refuse_repeats(what: str, rows: np.ndarray, columns: np.ndarray, ids: np.ndarray | None) -> None:
-    # Rows and columns are sorted.
-    twice = np.flatnonzero((np.diff(rows) == 0) & (np.diff(columns) == 0))
-    if len(twice):
-        item = columns[twice[0]] if ids is None else ids[columns[twice[0]]]
-        raise ValueError(
-            f"{what} item {item} twice for query {rows[twice[0]]}; give every item once: it is counted"
-        )
+    return split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,7 @@ def leave_one_out(
         ranks: the k of top-k, 1 or more.
 
     Raises:
-        ValueError: "there are 3 query and 4 gallery features ...", "the query features have 64 columns and
-            the gallery features 128 ...", "no query has a right item in the gallery ...", and for NaN.
+        ValueError: those of `retrieval`.
 
     >>> new = [[1.0, 0.1, 5.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     >>> old = [[1.0, 0.0], [1.0, 0.2], [0.0, 1.0]]
@@ -44,23 +42,9 @@ def leave_one_out(
     >>> result.rank, result.average_precision.tolist()  # the class of one image is skipped
     ({1: 1.0, 5: 1.0}, [1.0, 1.0, nan])
     """
-    if gallery is None:
-        return retrieval(query, labels, ranks=ranks)
-    query, gallery = table(query, "query features"), table(gallery, "gallery features")
-    note, widths = "", (query.shape[1], gallery.shape[1])
-    if len(query) != len(gallery):
-        raise ValueError(
-            f"there are {len(query)} query and {len(gallery)} gallery features; give both models' "
-            "features of the same images in the same order"
-        )
-    if widths[0] != widths[1]:
-        if not cut:
-            raise ValueError(
-                f"the query features have {widths[0]} columns and the gallery features {widths[1]}; "
-                "give cut=True to keep the first ones of both, or map one side into the other's space"
-            )
-        query, gallery = query[:, : min(widths)], gallery[:, : min(widths)]
-        note = f" Both sides were cut to their first {min(widths)} coordinates."
+    query, gallery = (table(x, "features") for x in (query, query if gallery is None else gallery))
+    if cut:
+        width = min(query.shape[1], gallery.shape[1])
+        query, gallery = query[:, :width], gallery[:, :width]
     images = np.arange(len(query))
-    result = retrieval(query, labels, gallery, labels, query_ids=images, gallery_ids=images, ranks=ranks)
-    return replace(result, note=result.note + note)
+    return retrieval(query, labels, gallery, labels, query_ids=images, gallery_ids=images, ranks=ranks)

@@ -1,24 +1,22 @@
-"""Re-identification: CMC, mAP, mINP and TPR at FPR under the camera rule; places of items in a ranking."""
+"""Re-identification: CMC, mAP, mINP and TPR at FPR under the camera rule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import UnitRows, codes, plain_array, whole_number, whole_numbers
-from compat_lib.evaluation.pairs import checked_fars, verify
-from compat_lib.evaluation.scores import EXCLUDED, PairScores, float_keys
+from compat_lib.evaluation.inputs import UnitRows, codes, fractions, names_or_numbers, table
+from compat_lib.evaluation.pairs import EXCLUDED, PairScores
+from compat_lib.evaluation.ranking import rankings
+from compat_lib.evaluation.tar import verify
 
 READINGS = ("published", "conservative")
-MATCHES = 2**22  # right items of the queries that are worked on together
-WAITING = 2**20  # genuine scores that wait, at least, until the lowest of them are kept
+WAITING = 2**22  # genuine scores that wait, at least, until the lowest of them are kept
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,6 @@ class Reid:
     fars: tuple[float, ...]
     tpr: tuple[float, ...]  # in the order of fars; nan where there is no such value
     measurable: tuple[bool, ...]  # whether there are enough pairs for this rate
-    reading: str
-    note: str
 
     @property
     def metric(self) -> float:
@@ -104,14 +100,14 @@ def reid(
         gallery_identities, gallery_cameras: [Ng].
         max_rank: length of the CMC curve, 1 or more.
         ranks: the k of CMC@k, 1 or more.
-        fars: the FPR, fractions in (0, 1]; () measures the ranking only, in about half of the time.
+        fars: the FPR, fractions in (0, 1]; () measures the ranking only.
         reading: "published" or "conservative".
         junk: identities that are dropped from the gallery, -1 or "-1" in Market-1501; such a query is
             skipped. Distractors (identity 0 there) stay as wrong items.
 
     Raises:
-        ValueError: "no query has a right item left in the gallery ...", "all gallery items are junk ...",
-            "the reading ... is not known ...", and those of `verification`.
+        ValueError: "no query has a right item left in the gallery ...", "all gallery items are junk ...", an
+            unknown reading, and those of `verification`.
 
     >>> result = reid([[1, 0], [0, 1]], [7, 8], [1, 1], [[1, 0], [3, 1], [1, 1]], [7, 0, 7], [1, 2, 2])
     >>> result.average_precision.tolist()  # its own camera's item is removed, the distractor comes first
@@ -119,53 +115,46 @@ def reid(
     >>> result.rank, result.skipped, result.excluded
     ({1: 0.0, 5: 1.0, 10: 1.0}, 1, 1)
     """
-    fars = checked_fars(fars)
+    fars = fractions(fars, "an FPR")
     if reading not in READINGS:
         raise ValueError(f"the reading {reading!r} is not known; choose one of {', '.join(READINGS)}")
-    ranks = whole_numbers(ranks, "ranks")
-    max_rank = whole_number(max_rank, "max_rank", 50)
-    if np.ndim(junk) == 0:
-        raise ValueError(f"junk is {junk!r}; give the identities in a list, such as (-1,)")
-    sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
-    lengths = len(sides[0]), len(sides[1])
+    query, gallery = table(query, "query features"), table(gallery, "gallery features")
+    lengths = len(query), len(gallery)
     identities = codes(query_identities, gallery_identities, lengths, "identities")
     cameras = codes(query_cameras, gallery_cameras, lengths, "cameras")
-    kept = [np.flatnonzero(~_junk(values, junk)) for values in (query_identities, gallery_identities)]
-    for side, rows in zip(("queries", "gallery items"), kept, strict=True):
-        if not len(rows):
-            raise ValueError(f"all {side} are junk, identity {tuple(junk)}; check the identities, or junk=")
-    units = [
-        unit if len(rows) == len(unit) else unit[torch.from_numpy(rows)]
-        for unit, rows in zip(sides, kept, strict=True)
-    ]
-    seen = max(int(values.max()) for values in cameras) + 1
+    kept = [_not_junk(side, junk) for side in (query_identities, gallery_identities)]
     labels = [values[rows] for values, rows in zip(identities, kept, strict=True)]
-    views = [label * seen + c[rows] for label, c, rows in zip(labels, cameras, kept, strict=True)]
-    pairs = PairScores(units[0], labels[0], units[1], labels[1], query_ids=views[0], gallery_ids=views[1])
+    # The number of an identity as one camera sees it.
+    views = [i * (len(query) + len(gallery)) + c for i, c in zip(identities, cameras, strict=True)]
+    views = [values[rows] for values, rows in zip(views, kept, strict=True)]
+    sides = UnitRows(query[kept[0]], "query"), UnitRows(gallery[kept[1]], "gallery")
+    pairs = PairScores(sides[0], labels[0], sides[1], labels[1], query_ids=views[0], gallery_ids=views[1])
 
     precision, penalty = np.full(lengths[0], np.nan), np.full(lengths[0], np.nan)
     first = np.zeros(lengths[0], np.int64)
-    for rows, _, places in own_places(pairs, np.argsort(labels[1], kind="stable")):  # the columns' order
-        if not len(rows):
-            continue
-        found, start, matches = np.unique(rows, return_index=True, return_counts=True)
-        number = np.arange(len(rows)) - np.repeat(start, matches) + 1
-        where = kept[0][pairs.order[found]]
-        precision[where] = np.add.reduceat(number / places, start) / matches
-        first[where], penalty[where] = places[start], matches / places[start + matches - 1]
+    for rows, ranked in rankings(pairs):
+        right = labels[1][ranked] == labels[0][rows, None]
+        right &= views[1][ranked] != views[0][rows, None]  # what is excluded comes last
+        line, places = np.nonzero(right)
+        places = places + 1
+        line, start, matches = np.unique(line, return_index=True, return_counts=True)
+        number = np.arange(len(places)) - np.repeat(start, matches) + 1
+        where = kept[0][rows[line]]
+        if len(line):
+            precision[where] = np.add.reduceat(number / places, start) / matches
+            first[where], penalty[where] = places[start], matches / places[start + matches - 1]
     valid = first > 0
     if not valid.any():
         raise ValueError(
             "no query has a right item left in the gallery: every identity of a query is missing there, or "
             "was seen by the query's camera only; check that identities and cameras belong to the features"
         )
-    cmc = np.array([(first[valid] <= k).mean() for k in range(1, max_rank + 1)])
     tpr, measurable = _rates(pairs, fars, reading)
     return Reid(
         float(precision[valid].mean()),
         float(penalty[valid].mean()),
         {k: float((first[valid] <= k).mean()) for k in ranks},
-        cmc,
+        np.array([(first[valid] <= k).mean() for k in range(1, max_rank + 1)]),
         precision,
         penalty,
         first,
@@ -176,101 +165,15 @@ def reid(
         fars,
         tpr,
         measurable,
-        reading,
-        f"{pairs.excluded} pairs of one identity and one camera are excluded; ties rank by gallery row.",
     )
 
 
-def _junk(identities: Any, junk: Sequence[Any]) -> np.ndarray:
-    identities = plain_array(identities)
-    if identities.dtype.kind not in "iub":
-        return np.isin(identities.astype(str), [str(value) for value in junk])
-    return np.isin(identities, [value for value in junk if not isinstance(value, str)])
-
-
-def own_places(pairs: PairScores, index: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield the places of every row's own columns among all its columns, one block of rows after another.
-
-    Args:
-        pairs: the scores; excluded pairs have no place and take none.
-        index: int64 [columns], distinct; among equal scores the column of lower index comes first.
-
-    Yields:
-        rows and columns in the order of `pairs`, and places from 1: int64 [g] each, by row and then place.
-    """
-    for row, stop in _blocks(pairs):
-        yield _block_places(pairs, index, row, stop)
-
-
-def _blocks(pairs: PairScores) -> Iterator[tuple[int, int]]:
-    own, row = pairs.last - pairs.first, 0
-    while row < pairs.shape[0]:
-        widest = max(1, int(own[row : row + pairs.tile[0]].max()))
-        stop = min(pairs.shape[0], row + max(1, min(pairs.tile[0], MATCHES // widest)))
-        yield row, stop
-        row = stop
-
-
-def _own_scores(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # (row from `row`, column, score) of the own pairs that are not excluded.
-    parts = []
-    for column in range(0, pairs.shape[1], pairs.tile[1]):
-        rows, columns = pairs.own(row, stop, column)
-        if len(rows):
-            place = torch.from_numpy(np.stack([rows, columns - column])).to(pairs.device)
-            scores = pairs.block(row, stop, column)[place[0], place[1]].cpu().numpy()
-            counted = scores > EXCLUDED
-            parts.append((rows[counted], columns[counted], scores[counted]))
-    if not parts:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    rows, columns, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return rows, columns, scores
-
-
-def _block_places(
-    pairs: PairScores, index: np.ndarray, row: int, stop: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rows, columns, scores = _own_scores(pairs, row, stop)
+def _not_junk(identities: Any, junk: Sequence[Any]) -> np.ndarray:
+    names = names_or_numbers(identities, "identities").astype(str)
+    rows = np.flatnonzero(~np.isin(names, [str(value) for value in junk]))
     if not len(rows):
-        return rows, columns, rows
-    order = np.lexsort((index[columns], -scores, rows))
-    rows, columns, scores = rows[order], columns[order], scores[order]
-    start = np.searchsorted(rows, np.arange(stop - row + 1))
-    slot = np.arange(len(rows)) - start[rows]
-    table = np.full((stop - row, int(slot.max()) + 1), np.inf, np.float32)
-    table[rows, slot] = scores
-    right, number = torch.from_numpy(table).to(pairs.device), torch.from_numpy(index).to(pairs.device)
-    keys = torch.from_numpy(rows << 33).to(pairs.device) - float_keys(right[rows, slot])  # ascending
-    # Among equal keys the index decides: `tied` is ascending too.
-    tied = torch.searchsorted(keys, keys) * len(index) + number[columns]
-    better = torch.zeros(table.shape, dtype=torch.int64, device=pairs.device)
-    equal = torch.zeros(len(rows) + 1, dtype=torch.int64, device=pairs.device)  # differences along the rows
-    for column in range(0, pairs.shape[1], pairs.tile[1]):
-        tile = pairs.block(row, stop, column)
-        width = tile.shape[1]
-        ordered = _ascending(tile)
-        not_better = torch.searchsorted(ordered, right, right=True)
-        better += width - not_better
-        # In most tiles a row's own columns are the only ones that score as much as themselves.
-        met = (not_better - torch.searchsorted(ordered, right)).sum(1).cpu().numpy()
-        own = np.bincount(rows[(columns >= column) & (columns < column + width)], minlength=stop - row)
-        lines = torch.from_numpy(np.flatnonzero(met > own)).to(pairs.device)
-        key = (lines[:, None] << 33) - float_keys(tile[lines])
-        first, last = torch.searchsorted(keys, key), torch.searchsorted(keys, key, right=True)
-        line, item = (first < last).nonzero().T
-        first, last = first[line, item], last[line, item]
-        # Each comes before the equal ones of higher index.
-        first = torch.searchsorted(tied, first * len(index) + number[column + item], right=True)
-        ends = torch.stack([torch.ones_like(first), -torch.ones_like(first)])
-        equal.index_add_(0, torch.cat([first, last]), ends.reshape(-1))
-    places = better.cpu().numpy()[rows, slot] + equal.cumsum(0).cpu().numpy()[:-1] + 1
-    return rows + row, columns, places
-
-
-def _ascending(scores: Tensor) -> Tensor:
-    if scores.device.type == "cpu":  # NumPy's vectorised sort is more than ten times as fast as torch's
-        return torch.from_numpy(np.sort(scores.numpy(), axis=1))
-    return scores.sort(dim=1).values
+        raise ValueError(f"all queries or all gallery items are junk, identity {tuple(junk)}; see junk=")
+    return rows
 
 
 def _rates(
@@ -299,10 +202,11 @@ def _rates(
 
 
 def _lowest_genuine(pairs: PairScores, size: int) -> np.ndarray:
-    # The lowest scores of the pairs of one identity, ascending: `size` of them.
+    # The `size` lowest scores of the pairs of one identity, ascending.
     held, waiting = np.zeros(0, np.float32), []
-    for row, stop in _blocks(pairs):
-        waiting.append(_own_scores(pairs, row, stop)[2])
+    for tile in pairs.tiles():
+        scores = tile.scores.reshape(-1)[tile.genuine].cpu().numpy()
+        waiting.append(scores[scores > EXCLUDED])
         if sum(map(len, waiting)) >= max(WAITING, size):
             held, waiting = np.sort(np.concatenate([held, *waiting]))[:size], []
     return np.sort(np.concatenate([held, *waiting]))[:size]

@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_curve
 
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.pairs import Roc, checked_fars
+from compat_lib.evaluation.inputs import fractions, names_or_numbers
 from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
-    checked_ids,
-    checked_templates,
     found,
     three_tests,
+    unit_templates,
 )
+from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.tar import Roc
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-READINGS = ("conservative", "nearest")
-VALUES = {"cpu": 2**18, "cuda": 2**25}  # numbers of one side that are multiplied together
+VALUES = 2**18  # numbers of one side that are multiplied together
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class PairVerification:
     roc: Roc = field(repr=False, compare=False)  # corners of the curve; straight runs have their ends only
 
     @property
-    def metrics(self) -> dict[str, float | None]:
-        """Flat names, such as "tar@far=1e-4" and "auc"; None where not measurable."""
+    def records(self) -> Records:
+        """Records such as "tar@far=1e-4" and "auc"; value None where not measurable."""
         levels = zip(self.fars, self.tar, self.measurable, strict=True)
-        return {tar_name(far): tar if ok else None for far, tar, ok in levels} | {"auc": self.auc}
+        rates = [Record(None, None, tar_name(far), tar if ok else None) for far, tar, ok in levels]
+        return Records([*rates, Record(None, None, "auc", self.auc)])
 
     def summary(self) -> str:
         """Return one line for reading."""
@@ -54,10 +56,7 @@ class PairVerification:
             f"TAR@FAR={far:g} {tar:.4f}" + ("" if ok else " (below one impostor pair)")
             for far, tar, ok in zip(self.fars, self.tar, self.measurable, strict=True)
         ]
-        return (
-            f"{', '.join(parts)}, AUC {self.auc:.4f} ({self.reading} reading; {self.positives} genuine, "
-            f"{self.negatives} impostor pairs)"
-        )
+        return f"{', '.join(parts)}, AUC {self.auc:.4f} ({self.positives} genuine, {self.negatives} impostor)"
 
 
 def verification_1_to_1(
@@ -84,16 +83,13 @@ def verification_1_to_1(
         reading: "conservative" or "nearest", see `tar_at_far`.
 
     Returns:
-        results of `tar_at_far` by pair of models; metrics such as "new_old/tar@far=1e-4", which `criterion`
-        takes. new/old is None when the widths differ.
+        results of `tar_at_far` by pair of models, whose records `criterion` takes. new/old is None when the
+        widths differ.
 
-    Raises:
-        ValueError: those of `pair_list_scores` and `tar_at_far`.
-
-    >>> old = Templates([1, 2, 3], [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    >>> new = Templates([1, 2, 3], [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    >>> tests = verification_1_to_1(old, new, [1, 1, 2], [2, 3, 3], [1, 0, 0], fars=[0.5])
-    >>> tests.metrics["old_old/tar@far=5e-1"], tests.metrics["new_old/auc"]
+    >>> old = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    >>> new = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> found = verification_1_to_1(old, new, [1, 1, 2], [2, 3, 3], [1, 0, 0], fars=[0.5]).records
+    >>> found.value("old", "old", "tar@far=5e-1"), found.value("new", "old", "auc")
     (1.0, 0.75)
     """
     return three_tests(
@@ -120,33 +116,22 @@ def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: 
         float64 [P]; a pair of given rows has the same score wherever it stands in the list.
 
     Raises:
-        ValueError: "first names 2 templates that no image has ...", "there are 3 second template ids for 4
-            pairs ...", "the enrolled templates have 64 columns and the probe templates 128 ...", "... not of
-            unit length ...".
+        ValueError: "first names 2 templates that no image has ...", "... not of unit length ...".
 
-    >>> templates = Templates([7, 9], [[1.0, 0.0], [0.6, 0.8]])
+    >>> templates = Templates(np.array([7, 9]), [[1.0, 0.0], [0.6, 0.8]])
     >>> pair_list_scores(templates, templates, [7, 9, 9], [9, 7, 9]).tolist()
     [0.6, 0.6, 1.0]
     """
-    enrolled_ids, left = checked_templates(enrolled, "enrolled")
-    probe_ids, right = checked_templates(probe, "probe")
-    if left.shape[1] != right.shape[1]:
-        raise ValueError(
-            f"the enrolled templates have {left.shape[1]} columns and the probe templates {right.shape[1]}; "
-            "scores need equal widths; map one side into the other's space first"
-        )
-    first = checked_ids(first, "first template ids")
-    second = checked_ids(second, "second template ids", len(first), "pairs")
-    rows = torch.from_numpy(found(enrolled_ids, first, "first"))
-    others = torch.from_numpy(found(probe_ids, second, "second"))
-    device, left = right.device, left.to(right.device)
-    step = max(1, VALUES["cpu" if device.type == "cpu" else "cuda"] // left.shape[1])
-    scores = torch.empty(len(rows), dtype=torch.float64, device=device)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        # Not a matrix product: its rounding would depend on where a pair stands.
-        scores[part] = (left[rows[part].to(device)] * right[others[part].to(device)]).sum(1)
-    return scores.cpu().numpy()
+    right = unit_templates(probe.features, "probe templates")
+    left = unit_templates(enrolled.features, "enrolled templates").to(right.device)
+    first = names_or_numbers(first, "first template ids")
+    second = names_or_numbers(second, "second template ids", len(first))
+    rows = torch.from_numpy(found(np.asarray(enrolled.ids), first, "first")).to(right.device)
+    others = torch.from_numpy(found(np.asarray(probe.ids), second, "second")).to(right.device)
+    step = max(1, VALUES // left.shape[1])
+    # Not a matrix product: its rounding would depend on where a pair stands.
+    parts = zip(rows.split(step), others.split(step), strict=True)
+    return torch.cat([(left[a] * right[b]).sum(1) for a, b in parts]).cpu().numpy()
 
 
 def tar_at_far(
@@ -180,92 +165,34 @@ def tar_at_far(
         reading: "conservative" or "nearest".
 
     Raises:
-        ValueError: "reading is 'closest' ...", "there are 3 labels for 4 scores ...", "2 of the 9 scores are
-            NaN or infinite ...", "same holds values other than 0 and 1 ...", "there is no genuine pair ...",
-            "there is no impostor pair ...", "a FAR of 10 was given ...".
+        ValueError: an unknown reading, scores that are not finite, no genuine or no impostor pair.
 
     >>> scores, same = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [1, 0, 1, 0, 0, 0]
     >>> tar_at_far(scores, same, [0.2]).tar, tar_at_far(scores, same, [0.2], reading="nearest").tar
     ((0.5,), (1.0,))
     """
-    if reading not in READINGS:
+    if reading not in ("conservative", "nearest"):
         raise ValueError(f"reading is {reading!r}; choose 'conservative' or 'nearest'")
-    fars = checked_fars(fars)
-    scores, same = _checked(scores, same)
-    wrong, right, thresholds = _points(scores, same)
-    negatives, positives = int(wrong[-1]), int(right[-1])
-    allowed = [int(most_accepted(far, negatives)) for far in fars]
-    corner = _corners(wrong, right)
-    roc = Roc(wrong[corner] / negatives, right[corner] / positives, thresholds[corner])
+    fars = fractions(fars, "a FAR")
+    scores, same = np.asarray(scores, np.float64), np.asarray(same).astype(bool)
+    positives, negatives = int(same.sum()), int((~same).sum())
+    if not positives or not negatives:
+        raise ValueError(f"there are {positives} genuine and {negatives} impostor pairs; give some of both")
+    corners = Roc(*sklearn_curve(same, scores))
     if reading == "conservative":
-        chosen = np.searchsorted(wrong, allowed, "right") - 1
+        points = Roc(*sklearn_curve(same, scores, drop_intermediate=False))
+        chosen = np.searchsorted(points.far, fars, "right") - 1
     else:
+        points = corners
         # Backwards, so that the first of equals has the larger rates.
-        chosen = [corner[len(corner) - 1 - int(np.argmin(np.abs(roc.far[::-1] - far)))] for far in fars]
-    doubled_area = int(np.sum(np.diff(wrong) * (right[1:] + right[:-1])))
+        chosen = [len(points.far) - 1 - int(np.argmin(np.abs(points.far[::-1] - far))) for far in fars]
     return PairVerification(
         fars,
         reading,
-        tuple(float(right[i] / positives) for i in chosen),
-        tuple(float(wrong[i] / negatives) for i in chosen),
-        tuple(float(thresholds[i]) for i in chosen),
-        tuple(k >= 1 for k in allowed),
-        doubled_area / (2 * positives * negatives),
+        *(tuple(float(values[i]) for i in chosen) for values in (points.tar, points.far, points.thresholds)),
+        tuple(bool(most_accepted(far, negatives) >= 1) for far in fars),
+        float(roc_auc_score(same, scores)),
         positives,
         negatives,
-        roc,
+        corners,
     )
-
-
-def _checked(scores: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
-    scores, same = (
-        x.detach().cpu().double().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in (scores, same)
-    )
-    if scores.ndim != 1 or scores.dtype.kind not in "fiu":
-        raise ValueError(
-            f"the scores have shape {scores.shape} and type {scores.dtype}; give one real number for each "
-            "pair"
-        )
-    if same.shape != scores.shape:
-        raise ValueError(
-            f"there are labels of shape {same.shape} for {len(scores)} scores; give one for each pair"
-        )
-    scores = scores.astype(np.float64)
-    broken = ~np.isfinite(scores)
-    if broken.any():
-        raise ValueError(
-            f"{broken.sum()} of the {len(scores)} scores are NaN or infinite; look for a diverged model or a "
-            "corrupt image and leave these pairs out"
-        )
-    if same.dtype.kind not in "biuf" or ((same != 0) & (same != 1)).any():
-        raise ValueError(
-            "same holds values other than 0 and 1; give True or 1 where both templates show one identity, "
-            "else False or 0"
-        )
-    same = same.astype(bool)
-    if not same.any():
-        raise ValueError(
-            "there is no genuine pair, so there is no true accept rate; give pairs with same = 1"
-        )
-    if same.all():
-        raise ValueError(
-            "there is no impostor pair, so there is no false accept rate; give pairs with same = 0"
-        )
-    return scores, same
-
-
-def _points(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Accepted impostor and genuine pairs at every distinct score, from none to all; thresholds fall.
-    order = np.argsort(scores)[::-1]
-    scores = scores[order]
-    last = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])
-    right = np.cumsum(same[order])[last]
-    return np.r_[0, last + 1 - right], np.r_[0, right], np.r_[np.inf, scores[last]]
-
-
-def _corners(wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
-    # Places of the points that scikit-learn's roc_curve keeps: not those amid equal steps. It looks for them
-    # before it puts the point without accepted pairs in front.
-    bent = (np.diff(wrong[1:], 2) != 0) | (np.diff(right[1:], 2) != 0)
-    inner = 2 + np.flatnonzero(bent)
-    return np.unique(np.r_[0, 1, inner, len(wrong) - 1])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, softmax
 
-from compat_lib.evaluation.ordering import backfill_order, class_distance, entropy, margin
+from compat_lib.evaluation.orders import backfill_order, class_distance, entropy, margin
 
 
 def make_features(size=60, classes=7, width=5, seed=0):
@@ -90,27 +90,15 @@ def test_certainty_of_extreme_logits():
     assert margin(logits).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    "order, options, message",
-    [
-        ("nearest", {}, "the order 'nearest' is not known; choose one of random, uncertain, farthest"),
-        ("uncertain", {}, "the order 'uncertain' needs certainty"),
-        ("uncertain", {"certainty": np.zeros(59)}, r"the certainty has shape \(59,\) and 0 NaN"),
-        ("uncertain", {"certainty": np.full(60, np.nan)}, "60 NaN"),
-        ("farthest", {"certainty": np.zeros(60)}, "certainty was given, but the order is 'farthest'"),
-        (np.zeros(60, int), {}, "give every row number from 0 to 59 once"),
-        (np.arange(59), {}, r"the order given has shape \(59,\)"),
-        (np.arange(60.0) + 0.5, {}, "give every row number"),
-        (np.arange(60).reshape(2, 30), {}, "give every row number"),
-    ],
-)
-def test_bad_orders_get_a_sentence(order, options, message):
-    with pytest.raises(ValueError, match=message):
-        backfill_order(*make_features(), order, **options)
-
-
-@pytest.mark.parametrize("logits", [np.zeros(3), np.zeros((3, 1)), np.full((2, 2), np.nan)])
-def test_bad_logits_get_a_sentence(logits):
-    for function in (entropy, margin):
-        with pytest.raises(ValueError, match="the logits have shape"):
-            function(logits)
+def test_orders_that_cannot_be_are_refused():
+    features, labels = make_features()
+    for order, certainty, message in (
+        ("nearest", None, "the order 'nearest' is not known"),
+        ("uncertain", None, "needs certainty"),
+        ("uncertain", np.full(60, np.nan), "needs certainty"),
+        (np.zeros(60, int), None, "every row number from 0 once"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            backfill_order(features, labels, order, certainty=certainty)
+    with pytest.raises(ValueError, match="the logits hold NaN or one class only"):
+        margin(np.zeros((3, 1)))

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from flat_records import flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compat_lib.evaluation.changes import changes, upgrade_changes
-from compat_lib.evaluation.intervals import identity_weights, interval
+from compat_lib.evaluation import constraints, tar_name
+from compat_lib.evaluation.bootstrap import identity_weights, interval
 from compat_lib.evaluation.ranking import Retrieval, retrieval
+from compat_lib.evaluation.tar import FARS
+from compat_lib.evaluation.upgrade import changes, measure, upgrade_changes
 
 
 def make_models(classes=8, images=5, seed=0, noises=(1.2, 0.8)):
@@ -43,8 +46,8 @@ def test_by_hand():
     assert (result.forgetting, result.gain) == pytest.approx((0.2, 0.05))
     # Of 6 queries one was right and is wrong (b), two were wrong and are right (b, c).
     assert (result.negative_flips, result.positive_flips) == pytest.approx((1 / 6, 2 / 6))
-    assert result.metrics["changes/negative_flips"] == result.negative_flips
-    assert set(result.intervals.values()) == {None} and result.metrics["changes/gain/low"] is None
+    assert flat(result.records)["new_old/negative_flips"] == result.negative_flips
+    assert set(result.intervals.values()) == {None} and flat(result.records)["new_old/gain/low"] is None
     assert "0.3333 lose (mean AP -0.2000), 0.3333 gain (mean AP +0.0500), of 3" in result.summary()
 
 
@@ -91,8 +94,8 @@ def test_intervals_equal_a_loop_over_the_drawn_identities(case):
     draws = np.array([slow_draw(before, after, labels, weights[:, b]) for b in range(50)])
     for k, name in enumerate(names):
         assert result.intervals[name] == pytest.approx(interval(draws[:, k]))
-        assert result.metrics[f"changes/{name}/low"] == result.intervals[name][0]
-        assert result.metrics[f"changes/{name}/high"] == result.intervals[name][1]
+        assert flat(result.records)[f"new_old/{name}/low"] == result.intervals[name][0]
+        assert flat(result.records)[f"new_old/{name}/high"] == result.intervals[name][1]
 
 
 @settings(max_examples=15, deadline=None)
@@ -117,7 +120,7 @@ def test_properties(seed):
         labels[order],
         draws=10,
     )
-    assert again.metrics == pytest.approx(result.metrics)
+    assert flat(again.records) == pytest.approx(flat(result.records))
     assert (np.diff(result.by_identity.difference) >= -1e-12).all()
 
 
@@ -147,16 +150,21 @@ def test_features_equal_two_retrievals():
     assert upgrade_changes(old, new[:, :8], labels, cross=cross) == crossed
 
 
-def test_bad_input_gets_a_sentence():
-    with pytest.raises(ValueError, match="the results have 7 and 2 queries"):
-        changes(BEFORE, make_result([1.0, 1.0], [1, 1]), LABELS)
+def test_results_of_other_queries_are_refused():
     lacking = make_result([0.5, 0.6, 1.0, 0.3, 0.4, 0.5, 0.5], [2, 1, 1, 3, 2, 3, 1])
     with pytest.raises(ValueError, match="the two results count different queries"):
         changes(BEFORE, lacking, LABELS)
-    with pytest.raises(ValueError, match="2 query labels for 7"):
-        changes(BEFORE, AFTER, [0, 1])
+
+
+def test_measure_holds_every_part_once():
     old, new, labels = make_models()
-    with pytest.raises(ValueError, match="need equal widths"):
-        upgrade_changes(old, new[:, :4], labels)
-    with pytest.raises(ValueError, match="draws is -1"):
-        changes(BEFORE, AFTER, LABELS, draws=-1)
+    found = measure(old, new, labels, cross=(new, old), certainty=np.arange(len(labels)), draws=10)
+    ids = {"query_ids": np.arange(len(labels)), "gallery_ids": np.arange(len(labels))}
+    assert found.value("new", "old", "map") == retrieval(new, labels, old, labels, **ids).map
+    assert len(found.select(gallery="mixed", metric="map", order="random")) == 13  # tenths and quarters
+    for order in ("uncertain", "farthest"):
+        assert found.get("new", "mixed", "area_over_random/map", order=order).low is not None
+    assert found.value("new", "old", "losing") == upgrade_changes(old, new, labels, draws=0).losing
+    assert found.value(None, None, "constraint2/share") == constraints(old, new, labels).share[1]
+    alone = measure(old, new, labels, cross=None, draws=10)
+    assert {one.metric for one in alone} == {*(tar_name(far) for far in FARS), "map", "rank1", "rank5"}

@@ -9,17 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import two_parts, unit_rows
-from compat_lib.evaluation.intervals import identity_weights, interval
+from compat_lib.evaluation.bootstrap import identity_weights, interval
+from compat_lib.evaluation.inputs import unit_rows
+from compat_lib.evaluation.pairs import EXCLUDED, PairScores, Tile
 from compat_lib.evaluation.records import Record, Records
-from compat_lib.evaluation.scores import EXCLUDED, PairScores, Tile
 
-DISTANCES = ("cosine", "euclidean")
 STATEMENTS = (
     "same identity: d(new, old) <= d(old, old)",
     "different identities: d(new, old) >= d(old, old)",
     "same identity: d(new, new) <= d(new, old)",
     "different identities: d(new, new) >= d(new, old)",
+)
+SHORT = (  # the same for a legend: whose pair, and what should be so
+    "same, new/old nearer than old/old",
+    "different, new/old farther than old/old",
+    "same, new/new nearer than new/old",
+    "different, new/new farther than new/old",
 )
 ROUNDING = 1e-6  # float32 cosines of equal pairs may differ by this much
 
@@ -39,25 +44,11 @@ class Constraints:
     def records(self) -> Records:
         """Records "constraint1/share", with interval, and "constraint1/slack", and so on to 4."""
         found = []
-        for k, (share, slack, ends) in enumerate(
-            zip(self.share, self.slack, self.intervals, strict=True), start=1
-        ):
-            found.append(Record(None, None, f"constraint{k}/share", share, *(ends or (None, None))))
-            found.append(Record(None, None, f"constraint{k}/slack", slack))
-        return Records(found)
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Flat names: "constraint1/share", with "/low" and "/high", and "constraint1/slack"."""
-        values: dict[str, float | None] = {}
-        for k, (share, slack, ends) in enumerate(
-            zip(self.share, self.slack, self.intervals, strict=True), start=1
-        ):
+        for k, ends in enumerate(self.intervals):
             low, high = ends or (None, None)
-            name = f"constraint{k}"
-            values |= {f"{name}/share": share, f"{name}/share/low": low, f"{name}/share/high": high}
-            values[f"{name}/slack"] = slack
-        return values
+            found.append(Record(None, None, f"constraint{k + 1}/share", self.share[k], low, high))
+            found.append(Record(None, None, f"constraint{k + 1}/slack", self.slack[k]))
+        return Records(found)
 
     def summary(self) -> str:
         """Return one line for each constraint."""
@@ -104,16 +95,13 @@ def constraints(
         seed: of the draws.
 
     Raises:
-        ValueError: "the distance ... is not known ...", "there are ... old and ... new features ...", "the
-            old features have 64 columns ...", "there is one image only ...", NaN.
+        ValueError: for NaN, unequal numbers of rows, and unequal widths without `cross`.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]
     >>> result = constraints(old, [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0, 0, 1])
     >>> result.share[:2], [round(slack, 2) for slack in result.slack[:2]]  # 2: one of four pairs moved apart
     ((1.0, 1.0), [0.2, 0.2])
     """
-    if distance not in DISTANCES:
-        raise ValueError(f"the distance {distance!r} is not known; choose one of {', '.join(DISTANCES)}")
     tables = _tables(old, new, labels, cross)
     order = tables[0]
     size = len(order.row_codes)
@@ -148,27 +136,17 @@ def constraints(
 def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> tuple[PairScores, ...]:
     # Old/old, cross-test and new/new: the same pairs in the same tiles.
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
-    query, gallery = after, before
-    if cross is not None:
-        parts = two_parts(cross, "cross", "query features, gallery features")
-        query, gallery = (unit_rows(x, side) for x, side in zip(parts, ("query", "gallery"), strict=True))
-    if not len(before) == len(after) == len(query) == len(gallery):
-        raise ValueError(
-            f"there are {len(before)} old and {len(after)} new features, compared as {len(query)} queries "
-            f"and {len(gallery)} gallery items; give features of the same images in the same order"
+    if cross is None:
+        query, gallery = after, before
+    else:
+        query, gallery = (
+            unit_rows(cross[0], "cross-test's query"),
+            unit_rows(cross[1], "cross-test's gallery"),
         )
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"the old features have {gallery.shape[1]} columns and the new ones {query.shape[1]}; give "
-            "cross=(query, gallery), the forms of equal width that the cross-test compares"
-        )
-    if len(before) < 2:
-        raise ValueError("there is one image only; the constraints speak of pairs of two different images")
     images = np.arange(len(before))
     ids = {"query_ids": images, "gallery_ids": images}
     sides = ((before, before), (query, gallery), (after, after))
-    device = after.device
-    return tuple(PairScores(a.to(device), labels, b.to(device), labels, **ids) for a, b in sides)
+    return tuple(PairScores(a.to(after.device), labels, b.to(after.device), labels, **ids) for a, b in sides)
 
 
 def _pair(farther: Tile, nearer: Tile, distance: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import as_tensor, codes, plain_array, real_numbers, table, unit_rows
+from compat_lib.evaluation.inputs import as_tensor, codes, table, unit_rows
 
 ORDERS = ("random", "uncertain", "farthest")
 
@@ -28,8 +28,7 @@ def backfill_order(
         order, certainty, seed: as in `mixed_gallery_curve`.
 
     Raises:
-        ValueError: "the order ... is not known ...", "the order given has shape ...", "the order 'uncertain'
-            needs certainty ...", "certainty was given, but the order is ...".
+        ValueError: an unknown order, not every row once, the order "uncertain" without certainty.
 
     >>> backfill_order([[1.0], [1.0], [1.0]], [0, 0, 0], "uncertain", certainty=[0.5, 0.1, 0.9]).tolist()
     [1, 0, 2]
@@ -37,28 +36,18 @@ def backfill_order(
     size = len(table(old, "old features"))
     shuffled = np.random.default_rng(seed).permutation(size)
     if not isinstance(order, str):
-        given = plain_array(order)
-        listed = given.ndim == 1 and given.dtype.kind in "iuf"
-        if not listed or not np.array_equal(np.sort(given), np.arange(size)):
-            raise ValueError(
-                f"the order given has shape {given.shape}; give every row number from 0 to {size - 1} once"
-            )
+        given = np.asarray(order)
+        if not np.array_equal(np.sort(given), np.arange(size)):
+            raise ValueError(f"the order is none of all {size} rows; give every row number from 0 once")
         return given.astype(np.int64)
-    if certainty is not None and order != "uncertain":
-        raise ValueError(f"certainty was given, but the order is {order!r}; choose order='uncertain'")
     if order == "random":
         return shuffled
     if order == "uncertain":
-        if certainty is None:
-            raise ValueError(
-                "the order 'uncertain' needs certainty, one number for each gallery image, such as "
-                "margin(logits) of the old classifier"
-            )
-        key = real_numbers(certainty, "certainty")
+        key = np.asarray(np.nan if certainty is None else certainty, np.float64)
         if key.shape != (size,) or np.isnan(key).any():
             raise ValueError(
-                f"the certainty has shape {key.shape} and {int(np.isnan(key).sum())} NaN; give one number "
-                f"for each of the {size} gallery images"
+                f"the order 'uncertain' needs certainty, one number for each of {size} images, such as "
+                "margin(logits)"
             )
     elif order == "farthest":
         key = -class_distance(old, labels)
@@ -117,10 +106,7 @@ def margin(logits: Any) -> np.ndarray:
 
 
 def _logits(logits: Any) -> Tensor:
-    logits = as_tensor(table(logits, "logits")).double()
+    logits = as_tensor(logits, "logits").double()
     if logits.shape[1] < 2 or not torch.isfinite(logits).all():
-        raise ValueError(
-            f"the logits have shape {tuple(logits.shape)}, or hold NaN or infinite values; give [N, K] "
-            "finite numbers of at least 2 classes"
-        )
+        raise ValueError("the logits hold NaN or one class only; give [N, K] finite numbers, K at least 2")
     return logits

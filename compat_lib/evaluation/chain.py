@@ -1,0 +1,126 @@
+"""A chain of model generations: each later model as the query, each earlier one in the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from compat_lib.evaluation.compatibility import compare
+from compat_lib.evaluation.inputs import as_tensor, codes
+from compat_lib.evaluation.paired import PairedComparison, paired_comparison
+from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.tar import FARS
+
+Pair = tuple[int, int]  # query generation, gallery generation
+Comparable = Callable[[Tensor, Tensor], tuple[Any, Any] | None]
+
+
+@dataclass(frozen=True)
+class Generations:
+    """All metrics of every query generation i with every gallery generation j <= i; 0 is the oldest."""
+
+    names: tuple[str, ...]
+    records: Records  # query and gallery are the names; value None: not measurable
+    identities: int
+
+    def get(self, query: int, gallery: int, metric: str = "map") -> Record:
+        """Return the record of a query generation and a gallery generation."""
+        return self.records.get(self.names[query], self.names[gallery], metric)
+
+    def matrix(self, metric: str = "map") -> np.ndarray:
+        """Return a metric of query generation (row) and gallery generation (column), float64 [G, G].
+
+        nan above the diagonal, where an older model would ask a newer gallery, and where not measurable.
+        """
+        values = np.full((len(self.names), len(self.names)), np.nan)
+        for i, j in zip(*np.tril_indices(len(self.names)), strict=True):
+            value = self.get(i, j, metric).value
+            values[i, j] = np.nan if value is None else value
+        return values
+
+    def criteria(self, metric: str = "map") -> dict[Pair, bool | None]:
+        """Return for each later query i and earlier gallery j whether M(i, j) > M(j, j), as in `criterion`.
+
+        None where either was not measurable. The first generation that fails breaks the chain: the gallery of
+        that age has to be embedded again.
+        """
+        found: dict[Pair, bool | None] = {}
+        for i in range(1, len(self.names)):
+            for j in range(i):
+                cross, bar = self.get(i, j, metric).value, self.get(j, j, metric).value
+                found[i, j] = None if cross is None or bar is None else cross > bar
+        return found
+
+    def margins(self, metric: str = "map") -> dict[Pair, PairedComparison]:
+        """Return M(i, j) - M(j, j) with its interval for each pair that was measured."""
+        found = {}
+        for i, j in (pair for pair, holds in self.criteria(metric).items() if holds is not None):
+            cross, bar = self.get(i, j, metric), self.get(j, j, metric)
+            found[i, j] = paired_comparison(
+                cross.value,
+                bar.value,
+                draws_a=cross.draws,
+                draws_b=bar.draws,
+                identities=self.identities,
+                names=(f"{cross.query}/{cross.gallery}", f"{bar.query}/{bar.gallery}"),
+            )
+        return found
+
+
+def generations(
+    features: Sequence[Any],
+    labels: Any,
+    *,
+    comparable: Mapping[Pair, Comparable] | None = None,
+    names: Sequence[str] | None = None,
+    fars: Sequence[float] = FARS,
+    draws: int = 200,
+    seed: int = 0,
+) -> Generations:
+    """Return the metrics of a chain of models on one test set, for each query and each earlier gallery.
+
+    Source: the chains of BT2 (arXiv 2211.03989, AlexNet to ViT). The self-tests and cross-tests are those of
+    `compare`, with one set of draws for all: every difference is paired.
+
+    Args:
+        features: float [N, d_g] for each generation, oldest first, of the same images.
+        labels: whole numbers or names [N].
+        comparable: (i, j) -> function of the features of query generation i and of gallery generation j, as
+            tensors, that returns the query and the gallery form to compare, or None; such as the method's own
+            `comparable`. Without one the features are compared as they are, where their widths agree.
+        names: of the generations, all different; None: "generation 0", ...
+        fars: fractions in (0, 1].
+        draws: bootstrap draws over identities; 0 for no intervals.
+        seed: of the draws.
+
+    Raises:
+        ValueError: those of `compare`.
+
+    >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
+    >>> chain = generations([points, points, points], [0, 0, 1, 1], fars=(), draws=0)
+    >>> chain.matrix("rank1").round(2).tolist()
+    [[1.0, nan, nan], [1.0, 1.0, nan], [1.0, 1.0, 1.0]]
+    >>> chain.criteria("map")  # equal is not better
+    {(1, 0): False, (2, 0): False, (2, 1): False}
+    """
+    tables = [as_tensor(each, f"generation {g}'s features") for g, each in enumerate(features)]
+    names = tuple(names or (f"generation {g}" for g in range(len(tables))))
+    records: list[Record] = []
+    for i, query in enumerate(tables):
+        for j, gallery in enumerate(tables[:i]):
+            forms = (comparable or {}).get((i, j), _as_they_are)(query, gallery)
+            result = compare(None, query, labels, cross=forms, fars=fars, draws=draws, seed=seed).records
+            records += result.select(query="new", gallery="old").changed(query=names[i], gallery=names[j])
+        if not i:
+            result = compare(None, query, labels, fars=fars, draws=draws, seed=seed).records
+        records += result.select(query="new", gallery="new").changed(query=names[i], gallery=names[i])
+    identities = int(codes(labels, None, (len(tables[0]), 0), "labels")[0].max()) + 1
+    return Generations(names, Records(records), identities)
+
+
+def _as_they_are(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:
+    return (query, gallery) if query.shape[1] == gallery.shape[1] else None

@@ -1,0 +1,184 @@
+"""Verification (1:1): TAR at FAR, the ROC curve and histograms of all pairs, exact and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
+from compat_lib.evaluation.inputs import UnitRows, fractions
+from compat_lib.evaluation.pairs import PairScores
+
+FARS = (1e-2, 1e-3, 1e-4)
+
+
+@dataclass(frozen=True)
+class Roc:
+    """Exact points of the ROC curve, from the strictest threshold to the loosest."""
+
+    far: np.ndarray  # float64 [K], from 0 to 1
+    tar: np.ndarray  # float64 [K], from 0 to 1
+    thresholds: np.ndarray  # float64 [K], falling; a pair is accepted when its cosine is at least this
+
+
+@dataclass(frozen=True)
+class Verification:
+    """True accept rates at false accept rates; tuples in the order of `fars`."""
+
+    fars: tuple[float, ...]
+    tar: tuple[float, ...]  # fraction; nan where not measurable
+    thresholds: tuple[float, ...]  # a pair is accepted when its cosine is at least this; nan likewise
+    measurable: tuple[bool, ...]
+    positives: int  # genuine pairs: two images of one identity
+    negatives: int  # impostor pairs
+    excluded: int
+    note: str
+    roc: Roc = field(repr=False, compare=False)  # the curve of the same pairs, which costs nothing more
+
+    def summary(self) -> str:
+        """Return one line for reading."""
+        parts = [
+            f"TAR@FAR={far:g} " + (f"{tar:.4f}" if ok else "not measurable")
+            for far, tar, ok in zip(self.fars, self.tar, self.measurable, strict=True)
+        ]
+        return f"{', '.join(parts)} ({self.positives} genuine, {self.negatives} impostor pairs)"
+
+
+def verification(
+    query: Any,
+    query_labels: Any,
+    gallery: Any = None,
+    gallery_labels: Any = None,
+    *,
+    query_ids: Any = None,
+    gallery_ids: Any = None,
+    fars: Sequence[float] = FARS,
+) -> Verification:
+    """Return the true accept rate at each false accept rate over all pairs, exactly.
+
+    The TAR at FAR f is the largest TAR of any threshold whose false accept rate is at most f (the
+    conservative reading; IJB's tools take the nearest point instead). With ties the whole tied group is
+    accepted or refused. A FAR is measurable when f times the number of impostor pairs is at least 1.
+    Identities with one image give impostor pairs only. Memory does not grow with the number of pairs.
+
+    Args:
+        query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
+        query_labels: whole numbers or names [Nq].
+        gallery: float [Ng, D], or None: every unordered pair i < j inside the query set.
+        gallery_labels: [Ng], given with the gallery.
+        query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
+        fars: fractions in (0, 1].
+
+    Raises:
+        ValueError: for NaN, unequal widths or lengths, "there is no genuine pair ...", "there is no impostor
+            pair ...", and "a FAR of 10 was given; it is a fraction ...".
+
+    >>> features = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]
+    >>> result = verification(features, [0, 0, 1, 1], fars=[0.25, 0.1])
+    >>> result.tar, result.positives, result.negatives
+    ((1.0, nan), 2, 4)
+    """
+    fars = fractions(fars, "a FAR")
+    pairs = _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
+    return verify(pairs, count(pairs), fars)
+
+
+def roc_curve(
+    query: Any,
+    query_labels: Any,
+    gallery: Any = None,
+    gallery_labels: Any = None,
+    *,
+    query_ids: Any = None,
+    gallery_ids: Any = None,
+) -> Roc:
+    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart.
+
+    Every point is exact: the rates are those of accepting the scores at or above its threshold. Thresholds
+    between which no score lies are left out. Arguments and errors are those of `verification`.
+
+    >>> roc = roc_curve([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], [0, 0, 1, 1])
+    >>> roc.far.tolist(), roc.tar.tolist()
+    ([0.0, 0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0, 1.0])
+    """
+    return roc_points(count(_pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)))
+
+
+def cosine_histograms(
+    query: Any,
+    query_labels: Any,
+    gallery: Any = None,
+    gallery_labels: Any = None,
+    *,
+    query_ids: Any = None,
+    gallery_ids: Any = None,
+    bins: int = 100,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return histograms of the cosines of genuine and of impostor pairs.
+
+    The bins divide [-1, 1] evenly; the last one includes 1. The other arguments are those of `verification`;
+    a kind of pair that does not occur has an empty histogram.
+
+    Returns:
+        edges float64 [bins + 1], same identity int64 [bins], different identities int64 [bins].
+
+    >>> edges, same, different = cosine_histograms([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [0, 0, 1], bins=4)
+    >>> same.tolist(), different.tolist()
+    ([0, 0, 1, 0], [1, 0, 1, 0])
+    """
+    pairs = _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
+    everything, same = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
+    for tile in pairs.tiles():
+        place = (
+            torch.floor((tile.scores.reshape(-1).double() + 1) * (bins / 2)).clamp_(-1, bins - 1).long() + 1
+        )
+        everything += torch.bincount(place, minlength=bins + 1).cpu().numpy()
+        same += torch.bincount(place[tile.genuine], minlength=bins + 1).cpu().numpy()
+    return np.linspace(-1, 1, bins + 1), same[1:], (everything - same)[1:]
+
+
+def _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids) -> PairScores:
+    query = UnitRows(query, "query")
+    gallery = None if gallery is None else UnitRows(gallery, "gallery")
+    return PairScores(
+        query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
+    )
+
+
+def roc_points(counts: Counts) -> Roc:
+    """Return the points of the curve at the bins' lower edges."""
+    used = np.flatnonzero(counts.same + counts.different)[::-1]
+    tar = np.cumsum(counts.same[used]) / counts.positives
+    far = np.cumsum(counts.different[used]) / counts.negatives
+    thresholds = used / PER_UNIT - 2.0
+    return Roc(np.r_[0.0, far], np.r_[0.0, tar], np.r_[np.inf, thresholds])
+
+
+def verify(pairs: PairScores, counts: Counts, fars: tuple[float, ...]) -> Verification:
+    """Return the exact result for pairs whose histogram is known."""
+    allowed = [int(most_accepted(far, counts.negatives)) for far in fars]
+    found = boundaries(pairs, counts, [k for k in allowed if 1 <= k < counts.negatives])
+    tar, thresholds = [], []
+    for k in allowed:
+        if k in found:
+            refused, accepted = found[k]
+            tar.append(accepted / counts.positives)
+            thresholds.append(float(np.nextafter(np.float32(refused), np.float32(2))))
+        else:  # no impostor may pass, or all may
+            tar.append(float("nan") if k < 1 else 1.0)
+            thresholds.append(float("nan") if k < 1 else -1.0)
+    return Verification(
+        fars,
+        tuple(tar),
+        tuple(thresholds),
+        tuple(k >= 1 for k in allowed),
+        counts.positives,
+        counts.negatives,
+        pairs.excluded,
+        pairs.note,
+        roc_points(counts),
+    )
