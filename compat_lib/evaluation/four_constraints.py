@@ -20,12 +20,6 @@ STATEMENTS = (
     "same identity: d(new, new) <= d(new, old)",
     "different identities: d(new, new) >= d(new, old)",
 )
-SHORT = (  # the same for a legend: whose pair, and what should be so
-    "same, new/old nearer than old/old",
-    "different, new/old farther than old/old",
-    "same, new/new nearer than new/old",
-    "different, new/new farther than new/old",
-)
 ROUNDING = 1e-6  # float32 cosines of equal pairs may differ by this much
 
 
