@@ -1,7 +1,6 @@
 """Files that are there whole or not at all, a sentence where a disk is full, and arrays that are whole again.
 
-Tensors are kept as safetensors with a digest, since that format has no checksum of its own; archives of
-NumPy are read without ever unpickling.
+Tensors are kept as safetensors with a digest, since that format has no checksum of its own.
 """
 
 from __future__ import annotations
@@ -10,15 +9,25 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _MARK = f".part-{socket.gethostname()}-"  # a process number means something on its own machine only
+_CAUSES = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "this folder belongs to somebody else",
+    errno.EPERM: "this folder belongs to somebody else",
+}
 
 
 @contextlib.contextmanager
@@ -34,19 +43,18 @@ def replacing(path: str | Path, advice: str = "") -> Iterator[Path]:
 
     Raises:
         OSError: the disk is full, read-only or not ours; the sentence names the file and the advice.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(Path(folder) / "a.txt") as part:
-    ...         _ = part.write_text("whole")
-    ...     sorted(p.name for p in Path(folder).iterdir())
-    ['a.txt']
     """
     path = Path(path)
     part = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
     with explained(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        for left in path.parent.glob(f".{path.name}{_MARK}*"):
+            try:
+                os.kill(int(left.name.rpartition("-")[2]), 0)  # signal 0 only asks whether it lives
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except (ValueError, OSError):  # no number, or somebody else's process
+                pass
         try:
             yield part
             os.replace(part, path)
@@ -66,7 +74,7 @@ def save_tensors(
     metadata: Mapping[str, str] | None = None,
     advice: str = "",
 ) -> str:
-    """Write a safetensors file in one piece, see :func:`replacing`, with a digest of its tensors.
+    """Write a safetensors file in one piece, see :func:`replacing`.
 
     Args:
         tensors: by name, of any type and shape; two names may hold the same tensor.
@@ -91,13 +99,10 @@ def save_tensors(
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; those that :func:`save_tensors` wrote are compared with
-    their digest.
+    """Tensors and metadata of a safetensors file, compared with the digest where it has one.
 
     Raises:
-        FileNotFoundError: "There is no file model.safetensors".
-        ValueError: "model.safetensors is damaged: its numbers are not those that were written" or "... is
-            damaged, or no safetensors file".
+        FileNotFoundError, ValueError: there is no such file; it is damaged, or no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -124,21 +129,17 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_arrays(path: str | Path) -> dict[str, Any]:
+def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Arrays of an npz archive by name; nothing in it is unpickled, because pickled objects can run code.
 
     Raises:
-        FileNotFoundError: "There is no file old.npz".
-        ValueError: "old.npz is damaged, or no npz archive of plain arrays of numbers and text (...)".
+        FileNotFoundError, ValueError: there is no such file; it is damaged, or no archive of plain arrays.
     """
-    import numpy as np
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}")
     try:
-        archive = np.load(path, allow_pickle=False)
-        with archive:
-            return {name: archive[name] for name in archive.files}
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
     except PermissionError:
         raise
     except Exception as error:  # damaged archives raise anything, MemoryError for a size that they claim
@@ -161,43 +162,11 @@ def explained(path: str | Path, advice: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = getattr(error, "errno", None)
-        if number is None and _is_full(Path(path)):
+        number, place = getattr(error, "errno", None), Path(path).absolute()
+        folder = next(one for one in (place, *place.parents) if one.is_dir())
+        if number is None and shutil.disk_usage(folder).free < 64 * 1024:
             number = errno.ENOSPC
-        words = {
-            errno.ENOSPC: "no space is left on the disk",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EROFS: "the disk is read-only",
-            errno.EACCES: "this folder belongs to somebody else",
-            errno.EPERM: "this folder belongs to somebody else",
-        }
-        if number not in words:
+        if number not in _CAUSES:
             raise
         hint = f"; {advice}" if advice else ""
-        raise OSError(number, f"{path} cannot be written: {words[number]}{hint}") from error
-
-
-def _is_full(path: Path) -> bool:
-    folder = next((p for p in (path, *path.parents) if p.is_dir()), None)
-    if folder is None or not hasattr(os, "statvfs"):
-        return False
-    free = os.statvfs(folder)
-    return free.f_bavail * free.f_frsize < 64 * 1024
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove parts of this file whose writers are dead."""
-    for left in path.parent.glob(f".{path.name}{_MARK}*"):
-        number = left.name.rpartition("-")[2]
-        if number.isdigit() and int(number) != os.getpid() and not _lives(int(number)):
-            left.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        raise OSError(number, f"{path} cannot be written: {_CAUSES[number]}{hint}") from error

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compat_lib.files import load_arrays, load_tensors, save_tensors, write_text
-from compat_lib.old_arrays import check_classifier, check_rows, common_width, count_classes, integers, numbers
 
 TENSORS, DESCRIPTION = "old_system.safetensors", "old_system.json"
 VERSION = 2
@@ -92,23 +93,53 @@ class OldSystem:
         """
         features = numbers("features", features, 2)
         prototypes = numbers("prototypes", prototypes, 2)
-        classifier_weight = numbers("classifier_weight", classifier_weight, 2)
-        classifier_bias = numbers("classifier_bias", classifier_bias, 1)
-        labels, class_map = integers("labels", labels), integers("class_map", class_map)
-        width = common_width(features=features, prototypes=prototypes, classifier_weight=classifier_weight)
-        num_classes = count_classes(num_classes, labels, prototypes, class_map)
-        check_rows(features, labels, prototypes, num_classes)
-        check_classifier(classifier_weight, classifier_bias, classifier_scale, class_map, num_classes)
+        weight = numbers("classifier_weight", classifier_weight, 2)
+        bias = numbers("classifier_bias", classifier_bias, 1)
+        labels = numbers("labels", labels, 1, whole=True)
+        class_map = numbers("class_map", class_map, 1, whole=True)
+        tables = {"features": features, "prototypes": prototypes, "classifier_weight": weight}
+        widths = {name: table.shape[1] for name, table in tables.items() if table is not None}
+        if len(set(widths.values())) != 1:
+            raise ValueError(
+                "give at least one of features with labels, prototypes and classifier_weight, of one old "
+                f"model and so of one width; the widths here: {widths or 'none'}"
+            )
+        num_classes = _count_classes(num_classes, labels, class_map, prototypes)
+        if features is not None and labels is None:
+            raise ValueError(f"there are no labels for {len(features)} rows of features; give one for each")
+        for name, array, count, of in (
+            ("features", features, None if labels is None else len(labels), "labels"),
+            ("prototypes", prototypes, num_classes, "new classes"),
+            ("class_map", class_map, num_classes, "new classes"),
+            ("classifier_bias", bias, 0 if weight is None else len(weight), "rows of classifier_weight"),
+        ):
+            if array is not None and len(array) != count:
+                raise ValueError(f"there are {len(array)} {name} for {count} {of}; give one for each")
+        for name, array, low, high in (
+            ("labels", labels, 0, num_classes - 1),  # new ones
+            ("class_map", class_map, -1, math.inf if weight is None else len(weight) - 1),  # old ones
+        ):
+            if array is not None and len(wrong := ((array < low) | (array > high)).nonzero()):
+                raise ValueError(
+                    f"{name} must hold {low} to {high}, but row {int(wrong[0])} has {int(array[wrong[0]])}; "
+                    "number the classes from 0"
+                )
+        cosine = weight is not None and bias is None
+        if classifier_scale is not None and not (cosine and 0 < classifier_scale < math.inf):
+            raise ValueError(
+                f"classifier_scale must be above 0, not {classifier_scale!r}, and belongs to a cosine "
+                "classifier: pass it with classifier_weight and without classifier_bias"
+            )
         if model is not None:
             model.eval().requires_grad_(False)
         return cls(
             features=features,
             labels=labels,
             num_classes=num_classes,
-            width=width,
+            width=next(iter(widths.values())),
             given_prototypes=prototypes,
-            classifier_weight=classifier_weight,
-            classifier_bias=classifier_bias,
+            classifier_weight=weight,
+            classifier_bias=bias,
             classifier_scale=None if classifier_scale is None else float(classifier_scale),
             class_map=class_map,
             model=model,
@@ -119,13 +150,9 @@ class OldSystem:
         """An old system from a numpy archive with the array names of `from_arrays`; never unpickles.
 
         Raises:
-            FileNotFoundError, ValueError: no archive of plain arrays, an array of another name, or what
-                `from_arrays` refuses, with the file's name.
+            FileNotFoundError, TypeError, ValueError: what `from_arrays` refuses, with the file's name.
         """
         arrays = {name: one if one.ndim else one.item() for name, one in load_arrays(path).items()}
-        if unknown := sorted(set(arrays) - {*ARRAYS, *SCALARS}):
-            fields = ", ".join((*ARRAYS, *SCALARS))
-            raise ValueError(f"{path}: an old system has no {unknown[0]!r}, but {fields}")
         return cls._from_file(path, arrays, model)
 
     @classmethod
@@ -140,24 +167,17 @@ class OldSystem:
             FileNotFoundError, ValueError: a file is missing, damaged, of another save or another version.
         """
         description, path = Path(folder) / DESCRIPTION, Path(folder) / TENSORS
-        again = "save the old system again, or delete the folder of its run to train it anew"
-        if not description.is_file():
-            raise FileNotFoundError(f"There is no file {description}, which OldSystem.save writes")
         try:
             text = json.loads(description.read_text(encoding="utf-8"))
             scalars = {name: text[name] for name in SCALARS}
-            if text["version"] != VERSION:
-                raise KeyError("version")
+            tensors, metadata = load_tensors(path)
+            if (text["version"], text["sha256"]) != (VERSION, metadata["sha256"]):
+                raise ValueError(f"{DESCRIPTION} is of another version or another save")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{description} describes no old system of version {VERSION}; {again}"
+                f"{description} and {TENSORS} hold no whole old system ({error}); save it again, or delete "
+                "the folder of its run to train it anew"
             ) from error
-        try:
-            tensors, metadata = load_tensors(path)
-        except ValueError as error:
-            raise ValueError(f"{error}; {again}") from error
-        if metadata.get("sha256") != text["sha256"]:
-            raise ValueError(f"{description} and {path.name} come from different saves; {again}")
         return cls._from_file(path, tensors | scalars, model)
 
     @classmethod
@@ -169,10 +189,8 @@ class OldSystem:
 
     def save(self, folder: str | Path) -> None:
         """Write everything but the network and the oracle's features to a folder, each file in one piece."""
-        arrays = {
-            name: getattr(self, "given_prototypes" if name == "prototypes" else name) for name in ARRAYS
-        }
-        tensors = {name: value for name, value in arrays.items() if value is not None}
+        arrays = vars(self) | {"prototypes": self.given_prototypes}
+        tensors = {name: arrays[name] for name in ARRAYS if arrays[name] is not None}
         text = {
             "version": VERSION,
             "num_classes": self.num_classes,
@@ -190,18 +208,11 @@ class OldSystem:
 
         Raises:
             ValueError: "there are 100 oracle features for 120 old ones; ..."
-
-        >>> old = OldSystem.from_arrays([[1.0, 0.0], [0.0, 2.0]], [0, 1]).with_oracle([[1.0], [2.0]])
-        >>> old.oracle_features.shape, "oracle" in old.has
-        (torch.Size([2, 1]), True)
         """
         features = numbers("oracle_features", features, 2)
-        if self.features is None or len(features) != len(self.features):
-            count = 0 if self.features is None else len(self.features)
-            raise ValueError(
-                f"there are {len(features)} oracle features for {count} old ones; extract both on exactly "
-                "the new training set, in its order"
-            )
+        count = 0 if self.features is None else len(self.features)
+        if len(features) != count:
+            raise ValueError(f"there are {len(features)} oracle features for {count} old ones; give one each")
         return dataclasses.replace(self, oracle_features=features)
 
     @property
@@ -219,10 +230,10 @@ class OldSystem:
     def require(
         self, names: frozenset[str], method: str, others: Mapping[str, Iterable[frozenset[str]]] | None = None
     ) -> None:
-        """Refuses when something that a method needs is missing.
+        """Refuse when something that a method needs is missing.
 
         Args:
-            names: what the method needs, of: features, prototypes, classifier, model, oracle.
+            names: what the method needs, of those that `has` names.
             method: its name, for the message.
             others: name -> what each method needs, any one of several sets, for the message.
 
@@ -254,9 +265,6 @@ class OldSystem:
 
         Returns:
             float32 [C, d]; a row of zeros for a class without samples, see `present`. Computed once.
-
-        Raises:
-            ValueError: another average, or there are no features to compute it from.
         """
         if average not in ("raw", "unit"):
             raise ValueError(f"average must be 'raw' or 'unit', not {average!r}")
@@ -277,25 +285,14 @@ class OldSystem:
         return torch.bincount(self.labels, minlength=self.num_classes) > 0
 
     def credible(self, share: float = 0.9, columns: bool = True) -> Tensor:
-        """Which old features lie near the mean of their class.
-
-        Source: MixBCT (arXiv 2308.06948), published selection script: unit rows, then every column divided by
-        its norm over the whole set, then in each class the ceil(share x n) rows nearest to the class mean.
-        Deviations: rows are grouped by label wherever they stand, and the count allows for rounding.
+        """Which old features lie near the mean of their class, see `credible_rows`.
 
         Args:
             share: T, fraction of each class that is kept, 0..1.
             columns: False leaves out the division of the columns.
 
         Returns:
-            bool [N]; equal distances are kept in row order. Computed once.
-
-        Raises:
-            ValueError: "share must be a fraction between 0 and 1, not 90", or there are no features.
-
-        >>> old = OldSystem.from_arrays([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [0, 0, 0])
-        >>> old.credible(share=0.5).tolist()                              # ceil(1.5) = 2 of three are kept
-        [True, True, False]
+            bool [N]. Computed once.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share must be a fraction between 0 and 1, not {share}")
@@ -317,9 +314,8 @@ class OldSystem:
         def move(value):
             return value.to(device) if isinstance(value, Tensor | nn.Module) else value
 
-        fields = {one.name: move(getattr(self, one.name)) for one in dataclasses.fields(self)}
-        fields["_cache"] = {key: move(value) for key, value in self._cache.items()}
-        return OldSystem(**fields)
+        moved = {name: move(value) for name, value in vars(self).items()}
+        return OldSystem(**moved | {"_cache": {key: move(value) for key, value in self._cache.items()}})
 
     def __repr__(self) -> str:
         rows = "" if self.labels is None else f"{len(self.labels)} rows, "
@@ -327,7 +323,66 @@ class OldSystem:
         return f"OldSystem({rows}width {self.width}, {self.num_classes} classes, has {has})"
 
 
-# -- statistics, in double precision, block by block and on the CPU: bounded memory, equal bits everywhere ---
+# -- a user's arrays ---------------------------------------------------------------------------
+
+
+def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> Tensor | None:
+    """A user's array (NumPy, torch, pandas, lists) as finite float32, or int64 if `whole`; None stays None.
+
+    Rows are taken in their order, whatever index a pandas table has.
+
+    Raises:
+        TypeError, ValueError: "features must be real numbers, not complex64", "features hold 2 values that
+            are not finite, first in row 7; ...", and for another shape.
+
+    >>> numbers("classifier_bias", [1, 2], 1)
+    tensor([1., 2.])
+    """
+    if value is None:
+        return None
+    if isinstance(value, list | tuple) and len(value) and isinstance(value[0], Tensor):
+        value = torch.stack(list(value))
+    if not isinstance(value, Tensor):
+        value = np.asarray(value)
+        value = np.array(value.tolist()) if value.dtype == object else value  # such as pandas' Int64
+    kind = value.dtype.name if isinstance(value, np.ndarray) else str(value.dtype).removeprefix("torch.")
+    if not kind.startswith(("int", "uint") if whole else ("int", "uint", "float", "bfloat", "bool")):
+        raise TypeError(f"{name} must be {'whole' if whole else 'real'} numbers, not {value.dtype}")
+    if isinstance(value, np.ndarray):
+        with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
+            value = torch.from_numpy(np.require(value, np.int64 if whole else np.float32, "CW"))
+    value = value.detach().to(torch.int64 if whole else torch.float32).contiguous()
+    if value.ndim != dimensions or not value.numel():
+        shape = "[rows, width]" if dimensions == 2 else "[rows]"
+        raise ValueError(f"{name} must have the shape {shape} and not be empty, not {list(value.shape)}")
+    if len(wrong := (~value.isfinite()).nonzero()):
+        raise ValueError(
+            f"{name} hold {len(wrong)} values that are not finite, first in row {int(wrong[0, 0])}; extract "
+            "them again, or leave these rows out of the training set"
+        )
+    return value
+
+
+def _count_classes(given: Any, labels: Tensor | None, *tables: Tensor | None) -> int:
+    """How many new classes there are: as the user says, as tables by class say, or as the labels go."""
+    if given is not None:
+        if not isinstance(given, int | np.integer) or given < 1:
+            raise ValueError(f"num_classes must be a whole number of at least 1, not {given!r}")
+        return int(given)
+    if sizes := [len(table) for table in tables if table is not None]:
+        return sizes[0]
+    if labels is None:
+        raise ValueError("how many new classes there are is not known; pass num_classes or labels")
+    count, distinct = int(labels.max()) + 1, len(labels.unique())
+    if count > 1000 + 10 * distinct:  # tables with a row for each class would not fit into memory
+        raise ValueError(
+            f"labels go up to {count - 1}, but only {distinct} are distinct; number the classes from 0, as "
+            "numpy.unique(labels, return_inverse=True) does, or pass num_classes"
+        )
+    return count
+
+
+# -- statistics, in double precision, block by block and on the CPU: bounded memory, equal bits everywhere
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int, *, unit: bool = False) -> Tensor:
@@ -338,6 +393,7 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int, *, unit: boo
         labels: int64 [N], 0..C-1, in any order.
         num_classes: C.
         unit: average normalised rows.
+
     Returns:
         float32 [C, d] on the CPU, not normalised; a row of zeros for a class without samples.
 
@@ -355,12 +411,17 @@ def credible_rows(
 ) -> Tensor:
     """The ceil(share x n) rows of each class of n rows that lie nearest to the mean of the class.
 
+    Source: MixBCT (arXiv 2308.06948), published selection script: unit rows, then every column divided by its
+    norm over the whole set. Deviations: rows are grouped by label wherever they stand, and the count allows
+    for rounding.
+
     Args:
         features: [N, d] floating point, normalised here.
         labels: int64 [N], 0..C-1, in any order.
         num_classes: C.
         share: fraction, 0..1.
-        columns: divide each column of the unit rows by its norm over all rows first.
+        columns: False leaves out the division of the columns.
+
     Returns:
         bool [N] on the CPU; of equal distances the earlier row is kept.
 

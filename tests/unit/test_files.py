@@ -1,9 +1,10 @@
-"""Files written in one piece, and what killed writers leave."""
+"""Files written in one piece, what killed writers leave, and damaged ones."""
 
 import errno
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,19 +37,16 @@ def test_parts_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_cannot_be_written_gets_a_sentence(tmp_path, number):
-    path = tmp_path / "a.txt"
     said = pytest.raises(OSError, match=r"a\.txt cannot be written: .+; set runs_root")
-    with said as caught, files.replacing(path, "set runs_root"):
+    with said as caught, files.replacing(tmp_path / "a.txt", "set runs_root"):
         raise OSError(number, "whatever")
     assert caught.value.errno == number and os.listdir(tmp_path) == []
 
 
-def test_a_library_that_hides_a_full_disk_is_seen_through(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_is_full", lambda path: True)
-    with pytest.raises(OSError, match="no space is left"), files.explained(tmp_path / "a"):
-        raise RuntimeError("unexpected pos 1335104 vs 1334992")
-    monkeypatch.setattr(files, "_is_full", lambda path: False)
-    with pytest.raises(RuntimeError, match="unexpected"), files.explained(tmp_path / "a"):
+@pytest.mark.parametrize(("free", "kind", "said"), [(0, OSError, "no space"), (1 << 30, RuntimeError, "pos")])
+def test_a_library_that_hides_a_full_disk_is_seen_through(tmp_path, monkeypatch, free, kind, said):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(kind, match=said), files.explained(tmp_path / "a"):
         raise RuntimeError("unexpected pos 1335104 vs 1334992")
 
 
@@ -65,6 +63,8 @@ def test_tensors_come_back_with_their_metadata(tmp_path):
     for name, value in tensors().items():
         assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value)
     assert os.listdir(path.parent) == [path.name]
+    save_file({"a": torch.ones(2)}, path)  # of others, without a digest
+    assert files.load_tensors(path)[1] == {}
 
 
 def test_the_digest_depends_on_names_types_shapes_and_numbers(tmp_path):
@@ -79,18 +79,11 @@ def test_no_flipped_bit_of_a_tensor_passes(tmp_path):
     sound = path.read_bytes()
     for place in range(len(sound) - 60, len(sound)):  # the numbers stand last
         path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << place % 8)]) + sound[place + 1 :])
-        with pytest.raises(ValueError, match=r"x\.safetensors is damaged: its numbers"):
+        with pytest.raises(ValueError, match=r"x\.safetensors is damaged"):
             files.load_tensors(path)
     path.write_bytes(sound[:-40])
-    with pytest.raises(ValueError, match=r"x\.safetensors is damaged, or no safetensors"):
+    with pytest.raises(ValueError, match=r"x\.safetensors is damaged"):
         files.load_tensors(path)
-    with pytest.raises(FileNotFoundError, match=r"no file .*y\.safetensors"):
-        files.load_tensors(tmp_path / "y.safetensors")
-
-
-def test_tensors_of_others_have_no_digest(tmp_path):
-    save_file({"a": torch.ones(2)}, tmp_path / "x")
-    assert files.load_tensors(tmp_path / "x")[1] == {}
 
 
 def test_archives_are_never_unpickled(tmp_path):
@@ -99,11 +92,14 @@ def test_archives_are_never_unpickled(tmp_path):
     assert files.load_arrays(path)["ids"].tolist() == ["a", "b"]
     whole = path.read_bytes()
     np.save(tmp_path / "array.npy", np.eye(3))
-    bad = [b"", b"hello", whole[:200], (tmp_path / "array.npy").read_bytes()]
     np.savez(path, features=np.array([{"a": 1}], dtype=object))
-    for content in [path.read_bytes(), *bad]:
+    for content in (path.read_bytes(), b"", b"hello", whole[:200], (tmp_path / "array.npy").read_bytes()):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"old\.npz is damaged, or no npz archive of plain arrays"):
+        with pytest.raises(ValueError, match=r"old\.npz is damaged"):
             files.load_arrays(path)
-    with pytest.raises(FileNotFoundError, match=r"no file .*x\.npz"):
-        files.load_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("load", [files.load_tensors, files.load_arrays])
+def test_a_file_that_is_not_there(tmp_path, load):
+    with pytest.raises(FileNotFoundError, match="no file .*nowhere"):
+        load(tmp_path / "nowhere")

@@ -1,8 +1,9 @@
-"""What an old system has, refuses and derives; class means and credible rows against slow loops."""
+"""What an old system takes, refuses, derives and keeps; class means and credible rows against slow loops."""
 
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,103 @@ from method_steps import make_old
 
 from compat_lib import old_system
 from compat_lib.losses import METHODS
-from compat_lib.old_system import OldSystem, class_means, credible_rows
+from compat_lib.old_system import DESCRIPTION, TENSORS, OldSystem, class_means, credible_rows
+
+# -- a user's arrays ---------------------------------------------------------------------------
+
+X = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 1, 0, 2, 2])
+GOOD = {
+    "features": X,
+    "labels": LABELS,
+    "classifier_weight": np.eye(2, 3),
+    "classifier_bias": np.zeros(2),
+    "class_map": np.array([1, -1, 0]),
+}
+TAKEN = {
+    "arrays": (X, LABELS),
+    "tables, any index": (
+        pd.DataFrame(X, index=[5, 3, 1, 0, 2, 4]),
+        pd.Series(LABELS, index=range(6, 0, -1)),
+    ),
+    "filtered": (pd.DataFrame(np.repeat(X, 2, 0))[::2], pd.Series(np.repeat(LABELS, 2))[::2]),
+    "nullable": (pd.DataFrame(X, dtype="Float32"), pd.Series(LABELS, dtype="Int64")),
+    "tensors": ([torch.tensor(row) for row in X], [torch.tensor(label) for label in LABELS]),
+    "lists": (X.tolist(), LABELS.tolist()),
+    "gradient": (torch.tensor(X, requires_grad=True), torch.tensor(LABELS, dtype=torch.uint8)),
+    "big-endian": (X.astype(">f8"), LABELS.astype(">i2")),
+    "strided": (X.astype(np.longdouble)[::-1][::-1], LABELS.astype(np.uint64)),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_rows_are_taken_in_their_order(case):
+    old = OldSystem.from_arrays(**GOOD | dict(zip(("features", "labels"), TAKEN[case], strict=True)))
+    assert np.array_equal(old.features.numpy(), X) and old.labels.tolist() == LABELS.tolist()
+    assert old.features.dtype == torch.float32 and old.labels.dtype == old.class_map.dtype == torch.int64
+    assert (old.num_classes, old.width) == (3, 3) and not old.features.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.bool])
+def test_any_real_type_becomes_float32(dtype):
+    assert torch.equal(OldSystem.from_arrays(torch.eye(2, 3).to(dtype), [0, 1]).features, torch.eye(2, 3))
+
+
+def changed(name, position, value):
+    array = GOOD[name].copy()
+    array[position] = value
+    return {name: array}
+
+
+BAD = [
+    (changed("features", (2, 1), np.nan), "features hold 1 values that are not finite, .* row 2"),
+    ({"features": np.full((6, 3), 1e300)}, "features hold 18 values that are not"),  # infinite as float32
+    (changed("classifier_bias", 1, np.inf), "classifier_bias hold 1 values .* row 1"),
+    ({"labels": [0, 1, 1]}, "6 features for 3 labels"),
+    ({"labels": None}, "no labels for 6 rows"),
+    (changed("labels", 3, 3), "labels must hold 0 to 2, but row 3 has 3"),
+    (changed("labels", 0, -1), "labels must hold 0 to 2, but row 0 has -1"),
+    ({"labels": np.zeros((6, 1), int)}, r"labels must have the shape \[rows\]"),
+    ({"features": np.zeros(6)}, r"features must have the shape \[rows, width\]"),
+    ({"features": np.zeros((0, 3))}, r"features must have the shape .* not \[0, 3\]"),
+    ({"prototypes": np.eye(3, 4)}, "one width; .*'features': 3, 'prototypes': 4"),
+    ({"prototypes": np.eye(1, 3)}, "1 prototypes for 3 new classes"),
+    ({"classifier_bias": np.zeros(3)}, "3 classifier_bias for 2 rows"),
+    ({"classifier_weight": None}, "2 classifier_bias for 0 rows"),
+    (changed("class_map", 0, 2), "class_map must hold -1 to 1, but row 0 has 2"),
+    (changed("class_map", 1, -2), "class_map must hold -1 to 1, but row 1 has -2"),
+    ({"num_classes": 2, "labels": LABELS % 2}, "3 class_map for 2 new classes"),
+    ({"classifier_scale": 8.0}, "classifier_scale .* belongs to a cosine classifier"),
+    ({"classifier_scale": 0, "classifier_bias": None}, "classifier_scale must be above 0"),
+    ({"num_classes": 0}, "num_classes must be a whole number of at least 1, not 0"),
+    ({"num_classes": "2"}, "num_classes must be a whole number"),
+    ({"labels": LABELS * 1.0}, "labels must be whole numbers, not float64"),
+    ({"labels": LABELS > 0}, "labels must be whole numbers, not bool"),
+    ({"labels": pd.Series([0, 1, None] * 2, dtype="Int64")}, "labels must be whole numbers"),
+    ({"features": X * 1j}, "features must be real numbers, not complex64"),
+    ({"features": "features.npy"}, "features must be real numbers, not <U12"),
+    ({"features": np.array([[object()]])}, "features must be real numbers, not object"),
+    ({name: None for name in GOOD if name != "labels"}, "at least one of features"),
+    ({name: None for name in GOOD if name != "classifier_weight"}, "how many new classes there are is not"),
+    # large labels are refused before anything is allocated
+    ({"labels": LABELS * 10**9, "class_map": None}, "labels go up to 2000000000, but only 3 are distinct"),
+    ({"labels": LABELS * 10**9, "class_map": None, "num_classes": 5}, "labels must hold 0 to 4, but row 1"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_bad_arrays_are_refused(change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        OldSystem.from_arrays(**(GOOD | change))
+
+
+def test_labels_may_have_gaps():
+    assert OldSystem.from_arrays(X, LABELS * 500).num_classes == 1001
+    many = np.arange(20_000)
+    assert OldSystem.from_arrays(np.ones((len(many), 1)), 5 * many).num_classes == 99_996
+
+
+# -- what is there and what is derived ---------------------------------------------------------
 
 NEEDS = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
 
@@ -95,22 +192,16 @@ def test_the_model_is_frozen():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_moving_keeps_everything_including_what_was_derived():
+def test_an_old_system_shows_itself_briefly_and_moves_with_what_was_derived():
     old = make_old()
     mask = old.credible(0.5)
     moved = old.to("cpu")
-    assert moved.has == old.has
-    assert torch.equal(moved.features, old.features)
-    assert torch.equal(moved.credible(0.5), mask)
-
-
-def test_an_old_system_cannot_be_changed_and_shows_itself_briefly():
-    old = make_old()
-    with pytest.raises(AttributeError):
-        old.features = None
-    assert repr(old) == (
-        "OldSystem(20 rows, width 6, 5 classes, has classifier, features, oracle, prototypes)"
+    assert (
+        repr(moved)
+        == repr(old)
+        == ("OldSystem(20 rows, width 6, 5 classes, has classifier, features, oracle, prototypes)")
     )
+    assert torch.equal(moved.features, old.features) and moved.credible(0.5) is mask
 
 
 def test_oracle_features_stand_beside_the_old_ones_row_by_row():
@@ -121,6 +212,99 @@ def test_oracle_features_stand_beside_the_old_ones_row_by_row():
         old.with_oracle(torch.full((20, 6), math.nan).where(torch.arange(20)[:, None] == 0, 0.0))
     assert old.with_oracle(torch.ones(20, 9)).oracle_features.shape == (20, 9)
     assert old.oracle_features.shape == (20, 6)
+
+
+# -- files -------------------------------------------------------------------------------------
+
+FIELDS = ("features", "labels", "num_classes", "width", "given_prototypes", "classifier_weight")
+FIELDS += ("classifier_bias", "classifier_scale", "class_map")
+
+
+def assert_same(one, two):
+    for field in FIELDS:
+        a, b = getattr(one, field), getattr(two, field)
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        make_old(),
+        make_old(scale=32.0),
+        make_old(classifier=False, class_map=None),
+        OldSystem.from_arrays(prototypes=np.eye(3)),
+        OldSystem.from_arrays(classifier_weight=np.eye(3), num_classes=7),
+    ],
+)
+def test_saved_and_loaded_is_the_same(old, tmp_path):
+    make_old(seed=9, width=4).save(tmp_path / "a" / "old system")
+    old.save(tmp_path / "a" / "old system")
+    assert_same(OldSystem.load(tmp_path / "a" / "old system"), old)
+    assert sorted(path.name for path in (tmp_path / "a" / "old system").iterdir()) == [DESCRIPTION, TENSORS]
+
+
+def test_a_save_that_was_killed_leaves_the_earlier_one(tmp_path, monkeypatch):
+    old = make_old()
+    old.save(tmp_path)
+    monkeypatch.setattr("compat_lib.files.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_old(seed=9).save(tmp_path)
+    assert_same(OldSystem.load(tmp_path), old)
+
+
+def damaged(folder):
+    """Pairs of a file and what may stand in it: nothing, rubbish, a part, a last block of zeros, one bit."""
+    whole = (folder / TENSORS).read_bytes()
+    for content in (b"", b"no tensors", whole[:-40], whole[:-200] + bytes(200), whole[:-1] + b"\1"):
+        yield TENSORS, content
+    make_old(width=4).save(folder / "other")
+    for content in (b"{", b"[]", b'{"version": 2}', (folder / "other" / DESCRIPTION).read_bytes()):
+        yield DESCRIPTION, content
+    yield DESCRIPTION, (folder / DESCRIPTION).read_bytes().replace(b'"version": 2', b'"version": 99')
+
+
+def test_damaged_files_are_refused_with_the_file_and_the_remedy(tmp_path):
+    make_old().save(tmp_path)
+    for name, content in damaged(tmp_path):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"old_system\.safetensors hold no whole .*save it again"):
+            OldSystem.load(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    for name in (TENSORS, DESCRIPTION):
+        (tmp_path / name).unlink()
+        with pytest.raises(FileNotFoundError, match=name):
+            OldSystem.load(tmp_path)
+
+
+def test_npz_of_a_user(tmp_path):
+    old = make_old(scale=8.0)
+    path = tmp_path / "old.npz"
+    np.savez(
+        path,
+        features=old.features.numpy().astype(np.float64),
+        labels=old.labels.numpy().astype(np.int32),
+        classifier_weight=old.classifier_weight.numpy(),
+        class_map=old.class_map.numpy(),
+        classifier_scale=8.0,
+        num_classes=5,
+    )
+    assert_same(OldSystem.from_npz(path), old)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.array([{"a": 1}], dtype=object)}, "is damaged, or no npz archive of plain"),
+        ({"embeddings": np.eye(3)}, ".*'embeddings'"),
+        ({"features": np.full((2, 2), np.nan), "labels": [0, 1]}, "features hold 4 values that"),
+        ({"prototypes": np.eye(2), "num_classes": [2, 3]}, "num_classes must be a whole number"),
+    ],
+)
+def test_bad_npz_files(tmp_path, arrays, message):
+    np.savez(tmp_path / "old.npz", **arrays)
+    with pytest.raises((ValueError, TypeError), match=rf"old\.npz:? {message}"):
+        OldSystem.from_npz(tmp_path / "old.npz")
 
 
 # -- class means and credible rows ------------------------------------------------------------------
@@ -192,13 +376,6 @@ def test_kept_count_of_each_class_is_the_ceiling(seed, percent, columns):
     for label in range(6):
         size = int((labels == label).sum())
         assert int(mask[labels == label].sum()) == -(-percent * size // 100)
-
-
-def test_share_one_keeps_all_share_zero_nothing_and_a_single_row_is_kept():
-    features, labels = draw(0)
-    assert credible_rows(features, labels, 6, 1.0).all()
-    assert not credible_rows(features, labels, 6, 0.0).any()
-    assert credible_rows(features[:3], torch.tensor([2, 0, 5]), 6, 0.01).all()
 
 
 @settings(max_examples=30, deadline=None)

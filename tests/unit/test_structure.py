@@ -138,7 +138,6 @@ def test_no_import_runs_back_up(package):
             if isinstance(node, ast.ImportFrom) and node.module == "compat_lib":
                 names = [f"compat_lib.{alias.name}" for alias in node.names]
             house = {name.split(".")[1] for name in names if name.startswith("compat_lib.")} - {"files"}
-            house = {"old_system" if name.startswith("old_") else name for name in house}
             assert house <= FLOORS[package], f"{path.name} imports {house - FLOORS[package]}"
 
 
