@@ -71,10 +71,16 @@ def prepared(notebook: Path, pages: set[str], below: str = "") -> str:
         elif "show-input" not in tags and cell["outputs"]:
             tags.append("hide-input")
             cell["metadata"]["mystnb"] = {"code_prompt_show": "code", "code_prompt_hide": "hide the code"}
-        cell["outputs"] = [without_widget(output) for output in cell["outputs"]]
+        cell["outputs"] = [without_widget(one) for one in cell["outputs"] if not is_progress_bar(one)]
     if below:
         content["cells"].append({"cell_type": "markdown", "id": "below", "metadata": {}, "source": below})
     return json.dumps(content)
+
+
+def is_progress_bar(output: dict) -> bool:
+    """Whether an output is a progress bar in its first state, which is stale."""
+    data = output.get("data", {})
+    return WIDGET in data and bool(re.search(r"\d+%\|", "".join(data.get("text/plain", ""))))
 
 
 def without_widget(output: dict) -> dict:

@@ -1,4 +1,4 @@
-"""Write README.md, docs/results.md and docs/teaching.md from their templates and the runs in results/ (make readme).
+"""Write README.md and the pages of docs/ that hold results, from templates and results/ (make readme).
 
     python workflow/readme.py [--check]
 
