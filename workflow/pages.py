@@ -48,15 +48,18 @@ def names(jobs: list[plan.Job]) -> dict[str, str]:
     return taken
 
 
-def prepared(notebook: Path, pages: set[str], below: str = "") -> str:
+def prepared(notebook: Path, pages: set[str], first: str = "") -> str:
     """An executed notebook as a page shows it: code and solutions folded, sliders replaced by a sentence.
 
     Args:
         notebook: an executed ``.ipynb`` file.
         pages: names of all pages, to which links may lead.
-        below: markdown after the last cell.
+        first: for the first page: markdown after the last cell. It opens on its result, which stands in the
+            section "1": what comes before it, parameters and imports, is left out but for its output.
     """
     content = json.loads(notebook.read_text(encoding="utf-8"))
+    if first:
+        open_on_result(content)
     content["metadata"].pop("widgets", None)
     solutions = 0
     for cell in content["cells"]:
@@ -68,13 +71,25 @@ def prepared(notebook: Path, pages: set[str], below: str = "") -> str:
             solutions += 1
             tags.append("hide-cell")
             cell["metadata"]["mystnb"] = {"code_prompt_show": f"Solution {solutions}"}
-        elif "show-input" not in tags and cell["outputs"]:
+        elif "show-input" not in tags:
             tags.append("hide-input")
             cell["metadata"]["mystnb"] = {"code_prompt_show": "code", "code_prompt_hide": "hide the code"}
         cell["outputs"] = [without_widget(one) for one in cell["outputs"] if not is_progress_bar(one)]
-    if below:
-        content["cells"].append({"cell_type": "markdown", "id": "below", "metadata": {}, "source": below})
+    if first:
+        content["cells"].append({"cell_type": "markdown", "id": "below", "metadata": {}, "source": first})
     return json.dumps(content)
+
+
+def open_on_result(content: dict) -> None:
+    """Leave only the title's first paragraph and the outputs before the section "1" of a notebook."""
+    title, *cells = content["cells"]
+    title["source"] = "\n\n".join("".join(title["source"]).split("\n\n")[:2])
+    headings = ["".join(cell["source"]).startswith("## 1") for cell in cells]
+    start = headings.index(True) if True in headings else 0
+    opening = [cell for cell in cells[:start] if cell["cell_type"] == "code" and cell["outputs"]]
+    for cell in opening:
+        cell["metadata"].setdefault("tags", []).append("remove-input")
+    content["cells"] = [title, *opening, *cells[start:]]
 
 
 def is_progress_bar(output: dict) -> bool:
@@ -154,8 +169,7 @@ def lay_out(source: Path, jobs: list[plan.Job], root: Path) -> None:
     }
     texts["runs.md"] = page_of_runs(jobs, page, root)
     for name, file in done.items():
-        below = contents(pages) if name == "index" else ""
-        texts[f"{name}.ipynb"] = prepared(file, pages, below)
+        texts[f"{name}.ipynb"] = prepared(file, pages, contents(pages) if name == "index" else "")
     if "index" not in done:
         words = "# compat_lib\n\nThe comparison has no page: see [every run and its state](runs.md)."
         texts["index.md"] = f"{words}\n\n{contents(pages)}\n"

@@ -83,6 +83,13 @@ def site(tmp_path_factory, project):
             stem = job.notebook.stem
             if stem == "03_mixbct":
                 leave(root, job, text, *cells)
+            elif stem == "99_all_tables":
+                cells_99 = [
+                    nbformat.v4.new_code_cell("setup_code()", outputs=[shown(plain="42 runs")]),
+                    nbformat.v4.new_markdown_cell("## 1 The result\n\nfirst of all"),
+                    nbformat.v4.new_code_cell("table()", outputs=[shown(plain="a table")]),
+                ]
+                leave(root, job, f"# Title of {stem}\n\nThe question.\n\nHow long it takes.", *cells_99)
             elif stem != "08_costs":
                 leave(root, job, f"# Title of {stem}")
         yield pages.build("tiny").parent
@@ -116,6 +123,12 @@ def test_the_first_page_is_the_master_and_the_side_bar_holds_the_rest(site):
     text = page(site, "index")
     assert "Title of 99_all_tables" in text
     assert {"00_start_here.html", "methods.html", "runs.html", "about.html"} <= set(Addresses(text).links)
+
+
+def test_the_first_page_opens_on_its_result(site):
+    text = page(site, "index")
+    assert "The question." in text and "42 runs" in text and "a table" in text
+    assert "How long it takes" not in text and "setup_code" not in text
 
 
 def test_every_run_has_a_page_or_its_state(site):
