@@ -6,7 +6,7 @@ is a live one (Bokeh, the image under the pointer). `show` puts controls above a
 
 from .features import NO_CROSS, OUTCOMES, RIGHT, WRONG, TrainingSample, Upgrade
 from .map import layout, map_view, nearest_star
-from .reading import find_runs, open_best, training_samples, upgrade_of
+from .run_arrays import find_runs, open_best, training_samples, upgrade_of
 from .show import View, load_bokeh, show
 from .views import change_view, flips, nearest, neighbour_view, pair_cosines, queries_of, slack
 
