@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
     add("--metric", help="tar@far=F, map, rank1 or rank5 (default: tar@far=1e-3, or map with too few pairs)")
     add("--ignore-noise", action="store_true", help="0 whenever new/old is above old/old, decided or not")
-    add("--no-adapter", action="store_true", help="measure no adapters, which saves time")
+    add("--no-adapter", action="store_false", dest="adapter", help="measure no adapters, which saves time")
     add("--queries", metavar="N", type=int, help="images that ask (default: for 10**8 pairs, at least 2,000)")
     add("--draws", metavar="N", type=int, default=200, help="bootstrap draws (default: 200)")
     add("--seed", metavar="N", type=int, default=0, help="of all that is drawn (default: 0)")
@@ -77,67 +77,48 @@ def run_check(options: argparse.Namespace) -> int:
     # Here, because torch takes seconds to load.
     from compat_lib import __version__
     from compat_lib.deploy.check import check_compatibility
-    from compat_lib.deploy.check_page import page
     from compat_lib.deploy.feature_files import read_features
     from compat_lib.files import write_text
 
     old, new = read_features(options.old), read_features(options.new)
-    result = check_compatibility(
-        old.features,
-        new.features,
-        old.labels,
-        new_labels=new.labels,
-        ids=old.ids,
-        new_ids=new.ids,
-        metric=options.metric,
-        adapter=not options.no_adapter,
-        queries=options.queries,
-        draws=options.draws,
-        seed=options.seed,
-        say=(lambda line: print(f"... {line}", file=sys.stderr)) if sys.stderr.isatty() else None,
-    )
-    notes = [f"{_name(table)}: {note}" for table in (old, new) for note in table.notes]
-    result = dataclasses.replace(result, notes=(*notes, *result.notes))
+    sides = {"new_labels": new.labels, "ids": old.ids, "new_ids": new.ids}
+    numbers = {name: getattr(options, name) for name in ("metric", "adapter", "queries", "draws", "seed")}
+    if sys.stderr.isatty():
+        numbers["say"] = lambda line: print(f"... {line}", file=sys.stderr)
+    result = check_compatibility(old.features, new.features, old.labels, **sides, **numbers)
+    files = _file("old", old), _file("new", new)
+    notes = [
+        f"{f['name']}: {note}" for f, table in zip(files, (old, new), strict=True) for note in table.notes
+    ]
+    result = dataclasses.replace(result, notes=(*notes, *result.notes), files=files)
     try:
         print(result.summary(), flush=True)
     except BrokenPipeError:  # a reader who left has seen enough; Python must not try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = int(not (result.above if options.ignore_noise else result.compatible))
-    files = [_file("old", old), _file("new", new)]
     if options.json is not None:
-        record = {name: getattr(result, name) for name in ("verdict", "metric", "sentence", "notes", "basis")}
-        record |= {
-            "exit_code": code,
-            "records": result.records.plain(),
-            "files": files,
-            "version": __version__,
-        }
+        names = ("verdict", "metric", "sentence", "notes", "basis", "files")
+        record = {"exit_code": code, "version": __version__, "records": result.records.plain()}
+        record |= {name: getattr(result, name) for name in names}
         write_text(options.json, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     if options.report is not None:
-        write_text(options.report, page(result, files))
+        write_text(options.report, result.page())
     return code
-
-
-def _name(table: Any) -> str:
-    return os.fsencode(table.path.name).decode("utf-8", "replace")  # it may hold bytes that are no text
 
 
 def _file(side: str, table: Any) -> dict[str, Any]:
     # For the record: which file it was, whatever its name; or which parts, one after the other.
     parts = sorted(path for path in table.path.rglob("*") if path.is_file()) or [table.path]
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     for part in parts:
         with part.open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
-                size += len(block)
-    rows, width = table.features.shape
+            hashlib.file_digest(file, lambda: digest)
     return {
         "side": side,
-        "name": _name(table),
-        "rows": rows,
-        "width": width,
-        "bytes": size,
+        "name": os.fsencode(table.path.name).decode("utf-8", "replace"),  # it may hold bytes that are no text
+        "rows": len(table.features),
+        "width": table.features.shape[1],
+        "bytes": sum(part.stat().st_size for part in parts),
         "sha256": digest.hexdigest(),
     }
 

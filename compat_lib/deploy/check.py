@@ -4,7 +4,7 @@
     result.verdict, result.sentence
     print(result.summary())
 
-``python -m compat_lib check old.npz new.npz --report page.html`` asks the same of two files.
+``compat-lib check old.npz new.npz --report page.html`` asks the same of two files.
 """
 
 from __future__ import annotations
@@ -17,29 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.deploy.check_inputs import BLOCK, Sides, UnusableInput, bring_together
-from compat_lib.deploy.check_measures import (
-    CELLS,
-    chance,
-    choose_metric,
-    choose_queries,
-    choose_units,
-    mapped_by_the_other_half,
-    metric_far,
-    metric_name,
-    mixed_tar,
-)
-from compat_lib.deploy.check_result import (
-    COMPATIBLE,
-    NOT_COMPARABLE,
-    NOT_COMPATIBLE,
-    UNDECIDED,
-    CompatibilityCheck,
-    Names,
-    title,
-)
+from compat_lib.adapters import ADAPTERS
+from compat_lib.deploy import check_inputs as given
+from compat_lib.deploy.check_inputs import Sides, metric_far
+from compat_lib.deploy.check_result import VERDICTS, CompatibilityCheck, Names, title
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.compatibility import HEADLINE, RANKS, PairTest, pair_test
+from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rank
@@ -48,9 +32,12 @@ from compat_lib.evaluation.upgrade import changes
 
 FARS = (1e-3, 1e-4)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the gallery, re-embedded
+CELLS = 10**7  # identities x draws that are held; beyond it identities without a query are drawn in groups
 DECIDING = 6  # identities, below which all move one way by chance in more than one case of twenty: 2 / 2**5
 ENDS = 40  # draws, below which less than one lies beyond an end of a 95 % interval
 SAME = 1e-5  # the largest difference of two coordinates of unit rows that are the same feature
+FITS = ("ridge", "procrustes")
+COMPATIBLE, UNDECIDED, NOT_COMPATIBLE, NOT_COMPARABLE = VERDICTS
 
 
 def check_compatibility(
@@ -66,65 +53,62 @@ def check_compatibility(
     queries: int | None = None,
     draws: int = 200,
     seed: int = 0,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> CompatibilityCheck:
     """Return whether new queries do better against the old gallery than old ones, and what else would help.
 
     BCT's empirical criterion (Shen et al., CVPR 2020, arXiv 2003.11942) is new/old > old/old. Here the 95 %
-    interval of the difference must lie above zero to be called compatible and below it to be called not
-    compatible. Where it holds zero, where fewer than six identities with two images ask, or with fewer than
-    40 draws, the verdict is "undecided", and ``above`` tells what the plain criterion says. Every image is a
-    gallery image, and a query that never meets itself; values and intervals are those of
-    ``compat_lib.evaluation.compare``.
+    interval of the difference, over identities, must lie above zero to be called compatible and below it to
+    be called not compatible; undecided where it holds zero, with fewer than six identities that ask or fewer
+    than 40 draws. Features of unequal width have no cosine: they are not comparable as they are, and the
+    tests are those of adapters of the gallery and of the queries.
 
-    Features of unequal width have no cosine: the verdict is "not comparable as they are", with both
-    self-tests and what an adapter of the gallery or of the queries would reach.
-
-    Where all images as queries would make more than about a hundred million pairs, some are drawn at random
-    from those with another image of their identity, and search the whole gallery. An adapter is a linear map
-    between the models. It is fitted twice, on either half of the identities, and each image is mapped by the
-    one that did not see its identity.
+    Every image is a gallery image, and a query that never meets itself; values and intervals are those of
+    `evaluation.compare`. An adapter is fitted twice, and maps the half of the identities that it did not see.
 
     Args:
-        old_features, new_features, labels, new_labels, ids, new_ids: as in
-            ``compat_lib.deploy.check_inputs.bring_together``, which tells what is left out.
-        metric: "tar@far=F", "map", "rank1" or "rank5". None: TAR at FAR 1e-3 where at least 10 impostor pairs
-            may pass, otherwise mAP, which a note tells.
+        old_features, new_features: real [N, d_old], [N', d_new], NumPy, torch or lists; rows of any length.
+        labels, new_labels: whole numbers or names [N], [N']; one of them may be None.
+        ids, new_ids: whole numbers or names of the images, each once; None: row i of both is the same image.
+        metric: "tar@far=F", "map", "rank1" or "rank5". None: TAR at FAR 1e-3, or mAP with too few pairs.
         adapter: measure a ridge and a Procrustes adapter.
-        queries: how many images ask, 1 or more. None: as many as make 10**8 pairs, and at least 2,000.
+        queries: how many images ask, drawn at random. None: as many as make 10**8 pairs, and at least 2,000.
         draws: bootstrap draws.
         seed: of the draws, the queries, the halves and the order of the backfill.
         say: receives a line before each step.
 
     Raises:
-        UnusableInput: a ValueError with a sentence for every input from which there is no answer.
+        ValueError: with a sentence for every input from which there is no answer.
 
     >>> old = [[1.0, 0.0], [0.5, 0.9], [0.0, 1.0], [0.9, 0.5]]
     >>> new = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]
     >>> result = check_compatibility(old, new, [0, 0, 1, 1], draws=0)
     >>> result.verdict, result.above  # two identities are no evidence
     ('undecided', True)
-    >>> [result.records.value(model, "old", "rank1") for model in ("old", "new")]
-    [0.0, 0.5]
     """
     for name, value, least in (("queries", queries, 1), ("draws", draws, 0), ("seed", seed, 0)):
         if value is not None and value < least:
-            raise UnusableInput(f"{name} is {value}; give a whole number of at least {least}")
-    asked = None if metric is None else metric_name(metric)
-    sides = bring_together(
+            raise ValueError(f"{name} is {value}; give a whole number of at least {least}")
+    sides = given.bring_together(
         old_features, new_features, labels, new_labels=new_labels, ids=ids, new_ids=new_ids
     )
-    labels = sides.labels
-    rows = choose_queries(labels, queries, seed)
-    metric = choose_metric(asked, labels, rows)
-    units = choose_units(labels, rows, CELLS // max(draws, 1))
-    tests = dict(_tests(sides, rows, units, metric, adapter, draws, seed, say or (lambda line: None)))
-
-    records = Records(
-        one
-        for (query, gallery, name), test in tests.items()
-        for one in test.records.changed(query=query, gallery=gallery, adapter=name)
-    )
+    labels, asked = sides.labels, metric
+    rows = given.choose_queries(labels, queries, seed)
+    metric = given.choose_metric(asked, labels, rows)
+    far = metric_far(metric)
+    fars = FARS if far is None or far in FARS else (far, *FARS)
+    units = given.choose_units(labels, rows, CELLS // max(draws, 1))
+    weights = identity_weights(units, draws, seed)
+    identities, images = (units[rows], units), (rows, np.arange(len(units)))
+    tests, records = {}, Records()
+    for names, query, gallery in _ways(sides, adapter, seed):
+        say(f"{title(*names)}: {len(rows):,} queries, {len(units):,} gallery images")
+        # Inside one set and model the order of the two does not matter.
+        unordered = query is gallery and len(rows) == len(units)
+        asking = query[torch.from_numpy(rows)]
+        tests[names] = pair_test(asking, gallery, identities, images, fars, weights, unordered=unordered)
+        models = dict(zip(("query", "gallery", "adapter"), names, strict=True))
+        records += tests[names].records.changed(**models)
     records += [
         *_differences(records, "gain", ("old", "old")),
         *_differences(records, "over_swap", ("new", "old")),
@@ -132,104 +116,140 @@ def check_compatibility(
     ]
     if sides.equal_widths:
         before, after = (tests[model, "old", None].retrieval for model in ("old", "new"))
-        records += changes(before, after, labels[rows], draws=draws, seed=seed).records
-        curve = {0.0: records.value("new", "old", metric), 1.0: records.value("new", "new", metric)}
-        for share in SHARES[1:-1]:
-            curve[share] = _backfilled(sides, rows, units, metric, share, tests, seed)
-        records += [Record("new", "mixed", metric, curve[s], order="random", share=s) for s in SHARES]
-
+        paired = given.choose_pairwise(labels, seed)
+        pair = (side[torch.from_numpy(paired)] for side in (sides.before, sides.after))
+        records += [
+            *changes(before, after, labels[rows], draws=draws, seed=seed).records,
+            *constraints(*pair, labels[paired], draws=draws, seed=seed).records,
+            *_backfill(sides, rows, units, metric, tests, seed),
+        ]
     sizes = np.bincount(labels)
     asking = int((sizes[np.unique(labels[rows])] > 1).sum())
     basis = {"images": len(labels), "identities": len(sizes), "queries": len(rows), "asking": asking}
-    verdict, reason = decide(sides, records, metric, asking)
+    verdict, reason = _decided(sides, records, metric, asking)
     notes = [*sides.notes, *_cautions(sides, records, metric, asked, adapter, units is not labels)]
     return CompatibilityCheck(
         verdict, reason, metric, records, tuple(notes), basis | {"draws": draws, "seed": seed}, tests
     )
 
 
-def _tests(
-    sides: Sides,
-    rows: np.ndarray,
-    units: np.ndarray,
-    metric: str,
-    adapter: bool,
-    draws: int,
-    seed: int,
-    say: Callable[[str], None],
-) -> Iterator[tuple[Names, PairTest]]:
-    """Measure every query model against every gallery that it can be compared with, one after the other."""
+def _ways(sides: Sides, adapter: bool, seed: int) -> Iterator[tuple[Names, Tensor, Tensor]]:
+    """Names, query and gallery features of every test, one after the other: adapted features are large."""
     before, after = sides.before, sides.after
-    far = metric_far(metric)
-    fars = FARS if far is None or far in FARS else (far, *FARS)
-    weights = identity_weights(units, draws, seed)
-
-    def test(names: Names, query: Tensor, gallery: Tensor) -> tuple[Names, PairTest]:
-        say(f"{title(*names)}: {len(rows):,} queries, {len(units):,} gallery images")
-        # Inside one set and model the order of the two does not matter.
-        unordered = query is gallery and len(rows) == len(units)
-        identities, ids = (units[rows], units), (rows, np.arange(len(units)))
-        return names, pair_test(
-            _asking(query, rows), gallery, identities, ids, fars, weights, unordered=unordered
-        )
-
-    yield test(("old", "old", None), before, before)
+    yield ("old", "old", None), before, before
     if sides.equal_widths:
-        yield test(("new", "old", None), after, before)
-    if adapter:
-        for name, mapped in mapped_by_the_other_half(before, after, sides.labels, seed):
-            yield test(("new", "old", name), after, mapped)
-    if adapter and not sides.equal_widths:
-        for name, mapped in mapped_by_the_other_half(after, before, sides.labels, seed):
-            yield test(("new", "old", f"{name}-query"), mapped, before)
-    yield test(("new", "new", None), after, after)
+        yield ("new", "old", None), after, before
+    for name in FITS if adapter else ():
+        yield ("new", "old", name), after, mapped_by_the_other_half(name, before, after, sides.labels, seed)
+    for name in FITS if adapter and not sides.equal_widths else ():
+        mapped = mapped_by_the_other_half(name, after, before, sides.labels, seed)
+        yield ("new", "old", f"{name}-query"), mapped, before
+    yield ("new", "new", None), after, after
 
 
-def _asking(features: Tensor, rows: np.ndarray) -> Tensor:
-    every = len(rows) == len(features)
-    return features if every else features[torch.from_numpy(rows).to(features.device)]
+def mapped_by_the_other_half(
+    name: str, source: Tensor, target: Tensor, labels: np.ndarray, seed: int
+) -> Tensor:
+    """The source in the target's space, each image mapped by the half that did not see its identity."""
+    half = np.random.default_rng(seed).permutation(int(labels.max()) + 1)[labels] % 2
+    rows = [torch.from_numpy(np.flatnonzero(half == side)).to(source.device) for side in (0, 1)]
+    mapped = torch.empty_like(target)
+    for seen, unseen in (rows, reversed(rows)):
+        adapter = ADAPTERS[name](source[seen], target[seen])
+        for part in unseen.split(given.BLOCK):
+            mapped[part] = adapter.apply(source[part])
+    return mapped
 
 
-def _backfilled(
-    sides: Sides, rows: np.ndarray, units: np.ndarray, metric: str, share: float, tests: dict, seed: int
-) -> float:
-    """The metric with a random share of the gallery re-embedded."""
-    far = metric_far(metric)
-    if far is not None:
-        return mixed_tar(tests["new", "old", None].counts, tests["new", "new", None].counts, share, far)
-    gallery = sides.before.clone()
-    shuffled = np.random.default_rng(seed).permutation(len(gallery))
-    new = torch.from_numpy(shuffled[: round(share * len(gallery))]).to(gallery.device)
-    gallery[new] = sides.after[new]
-    ids = {"query_ids": rows, "gallery_ids": np.arange(len(units))}
-    found = rank(PairScores(_asking(sides.after, rows), units[rows], gallery, units, **ids), RANKS)
-    return found.map if metric == "map" else found.rank[int(metric.removeprefix("rank"))]
+def _differences(records: Records, what: str, other: tuple[str, str]) -> Iterator[Record]:
+    """Every test minus the test ``other``, draw by draw, under the metric's name after ``what``."""
+    for one in records:
+        reference = records.find(*other, one.metric)
+        if reference is None or one is reference or (one.query, what) == ("old", "over_swap"):
+            continue
+        value = low = high = drawn = None
+        if one.value is not None and reference.value is not None:
+            drawn = one.draws - reference.draws
+            options = {"draws_a": one.draws, "draws_b": reference.draws} if drawn.size else {}
+            found = paired_comparison(one.value, reference.value, **options)
+            value = found.value
+            low, high = (found.low, found.high) if np.isfinite(found.low) else (None, None)
+        yield replace(one, metric=f"{what}/{one.metric}", value=value, low=low, high=high, draws=drawn)
 
 
-def decide(sides: Sides, records: Records, metric: str, asking: int) -> tuple[str, str]:
-    """Return the verdict and its reason, which ends a sentence."""
+def _backfill(
+    sides: Sides, rows: np.ndarray, units: np.ndarray, metric: str, tests: dict[Names, PairTest], seed: int
+) -> Iterator[Record]:
+    """The metric while a random share of the gallery is re-embedded.
+
+    A TAR needs no further search: of a random share s of the gallery, on average, s of every kind of pair are
+    new/new and the rest new/old, so that the rates at a threshold are weighted means of those of both tests.
+    """
+    far, ids = metric_far(metric), {"query_ids": rows, "gallery_ids": np.arange(len(units))}
+    cross, own = (tests["new", gallery, None] for gallery in ("old", "new"))
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(units)))
+    for share in SHARES:
+        if share in (0, 1):
+            value = (own if share else cross).records.value(None, None, metric)
+        elif far is not None:
+            same, different = (
+                (1 - share) * _rates(getattr(cross.counts, kind)) + share * _rates(getattr(own.counts, kind))
+                for kind in ("same", "different")
+            )
+            value = float(same[np.searchsorted(different, far, "right") - 1])
+        else:
+            gallery, new = sides.before.clone(), shuffled[: round(share * len(units))]
+            gallery[new] = sides.after[new]
+            pairs = PairScores(sides.after[torch.from_numpy(rows)], units[rows], gallery, units, **ids)
+            found = rank(pairs, RANKS)
+            value = found.map if metric == "map" else found.rank[int(metric.removeprefix("rank"))]
+        yield Record("new", "mixed", metric, value, order="random", share=share)
+
+
+def _rates(counts: np.ndarray) -> np.ndarray:
+    # From the highest threshold, which accepts nothing, to the lowest.
+    return np.r_[0.0, np.cumsum(counts[::-1]) / counts.sum()]
+
+
+def chance(name: str, labels: np.ndarray, queries: np.ndarray) -> float:
+    """Return what a ranking at random gives on average, over the queries with a right answer.
+
+    Mean average precision of R right ones among n in random order: H_n / n + (R - 1) / (n - 1) (1 - H_n / n),
+    with the harmonic number H_n.
+    """
+    if (far := metric_far(name)) is not None:
+        return far
+    others = len(labels) - 1  # the gallery without the query itself
+    right = np.bincount(labels)[labels[queries]] - 1.0
+    right = right[right > 0]
+    if name == "map":
+        first = float((1 / np.arange(1, others + 1)).sum()) / others
+        return float((first + (right - 1) / max(others - 1, 1) * (1 - first)).mean())
+    miss = np.ones_like(right)
+    for k in range(min(int(name.removeprefix("rank")), others)):
+        miss *= np.maximum(others - right - k, 0) / (others - k)
+    return float((1 - miss).mean())
+
+
+def _decided(sides: Sides, records: Records, metric: str, asking: int) -> tuple[str, str]:
+    """The verdict and its reason, which ends a sentence."""
     widths = sides.before.shape[1], sides.after.shape[1]
-    if widths[0] != widths[1]:
-        reached = [one for one in records.select(metric=metric) if one.adapter]
-        best = max(reached, key=lambda one: one.value, default=None)
+    if not sides.equal_widths:
+        mapped = [one for one in records.select(metric=metric) if one.adapter]
+        best = max(mapped, key=lambda one: one.value, default=None)
         tail = "" if best is None else f" ({title(best.query, best.gallery, best.adapter)}, reaches most)"
         return NOT_COMPARABLE, (
             f"the old features have {widths[0]} columns and the new ones {widths[1]}, so a new query has no "
             f"cosine with an old gallery image; map one side to the other{tail}, or train the new model with "
             f"width {widths[0]}"
         )
-    if all(
-        bool(((a - b).abs() <= SAME).all())
-        for a, b in zip(sides.before.split(BLOCK), sides.after.split(BLOCK), strict=True)
-    ):
+    blocks = zip(sides.before.split(given.BLOCK), sides.after.split(given.BLOCK), strict=True)
+    if all(bool(((a - b).abs() <= SAME).all()) for a, b in blocks):
         return NOT_COMPATIBLE, "both sides hold the same features, so there is no upgrade to judge"
     gain = records.get("new", "old", f"gain/{metric}")
     if asking < DECIDING:
-        return UNDECIDED, (
-            f"only {asking} identit{'y' if asking == 1 else 'ies'} with two images ask, and of fewer than "
-            f"{DECIDING} chance may move all one way: add images of others"
-        )
-    if gain.draws is None or np.isfinite(gain.draws).sum() < ENDS:
+        return UNDECIDED, f"with {asking} identities that ask, fewer than {DECIDING}, all may move by chance"
+    if np.isfinite(gain.draws).sum() < ENDS:
         return UNDECIDED, f"fewer than {ENDS} draws make no interval, and nobody can say whether it is noise"
     if gain.low == gain.high == 0:
         return NOT_COMPATIBLE, "there is no gain over the old model, and the criterion asks for one"
@@ -242,41 +262,25 @@ def decide(sides: Sides, records: Records, metric: str, asking: int) -> tuple[st
     return UNDECIDED, "the interval of the difference holds zero, so these images cannot tell"
 
 
-def _differences(records: Records, what: str, other: tuple[str, str]) -> Iterator[Record]:
-    """Every test minus the test ``other``, draw by draw, under the metric's name after ``what``."""
-    for one in records:
-        reference = records.find(*other, one.metric)
-        itself = (one.query, one.gallery, one.adapter) == (*other, None)
-        if reference is None or itself or (what == "over_swap" and one.query == "old"):
-            continue
-        value = low = high = drawn = None
-        if one.value is not None and reference.value is not None:
-            drawn = one.draws - reference.draws
-            options = {"draws_a": one.draws, "draws_b": reference.draws} if drawn.size else {}
-            found = paired_comparison(one.value, reference.value, **options)
-            value = found.value
-            low, high = (found.low, found.high) if np.isfinite(found.low) else (None, None)
-        yield replace(one, metric=f"{what}/{one.metric}", value=value, low=low, high=high, draws=drawn)
-
-
 def _cautions(
     sides: Sides, records: Records, metric: str, asked: str | None, adapter: bool, grouped: bool
-) -> Iterator[str]:
-    if metric != (asked or HEADLINE):
-        yield f"Judged in {metric_title(metric)}: there are too few pairs for {metric_title(HEADLINE)}."
-    old, new = records.get("old", "old", metric), records.get("new", "new", metric)
-    if (old.value if old.low is None else old.low) <= records.value(None, None, f"chance/{metric}"):
-        yield (
-            "The old model itself is not clearly better than chance: check that features and labels belong "
-            "together."
-        )
-    if old.value == new.value == 1:
-        yield (
-            f"Both models are perfect in {metric_title(metric)} on these images, which cannot show a gain; "
-            "take harder images, or a stricter metric."
-        )
-    fitted, width = (int(sides.labels.max()) + 1) // 2, sides.before.shape[1]
-    if adapter and fitted < 2 * width:
-        yield f"Adapters are fitted to {fitted:,} identities, for {width} coordinates: more may lift them."
-    if grouped:
-        yield "Identities without a query are drawn in groups, to save memory; they only count as impostors."
+) -> list[str]:
+    old, new = (records.get(model, model, metric) for model in ("old", "new"))
+    by_chance = (old.value if old.low is None else old.low) <= records.value(None, None, f"chance/{metric}")
+    fitted, width, name = (int(sides.labels.max()) + 1) // 2, sides.before.shape[1], metric_title(metric)
+    some, too_few = len(sides.labels) > given.PAIRWISE, asked is None and metric != HEADLINE
+    cases = {
+        f"Judged in {name}: there are too few pairs for {metric_title(HEADLINE)}.": too_few,
+        "The old model is not clearly better than chance: do features and labels belong together?": by_chance,
+        f"Both models are perfect in {name}; take harder images, or a stricter metric, to see a gain.": (
+            old.value == new.value == 1
+        ),
+        f"Adapters are fitted to {fitted:,} identities, for {width} coordinates: more may lift them.": (
+            adapter and fitted < 2 * width
+        ),
+        "Identities without a query only count as impostors and are drawn in groups.": grouped,
+        f"At most {given.PAIRWISE:,} images, drawn at random, meet in the pairs of the constraints.": (
+            some and sides.equal_widths
+        ),
+    }
+    return [note for note, holds in cases.items() if holds]

@@ -1,7 +1,8 @@
-"""What a compatibility check is given: two models' features of the same images, brought into one order."""
+"""What a compatibility check is given, brought into one order, and what of it is measured."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,18 @@ import torch
 from torch import Tensor
 
 from compat_lib.deploy.feature_files import as_keys
+from compat_lib.evaluation.compatibility import HEADLINE, RANKS, tar_name
 from compat_lib.evaluation.inputs import UnitRows, plain_array, table
+from compat_lib.evaluation.records import metric_title
 
 FOUND = 0.5  # of the shorter side's ids, that must stand on the other side too
 NO_LABEL = ["", "nan", "NaN", "None", "none", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "unknown", "-1"]
 REPEATED, OF_IDENTITIES = 5, 3  # rows alike, of so many identities at least, are no features of their images
-ALIKE = "features are zeros, or one vector for different identities, as from unreadable images"
-CELL = 1e-4  # rows are alike whose projections on a few directions differ by less
-DIRECTIONS = 4
+CELL, DIRECTIONS = 1e-4, 4  # rows are alike whose projections on a few directions differ by less
 BLOCK = 2**16  # rows worked on at a time
-
-
-class UnusableInput(ValueError):
-    """Input from which compatibility cannot be judged; the text says why and what to do next."""
+RESOLVED = 10  # impostor pairs that the headline's FAR must let pass, or mAP decides
+PAIRS_ASKED, FEWEST_QUERIES = 10**8, 2_000  # as many queries as make so many pairs, and at least so many
+PAIRWISE, EACH = 2_000, 20  # images between which the constraints are counted, and of one identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,121 +51,105 @@ def bring_together(
     ids: Any = None,
     new_ids: Any = None,
 ) -> Sides:
-    """Check both models' features, bring them into one order, and leave out what says nothing.
+    """Both models' features of the images that both have; arguments and errors as in `check_compatibility`.
 
-    - With ids, rows are joined by them; images of one side only are left out. Without, row i is row i.
-    - Text is compared in Unicode's NFC, so that a name typed on a Mac is the same elsewhere.
-    - A label that usually means *no label* (`NO_LABEL`, None, nan) is left out. A person of that name is lost
-      by this, which the note tells.
-    - Old rows that hold one and the same vector for different identities, or nothing but zeros, are what a
-      model gives for an unreadable image. They are left out on both sides, so that the new model gains
-      nothing by them. Such new rows stay and count against the new model.
-
-    Args:
-        old_features, new_features: real [N, d_old], [N', d_new], NumPy, torch or lists; rows of any length.
-        labels, new_labels: whole numbers or names [N], [N']; one of them may be None.
-        ids, new_ids: whole numbers or names of the images, each once; None: both sides hold the same images.
-
-    Raises:
-        UnusableInput: lengths that differ, ids of one side only or given twice, labels of both sides that
-            differ, fewer than half of the ids found, fewer than two identities, no identity of two images,
-            and tables that hold no finite real numbers.
-
-    >>> sides = bring_together([[1.0, 0.0]] * 3, [[0.0, 2.0]] * 3, ["b", "b", "a"])
-    >>> sides.after.tolist()[0], sides.labels.tolist()
-    ([0.0, 1.0], [1, 1, 0])
+    Rows are joined by ids, or row i is row i; text is compared in Unicode's NFC. Images without a label
+    (`NO_LABEL`, None, nan) are left out, and so are old rows that hold zeros, or one vector for different
+    identities: what a model gives for an unreadable image, by which the new model must not gain. Such new
+    rows stay and count against the new model. Notes tell of all of it.
     """
-    features = {"old": old_features, "new": new_features}
-    keys: dict[tuple[str, str], np.ndarray] = {}
-    try:
-        features = {side: table(one, f"{side} features") for side, one in features.items()}
-        units = {side: UnitRows(one, side) for side, one in features.items()}
-        for role, given in (("labels", (labels, new_labels)), ("ids", (ids, new_ids))):
-            for side, values in zip(("old", "new"), given, strict=True):
-                if values is not None:
-                    keys[side, role] = as_keys(role, plain_array(values))
-                    if len(keys[side, role]) != len(units[side]):
-                        raise ValueError(
-                            f"there are {len(keys[side, role])} {side} {role} for {len(units[side])} {side} "
-                            "features; give one for each row"
-                        )
-    except ValueError as error:
-        raise UnusableInput(str(error)) from error
-    notes = [
-        f"The {side} features are unsigned 8-bit numbers: take off their zero point (often 128) if they are "
-        "quantised, and unpack them (numpy.unpackbits, then 0 as -1) if they are packed bits."
-        for side, one in features.items()
-        if str(one.dtype) in ("uint8", "torch.uint8")
-    ]
-    old_rows, new_rows = _joined(keys, {side: len(one) for side, one in units.items()}, notes)
-    named = _one_label(keys, old_rows, new_rows)
-    missing = _no_label(named)
-    if missing.any():
-        words = ", ".join(repr(str(word)) for word in np.unique(named[missing]))
-        notes.append(
-            f"{int(missing.sum())} images with the label {words}, which usually means that there is none, "
-            "are left out; give an identity of that name another one."
+    notes, units, keys = [], {}, {}
+    given = {"old": (old_features, labels, ids), "new": (new_features, new_labels, new_ids)}
+    for side, (features, *own) in given.items():
+        features = table(features, f"{side} features")
+        units[side] = UnitRows(features, side)
+        if str(features.dtype).endswith("uint8"):
+            notes.append(
+                f"The {side} features are unsigned 8-bit numbers: take off their zero point (often 128) if "
+                "they are quantised, and unpack packed bits (numpy.unpackbits, then 0 as -1)."
+            )
+        for role, values in zip(("labels", "ids"), own, strict=True):
+            keys[side, role] = found = None if values is None else as_keys(role, plain_array(values))
+            if found is not None and len(found) != len(features):
+                raise ValueError(
+                    f"there are {len(found)} {side} {role} for {len(features)} {side} features; give one each"
+                )
+    rows = _joined(keys["old", "ids"], keys["new", "ids"], [len(one) for one in units.values()], notes)
+    named = [(keys[side, "labels"], row) for side, row in zip(units, rows, strict=True)]
+    named = [values[row] for values, row in named if values is not None]
+    if not named:
+        raise ValueError("no labels were given; give one for each image")
+    old, new = _of_one_kind(named[0], named[-1])
+    old = np.where(_no_label(old), new, old)
+    wrong = np.flatnonzero((old != new) & ~_no_label(new))
+    if len(wrong):
+        first = wrong[0]
+        raise ValueError(
+            f"the labels of both sides differ in {len(wrong)} rows, first at old row {rows[0][first]} (old: "
+            f"{old[first].item()!r}, new: {new[first].item()!r}); row i of both, or an id, must be one image"
         )
-    numbers = np.unique(named[~missing], return_inverse=True)[1]
-    before = units["old"][torch.from_numpy(old_rows[~missing])]
-    after = units["new"][torch.from_numpy(new_rows[~missing])]
+    missing = _no_label(old)
+    if missing.any():
+        words = ", ".join(repr(str(word)) for word in np.unique(old[missing]))
+        notes.append(
+            f"{missing.sum()} images with the label {words}, which usually means that there is none, are "
+            "left out; give an identity of that name another one."
+        )
+    numbers = np.unique(old[~missing], return_inverse=True)[1]
+    before, after = (units[s][torch.from_numpy(row[~missing])] for s, row in zip(units, rows, strict=True))
     failed = _alike(before, numbers)
     mostly = bool(2 * failed.sum() > len(failed))
+    why = "features are zeros, or one vector for different identities, as from unreadable images"
     if failed.any():
         done = "kept, and nothing is called compatible by them" if mostly else "left out on both sides"
-        notes.append(f"{int(failed.sum())} of the {len(failed)} old {ALIKE}; {done}.")
+        notes.append(f"{failed.sum()} of the {len(failed)} old {why}; {done}.")
     if failed.any() and not mostly:
-        kept = torch.from_numpy(np.flatnonzero(~failed))
-        before, after = before[kept.to(before.device)], after[kept.to(after.device)]
-        numbers = np.unique(numbers[~failed], return_inverse=True)[1]
-    failed = _alike(after, numbers)
-    if failed.any():
-        notes.append(f"{int(failed.sum())} of the {len(failed)} new {ALIKE}; kept.")
+        kept = torch.from_numpy(~failed)
+        before, after, numbers = before[kept], after[kept], numbers[~failed]
+        numbers = np.unique(numbers, return_inverse=True)[1]
+    if failed := _alike(after, numbers).sum():
+        notes.append(f"{failed} of the {len(after)} new {why}; kept.")
     sizes = np.bincount(numbers)
-    if len(sizes) < 2:
-        raise UnusableInput(
-            f"all {len(numbers)} images are of one identity; add images of others, or there is nothing to "
-            "confuse it with"
+    if len(sizes) < 2 or sizes.max() < 2:
+        said = (
+            "all {} images are of one identity"
+            if len(sizes) < 2
+            else "no identity has two images ({} images)"
         )
-    if sizes.max() < 2:
-        raise UnusableInput(
-            f"no identity has two images ({len(numbers)} images), so no query has a right answer; add a "
-            "second image of some identities"
+        raise ValueError(
+            f"{said.format(len(numbers))}; give two identities or more, some of two images or more"
         )
     return Sides(before.to(after.device), after, numbers, tuple(notes), mostly)
 
 
-def _joined(keys: dict, sizes: dict[str, int], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of both sides that are the same images, int64 [M] each, in the old side's order."""
-    have = [side for side in ("old", "new") if (side, "ids") in keys]
-    if len(have) == 1:
-        raise UnusableInput(
-            f"only the {have[0]} side has ids; add those of the other, or leave both out where row i of both "
-            "is the same image"
-        )
-    if not have:
-        if sizes["old"] != sizes["new"]:
-            raise UnusableInput(
-                f"there are {sizes['old']} old and {sizes['new']} new rows and no ids; give features of the "
-                "same images in the same order, or add ids [N] to both sides"
+def _joined(
+    old: np.ndarray | None, new: np.ndarray | None, sizes: list[int], notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of both sides that are the same images by their ids, int64 [M] each."""
+    if (old is None) != (new is None):
+        raise ValueError(f"only the {'new' if old is None else 'old'} side has ids; give both sides' or none")
+    if old is None or new is None:
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"there are {sizes[0]} old and {sizes[1]} new rows and no ids; give features of the same "
+                "images in the same order, or add ids [N] to both sides"
             )
-        return (np.arange(sizes["old"]),) * 2
-    old, new = _of_one_kind(keys["old", "ids"], keys["new", "ids"])
+        return (np.arange(sizes[0]),) * 2
+    old, new = _of_one_kind(old, new)
     for side, ids in (("old", old), ("new", new)):
         twice = pd.Series(ids).duplicated().to_numpy()
         if twice.any():
-            raise UnusableInput(
-                f"{int(twice.sum())} of the {side} ids stand there before, such as "
-                f"{ids[twice.argmax()].item()!r}; an id names one image"
+            raise ValueError(
+                f"{twice.sum()} of the {side} ids stand there before, such as {ids[twice.argmax()].item()!r}"
             )
     place = pd.Index(new).get_indexer(pd.Index(old))
     found = np.flatnonzero(place >= 0)
-    if len(found) < FOUND * min(sizes.values()):
-        raise UnusableInput(
-            f"only {len(found)} of {min(sizes.values())} ids stand on the other side too (old: "
-            f"{old[0].item()!r}, ...; new: {new[0].item()!r}, ...); one image needs the same id in both"
+    if len(found) < FOUND * min(sizes):
+        raise ValueError(
+            f"only {len(found)} of {min(sizes)} ids stand on the other side too (old: {old[0].item()!r}, "
+            f"...; new: {new[0].item()!r}, ...); one image needs the same id in both"
         )
-    if len(found) < max(sizes.values()):
+    if len(found) < max(sizes):
         notes.append(
             f"{len(old) - len(found)} images on the old side only and {len(new) - len(found)} on the new "
             f"side only are left out; {len(found)} are compared."
@@ -173,32 +157,13 @@ def _joined(keys: dict, sizes: dict[str, int], notes: list[str]) -> tuple[np.nda
     return found, place[found]
 
 
-def _one_label(keys: dict, old_rows: np.ndarray, new_rows: np.ndarray) -> np.ndarray:
-    """The labels of the joined rows, after a look at whether both sides agree."""
-    rows = {"old": old_rows, "new": new_rows}
-    known = [keys[side, "labels"][rows[side]] for side in rows if (side, "labels") in keys]
-    if not known:
-        raise UnusableInput("no labels were given; give one for each image")
-    old, new = _of_one_kind(known[0], known[-1])
-    old = np.where(_no_label(old), new, old)
-    wrong = np.flatnonzero((old != new) & ~_no_label(new))
-    if len(wrong):
-        first = wrong[0]
-        raise UnusableInput(
-            f"the labels of both sides differ in {len(wrong)} rows, first at old row {old_rows[first]} (old: "
-            f"{old[first].item()!r}, new: {new[first].item()!r}); row i of both, or an id, must be one image "
-            "with one label: check ids and labels"
-        )
-    return old
+def _of_one_kind(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Numbers beside names are compared as text, and so are int64 and uint64, which have no common type.
+    return (old, new) if old.dtype.kind == new.dtype.kind else (old.astype(str), new.astype(str))
 
 
 def _no_label(labels: np.ndarray) -> np.ndarray:
     return np.isin(labels.astype(str), NO_LABEL)
-
-
-def _of_one_kind(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Numbers beside names are compared as text, and so are int64 and uint64, which have no common type.
-    return (old, new) if old.dtype.kind == new.dtype.kind else (old.astype(str), new.astype(str))
 
 
 def _alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:
@@ -213,3 +178,84 @@ def _alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:
     label = cells.assign(label=labels).groupby(list(cells.columns))["label"]
     shared = (label.transform("size") >= REPEATED) & (label.transform("nunique") >= OF_IDENTITIES)
     return (shared | (cells == 0).all(axis=1)).to_numpy()
+
+
+def metric_far(metric: str) -> float | None:
+    """The false accept rate in a metric's name; None for one without."""
+    return float(metric.removeprefix("tar@far=")) if metric.startswith("tar@far=") else None
+
+
+def choose_metric(asked: str | None, labels: np.ndarray, queries: np.ndarray) -> str:
+    """The metric of the criterion: the one asked for, or what the number of pairs can resolve.
+
+    >>> labels, queries = np.array([0, 0, 1, 1]), np.arange(4)
+    >>> choose_metric(None, labels, queries), choose_metric(" TAR@FAR=0.50", labels, queries)
+    ('map', 'tar@far=5e-1')
+    """
+    sizes = np.bincount(labels)
+    impostors = len(queries) * len(labels) - int(np.bincount(labels[queries], minlength=len(sizes)) @ sizes)
+    if len(queries) == len(labels):
+        impostors //= 2  # those of old/old are unordered then: the fewest of the three tests
+    if asked is None:
+        return HEADLINE if impostors * metric_far(HEADLINE) >= RESOLVED else "map"
+    metric, far = asked.strip().lower(), None
+    if metric in ("map", *(f"rank{k}" for k in RANKS)):
+        return metric
+    with suppress(ValueError):
+        far = metric_far(metric)
+    if far is None or not 0 < far <= 1:
+        raise ValueError(
+            f"the metric {asked!r} is not known; choose map, rank1, rank5, or tar@far=F with F a fraction "
+            f"above 0 and at most 1, such as {HEADLINE}"
+        )
+    if far * impostors < 1:
+        raise ValueError(
+            f"{metric_title(tar_name(far))} cannot be measured with {impostors:,} pairs of different "
+            "identities, of which not one may be accepted; choose a larger FAR or the metric map"
+        )
+    return tar_name(far)
+
+
+def choose_queries(labels: np.ndarray, queries: int | None, seed: int) -> np.ndarray:
+    """The rows that ask: all, or some at random of those that have a right answer.
+
+    Drawn singly and not by identity: the more identities ask, the narrower an interval over identities.
+
+    >>> choose_queries(np.array([0, 0, 1, 2, 2]), 4, seed=0).tolist()
+    [0, 1, 3, 4]
+    """
+    most = max(FEWEST_QUERIES, PAIRS_ASKED // len(labels)) if queries is None else queries
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    able = np.flatnonzero(np.bincount(labels)[labels] > 1)
+    if len(able) <= most:
+        return able
+    return np.sort(np.random.default_rng(seed).choice(able, most, replace=False))
+
+
+def choose_units(labels: np.ndarray, queries: np.ndarray, most: int) -> np.ndarray:
+    """What the bootstrap draws, int64 [N]: the identities, or at most about `most` of them and groups.
+
+    The table of all identities and draws would fill the memory where a gallery holds hundreds of thousands
+    of people. Those without a query only count as impostors, and many of them are drawn together.
+
+    >>> choose_units(np.array([0, 1, 2, 3, 4, 4]), np.array([4, 5]), most=3).tolist()
+    [1, 2, 1, 2, 0, 0]
+    """
+    if labels.max() < most:
+        return labels
+    asked = np.bincount(labels[queries], minlength=labels.max() + 1) > 0
+    groups = (np.cumsum(~asked) - 1) % max(1, most - asked.sum())
+    return np.where(asked, np.cumsum(asked) - 1, asked.sum() + groups)[labels]
+
+
+def choose_pairwise(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The rows between which the constraints are counted: all, or some of random identities."""
+    if len(labels) <= PAIRWISE:
+        return np.arange(len(labels))
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(len(labels))
+    turn = generator.permutation(labels.max() + 1)[labels[shuffled]]
+    order = shuffled[np.argsort(turn, kind="stable")]
+    within = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    return np.sort(order[(within < EACH) & (np.bincount(labels)[labels[order]] > 1)][:PAIRWISE])

@@ -1,19 +1,49 @@
-"""What a compatibility check returns: a verdict in one sentence, tidy records, and two small tables."""
+"""What a compatibility check returns: a verdict in a sentence, records, two tables, and a page."""
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import jinja2
+import numpy as np
 import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from compat_lib import __version__
+from compat_lib.deploy.check_inputs import metric_far
 from compat_lib.evaluation.compatibility import PairTest
-from compat_lib.evaluation.records import Records, metric_title, shown
+from compat_lib.evaluation.counting import PER_UNIT
+from compat_lib.evaluation.four_constraints import STATEMENTS
+from compat_lib.evaluation.records import Record, Records, metric_title, shown
 
-COMPATIBLE, NOT_COMPATIBLE, UNDECIDED = "compatible", "not compatible", "undecided"
-NOT_COMPARABLE = "not comparable as they are"
+VERDICTS = {  # and their colours
+    "compatible": "#117733",
+    "undecided": "#9C8A5A",
+    "not compatible": "#b3261e",
+    "not comparable as they are": "#b3261e",
+}
+COMPATIBLE, _, NOT_COMPATIBLE, NOT_COMPARABLE = VERDICTS
+CHANGED = {
+    "negative_flips": "queries right at rank 1 before and wrong now",
+    "positive_flips": "queries wrong at rank 1 before and right now",
+    "losing": "identities whose mAP falls",
+    "gaining": "identities whose mAP rises",
+} | {f"constraint{k}/share": f"pairs of {text}" for k, text in enumerate(STATEMENTS, 1)}
 LINE = 97  # characters of a terminal's line
+OLD, NEW, CROSS, ADAPTED = "#0072B2", "#E8740C", "#8E4A9E", "#9C8A5A"  # as in every figure of this project
+COLOURS = {("old", "old", None): OLD, ("new", "old", None): CROSS, ("new", "new", None): NEW}
+SIZE = (4.8, 3.9)  # inches; read at this width on a telephone, two or three side by side on a desk
+BINS = 64  # of a histogram of cosines, in a unit
 
 Names = tuple[str, str, str | None]  # query model, gallery model, adapter
 
@@ -24,8 +54,8 @@ class CompatibilityCheck:
 
     ``records`` holds every test (query and gallery model, adapter) in every metric; ``gain/METRIC``, the test
     minus old/old, and ``over_swap/METRIC``, the test minus new/old, both paired draw by draw; the gallery
-    "mixed" during a backfill in random order; who changes (``negative_flips``, ``losing``, ...); and what a
-    random ranking gives (``chance/METRIC``).
+    "mixed" during a backfill in random order; who changes (``negative_flips``, ``losing``, ...); MixBCT's
+    four constraints (``constraint1/share``); and what a random ranking gives (``chance/METRIC``).
     """
 
     verdict: str  # "compatible", "not compatible", "undecided" or "not comparable as they are"
@@ -35,6 +65,7 @@ class CompatibilityCheck:
     notes: tuple[str, ...]  # what was left out or drawn at random, and what to be careful with
     basis: dict[str, int]  # images, identities, queries, identities that ask, draws, seed
     tests: dict[Names, PairTest] = field(repr=False)  # histograms and ROC curves, for pictures
+    files: tuple[dict[str, Any], ...] = ()  # where they were: side, name, rows, width, bytes, sha256
 
     @property
     def compatible(self) -> bool:
@@ -44,64 +75,54 @@ class CompatibilityCheck:
     @property
     def above(self) -> bool:
         """Whether new/old is above old/old at all: BCT's criterion as published, which knows no noise."""
-        if self.verdict in (NOT_COMPATIBLE, NOT_COMPARABLE):
-            return False
-        return self.records.value("new", "old", f"gain/{self.metric}") > 0
+        return self.verdict != NOT_COMPATIBLE and self._gain is not None and self._gain.value > 0
 
     @property
     def sentence(self) -> str:
         """The verdict with the numbers that decided, in one sentence."""
         if self.verdict == NOT_COMPARABLE:
             return f"{self.verdict.capitalize()}: {self.reason}."
-        old, cross = (self.shown(model, "old", self.metric) for model in ("old", "new"))
-        gain = self.shown("new", "old", f"gain/{self.metric}", signed=True)
+        old, new = (self._shown(self.records.get(model, "old", self.metric)) for model in ("old", "new"))
         return (
-            f"{self.verdict.capitalize()}: in the old gallery new queries reach {cross} % in "
-            f"{metric_title(self.metric)}, old queries {old} %, a difference of {gain}; {self.reason}."
+            f"{self.verdict.capitalize()}: in the old gallery new queries reach {new} % in "
+            f"{metric_title(self.metric)}, old queries {old} %, a difference of "
+            f"{self._shown(self._gain, signed=True)}; {self.reason}."
         )
 
-    def shown(self, query: str, gallery: str, metric: str, *, signed: bool = False, **where: Any) -> str:
-        """A number of the records with its interval, in per cent; empty where there is none."""
-        one = self.records.find(query, gallery, metric, **where)
-        return "" if one is None else shown(one.value, one.low, one.high, digits=self._digits, signed=signed)
-
     @property
-    def _digits(self) -> int:
-        # More than one where an end of the deciding interval would look like zero and is not.
-        gain = self.records.find("new", "old", f"gain/{self.metric}")
-        ends = [100 * x for x in (gain.value, gain.low, gain.high) if x] if gain else []
-        return next((digits for digits in (1, 2, 3) if all(round(x, digits) for x in ends)), 4)
+    def _gain(self) -> Record | None:
+        return self.records.find("new", "old", f"gain/{self.metric}")
+
+    def _shown(self, one: Record | None, *, signed: bool = False) -> str:
+        # More digits than one where an end of the deciding interval would look like zero and is not.
+        ends = (self._gain.value, self._gain.low, self._gain.high) if self._gain else ()
+        digits = next((n for n in (1, 2, 3) if all(round(100 * x, n) for x in ends if x)), 4)
+        return "" if one is None else shown(one.value, one.low, one.high, digits=digits, signed=signed)
 
     def table(self, metric: str | None = None) -> pd.DataFrame:
         """The tests in one metric, against today's system and against the plain swap, as text in per cent."""
         metric = metric or self.metric
-        rows = {
-            title(*names): [
-                self.shown(*names[:2], metric, adapter=names[2]),
-                self.shown(*names[:2], f"gain/{metric}", adapter=names[2], signed=True),
-                self.shown(*names[:2], f"over_swap/{metric}", adapter=names[2], signed=True),
+        rows = {}
+        for query, gallery, adapter in self.tests:
+            found = [
+                self.records.find(query, gallery, f"{what}{metric}", adapter=adapter)
+                for what in ("", "gain/", "over_swap/")
             ]
-            for names in self.tests
-        }
+            rows[title(query, gallery, adapter)] = [
+                self._shown(one, signed=place > 0) for place, one in enumerate(found)
+            ]
         for one in self.records.select(gallery="mixed", metric=metric):
             if one.share not in (0, 1):
-                rows[f"new/mixed, {100 * one.share:.0f} % backfilled"] = [shown(one.value), "", ""]
-        if metric == self.metric:
-            rows["a random ranking"] = [self.shown(None, None, f"chance/{metric}"), "", ""]
+                rows[f"new/mixed, {100 * one.share:.0f} % backfilled"] = [self._shown(one), "", ""]
+        for one in self.records.select(metric=f"chance/{metric}"):
+            rows["a random ranking"] = [self._shown(one), "", ""]
         columns = [f"{metric_title(metric)} (%)", "minus old/old", "minus new/old"]
         frame = pd.DataFrame.from_dict(rows, "index", columns=columns)
         return frame.loc[:, (frame != "").any()]
 
     def changed(self) -> pd.DataFrame:
-        """Who gets worse and who better when new queries meet the old gallery, as text in per cent."""
-        what = {
-            "negative_flips": "queries right at rank 1 before and wrong now",
-            "positive_flips": "queries wrong at rank 1 before and right now",
-            "losing": "identities whose mAP falls",
-            "gaining": "identities whose mAP rises",
-        }
-        there = {name: self.shown("new", "old", name) for name in what}
-        rows = {what[name]: [number] for name, number in there.items() if number}
+        """Who gets worse and who better by the swap, and which pairs meet the constraints, in per cent."""
+        rows = {CHANGED[one.metric]: [self._shown(one)] for one in self.records if one.metric in CHANGED}
         return pd.DataFrame.from_dict(rows, "index", columns=["share (%)"])
 
     def measured_on(self) -> str:
@@ -120,6 +141,25 @@ class CompatibilityCheck:
         wrapped = "\n".join(textwrap.fill(note, LINE) for note in notes)
         return "\n\n".join([textwrap.fill(self.sentence, LINE), *tables, wrapped])
 
+    def page(self) -> str:
+        """One HTML file with its pictures inside, which loads nothing."""
+        measured = [one.metric for one in self.tests["old", "old", None].records]
+        others = [name for name in dict.fromkeys(["map", "rank1", *measured]) if name != self.metric]
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        return environment.get_template("check_page.html").render(
+            result=self,
+            colour=VERDICTS[self.verdict],
+            tables=[_html(table) for table in (self.table(), self.changed()) if len(table)],
+            others=[_html(self.table(name)) for name in others],
+            pictures=list(pictures(self)),
+            version=__version__,
+            date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+
 
 def title(query: str, gallery: str, adapter: str | None = None) -> str:
     """The name of a test for reading.
@@ -131,3 +171,90 @@ def title(query: str, gallery: str, adapter: str | None = None) -> str:
         return f"{query}/{gallery}" + (", full backfill" if (query, gallery) == ("new", "new") else "")
     name, _, side = adapter.partition("-")
     return f"{query}/{gallery}, {name.replace('pro', 'Pro')} on the {side or 'gallery'}"
+
+
+def _html(table: pd.DataFrame) -> str:
+    return re.sub(r" (\[[^]]*\])", r"<br>\1", table.to_html(border=0))  # intervals below their numbers
+
+
+def pictures(result: CompatibilityCheck) -> Iterator[tuple[str, str]]:
+    """Yield PNG pictures in base64 and their captions."""
+    far, there = metric_far(result.metric), [names for names in COLOURS if names in result.tests]
+    drawings = [
+        (draw_ways, (), "What each way to go on gives: right of the blue line is better than the old model.")
+    ]
+    if ("new", "old", None) in there:
+        text = "While the gallery is embedded again in random order; 0 % is new/old, 100 % new/new."
+        drawings.append((draw_backfill, (), text))
+    drawings.append(
+        (draw_roc, (there, far), "Accepted pairs of one identity, at every rate of false accepts.")
+    )
+    for names in there:
+        text = f"Cosines of {'/'.join(names[:2])}: the less they overlap, the better a threshold works."
+        drawings.append((draw_cosines, (names, far), text))
+    for draw, arguments, caption in drawings:
+        with seaborn.axes_style("whitegrid"), seaborn.plotting_context("notebook", font_scale=0.85):
+            figure = Figure(figsize=SIZE, layout="constrained")
+            ax = figure.add_subplot()
+            draw(ax, result, *arguments)
+            seaborn.despine(ax=ax)
+            figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+            data = io.BytesIO()
+            figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
+        yield base64.b64encode(data.getvalue()).decode(), caption
+
+
+def draw_ways(ax: Axes, result: CompatibilityCheck) -> None:
+    """Draw every test of new queries with its interval, beside old/old."""
+    names = [one for one in result.tests if one[0] == "new"][::-1]
+    for row, (query, gallery, adapter) in enumerate(names):
+        one = result.records.get(query, gallery, result.metric, adapter=adapter)
+        colour = ADAPTED if adapter else COLOURS[query, gallery, None]
+        ax.plot(100 * one.value, row, "o", color=colour)
+        if one.low is not None:
+            ax.plot([100 * one.low, 100 * one.high], [row, row], "|-", color=colour)
+    ax.axvline(100 * result.records.value("old", "old", result.metric), color=OLD, label="old/old")
+    ax.set_yticks(range(len(names)), [re.sub(r", | (?=on )", "\n", title(*one)) for one in names])
+    ax.set_xlabel(f"{metric_title(result.metric)} (%)")
+    ax.margins(y=0.15)
+
+
+def draw_backfill(ax: Axes, result: CompatibilityCheck) -> None:
+    """Draw the metric while the gallery is embedded again."""
+    curve = result.records.select(gallery="mixed").frame()
+    ax.plot(100 * curve["share"], 100 * curve["value"], "o-", color=NEW, label="new queries")
+    ax.axhline(100 * result.records.value("old", "old", result.metric), color=OLD, label="old/old")
+    ax.set(xlabel="gallery embedded again (%)", ylabel=f"{metric_title(result.metric)} (%)")
+    ax.set_ylim(bottom=0)
+
+
+def draw_roc(ax: Axes, result: CompatibilityCheck, there: list[Names], far: float | None) -> None:
+    """Draw TAR against FAR of the pairs of models, and the rate that decides."""
+    for names in there:
+        roc, label = result.tests[names].verification.roc, "/".join(names[:2])
+        ax.step(100 * roc.far[1:], 100 * roc.tar[1:], where="post", color=COLOURS[names], label=label)
+    if far is not None:
+        ax.axvline(100 * far, color="#222222", linestyle=":", label=f"FAR={far:g}")
+    fewest = min(result.tests[names].verification.negatives for names in there)
+    ax.set(xscale="log", xlim=(100 * max(1e-6, 1 / fewest), 100), ylim=(0, 100))
+    ax.set(xlabel="false accept rate (%)", ylabel="true accept rate (%)")
+
+
+def draw_cosines(ax: Axes, result: CompatibilityCheck, names: Names, far: float | None) -> None:
+    """Draw the cosines of one and of different identities, and the threshold that decides."""
+    test, edges = result.tests[names], np.linspace(-1, 1, 2 * BINS + 1)
+    used = np.zeros(2 * BINS, bool)
+    for counts, label, style in (
+        (test.counts.same, "same identity", {"fill": True, "alpha": 0.5}),
+        (test.counts.different, "different identities", {"linestyle": "--"}),
+    ):
+        inside = counts[PER_UNIT : 3 * PER_UNIT].reshape(2 * BINS, -1).sum(1).astype(float)
+        inside[-1] += counts[3 * PER_UNIT]  # cosines of exactly 1
+        density = inside / inside.sum() * BINS
+        ax.stairs(density, edges, color=COLOURS[names], label=label, **style)
+        used |= density > 0.002 * density.max()
+    ax.set_xlim(edges[:-1][used][0], edges[1:][used][-1])
+    if far is not None:
+        threshold = test.verification.thresholds[test.verification.fars.index(far)]
+        ax.axvline(threshold, color="#222222", linestyle=":", label=f"threshold at FAR={far:g}")
+    ax.set(xlabel="cosine", ylabel="density", title="/".join(names[:2]))
