@@ -358,7 +358,7 @@ def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> T
     if len(wrong := (~value.isfinite()).nonzero()):
         raise ValueError(
             f"{name} hold {len(wrong)} values that are not finite, first in row {int(wrong[0, 0])}; extract "
-            "them again, or leave these rows out of the training set"
+            "them again, or leave these rows out"
         )
     return value
 
