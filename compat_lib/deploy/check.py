@@ -4,13 +4,16 @@
     result.verdict, result.sentence
     print(result.summary())
 
-``compat-lib check old.npz new.npz --report page.html`` asks the same of two files.
+`check_files`, or ``compat-lib check old.npz new.npz --report page.html``, asks the same of two files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from compat_lib.adapters import ADAPTERS
 from compat_lib.deploy import check_inputs as given
 from compat_lib.deploy.check_inputs import Sides, metric_far
 from compat_lib.deploy.check_result import VERDICTS, CompatibilityCheck, Names, title
+from compat_lib.deploy.feature_files import FeatureTable, read_features
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.compatibility import HEADLINE, RANKS, PairTest, pair_test
 from compat_lib.evaluation.four_constraints import constraints
@@ -131,6 +135,32 @@ def check_compatibility(
     return CompatibilityCheck(
         verdict, reason, metric, records, tuple(notes), basis | {"draws": draws, "seed": seed}, tests
     )
+
+
+def check_files(old: Path, new: Path, **options: Any) -> CompatibilityCheck:
+    """The same of two files of features with labels and perhaps ids, which `files` and `notes` then tell of.
+
+    Args:
+        old, new: as `feature_files.read_features` reads them.
+        options: metric, adapter, queries, draws, seed and say of `check_compatibility`.
+    """
+    before, after = read_features(old), read_features(new)
+    keys = {"new_labels": after.labels, "ids": before.ids, "new_ids": after.ids}
+    result = check_compatibility(before.features, after.features, before.labels, **keys, **options)
+    files = _file("old", before), _file("new", after)
+    notes = [f"{files[n]['name']}: {note}" for n, one in enumerate((before, after)) for note in one.notes]
+    return replace(result, notes=(*notes, *result.notes), files=files)
+
+
+def _file(side: str, table: FeatureTable) -> dict[str, Any]:
+    # Which file it was, whatever its name, which may hold bytes that are no text; or which parts.
+    parts = sorted(path for path in table.path.rglob("*") if path.is_file()) or [table.path]
+    name, digest, (rows, width) = os.fsencode(table.path.name), hashlib.sha256(), table.features.shape
+    for part in parts:
+        with part.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    size = {"rows": rows, "width": width, "bytes": sum(part.stat().st_size for part in parts)}
+    return {"side": side, "name": name.decode("utf-8", "replace"), **size, "sha256": digest.hexdigest()}
 
 
 def _ways(sides: Sides, adapter: bool, seed: int) -> Iterator[tuple[Names, Tensor, Tensor]]:

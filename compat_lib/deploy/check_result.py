@@ -102,15 +102,15 @@ class CompatibilityCheck:
     def table(self, metric: str | None = None) -> pd.DataFrame:
         """The tests in one metric, against today's system and against the plain swap, as text in per cent."""
         metric = metric or self.metric
-        rows = {}
-        for query, gallery, adapter in self.tests:
-            found = [
-                self.records.find(query, gallery, f"{what}{metric}", adapter=adapter)
+        rows = {
+            title(*names): [
+                self._shown(
+                    self.records.find(*names[:2], f"{what}{metric}", adapter=names[2]), signed=bool(what)
+                )
                 for what in ("", "gain/", "over_swap/")
             ]
-            rows[title(query, gallery, adapter)] = [
-                self._shown(one, signed=place > 0) for place, one in enumerate(found)
-            ]
+            for names in self.tests
+        }
         for one in self.records.select(gallery="mixed", metric=metric):
             if one.share not in (0, 1):
                 rows[f"new/mixed, {100 * one.share:.0f} % backfilled"] = [self._shown(one), "", ""]
@@ -124,6 +124,12 @@ class CompatibilityCheck:
         """Who gets worse and who better by the swap, and which pairs meet the constraints, in per cent."""
         rows = {CHANGED[one.metric]: [self._shown(one)] for one in self.records if one.metric in CHANGED}
         return pd.DataFrame.from_dict(rows, "index", columns=["share (%)"])
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the pictures, for JSON."""
+        names = ("verdict", "metric", "sentence", "notes", "basis", "files")
+        record = {name: getattr(self, name) for name in names}
+        return record | {"version": __version__, "records": self.records.plain()}
 
     def measured_on(self) -> str:
         """What the numbers were measured on, in a sentence."""
@@ -143,19 +149,14 @@ class CompatibilityCheck:
 
     def page(self) -> str:
         """One HTML file with its pictures inside, which loads nothing."""
-        measured = [one.metric for one in self.tests["old", "old", None].records]
-        others = [name for name in dict.fromkeys(["map", "rank1", *measured]) if name != self.metric]
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        return environment.get_template("check_page.html").render(
+        text = Path(__file__).with_name("check_page.html").read_text(encoding="utf-8")
+        measured = [one.metric for one in self.tests["old", "old", None].records if one.metric != self.metric]
+        return jinja2.Template(text, autoescape=True, undefined=jinja2.StrictUndefined).render(
             result=self,
             colour=VERDICTS[self.verdict],
             tables=[_html(table) for table in (self.table(), self.changed()) if len(table)],
-            others=[_html(self.table(name)) for name in others],
-            pictures=list(pictures(self)),
+            others=[_html(self.table(name)) for name in measured],
+            pictures=pictures(self),
             version=__version__,
             date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
@@ -180,27 +181,24 @@ def _html(table: pd.DataFrame) -> str:
 def pictures(result: CompatibilityCheck) -> Iterator[tuple[str, str]]:
     """Yield PNG pictures in base64 and their captions."""
     far, there = metric_far(result.metric), [names for names in COLOURS if names in result.tests]
-    drawings = [
-        (draw_ways, (), "What each way to go on gives: right of the blue line is better than the old model.")
-    ]
-    if ("new", "old", None) in there:
-        text = "While the gallery is embedded again in random order; 0 % is new/old, 100 % new/new."
-        drawings.append((draw_backfill, (), text))
-    drawings.append(
-        (draw_roc, (there, far), "Accepted pairs of one identity, at every rate of false accepts.")
-    )
+    drawings = {
+        "What each way to go on gives: right of the blue line is better than the old model.": (draw_ways,),
+        "The gallery is embedded again in random order; 0 % is new/old, 100 % new/new.": (draw_backfill,),
+        "Accepted pairs of one identity, at every rate of false accepts.": (draw_roc, there, far),
+    }
     for names in there:
         text = f"Cosines of {'/'.join(names[:2])}: the less they overlap, the better a threshold works."
-        drawings.append((draw_cosines, (names, far), text))
-    for draw, arguments, caption in drawings:
+        drawings[text] = (draw_cosines, names, far)
+    for caption, (draw, *arguments) in drawings.items():
+        if draw is draw_backfill and ("new", "old", None) not in there:
+            continue
         with seaborn.axes_style("whitegrid"), seaborn.plotting_context("notebook", font_scale=0.85):
             figure = Figure(figsize=SIZE, layout="constrained")
             ax = figure.add_subplot()
             draw(ax, result, *arguments)
             seaborn.despine(ax=ax)
             figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-            data = io.BytesIO()
-            figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
+            figure.savefig(data := io.BytesIO(), format="png", dpi=150, metadata={"Software": None})
         yield base64.b64encode(data.getvalue()).decode(), caption
 
 
