@@ -95,14 +95,12 @@ def identification_1_to_n(
 ) -> TemplateTests:
     """Return 1:N identification for old/old, new/old (old galleries, new probes) and new/new.
 
-    The arguments but the first two are those of `identification`.
-
     Args:
-        old, new: template ids and unit rows of either model, as `pool_templates` returns them; old may be
-            None.
+        old, new: templates of either model, as `pool_templates` returns them; old may be None.
+        gallery_1, gallery_2, probes, fpirs, ranks: those of `identification`.
 
     Returns:
-        an `Identification` for each pair of models, whose records `criterion` takes. new/old is None when the
+        an `Identification` for each pair of models, whose records `criterion` takes; new/old is None when the
         widths differ.
 
     >>> new = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
@@ -110,13 +108,11 @@ def identification_1_to_n(
     >>> tests.records.value("new", "old", "top1")
     1.0
     """
-    return three_tests(
-        old,
-        new,
-        lambda enrolled, probe: identification(
-            enrolled, probe, gallery_1, gallery_2, probes, fpirs=fpirs, ranks=ranks
-        ),
-    )
+
+    def evaluate(enrolled: Templates, probe: Templates) -> Identification:
+        return identification(enrolled, probe, gallery_1, gallery_2, probes, fpirs=fpirs, ranks=ranks)
+
+    return three_tests(old, new, evaluate)
 
 
 def identification(
@@ -131,27 +127,25 @@ def identification(
 ) -> Identification:
     """Return IJB's 1:N identification: mixed probes against two galleries, and against both stacked.
 
-    For each gallery, the probes of its subjects are mates and all others, those of the other gallery
-    included, are non-mates; `gallery_search` defines hits, thresholds and TPIR. TPIR is the mean of both
-    galleries. Top-k is (hits in gallery 1 + hits in gallery 2) / (probe templates), the published form: a
-    probe in neither gallery is a miss, and `unenrolled` counts them. The stacked run gives hits only.
+    For each gallery, the probes of its subjects are mates and all others non-mates; `gallery_search` defines
+    hits, thresholds and TPIR. TPIR is the mean of both galleries. Top-k is (hits in gallery 1 + hits in
+    gallery 2) / (probe templates), the published form: a probe in neither gallery is a miss. The stacked run
+    gives hits only.
 
     Source: the IJB evaluation of MixBCT (arXiv 2308.06948). Deviations: ties (see `gallery_search`); input
     that breaks its assumptions is refused: one template for each subject of a gallery, no subject in both.
 
     Args:
-        enrolled: template ids and unit rows that the galleries' templates are looked up in, such as those of
-            `pool_templates`.
-        probe: the same for the probes; computed where its tensor lies.
+        enrolled, probe: templates that the galleries and the probes are looked up in, such as those of
+            `pool_templates`; computed where the probe's tensor lies.
         gallery_1, gallery_2, probes: (template ids, subjects), one entry for each image or for each template,
             whole numbers or names; reduced to unique templates.
         fpirs: fractions in (0, 1].
         ranks: the k of top-k, 1 or more.
 
     Raises:
-        ValueError: "template 7 of gallery 1 has two subjects ...", "subject 3 has 2 templates in gallery 1
-            ...", "2 subjects are in both galleries, such as 3 ...", "gallery 2 names 2 templates that no
-            image has ...".
+        ValueError: a template with two subjects or without images, a subject with two templates in a gallery
+            or in both galleries.
 
     >>> rows = Templates(np.array([1, 2, 3, 4]), [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8]])
     >>> result = identification(rows, rows, ([1], [50]), ([2], [60]), ([3, 4], [50, 60]), fpirs=[1.0])
@@ -159,44 +153,30 @@ def identification(
     ((1.0,), 1.0, 2)
     """
     fpirs = fractions(fpirs, "an FPIR")
-    ids, rows = np.asarray(enrolled.ids), unit_templates(enrolled.features, "enrolled templates")
-    templates, asking = template_subjects(*probes, what="the probes")
+    templates, subjects = template_subjects(*probes, what="the probes")
     asked = unit_templates(probe.features, "probe templates")
     asked = asked[torch.from_numpy(found(np.asarray(probe.ids), templates, "the probe list"))]
     lists = [
         template_subjects(*side, what=what)
         for side, what in ((gallery_1, "gallery 1"), (gallery_2, "gallery 2"))
     ]
-    for (_, subjects), what in zip(lists, ("gallery 1", "gallery 2"), strict=True):
-        _one_each(subjects, what)
-    common = lists[0][1][positions(lists[1][1], lists[0][1]) >= 0]
-    if len(common):
-        raise ValueError(
-            f"{len(common)} subjects are in both galleries, such as {common[0]}; the galleries of the "
-            "protocol have no subject in common; search one gallery with gallery_search"
-        )
-    gallery = np.concatenate([found(ids, known, "a gallery") for known, _ in lists])
-    edge = len(lists[0][0])
-    places = [positions(subjects, asking) for _, subjects in lists]
-    mate = np.where(places[0] >= 0, places[0], np.where(places[1] >= 0, places[1] + edge, -1))
-    own, best, ahead = _compare(
-        rows[torch.from_numpy(gallery)], asked, mate, [slice(0, edge), slice(edge, len(gallery))]
+    lists.append(tuple(np.concatenate(both) for both in zip(*lists, strict=True)))
+    ids, rows = np.asarray(enrolled.ids), unit_templates(enrolled.features, "enrolled templates")
+    first, second, stacked = (
+        _search(rows[torch.from_numpy(found(ids, known, what))], own, asked, subjects, fpirs, ranks, what)
+        for (known, own), what in zip(lists, ("gallery 1", "gallery 2", "both galleries"), strict=True)
     )
-    results = tuple(
-        _search(own, best[g], ahead[g], places[g] >= 0, len(lists[g][0]), fpirs, ranks) for g in (0, 1)
-    )
-    place = ahead.sum(0)[mate >= 0] + 1
     return Identification(
         fpirs,
-        tuple((a + b) / 2 for a, b in zip(*(r.tpir for r in results), strict=True)),
-        tuple(a and b for a, b in zip(*(r.measurable for r in results), strict=True)),
-        {k: (results[0].hits[k] + results[1].hits[k]) / len(mate) for k in ranks},
-        {k: int((place <= k).sum()) for k in ranks},
-        results,
-        len(mate),
-        int((mate < 0).sum()),
-        sum(int((positions(known, templates) >= 0).sum()) for known, _ in lists),
-        (results[0].curve + results[1].curve) / 2,
+        tuple((a + b) / 2 for a, b in zip(first.tpir, second.tpir, strict=True)),
+        tuple(a and b for a, b in zip(first.measurable, second.measurable, strict=True)),
+        {k: (first.hits[k] + second.hits[k]) / len(asked) for k in ranks},
+        stacked.hits,
+        (first, second),
+        len(asked),
+        stacked.non_mates,
+        int(np.isin(templates, lists[2][0]).sum()),
+        (first.curve + second.curve) / 2,
     )
 
 
@@ -217,25 +197,22 @@ def gallery_search(
     - hits at k: mate probes whose entry is among the k most similar. Ties are pessimistic: every entry tied
       with the mate's is ranked before it (the published code leaves ties to an unstable sort).
     - threshold at FPIR f: of the n non-mates' top scores, sorted descending from place 0, the one at place
-      max(floor(n f) - 1, 0). floor(n f) is the largest whole k with k / n <= f, so that f = 0.29 of n = 100
-      gives 29, where the rounded product 0.29 * 100 falls below 29.
+      max(floor(n f) - 1, 0), floor(n f) being the largest whole k with k / n <= f.
     - TPIR(f): the share of the mate probes whose mate's score is above that of every other entry and above
       the threshold, both strictly.
 
     Scores that differ by 1e-12 or less are tied: the last digit of a product depends on where a row stands.
-    An FPIR below one non-mate probe gets the strictest threshold, the highest non-mate score, and
-    `measurable` is False.
+    An FPIR below one non-mate probe gets the strictest threshold and is marked as not measurable.
 
     Args:
-        gallery: float [G, D] of unit length; NumPy array or torch tensor.
+        gallery, probe: float [G, D], [P, D] of unit length; NumPy or torch; computed where the probe lies.
         gallery_subjects: whole numbers or names [G], all different.
-        probe: float [P, D] of unit length; computed where its tensor lies.
         probe_subjects: [P].
         fpirs: fractions in (0, 1].
         ranks: the k of the hits, 1 or more.
 
     Raises:
-        ValueError: "... not of unit length ...", "subject 3 has 2 templates in the gallery ...".
+        ValueError: rows not of unit length, a subject with two entries.
 
     >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
     >>> result = gallery_search(gallery, [1, 2], probes, [1, 1, 3], fpirs=[1.0])
@@ -243,11 +220,9 @@ def gallery_search(
     (1, (0.6,), (0.5,))
     """
     gallery, probe = unit_templates(gallery, "gallery features"), unit_templates(probe, "probe features")
-    subjects = names_or_numbers(gallery_subjects, "gallery subjects", len(gallery))
-    _one_each(subjects, "the gallery")
-    mate = positions(subjects, names_or_numbers(probe_subjects, "probe subjects", len(probe)))
-    own, best, ahead = _compare(gallery, probe, mate, [slice(0, len(gallery))])
-    return _search(own, best[0], ahead[0], mate >= 0, len(gallery), fractions(fpirs, "an FPIR"), ranks)
+    known = names_or_numbers(gallery_subjects, "gallery subjects", len(gallery))
+    asking = names_or_numbers(probe_subjects, "probe subjects", len(probe))
+    return _search(gallery, known, probe, asking, fractions(fpirs, "an FPIR"), ranks, "the gallery")
 
 
 def template_subjects(
@@ -260,7 +235,7 @@ def template_subjects(
         what: what the error messages call the list.
 
     Raises:
-        ValueError: "template 7 of the list has two subjects, 1 and 2 ...".
+        ValueError: a template with two subjects.
 
     >>> [x.tolist() for x in template_subjects([9, 4, 9], ["ada", "bob", "ada"])]
     [[4, 9], ['bob', 'ada']]
@@ -268,57 +243,43 @@ def template_subjects(
     templates = names_or_numbers(templates, f"template ids of {what}")
     subjects = names_or_numbers(subjects, f"subjects of {what}", len(templates))
     unique, first, inverse = np.unique(templates, return_index=True, return_inverse=True)
-    of_template = subjects[first]
-    other = np.flatnonzero(of_template[inverse] != subjects)
+    other = np.flatnonzero(subjects[first][inverse] != subjects)
     if len(other):
-        row = other[0]
         raise ValueError(
-            f"template {templates[row]} of {what} has two subjects, {of_template[inverse[row]]} and "
-            f"{subjects[row]}; a template shows one subject: correct the list"
+            f"template {templates[other[0]]} of {what} has two subjects; a template shows one: correct the "
+            "list"
         )
-    return unique, of_template
-
-
-def _one_each(subjects: np.ndarray, what: str) -> None:
-    known, count = np.unique(subjects, return_counts=True)
-    if (count > 1).any():
-        worst = int(count.argmax())
-        raise ValueError(
-            f"subject {known[worst]} has {count[worst]} templates in {what}; a gallery holds one template "
-            "for each subject: pool them into one, or leave the others out"
-        )
-
-
-def _compare(
-    gallery: Tensor, probe: Tensor, mate: np.ndarray, parts: list[slice]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # For each probe: the mate's score [P] (nan without mate), and in each part of the gallery, without the
-    # mate, the best score [parts, P] and the number of entries that score at least as much as the mate.
-    gallery = gallery.to(probe.device)
-    own = np.full(len(probe), np.nan)
-    best, ahead = np.empty((len(parts), len(probe))), np.empty((len(parts), len(probe)), np.int64)
-    step = max(1, SCORES // len(gallery))
-    for rows in (slice(start, start + step) for start in range(0, len(probe), step)):
-        scores = (probe[rows] @ gallery.T).cpu().numpy()
-        known = np.flatnonzero(mate[rows] >= 0)
-        place = known, mate[rows][known]
-        own[rows][known] = scores[place]
-        scores[place] = -np.inf
-        for i, part in enumerate(parts):
-            best[i, rows] = scores[:, part].max(1)
-            ahead[i, rows] = (scores[:, part] >= own[rows, None] - EQUAL).sum(1)
-    return own, best, ahead
+    return unique, subjects[first]
 
 
 def _search(
-    own: np.ndarray,
-    best: np.ndarray,
-    ahead: np.ndarray,
-    mates: np.ndarray,
-    entries: int,
+    gallery: Tensor,
+    known: np.ndarray,
+    probe: Tensor,
+    asking: np.ndarray,
     fpirs: tuple[float, ...],
     ranks: Sequence[int],
+    what: str,
 ) -> GallerySearch:
+    names, entries = np.unique(known, return_counts=True)
+    if entries.max() > 1:
+        raise ValueError(
+            f"subject {names[entries.argmax()]} has {entries.max()} templates in {what}; a gallery holds one "
+            "for each subject: pool them into one, or leave the others out"
+        )
+    mate = positions(known, asking)
+    mates = mate >= 0
+    # For each probe: its mate's score, the best other one, and how many others score at least the mate's.
+    own, best, ahead = np.full(len(mate), np.nan), np.empty(len(mate)), np.empty(len(mate), np.int64)
+    gallery = gallery.to(probe.device)
+    step = max(1, SCORES // len(gallery))
+    for rows in (slice(start, start + step) for start in range(0, len(mate), step)):
+        scores = (probe[rows] @ gallery.T).cpu().numpy()
+        place = np.flatnonzero(mates[rows]), mate[rows][mates[rows]]
+        own[rows][mates[rows]] = scores[place]
+        scores[place] = -np.inf
+        best[rows] = scores.max(1)
+        ahead[rows] = (scores >= own[rows, None] - EQUAL).sum(1)
     identified = np.sort(own[mates & (own > best + EQUAL)])
     strangers = np.sort(best[~mates])[::-1]
     levels = np.array(fpirs + FPIR_GRID)
@@ -334,10 +295,10 @@ def _search(
         tuple(tpir[asked].tolist()),
         tuple(thresholds[asked].tolist()),
         tuple(((allowed >= 1) & ~np.isnan(tpir))[asked].tolist()),
-        {k: int((ahead[mates] + 1 <= k).sum()) for k in ranks},
+        {k: int((ahead[mates] < k).sum()) for k in ranks},
         int(mates.sum()),
         len(strangers),
-        entries,
+        len(gallery),
         tpir[len(fpirs) :],
     )
 

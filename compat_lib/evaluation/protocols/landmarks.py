@@ -67,8 +67,7 @@ def landmark_map(
     counts 0. Ties go to the item that stands first in the gallery.
 
     Args:
-        query: float [Nq, D], any length of row; NumPy or torch.
-        gallery: float [Ng, D].
+        query, gallery: float [Nq, D], [Ng, D], any length of row; NumPy or torch.
         relevant: for each query its relevant gallery items, each once: rows of the gallery, or ids.
         k: items looked at, 1 or more.
         gallery_ids: whole numbers or names [Ng], all different, when `relevant` holds ids.
@@ -105,16 +104,14 @@ def revisited(
     """Return mAP and mean precision at k under the easy, medium and hard protocols.
 
     Source: Revisited Oxford and Paris (arXiv 1803.11285) and the evaluation published with it. Right items
-    are easy; easy and hard; hard. Junk is junk and hard; junk; junk and easy. Ranks are over the gallery
-    without the junk. Average precision is by trapezia: with right item j (from 0) at rank r (from 0), the
-    mean over the right items of (j / r + (j + 1) / (r + 1)) / 2, j / r being 1 at r = 0. Precision at k is
-    over the first min(k, rank of the last right item) items, so it can be 1 for a query with fewer than k
-    right items. Queries without right items are skipped. Ties go to the item that stands first in the
-    gallery (the published tool sorts them at will).
+    are easy; easy and hard; hard. Junk is junk and hard; junk; junk and easy; ranks are over the gallery
+    without it. Average precision is by trapezia: with right item j (from 0) at rank r (from 0), the mean over
+    the right items of (j / r + (j + 1) / (r + 1)) / 2, j / r being 1 at r = 0. Precision at k is over the
+    first min(k, rank of the last right item) items. Queries without right items are skipped. Ties go to the
+    item that stands first in the gallery (the published tool sorts them at will).
 
     Args:
-        query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
-        gallery: float [Ng, D].
+        query, gallery: float [Nq, D], [Ng, D], any length of row; NumPy or torch (computed where it lies).
         easy, hard, junk: for each query, rows of the gallery; no row twice for one query.
         ks: the k of mean precision at k, 1 or more.
 
@@ -131,41 +128,33 @@ def revisited(
     every = np.arange(items)
     lists = [_rows(x, every, queries, n) for x, n in ((easy, "easy"), (hard, "hard"), (junk, "junk"))]
     _rows([np.concatenate(kinds) for kinds in zip(*lists, strict=True)], every, queries, "judged")
-    # All labels are alike, so that queries and items keep their order.
     pairs = PairScores(sides[0], np.zeros(queries, int), sides[1], np.zeros(items, int))
-    places: list[list[np.ndarray]] = [[], [], []]
+    values = np.full((3, 1 + len(ks), queries), np.nan)  # by protocol: average precision, precision at each k
     for rows, ranked in rankings(pairs):
-        for query, line in zip(rows, ranked, strict=True):
-            place = np.argsort(line)
-            for kind, each in zip(places, lists, strict=True):
-                kind.append(place[each[query]])
-    easy, hard, junk = places
-    return Revisited(
-        _protocol([easy], [junk, hard], ks),
-        _protocol([easy, hard], [junk], ks),
-        _protocol([hard], [junk, easy], ks),
-    )
+        for row, line in zip(rows, ranked, strict=True):
+            place = np.argsort(line)  # of every item, from 0
+            easy, hard, junk = (place[kind[row]] for kind in lists)
+            values[0, :, row] = _quality(easy, np.r_[junk, hard], ks)
+            values[1, :, row] = _quality(np.r_[easy, hard], junk, ks)
+            values[2, :, row] = _quality(hard, np.r_[junk, easy], ks)
+    protocols = []
+    for average, *precision in values:
+        valid = ~np.isnan(average)
+        means = [float(each[valid].mean()) if valid.any() else np.nan for each in (average, *precision)]
+        protocols.append(Protocol(means[0], dict(zip(ks, means[1:], strict=True)), average, int(valid.sum())))
+    return Revisited(*protocols)
 
 
-def _protocol(right: list[list[np.ndarray]], junk: list[list[np.ndarray]], ks: Sequence[int]) -> Protocol:
-    # Places of the right and of the junk items of every query in its whole ranking, from 0.
-    average = np.full(len(right[0]), np.nan)
-    precision: dict[int, list[float]] = {k: [] for k in ks}
-    for query in range(len(average)):
-        places, skipped = (
-            np.sort(np.concatenate([kind[query] for kind in kinds])) for kinds in (right, junk)
-        )
-        if not len(places):
-            continue
-        rank = places - np.searchsorted(skipped, places)
-        number = np.arange(len(rank))
-        before = np.where(rank > 0, number / np.maximum(rank, 1), 1.0)
-        average[query] = (before + (number + 1) / (rank + 1)).sum() / (2 * len(rank))
-        for k in ks:
-            precision[k].append((rank < k).sum() / min(k, rank[-1] + 1))
-    valid = ~np.isnan(average)
-    means = {k: float(np.mean(each)) if each else float("nan") for k, each in precision.items()}
-    return Protocol(float(average[valid].mean()) if valid.any() else np.nan, means, average, int(valid.sum()))
+def _quality(right: np.ndarray, junk: np.ndarray, ks: Sequence[int]) -> list[float]:
+    # Average precision and precision at each k of one query, from the places of its right and junk items.
+    if not len(right):
+        return [np.nan] * (1 + len(ks))
+    right = np.sort(right)
+    rank = right - np.searchsorted(np.sort(junk), right)
+    number = np.arange(len(rank))
+    before = np.where(rank > 0, number / np.maximum(rank, 1), 1.0)
+    area = (before + (number + 1) / (rank + 1)).sum() / (2 * len(rank))
+    return [area, *((rank < k).sum() / min(k, rank[-1] + 1) for k in ks)]
 
 
 def _rows(lists: Sequence[Any], ids: np.ndarray, queries: int, name: str) -> list[np.ndarray]:

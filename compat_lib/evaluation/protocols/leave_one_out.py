@@ -17,20 +17,19 @@ def leave_one_out(
     """Return top-k accuracy and mAP when a validation set is query and gallery at once.
 
     Source: the ImageNet and Places protocol of openBCT (BCT, arXiv 2003.11942), FCT (arXiv 2112.02805) and
-    BT2 (arXiv 2211.03989). Each image is a query; the item at the same position, the same image, is removed;
-    top-k counts the queries with a right item among the first k; average precision is over the whole
-    ranking. A query whose class has no other image is skipped. These sources rank by the L2 distance of
-    normalised features, whose square is 2 - 2 cos: the order is that of the cosine, which is used here.
-    FCT's "cosine" divides by the L1 norm, which is not a cosine and is not offered. Ties are pessimistic,
-    see `retrieval`.
+    BT2 (arXiv 2211.03989). The item at the query's own position, the same image, is removed. Top-k is the
+    share of queries with a right item among the first k; average precision is over the whole ranking; a query
+    whose class has no other image is skipped. The order by cosine, used here, is the sources' order by the L2
+    distance of normalised features. FCT's "cosine" divides by the L1 norm and is not offered. Ties are
+    pessimistic, see `retrieval`.
 
     Args:
         query: float [N, D], any length of row; NumPy or torch (computed where the tensor lies).
         labels: whole numbers or names [N].
-        gallery: float [N, D'], another model's features of the same images in the same order: the cross test
-            is the new model's `query` and the old model's `gallery`. None: the query features, the self test.
-        cut: whether features of unequal widths are both cut to their first min(D, D') coordinates, before
-            they are normalised, as BT2 does. False: they are refused.
+        gallery: float [N, D'], another model's features of the same images in the same order (cross-test: the
+            old model's); None: the query features (self-test).
+        cut: cut features of unequal widths to their first min(D, D') coordinates, before they are normalised,
+            as BT2 does. False: they are refused.
         ranks: the k of top-k, 1 or more.
 
     Raises:

@@ -11,12 +11,11 @@ import numpy as np
 
 from compat_lib.evaluation.counting import count
 from compat_lib.evaluation.inputs import UnitRows, codes, fractions, names_or_numbers, table
-from compat_lib.evaluation.pairs import EXCLUDED, PairScores
+from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rankings
 from compat_lib.evaluation.tar import verify
 
 READINGS = ("published", "conservative")
-WAITING = 2**22  # genuine scores that wait, at least, until the lowest of them are kept
 
 
 @dataclass(frozen=True)
@@ -77,37 +76,33 @@ def reid(
     are removed; a query without a right item left is skipped and not counted. With right items at ranks
     r_1 < ... < r_m, AP is the mean of j / r_j and INP is m / r_m.
 
-    Deliberate deviations. Ties rank by gallery row, so the result is reproducible, but features that
-    collapse to a point are ranked by the order of the gallery: shuffle it, or see `retrieval`. A query with
-    fewer than `max_rank` items keeps its last CMC value. Every point of the ROC is looked at; scikit-learn's
-    default drops those inside straight parts.
+    Deviations: ties rank by gallery row, so shuffle the gallery of features that may have collapsed; a query
+    with fewer than `max_rank` items keeps its last CMC value; every point of the ROC is looked at, where
+    scikit-learn's default drops those inside straight parts.
 
-    TPR at FPR is over the pooled kept pairs, those of skipped queries included. The reading "published" is
-    FastReID's: its positives are the pairs of *different* identities, so TPR is the share of these that are
-    told apart when FPR is the share of the pairs of one identity that are told apart. It takes the ROC
-    point of nearest FPR, of two equally near ones the smaller FPR, and the lowest TPR there: it is 0 where
-    too few pairs of one identity are there. "conservative" is that of `verification`: the largest share of
-    the pairs of one identity accepted when at most that share of the others is.
+    TPR at FPR is over the pooled kept pairs, those of skipped queries included. "published" is FastReID's
+    reading: its positives are the pairs of *different* identities, so TPR is the share of these that are told
+    apart when FPR is the share of the pairs of one identity that are told apart. It takes the ROC point of
+    nearest FPR, of two equally near ones the smaller FPR, and the lowest TPR there. "conservative" is that of
+    `verification`: the largest share of the pairs of one identity accepted when at most that share of the
+    others is.
 
-    A cross test passes new queries and an old gallery; identities and cameras are those of the images. For
-    data without cameras give one camera to the queries and another one to the gallery.
+    A cross-test passes new queries and an old gallery. For data without cameras give one camera to the
+    queries and another one to the gallery.
 
     Args:
-        query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
-        query_identities: whole numbers or names [Nq].
-        query_cameras: whole numbers or names [Nq].
-        gallery: float [Ng, D].
-        gallery_identities, gallery_cameras: [Ng].
+        query, gallery: float [Nq, D], [Ng, D], any length of row; NumPy or torch (computed where it lies).
+        *_identities, *_cameras: whole numbers or names [Nq], [Ng].
         max_rank: length of the CMC curve, 1 or more.
         ranks: the k of CMC@k, 1 or more.
         fars: the FPR, fractions in (0, 1]; () measures the ranking only.
         reading: "published" or "conservative".
-        junk: identities that are dropped from the gallery, -1 or "-1" in Market-1501; such a query is
-            skipped. Distractors (identity 0 there) stay as wrong items.
+        junk: identities that are dropped from the gallery, -1 or "-1" in Market-1501, and skipped as queries.
+            Distractors (identity 0 there) stay as wrong items.
 
     Raises:
-        ValueError: "no query has a right item left in the gallery ...", "all gallery items are junk ...", an
-            unknown reading, and those of `verification`.
+        ValueError: no query has a right item left, all items are junk, an unknown reading, and those of
+            `verification`.
 
     >>> result = reid([[1, 0], [0, 1]], [7, 8], [1, 1], [[1, 0], [3, 1], [1, 1]], [7, 0, 7], [1, 2, 2])
     >>> result.average_precision.tolist()  # its own camera's item is removed, the distractor comes first
@@ -125,8 +120,7 @@ def reid(
     kept = [_not_junk(side, junk) for side in (query_identities, gallery_identities)]
     labels = [values[rows] for values, rows in zip(identities, kept, strict=True)]
     # The number of an identity as one camera sees it.
-    views = [i * (len(query) + len(gallery)) + c for i, c in zip(identities, cameras, strict=True)]
-    views = [values[rows] for values, rows in zip(views, kept, strict=True)]
+    views = [(i * sum(lengths) + c)[rows] for i, c, rows in zip(identities, cameras, kept, strict=True)]
     sides = UnitRows(query[kept[0]], "query"), UnitRows(gallery[kept[1]], "gallery")
     pairs = PairScores(sides[0], labels[0], sides[1], labels[1], query_ids=views[0], gallery_ids=views[1])
 
@@ -136,7 +130,7 @@ def reid(
         right = labels[1][ranked] == labels[0][rows, None]
         right &= views[1][ranked] != views[0][rows, None]  # what is excluded comes last
         line, places = np.nonzero(right)
-        places = places + 1
+        places += 1
         line, start, matches = np.unique(line, return_index=True, return_counts=True)
         number = np.arange(len(places)) - np.repeat(start, matches) + 1
         where = kept[0][rows[line]]
@@ -150,11 +144,12 @@ def reid(
             "was seen by the query's camera only; check that identities and cameras belong to the features"
         )
     tpr, measurable = _rates(pairs, fars, reading)
+    cmc = np.array([(first[valid] <= k).mean() for k in range(1, max_rank + 1)])
     return Reid(
         float(precision[valid].mean()),
         float(penalty[valid].mean()),
         {k: float((first[valid] <= k).mean()) for k in ranks},
-        np.array([(first[valid] <= k).mean() for k in range(1, max_rank + 1)]),
+        cmc,
         precision,
         penalty,
         first,
@@ -186,39 +181,20 @@ def _rates(
     if reading == "conservative":
         result = verify(pairs, count(pairs), fars)
         return result.tar, result.measurable
+    # The scores of one identity are held, sorted: 4 bytes a pair. The excluded ones come first.
+    own = np.sort(np.concatenate([tile.scores.reshape(-1)[tile.genuine].cpu() for tile in pairs.tiles()]))
+    own = own[pairs.excluded :]
     # A rate lies between those of two ROC points: at the genuine pair number `wanted`, counted from the most
     # distant one, and at the genuine pair before it that is not tied with it, if there is one.
-    wanted = [min(genuine, max(1, math.ceil(far * genuine))) for far in fars]
-    lowest = _lowest_genuine(pairs, max(wanted))
-    high = [float(lowest[k - 1]) for k in wanted]
-    fewer = [int(np.searchsorted(lowest, np.float32(score))) for score in high]
-    low = [float(lowest[k - 1]) if k else -math.inf for k in fewer]
-    told_apart = _at_most(pairs, sorted({*high, *low}))
-    rates = []
-    for far, ends in zip(fars, zip(low, high, strict=True), strict=True):
-        points = [told_apart[score] for score in ends]
-        rates.append(min(points, key=lambda point: abs(point[0] / genuine - far))[1] / impostors)
-    return tuple(rates), tuple(far * genuine >= 1 for far in fars)
-
-
-def _lowest_genuine(pairs: PairScores, size: int) -> np.ndarray:
-    # The `size` lowest scores of the pairs of one identity, ascending.
-    held, waiting = np.zeros(0, np.float32), []
+    wanted = np.clip([math.ceil(far * genuine) for far in fars], 1, genuine)
+    high = own[wanted - 1]
+    low = np.r_[np.float32(-np.inf), own][np.searchsorted(own, high)]
+    ends = np.stack([low, high])
+    same = np.searchsorted(own, ends, "right")
+    others = np.zeros_like(same)
     for tile in pairs.tiles():
-        scores = tile.scores.reshape(-1)[tile.genuine].cpu().numpy()
-        waiting.append(scores[scores > EXCLUDED])
-        if sum(map(len, waiting)) >= max(WAITING, size):
-            held, waiting = np.sort(np.concatenate([held, *waiting]))[:size], []
-    return np.sort(np.concatenate([held, *waiting]))[:size]
-
-
-def _at_most(pairs: PairScores, scores: list[float]) -> dict[float, tuple[int, int]]:
-    # score -> how many genuine and how many impostor pairs score at most that. All excluded pairs are of one
-    # identity, and score less than any other.
-    totals = np.zeros((len(scores), 2), np.int64)
-    for tile in pairs.tiles():
-        own = tile.scores.reshape(-1)[tile.genuine]
-        totals += [(int((own <= score).sum()), int((tile.scores <= score).sum())) for score in scores]
-    totals[:, 1] -= totals[:, 0]
-    totals[:, 0] -= np.where(np.isfinite(scores), pairs.excluded, 0)
-    return {score: (int(same), int(others)) for score, (same, others) in zip(scores, totals, strict=True)}
+        others += [[int((tile.scores <= score).sum()) for score in line] for line in ends.tolist()]
+    others -= same + np.where(np.isfinite(ends), pairs.excluded, 0)
+    nearest = np.abs(same / genuine - fars).argmin(0)
+    rates = (others / impostors)[nearest, np.arange(len(fars))]
+    return tuple(rates.tolist()), tuple(far * genuine >= 1 for far in fars)

@@ -75,16 +75,13 @@ def verification_1_to_1(
     new model's. Source: the IJB evaluation of MixBCT (arXiv 2308.06948); its reading is "nearest".
 
     Args:
-        old, new: template ids and unit rows of either model, as `pool_templates` returns them; old may be
-            None.
+        old, new: templates of either model, as `pool_templates` returns them; old may be None.
         first, second: template ids [P] of the pairs: enrolment, probe.
-        same: True or 1 [P] where both templates show one identity.
-        fars: fractions in (0, 1].
-        reading: "conservative" or "nearest", see `tar_at_far`.
+        same, fars, reading: those of `tar_at_far`.
 
     Returns:
-        results of `tar_at_far` by pair of models, whose records `criterion` takes. new/old is None when the
-        widths differ.
+        a `PairVerification` for each pair of models, whose records `criterion` takes; new/old is None when
+        the widths differ.
 
     >>> old = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> new = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
@@ -92,13 +89,11 @@ def verification_1_to_1(
     >>> found.value("old", "old", "tar@far=5e-1"), found.value("new", "old", "auc")
     (1.0, 0.75)
     """
-    return three_tests(
-        old,
-        new,
-        lambda enrolled, probe: tar_at_far(
-            pair_list_scores(enrolled, probe, first, second), same, fars, reading=reading
-        ),
-    )
+
+    def evaluate(enrolled: Templates, probe: Templates) -> PairVerification:
+        return tar_at_far(pair_list_scores(enrolled, probe, first, second), same, fars, reading=reading)
+
+    return three_tests(old, new, evaluate)
 
 
 def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: Any) -> np.ndarray:
@@ -107,16 +102,14 @@ def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: 
     Memory grows with the templates and with the pairs (8 bytes each), never with pairs x width.
 
     Args:
-        enrolled, probe: template ids and unit rows of either side, as `pool_templates` returns them; computed
-            where the probe's tensor lies.
-        first: ids [P] among the enrolled templates.
-        second: ids [P] among the probe templates.
+        enrolled, probe: templates, as `pool_templates` returns them; computed where the probe's tensor lies.
+        first, second: ids [P] among the enrolled and among the probe templates.
 
     Returns:
         float64 [P]; a pair of given rows has the same score wherever it stands in the list.
 
     Raises:
-        ValueError: "first names 2 templates that no image has ...", "... not of unit length ...".
+        ValueError: ids without a template, rows not of unit length.
 
     >>> templates = Templates(np.array([7, 9]), [[1.0, 0.0], [0.6, 0.8]])
     >>> pair_list_scores(templates, templates, [7, 9, 9], [9, 7, 9]).tolist()
@@ -142,18 +135,15 @@ def tar_at_far(
     A pair is accepted when its score is at least a threshold; tied pairs are accepted or refused together.
     Two readings of the ROC curve:
 
-    - "conservative": the largest TAR of any threshold whose false accept rate is at most f. The reading of
-      this library's tables.
-    - "nearest": the TAR at the point whose false accept rate is nearest to f, which may be above f. Among
-      points of equal rate the largest TAR; of two rates equally near the larger one.
+    - "conservative", that of this library's tables: the largest TAR of any threshold whose false accept rate
+      is at most f.
+    - "nearest", that of the published IJB tools: the TAR at the point whose false accept rate is nearest to
+      f, which may be above f; among points of equal rate the largest TAR, of two rates equally near the
+      larger one. The points are those of scikit-learn's `roc_curve` without options, which leaves out points
+      amid a straight run: the nearest one that is left can lie far from f, and `reached` tells its rate.
 
-    "nearest" is for parity with the published IJB tools, down to the points they choose among. These are the
-    ones of scikit-learn's `roc_curve` as called there, without options, which leaves out points amid a
-    straight run. In a long run of impostors the nearest point that is left can lie far from f, and at its
-    end the genuine scores that follow count; `reached` tells the rate of the point that was read.
-
-    A FAR below one impostor pair is not measurable. The conservative reading then gives the point without
-    false accepts, the nearest one that point or the one with few; `measurable` marks both.
+    A FAR below one impostor pair is not measurable, and marked. The conservative reading then gives the point
+    without false accepts, the nearest one that point or the one with few.
 
     Source: the IJB evaluation of MixBCT (arXiv 2308.06948). Deviation: the conservative reading is added and
     is the default.

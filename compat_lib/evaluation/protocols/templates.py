@@ -32,12 +32,11 @@ class TemplateTests:
     @property
     def records(self) -> Records:
         """Those of the results, with the names of the models; value None where not measured."""
+        blank = self.results["new", "new"].records.changed(value=None)
         found = []
-        for pair, result in self.results.items():
-            there = (
-                self.results["new", "new"].records.changed(value=None) if result is None else result.records
-            )
-            found += there.changed(query=pair[0], gallery=pair[1])
+        for (query, gallery), result in self.results.items():
+            there = blank if result is None else result.records
+            found += there.changed(query=query, gallery=gallery)
         return Records(found)
 
     def summary(self) -> str:
@@ -55,8 +54,8 @@ def image_features(
 
     Source: the evaluation of MixBCT (arXiv 2308.06948), whose default is called "N0 D1 F1": the sum of the
     features of an image and of its mirror image, not normalised, times the confidence of the face detector.
-    A switch is off when its argument is left out. The published single run ignores its switches and always
-    computes N0 D1 F1; here they act.
+    Deviation: a switch is off when its argument is left out, where the published single run ignores its
+    switches and always computes N0 D1 F1.
 
     Args:
         features: float [N, D] of the images, not normalised; NumPy array or torch tensor.
@@ -67,9 +66,6 @@ def image_features(
     Returns:
         [N, D], of the kind and on the device of `features`; float64 for float64 and whole numbers, else
         float32.
-
-    Raises:
-        ValueError: tables or weights of unequal length, or negative weights.
 
     >>> image_features([[1.0, 0.0]], [[2.0, 4.0]], [0.5]).tolist()
     [[1.5, 2.0]]
@@ -83,8 +79,8 @@ def image_features(
     weights = np.ones(len(rows)) if detector_scores is None else np.asarray(detector_scores, np.float64)
     if mirrored.shape != rows.shape or weights.shape != (len(rows),) or not (weights >= 0).all():
         raise ValueError(
-            f"the features have shape {tuple(rows.shape)}, the flipped ones {tuple(mirrored.shape)} and the "
-            f"detector scores {weights.shape}; give one row and one score from 0 for each image"
+            f"features {tuple(rows.shape)}, flipped ones {tuple(mirrored.shape)} and detector scores "
+            f"{weights.shape} were given; give one row and one score from 0 for each image"
         )
     weight = torch.from_numpy(weights).to(rows.device)
     single = rows.dtype in (torch.float16, torch.bfloat16, torch.float32)
@@ -107,15 +103,14 @@ def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = Non
 
     Args:
         features: float [N, D] of the images, such as those of `image_features`; NumPy array or torch tensor.
-        templates: whole numbers or names [N], the template of each image.
-        media: whole numbers or names [N], the medium of each image.
+        templates, media: whole numbers or names [N], the template and the medium of each image.
         keep: ids of the templates that are wanted, in any order and number; None: all.
 
     Returns:
         ids (sorted) and features (float64 [T, D], of the kind and on the device of `features`).
 
     Raises:
-        ValueError: images with NaN, and "keep names 2 templates that no image has ...".
+        ValueError: images with NaN, and ids in `keep` that no image has.
 
     >>> images = [[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [5.0, 0.0]]
     >>> pooled = pool_templates(images, templates=[4, 4, 4, 2], media=[1, 1, 8, 1])
@@ -141,8 +136,7 @@ def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = Non
     broken = int((~torch.isfinite(pooled)).any(1).sum())
     if broken:
         raise ValueError(
-            f"images of {broken} of the {len(ids)} templates hold NaN or infinite values; look for a "
-            "diverged model or a corrupt image and leave these images out"
+            f"images of {broken} of the {len(ids)} templates hold NaN or infinite values; leave them out"
         )
     pooled = unit_length(pooled)
     return Templates(ids, pooled if isinstance(features, Tensor) else pooled.numpy())
@@ -153,10 +147,7 @@ def three_tests(
 ) -> TemplateTests:
     """Return `evaluate(enrolled, probe)` for old/old, new/old (of equal widths only) and new/new.
 
-    Args:
-        old: templates by the old model, or None: only new/new is measured.
-        new: templates by the new model.
-        evaluate: the protocol; its result has `records` and `summary()`.
+    `old` None: only new/new is measured. What `evaluate` returns has `records` and `summary()`.
     """
     sides = dict(zip(PAIRS, ((old, old), (old, new), (new, new)), strict=True))
     results = {}
@@ -180,27 +171,19 @@ def positions(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def found(ids: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
-    """Return where each of `wanted` stands in `ids`; all must be there.
-
-    Raises:
-        ValueError: "... names 2 templates that no image has, such as 7 ...".
-    """
+    """Return where each of `wanted` stands in `ids`, or raise a ValueError that names one that is missing."""
     place = positions(ids, wanted)
     if (place < 0).any():
         missing = np.unique(wanted[place < 0])
         raise ValueError(
-            f"{what} names {len(missing)} templates that no image has, such as {missing[0]}; pool the images "
-            "of every template that the lists name"
+            f"{what} names {len(missing)} templates that no image has, such as {missing[0]}; pool "
+            "the images of every template that the lists name"
         )
     return place
 
 
 def unit_templates(features: Any, what: str) -> Tensor:
-    """Return features as float64 rows that are of unit length (within 1 %) or zero.
-
-    Raises:
-        ValueError: "... rows of the probe templates are not finite or not of unit length ...".
-    """
+    """Return features as float64 rows that are of unit length (within 1 %) or zero; others are refused."""
     rows = as_tensor(features, what).double()
     length = torch.linalg.vector_norm(rows, dim=1)
     wrong = ~(((length - 1).abs() < 0.01) | (length == 0))  # NaN and infinity compare false
