@@ -132,7 +132,7 @@ def labels_of(run: Run) -> Tensor:
     known = ExperimentConfig.__dataclass_fields__
     config = ExperimentConfig.from_dict({name: v for name, v in run.config.items() if name in known})
     images = Experiment(config).data.test
-    if images.digest() != run.config["facts"]["test_digest"]:
+    if images.digest() != run.config["made_of"]["test images"]:
         raise ValueError(
             f"the test images of {run.config['dataset']} are no longer those of {run.folder.name}: restore "
             f"the data set, or delete {run.folder} to run it anew"

@@ -31,7 +31,7 @@ def write(root, config, tensors, *, old=False, digest="0"):
     described |= {"method": "old"} if old else {}
     names = {"experiment_id": config.experiment_id, "run_id": folder.name}
     names["old_run_id"] = config.old_folder.name
-    write_json(folder / "config.json", described | names | {"facts": {"test_digest": digest}})
+    write_json(folder / "config.json", described | names | {"made_of": {"test images": digest}})
     save_tensors({name: value.clone() for name, value in tensors.items()}, folder / "features.safetensors")
     write_json(folder / "metrics.json", [{"metric": "map", "value": 0.5, "query": "new", "gallery": "new"}])
     return folder
