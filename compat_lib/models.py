@@ -14,20 +14,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from compat_lib.config import PRECISIONS
 from compat_lib.data.batches import to_float
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class EmbeddingModel(nn.Module):
-    """A backbone that gives flat activations, and the embedding head.
-
-    Args:
-        backbone: maps float ``[B, channels, size, size]`` to ``[B, F]`` (anything beyond the batch
-            dimension is flattened).
-        features: F, the number of activations.
-        width: dimension of the embedding, at least 1.
-    """
+    """A backbone that gives ``features`` activations once flattened, and the head of ``width`` outputs."""
 
     def __init__(self, backbone: nn.Module, features: int, width: int) -> None:
         super().__init__()
@@ -40,7 +32,7 @@ class EmbeddingModel(nn.Module):
         self.width = width
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Un-normalised embeddings, float32 ``[B, width]``, of float pixels ``[B, C, H, W]``."""
+        """Float32 ``[B, width]`` of float pixels ``[B, C, H, W]``."""
         embeddings = self.project(self.backbone(pixels).flatten(1))
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.normalise(embeddings.float())
@@ -71,24 +63,22 @@ class _ResidualBlock(nn.Module):
         return torch.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
-def _convnet(channels: int, widths: tuple[int, int, int]) -> nn.Module:
+def _convnet(channels: int, size: int, *, widths: tuple[int, int, int]) -> nn.Module:
     return nn.Sequential(*(_convolution(a, b, 2) for a, b in pairwise((channels, *widths))))
 
 
-def _resnet_small(channels: int) -> nn.Module:
+def _resnet_small(channels: int, size: int) -> nn.Module:
     # No block at the stem's resolution: it would double the time of a step and teach little.
     return nn.Sequential(_convolution(channels, 16, 2), _ResidualBlock(16, 48, 2), _ResidualBlock(48, 96, 2))
 
 
-def _torchvision(name: str, channels: int, size: int) -> nn.Module:
-    # Imported here: the small networks do without, and it takes a second.
-    import torchvision
+def _torchvision(channels: int, size: int, *, name: str) -> nn.Module:
+    import torchvision  # takes a second, and the small networks do without
 
     network = getattr(torchvision.models, name)(weights=None)
     small = size <= 64  # the ImageNet stem would leave 1x1 to 2x2 positions of such an image
-    if name.startswith("mobilenet"):
-        stem = network.features[0]
-        stem[0] = nn.Conv2d(channels, stem[0].out_channels, 3, 1 if small else 2, padding=1, bias=False)
+    if name == "mobilenet_v3_small":
+        network.features[0][0] = nn.Conv2d(channels, 16, 3, 1 if small else 2, padding=1, bias=False)
         network.classifier = nn.Identity()
         return network
     if small:
@@ -101,12 +91,12 @@ def _torchvision(name: str, channels: int, size: int) -> nn.Module:
 
 
 BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {  # of channels and size
-    "convnet": lambda channels, size: _convnet(channels, (16, 32, 64)),
-    "convnet-half": lambda channels, size: _convnet(channels, (8, 16, 32)),
-    "resnet-small": lambda channels, size: _resnet_small(channels),
-    "resnet18": partial(_torchvision, "resnet18"),
-    "resnet50": partial(_torchvision, "resnet50"),
-    "mobilenet-v3": partial(_torchvision, "mobilenet_v3_small"),
+    "convnet": partial(_convnet, widths=(16, 32, 64)),
+    "convnet-half": partial(_convnet, widths=(8, 16, 32)),
+    "resnet-small": _resnet_small,
+    "resnet18": partial(_torchvision, name="resnet18"),
+    "resnet50": partial(_torchvision, name="resnet50"),
+    "mobilenet-v3": partial(_torchvision, name="mobilenet_v3_small"),
 }
 
 
@@ -119,7 +109,7 @@ def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32
             residual blocks, 0.26 M), torchvision's ``resnet18``, ``resnet50`` and ``mobilenet-v3``
             (small-image stem up to 64 px).
         width: dimension of the embedding.
-        channels: 1 or 3, the channels of the images.
+        channels: of the images, 1 or 3.
         size: side of the square images in pixels, at least 16.
 
     Raises:
@@ -133,40 +123,33 @@ def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32
     if size < 16:
         raise ValueError(f"backbone {name!r} needs images of at least 16 pixels a side; got {size}")
     backbone = BACKBONES[name](channels, size)
-    backbone.eval()
     with torch.no_grad():
-        features = backbone(torch.zeros(1, channels, size, size)).flatten(1).shape[1]
-    backbone.train()
-    model = EmbeddingModel(backbone, features, width)
-    return model.to(memory_format=torch.channels_last)
+        features = backbone.eval()(torch.zeros(1, channels, size, size)).numel()
+    return EmbeddingModel(backbone.train(), features, width).to(memory_format=torch.channels_last)
 
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
-    """The autocast context in which convolutions run; losses leave it again (float32 throughout).
-
-    Args:
-        device: where the model lives.
-        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on CUDA and on x86 processors with
-            bfloat16 instructions, float32 on processors that would emulate them at a loss.
-
-    Raises:
-        ValueError: unknown precision.
-    """
+    """The autocast context in which convolutions run; losses leave it again (float32 throughout)."""
     kind = torch.device(device).type
-    resolved = resolve_precision(kind, precision)
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=resolved == "bfloat16")
+    enabled = resolve_precision(kind, precision) == "bfloat16"
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
 
 
 def resolve_precision(device: torch.device | str, precision: str) -> str:
-    """``float32`` or ``bfloat16``: what ``auto`` means on this device."""
+    """``float32`` or ``bfloat16``: what a precision means on this device.
+
+    ``auto`` is bfloat16, but float32 on processors that would emulate bfloat16 at a loss.
+
+    Raises:
+        ValueError: "precision ... is unknown ...".
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
-    if torch.device(device).type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
-    return "bfloat16"
+    has = torch.cpu.get_capabilities()
+    slow = torch.device(device).type == "cpu" and not (has.get("avx512_bf16") or has.get("amx_bf16"))
+    return "float32" if slow else "bfloat16"
 
 
 @torch.inference_mode()
@@ -183,9 +166,9 @@ def embed(
     Args:
         model: maps float pixels to embeddings; its training mode is restored afterwards.
         images: uint8 ``[N, C, H, W]``, in memory or memory-mapped.
-        precision: the run's own, see :func:`autocast`: features of two precisions are not the same numbers.
+        precision: the run's own: features of two precisions are not the same numbers.
         device: where the model lives.
-        batch_size: images a forward pass; bounds the memory, does not change the result's meaning.
+        batch_size: images a forward pass; bounds the memory.
 
     Returns:
         float32 ``[N, width]`` on the CPU, in the order of ``images``.

@@ -6,11 +6,9 @@ import importlib
 import inspect
 import os
 
-from .images import DATA_VARIABLE, ImageSet, Splits, data_root
+from compat_lib.config import DATASETS
 
-# name -> module of its function; imported on use, since a service needs none of them
-_MODULES = {"portraits": ".portraits", "omniglot": ".omniglot", "cifar100": ".folders", "folder": ".folders"}
-DATASETS = tuple(_MODULES)
+from .images import DATA_VARIABLE, ImageSet, Splits, data_root
 
 __all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "load"]
 
@@ -28,20 +26,18 @@ def load(
         options: what the function of that name in this package takes beyond that.
 
     Raises:
-        ValueError: "unknown data set ...", "unknown option ...", "... needs the option ...".
+        ValueError: "unknown data set ...", "... takes the options ...; got ...".
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
-    maker = getattr(importlib.import_module(_MODULES[name], __name__), name)
-    allowed = {
-        k: p for k, p in inspect.signature(maker).parameters.items() if k not in ("root", "size", "seed")
-    }
-    if unknown := sorted(set(options) - set(allowed)):
-        raise ValueError(
-            f"unknown option {', '.join(unknown)} for data set {name!r}; allowed: "
-            + (", ".join(allowed) or "none beyond root, size and seed")
-        )
-    missing = [k for k, p in allowed.items() if p.default is p.empty and k not in options]
-    if missing:
-        raise ValueError(f"data set {name!r} needs the option {', '.join(missing)}")
+    # Imported on use, since a service needs none of them.
+    module = ".folders" if name in ("cifar100", "folder") else f".{name}"
+    maker = getattr(importlib.import_module(module, __name__), name)
+    allowed = inspect.signature(maker).parameters
+    needed = {key for key, parameter in allowed.items() if parameter.default is parameter.empty}
+    if set(options) - set(allowed) or needed - set(options):
+        known = ", ".join(key for key in allowed if key not in ("root", "size", "seed")) or "none"
+        also = f" and needs {', '.join(needed)}" if needed else ""
+        given = ", ".join(options) or "none"
+        raise ValueError(f"data set {name!r} takes the options {known}{also}; got {given}")
     return maker(root=root, size=size, seed=seed, **options)

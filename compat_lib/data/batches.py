@@ -12,15 +12,9 @@ from .images import seeded_generator
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Return images as a network reads them, (x - 127.5) / 127.5; the whole evaluation transform.
+    """Return images (uint8) as a network reads them, float32 in -1..1, channels_last: (x - 127.5) / 127.5.
 
     Source: the input scaling published with MixBCT (arXiv 2308.06948).
-
-    Args:
-        images: uint8 [N, C, H, W], 0..255.
-
-    Returns:
-        float32 [N, C, H, W] in [-1, 1], stored channels_last, on the same device.
 
     >>> to_float(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)).flatten().tolist()
     [-1.0, 1.0]
@@ -40,12 +34,9 @@ class Batch:
     _mirrored: Tensor  # bool [B]
 
     def pixels(self, keep: Tensor | None = None) -> Tensor:
-        """Return the augmented images of the rows that `keep` (bool [B]) wants; None wants all.
+        """Return the augmented images of the rows to `keep` (bool [B]; None: all), see `to_float`.
 
-        The augmentation of a row does not depend on `keep`.
-
-        Returns:
-            float32 [E, C, H, W] in [-1, 1], channels_last, E = number of kept rows, in the batch's order.
+        Neither their order nor their augmentation depends on `keep`.
         """
         rows, down, right, mirrored = self.rows, self._down, self._right, self._mirrored
         if keep is not None:
@@ -62,20 +53,13 @@ class Batch:
 
 
 class Groups:
-    """Rows for batches of P = batch_size / K identities with K images each, as re-identification trains.
+    """Rows for batches of P = batch_size / K identities with K = `per_identity` images each, as re-ID trains.
 
     In every epoch each identity's images are shuffled and dealt into groups of K; a last group that is not
-    full is filled from the first images, so every image is in a group, and within a group images repeat only
-    where an identity has fewer than K. A batch takes one group of each of P identities, drawn in proportion
-    to the groups that they have left, and the images of an identity stand next to each other. The number of
-    batches T is the largest with sum_i min(g_i, T) >= P T, where identity i has g_i = ceil(n_i / K) groups:
-    N // batch_size when all identities have equally many full ones. What does not fit waits for another
-    epoch, drawn anew: fewer than P groups, and the surplus of an identity with more groups than batches.
-
-    Args:
-        labels: integers [N] on the CPU, the identity of each image; any numbers.
-        batch_size: images per batch, a multiple of `per_identity`.
-        per_identity: K, images of an identity in a batch, 2 or more.
+    full is filled from the first images. A batch takes one group of each of P identities, drawn in proportion
+    to the groups that they have left; the images of an identity stand next to each other. The number of
+    batches T is the largest with sum_i min(g_i, T) >= P T, where identity i has g_i = ceil(n_i / K) groups.
+    What does not fit waits for another epoch, drawn anew.
 
     Raises:
         ValueError: "per_identity must be ...", "batch_size 10 is no multiple of per_identity 4 ...",
@@ -105,22 +89,22 @@ class Groups:
             )
         self.groups = -(-self.sizes // per_identity)
         self.batches = int(self.groups.sum()) // self.identities
-        while self._usable() < self.identities * self.batches:
-            self.batches = self._usable() // self.identities
-
-    def _usable(self) -> int:
-        """Groups that find a place in `batches` batches, of which each takes one of an identity at most."""
-        return int(self.groups.clamp(max=self.batches).sum())
+        # A batch takes one group of an identity at most.
+        while (usable := int(self.groups.clamp(max=self.batches).sum())) < self.identities * self.batches:
+            self.batches = usable // self.identities
 
     def rows(self, generator: torch.Generator) -> Tensor:
         """Row numbers of one epoch, int64 [batches x batch_size], batch after batch."""
         shuffled = torch.randperm(len(self.identity), generator=generator)
         dealt = shuffled[self.identity[shuffled].argsort(stable=True)]  # identity after identity
         starts = self.sizes.cumsum(0) - self.sizes
-        chosen = self._schedule(generator)  # [batches, identities]
-        first = self._turns(chosen) * self.per_identity
-        place = (first[:, None] + torch.arange(self.per_identity)) % self.sizes[chosen.flatten()][:, None]
-        return dealt[starts[chosen.flatten()][:, None] + place].flatten()
+        chosen = self._schedule(generator).flatten()
+        order = chosen.argsort(stable=True)
+        counts = torch.bincount(chosen, minlength=len(self.sizes))
+        turns = torch.empty_like(chosen)  # how often the identity of each place came before
+        turns[order] = torch.arange(len(chosen)) - (counts.cumsum(0) - counts)[chosen[order]]
+        images = turns[:, None] * self.per_identity + torch.arange(self.per_identity)
+        return dealt[starts[chosen][:, None] + images % self.sizes[chosen][:, None]].flatten()
 
     def _schedule(self, generator: torch.Generator) -> Tensor:
         """int64 [batches, identities]: which identities each batch has."""
@@ -140,15 +124,6 @@ class Groups:
             left[chosen[number]] -= 1
         return chosen
 
-    def _turns(self, chosen: Tensor) -> Tensor:
-        """int64 [batches x identities]: how often the identity of each place came before."""
-        flat = chosen.flatten()
-        order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=len(self.sizes))
-        turns = torch.empty_like(flat)
-        turns[order] = torch.arange(len(flat)) - (counts.cumsum(0) - counts)[flat[order]]
-        return turns
-
 
 class Batches:
     """Shuffled, augmented batches of an image set, epoch after epoch.
@@ -156,18 +131,14 @@ class Batches:
     Everything about an epoch depends on (seed, epoch) only: a resumed training needs no state from here.
 
     Args:
-        images: uint8 [N, C, H, W]; moved to the device once and kept there as uint8. On the CPU a
-            memory-mapped tensor stays on disk.
+        images: uint8 [N, C, H, W]; moved to the device once. On the CPU a memory-mapped one stays on disk.
         labels: int64 [N].
         batch_size: images per batch; a shorter last batch is dropped, but fewer images than a batch make
             one batch of all.
         seed: integer.
-        device: where images and batches live.
-        shift: pixels, 0 or more; every image is moved by -shift..shift in both directions, and its outermost
-            pixels are repeated at the border.
+        shift: pixels; every image is moved by -shift..shift in both directions, its border repeated.
         flip: mirror every image left to right with probability 1/2.
-        per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come. An
-            image that occurs more than once in an epoch is augmented anew each time.
+        per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come.
 
     Raises:
         ValueError: "shift must be ...", and what `Groups` raises.
@@ -209,15 +180,13 @@ class Batches:
         # All draws are made on the CPU, so that an epoch is the same on every device; flips are drawn even
         # when they are off, so that switching them on changes nothing else.
         generator = seeded_generator(self.seed, "epoch", number)
-        if self._groups is None:
-            order = torch.randperm(len(self.images), generator=generator)
-        else:
+        if self._groups:
             order = self._groups.rows(generator)
+        else:
+            order = torch.randperm(len(self.images), generator=generator)
         count, order = len(order), order.to(self.device)
         moves = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).to(self.device)
-        mirrored = torch.rand(count, generator=generator).to(self.device) < 0.5
-        if not self.flip:
-            mirrored = torch.zeros_like(mirrored)
+        mirrored = torch.rand(count, generator=generator).to(self.device) < (0.5 if self.flip else 0)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
             rows = order[part]

@@ -25,8 +25,7 @@ def cached_arrays(
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a recipe, made first if they are missing, incomplete or damaged.
 
-    A process that finds another one at work waits for it. A killed one leaves a folder without a manifest,
-    which the next one makes anew.
+    A process that finds another one at work waits for it; what a killed one left is made anew.
 
     Args:
         parent: folder of caches; the arrays live in a folder of it that is named by the recipe's digest.
@@ -42,25 +41,18 @@ def cached_arrays(
     """
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     folder = parent / hashlib.sha256(text.encode()).hexdigest()[:16]
-    arrays = _read(folder)
-    if arrays is not None:
+    if (arrays := _read(folder)) is not None:
         return arrays
     advice = f"{size / 1e6:.3g} MB are needed; " if size else ""
     advice += f"name another data root by root=..., data_root or the variable {DATA_VARIABLE}"
+    lock = parent / f".{folder.name}.lock"
     with explained(folder, advice):
         parent.mkdir(parents=True, exist_ok=True)
-        lock = parent / f".{folder.name}.lock"
         with FileLock(lock):
             try:
-                arrays = _read(folder)  # another process may have made it meanwhile
-                if arrays is None:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if (arrays := _read(folder)) is None:  # another process may have made it meanwhile
                     with explained(folder, advice):  # while the disk still is as full as it was
-                        folder.mkdir()
-                        if size > shutil.disk_usage(folder).free:
-                            raise OSError(errno.ENOSPC, "no room")
-                        write(folder)
-                        _write_manifest(folder, recipe)
+                        _make(folder, recipe, write, size)
                     arrays = _read(folder)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -72,12 +64,17 @@ def cached_arrays(
     return arrays
 
 
-def _write_manifest(folder: Path, recipe: Mapping[str, object]) -> None:
+def _make(folder: Path, recipe: Mapping[str, object], write: Callable[[Path], None], size: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if size > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, "no room")
+    write(folder)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.glob("*.npy"))
     }
-    text = json.dumps({"recipe": dict(recipe), "files": files}, indent=1, sort_keys=True)
+    text = json.dumps({"recipe": recipe, "files": files}, indent=1, sort_keys=True)
     write_text(folder / MANIFEST, text + "\n")
 
 

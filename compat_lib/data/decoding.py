@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +13,21 @@ _NAMED = 100  # unreadable files that are named in one error
 
 
 class UnreadableImages(ValueError):
-    """Image files that cannot be read, all of them.
+    """Image files that cannot be read: path and reason of each."""
 
-    Args:
-        files: path and reason of each.
-    """
-
-    def __init__(self, files: Iterable[tuple[str, str]]) -> None:
-        self.files = list(files)
-        named = [f"{printable(path)} ({reason})" for path, reason in self.files[:_NAMED]]
-        if len(self.files) > _NAMED:
-            named.append(f"and {len(self.files) - _NAMED} more")
-        count = "the image" if len(self.files) == 1 else f"{len(self.files)} images:"
+    def __init__(self, files: list[tuple[str, str]]) -> None:
+        self.files = files
+        named = [f"{printable(path)} ({reason})" for path, reason in files[:_NAMED]]
+        if len(files) > _NAMED:
+            named.append(f"and {len(files) - _NAMED} more")
+        count = "the image" if len(files) == 1 else f"{len(files)} images:"
         super().__init__(f"cannot read {count} {', '.join(named)}; replace or remove what is named")
 
 
 def read_image(path: str | os.PathLike, size: int) -> np.ndarray:
-    """Return one image file as every data set here has it: upright, RGB over white, size x size.
+    """Return one image file as every data set here has it, uint8 [size, size, 3]: upright, RGB over white.
 
-    Args:
-        path: a file that Pillow can open, see :func:`open_image` for what happens to unusual ones.
-        size: pixels, height and width; bilinear, each output pixel averages over its whole footprint.
-
-    Returns:
-        uint8 [size, size, 3].
-
-    Raises:
-        UnreadableImages: "cannot read the image ... (...)".
+    See :func:`open_image` for unusual files and what is raised, :func:`smooth_resize` for the size.
     """
     return smooth_resize(open_image(path, "RGB"), size)
 
@@ -58,9 +45,8 @@ def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(Path(path).read_bytes())) as image:  # one read: small files dominate
             bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # a TIFF may have 12
-            wide = (
-                image.mode.startswith("I;16") or image.format == "PPM"
-            )  # Pillow's 16-bit PGM: mode I, 0..65535
+            # Pillow's 16-bit PGM: mode I, 0..65535
+            wide = image.mode.startswith("I;16") or image.format == "PPM"
             white = 2**bits - 1 if wide else 255
             return _eight_bits(ImageOps.exif_transpose(image), white).convert(mode)
     except Image.UnidentifiedImageError:

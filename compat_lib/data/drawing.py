@@ -8,8 +8,6 @@ number per image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-
 import torch
 from torch import Tensor
 
@@ -24,82 +22,43 @@ PARAMETER_NAMES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Nuisances:
-    """What differs between two images of one identity; one row per image, float32."""
+def draw_nuisances(
+    count: int, generator: torch.Generator, *, pose: float, light: float, expression: float, occlusion: float
+) -> dict[str, Tensor]:
+    """Return what differs between images of one identity, float32, by name; the knobs stand in `portraits`.
 
-    roll: Tensor  # [B] radians
-    yaw: Tensor  # [B] radians
-    pitch: Tensor  # [B] shift of the features on the head
-    scale: Tensor  # [B] factor, about 1
-    shift: Tensor  # [B, 2] half images
-    mouth: Tensor  # [B] added to the mouth's curve
-    eyes: Tensor  # [B] added to the eyes' aspect
-    gradient: Tensor  # [B, 2] change of brightness from the centre to the right and lower border
-    gain: Tensor  # [B] factor on brightness, about 1
-    cast: Tensor  # [B, 3] factors on colour, about 1
-    background: Tensor  # [B, 3] colour, 0..1
-    slope: Tensor  # [B, 2, 3] its change to the right and down
-    box: Tensor  # [B, 4] occluder: centre x, y and half-sides
-    box_colour: Tensor  # [B, 3]
-    covered: Tensor  # bool [B], occluder drawn or not
+    Every number is drawn whatever the knobs are, so none disturbs another.
+    """
 
-    @classmethod
-    def draw(
-        cls,
-        count: int,
-        generator: torch.Generator,
-        *,
-        pose: float,
-        light: float,
-        expression: float,
-        occlusion: float,
-    ) -> Nuisances:
-        """Return random nuisances of `count` images; the knobs, 0..1, stand in `portraits`.
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=generator).clamp_(-LIMIT, LIMIT)
 
-        Every number is drawn whatever the knobs are, so none disturbs another.
-        """
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator) * (high - low) + low
 
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=generator).clamp_(-LIMIT, LIMIT)
-
-        def uniform(low: float, high: float, *shape: int) -> Tensor:
-            return torch.rand(count, *shape, generator=generator) * (high - low) + low
-
-        return cls(
-            roll=normal() * (0.16 * pose),
-            yaw=normal() * (0.45 * pose),
-            pitch=normal() * (0.12 * pose),
-            scale=1 + normal() * (0.07 * pose),
-            shift=normal(2) * (0.06 * pose),
-            mouth=normal() * (0.9 * expression),
-            eyes=normal() * (0.25 * expression),
-            gradient=normal(2) * (0.22 * light),
-            gain=1 + normal() * (0.13 * light),
-            cast=1 + normal(3) * (0.08 * light),
-            background=uniform(0.1, 0.95, 3),
-            slope=normal(2, 3) * 0.12,
-            box=torch.cat([uniform(-0.75, 0.75, 2), uniform(0.12, 0.38, 2)], dim=1),
-            box_colour=uniform(0.0, 1.0, 3),
-            covered=uniform(0.0, 1.0) < occlusion,
-        )
-
-    def cover(self, rows: Tensor, generator: torch.Generator) -> Nuisances:
-        """Return the same nuisances with a large central occluder on the given rows (bool [B])."""
-        place = torch.rand(len(rows), 4, generator=generator)
-        large = torch.cat([place[:, :2] * 0.2 - 0.1, place[:, 2:] * 0.15 + 0.45], dim=1)
-        return replace(self, box=torch.where(rows[:, None], large, self.box), covered=self.covered | rows)
-
-    def __getitem__(self, rows: slice | Tensor) -> Nuisances:
-        return Nuisances(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def __len__(self) -> int:
-        return len(self.roll)
+    return {
+        "roll": normal() * (0.16 * pose),  # [B] radians
+        "yaw": normal() * (0.45 * pose),  # [B] radians
+        "pitch": normal() * (0.12 * pose),  # [B] shift of the features on the head
+        "scale": 1 + normal() * (0.07 * pose),  # [B] factor
+        "shift": normal(2) * (0.06 * pose),  # [B, 2] half images
+        "mouth": normal() * (0.9 * expression),  # [B] added to the mouth's curve
+        "eyes": normal() * (0.25 * expression),  # [B] added to the eyes' aspect
+        "gradient": normal(2) * (0.22 * light),  # [B, 2] brightness from the centre to the right and down
+        "gain": 1 + normal() * (0.13 * light),  # [B] factor on brightness
+        "cast": 1 + normal(3) * (0.08 * light),  # [B, 3] factors on colour
+        "background": uniform(0.1, 0.95, 3),  # [B, 3] colour, 0..1
+        "slope": normal(2, 3) * 0.12,  # [B, 2, 3] its change to the right and down
+        # [B, 4] occluder: centre x, y and half-sides
+        "box": torch.cat([uniform(-0.75, 0.75, 2), uniform(0.12, 0.38, 2)], dim=1),
+        "box_colour": uniform(0.0, 1.0, 3),  # [B, 3]
+        "covered": uniform(0.0, 1.0) < occlusion,  # bool [B], occluder drawn or not
+    }
 
 
 def render(
     identities: Tensor,
-    nuisances: Nuisances,
+    nuisances: dict[str, Tensor],
     size: int,
     *,
     noise: float = 0.0,
@@ -109,7 +68,7 @@ def render(
 
     Args:
         identities: float32 [B, 36], in the order of PARAMETER_NAMES, about -2.2..2.2.
-        nuisances: B rows.
+        nuisances: of `draw_nuisances`, B rows.
         size: pixels, height and width.
         noise: standard deviation of the pixel noise, fraction of the full range.
         generator: CPU generator of the noise.
@@ -119,18 +78,18 @@ def render(
     """
     centres = (torch.arange(size, dtype=torch.float32) + 0.5) * (2 / size) - 1
     x, y = centres.repeat(size)[None], centres.repeat_interleave(size)[None]  # [1, P]
-    rises = nuisances.slope[:, 0, :, None] * x[:, None] + nuisances.slope[:, 1, :, None] * y[:, None]
-    canvas = rises.add_(nuisances.background[..., None])  # [B, 3, P]
+    rises = nuisances["slope"][:, 0, :, None] * x[:, None] + nuisances["slope"][:, 1, :, None] * y[:, None]
+    canvas = rises.add_(nuisances["background"][..., None])  # [B, 3, P]
     _Face(identities, nuisances, size, x, y).paint(canvas)
-    side, down = (nuisances.gradient[:, i, None] * axis for i, axis in enumerate((x, y)))
-    brightness = (1 + side + down).mul_(nuisances.gain[:, None])
-    canvas.mul_(brightness[:, None]).mul_(nuisances.cast[..., None])
-    rows = nuisances.covered.nonzero().flatten()
+    side, down = (nuisances["gradient"][:, i, None] * axis for i, axis in enumerate((x, y)))
+    brightness = (1 + side + down).mul_(nuisances["gain"][:, None])
+    canvas.mul_(brightness[:, None]).mul_(nuisances["cast"][..., None])
+    rows = nuisances["covered"].nonzero().flatten()
     if len(rows):
-        centre_x, centre_y, half_x, half_y = nuisances.box[rows].T[..., None]
+        centre_x, centre_y, half_x, half_y = nuisances["box"][rows].T[..., None]
         inside = torch.minimum(half_x - (x - centre_x).abs(), half_y - (y - centre_y).abs())
         alpha = torch.sigmoid(inside * (1.2 * size))[:, None]
-        canvas[rows] = canvas[rows].lerp_(nuisances.box_colour[rows][..., None], alpha)
+        canvas[rows] = canvas[rows].lerp_(nuisances["box_colour"][rows][..., None], alpha)
     if noise:
         canvas.add_(torch.randn(canvas.shape, generator=generator), alpha=noise)
     pixels = canvas.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
@@ -140,71 +99,63 @@ def render(
 class _Face:
     """One batch of faces: geometry from the parameters, then the layers in painting order."""
 
-    def __init__(self, identities: Tensor, nuisances: Nuisances, size: int, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, identities: Tensor, nuisances: dict[str, Tensor], size: int, x: Tensor, y: Tensor
+    ) -> None:
         self.hardness = 1.2 * size  # 2 k
         p = dict(zip(PARAMETER_NAMES, identities.T[..., None], strict=True))  # [B, 1] each
         self.p, self.n = p, nuisances
         self.half_width = 0.57 * (1 + 0.09 * p["head_width"])
         self.half_height = 0.71 * (1 + 0.08 * p["head_height"])
         # Image -> head: undo shift, roll and scale.
-        dx, dy = x - nuisances.shift[:, 0, None], y - nuisances.shift[:, 1, None]
-        cos = (torch.cos(nuisances.roll) / nuisances.scale)[:, None]
-        sin = (torch.sin(nuisances.roll) / nuisances.scale)[:, None]
+        dx, dy = x - nuisances["shift"][:, 0, None], y - nuisances["shift"][:, 1, None]
+        cos = (torch.cos(nuisances["roll"]) / nuisances["scale"])[:, None]
+        sin = (torch.sin(nuisances["roll"]) / nuisances["scale"])[:, None]
         self.u, self.v = dx * cos + dy * sin, dy * cos - dx * sin
         # Head -> face: features turn with yaw on a round head and shift with pitch.
         turned = torch.asin((self.u * (0.97 / self.half_width)).clamp_(-1, 1))
-        self.fx = turned.sub_(0.55 * nuisances.yaw[:, None]).mul_(self.half_width)
-        self.fy = self.v - nuisances.pitch[:, None]
+        self.fx = turned.sub_(0.55 * nuisances["yaw"][:, None]).mul_(self.half_width)
+        self.fy = self.v - nuisances["pitch"][:, None]
         self.side = self.fx.abs()  # paired features are drawn once, on |x|
-        self.skin = _colour(
-            0.74 + 0.11 * p["skin_light"], (1.14, 0.92, 0.76), p["skin_red"], p["skin_blue"], 0.06
-        )
-        self.hair = _colour(
-            0.38 + 0.17 * p["hair_light"], (1.1, 0.95, 0.8), p["hair_red"], p["hair_blue"], 0.13
-        )
+        self.skin = _colour(p, "skin", 0.74 + 0.11 * p["skin_light"], (1.14, 0.92, 0.76), 0.06)
+        self.hair = _colour(p, "hair", 0.38 + 0.17 * p["hair_light"], (1.1, 0.95, 0.8), 0.13)
 
     def paint(self, canvas: Tensor) -> None:
         """Paint all layers on the canvas [B, 3, P], back to front."""
         self.canvas = canvas
-        head = self._head()
+        # The signed distance to the head, a superellipse whose lower half has the jaw's exponent.
+        power = torch.where(self.v > 0, 2.3 + 0.4 * self.p["jaw"], 2.2)
+        across = (self.u / self.half_width).abs_().clamp_(min=1e-4).pow_(power)
+        along = (self.v / self.half_height).abs_().clamp_(min=1e-4).pow_(power)
+        radius = across.add_(along).pow_(power.reciprocal_())
+        head = radius.neg_().add_(1).mul_(self.half_width)
         self._back(head)
         self._skin_marks(head)
         self._eyes()
         self._nose_and_mouth(head)
         self._glasses()
 
-    def _head(self) -> Tensor:
-        """Return the signed distance to the head: a superellipse whose lower half has the jaw's exponent."""
-        power = torch.where(self.v > 0, 2.3 + 0.4 * self.p["jaw"], 2.2)
-        across = (self.u / self.half_width).abs_().clamp_(min=1e-4).pow_(power)
-        along = (self.v / self.half_height).abs_().clamp_(min=1e-4).pow_(power)
-        radius = across.add_(along).pow_(power.reciprocal_())
-        return radius.neg_().add_(1).mul_(self.half_width)
-
     def _back(self, head: Tensor) -> None:
         """Hair behind the head, neck, ears, the head itself."""
         p, u, v = self.p, self.u, self.v
         fullness = p["hair_width"]
         wide, high = self.half_width * (1.14 + 0.1 * fullness), self.half_height * (1.08 + 0.06 * fullness)
-        dome = (1 - ((u / wide).square_() + (v / high).square_()).sqrt_()).mul_(wide)
+        dome = (1 - _distance(u / wide, v / high)).mul_(wide)
         fall = torch.minimum(wide - u.abs(), 0.15 + 0.35 * fullness - v)  # below the ears: straight down
         self._layer(torch.where(v < 0, dome, fall), self.hair * 0.8)
         neck = torch.minimum(0.45 * self.half_width - u.abs(), v - 0.3)
         self._layer(neck, self.skin * 0.8)
         radius = 0.12 * (1 + 0.35 * p["ear"])
-        ear = radius - ((u.abs() - self.half_width).square_() + (v - 0.03).square_()).sqrt_()
-        self._layer(ear, self.skin * 0.88)
+        self._layer(radius - _distance(u.abs() - self.half_width, v - 0.03), self.skin * 0.88)
         self._layer(head, self.skin)
 
     def _skin_marks(self, head: Tensor) -> None:
         """Cheeks, mole, beard, and the hair on top with its fringe."""
         p, on_head = self.p, self._alpha(head)
-        cheek = ((self.side - 0.6 * self.half_width).square_() + (self.fy - 0.2).square_()).sqrt_()
+        cheek = _distance(self.side - 0.6 * self.half_width, self.fy - 0.2)
         blush = torch.sigmoid((0.13 - cheek) * 30).mul_(0.45 * torch.sigmoid(2 * p["cheek"])).mul_(on_head)
         self._mix(blush, self.skin * self.skin.new_tensor([[1.1], [0.62], [0.62]]))
-        mole = (
-            (self.fx - 0.17 * p["mole_x"]).square_() + (self.fy - 0.14 - 0.14 * p["mole_y"]).square_()
-        ).sqrt_()
+        mole = _distance(self.fx - 0.17 * p["mole_x"], self.fy - 0.14 - 0.14 * p["mole_y"])
         self._mix(self._alpha(0.05 - mole).mul_(on_head), self.skin * 0.35)
         start = 0.3 + 0.035 * p["mouth_y"] - 1.1 * self.side.square()
         beard = self._alpha(self.fy - start).mul_(on_head).mul_(0.9 * torch.sigmoid(5 * (p["beard"] - 0.7)))
@@ -221,20 +172,18 @@ class _Face:
         self.eye_x = self.half_width * (0.43 + 0.045 * p["eye_x"])
         self.eye_y = -0.05 + 0.05 * p["eye_y"]
         self.eye_size = 0.15 * (1 + 0.16 * p["eye_size"])
-        aspect = (0.75 * (1 + 0.16 * p["eye_aspect"]) + 0.75 * self.n.eyes[:, None]).clamp_(0.25, 1.3)
+        aspect = (0.75 * (1 + 0.16 * p["eye_aspect"]) + 0.75 * self.n["eyes"][:, None]).clamp_(0.25, 1.3)
         dx, dy = self.side - self.eye_x, self.fy - self.eye_y
         along, across = _turn(dx, dy, 0.2 * p["eye_tilt"])
         high = self.eye_size * aspect
-        radius = ((along / self.eye_size).square_() + (across / high).square_()).sqrt_()
+        radius = _distance(along / self.eye_size, across / high)
         white = self._alpha((1 - radius) * torch.minimum(high, self.eye_size))
         self._mix(white, self.canvas.new_tensor([[0.95], [0.95], [0.93]]))
-        self.eye_distance = (dx.square_() + dy.square_()).sqrt_()
+        self.eye_distance = _distance(dx, dy)
         iris = torch.cat([p["iris_red"], p["iris_green"], p["iris_blue"]], 1)[..., None]
         self._mix(self._alpha(0.62 * self.eye_size - self.eye_distance).mul_(white), 0.42 + 0.2 * iris)
-        self._mix(
-            self._alpha(0.3 * self.eye_size - self.eye_distance).mul_(white),
-            self.canvas.new_full((1, 1), 0.04),
-        )
+        pupil = self._alpha(0.3 * self.eye_size - self.eye_distance).mul_(white)
+        self._mix(pupil, self.canvas.new_full((1, 1), 0.04))
         middle = self.eye_y - 0.21 - 0.035 * p["brow_y"]
         along, across = _turn(self.side - self.eye_x, self.fy - middle, 0.2 * p["brow_tilt"])
         thick, long = 0.04 * (1 + 0.38 * p["brow_thickness"]), 0.17 * (1 + 0.22 * p["brow_length"])
@@ -246,11 +195,11 @@ class _Face:
         length = 0.24 * (1 + 0.22 * p["nose_length"])
         along = (self.fy - self.eye_y - 0.02) / length  # 0 at the bridge, 1 at the tip
         width = 0.085 * (1 + 0.3 * p["nose_width"]) * (along.clamp(0, 1) * 0.75 + 0.25)
-        across = (self.fx - 0.12 * self.n.yaw[:, None]).abs_()
+        across = (self.fx - 0.12 * self.n["yaw"][:, None]).abs_()
         body = torch.minimum(along, 1 - along).mul_(length)
         self._layer(torch.minimum(body, width - across), self.skin * 0.74)
         half = 0.21 * (1 + 0.2 * p["mouth_width"])
-        curve = 0.05 * (p["mouth_curve"] + self.n.mouth[:, None])
+        curve = 0.05 * (p["mouth_curve"] + self.n["mouth"][:, None])
         middle = 0.39 + 0.035 * p["mouth_y"] - curve * ((self.fx / half).square_() - 0.5)
         thick = 0.04 * (1 + 0.35 * p["lip"])
         mouth = torch.minimum(half - self.side, thick - (self.fy - middle).abs_())
@@ -260,9 +209,8 @@ class _Face:
     def _glasses(self) -> None:
         """Two rings and a bridge, on about one identity in five."""
         ring = 0.022 - (self.eye_distance - self.eye_size - 0.05).abs_()
-        bridge = torch.minimum(
-            0.022 - (self.fy - self.eye_y).abs_(), self.eye_x - self.eye_size - 0.05 - self.side
-        )
+        inner = self.eye_x - self.eye_size - 0.05
+        bridge = torch.minimum(0.022 - (self.fy - self.eye_y).abs_(), inner - self.side)
         worn = torch.sigmoid(8 * (self.p["glasses"] - 0.8))
         self._mix(self._alpha(torch.maximum(ring, bridge)).mul_(worn), self.canvas.new_full((1, 1), 0.1))
 
@@ -278,6 +226,11 @@ class _Face:
         self.canvas.lerp_(colour, alpha[:, None])
 
 
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    """Distance from the origin of coordinates [B, P], which are overwritten."""
+    return x.square_().add_(y.square_()).sqrt_()
+
+
 def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate coordinates [B, P] by an angle [B, 1] in radians."""
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -285,13 +238,13 @@ def _turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _colour(
-    light: Tensor, tint: tuple[float, float, float], red: Tensor, blue: Tensor, spread: float
+    p: dict[str, Tensor], what: str, light: Tensor, tint: tuple[float, float, float], spread: float
 ) -> Tensor:
     """Return a colour [B, 3, 1] in 0.03..1 from its lightness, a common tint and two deviations."""
+    red, blue = p[f"{what}_red"], p[f"{what}_blue"]
     channels = [
         light * tint[0] + spread * red,
         light * tint[1] - 0.4 * spread * (red + blue),
-        light * tint[2],
+        light * tint[2] + spread * blue,
     ]
-    channels[2] = channels[2] + spread * blue
     return torch.stack(channels, dim=1).clamp_(0.03, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import torch
 from PIL import Image
 
 from .decoding import UnreadableImages, printable, smooth_resize
-from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
-from .trees import decode_classes, loose_images, subfolders
+from .images import ImageSet, Splits, data_root, seeded_generator
+from .trees import decode_classes, download, list_images, subfolders, tell_left_out
 
 VAL_SHARE = 0.1
 VAL_IMAGES = 10  # classes with fewer images keep all of them for training
 PARTS = ("train", "test", "val")
-_LAYOUT = "expected train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images>"
+_LAYOUT = "train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images>"
 
 
 def folder(
@@ -27,7 +26,7 @@ def folder(
 
     Images are decoded once into a memory-mapped cache under the data root; the folder itself is only read.
     Class folders are numbered in sorted order, each part for itself; images follow in the order of their
-    names. What is left out (other kinds of files, folders inside classes, other parts) is said in a warning.
+    names. What is left out (other kinds of files, folders inside classes, other parts) is said in the log.
 
     Without val/, validation is held out of training by seed: 10 % of the classes (at least 2) when test has
     none of the training classes; otherwise 10 % of the images (at least 2, so that they can match) of every
@@ -44,8 +43,8 @@ def folder(
 
     Raises:
         FileNotFoundError: "... has no folder train ...".
-        ValueError: "cannot read 3 images ...", "class ... has no images ...", "... has one class ...", "no
-            class of the test part ... has two images ...", "nothing can be held out for validation ...".
+        ValueError: "cannot read 3 images ...", "class ... has no images ...", "... has 1 class folder ...",
+            "nothing can be held out for validation ...".
         OSError: the data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()
@@ -53,11 +52,10 @@ def folder(
 
 
 def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0) -> Splits:
-    """Return CIFAR-100, 100 classes of 500 training and 100 test photographs.
+    """Return CIFAR-100, 100 classes of 500 training and 100 test photographs, held out as in `folder`.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009). Class folders in
-    alphabetical order are the official labels. Training and test share their classes; 10 % of the training
-    images of each class are held out for validation, by seed.
+    alphabetical order are the official labels.
 
     Args:
         root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise
@@ -66,54 +64,50 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         seed: integer, which images are held out.
 
     Raises:
-        FileNotFoundError: "CIFAR-100 is not in ... and could not be downloaded ...".
+        FileNotFoundError: "CIFAR100 is not there and could not be downloaded ...".
     """
     base = data_root(root)
-    if (base / "cifar100").is_dir():
-        return _splits("cifar100", base / "cifar100", base / "cache", size, seed)
-    return _with_validation(
-        "cifar100", *(_torchvision_part(base, part, size) for part in ("train", "test")), seed
-    )
+    place = base / "cifar100"
+    if place.is_dir():
+        return _splits("cifar100", place, base / "cache", size, seed)
+    parts = []
+    for train in (True, False):
+        source = download("CIFAR100", base, f"{place}/{{train,test}}/<class>/*.png", train=train)
+        labels, order = torch.tensor(source.targets).sort(stable=True)  # class after class, as in a folder
+        images = np.stack(
+            [smooth_resize(Image.fromarray(image), size) for image in source.data[order.numpy()]]
+        )
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        parts.append(ImageSet(pixels, labels, tuple(source.classes)))
+    return _with_validation("cifar100", *parts, seed)
 
 
 def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits:
     found = {path.name: path for path in subfolders(place)}
     for needed in ("train", "test"):
         if needed not in found:
-            raise FileNotFoundError(f"{printable(place)} has no folder {needed}; {_LAYOUT}")
+            raise FileNotFoundError(f"{printable(place)} has no folder {needed}; expected {_LAYOUT}")
     others = [printable(other) for other in found if other not in PARTS]
-    for path in (place, *(found[part] for part in PARTS if part in found)):
-        if count := loose_images(path):
+    present = [found[part] for part in PARTS if part in found]
+    for path in (place, *present):
+        if count := len(list_images(path)):
             others.append(f"{count} image(s) directly in {printable(path.name)}")
-    if others:
-        warnings.warn(f"left out of {printable(place)}: {', '.join(others)}; {_LAYOUT}", stacklevel=3)
+    tell_left_out(place, others, _LAYOUT)
     parts, unreadable = {}, []
-    for part in (part for part in PARTS if part in found):
-        classes = {path.name: path for path in subfolders(found[part])}
+    for path in present:
+        classes = {folder.name: folder for folder in subfolders(path)}
         if len(classes) < 2:
-            there = f"one class ({printable(next(iter(classes)))})" if classes else "no class folders"
             raise ValueError(
-                f"{printable(found[part])} has {there}, at least two classes are needed; {_LAYOUT}"
+                f"{printable(path)} has {len(classes)} class folder(s), at least two are needed; "
+                f"expected {_LAYOUT}"
             )
         try:
-            parts[part] = decode_classes(classes, cache, size=size)
+            parts[path.name] = decode_classes(classes, cache, size=size)
         except UnreadableImages as error:
             unreadable += error.files
     if unreadable:
         raise UnreadableImages(unreadable)
-    splits = (
-        Splits(name, parts["train"], parts["val"], parts["test"])
-        if "val" in parts
-        else _with_validation(name, parts["train"], parts["test"], seed)
-    )
-    for part in ("test", "val"):
-        if int(getattr(splits, part).labels.bincount().max()) < 2:
-            source = printable(found.get(part, found["train"]))
-            raise ValueError(
-                f"no class of the {part} part, taken from {source}, has two images, so no image can be found "
-                "again by another one; add a second image to some classes"
-            )
-    return splits
+    return Splits(name, **parts) if "val" in parts else _with_validation(name, **parts, seed=seed)
 
 
 def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> Splits:
@@ -150,21 +144,3 @@ def _held_images(train: ImageSet, generator: torch.Generator) -> torch.Tensor | 
             count = max(2, round(VAL_SHARE * len(rows)))
             held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
     return held if held.any() else None
-
-
-def _torchvision_part(base: Path, part: str, size: int) -> ImageSet:
-    try:
-        from torchvision.datasets import CIFAR100
-
-        source = CIFAR100(str(base), train=part == "train", download=True)
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"CIFAR-100 is not in {base / 'cifar100'} and could not be downloaded ({error}): put the images "
-            f"at {base / 'cifar100'}/{{train,test}}/<class>/*.png, or name another data root by root=... or "
-            f"{DATA_VARIABLE}"
-        ) from error
-    labels, order = torch.tensor(source.targets).sort(stable=True)  # class after class, as in a folder
-    images = source.data[order.numpy()]
-    if size != 32:
-        images = np.stack([smooth_resize(Image.fromarray(image), size) for image in images])
-    return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels, tuple(source.classes))

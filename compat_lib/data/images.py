@@ -16,11 +16,10 @@ _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-map
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
-    """Return the folder that holds data sets and their caches, absolute; it need not exist yet.
+    """Return the folder of data sets and their caches, absolute; it need not exist yet.
 
     Args:
-        root: the folder; None takes the environment variable COMPAT_DATA, and without that the folder `data`
-            under the working directory.
+        root: None takes the environment variable COMPAT_DATA, and without that `data` where we are.
 
     Raises:
         NotADirectoryError: "data root ... is a file ...".
@@ -35,11 +34,7 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 
 
 def seeded_generator(*parts: object) -> torch.Generator:
-    """Return a CPU generator whose stream depends on all parts and on nothing else.
-
-    The parts (a seed, a name, a counter; anything with a stable `str`) are hashed, so the streams of
-    neighbouring seeds or epochs have nothing in common.
-    """
+    """Return a CPU generator for a seed, a name, a counter; neighbouring seeds have nothing in common."""
     text = "/".join(str(part) for part in parts)
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return torch.Generator().manual_seed(number >> 1)  # manual_seed takes a signed 64-bit number
@@ -56,9 +51,6 @@ class ImageSet:
         classes: one name per class.
         extras: per-row tensors [N, ...], for example "outlier" int64 [N]: 0 none, 1 wrong label, 2 occluded.
 
-    Raises:
-        ValueError: another type or shape, labels out of range, class names that repeat.
-
     >>> two = ImageSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
     >>> len(two), two.num_classes, two.subset(torch.tensor([1])).labels.tolist()
     (2, 2, [1])
@@ -68,33 +60,6 @@ class ImageSet:
     labels: Tensor
     classes: tuple[str, ...]
     extras: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        if (
-            images.dtype != torch.uint8
-            or images.ndim != 4
-            or images.shape[1] not in (1, 3)
-            or not len(images)
-        ):
-            raise ValueError(
-                "images must be uint8 [N, C, H, W] with N > 0 and 1 or 3 channels; "
-                f"got {images.dtype} {list(images.shape)}"
-            )
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"labels must be int64, one for each of the {len(images)} images; "
-                f"got {labels.dtype} {list(labels.shape)}"
-            )
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(self.classes):
-            raise ValueError(f"labels must lie in 0..{len(self.classes) - 1}; got {low}..{high}")
-        if len(set(self.classes)) != len(self.classes):
-            twice = next(name for name in self.classes if self.classes.count(name) > 1)
-            raise ValueError(f"class names must differ; {twice!r} is given more than once")
-        if any(len(values) != len(labels) for values in self.extras.values()):
-            raise ValueError(f"every extra needs one row for each of the {len(labels)} images")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -125,12 +90,9 @@ class ImageSet:
         extras = {name: values[rows] for name, values in self.extras.items()}
         return ImageSet(self.images[rows], self.labels[rows], self.classes, extras)
 
-    def with_labels(self, rows: Tensor | Sequence[int], labels: Tensor, classes: Sequence[str]) -> ImageSet:
-        """Return the given rows under new labels (int64 [n]) and class names, as a scenario deals them out.
-
-        Extras come along as they are: a "true_label" goes on counting the original classes.
-        """
-        return replace(self.subset(rows), labels=torch.as_tensor(labels), classes=tuple(classes))
+    def with_labels(self, rows: Tensor, labels: Tensor, classes: Sequence[str]) -> ImageSet:
+        """Return the rows under new labels (int64 [n]) and class names; a "true_label" stays as it is."""
+        return replace(self.subset(rows), labels=labels, classes=tuple(classes))
 
     def compact(self, rows: Tensor) -> ImageSet:
         """Return the chosen rows (bool [N]) with the classes that occur in them, labels counted from 0."""
@@ -140,13 +102,7 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set dealt out: `train` for both models; `val` and `test` for evaluation only.
-
-    In open-set data sets the identities (classes) of the three parts have nothing in common.
-
-    Args:
-        name: the data set's name, as in a run's identifier.
-    """
+    """A data set of that name, dealt out: `train` for both models, `val` and `test` for evaluation only."""
 
     name: str
     train: ImageSet

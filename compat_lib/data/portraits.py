@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from .cache import cached_arrays
-from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, Nuisances, render
+from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, draw_nuisances, render
 from .images import ImageSet, Splits, data_root, seeded_generator
 
 OUTLIER_KINDS = ("both", "label", "occlusion")
-OUTLIER_NONE, OUTLIER_LABEL, OUTLIER_OCCLUSION = 0, 1, 2
+OUTLIER_LABEL, OUTLIER_OCCLUSION = 1, 2  # 0: none
 LEAST = {"seed": 0, "size": 8, "identities": 2, "images": 1, "eval_identities": 2, "eval_images": 2}
 STORED = ("images", "labels", "outlier", "true_label")
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the processor's cache
@@ -58,7 +58,7 @@ def portraits(
         eval_images: images per validation or test identity.
         pose: strength of roll, yaw, pitch, scale and shift, 0..1.
         light: strength of gradient, gain and colour cast, 0..1.
-        expression: strength of the movement of mouth and eyes, 0..1.
+        expression: movement of mouth and eyes, 0..1.
         occlusion: probability, 0..1, that a rectangle covers a part of the image.
         noise: standard deviation of the pixel noise, as a fraction of the full range, 0..1.
         outliers: fraction (not %) of training images that are outliers, 0..0.5.
@@ -73,48 +73,36 @@ def portraits(
         ValueError: an argument outside its range, named with what is allowed.
         OSError: the data root is on a full or read-only disk.
     """
-    counts = {
-        "seed": seed,
-        "size": size,
-        "identities": identities,
-        "images": images,
-        "eval_identities": eval_identities,
-        "eval_images": eval_images,
-    }
+    counts = {"seed": seed, "size": size, "identities": identities, "images": images}
+    counts |= {"eval_identities": eval_identities, "eval_images": eval_images}
     knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
+        if not isinstance(value, int) or value < LEAST[name]:
             raise ValueError(f"{name} must be a whole number of at least {LEAST[name]}; got {value!r}")
     for name, value in {**knobs, "outliers": outliers}.items():
         most = 0.5 if name == "outliers" else 1
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+        if not isinstance(value, int | float) or not 0 <= value <= most:
             raise ValueError(f"{name} must be a number in 0..{most}; got {value!r}")
     if outlier_kind not in OUTLIER_KINDS:
         raise ValueError(f"unknown outlier_kind {outlier_kind!r}; choose one of {', '.join(OUTLIER_KINDS)}")
     knobs = {name: float(value) for name, value in knobs.items()}
-    recipe = {
-        "drawing": DRAWING,
-        "outliers": float(outliers),
-        "outlier_kind": outlier_kind if outliers else "none",
-        **knobs,
-        **counts,
-    }
+    made_of = {"outliers": float(outliers), "outlier_kind": outlier_kind if outliers else "none"}
+    people = {"train": identities, "val": eval_identities, "test": eval_identities}
 
     def write(folder: Path) -> None:
-        for part in ("train", "val", "test"):
-            people, each = (identities, images) if part == "train" else (eval_identities, eval_images)
-            share = float(outliers) if part == "train" else 0.0
-            made = _draw_part(seed, part, people, each, size, dict(knobs), share, outlier_kind)
-            for name, values in made.items():
+        for part, count in people.items():
+            each, share = (images, outliers) if part == "train" else (eval_images, 0)
+            made = _draw_part(seed, part, count, each, size, share, outlier_kind, **knobs)
+            for name, values in zip(STORED, made, strict=True):
                 np.save(folder / f"{part}_{name}.npy", values.numpy())
 
+    recipe = {"drawing": DRAWING, **made_of, **knobs, **counts}
     bytes_of_all = 3 * size**2 * (identities * images + 2 * eval_identities * eval_images)
     arrays = cached_arrays(data_root(root) / "portraits", recipe, write, size=bytes_of_all)
     parts = {}
-    for part in ("train", "val", "test"):
+    for part, count in people.items():
         held = {name: torch.from_numpy(arrays[f"{part}_{name}"]) for name in STORED}
-        people = identities if part == "train" else eval_identities
-        names = tuple(f"{part}-{number:04d}" for number in range(people))
+        names = tuple(f"{part}-{number:04d}" for number in range(count))
         parts[part] = ImageSet(held.pop("images"), held.pop("labels"), names, held)
     return Splits("portraits", **parts)
 
@@ -145,26 +133,37 @@ def draw_outliers(
 
 
 def _draw_part(
-    seed: int, part: str, people: int, each: int, size: int, knobs: dict[str, float], share: float, kind: str
-) -> dict[str, Tensor]:
-    """Render one part; every kind of draw has its own stream, so that no knob disturbs another."""
+    seed: int,
+    part: str,
+    people: int,
+    each: int,
+    size: int,
+    share: float,
+    kind: str,
+    *,
+    noise: float,
+    **knobs: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Render one part, as STORED; every kind of draw has its own stream, so that no knob disturbs another."""
     stream = ("portraits", seed, part)
     identities = draw_identities(people, seeded_generator(*stream, "identities"))
     true_label = torch.arange(people).repeat_interleave(each)
-    noise = knobs.pop("noise")
-    nuisances = Nuisances.draw(len(true_label), seeded_generator(*stream, "nuisances"), **knobs)
+    nuisances = draw_nuisances(len(true_label), seeded_generator(*stream, "nuisances"), **knobs)
     outlier, labels = draw_outliers(true_label, people, share, kind, seeded_generator(*stream, "outliers"))
-    nuisances = nuisances.cover(outlier == OUTLIER_OCCLUSION, seeded_generator(*stream, "covers"))
+    occluded = outlier == OUTLIER_OCCLUSION  # by a large box in the middle
+    place = torch.rand(len(outlier), 4, generator=seeded_generator(*stream, "covers"))
+    large = torch.cat([place[:, :2] * 0.2 - 0.1, place[:, 2:] * 0.15 + 0.45], dim=1)
+    nuisances["box"] = torch.where(occluded[:, None], large, nuisances["box"])
+    nuisances["covered"] |= occluded
     pixels = torch.empty(len(true_label), 3, size, size, dtype=torch.uint8)
     block = max(1, _BLOCK_PIXELS // size**2)
 
     def render_block(start: int) -> None:
         rows = slice(start, start + block)
+        who, how = identities[true_label[rows]], {name: values[rows] for name, values in nuisances.items()}
         # A stream for each block: their order does not matter.
         grain = seeded_generator(*stream, "noise", start)
-        pixels[rows] = render(
-            identities[true_label[rows]], nuisances[rows], size, noise=noise, generator=grain
-        )
+        pixels[rows] = render(who, how, size, noise=noise, generator=grain)
 
     # Blocks side by side, each on one thread: faster than threads inside the small operations, and the bytes
     # cannot depend on how many threads there are.
@@ -175,4 +174,4 @@ def _draw_part(
             list(pool.map(render_block, range(0, len(pixels), block)))
     finally:
         torch.set_num_threads(threads)
-    return dict(zip(STORED, (pixels, labels, outlier, true_label), strict=True))
+    return pixels, labels, outlier, true_label

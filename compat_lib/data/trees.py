@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from .cache import cached_arrays
 from .decoding import UnreadableImages, open_image, printable, smooth_resize
-from .images import ImageSet
+from .images import DATA_VARIABLE, ImageSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # What systems and archives put beside a user's files; hidden files and folders are passed over as well.
@@ -27,6 +28,8 @@ SYSTEM_NAMES = {
 }  # fmt: skip
 RULES = 2  # part of the cache's digest: raise it whenever the same files give other pixels
 _BLOCK = 512  # images decoded before they are written
+# Logged and not warned: a reader sees one line, without the line of code that it came from.
+_log = logging.getLogger(__name__)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -34,32 +37,21 @@ def subfolders(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
 
 
-def list_images(folder: Path) -> list[os.DirEntry]:
+def list_images(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
     """Return the image files directly inside a folder, sorted by name.
 
-    Raises:
-        ValueError: "class ... has no images: ...".
+    Args:
+        folder: of a class, or of classes.
+        others: where given, counts what else is there, by suffix.
     """
-    return _sorted_out(folder)[0]
-
-
-def _sorted_out(folder: Path) -> tuple[list[os.DirEntry], list[os.DirEntry]]:
-    """Return the images directly inside a folder, of which there must be one, and what else is there."""
-    images: list[os.DirEntry] = []
-    others: list[os.DirEntry] = []
+    images = []
     for entry in _entries(folder):
-        (images if _is_image(entry) else others).append(entry)
-    if not images:
-        raise ValueError(
-            f"class {printable(folder.name)!r} has no images: {printable(folder)} holds no file that ends in "
-            f"{', '.join(IMAGE_SUFFIXES)}; add some or remove the folder"
-        )
-    return images, others
-
-
-def loose_images(folder: Path) -> int:
-    """Return how many image files lie directly inside a folder."""
-    return sum(map(_is_image, _entries(folder)))
+        if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
+            images.append(entry)
+        elif others is not None:
+            suffix = Path(entry.name).suffix.lower() or "without suffix"
+            others["folder(s)" if entry.is_dir() else suffix] += 1
+    return images
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -68,8 +60,10 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return sorted(kept, key=lambda entry: entry.name)
 
 
-def _is_image(entry: os.DirEntry) -> bool:
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
+def tell_left_out(place: Path, what: list[str], layout: str) -> None:
+    """Say on one line of the log what of a place is left out, and the layout that it should have."""
+    if what:
+        _log.warning("left out of %s: %s; expected %s", printable(place), ", ".join(what), layout)
 
 
 def decode_classes(
@@ -82,7 +76,7 @@ def decode_classes(
 ) -> ImageSet:
     """Return all images of the given classes, decoded now or read from the cache.
 
-    One warning says how many files and folders inside the class folders were left out, by suffix.
+    One line of the log says how many files and folders inside the class folders were left out, by suffix.
 
     Args:
         class_folders: class name -> folder of its images; labels count the classes in this order, images
@@ -97,36 +91,30 @@ def decode_classes(
 
     Raises:
         UnreadableImages: names every file that cannot be decoded.
-        ValueError: what `list_images` raises.
+        ValueError: "class ... has no images ...".
         OSError: the disk is full or read-only.
     """
     listing = hashlib.sha256()
     files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
-    left_out: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for label, (name, folder) in enumerate(class_folders.items()):
         listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
-        images, others = _sorted_out(folder)
+        images = list_images(folder, others)
+        if not images:
+            raise ValueError(
+                f"class {printable(name)!r} has no images: {printable(folder)} holds no file that ends in "
+                f"{', '.join(IMAGE_SUFFIXES)}; add some or remove the folder"
+            )
         for entry in images:
-            try:
-                stat = entry.stat()
-            except FileNotFoundError:  # a link to nowhere: named with all others when it is to be decoded
-                stat = entry.stat(follow_symlinks=False)
+            # A link to nowhere is no file; it is named with all that cannot be read when it is to be decoded.
+            stat = entry.stat(follow_symlinks=entry.is_file())
             listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
             files.append(entry.path)
             labels.append(label)
-        left_out.update(
-            "folder(s)" if other.is_dir() else Path(other.name).suffix.lower() or "without suffix"
-            for other in others
-        )
-    if left_out:
-        told = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
-        place = printable(os.path.commonpath(list(class_folders.values())))
-        warnings.warn(
-            f"left out of the classes in {place}: {told}; what shall count must be an image "
-            f"({', '.join(IMAGE_SUFFIXES)}) directly in a class folder",
-            stacklevel=2,
-        )
+    place = Path(os.path.commonpath(list(class_folders.values())))
+    told = [f"{count} {what}" for what, count in sorted(others.items())]
+    tell_left_out(place, told, f"images ({', '.join(IMAGE_SUFFIXES)}) directly in a class folder")
     recipe = {"rules": RULES, "size": size, "mode": mode, "shrink": shrink.__name__}
     recipe["listing"] = listing.hexdigest()
     shape = (len(files), 3 if mode == "RGB" else 1, size, size)
@@ -156,3 +144,20 @@ def decode_classes(
     arrays = cached_arrays(cache, recipe, write, size=int(np.prod(shape)))
     names = tuple(printable(name) for name in class_folders)
     return ImageSet(torch.from_numpy(arrays["images"]), torch.tensor(labels), names)
+
+
+def download(kind: str, base: Path, layout: str, **options: bool) -> Any:
+    """Return torchvision's data set of that name, downloaded to the data root.
+
+    Raises:
+        FileNotFoundError: "... is not there and could not be downloaded ..."; says what to put where.
+    """
+    try:
+        import torchvision  # takes a second, and is not needed where the images are
+
+        return getattr(torchvision.datasets, kind)(str(base), download=True, **options)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{kind} is not there and could not be downloaded ({error}): put its images at {layout}, or "
+            f"name another data root by root=... or {DATA_VARIABLE}"
+        ) from error
