@@ -1,8 +1,7 @@
 """Linear maps between two feature spaces, fitted after the new model was trained without the old one.
 
-This is what one would try before training a compatible model. The direction is the caller's choice and is
-part of every result: old -> new transforms the whole gallery (a cheap backfill), new -> old transforms only
-the query and leaves the gallery as it is.
+The direction is the caller's choice: old -> new transforms the whole gallery (a cheap backfill), new -> old
+transforms only the query and leaves the gallery as it is.
 """
 
 import dataclasses
@@ -18,28 +17,15 @@ ROWS_AT_ONCE = 65_536  # rows in double precision at a time, so that memory stay
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A fitted map x -> normalise((normalise(x) - source_mean) matrix + target_mean).
+    """A fitted map x -> normalise((normalise(x) - source_mean) matrix + target_mean)."""
 
-    Args:
-        matrix: float32 [d_s, d_t].
-        source_mean: float32 [d_s], zeros when fitted without centring.
-        target_mean: float32 [d_t], zeros when fitted without centring.
-        kind: "procrustes" or "ridge".
-    """
-
-    matrix: Tensor
-    source_mean: Tensor
-    target_mean: Tensor
-    kind: str
+    matrix: Tensor  # float32 [d_s, d_t]
+    source_mean: Tensor  # float32 [d_s], zeros when fitted without centring
+    target_mean: Tensor  # float32 [d_t], likewise
+    kind: str  # "procrustes" or "ridge"
 
     def apply(self, features) -> Tensor:
-        """Features of the source space, mapped into the target space.
-
-        Args:
-            features: [N, d_s] real numbers (numpy or torch), normalised or not.
-        Returns:
-            float32 [N, d_t], unit rows, on the device of `features`.
-        """
+        """Features [N, d_s] (numpy or torch), mapped: float32 [N, d_t], unit rows, on their device."""
         features = as_tensor(features, "features")
         device = features.device
         centred = _unit(features, torch.float32) - self.source_mean.to(device)
@@ -57,8 +43,6 @@ def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
         source: [N, d_s] real numbers (numpy or torch), normalised here.
         target: [N, d_t], the features of the same images in the other space, normalised here.
         centre: subtract the mean of each side first, and add the target's mean back in `apply`.
-    Raises:
-        ValueError: "source has 10 rows, target 9, ..." or values that are not finite.
 
     >>> quarter_turn = fit_procrustes([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]])
     >>> quarter_turn.apply([[2.0, 0.0]]).tolist()
@@ -72,14 +56,9 @@ def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
 def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) -> LinearMap:
     """The linear map of least squared error with a penalty on its entries.
 
-    Source: ridge regression (Hoerl and Kennard, Technometrics 1970), (S^T S + g I)^-1 S^T T on unit rows. The
-    penalty is relative: g = penalty x trace(S^T S) / d_s, the mean eigenvalue, so that one value means the
-    same for any number of rows and any width. With penalty 0 and directions without data, the solution of
-    least norm is taken.
-
-    Args:
-        source, target, centre: as in `fit_procrustes`, with its errors.
-        penalty: at least 0, in units of the mean eigenvalue of S^T S.
+    Source: ridge regression (Hoerl and Kennard, Technometrics 1970), (S^T S + g I)^-1 S^T T on unit rows with
+    g = penalty x trace(S^T S) / d_s, the mean eigenvalue: one value means the same for any number of rows and
+    any width. Without penalty the solution of least norm is taken. Arguments as in `fit_procrustes`.
 
     >>> half = fit_ridge([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]], penalty=1.0)
     >>> half.matrix.round(decimals=3).tolist()

@@ -119,10 +119,9 @@ def mixed_gallery_curve(
 
     Source: backfilling in the order of uncertainty as in hot-refresh model upgrades (RACT, arXiv 2201.09724)
     and FastFill (arXiv 2303.04766); here image by image instead of by whole batches. Queries are always new.
-    Without a query set the gallery's images are the queries, every ordered pair of two different images
-    counts, whatever the share, so that share 0 is new/old and share 1 is new/new: in a symmetric test ordered
-    and unordered pairs have the same TAR. The images backfilled at a share include those of every smaller
-    share.
+    Without a query set the gallery's images are the queries and every ordered pair of two different images
+    counts: share 0 is new/old and share 1 is new/new. The images backfilled at a share include those of every
+    smaller share.
 
     Args:
         old, new: float [N, D] features of the same gallery images.
@@ -131,19 +130,17 @@ def mixed_gallery_curve(
         order: which images come first. "random"; "uncertain": the least certain first; "farthest": the old
             feature farthest from the mean of its class first; or all row numbers 0..N-1 in any order.
             Ties are in random order.
-        certainty: float [N], for "uncertain": higher is more certain, such as `margin(logits)` or
-            `-entropy(logits)` of the old classifier's logits.
+        certainty: float [N], for "uncertain": higher is more certain, such as `margin(logits)`.
         query: float [Nq, D] new features of a query set of other images, or None.
         query_labels: [Nq], given with the query.
         cross: (query form [Nq, d], gallery form [N, d]) in which a new query meets an old gallery item, when
-            that is not (query, old) themselves; old, new and query may then differ in width. An item that is
-            backfilled meets the query as it is.
+            that is not (query, old) themselves. An item that is backfilled meets the query as it is.
         seed: of the random order, and of ties.
         fars: fractions in (0, 1]; () measures retrieval only, in about half of the time.
 
     Raises:
-        ValueError: shares or FARs that are no fractions, an unknown order, the order "uncertain" without
-            certainty, shapes that do not fit, NaN.
+        ValueError: shares or FARs that are no fractions, shapes that do not fit, NaN, and the errors of
+            `backfill_order`.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]]
     >>> new = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
@@ -158,8 +155,8 @@ def mixed_gallery_curve(
     queries, before, after = _forms(old, new, query, cross)
     options: dict[str, Any] = {}
     if query is None:
-        query_labels, images = labels, np.arange(len(after))
-        options = {"query_ids": images, "gallery_ids": images}
+        query_labels = labels
+        options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(after)))
     points, precision = [], []
     for share in shares:
         rows = torch.from_numpy(places[: round(share * len(after))]).to(after.device)
@@ -192,8 +189,7 @@ def backfill_orders(
 ) -> BackfillOrders:
     """Return the curves of every order, and the area under each one's mAP minus that of the random order.
 
-    The difference is paired by query; its interval is a bootstrap over the queries' identities. An order
-    may hurt: whatever comes out is returned.
+    The difference is paired by query; its interval is a bootstrap over the queries' identities.
 
     Args:
         old, new, labels: as in `mixed_gallery_curve`.
@@ -206,22 +202,14 @@ def backfill_orders(
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
     curves = {}
     for name, order in (chosen | dict(orders or {})).items():
-        curve = mixed_gallery_curve(
-            old,
-            new,
-            labels,
-            order=order,
-            certainty=certainty if name == "uncertain" else None,
-            seed=seed,
-            **options,
-        )
+        curve = mixed_gallery_curve(old, new, labels, order=order, certainty=certainty, seed=seed, **options)
         curves[name] = replace(curve, order=name)
-    asked = options.get("query_labels")
+    asked = labels if options.get("query_labels") is None else options["query_labels"]
     compared = {
         name: paired_scores(
             curve.area_by_query,
             curves["random"].area_by_query,
-            labels if asked is None else asked,
+            asked,
             draws=draws,
             seed=seed,
             names=(f"the order {name}", "the random order"),

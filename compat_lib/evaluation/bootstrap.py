@@ -27,13 +27,9 @@ def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray
 
     Two models evaluated on the same labels are therefore paired draw by draw.
 
-    Args:
-        labels: whole numbers or names [N]; the identities are their sorted distinct values.
-        draws: number of draws, 0 or more.
-        seed: whole number.
-
     Returns:
-        int64 [identities, draws]; each column sums to the number of identities.
+        int64 [identities, draws], the identities being the sorted distinct labels; each column sums to their
+        number.
 
     >>> identity_weights([5, 5, 9, 11], draws=2).sum(axis=0).tolist()
     [3, 3]
@@ -79,9 +75,8 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
     values = np.asarray(values, np.float64)
     number = codes(labels, None, (len(values), 0), "labels")[0]
     valid = np.isfinite(values)
-    size = len(weights)
-    totals = np.bincount(number[valid], values[valid], minlength=size) @ weights
-    counts = np.bincount(number[valid], minlength=size) @ weights
+    totals = np.bincount(number[valid], values[valid], minlength=len(weights)) @ weights
+    counts = np.bincount(number[valid], minlength=len(weights)) @ weights
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
 
@@ -116,9 +111,12 @@ def bootstrap_tar(
     allowed = np.stack([most_accepted(far, negatives) for far in fars])
     largest = max((far for far in fars if far * counts.negatives >= 1), default=0)
     wanted = TAIL * largest * counts.negatives + EXTRA
+    above = np.cumsum(counts.different[::-1])
+    lowest = int(np.flatnonzero(counts.different[::-1])[-1])
     while True:
-        cut = _cut(counts, wanted)
-        edges = _edges(pairs, cut, int(counts.different[cut:].sum()))
+        # The highest bin such that it and those above hold the wanted number of impostors.
+        cut = min(int(np.searchsorted(above, wanted)), lowest)
+        edges = _edges(pairs, (len(above) - 1 - cut) / PER_UNIT - 2.0, int(above[cut]))
         impostors, genuine, positives = _weighted_counts(pairs, edges, weights)
         place = (impostors[:, None] > allowed).sum(0)  # the first edge above which few enough are left
         missing = (place == 0) & (allowed >= 1) & (allowed < negatives)
@@ -130,30 +128,29 @@ def bootstrap_tar(
     return np.where((allowed >= 1) & (positives > 0), tar, np.nan)
 
 
-def _cut(counts: Counts, wanted: float) -> int:
-    # The highest bin such that it and those above hold the wanted number of impostors.
-    above = np.cumsum(counts.different[::-1])
-    return (
-        len(above) - 1 - int(min(np.searchsorted(above, wanted), np.flatnonzero(counts.different[::-1])[-1]))
-    )
-
-
 def _tail(pairs: PairScores, low: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    # Scores of at least `low` with the identities of both sides.
+    # Scores of at least `low` with the identities of both sides, ITEMS or more at a time.
+    waiting, held = [], 0
     for tile in pairs.tiles():
         place = at_least(tile.scores, low)
-        scores = tile.scores.reshape(-1)[place].cpu().numpy()
         row, column = np.divmod(place.cpu().numpy(), tile.scores.shape[1])
-        yield scores, pairs.row_codes[tile.row + row], pairs.column_codes[tile.column + column]
+        scores = tile.scores.reshape(-1)[place].cpu().numpy()
+        waiting.append((scores, pairs.row_codes[tile.row + row], pairs.column_codes[tile.column + column]))
+        held += len(scores)
+        if held >= ITEMS:
+            yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
+            waiting, held = [], 0
+    if waiting:
+        yield tuple(map(np.concatenate, zip(*waiting, strict=True)))
 
 
-def _edges(pairs: PairScores, cut: int, tail: int) -> np.ndarray:
-    # Distinct impostor scores, ascending, from a thinned copy of the tail.
+def _edges(pairs: PairScores, low: float, tail: int) -> np.ndarray:
+    # Distinct impostor scores, ascending, from a thinned copy of the `tail` of them that reach `low`.
     stride = -(-tail // KEPT)
     kept, offset = [], 0
-    for scores, row, column in _tail(pairs, cut / PER_UNIT - 2.0):
+    for scores, row, column in _tail(pairs, low):
         scores = scores[row != column]
-        kept.append(scores[offset % stride :: stride] if stride > 1 else scores)
+        kept.append(scores[offset % stride :: stride])
         offset -= len(scores)
     scores = np.sort(np.concatenate(kept))[::-1]
     steps = SPACING ** np.arange(np.log(max(len(scores), 2)) / np.log(SPACING) + 1)
@@ -166,32 +163,21 @@ def _weighted_counts(
     pairs: PairScores, edges: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # For each edge and draw the weight of impostor and of genuine pairs that score more, and of all genuine
-    # pairs.
+    # pairs. All sums are whole numbers, hence exact.
     size, draws = weights.shape
     table = weights.astype(np.float32)
     cells = np.zeros((2, len(edges) + 1, draws))
-    waiting, held = [], 0
-    for item in _tail(pairs, float(edges[0])):
-        waiting.append(item)
-        held += len(item[0])
-        if held >= ITEMS:
-            _add(cells, edges, table, *(np.concatenate(x) for x in zip(*waiting, strict=True)))
-            waiting, held = [], 0
-    if held:
-        _add(cells, edges, table, *(np.concatenate(x) for x in zip(*waiting, strict=True)))
+    for scores, row, column in _tail(pairs, float(edges[0])):
+        place = np.searchsorted(edges, scores, "left")  # the number of edges below the score
+        for kind, chosen in enumerate((row != column, row == column)):
+            where = np.flatnonzero(chosen & (place > 0))
+            where = where[np.argsort(place[where], kind="stable")]
+            for start in range(0, len(where), CHUNK):
+                some = where[start : start + CHUNK]
+                weight = table.take(row[some], axis=0)
+                if kind == 0:
+                    weight *= table.take(column[some], axis=0)
+                bins, first = np.unique(place[some], return_index=True)
+                cells[kind, bins] += np.add.reduceat(weight, first, axis=0)
     above = cells[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
     return above[0], above[1], pairs.own_counts(size) @ weights.astype(np.float64)
-
-
-def _add(cells, edges, table, scores, row, column) -> None:
-    place = np.searchsorted(edges, scores, "left")  # the number of edges below the score
-    for kind, chosen in enumerate((row != column, row == column)):
-        where = np.flatnonzero(chosen & (place > 0))
-        where = where[np.argsort(place[where], kind="stable")]
-        for start in range(0, len(where), CHUNK):
-            some = where[start : start + CHUNK]
-            weight = table.take(row[some], axis=0)
-            if kind == 0:
-                weight *= table.take(column[some], axis=0)
-            bins, first = np.unique(place[some], return_index=True)
-            cells[kind, bins] += np.add.reduceat(weight, first, axis=0)

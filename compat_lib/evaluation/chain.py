@@ -93,12 +93,7 @@ def generations(
             tensors, that returns the query and the gallery form to compare, or None; such as the method's own
             `comparable`. Without one the features are compared as they are, where their widths agree.
         names: of the generations, all different; None: "generation 0", ...
-        fars: fractions in (0, 1].
-        draws: bootstrap draws over identities; 0 for no intervals.
-        seed: of the draws.
-
-    Raises:
-        ValueError: those of `compare`.
+        fars, draws, seed: as in `compare`, with its errors.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> chain = generations([points, points, points], [0, 0, 1, 1], fars=(), draws=0)

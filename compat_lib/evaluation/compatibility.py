@@ -75,14 +75,13 @@ def compare(
 ) -> Comparison:
     """Return verification and retrieval metrics of old/old, new/old and new/new with 95 % intervals.
 
-    The pairs are named query model / gallery model. Without `queries`, one set of images is query set and
-    gallery: old/old and new/new use unordered pairs and leave-one-out retrieval; new/old uses new queries
-    against the old gallery without the pairs of the same image, in both orders. With `queries`, every query
-    meets every gallery image but those with its own id, in all three. Memory does not grow with the number of
-    pairs, and one gallery at a time is copied: a million images of width 128 take 2 GB with the features.
+    Without `queries`, one set of images is query set and gallery: old/old and new/new use unordered pairs and
+    leave-one-out retrieval; new/old uses new queries against the old gallery without the pairs of the same
+    image, in both orders. With `queries`, every query meets every gallery image but those with its own id, in
+    all three. Memory does not grow with the number of pairs.
 
-    Intervals are percentiles of a bootstrap over identities whose draws depend on the labels and the seed
-    only: a drawn identity brings its queries, and for verification its gallery images too.
+    Intervals are percentiles of a bootstrap over identities: a drawn identity brings its queries, and for
+    verification its gallery images too.
 
     Args:
         old: float [N, d_old] features of the old model, or None.
@@ -97,22 +96,18 @@ def compare(
         seed: of the draws.
 
     Returns:
-        records of "tar@far=1e-3" and so on, "map", "rank1" and "rank5", each with interval and draws. Their
-        value is None where not measurable: a FAR below one impostor pair, old_old without old features,
-        new_old without `cross` when there are no old features or the widths differ.
+        records of "tar@far=1e-3" and so on, "map", "rank1" and "rank5". Their value is None where not
+        measurable: a FAR below one impostor pair, old/old without old features, new/old without `cross` when
+        there are no old features or the widths differ.
 
     Raises:
         ValueError: for NaN, lengths or a model's widths that differ, no genuine or no impostor pair, ids
-            without queries, and "... have equal ids and unequal labels ...".
+            without queries, and equal ids with unequal labels.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> result = compare(points, points, [0, 0, 1, 1], fars=[0.5], draws=0)
     >>> len({one.value for one in result.records.select(metric="map")})  # the same for all three pairs
     1
-    >>> queries = Queries([[1.0, 0.1]], [[0.1, 1.0]], [1])
-    >>> result = compare(points, points, [0, 0, 1, 1], queries=queries, draws=0)
-    >>> [one.value for one in result.records.select(metric="rank1")]
-    [0.0, 1.0, 1.0]
     """
     fars = fractions(fars, "a FAR")
     old, new = _both(old, new, "")
@@ -147,7 +142,8 @@ def compare(
             found, notes[pair] = test.records, test.verification.note
         else:
             nothing = np.full(draws, np.nan)
-            found = [Record(None, None, name, None, draws=nothing) for name in _names(fars)]
+            names = [*map(tar_name, fars), "map", *(f"rank{k}" for k in RANKS)]
+            found = [Record(None, None, name, None, draws=nothing) for name in names]
             notes[pair] = "Not measured: no old features, or features of unequal width without `cross`."
         records += Records(found).changed(query=pair[0], gallery=pair[1])
     return Comparison(Records(records), notes)
@@ -166,19 +162,13 @@ def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
 def _check_labels(query_ids: Any, gallery_ids: Any, numbers: tuple[np.ndarray, np.ndarray]) -> None:
     # The bootstrap takes excluded pairs for pairs of one identity.
     same = SameImages(*codes(query_ids, gallery_ids, (len(numbers[0]), len(numbers[1])), "ids"))
-    wrong = 0
-    for row in range(0, len(numbers[0]), 1024):
-        rows, columns = same.places(row, row + 1024)
-        wrong += int((numbers[0][row + rows] != numbers[1][columns]).sum())
+    rows, columns = same.places(0, len(numbers[0]))
+    wrong = int((numbers[0][rows] != numbers[1][columns]).sum())
     if wrong:
         raise ValueError(
             f"{wrong} pairs of a query and a gallery image have equal ids and unequal labels; an id names "
             "one image: check ids and labels"
         )
-
-
-def _names(fars: Sequence[float]) -> list[str]:
-    return [tar_name(far) for far in fars] + ["map"] + [f"rank{k}" for k in RANKS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +196,7 @@ def pair_test(
     Args:
         query, gallery: unit rows [Nq, D], [Ng, D].
         identities: whole numbers from 0 of both sides, the rows of `weights`.
-        ids: image ids of both sides; pairs with equal ids are excluded. (None, None): nothing is.
-        fars: fractions in (0, 1].
+        ids: image ids of both sides, or (None, None).
         weights: int64 [identities, draws], from `identity_weights`.
         unordered: verify every unordered pair inside `query`, which is the gallery too.
     """
@@ -217,24 +206,23 @@ def pair_test(
     counts = count(pairs)
     verified = verify(pairs, counts, fars)
     retrieved = rank(ordered, RANKS)
-    none = np.full((len(fars), weights.shape[1]), np.nan)
-    tars = bootstrap_tar(pairs, counts, weights, fars) if weights.shape[1] and fars else none
-    found: list[tuple[str, float | None, np.ndarray]] = []
-    for far, tar, ok, drawn in zip(fars, verified.tar, verified.measurable, tars, strict=True):
-        found.append(
-            (tar_name(far), tar, drawn) if ok else (tar_name(far), None, np.full_like(drawn, np.nan))
-        )
+    tars = np.full((len(fars), weights.shape[1]), np.nan)
+    if tars.size:
+        tars = bootstrap_tar(pairs, counts, weights, fars)
+    found: list[tuple[str, float | None, np.ndarray]] = [
+        (tar_name(far), tar, drawn) if ok else (tar_name(far), None, np.full_like(drawn, np.nan))
+        for far, tar, ok, drawn in zip(fars, verified.tar, verified.measurable, tars, strict=True)
+    ]
     weights = weights[np.unique(queries)]
     found.append(("map", retrieved.map, bootstrap_mean(retrieved.average_precision, queries, weights)))
     for k, value in retrieved.rank.items():
         hit = np.where(retrieved.first_match > 0, retrieved.first_match <= k, np.nan)
         found.append((f"rank{k}", value, bootstrap_mean(hit, queries, weights)))
-    return PairTest(Records(_record(*one) for one in found), counts, verified, retrieved)
-
-
-def _record(name: str, value: float | None, drawn: np.ndarray) -> Record:
-    low, high = (interval(drawn) if value is not None else None) or (None, None)
-    return Record(None, None, name, value, low, high, draws=drawn)
+    records = Records(
+        Record(None, None, name, value, *(interval(drawn) or (None, None)), draws=drawn)
+        for name, value, drawn in found
+    )
+    return PairTest(records, counts, verified, retrieved)
 
 
 def criterion(records: Records, metric: str = HEADLINE) -> bool | None:
@@ -242,9 +230,6 @@ def criterion(records: Records, metric: str = HEADLINE) -> bool | None:
 
     The empirical compatibility criterion of BCT (Shen et al., CVPR 2020, arXiv 2003.11942). None when either
     side was not measured (None or nan).
-
-    Raises:
-        KeyError: there is no such metric; the sentence lists those that are there.
 
     >>> criterion(Records([Record("old", "old", "map", 0.5), Record("new", "old", "map", 0.6)]), "map")
     True
@@ -277,11 +262,8 @@ def gain_interval(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of the update gain from paired bootstrap draws.
 
-    The three arrays come from `compare` on the same labels with the same seed. None when the denominator is
-    positive in fewer than 95 % of the draws: the gain is then not determined.
-
-    Args:
-        cross, old_self, oracle_self: float64 [draws], of one metric.
+    The draws, float64 [draws] of one metric, come from `compare` on the same labels with the same seed. None
+    when the denominator is positive in fewer than 95 % of the draws: the gain is then not determined.
     """
     cross, old_self, oracle_self = (np.asarray(x, np.float64) for x in (cross, old_self, oracle_self))
     room = oracle_self - old_self
@@ -299,8 +281,7 @@ def upgrade_scores(
     Source: AdvBCT (arXiv 2305.02610); the definitions are inferred from its table of results, of which three
     blocks of four agree within 0.01 (its code does not hold them). With s the logistic function
 
-    - P_up = s((new/new - oracle) / oracle): 50 where the compatible model is as good as the oracle, the
-      independent new model;
+    - P_up = s((new/new - oracle) / oracle): 50 where the compatible model is as good as the oracle;
     - P_comp = s(update gain), see `update_gain`: 50 where the cross-test is as good as the old system, 73.1
       where it is as good as the oracle;
     - P_1 = 2 P_up P_comp / (P_up + P_comp).
@@ -308,8 +289,7 @@ def upgrade_scores(
     The paper takes them in each data set and then the mean over the data sets.
 
     Args:
-        new_self, cross, old_self, oracle_self: new/new, new/old, old/old and the oracle's new/new of one
-            metric, such as mAP; numbers from 0 in one unit (fractions or per cent), None where not measured.
+        new_self, cross, old_self, oracle_self: one metric of all four, as fractions or per cent.
 
     >>> upgrade_scores(0.8, 0.5, 0.5, 0.8)  # as good as the oracle, the cross-test as the old system
     {'p_up': 50.0, 'p_comp': 50.0, 'p_1': 50.0}

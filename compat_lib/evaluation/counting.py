@@ -13,8 +13,6 @@ from compat_lib.evaluation.pairs import PairScores, at_least, float_keys
 
 PER_UNIT = 2**15  # bins in a unit of cosine: a power of two, so that scaling a score is exact
 TABLE = 2**16  # counters of one refinement
-PLACES = 2**21  # bins of scores that wait to be counted together
-KEYS = 2**20  # scores near a boundary that do
 
 
 @dataclass(frozen=True)
@@ -52,27 +50,10 @@ def count(pairs: PairScores) -> Counts:
     size = 3 * PER_UNIT + 1
     everything = torch.zeros(size, dtype=torch.int64, device=pairs.device)
     same = torch.zeros_like(everything)
-    # A few tiles are counted together: adding up a table of all bins takes as long as counting a tile.
-    largest = min(pairs.tile[0], pairs.shape[0]) * min(pairs.tile[1], pairs.shape[1])
-    scaled = torch.empty(largest, device=pairs.device)
-    places = torch.empty(max(largest, PLACES), dtype=torch.int32, device=pairs.device)
-    held, genuine = 0, []
-
-    def empty() -> None:
-        everything.add_(torch.bincount(places[:held], minlength=size))
-        same.add_(torch.bincount(torch.cat(genuine), minlength=size))
-
     for tile in pairs.tiles():
-        number = tile.scores.numel()
-        if held + number > len(places):
-            empty()
-            held, genuine = 0, []
-        torch.mul(tile.scores.reshape(-1), PER_UNIT, out=scaled[:number])
-        here = places[held : held + number]
-        here.copy_(scaled[:number].floor_().add_(2 * PER_UNIT))
-        genuine.append(here[tile.genuine])
-        held += number
-    empty()
+        place = (tile.scores.reshape(-1) * PER_UNIT).floor_().long().add_(2 * PER_UNIT)
+        _count_at(everything, place)
+        _count_at(same, place[tile.genuine])
     everything[0] = same[0] = 0  # bin 0 holds the excluded pairs and nothing else
     counts = Counts(same.cpu().numpy(), (everything - same).cpu().numpy())
     if not counts.positives:
@@ -85,6 +66,10 @@ def count(pairs: PairScores) -> Counts:
             "there is no impostor pair: all images are of one identity; add images of another one"
         )
     return counts
+
+
+def _count_at(table: Tensor, place: Tensor) -> None:
+    table.scatter_add_(0, place, torch.ones_like(place))
 
 
 @dataclass
@@ -133,44 +118,26 @@ def boundaries(pairs: PairScores, counts: Counts, allowed: list[int]) -> dict[in
 
 
 def _score(key: int) -> float:
-    bits = torch.tensor([abs(key)], dtype=torch.int32).view(torch.float32)
-    return float(bits) if key >= 0 else -float(bits)
+    return float(np.copysign(np.int32(abs(key)).view(np.float32), key))
 
 
 def _refine(pairs: PairScores, brackets: list[_Bracket]) -> None:
     lowest, highest = min(b.low for b in brackets), max(b.high for b in brackets)
-    tables = [np.zeros((2, b.cells), np.int64) for b in brackets]
-    waiting: tuple[list[Tensor], list[Tensor]] = ([], [])
-    size = 0
-
-    def empty() -> None:
-        for kind, held in enumerate(waiting):
-            if not held:
-                continue
-            keys = torch.cat(held)
-            held.clear()
-            for bracket, table in zip(brackets, tables, strict=True):
-                inside = keys[(keys >= bracket.low) & (keys < bracket.high)]
-                cells = torch.bincount((inside - bracket.low) >> bracket.shift, minlength=bracket.cells)
-                table[kind] += cells.cpu().numpy()
-
+    tables = [torch.zeros(2, b.cells, dtype=torch.int64, device=pairs.device) for b in brackets]
     for tile in pairs.tiles():
         scores = tile.scores.reshape(-1)
-        for held, chosen in zip(waiting, (at_least(scores, _score(lowest)), tile.genuine), strict=True):
+        for kind, chosen in enumerate((at_least(scores, _score(lowest)), tile.genuine)):
             keys = float_keys(scores[chosen])
-            held.append(keys[(keys >= lowest) & (keys < highest)])
-            size += len(held[-1])
-        if size >= KEYS:
-            empty()
-            size = 0
-    empty()
-    for bracket, (everything, same) in zip(brackets, tables, strict=True):
+            keys = keys[(keys >= lowest) & (keys < highest)]
+            for bracket, table in zip(brackets, tables, strict=True):
+                inside = keys[(keys >= bracket.low) & (keys < bracket.high)]
+                _count_at(table[kind], (inside - bracket.low) >> bracket.shift)
+    for bracket, (everything, same) in zip(brackets, (table.cpu().numpy() for table in tables), strict=True):
         different = everything - same
         above, accepted = np.cumsum(different[::-1]), np.cumsum(same[::-1])
         place = int(np.searchsorted(above, bracket.rank, "right"))
         cell = bracket.cells - 1 - place
         bracket.rank -= int(above[place] - different[cell])
         bracket.accepted += int(accepted[place] - same[cell])
-        shift = bracket.shift
-        low = bracket.low + (cell << shift)
-        bracket.low, bracket.high = low, min(bracket.high, low + (1 << shift))
+        low, width = bracket.low + (cell << bracket.shift), 1 << bracket.shift
+        bracket.low, bracket.high = low, min(bracket.high, low + width)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from compat_lib.evaluation.bootstrap import identity_weights, interval
 from compat_lib.evaluation.inputs import unit_rows
@@ -73,10 +72,9 @@ def constraints(
     4. y_i != y_j: d(n_i, n_j) >= d(n_i, o_j), slack d(n_i, n_j) - d(n_i, o_j).
 
     1 and 2 are BCT's definition of compatibility, 3 and 4 ask that the new model is no worse than the
-    cross-test. Not every pair can satisfy them (any negative that comes closer breaks 2), so they are
-    measured and not decided. Every ordered pair i, j counts but i = j, where 1 would ask for n_i = o_i. A
-    slack down to minus 1e-6 in cosine counts as satisfied: equal distances are equal up to rounding. All
-    pairs are looked at, tile by tile; memory does not grow with their number.
+    cross-test. Not every pair can satisfy them (any negative that comes closer breaks 2). Every ordered pair
+    i, j counts but i = j, where 1 would ask for n_i = o_i. A slack down to minus 1e-6 in cosine counts as
+    satisfied: equal distances are equal up to rounding. Memory does not grow with the number of pairs.
 
     Args:
         old, new: float [N, d_old], [N, d_new] features of the same held-out images.
@@ -87,9 +85,6 @@ def constraints(
             is a rising function of the other, with other slacks.
         draws: bootstrap draws over the identities of the queries i for the intervals of the shares; 0: none.
         seed: of the draws.
-
-    Raises:
-        ValueError: for NaN, unequal numbers of rows, and unequal widths without `cross`.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]
     >>> result = constraints(old, [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0, 0, 1])
@@ -130,13 +125,10 @@ def constraints(
 def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> tuple[PairScores, ...]:
     # Old/old, cross-test and new/new: the same pairs in the same tiles.
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
-    if cross is None:
-        query, gallery = after, before
-    else:
-        query, gallery = (
-            unit_rows(cross[0], "cross-test's query"),
-            unit_rows(cross[1], "cross-test's gallery"),
-        )
+    query, gallery = after, before
+    if cross is not None:
+        query = unit_rows(cross[0], "cross-test's query")
+        gallery = unit_rows(cross[1], "cross-test's gallery")
     images = np.arange(len(before))
     ids = {"query_ids": images, "gallery_ids": images}
     sides = ((before, before), (query, gallery), (after, after))
@@ -144,16 +136,16 @@ def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> t
 
 
 def _pair(farther: Tile, nearer: Tile, distance: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pairs of a tile are nearer (same identity) or farther (different ones) on the second side.
-
-    Returns:
-        satisfied pairs of each row float64 [2, r], and the sums of the slacks float64 [2].
-    """
+    # Which pairs of a tile are nearer (same identity) or farther (different ones) on the second side: their
+    # number in each row, float64 [2, r], and the sums of the slacks, float64 [2].
     # An excluded pair is one of the same identity and has the same score on both sides: its difference is 0,
     # and what it adds to the whole tile, its place in `genuine` takes away again.
     height, width = nearer.scores.shape
     closer = nearer.scores - farther.scores
-    slack = closer if distance == "cosine" else _euclidean(farther.scores) - _euclidean(nearer.scores)
+    slack = closer
+    if distance == "euclidean":
+        lengths = [(2 - 2 * side.scores).clamp_(min=0).sqrt_() for side in (farther, nearer)]
+        slack = lengths[0] - lengths[1]
     same = closer.reshape(-1)[nearer.genuine]
     rows = torch.div(nearer.genuine, width, rounding_mode="floor")
     counted = nearer.scores.reshape(-1)[nearer.genuine] > EXCLUDED
@@ -162,7 +154,3 @@ def _pair(farther: Tile, nearer: Tile, distance: str) -> tuple[np.ndarray, np.nd
     own = slack.reshape(-1)[nearer.genuine].sum(dtype=torch.float64)
     other = own - slack.sum(dtype=torch.float64)
     return torch.stack([kept, apart]).cpu().double().numpy(), torch.stack([own, other]).cpu().numpy()
-
-
-def _euclidean(cosines: Tensor) -> Tensor:
-    return (2 - 2 * cosines).clamp_(min=0).sqrt_()

@@ -79,12 +79,7 @@ class UnitRows:
 
 
 def unit_rows(features: Any, side: str) -> Tensor:
-    """Return all rows of `features`, checked and scaled to unit length: float32 [N, D], detached.
-
-    >>> unit_rows([[3.0, 4.0], [0.0, 0.0]], "query")
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
-    """
+    """Return all rows of `features`, checked and scaled to unit length: float32 [N, D], detached."""
     rows = UnitRows(features, side)
     return rows[torch.arange(len(rows))]
 
@@ -99,11 +94,7 @@ def unit_length(rows: Tensor) -> Tensor:
 
 
 def table(features: Any, what: str) -> np.ndarray | Tensor:
-    """Return features as they are, an array or a detached tensor, if they are a table of real numbers.
-
-    Raises:
-        ValueError: "the ... have shape ... and type ...; give one row of real numbers for each image ...".
-    """
+    """Return features as they are, an array or a detached tensor; ValueError if no table of real numbers."""
     if isinstance(features, Tensor):
         features, real = features.detach(), not features.is_complex()
     else:
@@ -139,14 +130,7 @@ def plain_array(values: Any) -> np.ndarray:
 
 
 def names_or_numbers(values: Any, what: str, length: int | None = None) -> np.ndarray:
-    """Return labels or ids as an array [N] of whole numbers or of text.
-
-    Raises:
-        ValueError: "the ... have shape ... and type ...; give one whole number (or name) for each ...".
-
-    >>> names_or_numbers([5, 3], "labels").dtype.kind, names_or_numbers(["b", "a"], "labels").dtype.kind
-    ('i', 'U')
-    """
+    """Return labels or ids as an array [N] of whole numbers or of text; ValueError for anything else."""
     array = plain_array(values)
     if array.ndim != 1 or array.dtype.kind not in "iubUS" or len(array) != (length or len(array)):
         number = "each row" if length is None else f"each of {length} rows"
@@ -166,9 +150,6 @@ def codes(
         query, gallery: whole numbers or names of both sides; gallery None: those of the query.
         lengths: how many there should be.
         what: what the error messages call them, such as "labels".
-
-    Raises:
-        ValueError: those of `names_or_numbers`, and "one side's labels are names ...".
     """
     sides = [names_or_numbers(query, f"query {what}", lengths[0])]
     if gallery is not None:
@@ -183,14 +164,7 @@ def codes(
 
 
 def fractions(values: Any, what: str) -> tuple[float, ...]:
-    """Return the numbers of a list as floats, each above 0 and at most 1; the list may be empty.
-
-    Raises:
-        ValueError: "a FAR of 10 was given; it is a fraction ...".
-
-    >>> fractions([1, 0.5], "a FAR")
-    (1.0, 0.5)
-    """
+    """Return the numbers of a list as floats, or ValueError unless each is above 0 and at most 1."""
     numbers = tuple(float(value) for value in values)
     for number in numbers:
         if not 0 < number <= 1:

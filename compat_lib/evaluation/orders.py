@@ -59,13 +59,9 @@ def backfill_order(
 
 
 def class_distance(features: Any, labels: Any) -> np.ndarray:
-    """Return how far each feature lies from the mean of its class, 1 - cosine, float64 [N], 0 to 2.
+    """Return how far each feature [N, D] lies from the mean of its class, 1 - cosine, float64 [N], 0 to 2.
 
     The mean is that of the unit features of the class. The distance to a mean of zero is 1.
-
-    Args:
-        features: float [N, D], scaled to unit rows.
-        labels: whole numbers or names [N].
 
     >>> class_distance([[1.0, 0.0], [0.0, 1.0], [-5.0, 0.0]], [0, 0, 1]).round(3).tolist()
     [0.293, 0.293, 0.0]
@@ -80,10 +76,7 @@ def class_distance(features: Any, labels: Any) -> np.ndarray:
 
 
 def entropy(logits: Any) -> np.ndarray:
-    """Return the entropy of the softmax of each row in nats, float64 [N]; 0 is certain, ln K is not at all.
-
-    Args:
-        logits: float [N, K] of the old classifier, its scale included.
+    """Return the entropy in nats of the softmax of logits [N, K], scale included, float64 [N]; 0 is certain.
 
     >>> entropy([[0.0, 0.0], [1000.0, 0.0]]).round(4).tolist()
     [0.6931, 0.0]
@@ -93,10 +86,9 @@ def entropy(logits: Any) -> np.ndarray:
 
 
 def margin(logits: Any) -> np.ndarray:
-    """Return how much more likely the first class is than the second, float64 [N]; 1 is certain, 0 is not.
+    """Return how much more likely the first class is than the second, float64 [N]; 1 is certain.
 
-    Args:
-        logits: float [N, K] of the old classifier, its scale included, K at least 2.
+    As `entropy`, of the old classifier's logits [N, K] with their scale.
 
     >>> margin([[0.0, 0.0, -1000.0], [1000.0, 0.0, 0.0]]).tolist()
     [0.0, 1.0]

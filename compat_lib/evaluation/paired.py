@@ -74,21 +74,19 @@ def paired_comparison(
     """Return a minus b with an interval that holds the noise of training and that of the test identities.
 
     A seed's difference is D_s = mu + A + B_s: what the drawn test identities do to every seed alike, A, and
-    all that differs from seed to seed, B_s (the training, and how each training meets the identities).
+    all that differs from seed to seed, B_s.
 
     - The variance of the mean of B is estimated by the seeds' deviation / sqrt(S), with Student's S - 1
-      degrees of freedom. This is all that Student's interval over seeds holds.
+      degrees of freedom.
     - A is what the bootstrap draws of two seeds share: the draws of the mean difference are shrunk to the
       mean covariance of the draws of two seeds. Without this step the seeds' own part would count twice.
     - The interval is that of the sum: the draws, each spread by Student's distribution (the exact mixture,
       nothing is drawn at random), cut at both ends.
 
     With one seed this is the percentile interval of the paired bootstrap; with draws that show no common
-    part, or none at all, Student's interval over the seeds. Resampling the seeds instead would be far too
-    narrow: three seeds drawn with replacement understate their variance by a third, and with one they have
-    none. Seeds with test identities of their own are handled too, as their draws share nothing. Where the
-    differences of all seeds are equal, the seeds' noise is as unknown as with one seed: the interval is that
-    of the draws, and without draws there is none.
+    part, or none at all, Student's interval over the seeds. Where the differences of all seeds are equal, the
+    seeds' noise is as unknown as with one seed: the interval is that of the draws, and without draws there is
+    none.
 
     Args:
         a, b: numbers [S] of the two methods, seed by seed in the same order (or one number); more is better.
@@ -98,9 +96,6 @@ def paired_comparison(
         identities: number of test identities, for the sentence.
         names: of the two methods.
         level: coverage, 0 to 1.
-
-    Raises:
-        ValueError: "a has 3 values and b has 2 ..." or "the draws have shapes ...".
 
     >>> draws = {"draws_a": [0.52, 0.53, 0.54], "draws_b": [0.49, 0.50, 0.51]}
     >>> print(paired_comparison(0.53, 0.50, **draws, names=("X", "Y")).sentence[:79])
@@ -149,9 +144,6 @@ def paired_scores(
         draws: bootstrap draws over identities, 0 or more.
         seed: of the draws.
         names, level: as in `paired_comparison`.
-
-    Raises:
-        ValueError: "the two methods count different queries ...".
 
     >>> result = paired_scores([0.9, 0.8, 0.7, 0.9], [0.5, 0.6, 0.5, 0.6], [0, 0, 1, 1], draws=100)
     >>> round(result.value, 3), result.identities, result.verdict

@@ -33,11 +33,6 @@ def _padded(
     return rows
 
 
-def _inverse_lengths(rows: Tensor) -> Tensor:
-    squares = rows.square().sum(1).double()  # exact
-    return torch.where(squares > 0, squares, torch.inf).rsqrt()
-
-
 @contextmanager
 def _full_precision() -> Iterator[None]:
     """Keep products of float32 in float32, also where the user's training chose TF32 or bfloat16 for them."""
@@ -53,11 +48,7 @@ def _full_precision() -> Iterator[None]:
 
 
 class SameImages:
-    """Which pairs of rows and columns carry one id.
-
-    Args:
-        row_ids, column_ids: int64 [r], [c].
-    """
+    """Which pairs of rows (ids int64 [r]) and columns (int64 [c]) carry one id."""
 
     def __init__(self, row_ids: np.ndarray, column_ids: np.ndarray):
         self._by_id = np.argsort(column_ids, kind="stable")
@@ -142,7 +133,10 @@ class PairScores:
             _padded(side, order, tile, whole, self.device)
             for side, order, tile in zip((query, gallery), (self.order, columns), self.tile, strict=True)
         )
-        self._scales = [_inverse_lengths(side) for side in (self._query, self._gallery)] if whole else None
+        self._scales = None
+        if whole:
+            squares = (side.square().sum(1).double() for side in (self._query, self._gallery))  # exact
+            self._scales = [torch.where(x > 0, x, torch.inf).rsqrt() for x in squares]
         # The columns of a row's own identity are one range, because the columns are sorted.
         self.first = np.searchsorted(self.column_codes, self.row_codes, "left")
         self.last = np.searchsorted(self.column_codes, self.row_codes, "right")
@@ -227,11 +221,7 @@ def expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def at_least(scores: Tensor, low: float | Tensor) -> Tensor:
-    """Return the positions in the flattened scores [r, c] that are `low` or more.
-
-    Args:
-        low: one number, or float32 [r, 1], one for each row.
-    """
+    """Return the positions in the flattened scores [r, c] that are `low`, or float32 [r, 1], or more."""
     if scores.device.type == "cpu":  # NumPy's search for set bits is several times as fast as torch's
         bound = low.numpy() if isinstance(low, Tensor) else np.float32(low)
         return torch.from_numpy(np.flatnonzero(scores.numpy() >= bound))

@@ -73,13 +73,11 @@ def retrieval(
     {1: 0.0, 5: 1.0}
     """
     query = UnitRows(query, "query")
-    if gallery is None:
-        if any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
-            raise ValueError("gallery labels or ids were given without gallery features: give these too")
+    if gallery is not None:
+        gallery = UnitRows(gallery, "gallery")
+    elif gallery_labels is None and query_ids is None and gallery_ids is None:
         gallery, gallery_labels = query, query_labels
         query_ids = gallery_ids = np.arange(len(query))
-    else:
-        gallery = UnitRows(gallery, "gallery")
     pairs = PairScores(
         query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
     )
@@ -118,10 +116,9 @@ def _rank_rows(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.n
     count = right.shape[1]
     valid = right > EXCLUDED
     matches = valid.sum(1)
-    places = _at_least_as_good(pairs, row, stop, right)
-    right_before = count - torch.searchsorted(right, right)
     position = torch.arange(count, 0, -1, device=right.device)  # among the right items; they ascend
-    places = places - right_before + position
+    right_before = count - torch.searchsorted(right, right)
+    places = _at_least_as_good(pairs, row, stop, right) - right_before + position
     average = torch.where(valid, position / places.double(), 0.0).sum(1) / matches
     first = torch.where(matches > 0, places[:, -1], 0) if count else matches
     return average.cpu().numpy(), first.cpu().numpy()
@@ -147,8 +144,7 @@ def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> 
     step = joined * pairs.tile[1]
     for column in range(0, pairs.shape[1], step):
         tiles = range(column, min(column + step, pairs.shape[1]), pairs.tile[1])
-        scores = [pairs.block(row, stop, start) for start in tiles]
-        scores = scores[0] if len(scores) == 1 else torch.cat(scores, dim=1)
+        scores = torch.cat([pairs.block(row, stop, start) for start in tiles], dim=1)
         width = scores.shape[1]
         reached = torch.zeros(rows, dtype=torch.int64, device=right.device)
         dense = much.nonzero()[:, 0]
@@ -175,10 +171,9 @@ def _right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:
     for column in range(int(first.min()) // width * width, int(last.max()), width):
         rows, columns = pairs.own(row, stop, column)
         if len(rows):
-            place = torch.from_numpy(np.stack([rows, columns - column, columns - first[rows]])).to(
-                pairs.device
-            )
-            right[place[0], place[2]] = pairs.block(row, stop, column)[place[0], place[1]]
+            places = np.stack([rows, columns - column, columns - first[rows]])
+            line, from_column, to_column = torch.from_numpy(places).to(pairs.device)
+            right[line, to_column] = pairs.block(row, stop, column)[line, from_column]
     return _sorted(right)
 
 
@@ -191,7 +186,7 @@ def _sorted(scores: Tensor) -> Tensor:
 def rankings(pairs: PairScores) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the whole ranking of every query, one block of queries after another.
 
-    Ties rank by gallery row; excluded items come last. The time does not depend on how many items are right.
+    Ties rank by gallery row; excluded items come last.
 
     Yields:
         rows of the queries int64 [r] and gallery rows int64 [r, Ng], the best first.
@@ -215,8 +210,7 @@ def top_k(
     """Return the k gallery items of highest cosine for every query, best first.
 
     The search is exact: FAISS finds the candidates, whose cosines are then taken in float64 and rounded to
-    float32. Ties go to the item that stands first in the gallery. It takes one copy of the queries and of a
-    block of the gallery, which may be memory-mapped or lie on another device.
+    float32. Ties go to the item that stands first in the gallery, which may be memory-mapped.
 
     Args:
         query: float [Nq, D], any length of row; NumPy or torch.
@@ -227,9 +221,6 @@ def top_k(
     Returns:
         scores float32 [Nq, k], cosines, and indices int64 [Nq, k], rows of the gallery. Where fewer than k
         items are there for a query, its last places hold score -inf and index -1.
-
-    Raises:
-        ValueError: for NaN, unequal lengths, and only one side's ids.
 
     >>> scores, indices = top_k([[2.0, 0.0]], [[0.0, 1.0], [1.0, 0.0], [3.0, 4.0]], 2)
     >>> indices.tolist(), scores.round(3).tolist()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,11 +94,7 @@ class Records(Sequence[Record]):
         return self._by_key.get((query, gallery, metric, adapter, order, share))
 
     def get(self, query: str | None, gallery: str | None, metric: str, **where: Any) -> Record:
-        """The one record of these names.
-
-        Raises:
-            KeyError: there is none; the sentence lists the metrics of these two models.
-        """
+        """The one record of these names; KeyError, with the metrics of these two models, if there is none."""
         found = self.find(query, gallery, metric, **where)
         if found is None:
             there = dict.fromkeys(one.metric for one in self if (one.query, one.gallery) == (query, gallery))
@@ -132,11 +129,7 @@ class Records(Sequence[Record]):
 
     @classmethod
     def from_plain(cls, rows: Iterable[Mapping[str, Any]]) -> Records:
-        """What :meth:`plain` wrote.
-
-        Raises:
-            ValueError: a row has no metric or an unknown field.
-        """
+        """What :meth:`plain` wrote; ValueError for a row without a metric or with an unknown field."""
         try:
             return cls(Record(**{"query": None, "gallery": None, "value": None} | dict(row)) for row in rows)
         except TypeError as error:
@@ -180,11 +173,9 @@ def metric_title(metric: str) -> str:
     >>> metric_title("tar@far=1e-3"), metric_title("map"), metric_title("rank1")
     ('TAR@FAR=1e-3', 'mAP', 'rank-1')
     """
-    if metric.startswith("tar@far="):
-        return metric.replace("tar@far", "TAR@FAR")
     titles = {
         "map": "mAP",
         "negative_flips": "right before, wrong now",
         "positive_flips": "wrong before, right now",
     }
-    return titles.get(metric, metric.replace("rank", "rank-") if metric.startswith("rank") else metric)
+    return titles.get(metric) or re.sub("^rank", "rank-", re.sub("^tar@far=", "TAR@FAR=", metric))

@@ -63,7 +63,6 @@ def verification(
     The TAR at FAR f is the largest TAR of any threshold whose false accept rate is at most f (the
     conservative reading; IJB's tools take the nearest point instead). With ties the whole tied group is
     accepted or refused. A FAR is measurable when f times the number of impostor pairs is at least 1.
-    Identities with one image give impostor pairs only. Memory does not grow with the number of pairs.
 
     Args:
         query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
@@ -74,8 +73,7 @@ def verification(
         fars: fractions in (0, 1].
 
     Raises:
-        ValueError: for NaN, unequal widths or lengths, "there is no genuine pair ...", "there is no impostor
-            pair ...", and "a FAR of 10 was given; it is a fraction ...".
+        ValueError: for NaN, unequal widths or lengths, no genuine or no impostor pair, no fractions as FARs.
 
     >>> features = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]
     >>> result = verification(features, [0, 0, 1, 1], fars=[0.25, 0.1])
@@ -133,9 +131,8 @@ def cosine_histograms(
     pairs = _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
     everything, same = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
     for tile in pairs.tiles():
-        place = (
-            torch.floor((tile.scores.reshape(-1).double() + 1) * (bins / 2)).clamp_(-1, bins - 1).long() + 1
-        )
+        scaled = (tile.scores.reshape(-1).double() + 1) * (bins / 2)
+        place = scaled.floor_().clamp_(-1, bins - 1).long() + 1  # place 0 holds the excluded pairs
         everything += torch.bincount(place, minlength=bins + 1).cpu().numpy()
         same += torch.bincount(place[tile.genuine], minlength=bins + 1).cpu().numpy()
     return np.linspace(-1, 1, bins + 1), same[1:], (everything - same)[1:]
@@ -169,8 +166,8 @@ def verify(pairs: PairScores, counts: Counts, fars: tuple[float, ...]) -> Verifi
             tar.append(accepted / counts.positives)
             thresholds.append(float(np.nextafter(np.float32(refused), np.float32(2))))
         else:  # no impostor may pass, or all may
-            tar.append(float("nan") if k < 1 else 1.0)
-            thresholds.append(float("nan") if k < 1 else -1.0)
+            tar.append(1.0 if k else float("nan"))
+            thresholds.append(-1.0 if k else float("nan"))
     return Verification(
         fars,
         tuple(tar),

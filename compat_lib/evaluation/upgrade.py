@@ -31,19 +31,15 @@ def measure(
     certainty: Any = None,
     draws: int = 200,
 ) -> Records:
-    """All metrics of an upgrade, with intervals, and the draws behind those of the three pairs of models.
+    """All metrics of an upgrade: records of `compare`, `backfill_orders`, `constraints`, `upgrade_changes`.
 
     Args:
-        old, new: ``[N, d_o]``, ``[N, d_n]`` features of the same test images.
-        labels: ``[N]``.
+        old, new: float [N, d_old], [N, d_new] features of the same test images.
+        labels: [N].
         cross: (query side, gallery side) as the method compares them; None where it cannot, and then only
             the self-tests are measured.
-        certainty: ``[N]``, how sure the old classifier is of each gallery image, or None.
+        certainty: [N], how sure the old classifier is of each gallery image, or None.
         draws: bootstrap draws over identities.
-
-    Returns:
-        the records of `compare`, of the backfill (gallery "mixed": curves and the area under them by order),
-        of `constraints` and of `upgrade_changes`.
     """
     found = compare(old, new, labels, cross=cross, fars=FARS, draws=draws).records
     if cross is None:
@@ -121,9 +117,8 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
     """Return who gains and who loses between two retrieval results of the same queries.
 
     Source: the negative flip rate of positive-congruent training (arXiv 2011.09161), at rank 1 of a ranking
-    instead of a classifier's first class, and with all counted queries as its denominator, as there. An
-    upgrade that gains on average can still break what worked. Intervals are percentiles of a bootstrap over
-    the queries' identities.
+    instead of a classifier's first class, and with all counted queries as its denominator, as there.
+    Intervals are percentiles of a bootstrap over the queries' identities.
 
     Args:
         before: such as old queries in the old gallery.
@@ -157,11 +152,12 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
     difference[np.flatnonzero(used)] = np.where(abs(means[1] - means[0]) > EQUAL, means[1] - means[0], 0.0)
     known = np.isfinite(difference)
     was, now = sides[2:]
+    identities = np.arange(len(difference))
     values = {
-        "losing": (np.where(known, difference < 0, np.nan), None),
-        "gaining": (np.where(known, difference > 0, np.nan), None),
-        "forgetting": (np.where(difference < 0, -difference, np.nan), None),
-        "gain": (np.where(difference > 0, difference, np.nan), None),
+        "losing": (np.where(known, difference < 0, np.nan), identities),
+        "gaining": (np.where(known, difference > 0, np.nan), identities),
+        "forgetting": (np.where(difference < 0, -difference, np.nan), identities),
+        "gain": (np.where(difference > 0, difference, np.nan), identities),
         "negative_flips": (np.where(counted, was & ~now, np.nan), labels),
         "positive_flips": (np.where(counted, now & ~was, np.nan), labels),
     }
@@ -169,7 +165,6 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
     found, ends = {}, {}
     for name, (value, groups) in values.items():
         found[name] = float(np.nanmean(value)) if np.isfinite(value).any() else None
-        groups = np.arange(len(value)) if groups is None else groups
         ends[name] = interval(bootstrap_mean(value, groups, weights))
     names = np.unique(names_or_numbers(labels, "labels"))[: len(queries)][used]
     order = np.argsort(difference[known], kind="stable")
@@ -187,12 +182,9 @@ def upgrade_changes(
     Args:
         old, new: float [N, d_old], [N, d_new] features of the same images.
         labels: whole numbers or names [N].
-        cross: (query form of new [N, d], gallery form of old [N, d]) that the cross-test compares, for models
-            of unequal width or a transformed gallery. None: new and old themselves.
+        cross: (query form of new [N, d], gallery form of old [N, d]) that the cross-test compares. None: new
+            and old themselves.
         draws, seed: as in `changes`.
-
-    Raises:
-        ValueError: those of `changes` and `retrieval`.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> result = upgrade_changes(points, points, [0, 0, 1, 1], draws=0)
@@ -200,8 +192,7 @@ def upgrade_changes(
     (0.0, None, 0.0)
     """
     query, gallery = (new, old) if cross is None else cross
-    images = np.arange(len(labels))
-    ids = {"query_ids": images, "gallery_ids": images}
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(labels)))
     before = retrieval(old, labels, old, labels, **ids)
     after = retrieval(query, labels, gallery, labels, **ids)
     return changes(before, after, labels, draws=draws, seed=seed)
