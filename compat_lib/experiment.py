@@ -138,6 +138,12 @@ class Experiment:
         options = method_options(self.config.method) | self.config.method_options
         return self._old_made_of | {"method options": json.dumps(options, sort_keys=True)}
 
+    @property
+    def _source(self) -> str:
+        """Where the images come from, for a sentence about changed ones."""
+        path = self.config.dataset_options.get("path")
+        return f" in {path}" if path else ""
+
     # -- the old side ----------------------------------------------------------------------------
 
     @property
@@ -262,7 +268,7 @@ class Experiment:
         self._keep(model, method, history, folder)
 
     def _read_old(self, folder: Path) -> TrainedModel:
-        return read_model(folder, *self._old_parts(), self.config.device, self._old_made_of)
+        return read_model(folder, *self._old_parts(), self.config.device, self._old_made_of, self._source)
 
     def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
         config = self.config
@@ -292,7 +298,9 @@ class Experiment:
             with _only_one(folder):
                 if not is_trained(folder):
                     self._train_new(folder)
-                self._new = read_model(folder, *self.new_parts(), self.config.device, self._made_of)
+                self._new = read_model(
+                    folder, *self.new_parts(), self.config.device, self._made_of, self._source
+                )
         return self._new
 
     @property
@@ -319,7 +327,7 @@ class Experiment:
         with _only_one(self.config.run_folder):
             if path.is_file():
                 tensors, known = load_tensors(path)
-                refuse_changed(path, known, made_of)
+                refuse_changed(path, known, made_of, self._source)
                 return tensors["features"]
             features = self.embed(model.model, self.new_images.images)
             save_tensors({"features": features}, path, made_of, advice=ADVICE)
@@ -365,7 +373,7 @@ class Experiment:
         """
         config, folder = self.config, self.config.run_folder
         if is_complete(folder):
-            refuse_changed(folder, Run(folder).config["made_of"], self._made_of)
+            refuse_changed(folder, Run(folder).config["made_of"], self._made_of, self._source)
             self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
         started, new = time.time(), self.train()

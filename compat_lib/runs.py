@@ -210,7 +210,12 @@ def keep_model(
 
 
 def read_model(
-    folder: Path, model: nn.Module, method: CompatibilityLoss, device: str, made_of: dict[str, str]
+    folder: Path,
+    model: nn.Module,
+    method: CompatibilityLoss,
+    device: str,
+    made_of: dict[str, str],
+    source: str = "",
 ) -> TrainedModel:
     """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode.
 
@@ -218,7 +223,7 @@ def read_model(
         ValueError: a file is damaged, the weights do not fit, or what it was made of has changed.
     """
     features, known = load_tensors(folder / _FEATURES)
-    refuse_changed(folder, known, made_of)
+    refuse_changed(folder, known, made_of, source)
     weights, _ = load_tensors(folder / _MODEL)
     for prefix, module in (("model.", model), ("method.", method)):
         state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
@@ -234,7 +239,9 @@ def read_model(
     return TrainedModel(whole, method, **features, history=read_history(folder / _HISTORY))
 
 
-def refuse_changed(place: Path, known: Mapping[str, str], made_of: Mapping[str, str]) -> None:
+def refuse_changed(
+    place: Path, known: Mapping[str, str], made_of: Mapping[str, str], source: str = ""
+) -> None:
     """Refuse stored results of other images or options than those of now.
 
     Raises:
@@ -243,8 +250,8 @@ def refuse_changed(place: Path, known: Mapping[str, str], made_of: Mapping[str, 
     changed = sorted(name for name, digest in made_of.items() if known.get(name) != digest)
     if changed:
         raise ValueError(
-            f"{place} was made with other {' and '.join(changed)} than now: put them back, or delete "
-            f"the experiment's folder to run it anew"
+            f"{place} was made with other {' and '.join(changed)} than now{source}: put them back, or "
+            f"delete {place if place.is_dir() else place.parent} to run it anew"
         )
 
 
