@@ -132,18 +132,9 @@ class OldSystem:
             )
         if model is not None:
             model.eval().requires_grad_(False)
-        return cls(
-            features=features,
-            labels=labels,
-            num_classes=num_classes,
-            width=next(iter(widths.values())),
-            given_prototypes=prototypes,
-            classifier_weight=weight,
-            classifier_bias=bias,
-            classifier_scale=None if classifier_scale is None else float(classifier_scale),
-            class_map=class_map,
-            model=model,
-        )
+        scale = None if classifier_scale is None else float(classifier_scale)
+        width = next(iter(widths.values()))
+        return cls(features, labels, num_classes, width, prototypes, weight, bias, scale, class_map, model)
 
     @classmethod
     def from_npz(cls, path: str | Path, *, model: nn.Module | None = None) -> OldSystem:
@@ -157,11 +148,9 @@ class OldSystem:
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module | None = None) -> OldSystem:
-        """The old system that `save` wrote, compared with its digest and checked again.
+        """The old system that `save` wrote to a folder, compared with its digest and checked again.
 
-        Args:
-            folder: a folder with old_system.json and old_system.safetensors.
-            model: the old network; networks are not saved here, because their files can run code.
+        `model` is the old network: networks are not saved here, because their files can run code.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, damaged, of another save or another version.
@@ -205,9 +194,6 @@ class OldSystem:
 
         Args:
             features: [N, d_n] real numbers, the oracle's features of the rows of `features`, in their order.
-
-        Raises:
-            ValueError: "there are 100 oracle features for 120 old ones; ..."
         """
         features = numbers("oracle_features", features, 2)
         count = 0 if self.features is None else len(self.features)
@@ -230,12 +216,12 @@ class OldSystem:
     def require(
         self, names: frozenset[str], method: str, others: Mapping[str, Iterable[frozenset[str]]] | None = None
     ) -> None:
-        """Refuse when something that a method needs is missing.
+        """Refuse when something that a method needs, of those that `has` names, is missing.
 
         Args:
-            names: what the method needs, of those that `has` names.
+            names: what it needs.
             method: its name, for the message.
-            others: name -> what each method needs, any one of several sets, for the message.
+            others: name -> what other methods need, any one of several sets, for the message.
 
         Raises:
             ValueError: "The method l2 needs the old system's features, but only classifier is there. ..."
@@ -244,9 +230,8 @@ class OldSystem:
         if not missing:
             return
         remedies = "; ".join(f"for {name}, {_REMEDY[name]}" for name in missing)
-        possible = sorted(
-            name for name, needs in (others or {}).items() if any(one <= self.has for one in needs)
-        )
+        methods = (others or {}).items()
+        possible = sorted(name for name, needs in methods if any(one <= self.has for one in needs))
         remaining = f" Methods that work with what is there: {', '.join(possible)}." if possible else ""
         raise ValueError(
             f"The method {method} needs the old system's {', '.join(missing)}, but only "
@@ -285,15 +270,7 @@ class OldSystem:
         return torch.bincount(self.labels, minlength=self.num_classes) > 0
 
     def credible(self, share: float = 0.9, columns: bool = True) -> Tensor:
-        """Which old features lie near the mean of their class, see `credible_rows`.
-
-        Args:
-            share: T, fraction of each class that is kept, 0..1.
-            columns: False leaves out the division of the columns.
-
-        Returns:
-            bool [N]. Computed once.
-        """
+        """Bool [N], the old features near the mean of their class, see `credible_rows`; computed once."""
         if not 0 <= share <= 1:
             raise ValueError(f"share must be a fraction between 0 and 1, not {share}")
         key = (share, bool(columns))
@@ -416,9 +393,7 @@ def credible_rows(
     for rounding.
 
     Args:
-        features: [N, d] floating point, normalised here.
-        labels: int64 [N], 0..C-1, in any order.
-        num_classes: C.
+        features, labels, num_classes: as in `class_means`; rows are normalised here.
         share: fraction, 0..1.
         columns: False leaves out the division of the columns.
 

@@ -52,9 +52,8 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
         trust_order: take row i for image i where there are no ids.
 
     Raises:
-        ValueError: "old.csv: 2 of 100 images have no feature, the first 'train/anna/1.png'; ..." and what
-            else leaves a doubt: no ids, two rows of one image, ids that do not say the folder, labels that
-            do not agree with the folders.
+        ValueError: what leaves a doubt: images without a row, no ids, two rows of one image, ids that do not
+            say the folder, labels that do not agree with the folders; with the file and what to do.
 
     >>> table = FeatureTable("old.csv", np.eye(3), ids=["bert/1.png", "carl/1.png", "anna/1.png"])
     >>> found = align(table, ["anna/1.png", "bert/1.png"])
@@ -66,7 +65,17 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
         if images.shape[1] < 2 or (images[1] == "").any():
             raise ValueError("give images with their class folders, such as 'anna/1.png'")
         folders = images[1].to_numpy(str)
-        rows, proof = _rows(table, images, files, trust_order)
+        if table.ids is not None:
+            rows, proof = _matched(_parts(table.ids), images, files), "by their ids"
+        elif trust_order and len(table.features) == len(files):
+            rows, proof = np.arange(len(files)), "by their order, which you vouch for"
+        else:
+            raise ValueError(
+                f"nothing says which of the {len(table.features)} rows belongs to which of the {len(files)} "
+                "images, since there are no ids; save the path of each image with its feature, or, if there "
+                "is one row for each image and you know that they follow the class folders by name, and in "
+                "each the files by name, say so with trust_order=True"
+            )
         if table.labels is not None:
             _check_classes(np.asarray(table.labels)[rows].astype(str), folders, files)
             proof += ", and their labels agree with the class folders"
@@ -75,26 +84,6 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
     classes, numbered = np.unique(folders, return_inverse=True)
     left_over = len(table.features) - len(files)
     return Aligned(table.features[rows], numbered, tuple(classes.tolist()), rows, proof, left_over)
-
-
-def _rows(
-    table: FeatureTable, images: pd.DataFrame, files: Sequence[str], trust_order: bool
-) -> tuple[np.ndarray, str]:
-    if table.ids is not None:
-        return _matched(_parts(table.ids), images, files), "by their ids"
-    count = len(table.features)
-    if count != len(files):
-        raise ValueError(
-            f"there are {count} rows without ids and {len(files)} images; save the path of each image with "
-            "its feature, as nothing else can tell which ones are missing"
-        )
-    if not trust_order:
-        raise ValueError(
-            "nothing says which row belongs to which image, since there are no ids; save the path of each "
-            "image with its feature, or, if you know that the rows follow the class folders by name, and in "
-            "each the files by name, say so with trust_order=True"
-        )
-    return np.arange(count), "by their order, which you vouch for"
 
 
 def _parts(paths: Iterable) -> pd.DataFrame:
@@ -110,61 +99,50 @@ def _matched(ids: pd.DataFrame, images: pd.DataFrame, files: Sequence[str]) -> n
     images = images.add_prefix("image")
     if not ids["id0"].str.contains(".", regex=False).any():  # the ids have no suffixes
         images["image0"] = images["image0"].str.replace(r"\.[^.]*$", "", regex=True)
-    best, reason = 0, ""
+    first = "/".join(filter(None, ids.iloc[0, ::-1]))
+    best = 0  # images that were found at the depth whose reason is kept
+    reason = (
+        f"no id is the name of an image (the first id: {first!r}, the first image: {files[0]!r}); give the "
+        "path of each image as its id, at least class/file"
+    )
     for depth in range(images.shape[1], 0, -1):
         ours, theirs = list(images.columns[:depth]), list(ids.columns[:depth])
         shared = images.duplicated(ours)
-        pairs = (
-            images[~shared]
-            .reset_index(names="image")
-            .merge(ids[ids[theirs[-1]] != ""].reset_index(names="row"), left_on=ours, right_on=theirs)
-        )
+        known_ids = ids[ids[theirs[-1]] != ""].reset_index(names="row")
+        pairs = images[~shared].reset_index(names="image").merge(known_ids, left_on=ours, right_on=theirs)
         for one, other in zip(images.columns[depth:], ids.columns[depth:], strict=True):
             # a folder further up that is another class, or another part of the data, is no agreement
             known = set(images[one]) - {""}
             other_folder = pairs[other].isin(PARTS if known <= PARTS else known) & (pairs[one] != "")
             pairs = pairs[~other_folder | (pairs[one] == pairs[other])]
-        pairs = pairs.sort_values("row")
-        twice, found = pairs["image"].duplicated(), pairs["image"].nunique()
-        if not shared.any() and not twice.any() and found == len(images):
-            return pairs.sort_values("image")["row"].to_numpy()
-        if found <= best:
+        pairs = pairs.sort_values(["image", "row"])
+        twice = pairs[pairs["image"].duplicated(keep=False)]
+        missing = np.setdiff1d(images.index, pairs["image"])
+        if not len(twice) and not len(missing):
+            return pairs["row"].to_numpy()
+        if len(images) - len(missing) <= best:
             continue
-        best = found
+        best = len(images) - len(missing)
         if shared.any():
             name = "/".join(images.loc[shared.idxmax(), ours[::-1]])
+            reason = f"{name!r} lies in several class folders; give ids with the folder, class/file"
+        elif len(twice):
             reason = (
-                f"{name!r} lies in several class folders, and the ids do not say in which; give ids with the "
-                "folder, class/file"
-            )
-        elif twice.any():
-            image = pairs["image"][twice].iloc[0]
-            rows = pairs["row"][pairs["image"] == image].tolist()
-            reason = (
-                f"the ids of rows {rows[0]} and {rows[1]} name the same image, {files[image]!r}; keep "
-                "one row for each image"
+                f"the ids of rows {twice['row'].iloc[0]} and {twice['row'].iloc[1]} name the same image, "
+                f"{files[twice['image'].iloc[0]]!r}; keep one row for each image"
             )
         else:
-            missing = sorted(set(range(len(images))) - set(pairs["image"]))
             reason = (
                 f"{len(missing)} of {len(images)} images have no feature, the first {files[missing[0]]!r}; "
                 "extract the features of these as well, or take the images out of the folder"
             )
-    if best:
-        raise ValueError(reason)
-    first = "/".join(filter(None, ids.iloc[0, ::-1])) if len(ids) else "none"
-    raise ValueError(
-        f"no id is the name of an image (the first id: {first!r}, the first image: {files[0]!r}); give the "
-        "path of each image as its id, at least class/file"
-    )
+    raise ValueError(reason)
 
 
 def _check_classes(labels: np.ndarray, folders: np.ndarray, files: Sequence[str]) -> None:
     """Refuse labels that are neither the names of the class folders nor numbers that stand for one each."""
     wrong = np.flatnonzero(labels != folders)
-    if not len(wrong):
-        return
-    if not all(label.lstrip("-").isdigit() for label in np.unique(labels)):
+    if len(wrong) and not all(label.lstrip("-").isdigit() for label in np.unique(labels)):
         raise ValueError(
             f"{len(wrong)} of {len(labels)} labels are not the class folder's name, the first at "
             f"{files[wrong[0]]!r}: the label is {str(labels[wrong[0]])!r}; correct the labels, move the "
@@ -189,7 +167,7 @@ def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
         classes: names of the C new classes, in the order in which they are numbered.
 
     Raises:
-        ValueError: a table without names, not one for each row, or a name twice.
+        ValueError: a table without names, or a name twice.
 
     >>> given = by_class({"prototypes": [[1.0], [2.0]], "prototype_classes": ["b", "x"]}, ["a", "b"])
     >>> given["num_classes"], given["prototypes"].tolist()
@@ -201,13 +179,10 @@ def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
             continue
         rows, called = numbers(table, tables[table], 2).numpy(), as_keys(key, tables.get(key, ())).astype(str)
         if len(called) != len(rows):
-            raise ValueError(
-                f"there are {len(called)} {key} for {len(rows)} rows of {table}; give each a name"
-            )
+            raise ValueError(f"there are {len(called)} {key} for {len(rows)} rows of {table}")
         places = pd.Series(range(len(called)), index=called)
         if places.index.has_duplicates:
-            twice = called[places.index.duplicated()][0]
-            raise ValueError(f"{key} hold {str(twice)!r} twice; give each class one row")
+            raise ValueError(f"{key} hold a name twice ({places.index[places.index.duplicated()][0]!r})")
         class_map = places.reindex(as_keys("classes", classes).astype(str), fill_value=-1).to_numpy()
         if table == "prototypes":
             given[table] = np.where(class_map[:, None] >= 0, rows[class_map], np.float32(0))

@@ -335,35 +335,28 @@ def test_a_header_that_promises_more_than_the_memory(tmp_path, name):
         read_features(tmp_path / name)
 
 
-def test_bad_npy_files(tmp_path):
-    path = tmp_path / "old.npy"
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"old\.npy cannot be read .*allow_pickle"):
-        read_features(path)
-    np.save(path, np.zeros(3, dtype=[("id", "i4"), ("f", "f4")]))
-    with pytest.raises(ValueError, match="features must be real numbers"):
-        read_features(path)
-    with path.open("wb") as file:
-        np.save(file, FEATURES)
-        np.save(file, FEATURES)
-    with pytest.raises(ValueError, match=r"old\.npy: more follows the first array, as after two numpy\.save"):
-        read_features(path)
-    np.save(path, FEATURES)
-    (tmp_path / "ids.txt").write_text("a\n\nb\nc\n")
-    with pytest.raises(ValueError, match=r"ids\.txt: line 2 is empty"):
-        read_features(path, ids=tmp_path / "ids.txt")
-    (tmp_path / "ids.txt").write_text("a\nb\n")
-    with pytest.raises(ValueError, match=r"old\.npy: there are 2 ids for 4 rows"):
-        read_features(path, ids=tmp_path / "ids.txt")
-    with pytest.raises(FileNotFoundError, match=r"labels\.txt"):
-        read_features(path, labels=tmp_path / "labels.txt")
+@pytest.mark.parametrize(
+    ("arrays", "ids", "message"),
+    [
+        ([np.array([{"a": 1}], dtype=object)], None, r"old\.npy cannot be read .*allow_pickle"),
+        ([np.zeros(3, dtype=[("id", "i4"), ("f", "f4")])], None, "features must be real numbers"),
+        ([FEATURES, FEATURES], None, r"old\.npy: more follows the first array, as after two numpy\.save"),
+        ([FEATURES], "a\n\nb\nc\n", r"ids\.txt: line 2 is empty"),
+        ([FEATURES], "a\nb\n", r"old\.npy: there are 2 ids for 4 rows"),
+    ],
+)
+def test_bad_npy_files(tmp_path, arrays, ids, message):
+    with (tmp_path / "old.npy").open("wb") as file:
+        for array in arrays:
+            np.save(file, array)
+    (tmp_path / "ids.txt").write_text(ids or "")
+    with pytest.raises(ValueError, match=message):
+        read_features(tmp_path / "old.npy", ids=tmp_path / "ids.txt" if ids else None)
 
 
 def test_damaged_safetensors_are_refused(tmp_path):
     path, _ = write(tmp_path, "safetensors")
-    whole = bytearray(path.read_bytes())
-    whole[-1] ^= 4
-    path.write_bytes(whole)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
     with pytest.raises(ValueError, match=r"old\.safetensors cannot be read .*not those that were written"):
         read_features(path)
 
