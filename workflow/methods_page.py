@@ -1,10 +1,8 @@
 """docs/methods.md from the classes of compat_lib.losses: one section a method.
 
-python workflow/methods_page.py           # write the page
-python workflow/methods_page.py --check   # exit code 1 when the page is not what the classes say
+python workflow/methods_page.py
 """
 
-import argparse
 import inspect
 import re
 import sys
@@ -28,7 +26,7 @@ times its **weight**; the first term is always the new model's own classificatio
 still be there of the old system while the new model trains: `features` (one old feature vector for each
 training image), `prototypes` (their class means, or these alone), `classifier` (the old one, with its class
 map), and for some methods an `oracle`, a new model trained without compatibility, which costs a second
-training.
+training; *one width* means that the new features must be as wide as the old ones.
 
 ## Symbols
 
@@ -51,19 +49,17 @@ training.
 """
 
 
-def ordered() -> list[type[CompatibilityLoss]]:
-    """All methods: the usual baselines and the two papers first."""
-    names = [name for name in FIRST if name in METHODS]
-    return [METHODS[name] for name in names + sorted(set(METHODS) - set(names))]
-
-
 def page() -> str:
-    """The whole page as text."""
+    """The whole page as text: the usual baselines and the two papers first."""
+    names = [name for name in FIRST if name in METHODS]
+    methods = [METHODS[name] for name in names + sorted(set(METHODS) - set(names))]
     lines = ["| method | name | needs | learns besides network and classifier |", "| --- | --- | --- | --- |"]
-    for method in ordered():
+    for method in methods:
         title = f"[{method.title}](#{method.name})" + (" (reconstruction)" if method.reconstruction else "")
-        lines.append(f"| {title} | `{method.name}` | {_needs(method)} | {method.learns or 'nothing'} |")
-    return HEAD + "\n".join(lines) + "\n" + "".join(map(section, ordered()))
+        ways = [", ".join(sorted(needs)) or "nothing" for needs in (method.needs, *method.other_needs)]
+        needs = " *or* ".join(ways) + (", one width" if method.one_width else "")
+        lines.append(f"| {title} | `{method.name}` | {needs} | {method.learns or 'nothing'} |")
+    return HEAD + "\n".join(lines) + "\n" + "".join(map(section, methods))
 
 
 def section(method: type[CompatibilityLoss]) -> str:
@@ -75,17 +71,15 @@ def section(method: type[CompatibilityLoss]) -> str:
     for term, formula in method.formulas.items():
         weight = f"{weights[term]:g}" if term in weights else "0 (off)"
         lines.append(f"| {term.replace('_', ' ')} | {weight} | $" + formula.replace("|", r"\vert ") + "$ |")
-    defaults = method_options(method.name)
-    if defaults:
+    if options:
         lines += ["", "| option | default | published | meaning |", "| --- | --- | --- | --- |"]
-        for name, default in defaults.items():
-            published = _published(method, name, options[name])
-            meaning = options[name].replace("|", r"\|")
-            lines.append(f"| `{name}` | `{default!r}` | {published} | {meaning} |")
+    for name, default in method_options(method.name).items():
+        meaning = options[name].replace("|", r"\|")
+        lines.append(f"| `{name}` | `{default!r}` | {published(method, name, meaning)} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
-def _published(method: type[CompatibilityLoss], option: str, meaning: str) -> str:
+def published(method: type[CompatibilityLoss], option: str, meaning: str) -> str:
     """What the source says of an option: its value, that it is the default here, or nothing."""
     if option in method.published:
         return f"`{method.published[option]!r}`"
@@ -93,17 +87,11 @@ def _published(method: type[CompatibilityLoss], option: str, meaning: str) -> st
 
 
 def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, str]]:
-    """The prose of a class's docstring, and what it says of each argument.
-
-    Raises:
-        ValueError: the class has no docstring of its own, or one that leaves out an option.
-    """
+    """The prose of a class's docstring, and what it says of each argument; ValueError where nothing."""
     own = method.__dict__.get("__doc__") or ""  # getdoc would give that of the base
     prose, _, rest = inspect.cleandoc(own).partition("\nArgs:\n")
-    options = {}
-    for item in re.split(r"\n(?= {4}\w+: )", "\n" + re.split(r"\n(?=\S)", rest)[0]):
-        name, _, text = item.strip().partition(": ")
-        options[name] = " ".join(text.split())
+    items = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", rest, flags=re.MULTILINE)
+    options = {name: " ".join(text.split()) for name, text in items}
     missing = [name for name in method_options(method.name) if not options.get(name)]
     if missing or not prose:
         raise ValueError(
@@ -123,27 +111,13 @@ def default_weights(method: type[CompatibilityLoss]) -> dict[str, float]:
     return build_method(method.name, old, Classifier("arcface", 64, 4)).weights
 
 
-def _needs(method: type[CompatibilityLoss]) -> str:
-    ways = [", ".join(sorted(needs)) for needs in (method.needs, *method.other_needs)]
-    return " *or* ".join(way or "nothing" for way in ways)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is stale")
+def main() -> None:
     try:
-        text = page()
+        PAGE.write_text(page(), encoding="utf-8")
     except ValueError as error:
-        print(f"make docs: {error}", file=sys.stderr)
-        return 1
-    if not parser.parse_args().check:
-        PAGE.write_text(text, encoding="utf-8")
-        print(f"wrote {PAGE.name}: {len(METHODS)} methods")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        print("docs/methods.md is not what the classes say: run make docs", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"make docs: {error}")
+    print(f"wrote {PAGE.name}: {len(METHODS)} methods")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,11 +17,7 @@ __all__ = ["METHODS", "Classifier", "CompatibilityLoss", "Step", "build_method",
 
 
 def find_method(name: str) -> type[CompatibilityLoss]:
-    """The class of the method called `name`.
-
-    Raises:
-        ValueError: "There is no method 'mixbtc'. Methods: advbct, bct, ..."
-    """
+    """The class of the method called `name`; ValueError with the list of all when there is none."""
     if name not in METHODS:
         raise ValueError(f"There is no method {name!r}. Methods: {', '.join(sorted(METHODS))}.")
     return METHODS[name]
@@ -29,9 +25,6 @@ def find_method(name: str) -> type[CompatibilityLoss]:
 
 def method_options(name: str) -> dict[str, object]:
     """Options of a method with their defaults.
-
-    Raises:
-        ValueError: "There is no method 'x'. Methods: ..."
 
     >>> method_options("mixbct")
     {'mix_ratio': 0.3, 'credible_share': 0.9, 'columns': True, 'pad': 'refuse'}
@@ -56,8 +49,7 @@ def build_method(
 
     Args:
         name: one of METHODS.
-        old: what is left of the old system; None where the method needs nothing.
-        classifier: the new model's classifier; it becomes part of the method.
+        old, classifier: see CompatibilityLoss; the classifier becomes part of the method.
         task_loss: "none", or "triplet" or "circle" (see compat_lib.losses.task) on the embedded rows, as term
             "task" beside the classification.
         task_weight: factor of that term, at least 0.

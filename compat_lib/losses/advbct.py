@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_number, check_whole
 from compat_lib.old_system import OldSystem
@@ -32,20 +32,17 @@ def reverse_gradient(features: Tensor, strength: float) -> Tensor:
 
 
 def kept_extent(distances: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The largest distance of each class that is not an outlier, and how many distances are none.
+    """The largest distance [C] of each class that is no outlier, and how many are none, int64 [C].
 
     Source: the radius of AdvBCT, published extraction script, which takes the angles of its LCE comparison in
     the same way. In a class of n >= 4 samples with sorted distances rho (counted from 0), q1 = rho[n // 4],
     q3 = rho[3n // 4] and IQR = q3 - q1, those outside [q1 - 1.5 IQR, q3 + 1.5 IQR] are dropped; a smaller
-    class keeps all.
+    class keeps all, one without samples has extent zero.
 
     Args:
         distances: [N] floating point, of each sample from its class centre, in any unit.
         labels: int64 [N], 0..C-1, in any order.
         num_classes: C.
-    Returns:
-        extent [C] of the type of `distances`, zero for a class without samples, and count int64 [C] of the
-        samples that were kept.
 
     >>> kept_extent(torch.tensor([1.0, 2.0, 9.0, 2.0, 3.0, 0.5]), torch.tensor([0, 0, 0, 0, 0, 1]), 3)
     (tensor([3.0000, 0.5000, 0.0000]), tensor([4, 1, 0]))
@@ -78,17 +75,13 @@ class AdvBCT(CompatibilityLoss):
     Source: Boundary-Aware Backward-Compatible Representation via Adversarial Learning in Image Retrieval (Pan
     et al., CVPR 2023, arXiv 2305.02610), its published code, and the port in MixBCT's comparison, whose
     weights and radius are the defaults here. The centre of a class is the mean of its unit old features, and
-    its radius r the largest distance from there that is no outlier, see `kept_extent`. The boundary term is
-    the mean, over the rows that violate it, of how far a unit new feature lies beyond the learned radius R,
-    which lies between r and the target radius; rows whose class keeps fewer than two old features never do.
-    The adversarial term is the discriminator's loss on unit new features, whose gradient is reversed and
-    grows during training, plus that on unit old ones; it fades linearly over the epochs. New and old rows
-    pass through the discriminator, and its batch normalisation, one after the other. Deviation from AdvBCT's
-    own code, not from the port's: the discriminator sees normalised features.
+    its radius r the largest distance from there that is no outlier (beyond 1.5 interquartile ranges). The
+    boundary term is the mean, over the rows beyond the learned radius R, of how far; rows whose class keeps
+    fewer than two old features do not count. The adversarial term is the discriminator's loss on new rows,
+    whose gradient is reversed and grows during training, then on old ones; it fades linearly over the epochs.
+    Deviation from AdvBCT's own code, not from the port's: the discriminator sees normalised features.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier.
         boundary_weight: factor of the boundary term, at least 0; published 4 in MixBCT's comparison, 1 in
             AdvBCT's own code, here chosen on validation identities.
         adversarial_weight: factor of the adversarial term, at least 0; published 4 in MixBCT's comparison, 1
@@ -96,9 +89,6 @@ class AdvBCT(CompatibilityLoss):
         target_radius: T, end of the range of every learned radius, 0..2; published 0.4 in MixBCT's
             comparison, 1 in AdvBCT's own code.
         hidden: values of the discriminator's hidden layer, at least 1; published 100.
-    Raises:
-        ValueError: "The method advbct needs old and new features of one width, not 32 (old) and 64 (new).
-            ..."
     """
 
     name = "advbct"
@@ -108,9 +98,9 @@ class AdvBCT(CompatibilityLoss):
         "(Pan et al., CVPR 2023, arXiv 2305.02610)"
     )
     needs = frozenset({"features"})
+    one_width = True
     published = {"boundary_weight": 4.0}
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "boundary": r"\frac{1}{|A|}\sum_{i \in A} (\lVert \hat n_i - c_{y_i} \rVert_2 - R_{y_i}),"
         r" \quad A = \{ i \in K : \lVert \hat n_i - c_{y_i} \rVert_2 > R_{y_i} \},"
         r" \quad R_k = r_k + (T - r_k)\,\sigma(v_k)",
@@ -130,7 +120,6 @@ class AdvBCT(CompatibilityLoss):
         hidden: int = 100,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.weights["boundary"] = check_number("boundary_weight", boundary_weight)
         self.weights["adversarial"] = check_number("adversarial_weight", adversarial_weight)
         self.target_radius = check_number("target_radius", target_radius, 0, 2)
@@ -147,7 +136,6 @@ class AdvBCT(CompatibilityLoss):
 
     def elastic_radii(self) -> Tensor:
         """R: float32 [C], the learned radius of every class, between its own and the target radius."""
-        # r + |r - T| sigma(v) below the target and r - |r - T| sigma(v) above it, in one
         return self.old_radii + (self.target_radius - self.old_radii) * self.elasticity.sigmoid()
 
     def terms(self, step: Step) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """What a compatibility method is.
 
-A method is a module that is given the old system once and the embeddings of every step, and answers with
-named scalar terms; the training loop adds them with the method's weights and logs each. A method is one file
-in this folder: a class with a name, a citation, what it needs of the old system, and its options.
+It is given the old system once and the embeddings of every step, and answers with named scalar terms; the
+training loop adds them with the method's weights and logs each. A method is one file in this folder.
 """
 
 import dataclasses
@@ -17,40 +16,25 @@ from compat_lib.losses.task import TaskLoss
 from compat_lib.old_system import OldSystem
 
 METHODS: dict[str, type["CompatibilityLoss"]] = {}
+CLASSIFICATION = r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)"  # the first term of nearly every method
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Everything that a method may look at in one step of the training.
+    """Everything that a method may look at in one step of the training."""
 
-    Args:
-        rows: int64 [B], rows of the new training set.
-        labels: int64 [B], new labels of these rows.
-        embeddings: [E, d_n], new embeddings, not normalised, of the embedded rows in batch order.
-        embedded: bool [B], which rows were embedded (E of them), or None when all were.
-        old_features: float32 [B, d_o], old features of all rows, not normalised, or None.
-        epoch: epoch at hand, 0..epochs-1.
-        epochs: number of epochs.
-        batch: batch at hand within the epoch, 0..batches-1.
-        batches: batches in an epoch.
-        progress: fraction of all steps that are done, 0..1 (exclusive).
-        generator: random generator on the CPU, seeded by run seed and step.
-        oracle_features: float32 [B, d_n], features of an independently trained new model for all rows, for
-            methods that need the oracle; else None.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    embeddings: Tensor
-    embedded: Tensor | None
-    old_features: Tensor | None
-    epoch: int
+    rows: Tensor  # int64 [B], rows of the new training set
+    labels: Tensor  # int64 [B], their new labels
+    embeddings: Tensor  # [E, d_n], new embeddings, not normalised, of the embedded rows in batch order
+    embedded: Tensor | None  # bool [B], which rows were embedded (E of them); None: all
+    old_features: Tensor | None  # float32 [B, d_o], of all rows, not normalised
+    epoch: int  # 0..epochs-1
     epochs: int
-    batch: int
+    batch: int  # within the epoch, 0..batches-1
     batches: int
-    progress: float
-    generator: torch.Generator
-    oracle_features: Tensor | None = None
+    progress: float  # fraction of all steps that are done, 0..1 (exclusive)
+    generator: torch.Generator  # on the CPU, seeded by run seed and step
+    oracle_features: Tensor | None = None  # float32 [B, d_n], of an independently trained new model
 
 
 class CompatibilityLoss(nn.Module):
@@ -58,27 +42,28 @@ class CompatibilityLoss(nn.Module):
 
     A subclass sets `name`, `title`, `paper`, `needs` and `formulas`, takes its options as keywords with
     defaults after `old` and `classifier`, fills `weights`, and implements `terms`. What it learns besides the
-    classifier it registers as parameters or buffers like any module, and names in `learns`; they are trained,
-    checkpointed and resumed without more ado. Most methods need no more; the other members are for those that
-    change what the network gives (`model_width`, `head`), refresh something (`start_epoch`), fit something
-    after the training (`finish`), or compare features of unequal width (`comparable`).
+    classifier it registers as parameters or buffers, and names in `learns`; they are trained, checkpointed
+    and resumed without more ado. The other members are for methods that change what the network gives
+    (`model_width`, `head`), refresh something (`start_epoch`), fit something after the training (`finish`),
+    or compare features of unequal width (`comparable`).
 
     Args:
         old: what is left of the old system, or None for a method that needs nothing.
         classifier: the new model's classifier, trained together with it.
         needs: what this instance needs of the old system, when an option changes it from the class's `needs`.
     Raises:
-        ValueError: what the old system lacks, or that it and the classifier count other classes.
+        ValueError: what the old system lacks, or that it and the classifier count other classes or widths.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # of: features, prototypes, classifier, model, oracle
+    one_width: ClassVar[bool] = False  # True: the new features must have the width of the old ones
     other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
     reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
-    formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX, in the symbols of docs/methods.md
+    formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX; the classification's is added
     learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
 
     weights: dict[str, float]  # one for each term; the loop computes the sum of weights[k] * terms[k]
@@ -87,13 +72,13 @@ class CompatibilityLoss(nn.Module):
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
+        cls.formulas = {"classification": CLASSIFICATION} | cls.formulas
         name = cls.__dict__.get("name")
         if name is None:  # an intermediate class, not a method
             return
         if name in METHODS:
             raise ValueError(
-                f"Two methods are called {name!r}: {METHODS[name].__module__} and {cls.__module__}. "
-                "Give the new one a name of its own."
+                f"Two methods are called {name!r}: {METHODS[name].__module__}, {cls.__module__}."
             )
         METHODS[name] = cls
 
@@ -115,6 +100,8 @@ class CompatibilityLoss(nn.Module):
                     f"{classifier.num_classes}. Both count the classes of the new training set: pass that "
                     "number as num_classes to OldSystem.from_arrays and to Classifier."
                 )
+        if self.one_width:
+            equal_widths(self.name, old, classifier)
         self.classifier = classifier
         self.weights = {"classification": 1.0}
 
@@ -124,14 +111,9 @@ class CompatibilityLoss(nn.Module):
         return 1.0
 
     def rows_to_embed(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Which rows of the batch must pass through the backbone; asked before each step.
+        """Which rows of the batch must pass through the backbone: bool [B], or None for all.
 
-        Args:
-            rows: int64 [B], rows of the new training set.
-            labels: int64 [B], their new labels.
-            generator: random generator on the CPU, the same as in the step that follows.
-        Returns:
-            bool [B], or None for all rows.
+        Asked before each step, with the generator and the rows that `Step` will have.
         """
         return None
 
@@ -144,7 +126,7 @@ class CompatibilityLoss(nn.Module):
         """Called before each epoch, 0..epochs-1; for methods that refresh something. Does nothing here.
 
         `embed` gives the network's present embeddings of the whole training set, float32 [N, d_n] on the CPU,
-        in evaluation mode and without augmentation; it costs a pass and is counted.
+        in evaluation mode and without augmentation; it costs a pass.
         """
 
     def finish(self, embed: Callable[[], Tensor]) -> None:
@@ -153,19 +135,12 @@ class CompatibilityLoss(nn.Module):
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
         """What the cross-test compares: stored new features [N, d] as queries, old ones [M, d_o] as gallery.
 
-        Both with one width, here the arguments themselves; None where the two cannot be compared, here when
-        their widths differ.
+        None where the two cannot be compared, here when their widths differ.
         """
         return (new, old) if new.shape[1] == old.shape[1] else None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
-        """The unweighted terms of one step, "classification" first.
-
-        Returns:
-            name of the term -> float32 scalar; the names are those of `weights`.
-        Raises:
-            ValueError: "The method l2 needs old_features of 64 rows, one for each of the batch, ..."
-        """
+        """The unweighted terms of one step, float32 scalars with the names of `weights`."""
         for field, need in (("old_features", "features"), ("oracle_features", "oracle")):
             rows = getattr(step, field)
             # one row would be stretched over the whole batch without a word
@@ -188,7 +163,7 @@ class CompatibilityLoss(nn.Module):
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """What `forward` returns, outside autocast and on float32 embeddings; each method has its own."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how its terms are computed.")
+        raise NotImplementedError
 
     def classified(self, embeddings: Tensor) -> Tensor:
         """What the classifier and the task's loss see of the network's embeddings: all of it here."""
@@ -200,11 +175,7 @@ class CompatibilityLoss(nn.Module):
 
 
 def equal_widths(method: str, old: OldSystem, classifier: Classifier, advice: str = "") -> None:
-    """Refuses an old and a new width that differ.
-
-    Raises:
-        ValueError: "The method l2 needs old and new features of one width, not 32 (old) and 64 (new). ..."
-    """
+    """Refuses an old and a new width that differ."""
     if old.width != classifier.width:
         raise ValueError(
             f"The method {method} needs old and new features of one width, not {old.width} (old) and "
@@ -215,10 +186,7 @@ def equal_widths(method: str, old: OldSystem, classifier: Classifier, advice: st
 def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, Tensor]:
     """The old system's class means, float32 [C, d_o], not normalised, and which are present, bool [C].
 
-    `average` is "raw" or "unit", see OldSystem.prototypes.
-
-    Raises:
-        ValueError: "The method bct has no prototype for 2 classes of the training set: 3, 7. ..."
+    `average` is "raw" or "unit", see OldSystem.prototypes. Classes of the training set must all have one.
     """
     prototypes, present = old.prototypes(average), old.present
     needed = torch.ones_like(present)

@@ -25,8 +25,6 @@ class BCT(CompatibilityLoss):
     first coordinates or padded with zeros before they meet the old table.
 
     Args:
-        old: the old system, with what the variant needs.
-        classifier: the new model's classifier.
         variant: "prototypes" (form of MixBCT's comparison): scale x cosine with the class means of old
             features, all rows. "classifier" (form of openBCT): the old classifier on the embeddings as they
             are, mean over the rows whose class the old model knew, zero when there is none. "all-rows"
@@ -37,9 +35,6 @@ class BCT(CompatibilityLoss):
         weight: factor of the influence term, at least 0; published 1, here chosen on validation identities.
         average: "raw" class means of the features as they are (published in MixBCT's comparison), or "unit"
             means of normalised ones (openBCT). Not used by "classifier" and "lwf".
-    Raises:
-        ValueError: "The method bct has no prototype for 2 classes of the training set: 3, 7. ..."; "The
-            method bct needs the class map of the old classifier. ..."
     """
 
     name = "bct"
@@ -47,7 +42,6 @@ class BCT(CompatibilityLoss):
     paper = "Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942)"
     needs = NEEDS["prototypes"]
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "influence": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P \hat n_i, y_i)",
     }
     other_needs = (NEEDS["classifier"], NEEDS["lwf"])

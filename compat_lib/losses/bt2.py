@@ -13,11 +13,9 @@ from compat_lib.old_system import OldSystem
 class Rotation(nn.Module):
     """A learned rotation [d, d], orthogonal with determinant one; it starts as the identity.
 
-    It is the square of the Cayley transform of a skew matrix A, Q = ((I - A/4)^-1 (I + A/4))^2, which near
-    zero is exp(A), so that an entry of A is an angle in radians, and which reaches every rotation at a finite
-    A; the transform itself would need an infinite one for half a turn. torch's own parametrisation is that
-    transform of a full matrix: weight decay, which is applied to matrices, would pull it back to the
-    identity. Here the free entries of A are one vector.
+    Q = ((I - A/4)^-1 (I + A/4))^2 of a skew matrix A, which near zero is exp(A), so that an entry of A is an
+    angle in radians; the square reaches half a turn at a finite A. torch's own parametrisation is a matrix,
+    which weight decay would pull back to the identity; here the free entries of A are one vector.
 
     >>> rotation = Rotation(2)
     >>> rotation.angles.data.fill_(4.0)                       # (I + A/4) / (I - A/4) is a quarter turn
@@ -42,7 +40,6 @@ class Rotation(nn.Module):
         return root @ root
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rotated rows [N, d] of rows [N, d]; lengths and inner products stay as they are."""
         return rows @ self.matrix().T
 
 
@@ -53,8 +50,7 @@ class BasisTransformation(nn.Module):
     normalised, are the new part f. A linear layer on the rectified outputs gives `extra` more, normalised.
     h = [extra, Q1 (C f)]; its first d_o entries, turned by Q2, are the part b that is compared with old
     features; the others follow as they are. Q1 and Q2 are learned rotations. The published layer has d_o
-    values of which all but the first `extra` are thrown away; here they are left out. The result always has
-    the length sqrt(1 + C^2), except that of a zero output.
+    values of which all but the first `extra` are thrown away; here they are left out.
 
     Args:
         new_width: d_n.
@@ -91,13 +87,11 @@ class BT2(CompatibilityLoss):
     Source: BT^2: Backward-compatible Training with Basis Transformation (Zhou et al., ICCV 2023, arXiv
     2211.03989) and its published code. The stored features have some coordinates more than the new model's,
     see BasisTransformation, because one space cannot hold the best new features and the old ones. The new
-    part f is classified and held to the features of an independently trained new model; the part b is
-    classified by the mean unit old features of the classes, which are not normalised again, and held to the
+    part f is classified and held to the features n* of an independently trained new model; the part b is
+    classified by the mean unit old features P of the classes, which are not normalised again, and held to the
     old features. The cross-test compares b, the first d_o coordinates.
 
     Args:
-        old: the old system, with features of any width and the oracle's features.
-        classifier: the new model's classifier of width d_n, on f.
         influence_weight: lambda_2, factor of the influence term, at least 0; published 10.
         old_weight: lambda_3, factor of the likeness to old features, at least 0; published 5.
         oracle_weight: lambda_1, factor of the likeness to the oracle's features, at least 0; published 1.
@@ -106,9 +100,6 @@ class BT2(CompatibilityLoss):
         extra: coordinates beyond d_n, at least 1; published 32 (beside 128). More than d_o
             count as d_o, as in the published code; then b holds nothing of the new part.
         stretch: length of the new part beside that of the extra one, above 0; published 2.
-    Raises:
-        ValueError: "The method bt2 has room for old features of at most 64 + 32 coordinates, ..."; "The
-            oracle's features have width 128, the new model's 64. ..."
     """
 
     name = "bt2"

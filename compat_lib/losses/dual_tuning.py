@@ -18,18 +18,16 @@ class DualTuning(CompatibilityLoss):
     "prototype" classifies new embeddings by the old class means of all new classes, "old_to_new" classifies
     old features by the trained classifier (its margin included; only the classifier learns from it), and
     "new_to_old" classifies new embeddings of shared classes by the old classifier. Features of another width
-    are cut to their first coordinates or padded with zeros. Without shared classes features are enough. A
-    term whose weight is 0 is not computed.
+    are cut to their first coordinates or padded with zeros. When classes are shared, the old classifier and
+    its class map are needed besides features. A term whose weight is 0 is not computed.
 
     The published configurations run these terms, on embeddings after the batch normalisation but for MSMT17,
-    and add the task's triplet loss (task_loss="triplet") in some. The code also names terms that none of them
-    runs or that it does not define (triplets across models and to the centres, MixCenter, loss_KL, L2Loss):
-    they are left out. Deviation: the added terms are divided by their number of rows, not by the number
-    of those whose loss is not exactly zero.
+    and add the task's triplet loss (task_loss="triplet") in some. Terms that none of them runs or that the
+    code does not define (triplets across models and to the centres, MixCenter, loss_KL, L2Loss) are left out.
+    Deviation: the added terms are divided by their number of rows, not by the number of those whose loss is
+    not exactly zero.
 
     Args:
-        old: the old system, with features; with the classifier and its class map when classes are shared.
-        classifier: the new model's classifier.
         prototype_weight: lambda_c, factor of the prototype term, at least 0; published 0.1, which goes with
             unbounded inner products; with bounded cosines 10 was chosen on validation identities.
         structure_weight: lambda_s, factor of both structural terms, at least 0; published 0.2.
@@ -39,8 +37,6 @@ class DualTuning(CompatibilityLoss):
             saturate for wide features); not published.
         kappa: factor of the cosines, above 0; not published. Not used by "dot".
         o2n_rows: "all" rows in old_to_new, or those of "shared" classes only; not published.
-    Raises:
-        ValueError: "The method dual_tuning needs the old classifier, because 30 classes are shared. ..."
     """
 
     name = "dual_tuning"
@@ -51,7 +47,6 @@ class DualTuning(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}(\kappa\,\hat P\,\widehat{T(n_i)}, y_i)",
         "old_to_new": r"\frac{1}{B}\sum_i \mathrm{CE}(W\,T'(o_i), y_i)",
         "new_to_old": r"\frac{1}{|I|}\sum_{i \in I} \mathrm{CE}(V\,T(n_i), \mu(y_i))",

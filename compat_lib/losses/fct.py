@@ -24,16 +24,9 @@ class GalleryTransform(nn.Module):
     """A network that turns old features into what the new model would give for the same images.
 
     Source: the transformation of FCT (Ramanujan et al., CVPR 2022, arXiv 2112.02805) and its published code.
-    The old feature passes through two branches of two layers (2 d_o, then 2 d_n values); both together pass
-    through two hidden layers and a linear one. All layers but the last are linear without bias, batch
-    normalisation and ReLU. In the paper the second branch sees side information that the old system stored;
-    without it the old feature takes its place, as in the published code. Deviation: inputs are normalised
-    here, and the fit aims at normalised new features, because features are compared by their cosine.
-
-    Args:
-        old_width: d_o.
-        new_width: d_n.
-        expansion: values of a hidden layer for each coordinate of a new feature; published 16 (2048 for 128).
+    In the paper the second branch sees side information that the old system stored; without it the old
+    feature takes its place, as in the published code. Deviation: inputs are normalised here, and the fit
+    aims at normalised new features, because features are compared by their cosine.
 
     >>> GalleryTransform(old_width=3, new_width=2).eval()(torch.ones(5, 3)).shape
     torch.Size([5, 2])
@@ -49,7 +42,7 @@ class GalleryTransform(nn.Module):
         )
 
     def forward(self, old: Tensor) -> Tensor:
-        """Estimates [N, d_n] of new features, not normalised, of old features [N, d_o] of any length."""
+        """Estimates [N, d_n], not normalised, of the new features that belong to old ones [N, d_o]."""
         with torch.autocast(old.device.type, enabled=False):
             old = unit_rows(old.to(self.mixer[-1].weight.dtype))
             return self.mixer(torch.cat([self.gallery(old), self.side(old)], dim=1))
@@ -84,13 +77,11 @@ def fit_transform(
     some ten thousand rows, of which the published ones would make too few steps of too large a network.
 
     Args:
-        old: [N, d_o] real numbers, old features; N at least 2.
-        new: [N, d_n], new features of the same images.
+        old, new: [N, d_o] and [N, d_n] real numbers, features of the same images; N at least 2.
         expansion, epochs, batch_size, lr, weight_decay: see the options of FCT.
-        seed: for the start and the order of the rows; equal arguments give equal bits.
+        seed: for the start and the order of the rows; the global random generator is left alone.
     Returns:
-        the transformation in evaluation mode, without gradients, on the device of `old`. The global random
-        generator is left alone.
+        the transformation in evaluation mode, without gradients, on the device of `old`.
 
     >>> old, new = torch.eye(2), torch.eye(2).flip(0)
     >>> fit_transform(old, new, epochs=200).carry_over(old).argmax(dim=1).tolist()
@@ -127,15 +118,12 @@ class FCT(CompatibilityLoss):
     """Independent training; afterwards the old gallery is transformed into the new model's features.
 
     Source: Forward Compatible Training for Large-Scale Embedding Retrieval Systems (Ramanujan et al., CVPR
-    2022, arXiv 2112.02805). It is forward compatible: the new model pays nothing, to the bit, but the gallery
-    does not stay as it is; every stored feature passes once through a transformation, see GalleryTransform
-    and `fit_transform`. In the paper the old system stores side information for this day; here none is
-    available. The transformation is fitted to the training set when the training is over; before that there
-    is no cross-test.
+    2022, arXiv 2112.02805). The new model pays nothing, to the bit, but every stored feature of the gallery
+    passes once through a transformation, see GalleryTransform and `fit_transform`. In the paper the old
+    system stores side information for this day; here none is available. The transformation is fitted to the
+    training set when the training is over; before that there is no cross-test.
 
     Args:
-        old: the old system, with features of any width.
-        classifier: the new model's classifier.
         expansion: values of a hidden layer for each coordinate of a new feature, at least 1; published 16
             (2048 for 128 coordinates), with which the fit takes several times as long.
         fit_epochs: passes over the training set's features, at least 1; published 80.
@@ -143,8 +131,6 @@ class FCT(CompatibilityLoss):
             steps, without which a small training set is not fitted.
         fit_lr: learning rate of Adam, above 0; published 5e-4.
         fit_weight_decay: at least 0; published 3.05e-5.
-    Raises:
-        ValueError: "expansion must be a whole number of at least 1, not 0."
     """
 
     name = "fct"
@@ -154,7 +140,6 @@ class FCT(CompatibilityLoss):
         "(Ramanujan et al., CVPR 2022, arXiv 2112.02805)"
     )
     needs = frozenset({"features"})
-    formulas = {"classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)"}
     published = {"expansion": 16, "fit_epochs": 80, "fit_batch_size": 1024}
     learns = "a transformation of the gallery, fitted after the training"
 

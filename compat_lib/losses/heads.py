@@ -44,8 +44,7 @@ def cosface(cosines: Tensor, margin: float) -> Tensor:
 def unit_rows(features: Tensor) -> Tensor:
     """Rows divided by their length.
 
-    A row no longer than 1e-12 (6e-5 in float16) has no direction: it becomes zeros and has no gradient, where
-    a division by the smallest length would give one of 1e12.
+    A row no longer than 1e-12 (6e-5 in float16) has no direction: it becomes zeros and has no gradient.
 
     >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
@@ -70,9 +69,7 @@ def fit_width(features: Tensor, width: int) -> Tensor:
 def row_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the rows that have a target, zero when no row has one.
 
-    Args:
-        logits: [N, C] floating point; columns of minus infinity are classes that do not take part.
-        targets: int64 [N], 0..C-1, or -1 for a row without a target.
+    Logits [N, C], minus infinity for classes that do not take part; targets int64 [N], -1 for none.
 
     >>> row_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -1]))      # ln 4, the second row is left out
     tensor(1.3863)
@@ -96,13 +93,7 @@ class Classifier(nn.Module):
         margin: m, radians 0..pi/2 for "arcface", cosine units 0..1 for "cosface". Not used by "linear".
         ramp: fraction of training, 0..1, over which the margin grows linearly from 0 to `margin`; 0: at once.
         label_smoothing: fraction, 0..1, spread evenly over all classes.
-    Raises:
-        ValueError: "kind must be one of 'linear', 'cosface', 'arcface', not 'x'." and the like.
 
-    >>> classifier = Classifier("cosface", width=2, num_classes=2, scale=10.0, margin=0.5, ramp=0.0)
-    >>> _ = classifier.weight.data.copy_(torch.eye(2))
-    >>> classifier.logits(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).tolist()    # 10 (1 - 0.5) and 0
-    [[5.0, 0.0]]
     """
 
     def __init__(
@@ -136,8 +127,6 @@ class Classifier(nn.Module):
             embeddings: [N, D] floating point, not normalised.
             labels: int64 [N], 0..C-1, or None for scores without a margin (prediction).
             progress: fraction of the training that is done, 0..1.
-        Returns:
-            float32 [N, C], also inside autocast.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.to(self.weight.dtype)
@@ -160,10 +149,9 @@ class Classifier(nn.Module):
 
 
 class FrozenClassifier(nn.Module):
-    """A fixed table of class vectors that new embeddings are scored against.
+    """A fixed table of class vectors that new embeddings are scored against: old classifier or prototypes.
 
-    It is the old system's classifier, or its prototypes used as one. The table is a buffer outside the
-    state dictionary: it has no gradient, no optimiser sees it, and checkpoints do not repeat it.
+    The table is a buffer outside the state dictionary: no optimiser sees it, checkpoints do not repeat it.
 
     Args:
         weight: [C, d] floating point.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.old_system import OldSystem
@@ -17,22 +17,17 @@ class HotRefresh(CompatibilityLoss):
 
     Source: Hot-Refresh Model Upgrades (Zhang et al., ICLR 2022, arXiv 2201.09724) and its published code.
     Negatives are rows of the batch with another label; the hardest ones of each kind, new-old and new-new,
-    are those with the largest cosines. Rows with fewer negatives than asked for use those they have, where
-    the published code fails on small batches; a batch of one class costs nothing. Deviation: the new features
-    of the negatives carry a gradient too; the published code gathers them from all processes without.
+    are those with the largest cosines. Deviations: rows with fewer negatives than asked for use those they
+    have, where the published code fails on small batches; and the new features of the negatives carry a
+    gradient too, where the published code gathers them from all processes without.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier.
         form: "ract" contrasts the positive pair with new-old and new-new negatives in one softmax
             (published); "contra" leaves the new-new negatives out.
         temperature: tau, divisor of the cosines, above 0; published 0.01.
         negatives: k, number of the hardest negatives of each kind, a whole number of at least 1; published
             10.
         weight: factor of the contrast, at least 0; published 1.
-    Raises:
-        ValueError: "The method hot_refresh needs old and new features of one width, not 32 (old) and 64
-            (new). ..."; "negatives must be a whole number of at least 1, not 2.5."
     """
 
     name = "hot_refresh"
@@ -42,8 +37,8 @@ class HotRefresh(CompatibilityLoss):
         "(Zhang et al., ICLR 2022, arXiv 2201.09724)"
     )
     needs = frozenset({"features"})
+    one_width = True
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "contrast": r"-\frac{1}{B}\sum_i \log \frac{e^{\hat n_i \cdot \hat o_i / \tau}}"
         r"{e^{\hat n_i \cdot \hat o_i / \tau} + \sum_j e^{\hat n_i \cdot \hat o_j / \tau}"
         r" + \sum_j e^{\hat n_i \cdot \hat n_j / \tau}},"
@@ -61,7 +56,6 @@ class HotRefresh(CompatibilityLoss):
         weight: float = 1.0,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.form = check_choice("form", form, ("ract", "contra"))
         self.temperature = check_number("temperature", temperature, 1e-6)
         self.negatives = check_whole("negatives", negatives, 1)

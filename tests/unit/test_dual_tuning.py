@@ -200,24 +200,3 @@ def test_a_classifier_without_class_map_is_refused():
     old = make_old(class_map=None)
     with pytest.raises(ValueError, match="needs the class map of the old classifier"):
         build_method("dual_tuning", old, make_classifier())
-
-
-@pytest.mark.parametrize("logits", ["cosine", "dot"])
-def test_a_class_without_images_is_no_candidate_of_the_prototype_term(logits):
-    full = make_old(classes=4, classifier=False, class_map=None)
-    labels = torch.tensor([0, 1, 3, 4])[full.labels]  # class 2 of five has no image
-    gap = OldSystem.from_arrays(full.features, labels, num_classes=5)
-    step = make_step(full)
-    expected = build_method("dual_tuning", full, make_classifier(classes=4), logits=logits)(step)
-    method = build_method("dual_tuning", gap, make_classifier(), logits=logits)
-    value = method(dataclasses.replace(step, labels=labels[step.rows]))["prototype"]
-    torch.testing.assert_close(value, expected["prototype"])
-
-
-@pytest.mark.parametrize("width", [6, 8, 4])
-def test_new_features_take_the_old_width_in_the_cross_test(width):
-    method = build_method("dual_tuning", make_old(), make_classifier(width=width))
-    new, past = torch.randn(3, width), torch.randn(4, 6)
-    queries, gallery = method.comparable(new, past)
-    assert queries.tolist() == [pytest.approx(fitted(row, 6)) for row in new.tolist()]
-    assert gallery is past

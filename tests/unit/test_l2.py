@@ -5,9 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from method_steps import check_gradient, make_classifier, make_old, make_step, slow_classification, unit
+from method_steps import check_gradient, make_classifier, make_old, make_step, unit
 
 from compat_lib.losses import build_method
 from compat_lib.losses.l2 import feature_distances
@@ -29,9 +27,6 @@ def test_value_and_gradient(width, batch):
         squares = sum((a - b) ** 2 for a, b in zip(unit(new), unit(past), strict=True))
         rows.append(math.sqrt(squares))
     assert terms["distance"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-6)
-    assert terms["classification"].item() == pytest.approx(
-        slow_classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
-    )
     assert method.weights == {"classification": 1.0, "distance": 10.0}
     assert check_gradient(method, dataclasses.replace(step, old_features=step.old_features.double()))
 
@@ -58,19 +53,6 @@ def test_gradient_does_not_fade_near_the_old_feature():
     distance_term(old, nearby).backward()
     lengths = embeddings.grad.norm(dim=1) * len(past)
     torch.testing.assert_close(lengths, torch.ones(len(past), dtype=torch.float64), rtol=1e-4, atol=0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10_000), factor=st.floats(1e-3, 1e3))
-def test_bounds_and_invariance_to_length(seed, factor):
-    old = make_old(seed)
-    step = make_step(old, seed=seed, dtype=torch.float64)
-    plain = distance_term(old, step)
-    assert 0 <= plain <= 2 + 1e-6
-    longer = dataclasses.replace(
-        step, embeddings=factor * step.embeddings, old_features=factor * step.old_features.double()
-    )
-    assert distance_term(old, longer).item() == pytest.approx(plain.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

@@ -120,35 +120,6 @@ def test_draw_is_uniform_over_credible_rows():
     assert ((count - 900).abs() < 5 * deviation).all()
 
 
-@settings(max_examples=25, deadline=None)
-@given(new=st.floats(1e-2, 1e2), past=st.floats(1e-2, 1e2))
-def test_length_of_new_and_old_features_does_not_matter(new, past):
-    old = make_old()
-    method, rows, embedded = method_and_draw(old)
-    method.double()
-    step = make_step(old, embedded=embedded, rows=rows, dtype=torch.float64)
-    scaled = dataclasses.replace(
-        step, embeddings=new * step.embeddings, old_features=past * step.old_features.double()
-    )
-    assert method(scaled)["classification"].item() == pytest.approx(method(step)["classification"].item())
-
-
-@settings(max_examples=25, deadline=None)
-@given(order=st.permutations(range(12)), seed=st.integers(0, 100))
-def test_order_of_the_batch_does_not_matter(order, seed):
-    old = make_old()
-    method, rows, embedded = method_and_draw(old, batch=12, seed=seed)
-    method.double()
-    everything = torch.randn(12, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    values = []
-    for arrangement in (torch.arange(12), torch.tensor(order)):
-        keep = embedded[arrangement]
-        step = make_step(old, embedded=keep, rows=rows[arrangement])
-        step = dataclasses.replace(step, embeddings=everything[arrangement][keep])
-        values.append(method(step)["classification"].item())
-    assert values[0] == pytest.approx(values[1])
-
-
 def test_short_batches_are_counted_and_survive_a_checkpoint():
     old = make_old()
     method = build_method("mixbct", old, make_classifier(), mix_ratio=1.0, credible_share=0.5)
