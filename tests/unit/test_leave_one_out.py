@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from compat_lib.evaluation import retrieval
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 
 
@@ -48,12 +47,6 @@ def test_cross_and_self_test_equal_the_plain_loop(seed, width):
         assert result.excluded == 35 and "same image" in result.note
 
 
-def test_self_test_equals_a_gallery_of_the_same_features():
-    new, _, labels = make_models()
-    alone, both = leave_one_out(new, labels, ranks=(1, 3)), leave_one_out(new, labels, new, ranks=(1, 3))
-    assert alone.map == both.map and alone.rank == both.rank and set(alone.rank) == {1, 3}
-
-
 def test_only_the_same_position_is_removed():
     # The old feature of an image is its best match in the cross test; it must not count.
     new, _, labels = make_models(classes=4, images=2, noise=0.0)
@@ -81,25 +74,6 @@ def test_cut_keeps_the_first_coordinates_and_then_normalises(seed, more, wide):
     sides = (np.c_[new, extra], old) if wide else (new, np.c_[old, extra])
     result, expected = leave_one_out(sides[0], labels, sides[1], cut=True), leave_one_out(new, labels, old)
     assert result.map == expected.map and np.array_equal(result.first_match, expected.first_match)
-
-
-def test_cut_does_nothing_to_equal_widths():
-    new, old, labels = make_models()
-    result = leave_one_out(new, labels, old, cut=True)
-    assert result.map == leave_one_out(new, labels, old).map
-
-
-def test_collapsed_features_gain_nothing():
-    # 1 right item behind the 4 wrong ones of equal cosine.
-    result = leave_one_out(np.ones((6, 2)), [0, 0, 1, 1, 2, 2], np.ones((6, 2)))
-    assert result.map == pytest.approx(1 / 5) and result.rank == {1: 0.0, 5: 1.0}
-
-
-def test_it_is_retrieval_with_the_images_as_ids():
-    new, old, labels = make_models(seed=3)
-    images = np.arange(35)
-    expected = retrieval(new, labels, old, labels, query_ids=images, gallery_ids=images)
-    assert leave_one_out(new, labels, old).map == expected.map
 
 
 def test_tensors_lists_and_names_give_the_same():
