@@ -120,7 +120,7 @@ def test_a_fault_is_never_taken_for_an_answer(check, monkeypatch, error, code, p
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr("compat_lib.deploy.check.check_compatibility", broken)
+    monkeypatch.setattr("compat_lib.deploy.check.check_files", broken)
     found, out, errors = check("old.npz", "new.npz")
     assert found == code and out == "" and part in errors
 
@@ -129,13 +129,9 @@ def test_a_reader_who_leaves_does_not_change_the_answer(folder, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     arguments = ["check", "old.npz", "apart.npz", "--draws", "0", "--json", str(tmp_path / "all.json")]
-    ended = subprocess.run(
-        [sys.executable, "-m", "compat_lib", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=writing,
-        stderr=subprocess.PIPE,
-    )
+    command = [sys.executable, "-m", "compat_lib", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=folder, env=environment, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, b"")
     assert json.loads((tmp_path / "all.json").read_text())["exit_code"] == 1
