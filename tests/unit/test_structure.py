@@ -117,28 +117,56 @@ def test_a_notebook_ends_with_exercises_whose_solutions_are_folded(path):
 # -- imports -------------------------------------------------------------------------------------
 
 
-FLOORS = {  # package: what it may import of its own house
-    "data": {"data"},
-    "evaluation": {"evaluation"},
-    "runs": {"evaluation", "losses", "models"},
+FLOORS = {  # room: which others of compat_lib it stands on; all may write files
+    "files": set(),
     "config": set(),
-    "losses": {"losses", "old_system"},
+    "presets": {"config"},
+    "data": {"config"},
+    "models": {"config", "data"},
+    "evaluation": set(),
+    "adapters": {"evaluation"},
+    "old_system": set(),
+    "losses": {"old_system"},
+    "checkpoint": {"losses"},
+    "training": {"checkpoint", "data", "losses", "models", "old_system"},
+    "runs": {"evaluation", "losses", "models"},
+    "deploy": {"adapters", "evaluation", "old_system"},
 }
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_no_import_runs_back_up(package):
-    place = ROOT / "compat_lib" / package
-    files = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+def imported(path: Path) -> set[str]:
+    """Dotted names of the modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "compat_lib":
+            names |= {f"compat_lib.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_no_import_runs_back_up(room):
+    place = ROOT / "compat_lib" / room
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
     assert files and all(path.is_file() for path in files)
     for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module == "compat_lib":
-                names = [f"compat_lib.{alias.name}" for alias in node.names]
-            house = {name.split(".")[1] for name in names if name.startswith("compat_lib.")} - {"files"}
-            assert house <= FLOORS[package], f"{path.name} imports {house - FLOORS[package]}"
+        house = {name.split(".")[1] for name in imported(path) if name.startswith("compat_lib.")}
+        extra = house - FLOORS[room] - {room, "files", "__version__"}
+        assert not extra, f"{path.name} imports {extra}"
+
+
+def test_the_library_knows_nothing_of_what_notebooks_show():
+    for path in sorted((ROOT / "compat_lib").rglob("*.py")):
+        assert not {name for name in imported(path) if name.split(".")[0] == "companion"}, path.name
+
+
+def test_no_two_modules_have_one_name():
+    names = [p.name for room in ("compat_lib", "companion", "workflow") for p in (ROOT / room).rglob("*.py")]
+    names = [name for name in names if not name.startswith("__")]
+    assert sorted(names) == sorted(set(names))
 
 
 # -- files ---------------------------------------------------------------------------------------
