@@ -9,7 +9,6 @@ What was left out or guessed stands in ``notes``.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import re
 import unicodedata
@@ -282,16 +281,19 @@ def _text(path: Path, columns: dict[str, str]) -> Found:
 
 def _dialect(path: Path, marks: str, skipped: int) -> tuple[str, str, pd.DataFrame]:
     """The separator and decimal sign with which the first rows hold the most numbers, and these rows."""
-    found = []
+    found, unread = [], False
     for mark, decimal in product(marks, ".,"):
         options = {"sep": mark, "decimal": decimal, "skiprows": skipped, "encoding": "utf-8-sig"}
         options |= {"nrows": 100, "index_col": False, "keep_default_na": False, "on_bad_lines": "skip"}
-        with contextlib.suppress(pd.errors.ParserError), warnings.catch_warnings(action="ignore"):
-            if mark != decimal:
-                found.append((mark, decimal, pd.read_csv(path, **options)))
-    if not found:
+        with warnings.catch_warnings(action="ignore"):  # under a wrong separator much looks odd
+            try:
+                found += [] if mark == decimal else [(mark, decimal, pd.read_csv(path, **options))]
+            except pd.errors.ParserError:
+                unread = True
+    best = max(found, key=lambda x: (x[2].select_dtypes("number").shape[1], x[2].shape[1]), default=None)
+    if best is None or (unread and best[2].shape[1] == 1):
         raise Refused("its quotes do not go in pairs; look for a lone one")
-    return max(found, key=lambda one: (one[2].select_dtypes("number").shape[1], one[2].shape[1]))
+    return best
 
 
 def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:

@@ -171,6 +171,7 @@ BAD_CSV = [
     ("path;f0;f1\na;0,5;2\nb;0.5;2\n", "column 'f0': .* one decimal sign"),
     ("path,f0,f1\na,1,2\n,1,2\n", "the ids must be .* but row 1 holds ''"),
     ('path,f0,f1\n"a,1,2\n', "look for a lone one"),
+    ('id,label,emb\na,b,"[1, 2', "look for a lone one"),
     (TABLE[["id", "f0", "f1"]].to_csv(index=False, header=False), "looks like a row"),
     ("a/1.png,12,10,11\na/2.png,5,6,7\n", "looks like a row"),
     ("a/1.png,0,1,2\na/2.png,5,6,7\n", "looks like a row"),
