@@ -38,38 +38,35 @@ class EmbeddingModel(nn.Module):
             return self.normalise(embeddings.float())
 
 
-def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+def _scaled(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(outputs)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(*_scaled(inputs, outputs, 3, 2), nn.ReLU(inplace=True))
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    """At half the resolution, so that there always is a shortcut to learn."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = _convolution(inputs, outputs, stride)
-        self.second = nn.Sequential(
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+        self.first = _convolution(inputs, outputs)
+        self.second = nn.Sequential(*_scaled(outputs, outputs, 3, 1))
+        self.shortcut = nn.Sequential(*_scaled(inputs, outputs, 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
 def _convnet(channels: int, size: int, *, widths: tuple[int, int, int]) -> nn.Module:
-    return nn.Sequential(*(_convolution(a, b, 2) for a, b in pairwise((channels, *widths))))
+    return nn.Sequential(*(_convolution(a, b) for a, b in pairwise((channels, *widths))))
 
 
 def _resnet_small(channels: int, size: int) -> nn.Module:
     # No block at the stem's resolution: it would double the time of a step and teach little.
-    return nn.Sequential(_convolution(channels, 16, 2), _ResidualBlock(16, 48, 2), _ResidualBlock(48, 96, 2))
+    return nn.Sequential(_convolution(channels, 16), _ResidualBlock(16, 48), _ResidualBlock(48, 96))
 
 
 def _torchvision(channels: int, size: int, *, name: str) -> nn.Module:
@@ -109,8 +106,7 @@ def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32
             residual blocks, 0.26 M), torchvision's ``resnet18``, ``resnet50`` and ``mobilenet-v3``
             (small-image stem up to 64 px).
         width: dimension of the embedding.
-        channels: of the images, 1 or 3.
-        size: side of the square images in pixels, at least 16.
+        channels, size: 1 or 3, and pixels a side, at least 16, of the images.
 
     Raises:
         ValueError: "backbone ... is unknown ...", "... needs images of at least 16 pixels ...".
@@ -167,8 +163,6 @@ def embed(
         model: maps float pixels to embeddings; its training mode is restored afterwards.
         images: uint8 ``[N, C, H, W]``, in memory or memory-mapped.
         precision: the run's own: features of two precisions are not the same numbers.
-        device: where the model lives.
-        batch_size: images a forward pass; bounds the memory.
 
     Returns:
         float32 ``[N, width]`` on the CPU, in the order of ``images``.

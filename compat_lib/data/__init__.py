@@ -22,7 +22,7 @@ def load(
         name: one of DATASETS; "folder" takes `path=...`, a folder with train/<class>/* and test/<class>/*.
         root: data root, see `data_root`.
         size: pixels, height and width of the images.
-        seed: integer; what is drawn (portraits) or held out for validation (the others) depends on it.
+        seed: integer; draws the portraits, or what of the others is held out for validation.
         options: what the function of that name in this package takes beyond that.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from .decoding import UnreadableImages, printable, smooth_resize
-from .images import ImageSet, Splits, data_root, seeded_generator
+from .images import ImageSet, Splits, data_root, held_classes, seeded_generator
 from .trees import decode_classes, download, list_images, subfolders, tell_left_out
 
 VAL_SHARE = 0.1
@@ -25,18 +25,12 @@ def folder(
     """Return the images of a folder with train/<class>/*, test/<class>/* and optionally val/<class>/*.
 
     Images are decoded once into a memory-mapped cache under the data root; the folder itself is only read.
-    Class folders are numbered in sorted order, each part for itself; images follow in the order of their
-    names. What is left out (other kinds of files, folders inside classes, other parts) is said in the log.
+    Class folders are numbered in sorted order, each part for itself. What is left out (other kinds of files,
+    folders inside classes, other parts) is said in the log.
 
     Without val/, validation is held out of training by seed: 10 % of the classes (at least 2) when test has
     none of the training classes; otherwise 10 % of the images (at least 2, so that they can match) of every
     class that has 10 or more. Where one way is impossible the other is taken.
-
-    Args:
-        root: data root of the cache, see `data_root`.
-        path: the folder.
-        size: pixels, height and width.
-        seed: integer, what is held out.
 
     Returns:
         Splits of uint8 [N, 3, size, size], RGB.
@@ -61,7 +55,6 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise
             torchvision downloads its own copy to the data root.
         size: pixels, height and width; the photographs have 32.
-        seed: integer, which images are held out.
 
     Raises:
         FileNotFoundError: "CIFAR100 is not there and could not be downloaded ...".
@@ -113,12 +106,12 @@ def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits
 def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> Splits:
     """Hold a validation set out of training."""
     generator = seeded_generator(name, seed, "validation")
-    ways = [_held_images, _held_classes]
+    ways = [_held_images, held_classes]
     if not set(train.classes) & set(test.classes):
         ways.reverse()  # test asks for classes never seen: validation should ask the same
     for way in ways:
-        held = way(train, generator)
-        if held is not None:
+        held = way(train, generator, VAL_SHARE)
+        if held.any():
             return Splits(name, train.compact(~held), train.compact(held), test)
     raise ValueError(
         f"nothing can be held out for validation: train has {train.num_classes} classes, none with "
@@ -126,21 +119,12 @@ def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> S
     )
 
 
-def _held_classes(train: ImageSet, generator: torch.Generator) -> torch.Tensor | None:
-    """Return bool [N], the rows of 10 % of the classes (at least 2); None if fewer than 2 would be left."""
-    count = train.num_classes
-    held = max(2, round(VAL_SHARE * count))
-    if count - held < 2:
-        return None
-    return torch.isin(train.labels, torch.randperm(count, generator=generator)[:held])
-
-
-def _held_images(train: ImageSet, generator: torch.Generator) -> torch.Tensor | None:
-    """Return bool [N], 10 % of the rows (at least 2) of each class with 10 or more; None without such."""
+def _held_images(train: ImageSet, generator: torch.Generator, share: float) -> torch.Tensor:
+    """Return bool [N], a share of the rows (at least 2) of each class with 10 or more."""
     held = torch.zeros(len(train), dtype=torch.bool)
     for label in range(train.num_classes):
         rows = (train.labels == label).nonzero().flatten()
         if len(rows) >= VAL_IMAGES:
-            count = max(2, round(VAL_SHARE * len(rows)))
+            count = max(2, round(share * len(rows)))
             held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    return held if held.any() else None
+    return held

@@ -44,22 +44,15 @@ def seeded_generator(*parts: object) -> torch.Generator:
 class ImageSet:
     """Images with their labels, class names and whatever else a protocol must know about a row.
 
-    Args:
-        images: uint8 [N, C, H, W], 0..255, C = 1 or 3; in memory, or a memory-mapped file behind
-            `torch.from_numpy`.
-        labels: int64 [N], 0..len(classes)-1. A class may be without images (a subset keeps its classes).
-        classes: one name per class.
-        extras: per-row tensors [N, ...], for example "outlier" int64 [N]: 0 none, 1 wrong label, 2 occluded.
-
     >>> two = ImageSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a", "b"))
     >>> len(two), two.num_classes, two.subset(torch.tensor([1])).labels.tolist()
     (2, 2, [1])
     """
 
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-    extras: dict[str, Tensor] = field(default_factory=dict)
+    images: Tensor  # uint8 [N, C, H, W], 0..255, C = 1 or 3; in memory, or a memory-mapped file
+    labels: Tensor  # int64 [N], 0..len(classes)-1
+    classes: tuple[str, ...]  # one name per class; a subset keeps those without images
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [N, ...] each
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,6 +91,14 @@ class ImageSet:
         """Return the chosen rows (bool [N]) with the classes that occur in them, labels counted from 0."""
         kept, labels = torch.unique(self.labels[rows], return_inverse=True)
         return self.with_labels(rows, labels, [self.classes[label] for label in kept.tolist()])
+
+
+def held_classes(train: ImageSet, generator: torch.Generator, share: float) -> Tensor:
+    """Return bool [N], the rows of a share of the classes, at least 2; none if fewer than 2 would be left."""
+    held = max(2, round(share * train.num_classes))
+    if train.num_classes - held < 2:
+        return torch.zeros(len(train), dtype=torch.bool)
+    return torch.isin(train.labels, torch.randperm(train.num_classes, generator=generator)[:held])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from .images import ImageSet, Splits, data_root, seeded_generator
+from .images import ImageSet, Splits, data_root, held_classes, seeded_generator
 from .trees import decode_classes, download, subfolders
 
 FOLDER = "omniglot-py"
@@ -34,7 +33,6 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         root: data root, see `data_root`; the tree is `<root>/omniglot-py/images_background` and
             `.../images_evaluation` with `<Alphabet>/<character>/*.png`. Without it torchvision downloads it.
         size: pixels, height and width; area average from 105.
-        seed: integer, which characters are held out for validation.
 
     Returns:
         Splits of uint8 [N, 1, size, size], black ink (0) on white (255), 20 images per character.
@@ -45,9 +43,7 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     """
     base = data_root(root)
     background, evaluation = (_part(base, part, size) for part in CHARACTERS)
-    count = background.num_classes
-    order = torch.randperm(count, generator=seeded_generator("omniglot", seed, "validation"))
-    is_val = torch.isin(background.labels, order[: max(2, round(VAL_SHARE * count))])
+    is_val = held_classes(background, seeded_generator("omniglot", seed, "validation"), VAL_SHARE)
     return Splits("omniglot", background.compact(~is_val), background.compact(is_val), evaluation)
 
 

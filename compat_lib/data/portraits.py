@@ -52,10 +52,8 @@ def portraits(
         root: data root, see `data_root`; the cache is `<root>/portraits/<digest of all arguments>`.
         size: pixels, height and width, 8 or more.
         seed: integer; the same arguments give the same bytes on one machine.
-        identities: training identities.
-        images: images per training identity.
-        eval_identities: identities in the validation set, and as many others in the test set.
-        eval_images: images per validation or test identity.
+        identities, images: training identities, and images of each.
+        eval_identities, eval_images: the same of the validation set, and of the test set with others.
         pose: strength of roll, yaw, pitch, scale and shift, 0..1.
         light: strength of gradient, gain and colour cast, 0..1.
         expression: movement of mouth and eyes, 0..1.
@@ -71,7 +69,6 @@ def portraits(
 
     Raises:
         ValueError: an argument outside its range, named with what is allowed.
-        OSError: the data root is on a full or read-only disk.
     """
     counts = {"seed": seed, "size": size, "identities": identities, "images": images}
     counts |= {"eval_identities": eval_identities, "eval_images": eval_images}
@@ -92,7 +89,8 @@ def portraits(
     def write(folder: Path) -> None:
         for part, count in people.items():
             each, share = (images, outliers) if part == "train" else (eval_images, 0)
-            made = _draw_part(seed, part, count, each, size, share, outlier_kind, **knobs)
+            stream = ("portraits", seed, part)
+            made = _draw_part(stream, count, each, size, share, outlier_kind, **knobs)
             for name, values in zip(STORED, made, strict=True):
                 np.save(folder / f"{part}_{name}.npy", values.numpy())
 
@@ -133,19 +131,9 @@ def draw_outliers(
 
 
 def _draw_part(
-    seed: int,
-    part: str,
-    people: int,
-    each: int,
-    size: int,
-    share: float,
-    kind: str,
-    *,
-    noise: float,
-    **knobs: float,
+    stream: tuple, people: int, each: int, size: int, share: float, kind: str, *, noise: float, **knobs: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Render one part, as STORED; every kind of draw has its own stream, so that no knob disturbs another."""
-    stream = ("portraits", seed, part)
     identities = draw_identities(people, seeded_generator(*stream, "identities"))
     true_label = torch.arange(people).repeat_interleave(each)
     nuisances = draw_nuisances(len(true_label), seeded_generator(*stream, "nuisances"), **knobs)

@@ -38,12 +38,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def list_images(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
-    """Return the image files directly inside a folder, sorted by name.
-
-    Args:
-        folder: of a class, or of classes.
-        others: where given, counts what else is there, by suffix.
-    """
+    """Return the image files directly inside a folder, sorted by name; `others` counts the rest by suffix."""
     images = []
     for entry in _entries(folder):
         if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
@@ -81,18 +76,14 @@ def decode_classes(
     Args:
         class_folders: class name -> folder of its images; labels count the classes in this order, images
             follow in the order of their file names.
-        cache: folder of caches. The cache is keyed by names, sizes and times of change of all files.
+        cache: folder of caches, keyed by names, sizes and times of change of all files.
         size: pixels, height and width.
         mode: "RGB" or "L".
         shrink: (image in that mode, size) -> uint8 [size, size] or [size, size, 3].
 
-    Returns:
-        ImageSet behind a memory-mapped file.
-
     Raises:
         UnreadableImages: names every file that cannot be decoded.
         ValueError: "class ... has no images ...".
-        OSError: the disk is full or read-only.
     """
     listing = hashlib.sha256()
     files: list[str] = []  # not Path: a million of them would take a minute to make

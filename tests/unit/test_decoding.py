@@ -33,18 +33,8 @@ def test_sixteen_bits_look_like_eight(tmp_path):
 def test_twelve_bits_look_like_eight(tmp_path):
     values = np.array([0, 4095, 2048, 100])  # two of them in three bytes
     packed = bytes.fromhex("".join(f"{value:03x}" for value in values))
-    tags = [
-        (256, 4),
-        (257, 1),
-        (258, 12),
-        (259, 1),
-        (262, 1),
-        (273, 8),
-        (277, 1),
-        (278, 1),
-        (279, len(packed)),
-    ]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
     (tmp_path / "image.tif").write_bytes(head + packed + directory)

@@ -16,7 +16,7 @@ def neutral(count):
     return {**drawn, "slope": torch.zeros(count, 2, 3), "background": torch.full((count, 3), 0.5)}
 
 
-def test_sizes_labels_and_names(tmp_path):
+def test_sizes_labels_names_and_cache(tmp_path, monkeypatch):
     data = load("portraits", root=tmp_path, size=24, **SMALL)
     assert data.name == "portraits"
     assert data.train.images.shape == (30, 3, 24, 24) and data.train.images.dtype == torch.uint8
@@ -28,6 +28,8 @@ def test_sizes_labels_and_names(tmp_path):
     for part in (data.train, data.val, data.test):
         assert torch.equal(part.extras["true_label"], part.labels)
         assert not part.extras["outlier"].any()
+    monkeypatch.setattr("compat_lib.data.portraits.render", None)  # any rendering would fail
+    assert portraits(tmp_path, size=24, **SMALL).train.digest() == data.train.digest()
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
@@ -50,12 +52,6 @@ def test_the_parts_do_not_depend_on_each_other(tmp_path):
     wider = portraits(tmp_path, **{**SMALL, "eval_identities": 4})
     assert wider.train.digest() == data.train.digest()
     assert not torch.equal(data.val.images, data.test.images)
-
-
-def test_the_cache_is_used(tmp_path, monkeypatch):
-    data = portraits(tmp_path, **SMALL)
-    monkeypatch.setattr("compat_lib.data.portraits.render", None)  # any rendering would fail
-    assert portraits(tmp_path, **SMALL).train.digest() == data.train.digest()
 
 
 def test_every_argument_that_changes_pixels_has_its_own_cache_and_bytes_repeat(tmp_path):
