@@ -7,8 +7,8 @@
     for step in gallery.backfill("new-2026", embed, order):  # kill it whenever you like
         print(step.share)
 
-SQLite keeps what must not be lost (gallery.db, in WAL mode: many readers, one writer, every change wholly or
-not at all); FAISS searches it. An index is made from the database and may be deleted at any time.
+SQLite keeps the entries (gallery.db, in WAL mode: many readers, one writer, every change wholly or not at
+all); FAISS searches them in memory, with indexes that are made from the database at the first search.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import errno
 import functools
 import json
 import os
-import shutil
 import sqlite3
 import threading
 import time
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -44,30 +43,35 @@ from compat_lib.deploy.gallery_search import (
     fitted,
     form_of,
     index_options,
-    refuse_entries,
-    refuse_queries,
-    refuse_unusable,
+    refuse_strangers,
     score_scale,
     unit_rows,
 )
+from compat_lib.files import explained
 
 __all__ = ["Contents", "DamagedGallery", "Gallery", "Hits", "Model", "Progress", "most_found", "score_scale"]
 
 WAIT = 60.0  # seconds that a writer waits for another one
-FORMAT = 2  # 1 was a folder of segments with a gallery.json
-ROOM = 2**19  # bytes of the disk that are left for removing entries and for compaction
+FORMAT = 3
 
-# Keys are never used twice: a feature that is written again is a new one, so that an index needs to compare
-# keys only. `token` tells apart two histories of one gallery, as after a return to a backup.
+# A feature that is written again gets a new key, above all others and from the clock, so that an index need
+# compare keys only, also where a backup was put in the gallery's place.
 SCHEMA = """
-CREATE TABLE about (kind TEXT, options TEXT);
-CREATE TABLE changes (number INTEGER PRIMARY KEY, token INTEGER);
+CREATE TABLE about (kind TEXT, options TEXT, change INTEGER);
 CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT UNIQUE, width INTEGER, compatible TEXT, fit TEXT);
-CREATE TABLE entries (id PRIMARY KEY, model INTEGER, key INTEGER) WITHOUT ROWID;
-CREATE INDEX entries_by_model ON entries (model, key);
-CREATE TABLE features (key INTEGER PRIMARY KEY AUTOINCREMENT, feature BLOB, checksum INTEGER);
+CREATE TABLE entries (key INTEGER PRIMARY KEY, id UNIQUE, model INTEGER, feature BLOB, checksum INTEGER);
+CREATE INDEX entries_by_model ON entries (model);
 CREATE TABLE plans (model INTEGER, place INTEGER, id, PRIMARY KEY (model, place)) WITHOUT ROWID;
 """
+ASKED = (
+    "SELECT {} FROM json_each(?) AS asked LEFT JOIN entries ON entries.id = asked.value ORDER BY asked.key"
+)
+# The next entries of a backfill: of its plan, or of all in the order in which they were written.
+PLANNED = """SELECT place, id, entries.key FROM plans JOIN entries USING (id) WHERE plans.model = :model
+AND entries.model <> :model AND place > :place
+AND id NOT IN (SELECT value FROM json_each(:failed)) ORDER BY place"""
+UNPLANNED = """SELECT key, id, key FROM entries WHERE model <> :model AND key > :place
+AND id NOT IN (SELECT value FROM json_each(:failed)) ORDER BY key"""
 
 
 class DamagedGallery(ValueError):
@@ -98,17 +102,19 @@ class Contents:
     """What a gallery holds, as `Gallery.verify` has read it."""
 
     entries: dict[str, int]  # model -> entries
-    size: int  # bytes on disk, without indexes
-    superseded: int  # features on disk that were replaced or removed since; compact deletes them
+    size: int  # bytes on disk
+    free: int  # bytes of the file that hold nothing; later entries fill them, or `compact` gives them back
 
     def __str__(self) -> str:
-        return f"{_in_words(self.entries)}, sound; {self.size / 1e6:.1f} MB, superseded: {self.superseded}"
+        return (
+            f"{_in_words(self.entries)}, sound; {self.size / 1e6:.1f} MB, of which {self.free / 1e6:.1f} free"
+        )
 
 
 class _State(NamedTuple):
     """What was declared and how many entries there are after one change."""
 
-    stamp: tuple[int, int]  # number and token of the change
+    change: int  # a random number
     models: dict[str, Model]
     counts: dict[str, int]
 
@@ -117,8 +123,7 @@ class _State(NamedTuple):
         if name not in self.models:
             raise ValueError(
                 f"the model {name!r} is not declared, and features say nothing about who made them; declared "
-                f"are {', '.join(map(repr, self.models))}. Give the right name, or declare the model with "
-                "its width and the models that it is compatible with"
+                f"are {', '.join(map(repr, self.models))}. Give the right name, or declare the model"
             )
         return list(self.models).index(name)
 
@@ -130,13 +135,17 @@ class Gallery:
     images can be inserted while a backfill runs; each search sees the last change that any process has
     finished. One object may be used by several threads, pickled (by its folder) and used after a fork.
 
+    A full or read-only disk refuses every change, also removals, and what was there stays; room must be made
+    elsewhere on the disk.
+
     Similarity is the cosine. Scores of new queries with new and with old entries lie on different scales:
     give each model its own threshold, or bring them onto one scale with `score_scale`.
 
     Args:
         folder: of a gallery that `create` made.
         index: another index than the gallery's own, for this object only: "flat" (exact), "ivf" or "hnsw",
-            see `ModelIndex`.
+            see `ModelIndex`. It is built at the first search: of 200,000 x 64 numbers, a flat one in 2 s, a
+            graph in 20 to 30 s of one core.
         options: of the index: nlist and nprobe; or m, ef_construction and ef_search.
 
     Raises:
@@ -162,7 +171,7 @@ class Gallery:
         self._turn = threading.RLock()  # searches of several threads take turns
         self._state: _State | None = None
         self._indexes: dict[str, ModelIndex] = {}
-        self._followed: tuple[int, int] | None = None  # the change that the indexes are at
+        self._followed: int | None = None  # the change that the indexes are at
 
     def __reduce__(self) -> tuple:
         index, options = self._given
@@ -181,36 +190,27 @@ class Gallery:
 
         Raises:
             FileExistsError: "the folder photos holds other files ...", "there is a gallery in photos already"
-            ValueError: an unknown index or option, no model, or a width that is no whole number.
+            ValueError: an unknown index or option, or a width that is no whole number.
         """
         folder = Path(folder).expanduser()
         options = index_options(index, options)
-        if not isinstance(models, Mapping) or not models:
-            raise ValueError(
-                f"the models are {models!r}; name at least one and its width, such as {{'old-2024': 64}}"
-            )
-        declared = [(*_checked_model(*one), "[]", None) for one in models.items()]
-        _refuse_former(folder)
+        declared = [(number, *_model(*one), "[]", None) for number, one in enumerate(models.items())]
         for path in sorted(folder.glob("*")):
-            if not path.name.startswith((".", "gallery.db", "index")):
+            if not path.name.startswith((".", "gallery.db")):
                 raise FileExistsError(
-                    f"the folder {folder} holds other files, such as {path.name}; a gallery needs one of its "
-                    "own"
+                    f"the folder {folder} holds other files, such as {path.name}; give another"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "gallery.db"
-        with _explained(folder), contextlib.closing(_connection(path, "mode=rwc")) as database:
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _connected(folder, "mode=rwc") as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("BEGIN IMMEDIATE")
             if database.execute("SELECT * FROM sqlite_master").fetchone():
                 raise FileExistsError(f"there is a gallery in {folder} already; open it with Gallery.open")
             for statement in SCHEMA.split(";"):
                 database.execute(statement)
-            database.execute("INSERT INTO about VALUES (?, ?)", (index, json.dumps(options)))
-            rows = [(number, *one) for number, one in enumerate(declared)]
-            database.executemany("INSERT INTO models VALUES (?, ?, ?, ?, ?)", rows)
-            database.execute("INSERT INTO changes (token) VALUES (random())")
+            database.execute("INSERT INTO about VALUES (?, ?, random())", (index, json.dumps(options)))
+            database.executemany("INSERT INTO models VALUES (?, ?, ?, ?, ?)", declared)
             database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")
         return cls(folder)
@@ -244,28 +244,22 @@ class Gallery:
         """The ids of all entries or of one model's, [n] int64 or text, rising."""
         with self._reading() as database:
             code = None if model is None else self._now(database).code(_nfc(model))
-            sql = "SELECT id FROM entries WHERE model = ? OR ? ORDER BY id"
-            return _id_array([row[0] for row in database.execute(sql, (code, model is None))])
+            sql = "SELECT id FROM entries WHERE ?1 IS NULL OR model = ?1 ORDER BY id"
+            return _id_array([row[0] for row in database.execute(sql, (code,))])
 
     def models_of(self, ids: Any) -> np.ndarray:
         """Who made the features of these entries, text [n]; KeyError for an id that is not there."""
         with self._reading() as database:
-            owners = _found(database, as_ids(ids, repeats=True))[1]
+            owners = [row[0] for row in _asked(database, "model", as_ids(ids, repeats=True))]
             return np.array(list(self._now(database).models), object)[owners]
 
     def features(self, ids: Any) -> np.ndarray:
         """The stored features of entries of one model, float32 [n, width] of unit length, in this order."""
-        ids = as_ids(ids, repeats=True)
         with self._reading() as database:
-            keys, owners = _found(database, ids)
-            makers = len(np.unique(owners))
-            if makers != 1:
-                raise ValueError(
-                    f"these {len(ids)} entries were made by {makers} models; ask for those of one, with "
-                    "ids(model)"
-                )
-            keys, back = np.unique(keys, return_inverse=True)
-            return np.concatenate([rows for _, rows in self._stored(database, keys)])[back]
+            rows = _asked(database, "model, feature, checksum", as_ids(ids, repeats=True))
+        if len({row[0] for row in rows}) != 1:
+            raise ValueError("give ids of entries that one model has made, such as ids(model)")
+        return self._table([row[1:] for row in rows])
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -287,12 +281,31 @@ class Gallery:
         Raises:
             ValueError: an unknown model, unequal widths without `fit`, another width than before.
         """
-        model, width = _checked_model(model, width)
+        model, width = _model(model, width)
         others = [compatible_with] if isinstance(compatible_with, str) else compatible_with
         others = [_nfc(other) for other in others]
+        if fit not in (None, "cut", "pad"):
+            raise ValueError(f"fit is {fit!r}; give 'cut', 'pad' or nothing")
         with self._changing() as database:
             models = self._now(database).models
-            _refuse_declaration(models, model, width, others, fit)
+            if model in models and models[model].width != width:
+                raise ValueError(
+                    f"{model!r} is declared with {models[model].width} numbers a feature, and now {width} "
+                    "were given; another model needs another name"
+                )
+            for other in others:
+                if other not in models or other == model:
+                    raise ValueError(
+                        f"{model!r} is to be compatible with {other!r}, which is not declared as another "
+                        f"model; declared are {', '.join(map(repr, models))}"
+                    )
+                theirs = models[other].width
+                if theirs != width and not (fit == "pad" or (fit == "cut" and width > theirs)):
+                    raise ValueError(
+                        f"{model!r} has {width} numbers a feature and {other!r} {theirs}; say which one the "
+                        "new model was trained for: fit='cut' compares a wider query by its first "
+                        "coordinates, fit='pad' fills the narrower side with zeros"
+                    )
             number = list(models).index(model) if model in models else len(models)
             row = (number, model, width, json.dumps(others), fit)
             database.execute("REPLACE INTO models VALUES (?, ?, ?, ?, ?)", row)
@@ -314,40 +327,45 @@ class Gallery:
             OSError: a full disk; nothing has changed.
         """
         ids, model = as_ids(ids), _nfc(model)
-        who = f"features of {model!r}"
-        with self._reading() as database:
-            state = self._now(database)
-            array = as_rows(features, list(state.models.values())[state.code(model)].width, who)
-        if len(ids) != len(array):
-            raise ValueError(f"there are {len(ids)} ids for {len(array)} {who}; give one each")
         with self._changing() as database:
             state = self._now(database)
-            refuse_entries(state.models, state.counts, model)
+            code = state.code(model)
+            array = as_rows(features, state.models[model].width, f"features of {model!r}")
+            refuse_strangers(state.models, state.counts, model, queries=False)
+            if len(ids) != len(array):
+                raise ValueError(
+                    f"there are {len(ids)} ids for {len(array)} features of {model!r}; give one each"
+                )
             one = database.execute("SELECT id FROM entries LIMIT 1").fetchone()
             if one and len(ids) and isinstance(one[0], str) != isinstance(ids[0], str):
                 raise ValueError(
                     f"the gallery's ids are such as {one[0]!r}, and now {ids[0]!r} was given; text and whole "
                     "numbers need a gallery each"
                 )
-            here = ids[_find(database, ids)[0] >= 0]
-            if len(here) and not replace:
+            sql = "SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+            here = database.execute(sql, (_json(ids),)).fetchall()
+            if here and not replace:
                 raise ValueError(
-                    f"{len(here)} of the {len(ids)} ids are in the gallery already: {_listed(here)}; give "
-                    "replace=True if their images have changed, or bring them to a new model with backfill"
+                    f"{len(here)} of the {len(ids)} ids are in the gallery already, such as {here[0][0]!r}; "
+                    "give replace=True if their images have changed, or use backfill for a new model"
                 )
             for start in range(0, len(ids), BLOCK):
                 part = slice(start, start + BLOCK)
-                rows, usable = unit_rows(array[part])
-                refuse_unusable(usable, who, ids[part])
-                _write(database, ids[part], rows, state.code(model))
+                who = f"features of {model!r} from id {ids[start]!r} on"
+                rows = zip(
+                    ids[part].tolist(), _stored(database, checked_rows(array[part], None, who)), strict=True
+                )
+                sql = f"REPLACE INTO entries VALUES (?2, ?1, {code}, ?3, ?4)"
+                database.executemany(sql, ((one, *stored) for one, stored in rows))
 
     def remove(self, ids: Any) -> None:
-        """Take entries out, all of them or none, KeyError for an unknown id; `compact` frees their room."""
+        """Take entries out, all of them or none; KeyError for an unknown id."""
         ids = as_ids(ids)
-        with self._changing(room=0) as database:
-            _found(database, ids)
-            sql = "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(?))"
-            database.execute(sql, (json.dumps(ids.tolist()),))
+        with self._changing() as database:
+            _asked(database, "model", ids)
+            database.execute(
+                "DELETE FROM entries WHERE id IN (SELECT value FROM json_each(?))", (_json(ids),)
+            )
 
     def backfill(
         self, model: str, embed: Callable[[np.ndarray], Any], order: Any = None, batch: int = 1000
@@ -365,7 +383,7 @@ class Gallery:
                 in `Progress.failed`. The next call tries it again, and `order=step.failed` only those.
             order: ids of the entries to embed, the one that pays most first, such as
                 ids[backfill_order(...)] of `compat_lib.evaluation`; kept until it is done. None: the order
-                kept, or all entries of other models.
+                kept, or all entries of other models, as they were written.
             batch: entries in a change.
 
         Yields:
@@ -387,71 +405,19 @@ class Gallery:
         """
         batch, model = checked_count("batch", batch), _nfc(model)
         ids = None if order is None else as_ids(order)
-        with self._changing() if order is not None else self._reading() as database:
+        with self._reading() if ids is None else self._changing() as database:
             state = self._now(database)
             code = state.code(model)
-            refuse_entries(state.models, state.counts, model)
+            refuse_strangers(state.models, state.counts, model, queries=False)
             if ids is not None:
-                _found(database, ids)
+                _asked(database, "model", ids)
                 database.execute("DELETE FROM plans WHERE model = ?", (code,))
-                rows = ((code, place, one) for place, one in enumerate(ids.tolist()))
-                database.executemany("INSERT INTO plans VALUES (?, ?, ?)", rows)
+                sql = "INSERT INTO plans SELECT ?, key, value FROM json_each(?)"
+                database.execute(sql, (code, _json(ids)))
         return iter(()) if ids is not None and not len(ids) else self._batches(model, code, embed, batch)
 
     def _batches(self, model: str, code: int, embed: Callable, batch: int) -> Iterator[Progress]:
-        began, done, failed = time.monotonic(), 0, []
-        with self._alone():
-            # A second round for entries that others inserted or wrote again during the first.
-            while len(waiting := self._waiting(code, failed)):
-                for start in range(0, len(waiting), batch):
-                    ids = waiting[start : start + batch]
-                    with self._reading() as database:
-                        keys, owners = _find(database, ids)
-                    theirs = (keys >= 0) & (owners != code)
-                    if theirs.any():
-                        number, broken = self._replace(model, ids[theirs], keys[theirs], embed)
-                        done, failed = done + number, failed + broken
-                    counts, left = self.counts, max(0, len(waiting) - start - batch)
-                    share = counts[model] / max(1, sum(counts.values()))
-                    yield Progress(done, left, share, time.monotonic() - began, tuple(failed))
-            with self._changing() as database:
-                database.execute("DELETE FROM plans WHERE model = ?", (code,))
-
-    def _waiting(self, code: int, failed: list) -> np.ndarray:
-        """Ids that are still to be embedded, in their order."""
-        sql = "SELECT id FROM entries WHERE model <> ?1 ORDER BY id"
-        planned = (
-            "SELECT id FROM plans JOIN entries USING (id) "
-            "WHERE plans.model = ?1 AND entries.model <> ?1 ORDER BY place"
-        )
-        with self._reading() as database:
-            if database.execute("SELECT 1 FROM plans WHERE model = ?", (code,)).fetchone():
-                sql = planned
-            gone = set(failed)
-            return _id_array([row[0] for row in database.execute(sql, (code,)) if row[0] not in gone])
-
-    def _replace(self, model: str, ids: np.ndarray, keys: np.ndarray, embed: Callable) -> tuple[int, list]:
-        """Write new features of the entries that are still what they were: how many, and which failed."""
-        given, who = embed(ids), f"features of {model!r}"
-        width = self.models[model].width
-        if isinstance(given, list | tuple):
-            given = [np.full(width, np.nan) if row is None else np.asarray(row) for row in given]
-        array = as_rows(given, width, who)
-        if len(ids) != len(array):
-            raise ValueError(
-                f"there are {len(ids)} ids for {len(array)} {who}; give one each, None or a row of NaN for "
-                "an image that cannot be read"
-            )
-        rows, usable = unit_rows(array)
-        with self._changing() as database:
-            state = self._now(database)
-            refuse_entries(state.models, state.counts, model)
-            same = usable & (_find(database, ids)[0] == keys)
-            _write(database, ids[same], rows[same], state.code(model))
-        return int(same.sum()), ids[~usable].tolist()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+        began, done, failed, place = time.monotonic(), 0, [], -1
         # A generator may be begun by one thread and ended by another.
         lock = FileLock(self.folder / ".backfill", timeout=0, thread_local=False)
         try:
@@ -461,10 +427,53 @@ class Gallery:
                 f"a backfill of {self.folder} is under way, in another process or in a loop of this one that "
                 "was left; wait for it, or end it (such a loop by close() of what it iterates over)"
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        with lock, contextlib.ExitStack() as released:
+            released.callback(lock.release)
+            with self._reading() as database:
+                plan = database.execute("SELECT 1 FROM plans WHERE model = ?", (code,)).fetchone()
+                sql = PLANNED if plan else UNPLANNED
+                asked = {"model": code, "place": place, "failed": "[]"}
+                (left,) = database.execute(f"SELECT COUNT(*) FROM ({sql})", asked).fetchone()
+            while True:
+                asked = {"model": code, "place": place, "failed": json.dumps(failed)}
+                with self._reading() as database:
+                    rows = database.execute(f"{sql} LIMIT {batch}", asked).fetchall()
+                if not rows and place < 0:
+                    break
+                if not rows:  # once more from the start, for what others wrote again meanwhile
+                    place = -1
+                    continue
+                place, left = rows[-1][0], max(0, left - batch)
+                number, broken = self._replace(model, rows, embed)
+                done, failed = done + number, failed + broken
+                counts = self.counts
+                share = counts[model] / max(1, sum(counts.values()))
+                yield Progress(done, left, share, time.monotonic() - began, tuple(failed))
+            if plan:
+                with self._changing() as database:
+                    database.execute("DELETE FROM plans WHERE model = ?", (code,))
+
+    def _replace(self, model: str, rows: list[tuple], embed: Callable) -> tuple[int, list]:
+        """Write new features of the entries that are still what they were: how many, and which failed."""
+        ids, keys = _id_array([row[1] for row in rows]), [row[2] for row in rows]
+        given, width, who = embed(ids), self.models[model].width, f"features of {model!r}"
+        if isinstance(given, list | tuple):
+            given = [np.full(width, np.nan) if row is None else np.asarray(row) for row in given]
+        unit = unit_rows(as_rows(given, width, who))
+        if len(ids) != len(unit):
+            raise ValueError(
+                f"there are {len(ids)} ids for {len(unit)} {who}; give one each, None or a row of NaN for "
+                "an image that cannot be read"
+            )
+        usable = ~np.isnan(unit).any(axis=1)
+        with self._changing() as database:
+            state = self._now(database)
+            refuse_strangers(state.models, state.counts, model, queries=False)
+            sql = "UPDATE entries SET key = ?2, model = ?5, feature = ?3, checksum = ?4 WHERE key = ?1"
+            code = state.code(model)
+            were = zip(np.array(keys)[usable].tolist(), _stored(database, unit[usable]), strict=True)
+            done = database.executemany(sql, ((key, *stored, code) for key, stored in were)).rowcount
+        return max(0, done), ids[~usable].tolist()
 
     # -- search and upkeep -------------------------------------------------------------------------
 
@@ -487,146 +496,99 @@ class Gallery:
         k, model = checked_count("k", k), _nfc(model)
         with self._turn, self._reading() as database:
             state = self._now(database)
-            code = state.code(model)
-            rows = checked_rows(queries, list(state.models.values())[code].width, f"queries of {model!r}")
-            refuse_queries(state.models, state.counts, model)
+            state.code(model)
+            rows = checked_rows(queries, state.models[model].width, f"queries of {model!r}")
+            refuse_strangers(state.models, state.counts, model, queries=True)
             names = [name for name, number in state.counts.items() if number]
-            if scales is not None:
-                _check_scales(scales, names)
+            for name in names if scales is not None else ():
+                if name not in scales or not scales[name][1] > 0:
+                    raise ValueError(f"scales need (centre, spread above 0) for {name!r}, which has entries")
             self._follow(database, state)
-            ids, scores, owners = [], [], []
-            for name in names if len(rows) else ():
+            # The last columns stand for hits that are not there.
+            scores = [np.full((len(rows), k), -np.inf, np.float32)]
+            keys = [np.full((len(rows), k), -1)]
+            for name in reversed(names) if len(rows) else ():
                 index = self._indexes[name]
                 asked = fitted(rows, form_of(state.models, model, name), state.models[name].width)
-                cosines, keys = index.search(asked, min(k, len(index.keys)))
+                cosines, found = index.search(asked, min(k, len(index.keys)))
                 if scales is not None:
                     cosines = (cosines - scales[name][0]) / scales[name][1]
-                scores.append(cosines.astype(np.float32))
-                ids.append(_ids_at(database, state.code(name), keys))
-                owners.append(np.full(keys.shape, state.code(name)))
-        # Columns of nothing stand in for the hits that are not there.
-        kind = ids[0].dtype if ids else np.dtype(np.int64)
-        empty = (len(rows), k)
-        ids, scores, owners = (
-            np.concatenate([*parts, filling], axis=1)
-            for parts, filling in (
-                (ids, np.full(empty, "" if kind.hasobject else -1, kind)),
-                (scores, np.full(empty, -np.inf, np.float32)),
-                (owners, np.full(empty, len(state.models))),
-            )
-        )
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        ids, scores, owners = (np.take_along_axis(part, best, axis=1) for part in (ids, scores, owners))
-        return Hits(ids, scores, np.array([*state.models, ""], object)[owners])
-
-    def save_index(self) -> None:
-        """Keep the built indexes on disk, so that the next process need not build them again.
-
-        A flat index is its features and is not kept. A kept index may be older than the gallery: the
-        difference is made up when it is read.
-        """
-        with self._turn, self._reading() as database:
-            state = self._now(database)
-            self._follow(database, state)
-            for name, index in self._indexes.items():
-                if index.form != "flat":
-                    index.save(self._index_path(state.code(name)), list(state.stamp))
+                scores.insert(0, cosines.astype(np.float32))
+                keys.insert(0, found)
+            scores, keys = np.concatenate(scores, axis=1), np.concatenate(keys, axis=1)
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores, keys = (np.take_along_axis(part, best, axis=1) for part in (scores, keys))
+            once, back = np.unique(keys, return_inverse=True)
+            sql = "SELECT key, id, model FROM entries WHERE key IN (SELECT value FROM json_each(?))"
+            owner = {key: (one, code) for key, one, code in database.execute(sql, (_json(once),))}
+        text = any(isinstance(one, str) for one, _ in owner.values())
+        found = [owner.get(key, ("" if text else -1, -1)) for key in once.tolist()]
+        ids = np.array([one for one, _ in found], object if text else np.int64)[back].reshape(keys.shape)
+        makers = np.array([*state.models, ""], object)[np.array([code for _, code in found], int)]
+        return Hits(ids, scores, makers[back].reshape(keys.shape))
 
     def verify(self) -> Contents:
         """Read everything and compare it with its checksums; what the gallery holds, or DamagedGallery."""
         with self._reading() as database:
-            state = self._now(database)
-            if database.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+            sound = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            stored = database.execute("SELECT feature, checksum FROM entries")
+            if not sound or any(zlib.crc32(feature) != checksum for feature, checksum in stored):
                 raise _damaged(self.folder)
-            for name in state.models:
-                for _ in self._stored(database, _keys(database, state.code(name))):
-                    pass
-            (stored,) = database.execute("SELECT COUNT(*) FROM features").fetchone()
-        return Contents(state.counts, self._size(), stored - sum(state.counts.values()))
+            sql = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
+            (free,) = database.execute(sql).fetchone()
+            return Contents(self._now(database).counts, self._size(), free)
 
     def compact(self) -> int:
-        """Delete replaced and removed features, and give their room back to the disk; bytes saved.
-
-        They stay in the file until then: compact at the end of a backfill. Where the disk has no room for a
-        copy of the file, only whole pages are freed, in small steps, so that a full disk is no obstacle.
-        """
+        """Give the room of replaced and removed entries back to the disk, which needs room for a copy of the
+        file while it works; bytes saved."""
         before = self._size()
-        with self._reading() as database:
-            used = np.fromiter((row[0] for row in database.execute("SELECT key FROM entries")), np.int64)
-            held = np.fromiter((row[0] for row in database.execute("SELECT key FROM features")), np.int64)
-        superseded = np.setdiff1d(held, used, assume_unique=True)  # and so it stays: no key comes back
-        width = max(model.width for model in self.models.values())
-        while len(superseded):
-            part, superseded = np.split(superseded, [self._step(4 * width)])
-            sql = "DELETE FROM features WHERE key IN (SELECT value FROM json_each(?))"
-            with self._open("BEGIN IMMEDIATE") as database:
-                database.execute(sql, (json.dumps(part.tolist()),))
-        # Where temporary files have no room, or others are at work, pages are freed below.
-        with self._open("") as database, contextlib.suppress(sqlite3.OperationalError):
-            if shutil.disk_usage(self.folder).free > 3 * self._size():  # a copy, and the log of it
-                database.execute("VACUUM")
-        while self._free_pages():
-            with self._open("") as database:
-                database.execute(f"PRAGMA incremental_vacuum({self._step(4096)})").fetchall()
+        with self._open("") as database:
+            database.execute("VACUUM")
         return before - self._size()
-
-    def _free_pages(self) -> int:
-        with self._reading() as database:
-            return database.execute("PRAGMA freelist_count").fetchone()[0]
-
-    def _step(self, size: int) -> int:
-        """How many things of a size to write at a time, so that they fit in what the disk has left."""
-        return int(np.clip(shutil.disk_usage(self.folder).free // 8 // size, 8, 5000))
-
-    def _follow(self, database: sqlite3.Connection, state: _State) -> None:
-        """Bring the indexes to a state of the gallery."""
-        if self._followed == state.stamp:
-            return
-
-        def known(stamp: Sequence[int]) -> bool:
-            sql = "SELECT 1 FROM changes WHERE number = ? AND token = ?"
-            return database.execute(sql, tuple(stamp)).fetchone() is not None
-
-        if self._followed is None or not known(self._followed):  # as after a return to a backup
-            self._indexes = {}
-        self._followed = None  # an index that is left half way is wrong from then on
-        for code, (name, model) in enumerate(state.models.items()):
-            if name not in self._indexes:
-                self._indexes[name] = ModelIndex(self._kind, self._options, model.width)
-                self._indexes[name].load(self._index_path(code), known)
-            keys = _keys(database, code)
-            self._indexes[name].follow(keys, lambda wanted: self._stored(database, wanted))
-        self._followed = state.stamp
-
-    def _stored(
-        self, database: sqlite3.Connection, keys: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Parts (keys, features float32 [n, width]) that together are the features of these rising keys."""
-        sql = "SELECT feature, checksum FROM features WHERE key IN (SELECT value FROM json_each(?)) "
-        for start in range(0, len(keys), BLOCK):
-            part = keys[start : start + BLOCK]
-            rows = database.execute(sql + "ORDER BY key", (json.dumps(part.tolist()),)).fetchall()
-            if len(rows) < len(part) or any(zlib.crc32(row) != checksum for row, checksum in rows):
-                raise _damaged(self.folder)
-            yield part, np.frombuffer(b"".join(row for row, _ in rows), "<f4").reshape(len(part), -1)
-
-    def _index_path(self, code: int) -> Path:
-        return self.folder / "index" / f"{code:04}-{self._kind}.npz"
 
     def _size(self) -> int:
         return sum(path.stat().st_size for path in self.folder.glob("gallery.db*"))
 
+    def _follow(self, database: sqlite3.Connection, state: _State) -> None:
+        """Bring the indexes to a state of the gallery."""
+        if self._followed == state.change:
+            return
+        if self._followed is None:  # an index that was left half way is wrong
+            self._indexes = {}
+        self._followed = None
+        for code, (name, model) in enumerate(state.models.items()):
+            index = self._indexes.setdefault(name, ModelIndex(self._kind, self._options, model.width))
+            sql = "SELECT key FROM entries WHERE model = ? ORDER BY key"
+            keys = np.fromiter((row[0] for row in database.execute(sql, (code,))), np.int64)
+            index.follow(keys, functools.partial(self._features, database))
+        self._followed = state.change
+
+    def _features(
+        self, database: sqlite3.Connection, keys: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Parts (keys, features float32 [n, width]) that together are the features of these rising keys."""
+        sql = (
+            "SELECT feature, checksum FROM entries WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key"
+        )
+        for start in range(0, len(keys), BLOCK):
+            part = keys[start : start + BLOCK]
+            yield part, self._table(database.execute(sql, (_json(part),)).fetchall())
+
+    def _table(self, rows: list[tuple[bytes, int]]) -> np.ndarray:
+        if any(zlib.crc32(feature) != checksum for feature, checksum in rows):
+            raise _damaged(self.folder)
+        return np.frombuffer(b"".join(feature for feature, _ in rows), "<f4").reshape(len(rows), -1).copy()
+
     # -- the database ------------------------------------------------------------------------------
 
     def _now(self, database: sqlite3.Connection) -> _State:
-        sql = "SELECT number, token FROM changes ORDER BY number DESC LIMIT 1"
-        stamp, state = database.execute(sql).fetchone(), self._state
-        if state is None or state.stamp != stamp:
+        (change,), state = database.execute("SELECT change FROM about").fetchone(), self._state
+        if state is None or state.change != change:
             rows = database.execute("SELECT name, width, compatible, fit FROM models ORDER BY number")
             models = {name: Model(width, tuple(json.loads(others)), fit) for name, width, others, fit in rows}
             numbers = dict(database.execute("SELECT model, COUNT(*) FROM entries GROUP BY model"))
             counts = {name: numbers.get(code, 0) for code, name in enumerate(models)}
-            self._state = state = _State(stamp, models, counts)
+            self._state = state = _State(change, models, counts)
         return state
 
     def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
@@ -634,35 +596,21 @@ class Gallery:
         return self._open("BEGIN")
 
     @contextlib.contextmanager
-    def _changing(self, room: int = ROOM) -> Iterator[sqlite3.Connection]:
+    def _changing(self) -> Iterator[sqlite3.Connection]:
         """One change: committed when the block ends, and not there at all when it raises."""
         with self._open("BEGIN IMMEDIATE") as database:
             yield database
-            database.execute("INSERT INTO changes (token) VALUES (random())")
-            # SQLite writes a change to its log first, and the file must then have room to grow.
-            sql = "SELECT page_size * page_count FROM pragma_page_size, pragma_page_count"
-            (size,) = database.execute(sql).fetchone()
-            grown = max(0, size - (self.folder / "gallery.db").stat().st_size)
-            if room and shutil.disk_usage(self.folder).free < grown + min(grown, 2**21) + room:
-                raise _full(self.folder)
+            database.execute("UPDATE about SET change = random()")
 
     @contextlib.contextmanager
     def _open(self, begin: str) -> Iterator[sqlite3.Connection]:
         # A connection for each call: none is carried over a fork, into another thread or over a moment at
         # which somebody copies the folder or puts a backup in its place.
-        path = self.folder / "gallery.db"
-        if not path.exists():
-            _refuse_former(self.folder)
-            raise FileNotFoundError(
-                f"there is no gallery in {self.folder}: it holds no gallery.db; make one with Gallery.create"
-            )
+        if not (self.folder / "gallery.db").exists():
+            raise FileNotFoundError(f"there is no gallery in {self.folder}; make one with Gallery.create")
         # Where SQLite cannot make the files that it needs beside a database, this one can still be read.
-        fixed = _is_full(self.folder) or not os.access(self.folder, os.W_OK)
-        fixed = fixed and not path.with_name("gallery.db-wal").exists()
-        with (
-            _explained(self.folder),
-            contextlib.closing(_connection(path, "immutable=1" if fixed else "mode=rw")) as database,
-        ):
+        fixed = not os.access(self.folder, os.W_OK) and not (self.folder / "gallery.db-wal").exists()
+        with _connected(self.folder, "immutable=1" if fixed else "mode=rw") as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:  # cut short, or never finished
                 raise _damaged(self.folder)
@@ -677,44 +625,30 @@ class Gallery:
                 database.execute("COMMIT")
 
 
-def _connection(path: Path, how: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", WAIT, isolation_level=None, uri=True)
-
-
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """SQLite's errors in the words of who runs the gallery."""
+def _connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
+    """A connection, closed at the end, and SQLite's errors in the words of who runs the gallery."""
+    address = f"{(folder / 'gallery.db').absolute().as_uri()}?{how}"
     try:
-        yield
+        with contextlib.closing(sqlite3.connect(address, WAIT, isolation_level=None, uri=True)) as database:
+            yield database
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        hidden = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-        if code == sqlite3.SQLITE_FULL or (code in hidden and _is_full(folder)):
-            raise _full(folder) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(folder) from error
         if code == sqlite3.SQLITE_BUSY:
             raise TimeoutError(
                 f"another process has been writing to {folder} for {WAIT:g} s; wait until it has ended, or "
                 "end it: the lock ends with the process"
             ) from error
-        if code in hidden[1:]:
-            raise PermissionError(
-                errno.EACCES, f"{folder} can be searched, but not written to ({error})"
-            ) from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(folder) from error
-        raise
-
-
-def _is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < 2**16
-
-
-def _full(folder: Path) -> OSError:
-    return OSError(
-        errno.ENOSPC,
-        f"too little space is left on the disk for {folder}; nothing has changed: make room, or remove "
-        "entries (some at a time) and compact, and call again",
-    )
+        with explained(folder, "nothing has changed; make room, or move the gallery"):
+            if code == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, str(error)) from error
+            if code == sqlite3.SQLITE_READONLY:
+                raise OSError(
+                    errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES, str(error)
+                ) from error
+            raise
 
 
 def _damaged(folder: Path) -> DamagedGallery:
@@ -723,68 +657,23 @@ def _damaged(folder: Path) -> DamagedGallery:
     )
 
 
-def _refuse_former(folder: Path) -> None:
-    if (folder / "gallery.json").exists():
-        raise ValueError(
-            f"the gallery in {folder} has the format 1 (gallery.json and segments), which this version of "
-            "compat_lib does not read; make a new one in another folder and insert the features again"
-        )
-
-
-# -- rows of the database ------------------------------------------------------------------------
-
-
-def _find(database: sqlite3.Connection, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Key and model's number of each id, int64 [n]; -1 where there is no such entry."""
-    keys, owners = np.full(len(ids), -1), np.full(len(ids), -1)
-    sql = "SELECT asked.key, entries.key, model FROM json_each(?) AS asked JOIN entries ON entries.id = value"
-    for place, key, owner in database.execute(sql, (json.dumps(ids.tolist()),)):
-        keys[place], owners[place] = key, owner
-    return keys, owners
-
-
-def _found(database: sqlite3.Connection, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_find`, and every id must be there; "there is no entry with the id 7 ..."."""
-    keys, owners = _find(database, ids)
-    if (keys < 0).any():
-        absent = ids[keys < 0]
+def _asked(database: sqlite3.Connection, columns: str, ids: np.ndarray) -> list[tuple]:
+    """Columns of the entries with these ids, in their order; "there is no entry with the id 7 ..."."""
+    rows = database.execute(ASKED.format(f"entries.key, {columns}"), (_json(ids),)).fetchall()
+    absent = [one for one, row in zip(ids.tolist(), rows, strict=True) if row[0] is None]
+    if absent:
         raise KeyError(
-            f"there is no entry with the id {_listed(absent)}: {len(absent)} of the {len(ids)} ids are "
-            "not in the gallery; Gallery.ids() lists those that are"
+            f"there is no entry with the id {absent[0]!r}: {len(absent)} of the {len(ids)} ids are not in "
+            "the gallery; Gallery.ids() lists those that are"
         )
-    return keys, owners
+    return [row[1:] for row in rows]
 
 
-def _keys(database: sqlite3.Connection, code: int) -> np.ndarray:
-    """Keys of one model's entries, int64 [n], rising."""
-    sql = "SELECT key FROM entries WHERE model = ? ORDER BY key"
-    return np.fromiter((row[0] for row in database.execute(sql, (code,))), np.int64)
-
-
-def _ids_at(database: sqlite3.Connection, code: int, keys: np.ndarray) -> np.ndarray:
-    """The ids of entries of one model by their keys, of any shape."""
-    once, back = np.unique(keys, return_inverse=True)
-    sql = "SELECT id FROM entries WHERE model = ? AND key IN (SELECT value FROM json_each(?)) ORDER BY key"
-    rows = database.execute(sql, (code, json.dumps(once.tolist()))).fetchall()
-    return _id_array([row[0] for row in rows])[back].reshape(keys.shape)
-
-
-def _write(database: sqlite3.Connection, ids: np.ndarray, rows: np.ndarray, code: int) -> None:
-    """Make these the features of these entries."""
-    sql = "SELECT COALESCE(MAX(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'features'"
-    (first,) = database.execute(sql).fetchone()
-    features = (row.tobytes() for row in rows.astype("<f4", copy=False))
-    database.executemany(
-        "INSERT INTO features VALUES (?, ?, ?)",
-        ((key, feature, zlib.crc32(feature)) for key, feature in enumerate(features, first)),
-    )
-    database.executemany(
-        "REPLACE INTO entries VALUES (?, ?, ?)",
-        ((one, code, key) for key, one in enumerate(ids.tolist(), first)),
-    )
-
-
-# -- what is given -------------------------------------------------------------------------------
+def _stored(database: sqlite3.Connection, unit: np.ndarray) -> Iterable[tuple[int, bytes, int]]:
+    """New keys, bytes and checksums of features."""
+    (last,) = database.execute("SELECT COALESCE(MAX(key), 0) FROM entries").fetchone()
+    features = (row.tobytes() for row in unit.astype("<f4", copy=False))
+    return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, max(last + 1, time.time_ns())))
 
 
 def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
@@ -820,52 +709,18 @@ def _id_array(values: list) -> np.ndarray:
     return np.array(values, object if values and isinstance(values[0], str) else np.int64)
 
 
+def _json(values: np.ndarray) -> str:
+    return json.dumps(values.tolist())
+
+
 def _nfc(name: Any) -> Any:
     return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
-def _checked_model(name: Any, width: Any) -> tuple[str, int]:
+def _model(name: Any, width: Any) -> tuple[str, int]:
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"a model's name is text such as 'old-2024', not {name!r}")
     return _nfc(name), checked_count(f"the width of {name!r}", width)
-
-
-def _refuse_declaration(
-    models: Mapping[str, Model], name: str, width: int, others: list[str], fit: str | None
-) -> None:
-    if fit not in (None, "cut", "pad"):
-        raise ValueError(f"fit is {fit!r}; give 'cut', 'pad' or nothing")
-    if name in models and models[name].width != width:
-        raise ValueError(
-            f"{name!r} is declared with {models[name].width} numbers a feature, and now {width} were given; "
-            "another model needs another name"
-        )
-    for other in others:
-        if other not in models or other == name:
-            raise ValueError(
-                f"{name!r} is to be compatible with {other!r}, which is not declared as another model; "
-                f"declared are {_listed(list(models))}"
-            )
-        theirs = models[other].width
-        if theirs != width and not (fit == "pad" or (fit == "cut" and width > theirs)):
-            raise ValueError(
-                f"{name!r} has {width} numbers a feature and {other!r} {theirs}. With fit='cut' a wider "
-                "query is compared by its first coordinates, with fit='pad' the narrower side is filled with "
-                "zeros: say which one the new model was trained for"
-            )
-
-
-def _check_scales(scales: Mapping[str, Any], names: list[str]) -> None:
-    for name in names:
-        if name not in scales:
-            raise ValueError(f"scales lack {name!r}; give (centre, spread) for each model with entries")
-        centre, spread = scales[name]
-        if not (np.isfinite(centre) and np.isfinite(spread) and spread > 0):
-            raise ValueError(f"the scale of {name!r} is {scales[name]}; give two numbers, the second above 0")
-
-
-def _listed(values: Sequence[Any], most: int = 5) -> str:
-    return ", ".join(str(value) for value in values[:most]) + (", ..." if len(values) > most else "")
 
 
 def _in_words(entries: Mapping[str, int]) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from compat_lib.files import replacing
 
 # kind of index -> its options; None: chosen by the number of entries
 KINDS: dict[str, dict[str, int | None]] = {
@@ -28,9 +24,6 @@ BLOCK = 16_384  # rows that are read, scaled and written at a time
 Load = Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]  # keys -> parts (keys, features)
 
 
-# -- features ------------------------------------------------------------------------------------
-
-
 def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     """A NumPy table [n, width] of a list, an array or a torch tensor, which is never imported for it."""
     if hasattr(features, "detach"):
@@ -39,9 +32,8 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
             features = features.float()
     array = np.asarray(features)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or width not in (None, array.shape[1]):
-        wanted = f"; the model was declared with {width} numbers a feature" if width else ""
         raise ValueError(
-            f"the {who} have shape {array.shape} and type {array.dtype}{wanted}; give real numbers "
+            f"the {who} have shape {array.shape} and type {array.dtype}; give real numbers "
             f"[n, {width or 'd'}]"
         )
     if array.dtype == np.uint8:
@@ -53,44 +45,31 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     return array
 
 
-def unit_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of unit length, float32 [n, d], and which are usable, bool [n]: finite and not all zero.
+def unit_rows(array: np.ndarray) -> np.ndarray:
+    """Rows of unit length, float32 [n, d]; NaN where a row has no direction: not finite, or all zero.
 
-    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))[1].tolist()
-    [True, False]
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [nan, nan]]
     """
     unit = np.full(array.shape, np.nan, np.float32)
-    usable = np.zeros(len(array), bool)
     for start in range(0, len(array), BLOCK):  # in double precision, a block at a time
-        part = slice(start, start + BLOCK)
-        block = array[part].astype(np.float64)
-        largest = np.abs(block).max(axis=1, keepdims=True, initial=0)
-        good = usable[part] = np.isfinite(largest[:, 0]) & (largest[:, 0] > 0)
+        block = array[start : start + BLOCK].astype(np.float64)
+        largest = np.abs(block).max(axis=1, keepdims=True, initial=0)  # whose square may leave float64
+        good = np.isfinite(largest[:, 0]) & (largest[:, 0] > 0)
         block = block[good] / largest[good]
-        unit[part][good] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    return unit, usable
-
-
-def checked_rows(features: Any, width: int | None, who: str) -> np.ndarray:
-    """Features as float32 [n, width] of unit length.
-
-    >>> checked_rows([[3.0, 4.0]], 2, "features")
-    array([[0.6, 0.8]], dtype=float32)
-    """
-    unit, usable = unit_rows(as_rows(features, width, who))
-    refuse_unusable(usable, who)
+        unit[start : start + BLOCK][good] = block / np.linalg.norm(block, axis=1, keepdims=True)
     return unit
 
 
-def refuse_unusable(usable: np.ndarray, who: str, ids: np.ndarray | None = None) -> None:
-    """Refuse features that have no direction; "2 of the features of 'old-2024' hold NaN, ..."."""
-    if not usable.all():
-        first = np.flatnonzero(~usable)[0]
-        which = f"row {first}" if ids is None else f"id {ids[first]}"
+def checked_rows(features: Any, width: int | None, who: str) -> np.ndarray:
+    """Features as float32 [n, width] of unit length; "2 of the queries of 'old-2024' hold NaN, ..."."""
+    unit = unit_rows(as_rows(features, width, who))
+    if (broken := np.isnan(unit).any(axis=1)).any():
         raise ValueError(
-            f"{(~usable).sum()} of the {who} hold NaN, infinite values or nothing but zeros (the first: "
-            f"{which}); look for a diverged model or a corrupt image and leave these rows out"
+            f"{broken.sum()} of the {who} hold NaN, infinite values or nothing but zeros (the first: row "
+            f"{broken.argmax()}); look for a diverged model or a corrupt image and leave these rows out"
         )
+    return unit
 
 
 def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float, float]:
@@ -111,7 +90,7 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
         (centre, spread) for `Gallery.search(scales=...)`.
 
     Raises:
-        ValueError: "500 pairs cannot show which score one in 1000 passes ..." and those of rows.
+        ValueError: too few or equal pairs, and what is wrong with rows.
 
     >>> centre, spread = score_scale([[1.0, 0.0]], [[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]], share=0.4)
     >>> round(centre, 3), round(spread, 3)
@@ -124,14 +103,12 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
     thinned = (side[:: max(1, -(-len(side) // SCALE_ROWS))] for side in (asking, asked))
     asking, asked = (checked_rows(side, None, "features to compare") for side in thinned)
     scores = (asking @ asked.T).ravel()
-    if len(scores) * share < 1:
+    centre, high = np.quantile(scores, [0.5, 1 - share]) if len(scores) else (0.0, 0.0)
+    if len(scores) * share < 1 or high <= centre:
         raise ValueError(
-            f"{len(scores)} pairs cannot show which score one in {1 / share:.0f} passes; give more queries "
-            "or entries"
+            f"{len(scores)} pairs do not show which score one in {1 / share:.0f} passes; give more features, "
+            "of different images"
         )
-    centre, high = np.quantile(scores, [0.5, 1 - share])
-    if high <= centre:
-        raise ValueError("more than half of the pairs have one score; give features of different images")
     return float(centre), float(high - centre)
 
 
@@ -180,48 +157,34 @@ def fitted(queries: np.ndarray, form: str, width: int) -> np.ndarray:
     >>> fitted(np.array([[0.6, 0.0, 0.8]], np.float32), "cut", 2).tolist()
     [[1.0, 0.0]]
     """
-    if form == "same":
-        return queries
     if form == "cut":
         return checked_rows(queries[:, :width], width, "first coordinates of the queries")
-    shown = np.zeros((len(queries), width), np.float32)
-    shared = min(width, queries.shape[1])
-    shown[:, :shared] = queries[:, :shared]
-    return shown
+    short = max(0, width - queries.shape[1])  # what a wider query has beyond it meets zeros
+    return np.ascontiguousarray(np.pad(queries, ((0, 0), (0, short)))[:, :width])
 
 
-def refuse_queries(models: Mapping[str, Model], counts: Mapping[str, int], query: str) -> None:
-    """Refuse queries of a model that cannot be compared with all entries."""
-    for entry, number in counts.items():
-        if number and form_of(models, query, entry) is None:
-            raise ValueError(
-                f"queries of {query!r} cannot be compared with the {number} entries of {entry!r}: "
-                f"{_strangers(models, query, entry)}"
-            )
-
-
-def refuse_entries(models: Mapping[str, Model], counts: Mapping[str, int], entry: str) -> None:
-    """Refuse entries of a model beside which those that are there could not be searched."""
+def refuse_strangers(
+    models: Mapping[str, Model], counts: Mapping[str, int], name: str, queries: bool
+) -> None:
+    """Refuse queries that cannot meet all entries, and entries beside which no model could search."""
     for other, number in counts.items():
-        if number and not (form_of(models, entry, other) or form_of(models, other, entry)):
-            raise ValueError(
-                f"entries of {entry!r} cannot stand beside the {number} entries of {other!r}, because no "
-                f"model could search both: {_strangers(models, entry, other)}"
+        if number and not (form_of(models, name, other) or (not queries and form_of(models, other, name))):
+            what = (
+                "queries of {!r} cannot be compared with"
+                if queries
+                else "entries of {!r} cannot stand beside"
             )
-
-
-def _strangers(models: Mapping[str, Model], one: str, other: str) -> str:
-    widths = models[one].width, models[other].width
-    if other in models[one].compatible_with or one in models[other].compatible_with:
-        return (
-            f"their features have {widths[0]} and {widths[1]} numbers, and only the wider model's queries "
-            f"are cut; ask with {other!r}"
-        )
-    same = "; equal width does not make them comparable" if widths[0] == widths[1] else ""
-    return (
-        f"they were not declared compatible{same}. If {one!r} was measured to be compatible with {other!r}, "
-        f"declare it with compatible_with={other!r}; if not, its features need a gallery of their own"
-    )
+            declared = other in models[name].compatible_with or name in models[other].compatible_with
+            raise ValueError(
+                f"{what.format(name)} the {number} entries of {other!r}: "
+                + (
+                    f"only the wider model's queries are cut; ask with {other!r}"
+                    if declared
+                    else "they were not declared compatible, and equal width does not make them comparable. "
+                    f"If it was measured, declare {name!r} with compatible_with={other!r}; if not, make "
+                    "another gallery"
+                )
+            )
 
 
 # -- the index -----------------------------------------------------------------------------------
@@ -355,44 +318,10 @@ class ModelIndex:
             params = faiss.SearchParametersIVF(nprobe=probes)
         if self.form == "hnsw":
             chosen = faiss.IDSelectorBitmap(np.packbits(self._live, bitorder="little"))
-            breadth = max(self.options["ef_search"], 2 * k)
             if exact:
                 index, params = faiss.downcast_index(index.storage), faiss.SearchParameters(sel=chosen)
             else:
+                breadth = max(self.options["ef_search"], 2 * k)
                 params = faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
         # FAISS's own search, also where faiss.contrib.torch_utils has put one without params in its place.
         return getattr(index, "search_numpy", index.search)(queries, k, params=params)
-
-    def save(self, path: Path, stamp: list[int]) -> None:
-        """Write the index to a file, with the change of the gallery that it was made for."""
-        import faiss
-
-        described = {"form": self.form, "built": self._built, "stamp": stamp, **self._kind()}
-        with replacing(path) as part, open(part, "wb") as file:
-            np.savez(
-                file,
-                described=np.frombuffer(json.dumps(described).encode(), np.uint8),
-                keys=self.keys,
-                rows=self._rows,
-                live=self._live,
-                index=faiss.serialize_index(self._index),
-            )
-
-    def load(self, path: Path, known: Callable[[list[int]], bool]) -> None:
-        """Take what a file holds, unless it is damaged, of another index, or of a change not `known`."""
-        import faiss
-
-        try:
-            with np.load(path) as file:  # checks each array's CRC-32
-                arrays = dict(file)
-            described = json.loads(arrays["described"].tobytes())
-        except Exception:  # there is none, or an altered one, which can raise anything
-            return
-        if known(described["stamp"]) and described | self._kind() == described:
-            self.keys, self._rows, self._live = arrays["keys"], arrays["rows"], arrays["live"]
-            self.form, self._built = described["form"], described["built"]
-            self._index = faiss.deserialize_index(arrays["index"])
-
-    def _kind(self) -> dict[str, Any]:
-        built = {name: value for name, value in self.options.items() if name not in ("nprobe", "ef_search")}
-        return {"kind": self.kind, "options": built, "width": self.width}

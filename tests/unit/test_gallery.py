@@ -1,6 +1,5 @@
 """The gallery: search against plain NumPy and FAISS, refusals, backfill, damage, several processes."""
 
-import argparse
 import errno
 import functools
 import os
@@ -21,7 +20,6 @@ import pytest
 import torch
 
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
-from compat_lib.deploy.gallery_search import ModelIndex
 
 WIDTH = 16
 
@@ -83,7 +81,7 @@ def backfilled(made, ids, features, share, batch=37):
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(FileExistsError, match="holds other files, such as train; a gallery needs one of its"):
+    with pytest.raises(FileExistsError, match="holds other files, such as train; give another"):
         Gallery.create(tmp_path, {"old": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
@@ -116,7 +114,7 @@ def test_removed_entries_are_not_found_and_their_ids_may_come_back(old_and_new):
     assert len(made) == 298 and ids[0] not in made.ids()
     made.insert(ids[:1], old[1:2], "old")
     assert made.search(old[1:2], 1, "old").ids.tolist() == [[ids[0]]]
-    assert made.verify().superseded == 2
+    made.verify()
 
 
 @pytest.mark.parametrize("k", [1, 17, 300])
@@ -135,7 +133,7 @@ def test_replaced_entries_are_found_by_their_new_features(old_and_new):
     made.search(old[:1], 1, "old")
     made.insert([*ids[:2], 20_000], new[:3], "old", replace=True)
     assert made.search(new[:3], 1, "old").ids.ravel().tolist() == [*ids[:2], 20_000]
-    assert made.verify().superseded == 2 and len(made) == 301
+    assert len(made) == 301
     made.insert(ids[:1], new[:1], "new", replace=True)
     assert made.counts == {"old": 300, "stranger": 0, "new": 1}
     assert Gallery.open(made.folder).search(new[:1], 1, "new").models.tolist() == [["new"]]
@@ -150,7 +148,7 @@ def test_features_and_models_come_back_in_the_order_of_the_ids(old_and_new):
     assert np.allclose(made.features(ids[:30]), unit(new[:30]), atol=1e-6)
     assert made.models_of(ids[[0, 299]]).tolist() == ["new", "old"]
     assert np.array_equal(made.ids("new"), np.sort(ids[:30])) and np.array_equal(made.ids(), np.sort(ids))
-    with pytest.raises(ValueError, match="these 2 entries were made by 2 models; ask for those of one"):
+    with pytest.raises(ValueError, match="give ids of entries that one model has made"):
         made.features(ids[[0, 299]])
 
 
@@ -168,7 +166,7 @@ def test_equal_width_is_not_compatibility(old_and_new):
     with pytest.raises(
         ValueError,
         match="queries of 'stranger' cannot be compared with the 300 entries of 'old': they were not "
-        "declared compatible; equal width does not make them comparable",
+        "declared compatible, and equal width does not make them comparable",
     ):
         made.search(rows(1), 1, "stranger")
     with pytest.raises(
@@ -224,7 +222,7 @@ def test_padding_compares_with_zeros_in_both_directions(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("new", 8, "old"), "'new' has 8 numbers a feature and 'old' 4. With fit='cut'"),
+        (("new", 8, "old"), "'new' has 8 numbers a feature and 'old' 4; say which"),
         (("new", 2, "old", "cut"), "'new' has 2 numbers a feature and 'old' 4"),
         (("new", 4, "odl"), "'new' is to be compatible with 'odl', which is not declared"),
         (("old", 5), "'old' is declared with 4 numbers a feature, and now 5"),
@@ -250,8 +248,8 @@ def test_scores_on_one_scale(old_and_new):
     hits = made.search(queries, 300, "new", scales={"new": (0.1, 0.5), "old": (-0.2, 0.25)})
     assert np.allclose(hits.scores, -np.sort(-scaled, axis=1), atol=1e-5)
     for scales, sentence in (
-        ({"new": (0, 1)}, "scales lack 'old'; give"),
-        ({"new": (0, 1), "old": (0.1, 0)}, r"the scale of 'old' is \(0.1, 0\)"),
+        ({"new": (0, 1)}, "spread above 0. for 'old'"),
+        ({"new": (0, 1), "old": (0.1, 0)}, "spread above 0. for 'old'"),
     ):
         with pytest.raises(ValueError, match=sentence):
             made.search(queries, 1, "new", scales=scales)
@@ -265,9 +263,9 @@ def test_one_random_pair_in_a_hundred_passes_one():
     many = score_scale(np.tile(queries, (20, 1)), np.tile(entries, (10, 1)))  # 30 million pairs, sampled
     assert np.allclose(many, (centre, spread), atol=0.02)
     for arguments, sentence in (
-        ((queries[:2], entries[:3]), "6 pairs cannot show which score one in 100 passes"),
+        ((queries[:2], entries[:3]), "6 pairs do not show which score one in 100 passes"),
         ((queries, entries, 0.7), "share is 0.7; give a fraction"),
-        ((np.ones((50, 4)), np.ones((50, 4))), "more than half of the pairs have one score"),
+        ((np.ones((50, 4)), np.ones((50, 4))), "2500 pairs do not show"),
         ((queries, entries[:, :4]), "the features to compare have shape"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -285,13 +283,17 @@ NAN[1, 2] = np.nan
     ("call", "error", "sentence"),
     [
         (lambda g: g.insert([1, 1, 2], rows(3), "old"), ValueError, "the id 1 was given 2 times"),
-        (lambda g: g.insert([7, 1], rows(2), "old"), ValueError, "the 2 ids are in the gallery already: 7"),
+        (
+            lambda g: g.insert([7, 1], rows(2), "old"),
+            ValueError,
+            "the 2 ids are in the gallery already, such as 7",
+        ),
         (lambda g: g.insert([1, 2], rows(3), "old"), ValueError, "there are 2 ids for 3 features of 'old'"),
         (lambda g: g.insert([0.5], rows(1), "old"), ValueError, "the id 0.5 is neither text nor a whole"),
         (lambda g: g.insert([-1], rows(1), "old"), ValueError, "the id -1 is neither text nor a whole"),
         (lambda g: g.insert([8, "a"], rows(2), "old"), ValueError, "the id 'a' is neither text nor"),
         (lambda g: g.insert(["a"], rows(1), "old"), ValueError, "text and whole numbers need a gallery each"),
-        (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: id 2)"),
+        (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: row 1)"),
         (lambda g: g.insert([1], rows(1) * 0, "old"), ValueError, "nothing but zeros"),
         (lambda g: g.insert([1], rows(1, width=8), "old"), ValueError, "have shape (1, 8) and type float64"),
         (lambda g: g.insert([1], rows(1).astype(str), "old"), ValueError, "give real numbers [n, 16]"),
@@ -407,39 +409,6 @@ def test_cells_are_trained_on_the_models_own_entries(tmp_path, clustered):
         assert recall(hits, asked, both, np.ones(12000, bool)) > 0.85
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_a_kept_index_is_not_built_again(tmp_path, clustered, kind, monkeypatch):
-    features, queries = clustered
-    made = Gallery.create(tmp_path / "g", {"old": WIDTH}, index=kind)
-    made.insert(np.arange(5000), features[:5000], "old")
-    made.search(queries, 10, "old")
-    made.save_index()
-    made.remove(np.arange(100))  # after it was kept
-    made.insert(np.arange(5000, 5500), features[5000:5500], "old")
-    built = []
-    start = ModelIndex._start
-    monkeypatch.setattr(
-        ModelIndex, "_start", lambda self, form, size: built.append(form) or start(self, form, size)
-    )
-    alive = (np.arange(6000) >= 100) & (np.arange(6000) < 5500)
-    again = Gallery.open(made.folder)
-    assert recall(again.search(queries, 10, "old"), queries, features, alive) > 0.95
-    assert built == ["flat"]  # empty, before the kept one was read
-    # damaged, or of other features with the same numbers: built again without a word
-    path = next((made.folder / "index").iterdir())
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] + b"x" + whole[len(whole) // 2 + 1 :])
-    assert recall(Gallery.open(made.folder).search(queries, 10, "old"), queries, features, alive) > 0.95
-    assert built == ["flat", "flat", kind]
-    (tmp_path / "g" / "gallery.db").unlink()
-    path.write_bytes(whole)
-    other = Gallery.create(tmp_path / "g", {"old": WIDTH}, index=kind)
-    other.insert(np.arange(5000), -features[:5000], "old")
-    alive = np.arange(6000) < 5000
-    assert recall(other.search(-queries, 10, "old"), queries, features, alive) > 0.95
-    assert built[3:] == ["flat", kind]
-
-
 # -- backfill ------------------------------------------------------------------------------------
 
 
@@ -465,7 +434,7 @@ def test_backfill_keeps_its_order_and_goes_on_where_it_was(old_and_new):
     assert list(again.backfill("new", embed, order)) == []  # nothing is left of it
     assert again.counts["old"] == 100
     assert [step.done for step in again.backfill("new", embed)] == [100]  # no order: all the others
-    assert np.array_equal(sum(asked, [])[200:], np.setdiff1d(ids, order))
+    assert np.array_equal(sum(asked, [])[200:], ids[~np.isin(ids, order)])  # as they were written
     assert list(made.backfill("new", embed, order=[])) == []
 
 
@@ -592,7 +561,7 @@ def test_compaction_saves_room_and_readers_go_on(old_and_new):
     saved = made.compact()
     after = made.verify()
     assert saved == before.size - after.size > 0
-    assert after.entries == before.entries and (before.superseded, after.superseded) == (280, 0)
+    assert after.entries == before.entries and before.free > after.free == 0
     assert "290 entries (30 old, 0 stranger, 260 new)" in str(after)
     mixed = np.where(np.arange(300)[:, None] < 270, new, old)[10:]
     for one in (reader, fresh, made):
@@ -636,7 +605,7 @@ def test_a_gallery_that_cannot_be_written_to_can_be_searched(old_and_new, monkey
     assert reader.search(old[:1], 1, "old").ids.tolist() == [[ids[0]]]
     assert reader.verify().entries["old"] == 300
     for change in (lambda: reader.insert([20_000], old[:1], "old"), lambda: reader.remove(ids[:1])):
-        with pytest.raises(PermissionError, match="can be searched, but not written to"):
+        with pytest.raises(PermissionError, match="cannot be written: this folder belongs to somebody else"):
             change()
 
 
@@ -700,44 +669,32 @@ def test_damage_is_found_and_named(old_and_new, tmp_path):
                 call(Gallery.open(damaged))
 
 
-def test_another_format_is_refused(old_and_new, tmp_path):
+def test_another_format_is_refused(old_and_new):
     made = old_and_new[0]
     with sqlite3.connect(made.folder / "gallery.db") as database:
-        database.execute("PRAGMA user_version = 3")
-    with pytest.raises(ValueError, match="has the format 3, and this version of compat_lib reads 2"):
+        database.execute("PRAGMA user_version = 2")
+    with pytest.raises(ValueError, match="has the format 2, and this version of compat_lib reads 3"):
         Gallery.open(made.folder)
-    (tmp_path / "gallery.json").write_text("{}")
-    for call in (Gallery.open, lambda folder: Gallery.create(folder, {"old": 2})):
-        with pytest.raises(ValueError, match=r"has the format 1 \(gallery.json and segments\), which"):
-            call(tmp_path)
 
 
-@pytest.mark.parametrize("how", ["the file cannot grow", "half a megabyte is left"])
-def test_a_full_disk_changes_nothing(old_and_new, monkeypatch, how):
+def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
     made, ids, old, new = old_and_new
     before = made.search(old[:3], 5, "old")
     pages = (made.folder / "gallery.db").stat().st_size // 4096
     many = np.tile(new, (20, 1))
     with monkeypatch.context() as patch:
-        if how == "the file cannot grow":
-            connections(patch, f"PRAGMA max_page_count = {pages + 1}")
-        else:
-            patch.setattr(shutil, "disk_usage", lambda _: argparse.Namespace(free=500_000))
+        connections(patch, f"PRAGMA max_page_count = {pages + 1}")
         for call in (
             lambda: made.insert(np.arange(20_000, 26_000), many, "old"),
-            lambda: list(made.backfill("new", lambda some: new[: len(some)])),
+            lambda: made.insert(np.arange(20_000, 26_000), many, "old", replace=True),
         ):
-            with pytest.raises(
-                OSError, match="too little space is left on the disk for .*; nothing"
-            ) as found:
+            with pytest.raises(OSError, match="no space is left on the disk; nothing has changed") as found:
                 call()
             assert found.value.errno == errno.ENOSPC
         assert np.array_equal(made.search(old[:3], 5, "old").ids, before.ids)
         assert made.verify().entries == {"old": 300, "stranger": 0, "new": 0}
-        made.remove(ids[100:])
-        assert made.compact() > 8000 and made.verify().superseded == 0
     made.insert([20_000], old[:1], "old")
-    assert len(Gallery.open(made.folder)) == 101
+    assert len(Gallery.open(made.folder)) == 301
 
 
 def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
