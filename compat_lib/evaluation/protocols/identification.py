@@ -29,6 +29,8 @@ RANKS = (1, 5, 10)
 SCORES = 2**20  # scores that are held together
 EQUAL = 1e-12  # scores that differ by no more are tied
 
+Side = tuple[Tensor, np.ndarray]  # unit rows, the subject of each
+
 
 @dataclass(frozen=True)
 class GallerySearch:
@@ -47,8 +49,9 @@ class GallerySearch:
     @property
     def records(self) -> Records:
         """Records such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
-        top = {f"top{k}": hits / self.mates if self.mates else None for k, hits in self.hits.items()}
-        return _records(self, top)
+        return _records(
+            self, {f"top{k}": n / self.mates if self.mates else None for k, n in self.hits.items()}
+        )
 
     def summary(self) -> str:
         """Return one line for reading."""
@@ -73,10 +76,8 @@ class Identification:
     @property
     def records(self) -> Records:
         """Records "tpir@fpir=1e-2", "top1" and "stacked_top1", a share of all probes too, and so on."""
-        top = {f"top{k}": share for k, share in self.top.items()}
-        return _records(
-            self, top | {f"stacked_top{k}": n / self.probes for k, n in self.stacked_hits.items()}
-        )
+        stacked = {f"stacked_top{k}": n / self.probes for k, n in self.stacked_hits.items()}
+        return _records(self, {f"top{k}": share for k, share in self.top.items()} | stacked)
 
     def summary(self) -> str:
         """Return one line for reading."""
@@ -163,7 +164,7 @@ def identification(
     lists.append(tuple(np.concatenate(both) for both in zip(*lists, strict=True)))
     ids, rows = np.asarray(enrolled.ids), unit_templates(enrolled.features, "enrolled templates")
     first, second, stacked = (
-        _search(rows[torch.from_numpy(found(ids, known, what))], own, asked, subjects, fpirs, ranks, what)
+        _search((rows[torch.from_numpy(found(ids, known, what))], own), (asked, subjects), fpirs, ranks, what)
         for (known, own), what in zip(lists, ("gallery 1", "gallery 2", "both galleries"), strict=True)
     )
     return Identification(
@@ -222,7 +223,7 @@ def gallery_search(
     gallery, probe = unit_templates(gallery, "gallery features"), unit_templates(probe, "probe features")
     known = names_or_numbers(gallery_subjects, "gallery subjects", len(gallery))
     asking = names_or_numbers(probe_subjects, "probe subjects", len(probe))
-    return _search(gallery, known, probe, asking, fractions(fpirs, "an FPIR"), ranks, "the gallery")
+    return _search((gallery, known), (probe, asking), fractions(fpirs, "an FPIR"), ranks, "the gallery")
 
 
 def template_subjects(
@@ -253,14 +254,9 @@ def template_subjects(
 
 
 def _search(
-    gallery: Tensor,
-    known: np.ndarray,
-    probe: Tensor,
-    asking: np.ndarray,
-    fpirs: tuple[float, ...],
-    ranks: Sequence[int],
-    what: str,
+    gallery: Side, probe: Side, fpirs: tuple[float, ...], ranks: Sequence[int], what: str
 ) -> GallerySearch:
+    (gallery, known), (probe, asking) = gallery, probe
     names, entries = np.unique(known, return_counts=True)
     if entries.max() > 1:
         raise ValueError(
