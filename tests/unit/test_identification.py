@@ -83,27 +83,12 @@ def test_search_equals_the_definition(monkeypatch, entries, probes, width, score
 def test_search_by_hand():
     # Cosines of the probes with the entries of subjects 1, 2, 3 (the axes).
     gallery = np.eye(4)[:3]
-    probes = np.array(
-        [
-            [0.9, 0.1, 0.0],  # mate of 1, found
-            [0.5, 0.4, 0.3],  # mate of 1, found, but weak
-            [0.6, 0.5, 0.2],  # mate of 2, second
-            [0.7, 0.6, 0.1],  # mate of 3, third
-            [0.5, 0.1, 0.1],  # strangers: top scores 0.5, 0.3, 0.2, 0.1
-            [0.1, 0.3, 0.2],
-            [0.2, 0.0, 0.1],
-            [0.1, 0.1, 0.0],
-        ]
-    )
+    mates = [0.9, 0.1, 0], [0.5, 0.4, 0.3], [0.6, 0.5, 0.2], [0.7, 0.6, 0.1]  # found, weak, second, third
+    strangers = [0.5, 0.1, 0.1], [0.1, 0.3, 0.2], [0.2, 0, 0.1], [0.1, 0.1, 0]
+    probes = np.array([*mates, *strangers])
     probes = np.c_[probes, np.sqrt(1 - (probes**2).sum(1))]
-    result = gallery_search(
-        gallery,
-        [1, 2, 3],
-        probes,
-        [1, 1, 2, 3, 8, 9, 9, 7],
-        fpirs=(0.1, 0.25, 0.5, 0.74, 0.75, 1),
-        ranks=(1, 2, 3),
-    )
+    fpirs, subjects = (0.1, 0.25, 0.5, 0.74, 0.75, 1), [1, 1, 2, 3, 8, 9, 9, 7]
+    result = gallery_search(gallery, [1, 2, 3], probes, subjects, fpirs=fpirs, ranks=(1, 2, 3))
     assert result.hits == {1: 2, 2: 3, 3: 4}
     assert result.thresholds == (0.5, 0.5, 0.3, 0.3, 0.2, 0.1)
     assert result.tpir == (0.25, 0.25, 0.5, 0.5, 0.5, 0.5)  # at 0.5 the weak probe equals the threshold
@@ -151,14 +136,14 @@ def test_equal_rows_are_tied_wherever_they_stand(monkeypatch, entries):
     monkeypatch.setattr(module, "SCORES", 640)
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        row, probe = unit(rng.normal(size=(2, 5 + 13 * seed)))
-        gallery, probes = np.tile(row, (entries, 1)), np.tile(probe, (50, 1))
+        width, known = 5 + 13 * seed, np.arange(entries)
         subjects = rng.permutation(np.r_[np.full(40, entries - 1), np.full(10, -1)])
-        collapsed = gallery_search(gallery, np.arange(entries), probes, subjects, fpirs=(1.0,))
-        assert (collapsed.tpir, collapsed.hits[1]) == ((0.0,), 0)
-        gallery = unit(rng.normal(size=(entries, 5 + 13 * seed)))
+        row, probe = unit(rng.normal(size=(2, width)))
+        collapsed = np.tile(row, (entries, 1)), known, np.tile(probe, (50, 1)), subjects
+        assert gallery_search(*collapsed, fpirs=(1.0,)).hits[1] == 0
+        gallery = unit(rng.normal(size=(entries, width)))
         probes = np.tile(unit(gallery[-1:] + 0.01), (50, 1))  # strangers score what the mates score
-        result = gallery_search(gallery, np.arange(entries), probes, subjects, fpirs=(1.0,))
+        result = gallery_search(gallery, known, probes, subjects, fpirs=(1.0,))
         assert (result.tpir, result.hits[1]) == ((0.0,), 40)
 
 

@@ -52,15 +52,6 @@ def test_pooling_equals_the_definition(monkeypatch, images, width, rows):
     assert np.allclose(pooled.features, expected, rtol=0, atol=1e-14)
 
 
-def test_pooling_by_hand():
-    # Template 5: medium 1 is the mean of (4, 0) and (0, 4), medium 2 the single image (0, 6): sum (2, 8).
-    # Template 3 has a medium of the same id, which is another medium: (3, 4).
-    images = [[4.0, 0.0], [3.0, 4.0], [0.0, 6.0], [0.0, 4.0]]
-    pooled = pool_templates(images, [5, 3, 5, 5], [1, 1, 2, 1])
-    assert pooled.ids.tolist() == [3, 5]
-    assert pooled.features == pytest.approx(np.array([[0.6, 0.8], [2 / 68**0.5, 8 / 68**0.5]]), abs=1e-15)
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), exponent=st.integers(-200, 200))
 def test_order_of_images_names_of_media_and_common_scale_do_not_matter(seed, exponent):

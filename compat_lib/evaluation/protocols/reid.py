@@ -85,7 +85,7 @@ def reid(
     apart when FPR is the share of the pairs of one identity that are told apart. It takes the ROC point of
     nearest FPR, of two equally near ones the smaller FPR, and the lowest TPR there. "conservative" is that of
     `verification`: the largest share of the pairs of one identity accepted when at most that share of the
-    others is.
+    others is. "published" holds the scores of the pairs of one identity, 4 bytes each.
 
     A cross-test passes new queries and an old gallery. For data without cameras give one camera to the
     queries and another one to the gallery.
@@ -181,7 +181,7 @@ def _rates(
     if reading == "conservative":
         result = verify(pairs, count(pairs), fars)
         return result.tar, result.measurable
-    # The scores of one identity are held, sorted: 4 bytes a pair. The excluded ones come first.
+    # The excluded pairs, which are of one identity, come first.
     own = np.sort(np.concatenate([tile.scores.reshape(-1)[tile.genuine].cpu() for tile in pairs.tiles()]))
     own = own[pairs.excluded :]
     # A rate lies between those of two ROC points: at the genuine pair number `wanted`, counted from the most
