@@ -54,13 +54,6 @@ def test_all_shifts_occur_equally_often():
     assert (share - 1 / 25).abs().max() < 5 * (0.04 * 0.96 / count) ** 0.5
 
 
-def test_without_augmentation_pixels_are_the_evaluation_transform():
-    images = pictures(9)
-    batches = Batches(images, torch.arange(9), batch_size=4, seed=0, shift=0)
-    for batch in batches.epoch(2):
-        assert torch.equal(batch.pixels(), to_float(images[batch.rows]))
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3))
 def test_an_epoch_visits_rows_once_and_drops_a_short_last_batch(count, batch_size, epoch):
@@ -182,14 +175,6 @@ def test_batches_hold_several_images_of_some_identities(sizes, identities, per_i
         shown = [row for rows in groups for row in rows]
         assert len(set(shown)) == min(count, len(shown))  # each image once before any comes again
     assert waiting < identities
-
-
-def test_equal_identities_make_as_many_batches_as_single_images_and_show_each_once():
-    labels = torch.arange(240) % 12  # 20 images each
-    batches = Batches(pictures(240, 1), labels, batch_size=12, seed=0, per_identity=4)
-    rows = torch.cat([batch.rows for batch in batches.epoch(0)])
-    assert len(batches) == 240 // 12 == len(Batches(pictures(240, 1), labels, batch_size=12, seed=0))
-    assert sorted(rows.tolist()) == list(range(240))
 
 
 def test_what_waits_and_who_meets_whom_is_drawn_anew_in_every_epoch():
