@@ -22,7 +22,6 @@ from torch import Tensor
 
 from compat_lib.adapters import ADAPTERS
 from compat_lib.deploy import check_inputs as given
-from compat_lib.deploy.check_inputs import Sides, metric_far
 from compat_lib.deploy.check_result import VERDICTS, CompatibilityCheck, Names, title
 from compat_lib.deploy.feature_files import FeatureTable, read_features
 from compat_lib.evaluation.bootstrap import identity_weights
@@ -77,8 +76,7 @@ def check_compatibility(
         metric: "tar@far=F", "map", "rank1" or "rank5". None: TAR at FAR 1e-3, or mAP with too few pairs.
         adapter: measure a ridge and a Procrustes adapter.
         queries: how many images ask, drawn at random. None: as many as make 10**8 pairs, and at least 2,000.
-        draws: bootstrap draws.
-        seed: of the draws, the queries, the halves and the order of the backfill.
+        draws, seed: bootstrap draws, and the seed of all that is drawn.
         say: receives a line before each step.
 
     Raises:
@@ -93,13 +91,12 @@ def check_compatibility(
     for name, value, least in (("queries", queries, 1), ("draws", draws, 0), ("seed", seed, 0)):
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}; give a whole number of at least {least}")
-    sides = given.bring_together(
-        old_features, new_features, labels, new_labels=new_labels, ids=ids, new_ids=new_ids
-    )
+    keys = {"new_labels": new_labels, "ids": ids, "new_ids": new_ids}
+    sides = given.bring_together(old_features, new_features, labels, **keys)
     labels, asked = sides.labels, metric
     rows = given.choose_queries(labels, queries, seed)
     metric = given.choose_metric(asked, labels, rows)
-    far = metric_far(metric)
+    far = given.metric_far(metric)
     fars = FARS if far is None or far in FARS else (far, *FARS)
     units = given.choose_units(labels, rows, CELLS // max(draws, 1))
     weights = identity_weights(units, draws, seed)
@@ -111,8 +108,7 @@ def check_compatibility(
         unordered = query is gallery and len(rows) == len(units)
         asking = query[torch.from_numpy(rows)]
         tests[names] = pair_test(asking, gallery, identities, images, fars, weights, unordered=unordered)
-        models = dict(zip(("query", "gallery", "adapter"), names, strict=True))
-        records += tests[names].records.changed(**models)
+        records += tests[names].records.changed(query=names[0], gallery=names[1], adapter=names[2])
     records += [
         *_differences(records, "gain", ("old", "old")),
         *_differences(records, "over_swap", ("new", "old")),
@@ -130,19 +126,17 @@ def check_compatibility(
     sizes = np.bincount(labels)
     asking = int((sizes[np.unique(labels[rows])] > 1).sum())
     basis = {"images": len(labels), "identities": len(sizes), "queries": len(rows), "asking": asking}
+    basis |= {"draws": draws, "seed": seed}
     verdict, reason = _decided(sides, records, metric, asking)
-    notes = [*sides.notes, *_cautions(sides, records, metric, asked, adapter, units is not labels)]
-    return CompatibilityCheck(
-        verdict, reason, metric, records, tuple(notes), basis | {"draws": draws, "seed": seed}, tests
-    )
+    notes = *sides.notes, *_cautions(sides, records, metric, asked, adapter, units is not labels)
+    return CompatibilityCheck(verdict, reason, metric, records, notes, basis, tests)
 
 
 def check_files(old: Path, new: Path, **options: Any) -> CompatibilityCheck:
     """The same of two files of features with labels and perhaps ids, which `files` and `notes` then tell of.
 
-    Args:
-        old, new: as `feature_files.read_features` reads them.
-        options: metric, adapter, queries, draws, seed and say of `check_compatibility`.
+    Args, Raises:
+        files as `read_features` reads them, and from metric to say the options of `check_compatibility`.
     """
     before, after = read_features(old), read_features(new)
     keys = {"new_labels": after.labels, "ids": before.ids, "new_ids": after.ids}
@@ -163,7 +157,7 @@ def _file(side: str, table: FeatureTable) -> dict[str, Any]:
     return {"side": side, "name": name.decode("utf-8", "replace"), **size, "sha256": digest.hexdigest()}
 
 
-def _ways(sides: Sides, adapter: bool, seed: int) -> Iterator[tuple[Names, Tensor, Tensor]]:
+def _ways(sides: given.Sides, adapter: bool, seed: int) -> Iterator[tuple[Names, Tensor, Tensor]]:
     """Names, query and gallery features of every test, one after the other: adapted features are large."""
     before, after = sides.before, sides.after
     yield ("old", "old", None), before, before
@@ -208,25 +202,32 @@ def _differences(records: Records, what: str, other: tuple[str, str]) -> Iterato
 
 
 def _backfill(
-    sides: Sides, rows: np.ndarray, units: np.ndarray, metric: str, tests: dict[Names, PairTest], seed: int
+    sides: given.Sides,
+    rows: np.ndarray,
+    units: np.ndarray,
+    metric: str,
+    tests: dict[Names, PairTest],
+    seed: int,
 ) -> Iterator[Record]:
     """The metric while a random share of the gallery is re-embedded.
 
     A TAR needs no further search: of a random share s of the gallery, on average, s of every kind of pair are
     new/new and the rest new/old, so that the rates at a threshold are weighted means of those of both tests.
     """
-    far, ids = metric_far(metric), {"query_ids": rows, "gallery_ids": np.arange(len(units))}
+    far, ids = given.metric_far(metric), {"query_ids": rows, "gallery_ids": np.arange(len(units))}
     cross, own = (tests["new", gallery, None] for gallery in ("old", "new"))
     shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(units)))
+
+    def above(kind: str) -> np.ndarray:  # from the highest threshold, which accepts nothing, to the lowest
+        sides = [getattr(test.counts, kind)[::-1] for test in (cross, own)]
+        rates = [np.cumsum(side) / side.sum() for side in sides]
+        return np.r_[0.0, (1 - share) * rates[0] + share * rates[1]]
+
     for share in SHARES:
         if share in (0, 1):
             value = (own if share else cross).records.value(None, None, metric)
         elif far is not None:
-            same, different = (
-                (1 - share) * _rates(getattr(cross.counts, kind)) + share * _rates(getattr(own.counts, kind))
-                for kind in ("same", "different")
-            )
-            value = float(same[np.searchsorted(different, far, "right") - 1])
+            value = float(above("same")[np.searchsorted(above("different"), far, "right") - 1])
         else:
             gallery, new = sides.before.clone(), shuffled[: round(share * len(units))]
             gallery[new] = sides.after[new]
@@ -236,23 +237,15 @@ def _backfill(
         yield Record("new", "mixed", metric, value, order="random", share=share)
 
 
-def _rates(counts: np.ndarray) -> np.ndarray:
-    # From the highest threshold, which accepts nothing, to the lowest.
-    return np.r_[0.0, np.cumsum(counts[::-1]) / counts.sum()]
-
-
 def chance(name: str, labels: np.ndarray, queries: np.ndarray) -> float:
-    """Return what a ranking at random gives on average, over the queries with a right answer.
-
-    Mean average precision of R right ones among n in random order: H_n / n + (R - 1) / (n - 1) (1 - H_n / n),
-    with the harmonic number H_n.
-    """
-    if (far := metric_far(name)) is not None:
+    """What a ranking at random gives on average, over the queries with a right answer."""
+    if (far := given.metric_far(name)) is not None:
         return far
     others = len(labels) - 1  # the gallery without the query itself
     right = np.bincount(labels)[labels[queries]] - 1.0
     right = right[right > 0]
     if name == "map":
+        # R right ones among n: H_n / n + (R - 1) / (n - 1) (1 - H_n / n), with the harmonic number H_n.
         first = float((1 / np.arange(1, others + 1)).sum()) / others
         return float((first + (right - 1) / max(others - 1, 1) * (1 - first)).mean())
     miss = np.ones_like(right)
@@ -261,7 +254,7 @@ def chance(name: str, labels: np.ndarray, queries: np.ndarray) -> float:
     return float((1 - miss).mean())
 
 
-def _decided(sides: Sides, records: Records, metric: str, asking: int) -> tuple[str, str]:
+def _decided(sides: given.Sides, records: Records, metric: str, asking: int) -> tuple[str, str]:
     """The verdict and its reason, which ends a sentence."""
     widths = sides.before.shape[1], sides.after.shape[1]
     if not sides.equal_widths:
@@ -293,24 +286,19 @@ def _decided(sides: Sides, records: Records, metric: str, asking: int) -> tuple[
 
 
 def _cautions(
-    sides: Sides, records: Records, metric: str, asked: str | None, adapter: bool, grouped: bool
+    sides: given.Sides, records: Records, metric: str, asked: str | None, adapter: bool, grouped: bool
 ) -> list[str]:
     old, new = (records.get(model, model, metric) for model in ("old", "new"))
     by_chance = (old.value if old.low is None else old.low) <= records.value(None, None, f"chance/{metric}")
     fitted, width, name = (int(sides.labels.max()) + 1) // 2, sides.before.shape[1], metric_title(metric)
-    some, too_few = len(sides.labels) > given.PAIRWISE, asked is None and metric != HEADLINE
+    too_few, perfect = asked is None and metric != HEADLINE, old.value == new.value == 1
+    narrow, some = adapter and fitted < 2 * width, sides.equal_widths and len(sides.labels) > given.PAIRWISE
     cases = {
         f"Judged in {name}: there are too few pairs for {metric_title(HEADLINE)}.": too_few,
         "The old model is not clearly better than chance: do features and labels belong together?": by_chance,
-        f"Both models are perfect in {name}; take harder images, or a stricter metric, to see a gain.": (
-            old.value == new.value == 1
-        ),
-        f"Adapters are fitted to {fitted:,} identities, for {width} coordinates: more may lift them.": (
-            adapter and fitted < 2 * width
-        ),
+        f"Both models are perfect in {name}; take harder images or a stricter metric to see a gain.": perfect,
+        f"Adapters are fitted to {fitted:,} identities, for {width} coordinates: more may lift them.": narrow,
         "Identities without a query only count as impostors and are drawn in groups.": grouped,
-        f"At most {given.PAIRWISE:,} images, drawn at random, meet in the pairs of the constraints.": (
-            some and sides.equal_widths
-        ),
+        f"The constraints are counted between at most {given.PAIRWISE:,} images, drawn at random.": some,
     }
     return [note for note, holds in cases.items() if holds]

@@ -104,9 +104,8 @@ def bring_together(
         done = "kept, and nothing is called compatible by them" if mostly else "left out on both sides"
         notes.append(f"{failed.sum()} of the {len(failed)} old {why}; {done}.")
     if failed.any() and not mostly:
-        kept = torch.from_numpy(~failed)
-        before, after, numbers = before[kept], after[kept], numbers[~failed]
-        numbers = np.unique(numbers, return_inverse=True)[1]
+        before, after = (side[torch.from_numpy(~failed)] for side in (before, after))
+        numbers = np.unique(numbers[~failed], return_inverse=True)[1]
     if failed := _alike(after, numbers).sum():
         notes.append(f"{failed} of the {len(after)} new {why}; kept.")
     sizes = np.bincount(numbers)

@@ -102,15 +102,12 @@ class CompatibilityCheck:
     def table(self, metric: str | None = None) -> pd.DataFrame:
         """The tests in one metric, against today's system and against the plain swap, as text in per cent."""
         metric = metric or self.metric
-        rows = {
-            title(*names): [
-                self._shown(
-                    self.records.find(*names[:2], f"{what}{metric}", adapter=names[2]), signed=bool(what)
-                )
-                for what in ("", "gain/", "over_swap/")
-            ]
-            for names in self.tests
-        }
+        rows = {}
+        for *pair, adapter in self.tests:
+            names = (f"{what}{metric}" for what in ("", "gain/", "over_swap/"))
+            test, *differences = (self.records.find(*pair, name, adapter=adapter) for name in names)
+            cells = [self._shown(test), *(self._shown(one, signed=True) for one in differences)]
+            rows[title(*pair, adapter)] = cells
         for one in self.records.select(gallery="mixed", metric=metric):
             if one.share not in (0, 1):
                 rows[f"new/mixed, {100 * one.share:.0f} % backfilled"] = [self._shown(one), "", ""]
