@@ -78,12 +78,6 @@ def test_ridge_without_penalty_is_least_squares_also_with_empty_directions():
     assert matrix[5:].abs().max() < 1e-6
 
 
-def test_penalty_means_the_same_for_more_rows():
-    a, b = pair()
-    twice = fit_ridge(np.tile(a, (2, 1)), np.tile(b, (2, 1)), penalty=0.5)
-    torch.testing.assert_close(twice.matrix, fit_ridge(a, b, penalty=0.5).matrix)
-
-
 @pytest.mark.parametrize("name", ADAPTERS)
 @pytest.mark.parametrize("centre", [False, True])
 def test_block_size_and_lengths_of_rows_do_not_matter(name, centre, monkeypatch):

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from flat_records import flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,12 +34,6 @@ def test_starts_at_the_cross_test_and_ends_at_the_self_test(models):
             assert curve.points[2][metric] == flat(compared.records)[f"new_new/{metric}"]
             assert curve.values(metric).tolist() == [point[metric] for point in curve.points]
         assert curve.points[0]["map"] < curve.points[1]["map"] < curve.points[2]["map"]
-
-
-def test_random_order_depends_on_the_seed_only(models):
-    old, new, labels = models
-    curves = [mixed_gallery_curve(old, new, labels, seed=seed, shares=(0.3,)) for seed in (0, 0, 1)]
-    assert curves[0] == curves[1] != curves[2]
 
 
 @pytest.mark.parametrize("order", ["random", "farthest", "uncertain", "given"])
@@ -96,26 +89,6 @@ def test_area_by_query_has_the_area_as_its_mean(seed):
     # A model that did not change has a flat curve in every order, at the height of its self-test.
     flat = mixed_gallery_curve(old, old, labels, order="farthest", shares=(0, 0.5, 1), fars=())
     assert flat.values("map").tolist() == [retrieval(old, labels).map] * 3
-
-
-def test_separate_queries(models):
-    old, new, labels = models
-    gallery, query = np.s_[:60], np.s_[60:]
-    curve = mixed_gallery_curve(
-        old[gallery],
-        new[gallery],
-        labels[gallery],
-        query=new[query],
-        query_labels=labels[query],
-        shares=(0, 0.5, 1),
-        seed=2,
-    )
-    order = np.random.default_rng(2).permutation(60)
-    for count, point in zip((0, 30, 60), curve.points, strict=True):
-        mixed = old[gallery].copy()
-        mixed[order[:count]] = new[gallery][order[:count]]
-        assert point["map"] == retrieval(new[query], labels[query], mixed, labels[gallery]).map
-    assert curve.average_precision.shape == (3, 40)
 
 
 def test_forms_that_are_the_features_themselves_change_nothing(models):
@@ -209,16 +182,6 @@ def test_orders_without_certainty_draws_or_area(models):
     queries = {"query": new[:40], "query_labels": labels[:40], "shares": (0, 0.5, 1), "fars": ()}
     asked = backfill_orders(old[40:], new[40:], labels[40:], **queries)
     assert asked.curves["farthest"].area_by_query.shape == (40,)
-
-
-def test_tensors_and_arrays_of_any_kind_agree(models):
-    old, new, labels = (x[::-1] for x in models)
-    options = {"shares": (0.4,), "fars": (), "order": "farthest"}
-    expected = mixed_gallery_curve(old.copy(), new.copy(), labels.copy(), **options)
-    tensors = [torch.tensor(x.copy()) for x in (old, new, labels)]
-    assert mixed_gallery_curve(*tensors, **options) == expected
-    assert mixed_gallery_curve(old.astype(">f8"), new, labels, **options) == expected
-    assert mixed_gallery_curve(*tensors, **(options | {"order": torch.arange(100)})).order == "given"
 
 
 def test_what_does_not_fit_is_refused(models):

@@ -52,12 +52,6 @@ def test_matrix_is_a_lower_triangle(measured):
     assert matrix[0, 0] < matrix[1, 0] < matrix[1, 1] < matrix[2, 2]
 
 
-def test_sentences_name_the_generations(chain):
-    features, labels = chain
-    result = generations(features, labels, names=("AlexNet", "VGG", "ViT"), fars=(), draws=20)
-    assert result.margins()[2, 1].sentence.startswith("ViT/VGG is better than VGG/VGG: the difference is +")
-
-
 def test_equal_generations_neither_gain_nor_lose(chain):
     features, labels = chain
     result = generations([features[0]] * 4, labels, fars=FARS, draws=10)
@@ -95,17 +89,3 @@ def test_unequal_widths_are_compared_where_a_function_says_how(chain):
     assert flipped.get(1, 0).value == pytest.approx(
         compare(features[1], features[0], labels, fars=(), draws=0).records.value("new", "old", "map")
     )
-
-
-def test_input_of_every_kind(chain):
-    features, labels = chain
-    expected = generations(features, labels, fars=(), draws=0)
-    tensors = [torch.tensor(x, requires_grad=True) for x in features]
-    assert list(generations(tensors, torch.tensor(labels), fars=(), draws=0).records) == list(
-        expected.records
-    )
-    names = np.array([f"n{x:02d}" for x in labels])[::-1]
-    odd = [features[0][::-1], features[1].astype(">f8")[::-1], np.asfortranarray(features[2])[::-1].tolist()]
-    turned = generations(odd, names, fars=(), draws=0)
-    assert flat(turned.records) == pytest.approx(flat(expected.records))
-    assert expected.margins()[1, 0].draws == 0 and expected.get(1, 0).low is None

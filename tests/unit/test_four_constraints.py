@@ -128,12 +128,6 @@ def test_properties(seed):
         )
 
 
-def test_perfect_new_features_satisfy_three_and_four():
-    old, _, labels = make_models(classes=8, images=4)
-    result = constraints(old, np.eye(8)[labels], labels)
-    assert result.share[2] == 1.0 and result.slack[2] > 0  # nothing is nearer than equal
-
-
 def test_intervals_equal_drawing_the_queries_identities():
     old, new, labels = make_models()
     labels = np.array(["f", "b", "c", "a", "e", "d"])[labels]
@@ -158,16 +152,9 @@ def test_intervals_equal_drawing_the_queries_identities():
     assert flat(plain.records)["constraint1/share/low"] is None
 
 
-def test_input_of_every_kind():
+def test_low_precision_and_rows_of_zeros():
     old, new, labels = make_models()
     expected = constraints(old.astype("f4"), new.astype("f4"), labels)
-    for result in (
-        constraints(torch.tensor(old), torch.tensor(new, requires_grad=True), torch.tensor(labels)),
-        constraints(old.astype(">f8"), np.asfortranarray(new), labels * 100 - 7),
-        constraints(old[::-1], new[::-1], labels[::-1]),
-    ):
-        assert result.slack == pytest.approx(expected.slack, abs=1e-6)
-        assert result.share == pytest.approx(expected.share, abs=0.003)
     half = constraints(torch.tensor(old).half(), torch.tensor(new).half(), labels)
     assert half.slack == pytest.approx(expected.slack, abs=2e-3)
     zeros = constraints(np.zeros((30, 4)), np.zeros((30, 4)), labels)  # every cosine is 0

@@ -13,13 +13,6 @@ def make_features(size=60, classes=7, width=5, seed=0):
     return rng.normal(size=(size, width)), rng.integers(0, classes, size)
 
 
-def test_random_order_is_that_of_the_seed():
-    features, labels = make_features()
-    expected = np.random.default_rng(4).permutation(60)
-    assert backfill_order(features, labels, seed=4).tolist() == expected.tolist()
-    assert backfill_order(features, labels, seed=5).tolist() != expected.tolist()
-
-
 def slow_distance(features, labels):
     unit = [row / np.linalg.norm(row) for row in np.asarray(features, np.float64)]
     distances = []

@@ -3,7 +3,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -142,25 +141,12 @@ def test_tie_is_accepted_or_refused_as_a_whole():
     assert doubled.tar == (0.5, 0.5)  # one of four may pass, but the two at 0.6 are tied
 
 
-def test_equal_features_accept_nobody():
+def test_equal_features_accept_nobody_and_perfect_ones_everybody():
     result = verification(np.ones((300, 5)), np.arange(300) % 7, fars=(0.9, 1e-3))
     assert result.tar == (0.0, 0.0)
     assert verification(np.ones((6, 5)), [0, 0, 1, 1, 2, 2], fars=(1.0,)).tar == (1.0,)
-
-
-def test_perfect_features_accept_everybody():
-    result = verification(np.eye(6)[np.arange(60) % 6], np.arange(60) % 6)
-    assert result.tar[:2] == (1.0, 1.0)
-
-
-def test_curve_is_monotone_from_corner_to_corner():
-    roc = roc_curve(*make_features(20, 5))
-    assert (roc.far[0], roc.tar[0], roc.far[-1], roc.tar[-1]) == (0, 0, 1, 1)
-    assert (
-        (np.diff(roc.far) >= 0).all()
-        and (np.diff(roc.tar) >= 0).all()
-        and (np.diff(roc.thresholds) < 0).all()
-    )
+    perfect = verification(np.eye(6)[np.arange(60) % 6], np.arange(60) % 6)
+    assert perfect.tar[:2] == (1.0, 1.0)
 
 
 def test_histograms_equal_numpy():
@@ -182,23 +168,6 @@ def test_order_of_rows_and_scale_do_not_matter(seed, duplicates):
     scale = 2.0 ** rng.integers(-100, 100, (len(labels), 1))
     expected = verification(features, labels, fars=FARS)
     assert verification((features * scale)[order], labels[order], fars=FARS) == expected
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_common_rotation_does_not_matter(seed):
-    features, labels = make_features(6, 4, seed=seed)
-    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0]
-    assert verification(features @ rotation, labels, fars=FARS).tar == pytest.approx(
-        verification(features, labels, fars=FARS).tar
-    )
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_tar_rises_with_far(seed):
-    tar = verification(*make_features(6, 4, seed=seed), fars=np.linspace(0.05, 1, 20)).tar
-    assert all(a <= b for a, b in zip(tar, tar[1:], strict=False))
 
 
 def test_ordered_pairs_have_the_tar_of_unordered_pairs():
@@ -265,13 +234,6 @@ def test_numpy_torch_and_names_give_the_same():
     assert verification(features, names, fars=FARS) == expected
 
 
-def test_a_data_frame_is_a_table():
-    features, labels = make_features(6, 4)
-    frame = pandas.DataFrame(features, columns=list("abcdefgh"))
-    named = pandas.Series([f"person {label}" for label in labels])
-    assert verification(frame, named, fars=FARS) == verification(features, labels, fars=FARS)
-
-
 def test_autocast_and_gradients_do_not_reach_the_scores():
     features, labels = make_features(6, 4)
     tensor = torch.tensor(features, requires_grad=True)
@@ -284,13 +246,7 @@ def test_autocast_and_gradients_do_not_reach_the_scores():
     [
         (([[1.0], [2.0]], [0, 1]), {}, "no genuine pair"),
         (([[1.0], [2.0]], [0, 0]), {}, "no impostor pair"),
-        (([[1.0], [np.nan], [np.inf]], [0, 0, 1]), {}, "2 of the 3 rows of the query features"),
-        (([[1.0]], [0], [[np.nan]], [0]), {}, "1 of the 1 rows of the gallery features"),
         (([[1.0]], [0], [[1.0, 2.0]], [0]), {}, "1 columns and the gallery features 2"),
-        (([1.0], [0]), {}, r"shape \(1,\)"),
-        ((np.ones((0, 3)), []), {}, r"shape \(0, 3\)"),
-        (([["a"]], [0]), {}, r"query features have shape \(1, 1\) and type <U1"),
-        ((np.ones((2, 2), complex), [0, 0]), {}, r"shape \(2, 2\) and type complex128"),
         (([[1.0], [2.0]], [0]), {}, "each of 2 rows"),
         (([[1.0]], [0.5]), {}, "whole number"),
         (([[1.0]], [0], [[1.0]], ["a"]), {}, "names and the other"),
@@ -305,13 +261,6 @@ def test_autocast_and_gradients_do_not_reach_the_scores():
 def test_bad_input_gets_a_sentence(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         verification(*arguments, **options)
-
-
-def test_inputs_are_left_alone():
-    features, labels = make_features(4, 3)
-    before = features.copy()
-    verification(features, labels, fars=FARS)
-    assert np.array_equal(features, before)
 
 
 def test_benchmark_compares_the_same_scores():

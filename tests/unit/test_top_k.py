@@ -4,7 +4,6 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,14 +82,6 @@ def test_ties_go_to_the_first_item(monkeypatch, tiled):
     assert top_k([[-1.0, 0.0]], opposed, 50)[1].tolist() == [[*range(25, 50), *range(25)]]
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_order_of_the_gallery_by_similarity_does_not_matter(monkeypatch, order):
-    small_tiles(monkeypatch)
-    angles = np.linspace(0, 3, 90)[::order]
-    indices = top_k([[1.0, 0.0]] * 5, np.stack([np.cos(angles), np.sin(angles)], 1), 12)[1]
-    assert np.array_equal(indices, [np.argsort(angles)[:12]] * 5)
-
-
 @pytest.mark.parametrize("tiled", [False, True])
 def test_equal_ids_are_left_out_and_missing_places_are_marked(monkeypatch, tiled):
     if tiled:
@@ -104,45 +95,14 @@ def test_equal_ids_are_left_out_and_missing_places_are_marked(monkeypatch, tiled
         assert np.array_equal(values == -np.inf, indices == -1)
     names = {side: [f"image {i}" for i in values] for side, values in ids.items()}
     assert np.array_equal(top_k(query, gallery, 40, **names)[1], indices)
+    assert top_k([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]], 4)[1].tolist() == [[1, 0, -1, -1]]
     assert (top_k(query, gallery[:3], 2, query_ids=[0] * 13, gallery_ids=[0] * 3)[1] == -1).all()
-
-
-def test_a_gallery_smaller_than_k_leaves_places_empty():
-    values, indices = top_k([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]], 4)
-    assert indices.tolist() == [[1, 0, -1, -1]]
-    assert values.tolist() == [[1.0, 0.0, -np.inf, -np.inf]]
 
 
 def test_rows_of_zeros_have_cosine_zero():
     values, indices = top_k([[0.0, 0.0], [1.0, 0.0]], [[-1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], 3)
     assert indices.tolist() == [[0, 1, 2], [1, 2, 0]]
     assert values.tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0]]
-
-
-def plain(values):
-    return values.detach().float().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-@pytest.mark.parametrize(
-    "form", ["float16", "float64", ">f4", "reversed", "strided", "list", "torch", "grad"]
-)
-def test_every_form_of_input_is_taken_and_left_alone(form):
-    query, gallery = (np.round(x * 8) / 8 for x in make_features())  # exact in every type
-    expected = top_k(query.astype(np.float32), gallery.astype(np.float32), 6)
-    forms = {
-        "reversed": lambda x: np.ascontiguousarray(x[::-1, ::-1])[::-1, ::-1],
-        "strided": lambda x: np.repeat(np.repeat(x, 2, axis=0), 3, axis=1)[::2, ::3],
-        "list": lambda x: x.tolist(),
-        "torch": lambda x: torch.from_numpy(x).to(torch.bfloat16),
-        "grad": lambda x: torch.tensor(x, requires_grad=True),
-    }
-    sides = [forms.get(form, lambda x: x.astype(form))(x) for x in (query, gallery)]
-    before = [plain(x).copy() for x in sides]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        values, indices = top_k(*sides, 6)
-    assert np.array_equal(indices, expected[1]) and np.array_equal(values, expected[0])
-    for side, copy in zip(sides, before, strict=True):
-        assert np.array_equal(plain(side), copy)
 
 
 @settings(max_examples=20, deadline=None)

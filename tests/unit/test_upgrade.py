@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from flat_records import flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,9 +140,6 @@ def test_features_equal_two_retrievals():
     before = retrieval(old, labels)
     expected = changes(before, retrieval(new, labels, old, labels, **sides), labels)
     assert upgrade_changes(old, new, labels) == expected
-    tensors = upgrade_changes(torch.tensor(old), torch.tensor(new), torch.tensor(labels))
-    assert tensors == expected
-    assert tensors.by_identity.identities.tolist() == expected.by_identity.identities.tolist()
     # Models of unequal width meet in the forms of the cross-test; old/old stays as it is.
     cross = (new[:, :6], old[:, :6])
     crossed = changes(before, retrieval(cross[0], labels, cross[1], labels, **sides), labels)
