@@ -40,8 +40,7 @@ def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
     whichever are fewer, are orthonormal.
 
     Args:
-        source: [N, d_s] real numbers (numpy or torch), normalised here.
-        target: [N, d_t], the features of the same images in the other space, normalised here.
+        source, target: [N, d_s], [N, d_t] features of the same images (numpy or torch), normalised here.
         centre: subtract the mean of each side first, and add the target's mean back in `apply`.
 
     >>> quarter_turn = fit_procrustes([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]])
@@ -103,10 +102,9 @@ def _moments(source, target, centre: bool) -> tuple[Tensor, Tensor, Tensor, Tens
 
     widths = [side.shape[1] for side in sides]
     means = [torch.zeros(width, dtype=torch.float64) for width in widths]
-    if centre:
-        for part in blocks():
-            for mean, rows in zip(means, part, strict=True):
-                mean += rows.sum(dim=0) / len(sides[0])
+    for part in blocks() if centre else ():
+        for mean, rows in zip(means, part, strict=True):
+            mean += rows.sum(dim=0) / len(sides[0])
     square = torch.zeros(widths[0], widths[0], dtype=torch.float64)
     cross = torch.zeros(widths[0], widths[1], dtype=torch.float64)
     for s, t in blocks():

@@ -25,7 +25,7 @@ SHARES = tuple(i / 10 for i in range(11))
 
 @dataclass(frozen=True)
 class BackfillCurve:
-    """Metrics with a gallery of which a growing share was embedded again by the new model."""
+    """Metrics with a gallery of which a growing share was embedded again."""
 
     shares: tuple[float, ...]
     points: tuple[dict[str, float | None], ...]  # one for each share: "map", "rank1", "tar@far=1e-2", ...
@@ -54,9 +54,7 @@ class BackfillCurve:
         return np.array([np.nan if point[name] is None else point[name] for point in self.points])
 
     def area(self, name: str) -> float | None:
-        """Return the mean height of a metric's curve, by trapezia over the shares.
-
-        None where a point was not measurable, or for a curve of one share.
+        """Return the mean height of a metric's curve, by trapezia, or None where that is not measurable.
 
         >>> points = ({"map": 0.4}, {"map": 0.5}, {"map": 0.8})
         >>> round(BackfillCurve((0.0, 0.5, 1.0), points).area("map"), 3)
@@ -127,9 +125,8 @@ def mixed_gallery_curve(
         old, new: float [N, D] features of the same gallery images.
         labels: whole numbers or names [N].
         shares: fractions of the gallery, 0 to 1, that are new; rounded to whole images.
-        order: which images come first. "random"; "uncertain": the least certain first; "farthest": the old
-            feature farthest from the mean of its class first; or all row numbers 0..N-1 in any order.
-            Ties are in random order.
+        order: which images come first. "random"; "uncertain": the least certain; "farthest": the old feature
+            farthest from the mean of its class; or all row numbers 0..N-1. Ties are in random order.
         certainty: float [N], for "uncertain": higher is more certain, such as `margin(logits)`.
         query: float [Nq, D] new features of a query set of other images, or None.
         query_labels: [Nq], given with the query.
@@ -192,7 +189,6 @@ def backfill_orders(
     The difference is paired by query; its interval is a bootstrap over the queries' identities.
 
     Args:
-        old, new, labels: as in `mixed_gallery_curve`.
         certainty: float [N] for the order "uncertain", which is left out without it.
         orders: further orders by name.
         draws: bootstrap draws over identities.
@@ -226,12 +222,9 @@ def _forms(old: Any, new: Any, query: Any, cross: tuple[Any, Any] | None) -> tup
     asked = after if query is None else unit_rows(query, "query")
     before = unit_rows(old if cross is None else cross[1], "old").to(after.device)
     crossed = asked if cross is None else unit_rows(cross[0], "cross query").to(after.device)
-    if (
-        len(before) != len(after)
-        or len(crossed) != len(asked)
-        or crossed.shape[1] != before.shape[1]
-        or asked.shape[1] != after.shape[1]
-    ):
+    images = [len(before) == len(after), len(crossed) == len(asked)]
+    widths = [crossed.shape[1] == before.shape[1], asked.shape[1] == after.shape[1]]
+    if not all(images + widths):
         raise ValueError(
             f"old queries and gallery have shapes {tuple(crossed.shape)} and {tuple(before.shape)}, new ones "
             f"{tuple(asked.shape)} and {tuple(after.shape)}; a mixed gallery needs the same images and, for "

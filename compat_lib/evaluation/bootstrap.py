@@ -63,8 +63,7 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
     Args:
         values: float64 [N], one for each query.
         labels: labels [N].
-        weights: int64 [identities, draws], from `identity_weights` of the same labels; of wider ones, the
-            rows of these identities.
+        weights: int64 [identities, draws], the rows of these identities.
 
     Returns:
         float64 [draws]; nan for a draw that holds no query.
@@ -83,25 +82,20 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
 def bootstrap_tar(
     pairs: PairScores, counts: Counts, weights: np.ndarray, fars: tuple[float, ...]
 ) -> np.ndarray:
-    """Return TAR at each FAR in every draw.
+    """Return TAR at each FAR in every draw, float64 [len(fars), draws].
 
-    An impostor pair of identities a and b weighs w_a w_b: each copy of one meets each copy of the other. A
-    genuine pair of identity c weighs w_c: each copy brings its own pairs, and two copies of one identity are
-    neither genuine nor impostors to each other. Excluded pairs must be pairs of one identity, as the same
-    image always is.
+    nan where the draw's impostor pairs cannot resolve the FAR. An impostor pair of identities a and b weighs
+    w_a w_b: each copy of one meets each copy of the other. A genuine pair of identity c weighs w_c: two
+    copies of one identity are neither genuine nor impostors to each other. Excluded pairs must be pairs of
+    one identity, as the same image always is.
 
     Thresholds are taken at impostor scores: all of the highest thousand, beyond that ranks 0.1 % apart (the
-    false accept rate stays at or below the level). Only the highest impostor scores are looked at, twice as
-    many as the largest FAR needs; when a draw needs more, the tail is made longer. Memory is bounded.
+    false accept rate stays at or below the level). Only the highest impostor scores are looked at; when a
+    draw needs more, the tail is made longer. Memory is bounded.
 
     Args:
-        pairs: the scores; the identities are those of both sides together.
-        counts: their histogram.
-        weights: int64 [identities, draws], from `identity_weights`.
-        fars: fractions in (0, 1].
-
-    Returns:
-        float64 [len(fars), draws]; nan where the draw's impostor pairs cannot resolve the FAR.
+        counts: the histogram of `pairs`.
+        weights: int64 [identities of both sides together, draws], from `identity_weights`.
     """
     weight = weights.astype(np.float64)
     size = len(weight)

@@ -116,21 +116,18 @@ def compare(
             raise ValueError("ids were given without queries: inside one set no image meets itself")
         query_old, query_new = old, new
         numbers = codes(labels, None, (len(new), 0), "labels")
-        known = numbers[0]
+        known, each = numbers[0], (np.arange(len(new)),) * 2
     else:
         query_old, query_new = _both(queries.old, queries.new, "query ")
         numbers = codes(queries.labels, labels, (len(query_new), len(new)), "labels")
-        known = np.concatenate(numbers)
+        known, each = np.concatenate(numbers), (queries.ids, ids)
         if queries.ids is not None:
-            _check_labels(queries.ids, ids, numbers)
+            _check_labels(each, numbers)
     weights = identity_weights(known, draws, seed)
     sides = dict(zip(PAIRS, ((query_old, old), (query_new, old), (query_new, new)), strict=True))
     if cross is not None:
-        sides["new", "old"] = (
-            UnitRows(cross[0], "cross-test's query"),
-            UnitRows(cross[1], "cross-test's gallery"),
-        )
-    each = (queries.ids, ids) if queries is not None else (np.arange(len(new)),) * 2
+        names = "cross-test's query", "cross-test's gallery"
+        sides["new", "old"] = tuple(map(UnitRows, cross, names))
     records: list[Record] = []
     notes: dict[tuple[str, str], str] = {}
     for pair, (query, gallery) in sides.items():
@@ -159,9 +156,9 @@ def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
     return old, new
 
 
-def _check_labels(query_ids: Any, gallery_ids: Any, numbers: tuple[np.ndarray, np.ndarray]) -> None:
+def _check_labels(ids: tuple[Any, Any], numbers: tuple[np.ndarray, np.ndarray]) -> None:
     # The bootstrap takes excluded pairs for pairs of one identity.
-    same = SameImages(*codes(query_ids, gallery_ids, (len(numbers[0]), len(numbers[1])), "ids"))
+    same = SameImages(*codes(*ids, [len(side) for side in numbers], "ids"))
     rows, columns = same.places(0, len(numbers[0]))
     wrong = int((numbers[0][rows] != numbers[1][columns]).sum())
     if wrong:
@@ -241,8 +238,7 @@ def criterion(records: Records, metric: str = HEADLINE) -> bool | None:
 def update_gain(cross: float | None, old_self: float | None, oracle_self: float | None) -> float | None:
     """Return the share of the possible gain that the upgrade brings without backfilling.
 
-    (new/old - old/old) / (oracle - old/old), the oracle being the new model trained without compatibility: 0
-    for the old model itself, 1 for an ideal swap, negative when the cross-test is worse than the old system.
+    (new/old - old/old) / (oracle - old/old), the oracle being the new model trained without compatibility.
     None when the oracle is not better than the old model, or a value was not measured (None or nan).
 
     >>> update_gain(0.75, 0.5, 1.0)

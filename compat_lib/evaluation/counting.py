@@ -93,12 +93,9 @@ class _Bracket:
 def boundaries(pairs: PairScores, counts: Counts, allowed: list[int]) -> dict[int, tuple[float, int]]:
     """Return, for each number k of impostors allowed, the highest impostor score to refuse and what passes.
 
-    That score is the (k + 1)-th largest of the impostors; the genuine pairs above it are accepted. It is
-    searched in the bin that holds it, which is refined by counting, never by holding scores: no number of
-    pairs and no tie can fill the memory. A float32 has 32 bits, and each pass settles 16 of them.
-
-    Args:
-        allowed: numbers from 0 to counts.negatives - 1.
+    That score is the (k + 1)-th largest of the impostors, 0 <= k < negatives. It is searched in the bin that
+    holds it, which is refined by counting, never by holding scores: no number of pairs and no tie can fill
+    the memory. A float32 has 32 bits, and each pass settles 16 of them.
 
     Returns:
         k -> (score, number of genuine pairs above it).

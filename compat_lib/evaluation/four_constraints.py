@@ -112,14 +112,11 @@ def constraints(
         by_identity = (np.stack([np.bincount(order.row_codes, row) for row in x]) for x in (satisfied, pairs))
         drawn, counted = (x @ weights for x in by_identity)
         ends = [interval(row) for row in np.where(counted > 0, drawn / np.maximum(counted, 1), np.nan)]
-    return Constraints(
-        tuple(float(x) / int(n) if n else None for x, n in zip(satisfied.sum(1), totals, strict=True)),
-        tuple(float(x) / int(n) if n else None for x, n in zip(slack, totals, strict=True)),
-        tuple(ends),
-        int(totals[0]),
-        int(totals[1]),
-        distance,
+    share, mean = (
+        tuple(float(x) / int(n) if n else None for x, n in zip(sums, totals, strict=True))
+        for sums in (satisfied.sum(1), slack)
     )
+    return Constraints(share, mean, tuple(ends), int(totals[0]), int(totals[1]), distance)
 
 
 def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> tuple[PairScores, ...]:
@@ -129,8 +126,7 @@ def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> t
     if cross is not None:
         query = unit_rows(cross[0], "cross-test's query")
         gallery = unit_rows(cross[1], "cross-test's gallery")
-    images = np.arange(len(before))
-    ids = {"query_ids": images, "gallery_ids": images}
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(before)))
     sides = ((before, before), (query, gallery), (after, after))
     return tuple(PairScores(a.to(after.device), labels, b.to(after.device), labels, **ids) for a, b in sides)
 

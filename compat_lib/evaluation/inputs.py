@@ -23,9 +23,6 @@ class UnitRows:
         features: float [N, D], NumPy array (any strides and byte order) or torch tensor (its device is kept).
         side: what the error messages call them, such as "query".
 
-    Raises:
-        ValueError: no table of real numbers, or "... of the N rows of the query features hold NaN ...".
-
     >>> rows = UnitRows([[3.0, 4.0], [0.0, 0.0]], "query")
     >>> rows.shape, rows[torch.tensor([1, 0])].tolist()
     ((2, 2), [[0.0, 0.0], [0.6000000238418579, 0.800000011920929]])

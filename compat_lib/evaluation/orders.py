@@ -27,9 +27,6 @@ def backfill_order(
         labels: whole numbers or names [N].
         order, certainty, seed: as in `mixed_gallery_curve`.
 
-    Raises:
-        ValueError: an unknown order, not every row once, the order "uncertain" without certainty.
-
     >>> backfill_order([[1.0], [1.0], [1.0]], [0, 0, 0], "uncertain", certainty=[0.5, 0.1, 0.9]).tolist()
     [1, 0, 2]
     """

@@ -89,9 +89,6 @@ class PairScores:
         gallery: [Ng, D], likewise, or None: every unordered pair i < j inside `query`.
         query_labels, gallery_labels: labels [Nq], [Ng].
         query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
-
-    Raises:
-        ValueError: unequal widths, labels or ids of one side only, and those of `codes`.
     """
 
     def __init__(
@@ -155,9 +152,8 @@ class PairScores:
             return "Unordered pairs inside one set; no image is paired with itself."
         if self._same is None:
             return "Every query with every gallery item; nothing was excluded."
-        return (
-            f"Every query with every gallery item but {self.excluded} pairs with equal ids (the same image)."
-        )
+        equal = f"{self.excluded} pairs with equal ids (the same image)"
+        return f"Every query with every gallery item but {equal}."
 
     def block(self, row: int, stop: int, column: int) -> Tensor:
         """Return the scores of the sorted rows row..stop-1 with one tile of columns, float32 [r, c]."""
@@ -187,12 +183,10 @@ class PairScores:
     def own_counts(self, size: int) -> np.ndarray:
         """Return how many pairs of each identity 0..size-1 count, int64 [size]."""
         rows, columns = (np.bincount(c, minlength=size) for c in (self.row_codes, self.column_codes))
-        if self.triangular:
-            return rows * (rows - 1) // 2
-        total = rows * columns
-        for row in range(0, self.shape[0] if self._same is not None else 0, self.tile[0]):
-            line, place = self._same.places(row, row + self.tile[0])
-            identity = self.row_codes[row + line]
+        total = rows * (rows - 1) // 2 if self.triangular else rows * columns
+        if self._same is not None:
+            line, place = self._same.places(0, self.shape[0])
+            identity = self.row_codes[line]
             total -= np.bincount(identity[identity == self.column_codes[place]], minlength=size)
         return total
 

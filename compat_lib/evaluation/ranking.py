@@ -86,13 +86,14 @@ def retrieval(
 
 def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
     """Return the retrieval result of all query x gallery pairs."""
-    n = pairs.shape[0]
+    n, height = pairs.shape[0], pairs.tile[0]
     precision, first = np.full(n, np.nan), np.zeros(n, np.int64)
     row = 0
     while row < n:
-        widest = int((pairs.last - pairs.first)[row : row + pairs.tile[0]].max())
-        stop = min(n, row + max(1, min(pairs.tile[0], MATCHES // max(widest, 1))))
-        precision[pairs.order[row:stop]], first[pairs.order[row:stop]] = _rank_rows(pairs, row, stop)
+        widest = int((pairs.last - pairs.first)[row : row + height].max())
+        stop = min(n, row + max(1, min(height, MATCHES // max(widest, 1))))
+        rows = pairs.order[row:stop]
+        precision[rows], first[rows] = _rank_rows(pairs, row, stop)
         row = stop
     valid = first > 0
     if not valid.any():
@@ -126,9 +127,8 @@ def _rank_rows(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.n
 
 def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> Tensor:
     # How many items, right or wrong, score at least as much as each right one; any number for EXCLUDED ones.
-    # Only what reaches a row's lowest right score matters. Where that is little, each such score is looked up
-    # among the right ones; where it is much, the scores are sorted and the right ones are looked up in them.
-    # Which of the two is judged by the columns before.
+    # Only what reaches a row's lowest right score matters. Where that is little (by the columns before)
+    # each such score is looked up among the right ones; where it is much, all are sorted instead.
     rows, count = right.shape
     counts = torch.zeros(rows, count, dtype=torch.int64, device=right.device)
     looked_up = torch.zeros(rows * count, dtype=torch.int64, device=right.device)

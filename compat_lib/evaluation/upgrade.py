@@ -48,11 +48,9 @@ def measure(
     orders = backfill_orders(
         old, new, labels, cross=cross, certainty=certainty, shares=QUARTERS, fars=(), draws=draws
     ).records
-    curve = [
-        one
-        for one in mixed_gallery_curve(old, new, labels, cross=cross).records
-        if orders.find("new", "mixed", one.metric, order=one.order, share=one.share) is None
-    ]
+    asked = {(one.metric, one.order, one.share) for one in orders}
+    curve = mixed_gallery_curve(old, new, labels, cross=cross).records
+    curve = [one for one in curve if (one.metric, one.order, one.share) not in asked]
     held = constraints(old, new, labels, cross=cross, draws=draws).records
     changed = upgrade_changes(old, new, labels, cross=cross, draws=draws).records
     return found + curve + orders + held + changed
@@ -126,9 +124,6 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
         labels: whole numbers or names [Nq] of the queries.
         draws: bootstrap draws; 0 for no intervals.
         seed: of the draws.
-
-    Raises:
-        ValueError: "the two results count different queries ...".
 
     >>> right = retrieval([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 1])
     >>> partly = retrieval([[1.0, 0.0], [1.0, 0.1]], [0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 1])

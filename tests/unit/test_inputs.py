@@ -124,17 +124,7 @@ IDS = {  # every function that takes labels or ids
     "labels",
     [3, "aabbccdd", LABELS.astype(float), LABELS[:, None], [[1], [1, 2]]]
     + [pd.Series(["a", None] * 4), [], (x for x in LABELS), {1: 2}],
-    ids=[
-        "number",
-        "text",
-        "floats",
-        "table",
-        "ragged",
-        "holes",
-        "none",
-        "generator",
-        "map",
-    ],
+    ids=["number", "text", "floats", "table", "ragged", "holes", "none", "generator", "map"],
 )
 def test_bad_labels_get_a_sentence(function, labels):
     with pytest.raises((ValueError, TypeError)):
