@@ -72,10 +72,9 @@ def old_extents(
 class AdvBCT(CompatibilityLoss):
     """Classification, an elastic boundary around each old class, and a discriminator that is to be fooled.
 
-    Source: Boundary-Aware Backward-Compatible Representation via Adversarial Learning in Image Retrieval (Pan
-    et al., CVPR 2023, arXiv 2305.02610), its published code, and the port in MixBCT's comparison, whose
-    weights and radius are the defaults here. The centre of a class is the mean of its unit old features, and
-    its radius r the largest distance from there that is no outlier (beyond 1.5 interquartile ranges). The
+    Source: AdvBCT (arXiv 2305.02610), its published code, and the port in MixBCT's comparison, whose weights
+    and radius are the defaults here. The centre of a class is the mean of its unit old features, and its
+    radius r the largest distance from there that is no outlier (beyond 1.5 interquartile ranges). The
     boundary term is the mean, over the rows beyond the learned radius R, of how far; rows whose class keeps
     fewer than two old features do not count. The adversarial term is the discriminator's loss on new rows,
     whose gradient is reversed and grows during training, then on old ones; it fades linearly over the epochs.

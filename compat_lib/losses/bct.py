@@ -20,9 +20,8 @@ NEEDS = {
 class BCT(CompatibilityLoss):
     """Classification by the new classifier plus classification of the same embeddings by a frozen old one.
 
-    Source: Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942),
-    the "influence loss", in the forms of two published codes. Embeddings of another width are cut to their
-    first coordinates or padded with zeros before they meet the old table.
+    Source: the "influence loss" of BCT (arXiv 2003.11942), in the forms of two published codes. Embeddings of
+    another width are cut to their first coordinates or padded with zeros before they meet the old table.
 
     Args:
         variant: "prototypes" (form of MixBCT's comparison): scale x cosine with the class means of old

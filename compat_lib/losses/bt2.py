@@ -46,11 +46,11 @@ class Rotation(nn.Module):
 class BasisTransformation(nn.Module):
     """The head of BT2: from the network's outputs [N, d_n + d_o] to stored features [N, d_n + extra].
 
-    Source: BT^2 (Zhou et al., ICCV 2023, arXiv 2211.03989), published code. The first d_n outputs,
-    normalised, are the new part f. A linear layer on the rectified outputs gives `extra` more, normalised.
-    h = [extra, Q1 (C f)]; its first d_o entries, turned by Q2, are the part b that is compared with old
-    features; the others follow as they are. Q1 and Q2 are learned rotations. The published layer has d_o
-    values of which all but the first `extra` are thrown away; here they are left out.
+    Source: BT^2 (arXiv 2211.03989), published code. The first d_n outputs, normalised, are the new part f. A
+    linear layer on the rectified outputs gives `extra` more, normalised. h = [extra, Q1 (C f)]; its first d_o
+    entries, turned by Q2, are the part b that is compared with old features; the others follow as they are.
+    Q1 and Q2 are learned rotations. The published layer has d_o values of which all but the first `extra` are
+    thrown away; here they are left out.
 
     Args:
         new_width: d_n.
@@ -84,12 +84,11 @@ class BasisTransformation(nn.Module):
 class BT2(CompatibilityLoss):
     """Classification and likeness to an oracle in one part of the features, likeness to the old in another.
 
-    Source: BT^2: Backward-compatible Training with Basis Transformation (Zhou et al., ICCV 2023, arXiv
-    2211.03989) and its published code. The stored features have some coordinates more than the new model's,
-    see BasisTransformation, because one space cannot hold the best new features and the old ones. The new
-    part f is classified and held to the features n* of an independently trained new model; the part b is
-    classified by the mean unit old features P of the classes, which are not normalised again, and held to the
-    old features. The cross-test compares b, the first d_o coordinates.
+    Source: BT^2 (arXiv 2211.03989) and its published code. The stored features have some coordinates more
+    than the new model's, see BasisTransformation, because one space cannot hold the best new features and the
+    old ones. The new part f is classified and held to the features n* of an independently trained new model;
+    the part b is classified by the mean unit old features P of the classes, which are not normalised again,
+    and held to the old features. The cross-test compares b, the first d_o coordinates.
 
     Args:
         influence_weight: lambda_2, factor of the influence term, at least 0; published 10.

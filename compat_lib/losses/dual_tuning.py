@@ -12,14 +12,14 @@ from compat_lib.old_system import OldSystem
 class DualTuning(CompatibilityLoss):
     """Classification, prototype transfer and mutual structural regularisation.
 
-    Source: Dual-Tuning (Bai et al., IEEE Transactions on Multimedia 2023, arXiv 2108.02959). Reconstruction:
-    the published code lacks the file with the losses; terms and constants follow its configuration files and
-    the abstract. The loss is classification + lambda_c prototype + lambda_s (old_to_new + new_to_old), where
-    "prototype" classifies new embeddings by the old class means of all new classes, "old_to_new" classifies
-    old features by the trained classifier (its margin included; only the classifier learns from it), and
-    "new_to_old" classifies new embeddings of shared classes by the old classifier. Features of another width
-    are cut to their first coordinates or padded with zeros. When classes are shared, the old classifier and
-    its class map are needed besides features. A term whose weight is 0 is not computed.
+    Source: Dual-Tuning (arXiv 2108.02959). Reconstruction: the published code lacks the file with the losses;
+    terms and constants follow its configuration files and the abstract. The loss is classification + lambda_c
+    prototype + lambda_s (old_to_new + new_to_old), where "prototype" classifies new embeddings by the old
+    class means of all new classes, "old_to_new" classifies old features by the trained classifier (its margin
+    included; only the classifier learns from it), and "new_to_old" classifies new embeddings of shared
+    classes by the old classifier. Features of another width are cut to their first coordinates or padded with
+    zeros. When classes are shared, the old classifier and its class map are needed besides features. A term
+    whose weight is 0 is not computed.
 
     The published configurations run these terms, on embeddings after the batch normalisation but for MSMT17,
     and add the task's triplet loss (task_loss="triplet") in some. Terms that none of them runs or that the

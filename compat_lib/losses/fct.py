@@ -23,10 +23,10 @@ def _layer(inputs: int, outputs: int) -> nn.Sequential:
 class GalleryTransform(nn.Module):
     """A network that turns old features into what the new model would give for the same images.
 
-    Source: the transformation of FCT (Ramanujan et al., CVPR 2022, arXiv 2112.02805) and its published code.
-    In the paper the second branch sees side information that the old system stored; without it the old
-    feature takes its place, as in the published code. Deviation: inputs are normalised here, and the fit
-    aims at normalised new features, because features are compared by their cosine.
+    Source: the transformation of FCT (arXiv 2112.02805) and its published code. In the paper the second
+    branch sees side information that the old system stored; without it the old feature takes its place, as in
+    the published code. Deviation: inputs are normalised here, and the fit aims at normalised new features,
+    because features are compared by their cosine.
 
     >>> GalleryTransform(old_width=3, new_width=2).eval()(torch.ones(5, 3)).shape
     torch.Size([5, 2])
@@ -117,11 +117,11 @@ def _rate(epoch: int, epochs: int) -> float:
 class FCT(CompatibilityLoss):
     """Independent training; afterwards the old gallery is transformed into the new model's features.
 
-    Source: Forward Compatible Training for Large-Scale Embedding Retrieval Systems (Ramanujan et al., CVPR
-    2022, arXiv 2112.02805). The new model pays nothing, to the bit, but every stored feature of the gallery
-    passes once through a transformation, see GalleryTransform and `fit_transform`. In the paper the old
-    system stores side information for this day; here none is available. The transformation is fitted to the
-    training set when the training is over; before that there is no cross-test.
+    Source: FCT (arXiv 2112.02805) and its published code. The new model pays nothing, to the bit, but every
+    stored feature of the gallery passes once through a transformation, see GalleryTransform and
+    `fit_transform`. In the paper the old system stores side information for this day; here none is available.
+    The transformation is fitted to the training set when the training is over; before that there is no
+    cross-test.
 
     Args:
         expansion: values of a hidden layer for each coordinate of a new feature, at least 1; published 16

@@ -15,11 +15,11 @@ from compat_lib.old_system import OldSystem
 class HotRefresh(CompatibilityLoss):
     """Classification plus a contrast of each new embedding's own old feature with the hardest other classes.
 
-    Source: Hot-Refresh Model Upgrades (Zhang et al., ICLR 2022, arXiv 2201.09724) and its published code.
-    Negatives are rows of the batch with another label; the hardest ones of each kind, new-old and new-new,
-    are those with the largest cosines. Deviations: rows with fewer negatives than asked for use those they
-    have, where the published code fails on small batches; and the new features of the negatives carry a
-    gradient too, where the published code gathers them from all processes without.
+    Source: RACT (arXiv 2201.09724) and its published code. Negatives are rows of the batch with another
+    label; the hardest ones of each kind, new-old and new-new, are those with the largest cosines. Deviations:
+    rows with fewer negatives than asked for use those they have, where the published code fails on small
+    batches; and the new features of the negatives carry a gradient too, where the published code gathers them
+    from all processes without.
 
     Args:
         form: "ract" contrasts the positive pair with new-old and new-new negatives in one softmax

@@ -25,13 +25,13 @@ def angles_between(left: Tensor, right: Tensor) -> Tensor:
 class LCE(CompatibilityLoss):
     """Classification, a boundary around each old class, and alignment of the classifier with the old centres.
 
-    Source: Learning Compatible Embeddings (Meng et al., ICCV 2021, arXiv 2108.01958), in the form of AdvBCT's
-    published comparison: c_y is the mean old unit feature of a class, theta_y the largest angle between c_y
-    and its old features that is no outlier, and both terms are means over the rows whose class has at least
-    two features that are no outliers. The paper's own code differs: its boundary compares cosines instead of
-    angles and drops no outlier, its alignment is a mean square over all classes with weight 100, and it can
-    learn a transformation between features of unequal width; none of this is here. Deviation from the
-    comparison: cosines are clamped to +-(1 - 1e-6) before the arc cosine, whose slope is infinite at one.
+    Source: LCE (arXiv 2108.01958), in the form of AdvBCT's published comparison: c_y is the mean old unit
+    feature of a class, theta_y the largest angle between c_y and its old features that is no outlier, and
+    both terms are means over the rows whose class has at least two features that are no outliers. The paper's
+    own code differs: its boundary compares cosines instead of angles and drops no outlier, its alignment is a
+    mean square over all classes with weight 100, and it can learn a transformation between features of
+    unequal width; none of this is here. Deviation from the comparison: cosines are clamped to +-(1 - 1e-6)
+    before the arc cosine, whose slope is infinite at one.
 
     Args:
         boundary_weight: factor of the boundary term, at least 0; published 1, here chosen on validation

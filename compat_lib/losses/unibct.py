@@ -71,12 +71,12 @@ def _unit(features: Tensor, rows: Tensor) -> Tensor:
 class UniBCT(CompatibilityLoss):
     """Classification plus, after a first phase without it, classification by refined old prototypes.
 
-    Source: Towards Universal Backward-Compatible Representation Learning (Zhang et al., IJCAI 2022, arXiv
-    2203.01583), in the form of MixBCT's comparison with the refinement as it is meant, see
-    `refine_prototypes`. Training begins without the prototype term. At the start of two epochs (published: 10
-    and 20 of 35, counted from 0) the prototypes are refined with the new features of the whole training set;
-    the first time switches the term on. Deviations: all features are normalised before the refinement and the
-    prototypes after it, where the published code normalises neither and the scale of the logits jumps.
+    Source: UniBCT (arXiv 2203.01583), in the form of MixBCT's comparison with the refinement as it is meant,
+    see `refine_prototypes`. Training begins without the prototype term. At the start of two epochs
+    (published: 10 and 20 of 35, counted from 0) the prototypes are refined with the new features of the whole
+    training set; the first time switches the term on. Deviations: all features are normalised before the
+    refinement and the prototypes after it, where the published code normalises neither and the scale of the
+    logits jumps.
 
     Args:
         scale: s, factor of the cosines with the prototypes, above 0. The published value is 1, at which the

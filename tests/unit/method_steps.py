@@ -41,6 +41,23 @@ def make_old(
     return old.with_oracle(torch.randn(len(labels), oracle_width or width, generator=generator))
 
 
+def make_clusters(per_class, width, classes=5):
+    """Each class around a direction of its own."""
+    generator = torch.Generator().manual_seed(per_class)
+    labels = torch.arange(classes * per_class) % classes
+    middles = 3 * torch.randn(classes, width, generator=generator)
+    return OldSystem.from_arrays(
+        middles[labels] + torch.randn(len(labels), width, generator=generator), labels
+    )
+
+
+def make_near_step(old, width, batch):
+    """A float64 step whose embeddings lie around the old features, some inside a region, some outside."""
+    step = make_step(old, width, batch, dtype=torch.float64)
+    near = step.old_features.double() + 2 * step.embeddings.detach()
+    return dataclasses.replace(step, embeddings=near.requires_grad_())
+
+
 def make_classifier(kind="arcface", width=6, classes=5, seed=1, **options):
     torch.manual_seed(seed)
     classifier = Classifier(kind, width, classes, scale=8.0, ramp=0.0, **options)
@@ -131,6 +148,17 @@ def slow_means(old, average="raw"):
             rows = [unit(row) for row in rows]
         means.append([sum(column) / len(rows) for column in zip(*rows, strict=True)])
     return means
+
+
+def slow_kept(distances):
+    """The rule for outliers of AdvBCT and LCE: the largest distance that is none, and how many are none."""
+    distances = sorted(distances)
+    n = len(distances)
+    if n >= 4:
+        q1, q3 = distances[n // 4], distances[3 * n // 4]
+        spread = 1.5 * (q3 - q1)
+        distances = [d for d in distances if q1 - spread <= d <= q3 + spread]
+    return distances[-1], len(distances)
 
 
 def slow_old_logits(old, embedding):

@@ -125,23 +125,30 @@ def test_a_needed_class_without_prototype_is_refused():
     build_method("bct", OldSystem.from_arrays(labels=[0, 2, 4], prototypes=prototypes), make_classifier())
 
 
-def test_needs_follow_the_variant():
-    only_prototypes = OldSystem.from_arrays(prototypes=torch.eye(5, 6))
-    only_classifier = OldSystem.from_arrays(classifier_weight=torch.eye(3, 6), class_map=[0, 1, 2, -1, -1])
-    assert build_method("bct", only_prototypes, make_classifier()).needs == {"prototypes"}
-    method = build_method("bct", only_classifier, make_classifier(), variant="classifier")
-    assert method.needs == {"classifier"}
-    assert build_method("bct", only_prototypes, make_classifier(), variant="all-rows").needs == {"prototypes"}
-    with pytest.raises(ValueError, match="bct needs the old system's features, but only classifier is there"):
-        build_method("bct", only_classifier, make_classifier(), variant="lwf")
-    with pytest.raises(
-        ValueError, match="bct needs the old system's prototypes, but only classifier is there"
-    ):
-        build_method("bct", only_classifier, make_classifier())
-    with pytest.raises(
-        ValueError, match="bct needs the old system's classifier, but only prototypes is there"
-    ):
-        build_method("bct", only_prototypes, make_classifier(), variant="classifier")
+PARTS = {
+    "prototypes": {"prototypes": torch.eye(5, 6)},
+    "classifier": {"classifier_weight": torch.eye(3, 6), "class_map": [0, 1, 2, -1, -1]},
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "there", "lacks"),
+    [
+        ("prototypes", "prototypes", None),
+        ("all-rows", "prototypes", None),
+        ("classifier", "classifier", None),
+        ("lwf", "classifier", "features"),
+        ("prototypes", "classifier", "prototypes"),
+        ("classifier", "prototypes", "classifier"),
+    ],
+)
+def test_needs_follow_the_variant(variant, there, lacks):
+    old = OldSystem.from_arrays(**PARTS[there])
+    if lacks is None:
+        assert build_method("bct", old, make_classifier(), variant=variant).needs == {there}
+    else:
+        with pytest.raises(ValueError, match=f"the old system's {lacks}, but only {there} is there"):
+            build_method("bct", old, make_classifier(), variant=variant)
 
 
 def test_variant_classifier_needs_the_class_map():

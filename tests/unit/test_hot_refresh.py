@@ -83,21 +83,6 @@ def test_against_the_library():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_rows_with_few_negatives_use_those_they_have(form):
-    """Nine of ten rows share a class: they have one negative each, the tenth has nine."""
-    old = make_old(classes=2, per_class=9, class_map=None)
-    rows = torch.cat([(old.labels == 0).nonzero()[:, 0], (old.labels == 1).nonzero()[:1, 0]])
-    step = make_step(old, rows=rows, dtype=torch.float64)
-    method = build_method("hot_refresh", old, make_classifier(classes=2), form=form, negatives=4).double()
-    new, past = step.embeddings.tolist(), step.old_features.double().tolist()
-    expected = slow_contrast(new, past, step.labels.tolist(), form, 0.01, 4)
-    term = method(step)["contrast"]
-    assert term.item() == pytest.approx(expected, rel=1e-6)
-    term.backward()
-    assert step.embeddings.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("form", FORMS)
 def test_extreme_features_stay_finite(form):
     """Equal, opposite and zero features, in float32 at the published temperature."""
     old = make_old(classes=5, per_class=2)

@@ -9,8 +9,11 @@ from method_steps import (
     check_gradient,
     dot,
     make_classifier,
+    make_clusters,
+    make_near_step,
     make_old,
     make_step,
+    slow_kept,
     slow_means,
     unit,
 )
@@ -28,13 +31,7 @@ def slow_cones(old):
             f for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True) if y == label
         ]
         axis = unit(mean)
-        angles = sorted(math.acos(min(1.0, dot(axis, unit(row)))) for row in rows)
-        n = len(angles)
-        if n >= 4:
-            q1, q3 = angles[n // 4], angles[3 * n // 4]
-            spread = 1.5 * (q3 - q1)
-            angles = [angle for angle in angles if q1 - spread <= angle <= q3 + spread]
-        cones.append((axis, angles[-1], len(angles)))
+        cones.append((axis, *slow_kept(math.acos(min(1.0, dot(axis, unit(row)))) for row in rows)))
     return cones
 
 
@@ -50,26 +47,14 @@ def slow_terms(old, classifier, embeddings, labels):
     return sum(outside) / len(outside), sum(apart) / len(apart)
 
 
-def make_clusters(per_class, width):
-    """Five classes, each around a direction of its own."""
-    generator = torch.Generator().manual_seed(per_class)
-    labels = torch.arange(5 * per_class) % 5
-    middles = 3 * torch.randn(5, width, generator=generator)
-    return OldSystem.from_arrays(
-        middles[labels] + torch.randn(len(labels), width, generator=generator), labels
-    )
-
-
 @pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
 @pytest.mark.parametrize(("width", "per_class"), [(2, 7), (6, 2), (6, 12), (16, 5)])
 def test_value_and_gradient(kind, width, per_class):
     old = make_clusters(per_class, width)
     method = build_method("lce", old, make_classifier(kind, width)).double()
-    step = make_step(old, width, batch=8, dtype=torch.float64)
-    near = step.old_features.double() + 2 * step.embeddings.detach()  # some inside their cone, some not
-    step = dataclasses.replace(step, embeddings=near.requires_grad_())
-    terms = method(step)
-    boundary, alignment = slow_terms(old, method.classifier, near.tolist(), step.labels.tolist())
+    step = make_near_step(old, width, 8)
+    terms, n = method(step), step.embeddings.tolist()
+    boundary, alignment = slow_terms(old, method.classifier, n, step.labels.tolist())
     assert boundary > 0
     assert terms["boundary"].item() == pytest.approx(boundary, abs=1e-6)
     assert terms["alignment"].item() == pytest.approx(alignment, abs=1e-6)

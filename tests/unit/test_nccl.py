@@ -6,9 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
+from method_steps import check_gradient, make_classifier, make_old, make_step, unit
 
 from compat_lib.losses import build_method, nccl
 from compat_lib.old_system import OldSystem
@@ -92,43 +90,6 @@ def test_gradient_against_finite_differences(options):
     assert check_gradient(method, dataclasses.replace(second, old_features=second.old_features.double()))
 
 
-@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.03, 0.1])
-def test_small_temperatures_stay_exact_in_single_precision(temperature):
-    old = make_old(classes=4, per_class=30)
-    single, double = (
-        build_method("nccl", old, make_classifier(classes=4), temperature=temperature, queue=100)
-        for _ in range(2)
-    )
-    double.double()
-    for step in steps_of(old, 3, batch=40, dtype=torch.float32):
-        low = single(step)
-        high = double(dataclasses.replace(step, embeddings=step.embeddings.double()))
-        for name, term in low.items():
-            assert term.isfinite()
-            assert term.item() == pytest.approx(high[name].item(), rel=1e-4, abs=1e-3)
-        low["feature_contrast"].backward()
-        assert step.embeddings.grad.isfinite().all()
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), batch=st.integers(1, 20), queue=st.integers(1, 60), steps=st.integers(1, 3))
-def test_infinite_temperature_gives_the_weight_times_the_logarithm_of_the_rows(seed, batch, queue, steps):
-    old = make_old(seed)
-    method = build_method("nccl", old, make_classifier(), temperature=1e9, queue=queue).double()
-    ring = SlowRing(queue)
-    for step in steps_of(old, steps, batch):
-        terms = method(step)
-        ring.enter(step.old_features.double(), step.labels)
-    rows = [slot for slot in ring.slots if slot is not None]
-    weights = []
-    for past, label in zip(step.old_features.double(), step.labels.tolist(), strict=True):
-        own = [(1 + dot(unit(past.tolist()), row.tolist())) / 2 for row, other in rows if other == label]
-        weights.append(sum(own) / len(own) if own else 0.0)
-    expected = sum(weights) / len(weights) * math.log(len(rows))
-    assert terms["feature_contrast"].item() == pytest.approx(expected, abs=1e-6)
-    assert terms["logit_contrast"].item() == pytest.approx(expected, abs=1e-6)
-
-
 @pytest.mark.parametrize("batch", [4, 8, 10, 20])
 @pytest.mark.parametrize("size", [1, 7, 8, 25])
 def test_ring_holds_the_newest_rows(batch, size):
@@ -145,20 +106,6 @@ def test_ring_holds_the_newest_rows(batch, size):
             else:
                 torch.testing.assert_close(method.queue_features[k], slot[0])
     assert method.queue_progress.tolist() == [4, 4 * batch, 5 * batch]
-
-
-def test_rows_without_a_positive_count_as_zero():
-    old = make_old()
-    step = make_step(old, rows=torch.tensor([0, 1, 2]), dtype=torch.float64)  # three classes
-    method = build_method("nccl", old, make_classifier(), queue=1).double()
-    terms = method(step)  # only the last row's feature is left, the only row of every denominator
-    assert terms["feature_contrast"].item() == pytest.approx(0, abs=1e-12)
-    method = build_method("nccl", old, make_classifier(), queue=2).double()
-    value = method(step)["feature_contrast"]
-    past = [unit(row) for row in step.old_features.double().tolist()]
-    scores = [[dot(unit(new), row) for row in past[1:]] for new in step.embeddings.tolist()]
-    losses = [math.log(sum(map(math.exp, scores[i]))) - scores[i][i - 1] for i in (1, 2)]
-    assert value.item() == pytest.approx(sum(losses) / 3)
 
 
 def test_a_resumed_run_continues_to_the_bit():

@@ -112,15 +112,6 @@ def test_invariants_of_the_refinement(sizes, seed, propagation, temperature):
     torch.testing.assert_close(longer.double(), refined, atol=1e-5, rtol=0)
 
 
-def test_the_row_form_is_a_convex_combination():
-    """With the unit vectors as old features the prototype is the weights themselves."""
-    new, _, labels = draw([8])
-    weights = refine_prototypes(new, torch.eye(8), labels, 1)[0]
-    assert (weights > 0).all()
-    assert weights.sum().item() == pytest.approx(1, abs=1e-6)
-    assert weights.std() > 0.01  # and no plain mean
-
-
 def test_prototypes_move_to_what_the_new_model_finds_central():
     """The new model sees four samples together and one apart: the old feature of the fifth counts less."""
     new = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [1.0, 0.05], [-1.0, 0.2]])
