@@ -427,8 +427,7 @@ class Gallery:
                 f"a backfill of {self.folder} is under way, in another process or in a loop of this one that "
                 "was left; wait for it, or end it (such a loop by close() of what it iterates over)"
             ) from None
-        with lock, contextlib.ExitStack() as released:
-            released.callback(lock.release)
+        try:
             with self._reading() as database:
                 plan = database.execute("SELECT 1 FROM plans WHERE model = ?", (code,)).fetchone()
                 sql = PLANNED if plan else UNPLANNED
@@ -438,10 +437,10 @@ class Gallery:
                 asked = {"model": code, "place": place, "failed": json.dumps(failed)}
                 with self._reading() as database:
                     rows = database.execute(f"{sql} LIMIT {batch}", asked).fetchall()
-                if not rows and place < 0:
-                    break
-                if not rows:  # once more from the start, for what others wrote again meanwhile
-                    place = -1
+                if not rows:
+                    if place < 0:
+                        break
+                    place = -1  # once more from the start, for what others wrote again meanwhile
                     continue
                 place, left = rows[-1][0], max(0, left - batch)
                 number, broken = self._replace(model, rows, embed)
@@ -452,6 +451,8 @@ class Gallery:
             if plan:
                 with self._changing() as database:
                     database.execute("DELETE FROM plans WHERE model = ?", (code,))
+        finally:
+            lock.release()
 
     def _replace(self, model: str, rows: list[tuple], embed: Callable) -> tuple[int, list]:
         """Write new features of the entries that are still what they were: how many, and which failed."""
@@ -523,9 +524,9 @@ class Gallery:
             owner = {key: (one, code) for key, one, code in database.execute(sql, (_json(once),))}
         text = any(isinstance(one, str) for one, _ in owner.values())
         found = [owner.get(key, ("" if text else -1, -1)) for key in once.tolist()]
-        ids = np.array([one for one, _ in found], object if text else np.int64)[back].reshape(keys.shape)
-        makers = np.array([*state.models, ""], object)[np.array([code for _, code in found], int)]
-        return Hits(ids, scores, makers[back].reshape(keys.shape))
+        ids = np.array([one for one, _ in found], object if text else np.int64)
+        makers = np.array([*state.models, ""], object)[[code for _, code in found]]
+        return Hits(ids[back].reshape(keys.shape), scores, makers[back].reshape(keys.shape))
 
     def verify(self) -> Contents:
         """Read everything and compare it with its checksums; what the gallery holds, or DamagedGallery."""
