@@ -157,10 +157,7 @@ def identification(
     templates, subjects = template_subjects(*probes, what="the probes")
     asked = unit_templates(probe.features, "probe templates")
     asked = asked[torch.from_numpy(found(np.asarray(probe.ids), templates, "the probe list"))]
-    lists = [
-        template_subjects(*side, what=what)
-        for side, what in ((gallery_1, "gallery 1"), (gallery_2, "gallery 2"))
-    ]
+    lists = [template_subjects(*gallery_1, what="gallery 1"), template_subjects(*gallery_2, what="gallery 2")]
     lists.append(tuple(np.concatenate(both) for both in zip(*lists, strict=True)))
     ids, rows = np.asarray(enrolled.ids), unit_templates(enrolled.features, "enrolled templates")
     first, second, stacked = (
@@ -231,12 +228,7 @@ def template_subjects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the unique templates of a list by image, sorted, and the subject of each.
 
-    Args:
-        templates, subjects: whole numbers or names [N].
-        what: what the error messages call the list.
-
-    Raises:
-        ValueError: a template with two subjects.
+    `templates` and `subjects` are whole numbers or names [N]; a template with two subjects is refused.
 
     >>> [x.tolist() for x in template_subjects([9, 4, 9], ["ada", "bob", "ada"])]
     [[4, 9], ['bob', 'ada']]
@@ -247,8 +239,7 @@ def template_subjects(
     other = np.flatnonzero(subjects[first][inverse] != subjects)
     if len(other):
         raise ValueError(
-            f"template {templates[other[0]]} of {what} has two subjects; a template shows one: correct the "
-            "list"
+            f"template {templates[other[0]]} of {what} has two subjects; it shows one: correct the list"
         )
     return unique, subjects[first]
 
