@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -170,45 +170,36 @@ def _panels(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """seaborn's small multiples: one curve in front, all behind it."""
-    data = pd.concat([frame.assign(method=name) for name, frame in frames.items()], ignore_index=True)
-    palette = {name: method_style(name)["color"] for name in frames}
-    look = {
-        "kind": "line",
-        "hue": "method",
-        "palette": palette,
-        "linewidth": 2.6,
-        "zorder": 5,
-        "legend": False,
-        "errorbar": None,
-    }
-    with mpl.rc_context({"figure.constrained_layout.use": False}):  # the grid brings a layout of its own
-        columns = min(4, len(frames))
-        grid = sns.relplot(data, x="x", y="y", col="method", col_wrap=columns, height=2.2, **look)
-    grid.set_titles("")
-    width, height = grid.figure.get_size_inches()
-    grid.figure.set_size_inches(width, height + 0.9)  # for the legend
+    """Small multiples: one curve in front, all behind it."""
+    columns = min(4, len(frames))
+    rows = -(-len(frames) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, sharex=True, sharey=True, squeeze=False, figsize=(2.2 * columns, 2.2 * rows + 0.9)
+    )
     names = wrapped(titles or {}, 24)
     lines = {text: (colour, value) for text, (colour, value) in lines.items() if value is not None}
-    for name, ax in grid.axes_dict.items():
-        for other in frames.values():
-            ax.plot(other["x"], other["y"], color=OTHERS, linewidth=0.8, zorder=1)
-        if "low" in frames[name]:
-            own = frames[name]
-            ax.fill_between(own["x"], own["low"], own["high"], color=palette[name], alpha=0.2, linewidth=0)
-        for colour, value in lines.values():
-            ax.axhline(value, color=colour, linestyle="--", linewidth=1.2, zorder=2)
+    behind = [frame[["x", "y"]].to_numpy(float) for frame in frames.values()]
+    for (name, own), ax in zip(frames.items(), axes.flat, strict=False):
+        colour = method_style(name)["color"]
+        # One artist for all: a line each would be drawn once a method and panel.
+        ax.add_collection(LineCollection(behind, colors=OTHERS, linewidths=0.8, zorder=1))
+        ax.plot(own["x"], own["y"], color=colour, linewidth=2.6, zorder=5)
+        if "low" in own:
+            ax.fill_between(own["x"], own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
+        for line, value in lines.values():
+            ax.axhline(value, color=line, linestyle="--", linewidth=1.2, zorder=2)
         ax.set_title(f"{names.get(name, name)}\n{ends[name]}", fontsize=9, loc="left")
-        ax.set(xlabel="", ylabel="")
         ax.tick_params(labelsize=9)
-        in_percent(ax.yaxis)
-    grid.figure.supylabel(ylabel, fontsize=11)
+    in_percent(axes[0, 0].yaxis)
+    for k in range(len(frames), axes.size):  # the panel above an empty place is the lowest of its column
+        axes.flat[k].remove()
+        axes.flat[k - columns].tick_params(labelbottom=True)
+    fig.supylabel(ylabel, fontsize=11)
     keys = [Line2D([], [], color=colour, linestyle="--", label=text) for text, (colour, _) in lines.items()]
     keys.append(Line2D([], [], color=OTHERS, linewidth=0.8, label="the other methods"))
     # The label of the positions is the legend's title: a label of the figure would lie upon the legend.
-    grid.figure.legend(handles=keys, loc="outside lower center", ncols=3, title=xlabel, title_fontsize=11)
-    grid.figure.set_layout_engine("constrained")
-    return grid.figure
+    fig.legend(handles=keys, loc="outside lower center", ncols=3, title=xlabel, title_fontsize=11)
+    return fig
 
 
 def history_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
