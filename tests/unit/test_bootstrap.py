@@ -157,16 +157,12 @@ def test_weights_of_one_give_the_plain_metric():
     assert result == pytest.approx(np.array(plain.tar)[:, None].repeat(2, 1))
 
 
-def test_equal_scores_accept_nobody_and_far_one_everybody():
+def test_equal_scores_and_draws_without_impostors():
     labels = np.arange(60) % 6
     pairs = make_pairs(np.ones((60, 3)), labels)
     result = bootstrap_tar(pairs, count(pairs), identity_weights(labels, 10), (0.1, 1.0))
     assert (result[0] == 0).all() and (result[1] == 1).all()
-
-
-def test_draw_without_impostors_is_not_measurable():
-    labels = np.array([0, 0, 1, 1])
-    pairs = make_pairs([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], labels)
+    pairs = make_pairs([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], np.array([0, 0, 1, 1]))
     result = bootstrap_tar(pairs, count(pairs), np.array([[2, 1], [0, 1]]), (0.5,))
     assert np.isnan(result[0, 0]) and result[0, 1] == 1
 

@@ -142,11 +142,9 @@ def test_intervals_equal_drawing_the_queries_identities():
             ]
             draws.append(np.mean(held))
         assert result.intervals[k] == pytest.approx(interval(np.array(draws)))
-        low, high = result.intervals[k]
-        assert flat(result.records)[f"constraint{k + 1}/share/low"] == low
-        assert flat(result.records)[f"constraint{k + 1}/share/high"] == high
-        assert flat(result.records)[f"constraint{k + 1}/slack"] == result.slack[k]
-        assert low <= flat(result.records)[f"constraint{k + 1}/share"] <= high
+        one = result.records.get(None, None, f"constraint{k + 1}/share")
+        assert (one.low, one.high) == result.intervals[k] and one.low <= one.value <= one.high
+        assert result.records.value(None, None, f"constraint{k + 1}/slack") == result.slack[k]
     plain = constraints(old, new, labels)
     assert plain.share == result.share and plain.intervals == (None,) * 4
     assert flat(plain.records)["constraint1/share/low"] is None

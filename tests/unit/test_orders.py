@@ -38,8 +38,6 @@ def test_least_certain_goes_first():
     certainty = np.random.default_rng(1).random(60)
     expected = np.argsort(certainty).tolist()
     assert backfill_order(features, labels, "uncertain", certainty=certainty).tolist() == expected
-    single = torch.tensor(certainty)
-    assert backfill_order(features, labels, "uncertain", certainty=single).tolist() == expected
 
 
 def test_ties_are_in_random_order():
@@ -59,10 +57,10 @@ def test_every_order_holds_every_row_once(seed, order):
     assert sorted(rows) == list(range(60)) and rows.dtype == np.int64
 
 
-@pytest.mark.parametrize("kind", [np.array, torch.tensor, list, lambda rows: np.array(rows, np.uint8)])
-def test_an_order_of_the_callers(kind):
+def test_an_order_of_the_callers():
     features, labels = make_features(4)
-    assert backfill_order(features, labels, kind([2, 0, 3, 1])).tolist() == [2, 0, 3, 1]
+    for kind in (np.array, torch.tensor, list, lambda rows: np.array(rows, np.uint8)):
+        assert backfill_order(features, labels, kind([2, 0, 3, 1])).tolist() == [2, 0, 3, 1]
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
