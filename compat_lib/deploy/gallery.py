@@ -19,6 +19,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -135,7 +136,7 @@ class Gallery:
     images can be inserted while a backfill runs; each search sees the last change that any process has
     finished. One object may be used by several threads, pickled (by its folder) and used after a fork.
 
-    A full or read-only disk refuses every change, also removals, and what was there stays; room must be made
+    A full or read-only disk refuses every change, also removals, and can be searched; room must be made
     elsewhere on the disk.
 
     Similarity is the cosine. Scores of new queries with new and with old entries lie on different scales:
@@ -610,7 +611,8 @@ class Gallery:
         if not (self.folder / "gallery.db").exists():
             raise FileNotFoundError(f"there is no gallery in {self.folder}; make one with Gallery.create")
         # Where SQLite cannot make the files that it needs beside a database, this one can still be read.
-        fixed = not os.access(self.folder, os.W_OK) and not (self.folder / "gallery.db-wal").exists()
+        fixed = _is_full(self.folder) or not os.access(self.folder, os.W_OK)
+        fixed = fixed and not (self.folder / "gallery.db-wal").exists()
         with _connected(self.folder, "immutable=1" if fixed else "mode=rw") as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:  # cut short, or never finished
@@ -643,13 +645,17 @@ def _connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
                 "end it: the lock ends with the process"
             ) from error
         with explained(folder, "nothing has changed; make room, or move the gallery"):
-            if code == sqlite3.SQLITE_FULL:
+            if code == sqlite3.SQLITE_FULL or _is_full(folder):
                 raise OSError(errno.ENOSPC, str(error)) from error
             if code == sqlite3.SQLITE_READONLY:
                 raise OSError(
                     errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES, str(error)
                 ) from error
             raise
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < 2**16
 
 
 def _damaged(folder: Path) -> DamagedGallery:

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -649,6 +650,11 @@ def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
             assert found.value.errno == errno.ENOSPC
         assert np.array_equal(made.search(old[:3], 5, "old").ids, before.ids)
         assert made.verify().entries == {"old": 300, "stranger": 0, "new": 0}
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        assert np.array_equal(made.search(old[:3], 5, "old").ids, before.ids)
+        with pytest.raises(OSError, match="no space is left") as found:
+            made.remove(ids[:1])
+        assert found.value.errno == errno.ENOSPC
     made.insert([20_000], old[:1], "old")
     assert len(Gallery.open(made.folder)) == 301
 
