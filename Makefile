@@ -60,9 +60,6 @@ full: ## reproduce with the preset full: all data sets, scenarios and seeds, hou
 readme: env ## README.md, docs/results.md and figures/first_day.png from docs/templates and results/
 	@$(BIN)/python workflow/readme.py
 
-readme: env ## README.md and docs/results.md from docs/templates and results/
-	@$(BIN)/python workflow/readme.py
-
 docs: env ## docs/methods.md from the classes of compat_lib.losses
 	@$(BIN)/python workflow/methods_page.py
 
