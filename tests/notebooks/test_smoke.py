@@ -50,9 +50,7 @@ def test_every_experiment_left_a_complete_run(finished, configs):
     assert set(configs) == set(METHODS)
     for config in configs.values():
         assert is_complete(config.run_folder)
-        assert (config.run_folder / "notebook.ipynb").is_file() and (
-            config.run_folder / "notebook.html"
-        ).is_file()
+        assert (config.run_folder / "notebook.ipynb").is_file()
 
 
 def test_the_old_model_is_far_above_chance_and_described(configs):
@@ -67,7 +65,6 @@ def test_the_oracle_is_better_than_the_old_model_and_not_compatible(configs):
     assert values["new_new/map"] > values["old_old/map"] + 0.05
     assert values["new_old/map"] < 0.1
     assert values["new_old/tar@far=1e-2"] < 0.05
-    assert values["criterion"] in (False, None)
     for adapter in ("procrustes", "ridge"):
         assert values[f"adapter/{adapter}/new_old/map"] > 0.3
 
@@ -111,14 +108,16 @@ def test_the_master_counts_the_runs(finished):
     assert len(list_runs(finished)) >= len(METHODS) + 1
 
 
-def test_pages_need_no_network(finished):
-    pages = sorted(finished.rglob("*.html"))
-    assert len(pages) >= 9
+def test_pages_need_no_network_and_show_pictures(finished):
+    pages = sorted((finished / "smoke" / "site").glob("*.html"))
+    names = {page.name for page in pages}
+    ran = {"00_start_here.html", "01_old_system.html", "02_dual_tuning.html", "03_mixbct.html", "index.html"}
+    assert ran <= names and sum(name.startswith("04_other_methods-") for name in names) == 3
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']https?:", text), page
-        if page.name != "index.html":
-            assert "data:image/" in text, f"{page} shows no picture"
+        if page.name in ran or page.name.startswith("04_"):
+            assert re.search(r'<img[^>]+src="_images/', text), f"{page} shows no picture"
 
 
 def test_the_same_command_again_repeats_nothing(project, finished):

@@ -10,6 +10,7 @@ html_title = "compat_lib"
 html_theme = "furo"
 html_static_path = ["style.css"]
 html_css_files = ["style.css"]
+html_show_search_summary = False  # a browser lets no page on disk fetch another one
 html_show_copyright = html_show_sourcelink = html_copy_source = False
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
