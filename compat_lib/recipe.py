@@ -92,8 +92,7 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
     kind = find_method(config.method)
     new_width = kind.model_width(config.old_width, config.new_width)
     for side, width in ((config.old_backbone, config.old_width), (config.new_backbone, new_width)):
-        with torch.device("meta"):
-            build_model(side, width=width, size=config.image_size)
+        build_model(side, width=width, size=config.image_size)
     stand_in = OldSystem.from_arrays(
         torch.eye(4, config.old_width) + 0.5,
         torch.tensor([0, 0, 1, 1]),
