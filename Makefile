@@ -57,7 +57,7 @@ smoke: ## reproduce with the preset smoke: everything once, very small, about fo
 full: ## reproduce with the preset full: all data sets, scenarios and seeds, hours
 	@$(MAKE) --no-print-directory reproduce PRESET=full
 
-readme: env ## README.md, docs/results.md and figures/first_day.png from docs/templates and results/
+readme: env ## README.md, docs/results.md, docs/teaching.md, figures/first_day.png from docs/templates and results/
 	@$(BIN)/python workflow/readme.py
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses
