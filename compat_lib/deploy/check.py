@@ -260,11 +260,15 @@ def _decided(sides: given.Sides, records: Records, metric: str, asking: int) -> 
     if not sides.equal_widths:
         mapped = [one for one in records.select(metric=metric) if one.adapter]
         best = max(mapped, key=lambda one: one.value, default=None)
-        tail = "" if best is None else f" ({title(best.query, best.gallery, best.adapter)}, reaches most)"
+        advice = f"train the new model with width {widths[0]}"
+        if best is not None:
+            enough = best.value >= records.value("old", "old", metric)
+            named = title(best.query, best.gallery, best.adapter)
+            maps = f"map one side to the other ({named}, reaches most), or " if enough else ""
+            advice = maps + advice + ("" if enough else ": no linear map fitted here reaches old/old")
         return NOT_COMPARABLE, (
             f"the old features have {widths[0]} columns and the new ones {widths[1]}, so a new query has no "
-            f"cosine with an old gallery image; map one side to the other{tail}, or train the new model with "
-            f"width {widths[0]}"
+            f"cosine with an old gallery image; {advice}"
         )
     blocks = zip(sides.before.split(given.BLOCK), sides.after.split(given.BLOCK), strict=True)
     if all(bool(((a - b).abs() <= SAME).all()) for a, b in blocks):
