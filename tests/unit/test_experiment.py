@@ -10,7 +10,7 @@ import torch
 
 from compat_lib import experiment as module
 from compat_lib.config import ExperimentConfig
-from compat_lib.evaluation import criterion
+from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.runs import Run, list_runs
 
@@ -328,6 +328,21 @@ def test_every_measure_of_an_upgrade_is_in_the_metrics(root, oracle):
     for order in ("random", "uncertain", "farthest"):
         assert metrics.value("new", "mixed", "area/map", order=order) is not None
     assert metrics.get("new", "mixed", "area_over_random/map", order="farthest").high is not None
+
+
+def test_new_queries_ask_the_old_gallery_and_not_the_other_way_round(root, oracle):
+    """Both directions are close to each other, so that a swap would show in no other number."""
+    experiment = silent(tiny(root, method="bct"))
+    run = experiment.evaluate()
+    experiment.train()
+    labels, rows = experiment.data.test.labels, torch.arange(len(experiment.data.test))
+    new, old = experiment.new.test, experiment.old.test
+    assert all(torch.equal(a, b) for a, b in zip(experiment.cross, (new, old), strict=True))
+    right, swapped = (
+        retrieval(query, labels, gallery, labels, query_ids=rows, gallery_ids=rows).map
+        for query, gallery in ((new, old), (old, new))
+    )
+    assert run.metrics.value("new", "old", "map") == pytest.approx(right, abs=1e-12) and right != swapped
 
 
 def test_a_task_loss_joins_both_sides_and_every_method(root):
