@@ -11,7 +11,7 @@ import math
 import numbers
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +202,18 @@ class ExperimentConfig:
         return self.folder / f"old-s{self.seed}-{self._digest(leave_out=_ONE_RUN_ONLY)}"
 
     def _digest(self, leave_out: tuple[str, ...] = ()) -> str:
+        # Only what differs from the defaults: a field that a later version adds renames no run.
+        defaults = {item.name: _default(item) for item in fields(self)}
         values = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in _NOT_PART_OF_THE_RESULT and name not in leave_out
+            if name not in _NOT_PART_OF_THE_RESULT and name not in leave_out and value != defaults[name]
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _default(item: Field) -> Any:
+    return item.default_factory() if item.default is MISSING else item.default
 
 
 def _typed(name: str, kind: str, value: Any) -> Any:

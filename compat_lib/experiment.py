@@ -373,7 +373,11 @@ class Experiment:
         """
         config, folder = self.config, self.config.run_folder
         if is_complete(folder):
-            refuse_changed(folder, Run(folder).config["made_of"], self._made_of, self._source)
+            stored = Run(folder).config
+            refuse_changed(folder, stored["made_of"], self._made_of, self._source)
+            # A run's name says what differs from the defaults, and a later version may have other defaults.
+            now = {name: value for name, value in config.to_dict().items() if name in stored}
+            refuse_changed(folder, stored, {k: v for k, v in now.items() if k not in _WHERE}, self._source)
             self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
         started, new = time.time(), self.train()
