@@ -23,17 +23,27 @@ class UnreadableImages(ValueError):
         count = "the image" if len(files) == 1 else f"{len(files)} images:"
         super().__init__(f"cannot read {count} {', '.join(named)}; replace or remove what is named")
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.files,)  # from a worker process
 
-def read_image(path: str | os.PathLike, size: int) -> np.ndarray:
-    """Return one image file as every data set here has it, uint8 [size, size, 3]: upright, RGB over white.
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of images in pixels; one number means squares."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def read_image(path: str | os.PathLike, size: int | tuple[int, int]) -> np.ndarray:
+    """Return one image file as every data set here has it, uint8 [H, W, 3]: upright, RGB over white.
 
     See :func:`open_image` for unusual files and what is raised, :func:`smooth_resize` for the size.
     """
     return smooth_resize(open_image(path, "RGB"), size)
 
 
-def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
+def open_image(path: object, mode: str, content: bytes | None = None) -> Image.Image:
     """Return a decoded image, upright by its EXIF, in the given mode ("RGB" or "L").
+
+    `content` is the encoded image where it is no file of its own; `path` then only names it in an error.
 
     Transparency is laid over white. Greys of 16 (or 12) bits are scaled so that their white is 255. 32-bit
     and floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a
@@ -43,19 +53,21 @@ def open_image(path: str | os.PathLike, mode: str) -> Image.Image:
         UnreadableImages: "cannot read the image ... (...)".
     """
     try:
-        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:  # one read: small files dominate
+        if content is None:
+            content = Path(path).read_bytes()  # one read: small files dominate
+        with Image.open(io.BytesIO(content)) as image:
             bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # a TIFF may have 12
             # Pillow's 16-bit PGM: mode I, 0..65535
             wide = image.mode.startswith("I;16") or image.format == "PPM"
             white = 2**bits - 1 if wide else 255
             return _eight_bits(ImageOps.exif_transpose(image), white).convert(mode)
     except Image.UnidentifiedImageError:
-        reason = "an image format that Pillow does not know" if os.path.getsize(path) else "the file is empty"
+        reason = "an image format that Pillow does not know" if content else "the file is empty"
     except PermissionError:
         reason = "permission denied"
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-    raise UnreadableImages([(os.fspath(path), reason)])
+    raise UnreadableImages([(os.fspath(path) if isinstance(path, os.PathLike) else str(path), reason)])
 
 
 def _eight_bits(image: Image.Image, white: int) -> Image.Image:
@@ -75,10 +87,11 @@ def _eight_bits(image: Image.Image, white: int) -> Image.Image:
     return image
 
 
-def smooth_resize(image: Image.Image, size: int) -> np.ndarray:
-    """Return the image at size x size, bilinear; each output pixel averages over its whole footprint."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+def smooth_resize(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+    """Return the image at (height, width), bilinear; each output pixel averages over its whole footprint."""
+    height, width = height_width(size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 

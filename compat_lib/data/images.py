@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .encoded import EncodedImages
+
 DATA_VARIABLE = "COMPAT_DATA"
 _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-mapped or strided tensor
 
@@ -49,7 +51,7 @@ class ImageSet:
     (2, 2, [1])
     """
 
-    images: Tensor  # uint8 [N, C, H, W], 0..255, C = 1 or 3; in memory, or a memory-mapped file
+    images: Tensor | EncodedImages  # uint8 [N, C, H, W], 0..255, C = 1 or 3; in memory, mapped or encoded
     labels: Tensor  # int64 [N], 0..len(classes)-1
     classes: tuple[str, ...]  # one name per class; a subset keeps those without images
     extras: dict[str, Tensor] = field(default_factory=dict)  # [N, ...] each
@@ -63,9 +65,14 @@ class ImageSet:
         return len(self.classes)
 
     def digest(self) -> str:
-        """Return the SHA-256 (hex) of the content: images, labels, class names and extras."""
+        """Return the SHA-256 (hex) of the content: images, labels, class names and extras.
+
+        Of encoded images their list of files with sizes counts, not their pixels.
+        """
         total = hashlib.sha256("\0".join(self.classes).encode())
         named = {"images": self.images, "labels": self.labels, **dict(sorted(self.extras.items()))}
+        if isinstance(self.images, EncodedImages):
+            total.update(f"\0encoded images {named.pop('images').digest()}\0".encode())
         for name, values in named.items():
             total.update(f"\0{name} {values.dtype} {list(values.shape)}\0".encode())
             for start in range(0, len(values), _HASH_ROWS):
@@ -81,7 +88,9 @@ class ImageSet:
         if torch.equal(rows, torch.arange(len(self))):  # everything: share the storage, however large it is
             return self
         extras = {name: values[rows] for name, values in self.extras.items()}
-        return ImageSet(self.images[rows], self.labels[rows], self.classes, extras)
+        encoded = isinstance(self.images, EncodedImages)
+        images = self.images.subset(rows) if encoded else self.images[rows]
+        return ImageSet(images, self.labels[rows], self.classes, extras)
 
     def with_labels(self, rows: Tensor, labels: Tensor, classes: Sequence[str]) -> ImageSet:
         """Return the rows under new labels (int64 [n]) and class names; a "true_label" stays as it is."""

@@ -1,0 +1,133 @@
+"""Images that stay encoded, in files or records, and are decoded when asked for: sets larger than memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .decoding import UnreadableImages, height_width, open_image, smooth_resize
+
+RULES = 1  # part of the digest: raise it whenever the same files give other pixels
+
+
+class Names:
+    """Texts by number, in one buffer: five million of them as Python objects would take a gigabyte.
+
+    >>> names = Names(["a.png", "b/c.png"])
+    >>> len(names), names[1]
+    (2, 'b/c.png')
+    """
+
+    def __init__(self, names: Iterable[str | os.PathLike]) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self._text = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> str:
+        return os.fsdecode(self._text[self._ends[number] : self._ends[number + 1]])
+
+
+class EncodedImages:
+    """Images in the place of a uint8 tensor [N, C, H, W]: rows of it are decoded when they are taken.
+
+    Args:
+        files: what `read` takes, one an image: paths (kept in one buffer), or a numpy array such as the
+            numbers of records in one large file.
+        read: item -> the encoded bytes or a PIL image; it must pickle, since worker processes call it. An
+            image that it cannot give is an `UnreadableImages` that names file and record. None: items are
+            paths.
+        size: pixels, (height, width), or one number for squares.
+        mode: "RGB" or "L".
+        digest: of the list of files, their sizes and whatever else decides the pixels; see `digest`.
+        resize: (PIL image in that mode, size) -> uint8 [H, W] or [H, W, 3].
+
+    >>> def grey(number):
+    ...     return Image.new("L", (5, 5), int(number))
+    >>> two = EncodedImages(np.array([7, 9]), grey, size=4, mode="L", digest="7, 9")
+    >>> two.shape, two[[1, 0]][:, 0, 0, 0].tolist(), len(two.subset(torch.tensor([1])))
+    ((2, 1, 4, 4), [9, 7], 1)
+    """
+
+    dtype = torch.uint8
+
+    def __init__(
+        self,
+        files: Sequence[Any],
+        read: Callable[[Any], Image.Image | bytes] | None = None,
+        *,
+        size: int | tuple[int, int],
+        digest: str,
+        mode: str = "RGB",
+        resize: Callable[[Image.Image, tuple[int, int]], np.ndarray] = smooth_resize,
+    ) -> None:
+        self.files = files if isinstance(files, np.ndarray | Names) else Names(files)
+        self.read, self.size, self.mode, self.resize = read, height_width(size), mode, resize
+        self._digest = digest
+        self._rows: Tensor | None = None  # int64 [N], numbers of files; None: all
+
+    def __len__(self) -> int:
+        return len(self.files if self._rows is None else self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return len(self), 3 if self.mode == "RGB" else 1, *self.size
+
+    def __getitem__(self, rows: Tensor | np.ndarray | Sequence[int] | slice | int) -> Tensor:
+        """Decode: uint8 [n, C, H, W] of int64 row numbers or a slice; [C, H, W] of one number.
+
+        Raises:
+            UnreadableImages: names every file of these rows that cannot be decoded.
+        """
+        if isinstance(rows, int):
+            return self[[range(len(self))[rows]]][0]
+        rows = torch.as_tensor(range(len(self))[rows] if isinstance(rows, slice) else rows)
+        pixels = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
+        bad: list[tuple[str, str]] = []
+        for place, number in enumerate(self._numbers(rows.long().cpu()).tolist()):
+            try:
+                image = torch.tensor(self.resize(self._image(self.files[number]), self.size))
+                pixels[place] = image.view(*self.size, -1).permute(2, 0, 1)
+            except UnreadableImages as error:
+                bad += error.files
+        if bad:
+            raise UnreadableImages(bad)
+        return pixels
+
+    def _image(self, item: Any) -> Image.Image:
+        source = None if self.read is None else self.read(item)
+        return (
+            source.convert(self.mode)
+            if isinstance(source, Image.Image)
+            else open_image(item, self.mode, source)
+        )
+
+    def _numbers(self, rows: Tensor) -> Tensor:
+        return rows if self._rows is None else self._rows[rows]
+
+    def subset(self, rows: Tensor) -> EncodedImages:
+        """Return the images of the rows (int64 [n]) in that order; nothing is decoded."""
+        part = EncodedImages(
+            self.files, self.read, size=self.size, mode=self.mode, digest=self._digest, resize=self.resize
+        )
+        part._rows = self._numbers(rows.cpu())
+        return part
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) of list, rules of decoding and rows, not of pixels."""
+        rules = [RULES, self._digest, self.size, self.mode, self.resize.__name__, len(self)]
+        total = hashlib.sha256(json.dumps(rules).encode())
+        if self._rows is not None:
+            total.update(memoryview(self._rows.contiguous().numpy()).cast("B"))
+        return total.hexdigest()

@@ -1,0 +1,107 @@
+"""Images that stay encoded: the pixels of the files, rows and subsets as of a tensor, a digest of lists."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compat_lib.data.decoding import UnreadableImages, read_image, smooth_resize
+from compat_lib.data.encoded import EncodedImages, Names
+from compat_lib.data.images import ImageSet
+
+
+@pytest.fixture
+def paths(tmp_path):
+    draw = np.random.default_rng(0)
+    made = [tmp_path / f"bild-{number}-ä.{kind}" for number, kind in enumerate(["png", "jpg", "png", "jpg"])]
+    for path in made:
+        Image.fromarray(draw.integers(0, 256, (14, 9, 3), dtype=np.uint8)).save(path)
+    return made
+
+
+def encoded(paths, size=(8, 6), **options):
+    return EncodedImages(paths, size=size, digest="of the list", **options)
+
+
+def test_rows_are_the_files_pixels_in_any_order(paths):
+    images = encoded(paths)
+    expected = torch.stack([torch.tensor(read_image(path, (8, 6))).permute(2, 0, 1) for path in paths])
+    assert images.shape == (4, 3, 8, 6) and len(images) == 4 and images.dtype == expected.dtype
+    for rows in ([3, 0, 3], torch.tensor([2, 1]), np.array([1]), [], slice(1, None), slice(-1, None)):
+        assert torch.equal(
+            images[rows], expected[rows if isinstance(rows, slice) else torch.as_tensor(rows).long()]
+        )
+    assert torch.equal(images[-1], expected[3])
+    part = images.subset(torch.tensor([3, 2, 0])).subset(torch.tensor([2, 0]))
+    assert part.shape == (2, 3, 8, 6) and torch.equal(part[[0, 1]], expected[[0, 3]])
+    assert torch.equal(pickle.loads(pickle.dumps(part))[:], part[:])
+
+
+def test_a_reader_gives_bytes_or_images(paths):
+    contents = [path.read_bytes() for path in paths]
+    by_number = EncodedImages(np.arange(4), contents.__getitem__, size=5, digest="")
+    assert torch.equal(by_number[:], encoded(paths, size=5)[:])
+    opened = EncodedImages(np.arange(4), lambda n: Image.open(paths[n]), size=5, mode="L", digest="")
+    assert opened.shape == (4, 1, 5, 5)
+    grey = smooth_resize(Image.open(paths[2]).convert("L"), 5)
+    assert torch.equal(opened[2], torch.tensor(grey)[None])
+
+
+def test_what_cannot_be_read_is_named(paths):
+    paths[1].write_bytes(b"")
+    paths[3].unlink()
+    with pytest.raises(UnreadableImages, match=r"2 images: .*bild-1.*file is empty.*bild-3.*No such file"):
+        encoded(paths)[:]
+    assert encoded(paths)[[0, 2]].shape == (2, 3, 8, 6)
+    error = UnreadableImages([("a.png", "bad"), ("b.png", "worse")])
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    broken = EncodedImages(np.array([12]), lambda number: b"no image", size=4, digest="")
+    with pytest.raises(UnreadableImages, match="the image 12 .an image format that Pillow does not know"):
+        broken[0]
+
+
+def test_the_digest_is_of_the_list_the_rules_and_the_rows(paths):
+    images = encoded(paths)
+    before = images.digest()
+    paths[0].unlink()  # the list is what its maker says it is: no file is opened
+    others = [
+        encoded(paths, size=(8, 7)),
+        encoded(paths, mode="L"),
+        EncodedImages(paths, size=(8, 6), digest="of another list"),
+        images.subset(torch.tensor([0, 1, 2])),
+        images.subset(torch.tensor([1, 0, 2])),
+    ]
+    assert len({before, *(other.digest() for other in others)}) == 6
+    assert encoded(paths).digest() == before and len(before) == 64
+
+
+def test_an_image_set_of_encoded_images(paths):
+    images = ImageSet(
+        encoded(paths), torch.tensor([0, 0, 2, 1]), ("a", "b", "c"), {"camera": torch.arange(4)}
+    )
+    part = images.compact(torch.tensor([False, True, True, False]))
+    assert part.classes == ("a", "c") and part.labels.tolist() == [0, 1] and len(part) == 2
+    assert part.extras["camera"].tolist() == [1, 2]
+    assert torch.equal(part.images[:], images.images[[1, 2]])
+    assert images.subset(torch.arange(4)) is images
+    assert (
+        len(
+            {
+                images.digest(),
+                part.digest(),
+                images.with_labels(torch.arange(4), images.labels, "xyz").digest(),
+            }
+        )
+        == 3
+    )
+    assert images.digest() == ImageSet(encoded(paths), images.labels, images.classes, images.extras).digest()
+
+
+def test_names_are_one_buffer():
+    texts = ["a.png", "", "ä/ö.jpg", "b\udce4.png"]
+    names = Names(texts)
+    assert [names[number] for number in range(len(names))] == texts
+    many = Names(f"{number:07d}/{number % 100}.jpg" for number in range(2000))
+    assert len(pickle.dumps(many)) < 40 * 2000 and many[1234] == "0001234/34.jpg"
