@@ -1,0 +1,71 @@
+"""Lists that come with a data set, text files of millions of lines: read by pandas, a wrong line is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .decoding import printable
+
+
+def read_list(
+    path: Path, columns: Mapping[str, type], *, sep: str = " ", header: bool = False
+) -> pd.DataFrame:
+    """Return the columns of a text file, one row a line.
+
+    Args:
+        path: of the list.
+        columns: name -> str, np.int64 or np.float32, in the file's order. A list without a header has these
+            columns and no others; of one with a header they are the first ones, whatever it calls them.
+        sep: one character between the fields.
+        header: the first line names the columns.
+
+    Raises:
+        FileNotFoundError: "there is no list ...".
+        ValueError: "... is empty ...", "line 3 of ... has 2 fields ...", "line 3 of ...: 'x' is no whole
+            number ...".
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no list {printable(path)}; it comes with the data set's lists")
+    places = dict(enumerate(columns.values()))
+    try:
+        frame = pd.read_csv(
+            path,
+            sep=sep,
+            header=0 if header else None,
+            dtype=str if header else places,
+            usecols=list(places) if header else None,
+            index_col=False,
+            na_filter=False,
+        )
+        if frame.shape[1] != len(columns):
+            raise ValueError("another number of columns")
+        frame.columns = list(columns)
+        return frame.astype(dict(columns)) if header else frame
+    except (ValueError, OverflowError) as error:  # pandas' own parser errors are ValueErrors
+        raise ValueError(_first_wrong_line(path, columns, sep, header) or f"{path}: {error}") from error
+
+
+def _first_wrong_line(path: Path, columns: Mapping[str, type], sep: str, header: bool) -> str | None:
+    """What is wrong with the first line that is, found slowly since nobody waits for it twice."""
+    wanted = f"each line has {len(columns)}: {', '.join(columns)}"
+    empty = True
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if header and number == 1:
+                continue
+            fields, empty = line.rstrip("\r\n").split(sep), False
+            place = f"line {number} of {printable(path)}"
+            if len(fields) < len(columns) or not header and len(fields) > len(columns):
+                told = wanted if not header else wanted.replace("has", "begins with")
+                return f"{place} has {len(fields)} fields, but {told}; fetch the list anew"
+            for field, kind in zip(fields, columns.values(), strict=False):
+                try:
+                    kind(field)
+                except (ValueError, OverflowError):
+                    word = "whole number" if kind is np.int64 else "number"
+                    return f"{place}: {field!r} is no {word}, but {wanted}; fetch the list anew"
+    return f"{printable(path)} is empty; {wanted}; fetch the list anew" if empty else None

@@ -1,0 +1,173 @@
+"""RecordIO, the format of InsightFace's training sets, read without mxnet: train.rec and its index train.idx.
+
+A record is the number 0xced7230a, a word of 3 bits for its kind and 29 for its length, and that many bytes,
+padded to a multiple of four; all little-endian. A record that holds the number itself is stored in parts
+(kinds 1, 2, 3), the number left out between them. The bytes of an image's record are a header (flag, label,
+two ids: uint32, float32, 2 x uint64), `flag` further labels (float32) that then count in place of the
+header's, and the encoded image.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .decoding import UnreadableImages, printable
+from .lists import read_list
+
+MAGIC = 0xCED7230A
+LENGTH_BITS = 29
+HEADER = 24  # bytes
+_BLOCK = 2**18  # records whose headers are looked at together
+_AGAIN = "unpack or copy the set anew"
+
+
+class Index(NamedTuple):
+    """Where the records of a file begin, in the order of the index."""
+
+    numbers: np.ndarray  # int64 [N], record numbers
+    offsets: np.ndarray  # int64 [N], bytes
+
+
+def read_index(path: Path, size: int) -> Index:
+    """Return the records of an index file, lines "number, tab, byte".
+
+    Args:
+        path: train.idx.
+        size: bytes of the file of records, which every record must lie in.
+
+    Raises:
+        ValueError: "... has record 7 at byte 99 ...", "... names record 7 twice ...", and what `read_list`
+            raises.
+    """
+    frame = read_list(path, {"record number": np.int64, "byte": np.int64}, sep="\t")
+    index = Index(*(frame[name].to_numpy() for name in frame))
+    wrong = (index.offsets < 0) | (index.offsets > size - 8) | (index.offsets % 4 != 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"line {row + 1} of {printable(path)} has record {index.numbers[row]} at byte "
+            f"{index.offsets[row]}, where no record of {size} bytes can begin: the index and the file of "
+            f"records do not belong together, or the copy of the latter is incomplete; {_AGAIN}"
+        )
+    order = np.sort(index.numbers)
+    twice = order[1:][order[1:] == order[:-1]]
+    if len(twice):
+        raise ValueError(f"{printable(path)} names record {twice[0]} twice; {_AGAIN}")
+    return index
+
+
+class RecordFile:
+    """The images of a file of records by their byte offsets; a memory map, opened where it is used.
+
+    Args:
+        path: of the file; its index has the same name and the ending ".idx".
+
+    Raises:
+        FileNotFoundError: "there is no file of records ...".
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no file of records {printable(path)}: unpack the set there, or name its folder"
+            )
+        self.path = path
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path}  # a worker maps the file itself
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """uint32, all complete words of the file."""
+        whole = self.path.stat().st_size // 4
+        return np.memmap(self.path, "<u4", "r", shape=whole) if whole else np.empty(0, "<u4")
+
+    @cached_property
+    def index(self) -> Index:
+        """The records that the index names."""
+        return read_index(self.path.with_suffix(".idx"), 4 * len(self.words))
+
+    def __call__(self, offset: int) -> Image.Image:
+        """Return the decoded image of the record at a byte offset, RGB.
+
+        Raises:
+            UnreadableImages: "cannot read the image .../train.rec, record 7 (...)".
+            ValueError: the record is damaged.
+        """
+        data = self.payload(int(offset))
+        labels = int.from_bytes(data[:4], "little")
+        try:
+            with Image.open(io.BytesIO(data[HEADER + 4 * labels :])) as image:
+                return image.convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            reason = "no image format that Pillow knows"
+            reason = reason if isinstance(error, Image.UnidentifiedImageError) else str(error)
+            raise UnreadableImages([(self._name(offset), reason)]) from error
+
+    def payload(self, offset: int) -> bytes:
+        """Return the bytes of the record at an offset, its parts joined."""
+        parts, word = [], offset // 4
+        while True:
+            if word + 2 > len(self.words) or self.words[word] != MAGIC:
+                raise ValueError(f"{self._name(offset)} is damaged: no record begins there; {_AGAIN}")
+            kind, length = divmod(int(self.words[word + 1]), 2**LENGTH_BITS)
+            end = word + 2 + -(-length // 4)
+            if end > len(self.words):
+                raise ValueError(f"{self._name(offset)} is cut off at the end of the file; {_AGAIN}")
+            parts.append(self.words[word + 2 : end].tobytes()[:length])
+            if kind in (0, 3):
+                return MAGIC.to_bytes(4, "little").join(parts)
+            word = end
+
+    def labels(self, number: int) -> np.ndarray:
+        """Return the labels (float32) in the header of one record, such as the first one's."""
+        found = np.flatnonzero(self.index.numbers == number)
+        if not len(found):
+            raise ValueError(f"{printable(self.path.with_suffix('.idx'))} has no record {number}; {_AGAIN}")
+        data = self.payload(int(self.index.offsets[found[0]]))
+        flag = int.from_bytes(data[:4], "little")
+        if len(data) < HEADER + 4 * flag:
+            raise ValueError(f"{printable(self.path)}, record {number} has no header of labels; {_AGAIN}")
+        return np.frombuffer(data, "<f4", max(1, flag), HEADER if flag else 4)
+
+    def first_labels(self, offsets: np.ndarray) -> np.ndarray:
+        """Return the first label of each record, float32 [n], without a step a record.
+
+        Args:
+            offsets: int64 [n], bytes, as the index has them.
+
+        Raises:
+            ValueError: a record that does not begin with the number, is cut off, or too short for a header.
+        """
+        result = np.empty(len(offsets), np.float32)
+        for start in range(0, len(offsets), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            word = offsets[part] // 4
+            length = (self.words[word + 1] % 2**LENGTH_BITS).astype(np.int64)
+            end = word + 2 + -(-length // 4)
+            last = len(self.words) - 1
+            flag = self.words[np.minimum(word + 2, last)].astype(np.int64)
+            for wrong, what in (
+                (self.words[word] != MAGIC, "is damaged: no record begins there"),
+                (end > len(self.words), "is cut off at the end of the file"),
+                (length < HEADER + 4 * np.minimum(flag, 1), f"has {{}} bytes, a header takes {HEADER}"),
+            ):
+                if wrong.any():
+                    row = int(wrong.argmax())
+                    told = what.format(length[row])
+                    raise ValueError(f"{self._name(offsets[part][row])} {told}; {_AGAIN}")
+            bits = self.words[np.minimum(word + np.where(flag > 0, 8, 3), last)]
+            result[part] = bits.view("<f4")
+        return result
+
+    def _name(self, offset: int) -> str:
+        """The record at an offset, for a sentence."""
+        number = self.index.numbers[self.index.offsets == offset]
+        where = f"record {number[0]}" if len(number) else f"what lies at byte {offset}"
+        return f"{printable(self.path)}, {where}"
