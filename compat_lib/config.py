@@ -21,6 +21,8 @@ LOSSES = ("softmax", "cosface", "arcface")
 TASK_LOSSES = ("none", "triplet", "circle")
 BUDGETS = ("steps", "passes")
 PRECISIONS = ("auto", "float32", "bfloat16")
+OPTIMISERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "polynomial", "multistep")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
 _NOT_PART_OF_THE_RESULT = ("data_root", "runs_root", "device", "threads")
@@ -31,7 +33,7 @@ _RANGES = {  # field -> lowest and highest value
     ),
     "batch_size": (2, None),
     **dict.fromkeys(("shift", "seed", "data_seed", "bootstrap_draws", "threads", "per_identity"), (0, None)),
-    **dict.fromkeys(("weight_decay", "margin", "task_weight"), (0, None)),
+    **dict.fromkeys(("weight_decay", "margin", "task_weight", "warmup_steps"), (0, None)),
     **dict.fromkeys(("warmup", "margin_ramp"), (0, 1)),
     "label_smoothing": (0, 0.999),
 }
@@ -82,8 +84,13 @@ class ExperimentConfig:
     # shared by both sides
     batch_size: int = 256
     per_identity: int = 0  # images of each identity in a batch, which a task loss needs; 0: at random
-    weight_decay: float = 5e-4  # on matrices only
+    optimiser: str = "sgd"  # with Nesterov momentum; or "adam", "adamw"
+    schedule: str = "cosine"  # to zero; or "polynomial" (of power 2), "multistep" (x 0.1)
+    milestones: list[float] = field(default_factory=list)  # of "multistep": shares of the steps
+    weight_decay: float = 5e-4
+    decay: str = "matrices"  # what decays; "all": biases and normalisation too
     warmup: float = 0.1  # share of the steps
+    warmup_steps: int | None = None  # steps of the warm-up, instead of a share
     clip: float = 5.0  # norm of the network's gradient
     label_smoothing: float = 0.0
     task_loss: str = "none"  # beside the classifier's, on both sides: "triplet" or "circle", as re-ID trains
@@ -111,6 +118,7 @@ class ExperimentConfig:
             object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
         allowed = {"dataset": DATASETS, "scenario": SCENARIOS, "old_loss": LOSSES, "new_loss": LOSSES}
         allowed |= {"old_strength": ("normal", "weak"), "budget": BUDGETS, "precision": PRECISIONS}
+        allowed |= {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "decay": ("matrices", "all")}
         for name, choices in (allowed | {"task_loss": TASK_LOSSES}).items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
@@ -118,12 +126,19 @@ class ExperimentConfig:
             raise ValueError(f"old_share must lie strictly between 0 and 1; got {self.old_share}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value < low or high is not None and value > high:
+            if value is not None and (value < low or high is not None and value > high):
                 words = f"be at least {low}" if high is None else f"lie between {low} and {high}"
                 raise ValueError(f"{name} must {words}; got {value}")
         for name in ("old_lr", "lr", "scale", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError(
+                f"schedule {self.schedule!r} and milestones {self.milestones} do not go together: "
+                f'"multistep" needs milestones, shares of the steps such as [0.5, 0.75], and no other has any'
+            )
+        if not all(isinstance(one, numbers.Real) and 0 < one < 1 for one in self.milestones):
+            raise ValueError(f"milestones must be shares of the steps between 0 and 1; got {self.milestones}")
         if self.task_loss != "none" and self.per_identity < 2:
             raise ValueError(
                 f"task_loss {self.task_loss!r} compares images of one identity within a batch: set "
@@ -226,13 +241,15 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     if kind == "int" and isinstance(value, float) and value.is_integer():
         value = int(value)
     types = {"float": numbers.Real, "int": numbers.Integral, "str": str, "bool": bool, "dict": dict}
+    types["list"] = (list, tuple)
     if isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool)):
         if kind == "float" and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number; got {value}")
-        if kind == "dict":
+        if kind in ("dict", "list"):
             return with_numbers(value)
         return {"float": float, "int": int}.get(kind, lambda same: same)(value)
     words = {"float": "a number", "int": "a whole number", "str": "text", "bool": "True or False"}
+    words["list"] = "a list of numbers"
     raise TypeError(
         f"{name} must be {words.get(kind, 'a dictionary of options')}; got {value!r} ({type(value).__name__})"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -57,9 +58,9 @@ def classifier_of(config: ExperimentConfig, loss: str, width: int, classes: int)
 
 def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> TrainingSettings:
     """The schedule that every method shares."""
-    shared = ("batch_size", "weight_decay", "warmup", "clip", "shift", "flip", "per_identity")
-    values = {name: getattr(config, name) for name in (*shared, "precision", "device")}
-    return TrainingSettings(epochs=epochs, lr=lr, seed=seed, **values)
+    own = {"epochs": epochs, "lr": lr, "seed": seed}
+    names = [item.name for item in fields(TrainingSettings) if item.name not in own]
+    return TrainingSettings(**own, **{name: getattr(config, name) for name in names})
 
 
 def task(config: ExperimentConfig) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +21,7 @@ from compat_lib.data.images import seeded_generator
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed
 from compat_lib.old_system import OldSystem
-
-MOMENTUM = 0.9
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What every method shares: SGD with Nesterov momentum, linear warm-up, then cosine to zero."""
-
-    epochs: int = 20
-    batch_size: int = 256
-    lr: float = 0.1
-    weight_decay: float = 5e-4  # on matrices only: decaying biases and norms helps nobody
-    warmup: float = 0.1  # share of all steps
-    clip: float = 5.0  # norm of the network's gradient; the classifier is not clipped
-    shift: int = 2  # pixels
-    flip: bool = False
-    per_identity: int = 0  # images of each identity in a batch; 0: at random
-    seed: int = 0
-    precision: str = "auto"
-    device: str = "cpu"
+from compat_lib.optimisation import TrainingSettings, build_optimiser, learning_rate
 
 
 class NotFiniteError(RuntimeError):
@@ -109,8 +89,7 @@ def train(
         flip=settings.flip,
         per_identity=settings.per_identity,
     )
-    groups = _groups(model, method, settings.weight_decay)
-    optimiser = torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, foreach=True)
+    optimiser = build_optimiser(model, method, settings)
     kept = None
     if checkpoint is not None:
         made_of = asdict(settings) | {"method": method.name} | dict(made_of or {})
@@ -206,19 +185,6 @@ def train(
     return history
 
 
-def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Rate of step ``step`` (0-based) of ``steps``: linear warm-up, then half a cosine to zero.
-
-    >>> s = TrainingSettings(lr=1.0, warmup=0.5)
-    >>> [round(learning_rate(s, step, 4), 2) for step in range(4)]
-    [0.5, 1.0, 1.0, 0.5]
-    """
-    warm = round(settings.warmup * steps)
-    if step < warm:
-        return settings.lr * (step + 1) / warm
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 def epoch_line(row: dict[str, float], epochs: int) -> str:
     """One epoch of the history as one line of text, without the constraints: they are for pictures."""
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"{row['seconds']:.1f} s"]
@@ -227,15 +193,6 @@ def epoch_line(row: dict[str, float], epochs: int) -> str:
         if shown and value is not None:
             parts.append(f"{name.removeprefix('loss/')} {value:.3f}")
     return "  ".join(parts)
-
-
-def _groups(model: nn.Module, method: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    parameters = [p for module in (model, method) for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim >= 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def _cause(step: Step, terms: dict[str, Tensor], settings: TrainingSettings) -> str:
