@@ -25,7 +25,10 @@ from compat_lib.evaluation.records import Record
 from compat_lib.runs import Run, list_runs
 
 GROUP = ("experiment_id", "method", "budget", "method_options")
-SETTING = ("dataset", "scenario", "old_strength", "old_loss", "new_loss", "old_backbone", "new_backbone")
+SETTING = (
+    *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
+    *("old_backbone", "new_backbone"),
+)
 TESTS = {"old_old": ("old", "old"), "new_old": ("new", "old"), "new_new": ("new", "new")}
 
 

@@ -71,7 +71,9 @@ def setting_title(row: Mapping[str, Any]) -> str:
     'Portraits, open-class, softmax to ArcFace, weak old model'
     """
     losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
-    title = f"{DATASETS.get(row['dataset'], row['dataset'])}, {row['scenario']}, {losses[0]} to {losses[1]}"
+    sets = [row[name] for name in ("old_dataset", "dataset") if isinstance(row.get(name), str)]
+    named = " to ".join(DATASETS.get(name, name) for name in sets)
+    title = f"{named}, {row['scenario']}, {losses[0]} to {losses[1]}"
     title += ", weak old model" if row.get("old_strength") == "weak" else ""
     return title + (", next generation" if isinstance(row.get("old_run"), str) else "")
 

@@ -67,6 +67,9 @@ class ExperimentConfig:
     scenario: str = "open-class"
     old_share: float = 0.3  # share of classes (or of each class's images) that the old model saw
     shuffle_seed: int | None = 0  # None: classes in the data set's own order
+    old_classes: str | None = None  # in place of the share: "<600" (names are numbers), or a file of names
+    old_dataset: str | None = None  # the old model trained on this other data set; None: on the same
+    old_dataset_options: dict[str, Any] = field(default_factory=dict)
     # the old side
     old_strength: str = "normal"  # a label for tables: "normal" or "weak"
     old_backbone: str = "convnet"
@@ -122,6 +125,19 @@ class ExperimentConfig:
         for name, choices in (allowed | {"task_loss": TASK_LOSSES}).items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
+        if self.old_dataset is not None:
+            if self.old_dataset not in DATASETS:
+                known = ", ".join(DATASETS)
+                raise ValueError(f"old_dataset is {self.old_dataset!r}; choose one of {known}, or None")
+            if self.scenario != "open-class" or self.old_classes is not None:
+                raise ValueError(
+                    "an old_dataset shares no class with dataset, and is taken whole: set scenario to "
+                    f"open-class and old_classes to None; got {self.scenario} and {self.old_classes!r}"
+                )
+        if self.old_classes is not None and not self.scenario.endswith("class"):
+            raise ValueError(
+                f"old_classes splits by class: choose extended-class or open-class; got {self.scenario}"
+            )
         if not 0 < self.old_share < 1:
             raise ValueError(f"old_share must lie strictly between 0 and 1; got {self.old_share}")
         for name, (low, high) in _RANGES.items():
@@ -192,7 +208,8 @@ class ExperimentConfig:
         """Readable name and hash of what all methods and seeds of this experiment share."""
         strength = "" if self.old_strength == "normal" else f"-{self.old_strength}"
         strength += "-chain" if self.old_run else ""
-        name = f"{self.dataset}-{self.scenario}{strength}-{self.old_loss}-to-{self.new_loss}"
+        source = f"{self.old_dataset}-to-{self.dataset}" if self.old_dataset else self.dataset
+        name = f"{source}-{self.scenario}{strength}-{self.old_loss}-to-{self.new_loss}"
         return f"{name}-{self._digest(leave_out=(*_ONE_RUN_ONLY, 'seed'))}"
 
     @property

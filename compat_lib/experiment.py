@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from compat_lib import data as datasets
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path, shown_path
 from compat_lib.data.images import ImageSet, Splits
-from compat_lib.data.scenarios import Scenario, split
+from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
 from compat_lib.evaluation.compatibility import compare, tar_name
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
@@ -95,26 +96,51 @@ class Experiment:
     @cached_property
     def data(self) -> Splits:
         """Training, validation and test images of the data set."""
+        return self._load(self.config.dataset, self.config.dataset_options)
+
+    def _load(self, name: str, options: dict[str, Any]) -> Splits:
         config = self.config
         return datasets.load(
-            config.dataset,
+            name,
             root=config.data_root or os.environ.get("COMPAT_DATA") or project_path("data"),
             size=config.image_size,
             seed=config.data_seed,
-            **config.dataset_options,
+            **options,
         )
 
     @cached_property
     def scenario(self) -> Scenario:
         """Which training images the old and the new model see."""
-        config = self.config
+        config, train, chosen = self.config, self.data.train, None
+        if config.old_dataset:
+            return other_set(train.labels)
+        if config.old_classes:
+            chosen = named_classes(config.old_classes, train.classes, also=self.data.val.classes)
         return split(
-            self.data.train.labels, config.scenario, share=config.old_share, shuffle_seed=config.shuffle_seed
+            train.labels,
+            config.scenario,
+            share=config.old_share,
+            shuffle_seed=config.shuffle_seed,
+            chosen=chosen,
         )
 
     @cached_property
     def old_images(self) -> ImageSet:
-        """The old model's training set, labelled 0..C_o-1."""
+        """The old model's training set, labelled 0..C_o-1.
+
+        Raises:
+            ValueError: images of an `old_dataset` have another number of channels.
+        """
+        config = self.config
+        if config.old_dataset:
+            images = self._load(config.old_dataset, config.old_dataset_options).train
+            channels = [images.images.shape[1], self.data.train.images.shape[1]]
+            if channels[0] != channels[1]:
+                raise ValueError(
+                    f"images of old_dataset {config.old_dataset} and dataset {config.dataset} have "
+                    f"{channels[0]} and {channels[1]} channels: no network reads both"
+                )
+            return images
         return self._training_set(self.scenario.old_rows, self.scenario.old_labels, self.scenario.old_classes)
 
     @cached_property
@@ -130,6 +156,8 @@ class Experiment:
     def _old_made_of(self) -> dict[str, str]:
         """What the old side's files belong to: they are refused when it has changed."""
         parts = {"training": self.new_images, "validation": self.data.val, "test": self.data.test}
+        if self.config.old_dataset or self.config.old_classes:  # which the configuration does not determine
+            parts["old training"] = self.old_images
         return {f"{part} images": images.digest() for part, images in parts.items()}
 
     @cached_property

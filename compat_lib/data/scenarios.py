@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from compat_lib.config import SCENARIOS
+from compat_lib.config import SCENARIOS, project_path
 
 from .images import seeded_generator
 
@@ -27,7 +29,12 @@ class Scenario:
 
 
 def split(
-    labels: Tensor | Sequence[int], scenario: str, *, share: float = 0.3, shuffle_seed: int | None = None
+    labels: Tensor | Sequence[int],
+    scenario: str,
+    *,
+    share: float = 0.3,
+    shuffle_seed: int | None = None,
+    chosen: Tensor | None = None,
 ) -> Scenario:
     """Deal the rows of a training set out to the old and the new model.
 
@@ -44,6 +51,8 @@ def split(
         shuffle_seed: None keeps file order; a number shuffles the classes (class scenarios) or the rows
             within each class (data scenarios) before the first ones are taken. Data sets whose classes are
             sorted by a family (Omniglot: by alphabet) need it.
+        chosen: int64 labels of the old side's classes, see `named_classes`; share and shuffle_seed then say
+            nothing. Class scenarios only.
 
     Raises:
         ValueError: "unknown scenario ...", "share must be ...",
@@ -65,7 +74,10 @@ def split(
     sizes = torch.bincount(dense)
     total = len(classes if by_class else dense)
     order = torch.arange(total) if generator is None else torch.randperm(total, generator=generator)
-    if by_class:
+    if chosen is not None:
+        in_old = torch.isin(torch.as_tensor(labels), chosen)
+        in_new = ~in_old
+    elif by_class:
         in_old = torch.isin(dense, order[: round(share * total)])
         in_new = ~in_old
     else:
@@ -78,8 +90,9 @@ def split(
     if scenario.startswith("extended"):
         in_new = torch.ones_like(in_old)
     if not (in_old.any() and in_new.any()):
+        what = f"share {share}" if chosen is None else f"the list of {len(chosen)} old classes"
         raise ValueError(
-            f"share {share} of {len(classes)} classes leaves the old or the new side of {scenario} empty; "
+            f"{what} of {len(classes)} classes leaves the old or the new side of {scenario} empty; "
             "take a larger or a smaller share"
         )
     old_rows, new_rows = in_old.nonzero().flatten(), in_new.nonzero().flatten()
@@ -91,3 +104,62 @@ def split(
     return Scenario(
         old_rows, old_labels, new_rows, new_labels, class_map, classes[old_kept], classes[new_kept]
     )
+
+
+def other_set(labels: Tensor) -> Scenario:
+    """Return the scenario of an old model that trained on another data set, with other classes.
+
+    Source: Dual-Tuning (arXiv 2108.02959) from all of MSMT17 to Market-1501 or DukeMTMC-reID. The new model
+    trains on everything here; the old side has no row and no class of this set.
+
+    Args:
+        labels: int64 [N] of this set, 0..C-1, each class with an image.
+    """
+    none, rows = torch.empty(0, dtype=torch.int64), torch.arange(len(labels))
+    classes = torch.unique(labels)
+    return Scenario(none, none, rows, labels, torch.full_like(classes, -1), none, classes)
+
+
+def named_classes(given: str, classes: Sequence[str], also: Iterable[str] = ()) -> Tensor:
+    """Return the labels of the classes that a split given by hand names, int64, ascending.
+
+    Args:
+        given: "<600": the classes whose name is a whole number below 600, as Dual-Tuning publishes its old
+            sides (Market-1501 below 600, MSMT17 below 502); else the path of a text file with the name of a
+            class on each line, empty lines passed over.
+        classes: names of the training classes, in the order of their labels.
+        also: names that may stand in the file although nothing trains on them (held out for validation).
+
+    Raises:
+        FileNotFoundError: "old_classes ... is no file ...".
+        ValueError: "... line 3 names the class ..., which the training set does not have ...", "old_classes
+            ... compares numbers, but ... is none".
+
+    >>> named_classes("<3", ["0001", "0002", "0007"]).tolist()
+    [0, 1]
+    """
+    if bound := re.fullmatch(r"<(\d+)", given.strip()):
+        wrong = next((name for name in classes if not name.isdecimal()), None)
+        if wrong is not None:
+            raise ValueError(
+                f"old_classes {given!r} compares numbers, but the class {wrong!r} is none: give a file"
+            )
+        return torch.tensor(
+            [i for i, name in enumerate(classes) if int(name) < int(bound[1])], dtype=torch.int64
+        )
+    path = project_path(Path(given).expanduser())  # a notebook's folder is another one
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"old_classes {given!r} is no file: give a text file with one class name a line, or <NUMBER"
+        )
+    label_of, held, labels = {name: label for label, name in enumerate(classes)}, set(also), set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name = line.strip()
+        if name in label_of:
+            labels.add(label_of[name])
+        elif name and name not in held:
+            raise ValueError(
+                f"{path} line {number} names the class {name!r}, which the training set does not have; its "
+                f"{len(classes)} classes are named like {classes[0]!r}"
+            )
+    return torch.tensor(sorted(labels), dtype=torch.int64)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compat_lib.data.scenarios import SCENARIOS, split
+from compat_lib.data.scenarios import SCENARIOS, named_classes, other_set, split
 
 
 def slow_split(labels, scenario, share):
@@ -127,3 +127,45 @@ def test_class_split_rounds_half_to_even(classes, share, old):  # the last one: 
 def test_what_cannot_be_split_is_said(labels, scenario, share, sentence):
     with pytest.raises(ValueError, match=sentence):
         split(labels, scenario, share=share)
+
+
+@pytest.mark.parametrize("scenario", ["extended-class", "open-class"])
+def test_an_old_side_given_by_hand(scenario):
+    labels = torch.tensor([2, 0, 1, 3, 3, 1, 0, 2])
+    made = split(labels, scenario, shuffle_seed=5, chosen=torch.tensor([1, 3]))
+    assert made.old_rows.tolist() == [2, 3, 4, 5] and made.old_labels.tolist() == [0, 1, 1, 0]
+    assert made.old_classes.tolist() == [1, 3]
+    if scenario == "open-class":
+        assert made.new_rows.tolist() == [0, 1, 6, 7] and made.class_map.tolist() == [-1, -1]
+    else:
+        assert made.new_rows.tolist() == list(range(8)) and made.class_map.tolist() == [-1, 0, -1, 1]
+
+
+def test_an_old_side_by_a_list_or_by_number(tmp_path):
+    names = ("0001", "0598", "0599", "0600", "1499")
+    assert named_classes("<600", names).tolist() == [0, 1, 2]
+    path = tmp_path / "old.txt"
+    path.write_text("0600\n\n  0001 \n0600\n0777\n", encoding="utf-8")
+    assert named_classes(str(path), names, also=("0777",)).tolist() == [0, 3]
+    with pytest.raises(ValueError, match=r"old\.txt line 5 names the class '0777'.*named like '0001'"):
+        named_classes(str(path), names)
+    with pytest.raises(FileNotFoundError, match="'none.txt' is no file"):
+        named_classes("none.txt", names)
+    with pytest.raises(ValueError, match="'<600' compares numbers, but the class 'ant' is none"):
+        named_classes("<600", ("0001", "ant"))
+
+
+@pytest.mark.parametrize("given", ["<0", "<2000"])
+def test_a_list_that_leaves_a_side_empty_is_refused(given):
+    labels = torch.tensor([0, 0, 1, 1])
+    chosen = named_classes(given, ("0001", "0002"))
+    with pytest.raises(ValueError, match="the list of . old classes of 2 classes leaves .* empty"):
+        split(labels, "open-class", chosen=chosen)
+
+
+def test_an_old_side_from_another_set_shares_nothing():
+    labels = torch.tensor([1, 0, 1, 2])
+    made = other_set(labels)
+    assert made.new_rows.tolist() == [0, 1, 2, 3] and torch.equal(made.new_labels, labels)
+    assert made.class_map.tolist() == [-1, -1, -1]
+    assert len(made.old_rows) == len(made.old_labels) == len(made.old_classes) == 0

@@ -1,0 +1,108 @@
+"""An old model from another data set, or of classes named by hand: trained, kept, refused when it changes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compat_lib.config import ExperimentConfig
+from compat_lib.experiment import Experiment
+
+PORTRAITS = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
+
+
+def configured(root, **changes):
+    values = {
+        "dataset_options": PORTRAITS,
+        "method": "dual_tuning",
+        "old_backbone": "convnet-half",
+        "new_backbone": "convnet-half",
+        "old_epochs": 1,
+        "epochs": 1,
+        "batch_size": 16,
+        "old_width": 8,
+        "new_width": 8,
+        "bootstrap_draws": 10,
+        "data_root": str(root / "data"),
+        "runs_root": str(root / "runs"),
+    }
+    return ExperimentConfig(**(values | changes))
+
+
+def silent(config):
+    return Experiment(config, say=lambda line: None)
+
+
+def write_folder(place):
+    draw = np.random.default_rng(0)
+    for part, names in {"train": "abc", "val": "ab", "test": "ab"}.items():
+        for name in names:
+            (place / part / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / part / name / f"{number}.png")
+
+
+def test_the_old_model_of_another_data_set(tmp_path):
+    place = tmp_path / "other"
+    write_folder(place)
+    changes = {"old_dataset": "folder", "old_dataset_options": {"path": str(place)}}
+    config = configured(tmp_path, **changes)
+    assert config.experiment_id.startswith("folder-to-portraits-open-class-softmax-to-arcface-")
+    experiment = silent(config)
+    run = experiment.evaluate()
+    assert len(experiment.old_images) == 18 and experiment.old.classifier.num_classes == 3
+    # Everything of the new set trains the new model, and no class of it is the old model's.
+    assert len(experiment.new_images) == len(experiment.data.train)
+    assert experiment.old_system.class_map.tolist() == [-1] * experiment.new_images.num_classes
+    assert run.config["made_of"]["old training images"] == experiment.old_images.digest()
+    assert run.config["made_of"]["training images"] == experiment.data.train.digest()
+    assert 0 <= run.metrics.value("new", "old", "map") <= 1
+
+    (place / "train" / "a" / "0.png").write_bytes((place / "train" / "b" / "1.png").read_bytes())
+    with pytest.raises(ValueError, match="made with other old training images than now"):
+        silent(config).evaluate()
+
+
+def test_the_old_model_of_named_classes(tmp_path):
+    names = tmp_path / "old.txt"
+    plain = silent(configured(tmp_path, scenario="extended-class"))
+    wanted = plain.data.train.classes[3:8]
+    names.write_text("\n".join(wanted))
+    config = configured(tmp_path, scenario="extended-class", old_classes=str(names))
+    run = silent(config)
+    run.evaluate()
+    assert run.old_images.classes == wanted
+    assert sorted(run.old_system.class_map.tolist()) == [-1] * (plain.data.train.num_classes - 5) + [
+        *range(5)
+    ]
+
+    names.write_text("\n".join(plain.data.train.classes[2:7]))
+    with pytest.raises(ValueError, match="made with other old training images than now"):
+        silent(config).evaluate()
+
+
+def test_sets_of_other_channels_are_refused(tmp_path):
+    for part in ("images_background", "images_evaluation"):
+        for number in range(6):
+            place = tmp_path / "data" / "omniglot-py" / part / "Alphabet" / f"character{number:02d}"
+            place.mkdir(parents=True)
+            for drawing in range(2):
+                Image.new("1", (105, 105), drawing).save(place / f"{drawing}.png")
+    changes = {"dataset_options": {}, "old_dataset": "portraits", "old_dataset_options": PORTRAITS}
+    experiment = silent(configured(tmp_path, dataset="omniglot", **changes))
+    with pytest.raises(ValueError, match="portraits and dataset omniglot have 3 and 1 channels"):
+        experiment.train_old()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"old_dataset": "mars"}, "old_dataset is 'mars'; choose one of portraits"),
+        ({"old_dataset": "folder", "scenario": "extended-class"}, "set scenario to open-class"),
+        ({"old_dataset": "folder", "old_classes": "<3"}, "old_classes to None"),
+        ({"old_classes": "<3", "scenario": "open-data"}, "choose extended-class or open-class"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_configuration(tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        configured(tmp_path, **changes)
