@@ -127,8 +127,9 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "adapters": {"evaluation"},
     "old_system": set(),
     "losses": {"old_system"},
+    "optimisation": set(),
     "checkpoint": {"losses"},
-    "training": {"checkpoint", "data", "losses", "models", "old_system"},
+    "training": {"checkpoint", "data", "losses", "models", "old_system", "optimisation"},
     "runs": {"evaluation", "losses", "models"},
     "deploy": {"adapters", "evaluation", "old_system"},
 }
