@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PRESET ?= quick
 CORES ?=
+PROFILE ?=
 TESTS ?=
 UPGRADE ?=
 LAB ?=
@@ -23,7 +24,7 @@ export PYTHONUNBUFFERED = 1
 help: ## this list
 	@echo "make TARGET, one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|tuning|full  CORES=2  TESTS=tests/unit/test_config.py"
+	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|tuning|full  CORES=2  PROFILE=slurm|kubernetes|FOLDER/  TESTS=tests/unit/test_config.py"
 	@echo "         LAB='--no-browser --allow-root' (of JupyterLab; the second one in a container, as root)"
 
 # pip installs the lock's uv, with its hashes, and uv the rest in seconds.
@@ -43,10 +44,10 @@ env: ## the environment in .venv, from requirements.lock
 	"and is there room for 8 GB? The same command tries again."; exit 1; }
 
 reproduce: env ## the main job: every experiment of PRESET, then the page that compares them
-	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES))
+	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE))
 
 site: env ## reproduce, then the notebooks that take minutes as well
-	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) --site
+	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE)) --site
 
 pages: env ## the pages of PRESET again, from the runs that are there
 	@$(BIN)/python workflow/pages.py --preset $(PRESET)

@@ -22,6 +22,7 @@ from execute import WATCHED, NotebookError
 from compat_lib.files import explained
 
 HERE = Path(__file__).resolve().parent
+PROFILES, LOCAL = HERE / "profiles", "default"
 ADVICE = "name another folder with --runs-root, or make room"
 MOST_CORES = 8  # unless the user says so: every experiment needs about 2 GB of memory
 
@@ -40,18 +41,18 @@ def snakemake_in(folder: Path) -> psutil.Process | None:
 class Workflow:
     """Snakemake on one preset and runs root."""
 
-    def __init__(self, preset: Path, runs_root: Path, cores: int) -> None:
+    def __init__(self, preset: Path, runs_root: Path, cores: int, profile: Path) -> None:
         self.folder = runs_root.resolve()
         self.command = [sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")]
         self.command += ["--directory", str(self.folder), "--config", f"preset={preset}"]
         self.command += [f"runs_root={self.folder}", "--cores", str(cores)]
-        # Jobs and Snakemake itself end with this process, so that a killed run leaves nobody
-        # behind who writes into the folders of the next one.
+        self.command += ["--workflow-profile", str(profile)]
         data = os.environ.get("COMPAT_DATA", plan.ROOT / "data")
-        self.environment = os.environ | {
-            WATCHED: str(os.getpid()),
-            "COMPAT_DATA": str(Path(data).resolve()),
-        }
+        self.environment = os.environ | {"COMPAT_DATA": str(Path(data).resolve())}
+        if profile.name == LOCAL:
+            # Jobs and Snakemake itself end with this process, so that a killed run leaves nobody
+            # behind who writes into the folders of the next one. A cluster sees to its own jobs.
+            self.environment[WATCHED] = str(os.getpid())
 
     def clear_lock(self, patience: float = 5.0) -> None:
         """Remove the lock of a workflow that was killed.
@@ -77,16 +78,12 @@ class Workflow:
 
     def make(self, target: str) -> int:
         """Make a rule's files as far as possible; Snakemake's exit status."""
-        command = [*self.command, "--keep-going", "--rerun-incomplete", "--scheduler", "greedy"]
-        # By content of the folder alone. Snakemake's other triggers (rule code, parameters, software)
-        # would repeat hours of training after an edit that changes no result: what a run
-        # is stands in its configuration, whose digest is part of its folder's name.
-        command += ["--rerun-triggers", "mtime", "input"]
-        command += ["--quiet", "all", "--latency-wait", "0"]
-        return subprocess.run([*command, target], env=self.environment).returncode
+        return subprocess.run([*self.command, target], env=self.environment).returncode
 
 
-def reproduce(preset_name: str, cores: int, runs_root: str | None, site: bool = False) -> int:
+def reproduce(
+    preset_name: str, cores: int, runs_root: str | None, site: bool = False, profile: Path = PROFILES / LOCAL
+) -> int:
     """Make what is missing of a preset, then its pages; the exit status."""
     preset, path, root = plan.read(preset_name, runs_root)
     jobs = plan.experiment_jobs(preset)
@@ -94,7 +91,7 @@ def reproduce(preset_name: str, cores: int, runs_root: str | None, site: bool = 
     wanted = jobs + plan.page_jobs(preset, path, root, notebooks)
     with explained(root, ADVICE):
         (root / preset.name).mkdir(parents=True, exist_ok=True)
-    workflow = Workflow(path, root, cores)
+    workflow = Workflow(path, root, cores, profile)
     workflow.clear_lock()
     to_do = sum(plan.state(job, root) != "done" for job in jobs)
     print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
@@ -123,11 +120,18 @@ def main() -> int:
     parser.add_argument("--cores", type=int, help="notebooks at a time, one thread each")
     parser.add_argument("--runs-root", help="where the runs go, from the repository's root (default: runs)")
     parser.add_argument("--site", action="store_true", help="then the remaining notebooks, and the site")
+    parser.add_argument(
+        "--profile", default=LOCAL, help="default (this machine), slurm, kubernetes, or a folder of your own"
+    )
     options = parser.parse_args()
+    profile = Path(options.profile) if "/" in options.profile else PROFILES / options.profile
+    if not (profile / "config.yaml").is_file():
+        names = ", ".join(sorted(folder.name for folder in PROFILES.iterdir()))
+        parser.error(f"profile {options.profile!r} has no config.yaml; choose one of {names}, or a folder")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = options.cores or min(available, MOST_CORES)
     try:
-        return reproduce(options.preset, cores, options.runs_root, options.site)
+        return reproduce(options.preset, cores, options.runs_root, options.site, profile.resolve())
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         print(f"make reproduce: {error}", file=sys.stderr)
     except NotebookError as error:

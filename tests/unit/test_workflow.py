@@ -365,7 +365,9 @@ def test_a_living_workflow_is_not_disturbed(tmp_path):
     (runs / ".snakemake" / "locks" / "0.input.lock").touch()
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "snakemake"], cwd=runs)
     try:
-        workflow = reproduce.Workflow(tmp_path / "x.yml", runs, cores=1)
+        workflow = reproduce.Workflow(
+            tmp_path / "x.yml", runs, cores=1, profile=reproduce.PROFILES / reproduce.LOCAL
+        )
         with pytest.raises(
             RuntimeError, match=rf"process {owner.pid}\) is at work in .*: wait for it or stop"
         ):
