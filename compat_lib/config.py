@@ -15,7 +15,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any
 
-DATASETS = ("portraits", "omniglot", "cifar100", "folder")
+DATASETS = ("portraits", "omniglot", "cifar100", "folder", "ms1mv3", "celeba-lfw")
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
 LOSSES = ("softmax", "cosface", "arcface")
 TASK_LOSSES = ("none", "triplet", "circle")

@@ -12,6 +12,11 @@ from .images import DATA_VARIABLE, ImageSet, Splits, data_root
 
 __all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "load"]
 
+_MODULES = {  # of a data set, where it is not called as the set is
+    **dict.fromkeys(("cifar100", "folder"), "folders"),
+    **dict.fromkeys(("ms1mv3", "celeba-lfw"), "faces"),
+}
+
 
 def load(
     name: str, *, root: str | os.PathLike | None = None, size: int = 32, seed: int = 0, **options: object
@@ -31,8 +36,8 @@ def load(
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
     # Imported on use, since a service needs none of them.
-    module = ".folders" if name in ("cifar100", "folder") else f".{name}"
-    maker = getattr(importlib.import_module(module, __name__), name)
+    module = _MODULES.get(name, name)
+    maker = getattr(importlib.import_module(f".{module}", __name__), name.replace("-", "_"))
     allowed = inspect.signature(maker).parameters
     needed = {key for key, parameter in allowed.items() if parameter.default is parameter.empty}
     if set(options) - set(allowed) or needed - set(options):

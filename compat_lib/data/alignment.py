@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
+
+from .decoding import height_width, open_image, printable
+from .encoded import EncodedImages, Names
 
 # Eyes, nose and corners of the mouth, left to right, in an image of 112 x 112 pixels; pixel centres are whole
 # numbers. Published with ArcFace (Deng et al., CVPR 2019) and used by all sets that are cut to 112 x 112.
@@ -64,3 +72,55 @@ def align(image: Image.Image, points: np.ndarray, size: tuple[int, int]) -> Imag
     there = np.vstack([similarity(np.asarray(points) + 0.5, corners), [0, 0, 1]])
     back = np.linalg.inv(there)[:2].flatten()
     return image.transform((width, height), Image.Transform.AFFINE, tuple(back), Image.Resampling.BILINEAR)
+
+
+class AlignedFaces:
+    """Reads the face of a row: `align` with the row's five points; a process that works gets it pickled."""
+
+    def __init__(self, folder: Path, names: Names, points: np.ndarray, size: tuple[int, int]) -> None:
+        self.folder, self.names, self.points, self.size = folder, names, points, size
+
+    def __call__(self, row: int) -> Image.Image:
+        return align(open_image(self.folder / self.names[row], "RGB"), self.points[row], self.size)
+
+
+def aligned_images(
+    folder: Path, names: Sequence[str], points: np.ndarray, size: int | tuple[int, int], source: Path
+) -> EncodedImages:
+    """Return the images of a list, aligned when they are read.
+
+    Args:
+        folder: holds the image files.
+        names: [N], file names.
+        points: float32 [N, 5, 2], see `align`.
+        size: pixels.
+        source: the list, whose line k is image k, for errors.
+
+    Raises:
+        FileNotFoundError: "there is no folder ...", "line 3 of ... names 7.jpg, which is not in ...".
+        ValueError: "line 3 of ...: the five points of 7.jpg ...".
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {printable(folder)}; it holds the images of {source.name}"
+        )
+    with os.scandir(folder) as entries:
+        sizes = {entry.name: entry.stat().st_size for entry in entries}
+    total = hashlib.sha256(memoryview(np.ascontiguousarray(points)).cast("B"))
+    for row, name in enumerate(names):
+        if name not in sizes:
+            raise FileNotFoundError(
+                f"line {row + 1} of {printable(source)} names {name}, which is not in {printable(folder)}; "
+                "unpack the images anew, or take images and lists of one release"
+            )
+        total.update(f"{name} {sizes[name]}\n".encode())
+    good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)
+    if not good.all():
+        row = int((~good).argmax())
+        raise ValueError(
+            f"line {row + 1} of {printable(source)}: the five points of {names[row]} are not finite or fall "
+            "together; fetch the list anew"
+        )
+    kept = Names(names)
+    reader = AlignedFaces(folder, kept, points, height_width(size))
+    return EncodedImages(np.arange(len(kept)), reader, size=size, digest=total.hexdigest())

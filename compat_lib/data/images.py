@@ -118,3 +118,4 @@ class Splits:
     train: ImageSet
     val: ImageSet
     test: ImageSet
+    lists: dict[str, Tensor] = field(default_factory=dict)  # of a protocol, see docs/protocols.md

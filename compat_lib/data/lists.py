@@ -64,8 +64,11 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], sep: str, header:
                 return f"{place} has {len(fields)} fields, but {told}; fetch the list anew"
             for field, kind in zip(fields, columns.values(), strict=False):
                 try:
-                    kind(field)
+                    value = kind(field)
+                    wrong = kind is np.float32 and not np.isfinite(value)
                 except (ValueError, OverflowError):
+                    wrong = True
+                if wrong:
                     word = "whole number" if kind is np.int64 else "number"
                     return f"{place}: {field!r} is no {word}, but {wanted}; fetch the list anew"
     return f"{printable(path)} is empty; {wanted}; fetch the list anew" if empty else None

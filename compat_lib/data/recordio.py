@@ -62,6 +62,19 @@ def read_index(path: Path, size: int) -> Index:
     return index
 
 
+def unpacked(data: bytes) -> tuple[np.ndarray, bytes]:
+    """Return the labels (float32 [1 or more]) and the encoded image of a record's bytes.
+
+    >>> header = (2).to_bytes(4, "little") + bytes(20)
+    >>> labels, image = unpacked(header + np.array([7, 9], "<f4").tobytes() + b"jpeg")
+    >>> labels.tolist(), image
+    ([7.0, 9.0], b'jpeg')
+    """
+    count = int.from_bytes(data[:4], "little")
+    start = HEADER + 4 * count
+    return np.frombuffer(data[HEADER:start] if count else data[4:8], "<f4"), data[start:]
+
+
 class RecordFile:
     """The images of a file of records by their byte offsets; a memory map, opened where it is used.
 
@@ -100,10 +113,9 @@ class RecordFile:
             UnreadableImages: "cannot read the image .../train.rec, record 7 (...)".
             ValueError: the record is damaged.
         """
-        data = self.payload(int(offset))
-        labels = int.from_bytes(data[:4], "little")
+        _, encoded = unpacked(self.payload(int(offset)))
         try:
-            with Image.open(io.BytesIO(data[HEADER + 4 * labels :])) as image:
+            with Image.open(io.BytesIO(encoded)) as image:
                 return image.convert("RGB")
         except (OSError, ValueError, SyntaxError) as error:
             reason = "no image format that Pillow knows"
@@ -124,17 +136,6 @@ class RecordFile:
             if kind in (0, 3):
                 return MAGIC.to_bytes(4, "little").join(parts)
             word = end
-
-    def labels(self, number: int) -> np.ndarray:
-        """Return the labels (float32) in the header of one record, such as the first one's."""
-        found = np.flatnonzero(self.index.numbers == number)
-        if not len(found):
-            raise ValueError(f"{printable(self.path.with_suffix('.idx'))} has no record {number}; {_AGAIN}")
-        data = self.payload(int(self.index.offsets[found[0]]))
-        flag = int.from_bytes(data[:4], "little")
-        if len(data) < HEADER + 4 * flag:
-            raise ValueError(f"{printable(self.path)}, record {number} has no header of labels; {_AGAIN}")
-        return np.frombuffer(data, "<f4", max(1, flag), HEADER if flag else 4)
 
     def first_labels(self, offsets: np.ndarray) -> np.ndarray:
         """Return the first label of each record, float32 [n], without a step a record.

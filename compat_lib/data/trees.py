@@ -137,7 +137,7 @@ def decode_classes(
     return ImageSet(torch.from_numpy(arrays["images"]), torch.tensor(labels), names)
 
 
-def download(kind: str, base: Path, layout: str, **options: bool) -> Any:
+def download(kind: str, base: Path, layout: str, **options: Any) -> Any:
     """Return torchvision's data set of that name, downloaded to the data root.
 
     Raises:
@@ -147,7 +147,7 @@ def download(kind: str, base: Path, layout: str, **options: bool) -> Any:
         import torchvision  # takes a second, and is not needed where the images are
 
         return getattr(torchvision.datasets, kind)(str(base), download=True, **options)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # servers, archives and Google Drive's client raise what they like
         raise FileNotFoundError(
             f"{kind} is not there and could not be downloaded ({error}): put its images at {layout}, or "
             f"name another data root by root=... or {DATA_VARIABLE}"

@@ -1,0 +1,250 @@
+"""Sets of faces at the papers' size: MS1Mv3 tested on IJB, and CelebA tested on LFW."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .alignment import aligned_images
+from .cache import cached_arrays
+from .decoding import open_image, printable
+from .encoded import EncodedImages
+from .ijb import GALLERIES, ijb
+from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
+from .recordio import RecordFile, unpacked
+from .scenarios import split
+from .trees import download
+
+VAL_IDENTITIES = 200
+IDENTITIES = "identities"  # the test part is identities held out of training
+LFW_BOX = (
+    55,
+    46,
+    195,
+    186,
+)  # left, top, right, bottom of 250 x 250: eyes and mouth about where CelebA has them
+_RULES = 1  # part of the cache's digest: raise it whenever the same files give other rows
+
+
+def ms1mv3(
+    root: str | os.PathLike | None = None,
+    *,
+    size: int | tuple[int, int] = 112,
+    seed: int = 0,
+    path: str | os.PathLike | None = None,
+    test: str = "ijbc",
+    test_path: str | os.PathLike | None = None,
+    validation: int = VAL_IDENTITIES,
+) -> Splits:
+    """Return MS1Mv3 (93,431 identities, 5,179,510 faces of 112 x 112), tested on IJB-C, or another such set.
+
+    Source: Deng et al., "Lightweight face recognition challenge" (ICCVW 2019), as InsightFace distributes it:
+    `train.rec` and `train.idx`. Any set packed like it is read. Images keep the file's order, on which the
+    published splits depend: take `shuffle_seed` None for these.
+
+    The published setting has no validation part. Here `validation` identities are held out by seed. With 0
+    none is, and the published counts hold; validation then shows that many as by default of the training
+    identities, so that it says how well a model knows them and not how well it does on others.
+
+    Args:
+        root: data root, see `data_root`.
+        size: pixels.
+        path: folder of the two files; None: `<root>/ms1m-retinaface-t1`.
+        test: "ijbc" or "ijbb", see `ijb`; "identities": as many as for validation, held out of training too.
+        test_path: folder of that part; None: `<root>/IJBC` or `<root>/IJBB`.
+        validation: identities, 0 or at least 2.
+
+    Returns:
+        Splits of encoded images [N, 3, H, W], RGB; with IJB also its lists.
+
+    Raises:
+        FileNotFoundError: a file is missing; ValueError: one is damaged, or an option has no such value.
+    """
+    if test not in (*GALLERIES, IDENTITIES):
+        raise ValueError(f"test is {test!r}; choose one of {', '.join((*GALLERIES, IDENTITIES))}")
+    if validation < 2 and (validation != 0 or test == IDENTITIES):
+        allowed = "at least 2 identities" + (" to test on" if test == IDENTITIES else ", or 0 for none")
+        raise ValueError(f"validation must be {allowed}; got {validation}")
+    base = data_root(root)
+    place = base / "ms1m-retinaface-t1" if path is None else Path(path).expanduser()
+    if test == IDENTITIES:
+        return Splits("ms1mv3", *_held_out(records(place, base, size), validation, seed, parts=2))
+    there = base / test.upper() if test_path is None else Path(test_path).expanduser()
+    images, lists = ijb(there, test, size=size)  # first: it is small, and what it lacks is soon said
+    return Splits("ms1mv3", *_held_out(records(place, base, size), validation, seed), images, lists)
+
+
+def records(place: Path, base: Path, size: int | tuple[int, int]) -> ImageSet:
+    """Return the images of `train.rec` in a folder, in the order of their numbers.
+
+    The first record says where the images end, when it is without an image itself, as InsightFace writes it;
+    otherwise every record is one. Rows and labels are kept in the cache of the data root, since reading
+    them means looking into all of a file of tens of gigabytes.
+
+    Raises:
+        FileNotFoundError, ValueError: what `RecordFile` raises; a label that is no class.
+    """
+    file = RecordFile(place / "train.rec")
+    recipe = {"rules": _RULES, "records": str(place.absolute())}
+    for one in (file.path, file.path.with_suffix(".idx")):
+        if one.is_file():
+            recipe[one.name] = [one.stat().st_size, one.stat().st_mtime_ns]
+
+    def write(folder: Path) -> None:
+        offsets, labels = _rows(file)
+        np.save(folder / "offsets.npy", offsets)
+        np.save(folder / "labels.npy", labels)
+
+    arrays = cached_arrays(base / "cache", recipe, write)
+    labels = torch.from_numpy(arrays["labels"])
+    total = hashlib.sha256(f"{file.path.stat().st_size}".encode())
+    total.update(memoryview(arrays["offsets"]).cast("B"))
+    images = EncodedImages(arrays["offsets"], file, size=size, digest=total.hexdigest())
+    return ImageSet(images, labels, tuple(map(str, range(int(labels.max()) + 1))))
+
+
+def _rows(file: RecordFile) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [N], [N]: byte offset and label of every image."""
+    numbers, offsets = file.index
+    header, image = unpacked(file.payload(int(offsets[numbers.argmin()])))
+    chosen = np.ones(len(numbers), bool)
+    if not image:
+        last = int(header[0]) - 1  # float32 counts exactly to 2^24: more images than any set packed so has
+        chosen = (numbers >= 1) & (numbers <= last)
+        if int(chosen.sum()) != last:
+            raise ValueError(
+                f"the first record of {printable(file.path)} tells of {last} images, its index names "
+                f"{int(chosen.sum())} of them; unpack or copy the set anew"
+            )
+    order = np.argsort(numbers[chosen], kind="stable")
+    numbers, offsets = numbers[chosen][order], offsets[chosen][order]
+    found = file.first_labels(offsets)
+    wrong = ~((found >= 0) & (found < 2**24) & (found == np.floor(found)))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{printable(file.path)}, record {numbers[row]} has the label {found[row]}, which is no class "
+            "number; unpack or copy the set anew"
+        )
+    labels = found.astype(np.int64)
+    if (absent := np.flatnonzero(np.bincount(labels) == 0)).size:
+        raise ValueError(
+            f"{printable(file.path)} has {labels.max() + 1} classes, but class {absent[0]} has no image; "
+            "unpack or copy the set anew, or number its classes without gaps"
+        )
+    return offsets, labels
+
+
+def _held_out(images: ImageSet, validation: int, seed: int, parts: int = 1) -> list[ImageSet]:
+    """Training and one or two more parts of `validation` identities each; 0: training and a sample of it."""
+    held = validation * parts
+    if images.num_classes - held < 2:
+        raise ValueError(
+            f"validation takes {held} of {images.num_classes} identities, but training needs at least 2; "
+            "give a smaller number"
+        )
+    order = torch.randperm(images.num_classes, generator=seeded_generator("faces", seed, "validation"))
+    if not validation:
+        return [images, images.compact(torch.isin(images.labels, order[:VAL_IDENTITIES]))]
+    kept = images.compact(~torch.isin(images.labels, order[:held]))
+    groups = order[:held].split(validation)
+    return [kept, *(images.compact(torch.isin(images.labels, group)) for group in groups)]
+
+
+class CroppedFaces:
+    """Reads an image file and cuts a box (left, top, right, bottom) from it."""
+
+    def __init__(self, box: tuple[int, int, int, int]) -> None:
+        self.box = box
+
+    def __call__(self, path: str) -> Image.Image:
+        return open_image(path, "RGB").crop(self.box)
+
+
+def celeba_lfw(
+    root: str | os.PathLike | None = None,
+    *,
+    size: int | tuple[int, int] = 112,
+    seed: int = 0,
+    validation: int = VAL_IDENTITIES,
+) -> Splits:
+    """Return the people of CelebA for training, and those of LFW with two or more images as test.
+
+    Source: Liu et al., "Deep learning face attributes in the wild" (ICCV 2015), Huang et al., "Labeled faces
+    in the wild" (2007), read by torchvision's `CelebA` and `ImageFolder`. CelebA's faces are aligned by its
+    five points; LFW has none, so that a fixed box is cut from its funneled images.
+
+    Args:
+        root: data root; holds `celeba/` as torchvision lays it out, which it downloads where Google Drive
+            lets it, and `lfw-py/lfw_funneled/<Name>/<Name>_0001.jpg`.
+        size: pixels.
+        validation: identities of CelebA held out by seed, at least 2.
+
+    Raises:
+        FileNotFoundError: "CelebA is not there and could not be downloaded ...", "LFW is not there ...".
+    """
+    if validation < 2:
+        raise ValueError(f"validation must be at least 2 identities; got {validation}")
+    base = data_root(root)
+    test = _lfw(base, size)  # first: it is small, and what it lacks is soon said
+    return Splits("celeba-lfw", *_held_out(_celeba(base, size), validation, seed), test)
+
+
+def _celeba(base: Path, size: int | tuple[int, int]) -> ImageSet:
+    layout = f"{base}/celeba/img_align_celeba/000001.jpg and the .txt lists in {base}/celeba/"
+    source = download("CelebA", base, layout, split="all", target_type="identity")
+    place = base / "celeba"
+    points = source.landmarks_align.reshape(-1, 5, 2).numpy().astype(np.float32)
+    people, labels = source.identity[:, 0].unique(return_inverse=True)
+    images = aligned_images(
+        place / "img_align_celeba", list(source.filename), points, size, place / "list_eval_partition.txt"
+    )
+    return ImageSet(images, labels, tuple(f"CelebA {number}" for number in people.tolist()))
+
+
+def _lfw(base: Path, size: int | tuple[int, int]) -> ImageSet:
+    place = base / "lfw-py" / "lfw_funneled"
+    if not place.is_dir():
+        raise FileNotFoundError(
+            f"LFW is not there, and torchvision no longer downloads it: unpack lfw-funneled.tgz to {place}, "
+            f"or name another data root by root=... or {DATA_VARIABLE}"
+        )
+    import torchvision  # takes a second, and is not needed where no images are read
+
+    source = torchvision.datasets.ImageFolder(str(place))
+    files, labels = [path for path, _ in source.samples], torch.tensor(source.targets)
+    total = hashlib.sha256()
+    for path in files:
+        total.update(os.fsencode(f"{os.path.relpath(path, place)} {os.path.getsize(path)}\n"))
+    images = EncodedImages(files, CroppedFaces(LFW_BOX), size=size, digest=total.hexdigest())
+    people = ImageSet(images, labels, tuple(source.classes))
+    several = torch.bincount(labels)[labels] > 1
+    if not several.any():
+        raise ValueError(f"{place} has no person with two images, so that nothing can be found in it")
+    return people.compact(several)
+
+
+def published_counts(labels: Tensor) -> dict[str, tuple[int, int]]:
+    """Return what MixBCT publishes of MS1Mv3's parts: name -> (here, published).
+
+    Source: README and configurations of MixBCT (arXiv 2308.06948).
+
+    Args:
+        labels: int64 [N], of all images in the file's order.
+    """
+    open_class, open_data = (split(labels, f"open-{unit}", share=0.3) for unit in ("class", "data"))
+    return {
+        "images": (len(labels), 5_179_510),
+        "identities": (len(labels.unique()), 93_431),
+        "class30 identities": (len(open_class.old_classes), 28_029),
+        "class70 identities": (len(open_class.new_classes), 65_402),
+        "class30 images": (len(open_class.old_rows), 1_581_241),
+        "class70 images": (len(open_class.new_rows), 3_598_269),
+        "data30 images": (len(open_data.old_rows), 1_554_138),
+    }

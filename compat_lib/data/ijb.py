@@ -1,0 +1,168 @@
+"""IJB-B and IJB-C as InsightFace's evaluation reads them: faces in templates, and lists of comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .alignment import aligned_images
+from .decoding import printable
+from .images import ImageSet
+from .lists import read_list
+
+GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}  # as the files of each set call them
+_POINTS = ("left eye", "right eye", "nose", "left mouth", "right mouth")
+_ANEW = "take images and lists of one release, and fetch them anew"
+
+
+def ijb(
+    path: Path, part: str = "ijbc", *, size: int | tuple[int, int] = 112
+) -> tuple[ImageSet, dict[str, Tensor]]:
+    """Return the images of IJB-B or IJB-C, aligned to 112 x 112 when they are read, and the protocol's lists.
+
+    Source: Maze et al., "IARPA Janus Benchmark - C" (ICB 2018), Whitelam et al., "IARPA Janus Benchmark-B"
+    (CVPRW 2017), in the layout of InsightFace's evaluation: `loose_crop/<name>.jpg`, and in `meta/`
+
+    - `ijbc_face_tid_mid.txt`: name, template, medium;
+    - `ijbc_name_5pts_score.txt`: name, ten coordinates, the detector's score;
+    - `ijbc_template_pair_label.txt`: template, template, 1 for one person;
+    - `ijbc_1N_gallery_G1.csv`, `ijbc_1N_gallery_G2.csv` (IJB-B: S1, S2), `ijbc_1N_probe_mixed.csv`: template,
+      subject, and more. Without any of these three there is no 1:N search.
+
+    Args:
+        path: the folder of the part.
+        part: "ijbb" or "ijbc".
+        size: pixels.
+
+    Returns:
+        images with the extras "template" and "media" (int64) and "detector" (float32, the score), and the
+        lists "pairs" (int64 [P, 3]: template of the gallery, template of the probe, 1 for one person else 0),
+        "gallery1", "gallery2" and "probes" (int64 [n, 2]: template, subject). A class is a subject; where the
+        1:N lists do not tell the subject of a template, the template.
+
+    Raises:
+        ValueError: "unknown part ...", a list with a wrong line, lists that contradict each other.
+        FileNotFoundError: a list or an image is missing.
+    """
+    if part not in GALLERIES:
+        raise ValueError(f"unknown part {part!r} of IJB; choose one of {', '.join(GALLERIES)}")
+    meta = path / "meta"
+    source = meta / f"{part}_face_tid_mid.txt"
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {printable(path)}: put meta/{source.name}, the other lists and loose_crop/ "
+            "there, or name their folder (docs/data_sets.md says where to ask for the set)"
+        )
+    faces = read_list(source, {"image": str, "template": np.int64, "medium": np.int64})
+    scores = meta / f"{part}_name_5pts_score.txt"
+    columns = dict.fromkeys((f"{axis} of {name}" for name in _POINTS for axis in "xy"), np.float32)
+    points = read_list(scores, {"image": str} | columns | {"score": np.float32})
+    _same_images(faces["image"], points["image"], source, scores)
+    detector = points["score"].to_numpy(copy=True)
+    if (row := _first(detector < 0)) is not None:
+        raise ValueError(f"line {row + 1} of {printable(scores)} has the score {detector[row]}; {_ANEW}")
+    where = points[list(columns)].to_numpy().reshape(-1, len(_POINTS), 2)
+    images = aligned_images(path / "loose_crop", faces["image"].tolist(), where, size, scores)
+    template = faces["template"].to_numpy(copy=True)
+    lists = {"pairs": _pairs(meta / f"{part}_template_pair_label.txt", template)} | _searches(
+        meta, part, template
+    )
+    labels, classes = _classes(template, lists)
+    extras = {
+        "template": torch.from_numpy(template),
+        "media": torch.from_numpy(faces["medium"].to_numpy(copy=True)),
+        "detector": torch.from_numpy(detector),
+    }
+    return ImageSet(images, labels, classes, extras), lists
+
+
+def _first(wrong: np.ndarray) -> int | None:
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) -> None:
+    if len(first) != len(second):
+        raise ValueError(
+            f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}; {_ANEW}"
+        )
+    if (row := _first((first != second).to_numpy())) is not None:
+        raise ValueError(
+            f"line {row + 1} of {printable(one)} is {first[row]} and of {printable(other)} {second[row]}, "
+            f"but both list the same images in one order; {_ANEW}"
+        )
+
+
+def _pairs(path: Path, known: np.ndarray) -> Tensor:
+    columns = ("template", "second template", "same person")
+    pairs = read_list(path, dict.fromkeys(columns, np.int64)).to_numpy(copy=True)
+    if (row := _first((pairs[:, 2] != 0) & (pairs[:, 2] != 1))) is not None:
+        raise ValueError(
+            f"line {row + 1} of {printable(path)} ends in {pairs[row, 2]}, not in 0 or 1; {_ANEW}"
+        )
+    _refuse_unknown(pairs[:, :2], known, path, 1)
+    return torch.from_numpy(pairs)
+
+
+def _refuse_unknown(templates: np.ndarray, known: np.ndarray, path: Path, line: int) -> None:
+    absent = ~np.isin(templates, known)
+    if (row := _first(absent.any(1))) is not None:
+        raise ValueError(
+            f"line {row + line} of {printable(path)} names template {templates[row][absent[row]][0]}, of "
+            f"which there is no image; {_ANEW}"
+        )
+
+
+def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
+    names = [f"{part}_1N_gallery_{letter}.csv" for letter in GALLERIES[part]] + [f"{part}_1N_probe_mixed.csv"]
+    paths = dict(zip(("gallery1", "gallery2", "probes"), (meta / name for name in names), strict=True))
+    if not any(path.is_file() for path in paths.values()):
+        return {}
+    found = {}
+    for name, path in paths.items():
+        frame = read_list(path, {"template": np.int64, "subject": np.int64}, sep=",", header=True)
+        _refuse_unknown(frame[["template"]].to_numpy(), known, path, 2)
+        unique = frame.drop_duplicates()  # the file has a line an image; the index keeps its number
+        _refuse_second(unique, "template", "subject", path)
+        if name != "probes":
+            _refuse_second(unique, "subject", "template", path)
+        found[name] = unique
+    shared = found["gallery2"]["subject"].isin(found["gallery1"]["subject"])
+    if shared.any():
+        row = shared.idxmax()
+        raise ValueError(
+            f"line {row + 2} of {printable(paths['gallery2'])} has subject "
+            f"{found['gallery2']['subject'][row]}, as has {paths['gallery1'].name}, but no subject is in "
+            f"both galleries; {_ANEW}"
+        )
+    return {
+        name: torch.from_numpy(frame.sort_values("template").to_numpy(copy=True))
+        for name, frame in found.items()
+    }
+
+
+def _refuse_second(frame: pd.DataFrame, key: str, value: str, path: Path) -> None:
+    twice = frame[key].duplicated()
+    if twice.any():
+        row = twice.idxmax()
+        raise ValueError(
+            f"line {row + 2} of {printable(path)} gives {key} {frame[key][row]} a second {value}, "
+            f"{frame[value][row]}; each has one there: {_ANEW}"
+        )
+
+
+def _classes(template: np.ndarray, lists: dict[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
+    told = [lists[name].numpy() for name in ("gallery1", "gallery2", "probes") if name in lists]
+    told = np.concatenate(told) if told else np.empty((0, 2), np.int64)
+    subject = (
+        pd.Series(template).map(dict(told.tolist())).to_numpy(np.float64)
+    )  # exact: ids are small numbers
+    unknown = np.isnan(subject)
+    named = np.where(unknown, template, np.nan_to_num(subject)).astype(np.int64)
+    kinds, labels = np.unique(np.stack([unknown, named], 1), axis=0, return_inverse=True)
+    words = ("subject", "template")
+    names = tuple(f"{words[kind]} {number}" for kind, number in kinds.tolist())
+    return torch.from_numpy(labels.reshape(-1)), names

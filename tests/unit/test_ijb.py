@@ -1,0 +1,169 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compat_lib.data.alignment import TEMPLATE
+from compat_lib.data.decoding import UnreadableImages
+from compat_lib.data.ijb import ijb
+from compat_lib.evaluation.protocols.identification import identification
+from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
+from compat_lib.evaluation.protocols.templates import image_features, pool_templates
+
+TEMPLATES = [(11, 1), (11, 2), (11, 2), (12, 3), (13, 1), (14, 5), (15, 6)]  # of each image: template, medium
+SUBJECTS = {11: 500, 12: 600, 13: 500, 14: 600, 15: 700}
+
+
+def write_ijb(path, part="ijbc", search=True, shift=20):
+    """The kit's own layout; image k is grey 30 k with a white dot where its nose is."""
+    (path / "meta").mkdir(parents=True)
+    (path / "loose_crop").mkdir()
+    points = TEMPLATE + shift
+    coordinates = " ".join(f"{value:.4f}" for value in points.flatten())
+    faces, scores = [], []
+    for number, (template, medium) in enumerate(TEMPLATES, 1):
+        pixels = np.full((160, 150, 3), 30 * number, np.uint8)
+        x, y = points[2].round().astype(int)
+        pixels[y - 3 : y + 4, x - 3 : x + 4] = 255
+        Image.fromarray(pixels).save(path / "loose_crop" / f"{number}.jpg", quality=95)
+        faces.append(f"{number}.jpg {template} {medium}\n")
+        scores.append(f"{number}.jpg {coordinates} 0.{10 - number}\n")
+    write = {"face_tid_mid.txt": "".join(faces), "name_5pts_score.txt": "".join(scores)}
+    write["template_pair_label.txt"] = "11 13 1\n12 14 1\n11 12 0\n11 15 0\n"
+    if search:
+        one, two = ("G1", "G2") if part == "ijbc" else ("S1", "S2")
+        head = "TEMPLATE_ID,SUBJECT_ID,FILENAME,SIGHTING_ID,FACE_X\n"
+        write[f"1N_gallery_{one}.csv"] = f"{head}11,500,img/1.jpg,7,\n11,500,frames/2.jpg,7,\n"
+        write[f"1N_gallery_{two}.csv"] = f"{head}12,600,img/4.jpg,8,3.5\n"
+        write["1N_probe_mixed.csv"] = f"{head}13,500,img/5.jpg,,\n14,600,img/6.jpg,,\n15,700,img/7.jpg,,\n"
+    for name, text in write.items():
+        (path / "meta" / f"{part}_{name}").write_text(text)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path):
+    return write_ijb(tmp_path / "IJBC")
+
+
+@pytest.mark.parametrize("part", ["ijbc", "ijbb"])
+def test_images_extras_and_lists(tmp_path, part):
+    images, lists = ijb(write_ijb(tmp_path / "there", part), part)
+    assert images.images.shape == (7, 3, 112, 112)
+    assert images.extras["template"].tolist() == [11, 11, 11, 12, 13, 14, 15]
+    assert images.extras["media"].tolist() == [1, 2, 2, 3, 1, 5, 6]
+    assert images.extras["detector"].dtype == torch.float32
+    assert images.extras["detector"].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
+    assert [images.classes[label] for label in images.labels.tolist()] == [
+        f"subject {SUBJECTS[template]}" for template, _ in TEMPLATES
+    ]
+    assert lists["pairs"].tolist() == [[11, 13, 1], [12, 14, 1], [11, 12, 0], [11, 15, 0]]
+    assert lists["gallery1"].tolist() == [[11, 500]] and lists["gallery2"].tolist() == [[12, 600]]
+    assert lists["probes"].tolist() == [[13, 500], [14, 600], [15, 700]]
+
+
+def test_the_nose_lies_on_the_template(place):
+    pixels = pickle.loads(pickle.dumps(ijb(place)[0].images))[torch.tensor([3, 0])]
+    assert pixels[:, 0, 5, 5].tolist() == [120, 30]  # in the order that was asked for
+    for image in pixels.float():
+        rows, columns = (image[0] > 200).nonzero(as_tuple=True)
+        centre = torch.stack([columns.float().mean(), rows.float().mean()])
+        assert (centre - torch.tensor(TEMPLATE[2])).abs().max() < 0.6
+
+
+def test_the_protocol_takes_what_is_read(place):
+    images, lists = ijb(place)
+    draw = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    person = images.labels  # features that know the person exactly
+    features = image_features(draw[person], None, images.extras["detector"])
+    templates = pool_templates(features, images.extras["template"].numpy(), images.extras["media"].numpy())
+    first, second, same = lists["pairs"].numpy().T
+    found = tar_at_far(pair_list_scores(templates, templates, first, second), same, fars=[0.5])
+    assert found.tar == (1.0,)
+    known = [tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes")]
+    search = identification(templates, templates, *known)
+    assert search.top[1] == 2 / 3 and search.unenrolled == 1  # one probe is a stranger
+
+
+def test_without_the_lists_of_1_to_n_a_class_is_a_template(tmp_path):
+    images, lists = ijb(write_ijb(tmp_path / "there", search=False))
+    assert set(lists) == {"pairs"}
+    assert images.classes == tuple(f"template {number}" for number in SUBJECTS)
+
+
+def test_the_digest_knows_lists_and_sizes(place):
+    before = ijb(place)[0].digest()
+    assert ijb(place)[0].digest() == before
+    Image.new("RGB", (150, 160), "red").save(place / "loose_crop" / "7.jpg")
+    assert ijb(place)[0].digest() != before
+
+
+def test_a_missing_set_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*IJBC: put meta/ijbc_face_tid_mid\.txt"):
+        ijb(tmp_path / "IJBC")
+    with pytest.raises(ValueError, match=r"unknown part 'ijba' of IJB; choose one of ijbb, ijbc"):
+        ijb(tmp_path, "ijba")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("face_tid_mid.txt", "2.jpg 11 2\n", "2.jpg 11\n", r"line 2 of .*mid\.txt has 2 fields"),
+        ("face_tid_mid.txt", "2.jpg 11 2", "2.jpg 11 2 9", r"line 2 of .*mid\.txt has 4 fields"),
+        ("face_tid_mid.txt", "3.jpg 11 2", "3.jpg 11 a", r"line 3 of .*mid\.txt: 'a' is no whole number"),
+        ("face_tid_mid.txt", "7.jpg 15 6\n", "", r"mid\.txt has 6 images and .*score\.txt has 7"),
+        ("face_tid_mid.txt", "2.jpg", "9.jpg", r"line 2 of .*mid\.txt is 9\.jpg and of .*score\.txt 2\.jpg"),
+        ("name_5pts_score.txt", "0.8", "", r"line 2 of .*score\.txt: '' is no number"),
+        ("name_5pts_score.txt", "0.8", "nan", r"line 2 of .*score\.txt: 'nan' is no number"),
+        ("name_5pts_score.txt", "0.8", "-0.8", r"line 2 of .*score\.txt has the score -0\.8"),
+        ("template_pair_label.txt", "12 14 1", "12 14 2", r"line 2 of .*label\.txt ends in 2, not in 0 or 1"),
+        ("template_pair_label.txt", "12 14 1", "12 99 1", r"line 2 of .*label\.txt names template 99"),
+        (
+            "1N_gallery_G1.csv",
+            "11,500,frames",
+            "14,500,frames",
+            r"line 3 of .*G1\.csv gives subject 500 a sec",
+        ),
+        (
+            "1N_gallery_G1.csv",
+            "11,500,frames",
+            "11,501,frames",
+            r"line 3 of .*G1\.csv gives template 11 a sec",
+        ),
+        ("1N_gallery_G2.csv", "12,600", "12,500", r"line 2 of .*G2\.csv has subject 500, as has .*G1\.csv"),
+        ("1N_gallery_G2.csv", "12,600", "77,600", r"line 2 of .*G2\.csv names template 77"),
+        ("1N_probe_mixed.csv", "14,600", "14,x", r"line 3 of .*mixed\.csv: 'x' is no whole number"),
+        ("1N_probe_mixed.csv", "14,600,img/6.jpg,,", "14", r"line 3 of .*mixed\.csv has 1 fields"),
+    ],
+)
+def test_a_damaged_list_is_told_by_file_and_line(place, name, old, new, told):
+    path = place / "meta" / f"ijbc_{name}"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=told):
+        ijb(place)
+
+
+def test_absent_lists_and_images_are_told(place):
+    (place / "loose_crop" / "4.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"line 4 of .*score\.txt names 4\.jpg, which is not in"):
+        ijb(place)
+    (place / "meta" / "ijbc_template_pair_label.txt").unlink()
+    (place / "loose_crop" / "4.jpg").write_bytes(b"no picture")
+    with pytest.raises(FileNotFoundError, match=r"there is no list .*ijbc_template_pair_label\.txt"):
+        ijb(place)
+
+
+def test_points_without_extent_and_broken_images_are_told(place):
+    (place / "loose_crop" / "6.jpg").write_bytes(b"no picture")
+    with pytest.raises(UnreadableImages, match=r"loose_crop/6\.jpg"):
+        _ = ijb(place)[0].images[torch.tensor([5])]
+    scores = place / "meta" / "ijbc_name_5pts_score.txt"
+    lines = scores.read_text().splitlines()
+    lines[4] = "5.jpg" + " 3.0" * 10 + " 0.5"
+    scores.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"line 5 of .*score\.txt: the five points of 5\.jpg"):
+        ijb(place)
