@@ -20,6 +20,7 @@ SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
 LOSSES = ("softmax", "cosface", "arcface")
 TASK_LOSSES = ("none", "triplet", "circle")
 BUDGETS = ("steps", "passes")
+PROTOCOLS = ("pairs", "ijb", "reid", "leave-one-out", "landmarks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "polynomial", "multistep")
@@ -70,6 +71,7 @@ class ExperimentConfig:
     old_classes: str | None = None  # in place of the share: "<600" (names are numbers), or a file of names
     old_dataset: str | None = None  # the old model trained on this other data set; None: on the same
     old_dataset_options: dict[str, Any] = field(default_factory=dict)
+    protocol: str = "pairs"  # of the evaluation, see docs/protocols.md
     # the old side
     old_strength: str = "normal"  # a label for tables: "normal" or "weak"
     old_backbone: str = "convnet"
@@ -122,6 +124,7 @@ class ExperimentConfig:
         allowed = {"dataset": DATASETS, "scenario": SCENARIOS, "old_loss": LOSSES, "new_loss": LOSSES}
         allowed |= {"old_strength": ("normal", "weak"), "budget": BUDGETS, "precision": PRECISIONS}
         allowed |= {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "decay": ("matrices", "all")}
+        allowed |= {"protocol": PROTOCOLS}
         for name, choices in (allowed | {"task_loss": TASK_LOSSES}).items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
@@ -209,6 +212,7 @@ class ExperimentConfig:
         strength = "" if self.old_strength == "normal" else f"-{self.old_strength}"
         strength += "-chain" if self.old_run else ""
         source = f"{self.old_dataset}-to-{self.dataset}" if self.old_dataset else self.dataset
+        strength += "" if self.protocol == "pairs" else f"-{self.protocol}"
         name = f"{source}-{self.scenario}{strength}-{self.old_loss}-to-{self.new_loss}"
         return f"{name}-{self._digest(leave_out=(*_ONE_RUN_ONLY, 'seed'))}"
 

@@ -29,18 +29,19 @@ from torch import Tensor, nn
 from compat_lib import data as datasets
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path, shown_path
-from compat_lib.data.images import ImageSet, Splits
+from compat_lib.data.images import ImageSet, Splits, tensor_digest
 from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
-from compat_lib.evaluation.compatibility import compare, tar_name
+from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
+from compat_lib.evaluation.protocols.measure import measure_protocol, one_test
+from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS, verification
-from compat_lib.evaluation.upgrade import measure
 from compat_lib.files import explained, load_tensors, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
-from compat_lib.models import EmbeddingModel, embed
+from compat_lib.models import EmbeddingModel, Mirrored, embed
 from compat_lib.old_system import OldSystem
 from compat_lib.recipe import (
     classifier_of,
@@ -158,7 +159,8 @@ class Experiment:
         parts = {"training": self.new_images, "validation": self.data.val, "test": self.data.test}
         if self.config.old_dataset or self.config.old_classes:  # which the configuration does not determine
             parts["old training"] = self.old_images
-        return {f"{part} images": images.digest() for part, images in parts.items()}
+        digests = {f"{part} images": images.digest() for part, images in parts.items()}
+        return digests | {f"list {name}": tensor_digest(value) for name, value in self.data.lists.items()}
 
     @cached_property
     def _made_of(self) -> dict[str, str]:
@@ -194,8 +196,10 @@ class Experiment:
         """
         if self._old is None:
             folder = self.config.old_folder
-            for part in ("val", "test"):
-                refuse_lonely(getattr(self.data, part), part, self.config)
+            refuse_lonely(self.data.val, "val", self.config)
+            if self.config.protocol in ("pairs", "leave-one-out"):
+                refuse_lonely(self.data.test, "test", self.config)
+            refuse_protocol(self.config.protocol, self.data.name, self.data.test, self.data.lists)
             with _only_one(folder):
                 before = self._predecessor()
                 if not is_complete(folder):
@@ -283,8 +287,7 @@ class Experiment:
             classifier_scale=None if loss == "softmax" else self.config.scale,
             class_map=class_map,
         ).save(folder / "old_system")
-        found = compare(None, model.test, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws)
-        records = found.records.select(query="new", gallery="new").changed(query="old", gallery="old")
+        records = self._test(model.test).changed(query="old", gallery="old")
         self._finish(folder, records, model, images, started, run_id=folder.name, method="old")
 
     def _train_old(self, folder: Path) -> None:
@@ -409,10 +412,12 @@ class Experiment:
             self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
         started, new = time.time(), self.train()
-        records = measure(
+        records = measure_protocol(
+            config.protocol,
             self.old.test,
             new.test,
-            self.data.test.labels,
+            self.data.test,
+            self.data.lists,
             cross=new.cross,
             certainty=self._certainty(),
             draws=config.bootstrap_draws,
@@ -441,11 +446,13 @@ class Experiment:
                 f"{name}-query": (to_old.apply(self.new.test), self.old.test),
             }
             for adapter, (query, gallery) in sides.items():
-                records = compare(
-                    gallery, query, self.data.test.labels, fars=FARS, draws=self.config.bootstrap_draws
-                ).records
-                found += records.select(query="new", gallery="old").changed(adapter=adapter)
+                found += self._test(query, gallery).changed(query="new", gallery="old", adapter=adapter)
         return found
+
+    def _test(self, query: Tensor, gallery: Tensor | None = None) -> Records:
+        """One test of the run's protocol; the self-test without a gallery."""
+        config, data = self.config, self.data
+        return one_test(config.protocol, query, gallery, data.test, data.lists, draws=config.bootstrap_draws)
 
     # -- shared by both sides --------------------------------------------------------------------
 
@@ -515,8 +522,10 @@ class Experiment:
     ) -> None:
         """Embed test and validation images, keep everything, and drop the checkpoint."""
         whole = deployed(model, method)
+        # IJB's features are the sum of an image's and of its mirror image's.
+        asked = Mirrored(whole) if self.config.protocol == "ijb" else whole
         features = {
-            "test": self.embed(whole, self.data.test.images),
+            "test": self.embed(asked, self.data.test.images),
             "val": self.embed(whole, self.data.val.images),
         }
         cross = None if old_test is None else compared(method, features["test"], old_test)

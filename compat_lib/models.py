@@ -148,6 +148,17 @@ def resolve_precision(device: torch.device | str, precision: str) -> str:
     return "float32" if slow else "bfloat16"
 
 
+class Mirrored(nn.Module):
+    """The sum of a model's embeddings of an image and of its mirror image, as IJB's tools have it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels).float() + self.model(pixels.flip(-1)).float()
+
+
 @torch.inference_mode()
 def embed(
     model: nn.Module,

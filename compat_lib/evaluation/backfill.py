@@ -149,7 +149,7 @@ def mixed_gallery_curve(
     if not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
     places = backfill_order(old, labels, order, certainty=certainty, seed=seed)
-    queries, before, after = _forms(old, new, query, cross)
+    queries, before, after = mixed_forms(old, new, query, cross)
     options: dict[str, Any] = {}
     if query is None:
         query_labels = labels
@@ -216,8 +216,13 @@ def backfill_orders(
     return BackfillOrders(curves, compared)
 
 
-def _forms(old: Any, new: Any, query: Any, cross: tuple[Any, Any] | None) -> tuple[Tensor, Tensor, Tensor]:
-    # Unit queries, and the gallery's rows before and after backfilling, of one width: products are cosines.
+def mixed_forms(
+    old: Any, new: Any, query: Any, cross: tuple[Any, Any] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, and the gallery's rows before and after backfilling, of one width.
+
+    Their products are the cosines in which each kind of row meets a new query; see `mixed_gallery_curve`.
+    """
     after = unit_rows(new, "new")
     asked = after if query is None else unit_rows(query, "query")
     before = unit_rows(old if cross is None else cross[1], "old").to(after.device)

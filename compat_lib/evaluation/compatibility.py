@@ -15,11 +15,11 @@ from compat_lib.evaluation.counting import Counts, count
 from compat_lib.evaluation.inputs import UnitRows, codes, fractions
 from compat_lib.evaluation.pairs import PairScores, SameImages
 from compat_lib.evaluation.ranking import Retrieval, rank
-from compat_lib.evaluation.records import PAIRS, Record, Records
+from compat_lib.evaluation.records import HEADLINES, PAIRS, Record, Records
 from compat_lib.evaluation.tar import FARS, Verification, verify
 
 RANKS = (1, 5)
-HEADLINE = "tar@far=1e-3"  # the metric of the criterion and of the update gain
+HEADLINE = HEADLINES["pairs"]  # the metric of the criterion and of the update gain
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,21 @@ import numpy as np
 import pandas as pd
 
 PAIRS = (("old", "old"), ("new", "old"), ("new", "new"))  # query model, gallery model
+# The metric of the criterion and of the update gain, by protocol, and what its papers print.
+HEADLINES = {
+    "pairs": "tar@far=1e-3",
+    "ijb": "tar@far=1e-4",
+    "reid": "map",
+    "leave-one-out": "top1",
+    "landmarks": "map",
+}
+PRINTED = {
+    "pairs": ("tar@far=1e-2", "tar@far=1e-3", "tar@far=1e-4", "map", "rank1"),
+    "ijb": (*(f"tar@far=1e-{k}" for k in range(6, 0, -1)), "auc", "top1", "tpir@fpir=1e-2", "tpir@fpir=1e-1"),
+    "reid": ("rank1", "rank5", "rank10", "map", "minp"),
+    "leave-one-out": ("top1", "top5", "map"),
+    "landmarks": ("map", "easy/map", "hard/map"),
+}
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,16 @@ def shown(
     return f"{one(value)} [{one(low)}, {one(high)}]"
 
 
+def metric_for(protocol: str, wanted: str = HEADLINES["pairs"]) -> str:
+    """The metric of a protocol that stands where `wanted` is asked of all pairs.
+
+    >>> metric_for("reid"), metric_for("leave-one-out", "map"), metric_for("reid", "tar@far=1e-2")
+    ('map', 'map', 'map')
+    """
+    there = protocol == "pairs" or wanted in PRINTED[protocol] and wanted != HEADLINES["pairs"]
+    return wanted if there else HEADLINES[protocol]
+
+
 def metric_title(metric: str) -> str:
     """A metric's name for people.
 
@@ -175,7 +199,15 @@ def metric_title(metric: str) -> str:
     """
     titles = {
         "map": "mAP",
+        "minp": "mINP",
+        "auc": "AUC",
+        "easy/map": "mAP, easy",
+        "hard/map": "mAP, hard",
         "negative_flips": "right before, wrong now",
         "positive_flips": "wrong before, right now",
     }
-    return titles.get(metric) or re.sub("^rank", "rank-", re.sub("^tar@far=", "TAR@FAR=", metric))
+    starts = {"tar@far=": "TAR@FAR=", "tpir@fpir=": "TPIR@FPIR=", "rank": "rank-", "top": "top-"}
+    for start, words in starts.items():
+        if metric.startswith(start):
+            return words + metric.removeprefix(start)
+    return titles.get(metric, metric)

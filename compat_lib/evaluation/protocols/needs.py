@@ -1,0 +1,71 @@
+"""What each protocol must be given: refused, where it is absent, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from compat_lib.data.images import ImageSet
+
+Lists = Mapping[str, Tensor]
+_NEEDS = {  # protocol -> extras and lists without which nothing can be measured, and who has them
+    "ijb": (("template", "media"), ("pairs",), "IJB-B and IJB-C (ijb) have this protocol"),
+    "reid": (("query",), (), "market1501, msmt17 and dukemtmc have this protocol"),
+    "landmarks": (("query",), (), "sets of landmarks with query images have this protocol"),
+}
+
+
+def refuse_protocol(protocol: str, data_set: str, images: ImageSet, lists: Lists) -> None:
+    """Refuse, before anything is trained, a protocol that these test images cannot be measured by.
+
+    Raises:
+        ValueError: extras or lists are missing, lists name what is not there, or no query has a right item.
+    """
+    extras, needed, who = _NEEDS.get(protocol, ((), (), ""))
+    missing = [f"{name!r} of each test image" for name in extras if name not in images.extras]
+    missing += [f"the list {name!r}" for name in needed if name not in lists]
+    if missing:
+        raise ValueError(
+            f"protocol {protocol!r} needs {' and '.join(missing)}, which the data set {data_set!r} does not "
+            f"have: {who}; every data set has pairs and leave-one-out"
+        )
+    if protocol == "ijb":
+        known = images.extras["template"].unique()
+        named = {"pairs": lists["pairs"][:, :2]}
+        named |= {name: lists[name][:, 0] for name in ("gallery1", "gallery2", "probes") if name in lists}
+        for name, templates in named.items():
+            absent = templates[~torch.isin(templates, known)]
+            if len(absent):
+                raise ValueError(
+                    f"the list {name!r} of {data_set!r} names {len(absent.unique())} templates without an "
+                    f"image, such as {int(absent[0])}: take images and lists of one release"
+                )
+    if protocol in ("reid", "landmarks"):
+        asked = query_rows(images)
+        camera = cameras(images) if protocol == "reid" else asked.long()
+        views = images.labels * (int(camera.max()) + 1) + camera  # an identity as one camera sees it
+        seen, where = np.unique(views[~asked], return_index=True)
+        others = torch.bincount(images.labels[~asked][where], minlength=images.num_classes)[images.labels]
+        findable = (others - torch.isin(views, torch.from_numpy(seen)).long())[asked] > 0
+        judged = protocol == "landmarks" and ("easy" in lists or "relevant" in lists)
+        if not asked.any() or asked.all() or not (judged or findable.any()):
+            raise ValueError(
+                f"the test part of {data_set!r} has {int(asked.sum())} queries and {int((~asked).sum())} "
+                "gallery images, and no query has a right item among them (another camera's, where cameras "
+                "are known): check identities, cameras and which images are queries"
+            )
+
+
+def query_rows(images: ImageSet) -> Tensor:
+    """Return bool [N], the test images that are queries; the rest is the gallery."""
+    return images.extras["query"].bool()
+
+
+def cameras(images: ImageSet) -> Tensor:
+    """Return int64 [N]; without cameras the queries have one and the gallery another: nothing is left out."""
+    return images.extras.get("camera", images.extras["query"].long())

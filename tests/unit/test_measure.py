@@ -1,0 +1,252 @@
+"""Protocols of an experiment: slow loops, small data sets from end to end, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from compat_lib import data as datasets
+from compat_lib.config import ExperimentConfig
+from compat_lib.data.images import ImageSet, Splits
+from compat_lib.evaluation.protocols.measure import measure_protocol, one_test, same_class
+from compat_lib.evaluation.protocols.needs import refuse_protocol
+from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
+from compat_lib.experiment import Experiment
+from compat_lib.models import Mirrored
+
+N = 60
+
+
+def pictures(n, classes, seed=0, **extras):
+    """Images whose class shows as a shade, so that an epoch learns a little."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    noise = torch.randint(0, 60, (n, 1, 16, 16), generator=generator)
+    images = (noise + 20 * (labels % 9)[:, None, None, None]).to(torch.uint8)
+    return ImageSet(images, labels, tuple(f"c{k}" for k in range(classes)), extras)
+
+
+def reid_images():
+    """Every fourth image is a query, three cameras, and a class of distractors in the gallery only."""
+    images = pictures(N, 10, camera=torch.arange(N) // 10 % 3, query=torch.arange(N) % 4 == 0)
+    labels = torch.where((images.labels == 9) & ~images.extras["query"], 10, images.labels)
+    return ImageSet(images.images, labels, (*images.classes, "distractor"), images.extras)
+
+
+def ijb_images():
+    images = pictures(
+        N,
+        10,
+        template=torch.arange(N) % 30 + 100,
+        media=torch.arange(N) // 40,
+        detector=torch.linspace(0.3, 1, N),
+    )
+    ids = torch.arange(30)
+    pairs = torch.cartesian_prod(ids, ids)
+    pairs = torch.cat([pairs + 100, (pairs[:, :1] % 10 == pairs[:, 1:] % 10).long()], 1)
+    subjects = torch.stack([ids + 100, ids % 10], 1)
+    lists = {"pairs": pairs, "gallery1": subjects[:5], "gallery2": subjects[5:10], "probes": subjects[10:]}
+    return images, lists
+
+
+def landmark_lists(images):
+    pairs = same_class(images)
+    return {"easy": pairs[::3], "hard": pairs[1::3], "junk": pairs[2::3]}
+
+
+def features(seed, width=6):
+    return torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
+
+
+def cosines(query, gallery):
+    return torch.cosine_similarity(query.double()[:, None], gallery.double()[None], dim=2).numpy()
+
+
+def slow(scores, labels, keep, ks):
+    """Top-k, mean average precision and inverse penalty of the kept items of every query, by a loop."""
+    found = {f"{k}": [] for k in ks} | {"map": [], "minp": []}
+    for row, line in enumerate(scores):
+        items = np.flatnonzero(keep[row])
+        items = items[np.argsort(-line[items], kind="stable")]
+        right = np.flatnonzero(labels[1][items] == labels[0][row]) + 1
+        if len(right):
+            for k in ks:
+                found[f"{k}"].append(right[0] <= k)
+            found["map"].append(np.mean((np.arange(len(right)) + 1) / right))
+            found["minp"].append(len(right) / right[-1])
+    return {name: np.mean(values) for name, values in found.items()}
+
+
+def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
+    images, old, new = pictures(N, 10), features(1, 4), features(2, 6)
+    found = measure_protocol("leave-one-out", old, new, images, {}, cross=None, draws=8)
+    labels, keep = (images.labels.numpy(),) * 2, ~np.eye(N, dtype=bool)
+    for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
+        expected = slow(cosines(a, b), labels, keep, (1, 5))
+        for name, key in {"top1": "1", "top5": "5", "map": "map"}.items():
+            one = found.get(query, gallery, name)
+            assert one.value == pytest.approx(expected[key]) and one.low <= one.high and len(one.draws) == 8
+    assert found.value("new", "mixed", "map", order="random", share=0.0) == pytest.approx(
+        found.value("new", "old", "map")
+    )
+    assert found.value("new", "mixed", "map", order="random", share=1.0) == pytest.approx(
+        found.value("new", "new", "map")
+    )
+    flips = [found.value("new", "old", f"{kind}_flips") for kind in ("positive", "negative")]
+    change = found.value("new", "old", "top1") - found.value("old", "old", "top1")
+    assert flips[0] - flips[1] == pytest.approx(change)
+
+
+def test_reid_equals_a_slow_loop_with_cameras_and_the_mixed_gallery():
+    images, old, new = reid_images(), features(1), features(2)
+    asked, camera = images.extras["query"].numpy(), images.extras["camera"].numpy()
+    labels = images.labels.numpy()
+    sides = labels[asked], labels[~asked]
+    keep = (sides[0][:, None] != sides[1]) | (camera[asked][:, None] != camera[~asked])
+    found = measure_protocol("reid", old, new, images, {}, cross=(new, old), draws=8)
+    names = {"rank1": "1", "rank5": "5", "rank10": "10", "map": "map", "minp": "minp"}
+    for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new, old), (new, new)), strict=True):
+        expected = slow(cosines(a[asked], b[~asked]), sides, keep, (1, 5, 10))
+        for name, key in names.items():
+            one = found.get(query, gallery, name)
+            assert one.value == pytest.approx(expected[key]) and one.low <= one.high
+    ends = {0.0: "old", 1.0: "new"}
+    for share, gallery in ends.items():
+        for name in ("map", "rank1", "minp"):
+            mixed = found.value("new", "mixed", name, order="random", share=share)
+            assert mixed == pytest.approx(found.value("new", gallery, name))
+    assert found.find("new", "mixed", "area/map", order="random").value > 0
+
+
+def test_without_a_cross_test_only_the_self_tests_are_measured():
+    images, lists = ijb_images()
+    cases = {"reid": (reid_images(), {}), "ijb": (images, lists), "landmarks": (reid_images(), {})}
+    for protocol, (own, given) in cases.items():
+        found = measure_protocol(protocol, features(1, 3), features(2), own, given, cross=None, draws=0)
+        headline = HEADLINES[protocol]
+        assert found.value("new", "old", headline) is None
+        assert found.value("old", "old", "map" if protocol != "ijb" else "auc") is not None
+
+
+def test_ijb_weighs_images_pools_media_and_takes_the_enrolment_from_the_old_model():
+    images, lists = ijb_images()
+    old, new = features(1), features(2)
+    found = measure_protocol("ijb", old, new, images, lists, cross=(new, old))
+
+    def pooled(rows):
+        weighted = rows.double().numpy() * images.extras["detector"].double().numpy()[:, None]
+        result = []
+        for template in range(100, 130):
+            total = np.zeros(rows.shape[1])
+            for medium in range(2):
+                own = (images.extras["template"] == template) & (images.extras["media"] == medium)
+                if own.any():
+                    total += weighted[own.numpy()].mean(0)
+            result.append(total / np.linalg.norm(total))
+        return np.stack(result)
+
+    first, second, same = lists["pairs"].numpy().T
+    scores = np.einsum("pd,pd->p", pooled(old)[first - 100], pooled(new)[second - 100])
+    genuine, impostors = scores[same == 1], scores[same == 0]
+    auc = ((genuine[:, None] > impostors) + 0.5 * (genuine[:, None] == impostors)).mean()
+    assert found.value("new", "old", "auc") == pytest.approx(auc)
+    far = np.array([(impostors >= t).mean() for t in np.sort(scores)])
+    tar = np.array([(genuine >= t).mean() for t in np.sort(scores)])
+    near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_roc
+    assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.02)
+    assert found.value("new", "old", "tar@far=1e-6") is None  # 810 impostor pairs
+    own = pooled(old)[:10] @ pooled(new)[10:].T
+    hits = sum(
+        own[part, i].argmax() + part.start == i % 10
+        for i in range(20)
+        for part in (slice(0, 5), slice(5, 10))
+        if part.start <= i % 10 < part.stop
+    )
+    assert found.value("new", "old", "top1") == pytest.approx(hits / 20)
+
+
+def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
+    images = reid_images()
+    query, gallery, asked = features(1), features(2), images.extras["query"]
+    pairs = same_class(images)
+    by_hand = {
+        (i, j)
+        for i in range(N)
+        for j in range(N)
+        if asked[i] and not asked[j] and images.labels[i] == images.labels[j]
+    }
+    assert {tuple(row) for row in pairs.tolist()} == by_hand and len(pairs) == len(by_hand)
+    plain = one_test("landmarks", query, gallery, images, {}, draws=0)
+    mixed = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))]
+    listed = one_test("landmarks", query, gallery, images, {"relevant": mixed}, draws=0)
+    assert plain.value(None, None, "map") == pytest.approx(listed.value(None, None, "map"))
+    judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)
+    assert {one.metric for one in judged} == set(PRINTED["landmarks"])
+
+
+def test_mirrored_adds_the_mirror_images_embedding():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    pixels = torch.rand(4, 1, 3, 4)
+    assert torch.allclose(Mirrored(model)(pixels), model(pixels) + model(pixels.flip(3)))
+
+
+@pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "pairs"])
+def test_an_experiment_from_end_to_end(protocol, tmp_path, monkeypatch):
+    test, lists = {
+        "ijb": ijb_images(),
+        "reid": (reid_images(), {}),
+        "leave-one-out": (pictures(N, 10), {}),
+        "landmarks": (reid_images(), landmark_lists(reid_images())),
+    }[protocol]
+    splits = Splits("shades", pictures(80, 20, 1), pictures(20, 5, 2), test, lists)
+    monkeypatch.setattr(datasets, "load", lambda *arguments, **options: splits)
+    config = ExperimentConfig(
+        protocol=protocol,
+        old_backbone="convnet-half",
+        new_backbone="convnet-half",
+        image_size=16,
+        old_epochs=1,
+        epochs=1,
+        batch_size=16,
+        old_width=8,
+        new_width=8,
+        bootstrap_draws=5,
+        runs_root=str(tmp_path),
+    )
+    experiment = Experiment(config, say=lambda line: None)
+    run = experiment.evaluate()
+    direct = measure_protocol(
+        protocol, experiment.old.test, experiment.new.test, test, lists, cross=experiment.cross, draws=5
+    )
+    for pair in PAIRS:
+        for metric in PRINTED[protocol]:
+            assert run.metrics.find(*pair, metric) == direct.find(*pair, metric)
+    assert run.metrics.value("new", "new", "auc" if protocol == "ijb" else "map") is not None
+    assert experiment.old_run.metrics.find("old", "old", "map") == direct.find("old", "old", "map")
+    assert {one.adapter for one in run.metrics} > {"ridge", "procrustes"}
+    if protocol == "ijb":
+        plain = experiment.embed(experiment.new.model, test.images)
+        mirrored = experiment.embed(experiment.new.model, test.images.flip(3))
+        assert torch.allclose(experiment.new.test, plain + mirrored, atol=1e-5)
+
+
+def test_what_cannot_be_measured_is_refused_before_training(tmp_path):
+    config = ExperimentConfig(
+        protocol="reid",
+        dataset_options={"identities": 12, "images": 6, "eval_identities": 4, "eval_images": 3},
+        runs_root=str(tmp_path),
+    )
+    with pytest.raises(ValueError, match="needs 'query' of each test image.*'portraits'.*market1501"):
+        Experiment(config, say=print).evaluate()
+    assert not list(tmp_path.rglob("*.safetensors"))
+    images, lists = ijb_images()
+    with pytest.raises(ValueError, match="'media'.*the list 'pairs'"):
+        refuse_protocol("ijb", "mine", pictures(N, 3, template=torch.arange(N)), {})
+    far = lists | {"probes": torch.tensor([[999, 1]])}
+    with pytest.raises(ValueError, match="'probes' of 'ijbc' names 1 templates .* such as 999"):
+        refuse_protocol("ijb", "ijbc", images, far)
+    one_camera = pictures(N, 10, query=torch.arange(N) % 4 == 0, camera=torch.zeros(N, dtype=torch.int64))
+    with pytest.raises(ValueError, match="15 queries and 45 gallery images, and no query has a right item"):
+        refuse_protocol("reid", "mine", one_camera, {})
+    refuse_protocol("landmarks", "mine", one_camera, {})
+    with pytest.raises(ValueError, match="protocol is 'faces'; choose one of pairs, ijb"):
+        ExperimentConfig(protocol="faces")
