@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.protocols.identification import identification
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
-from compat_lib.evaluation.protocols.needs import cameras, query_rows
+from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
 from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
 from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
@@ -25,10 +25,6 @@ from compat_lib.evaluation.records import PAIRS, Record, Records
 from compat_lib.evaluation.tar import FARS
 from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
 
-if TYPE_CHECKING:
-    from compat_lib.data.images import ImageSet
-
-Lists = Mapping[str, Tensor]
 RANKS = (1, 5, 10)
 JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
@@ -37,7 +33,7 @@ def measure_protocol(
     protocol: str,
     old: Tensor,
     new: Tensor,
-    images: ImageSet,
+    images: Images,
     lists: Lists,
     *,
     cross: tuple[Tensor, Tensor] | None,
@@ -92,7 +88,7 @@ def one_test(
     protocol: str,
     query: Tensor,
     gallery: Tensor | None,
-    images: ImageSet,
+    images: Images,
     lists: Lists,
     *,
     draws: int = 200,
@@ -114,11 +110,11 @@ def one_test(
     return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws)
 
 
-def _leave_one_out(query: Tensor, gallery: Tensor, images: ImageSet) -> Retrieval:
+def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
     return leave_one_out(query, images.labels, gallery, cut=True)
 
 
-def _reid(query: Tensor, gallery: Tensor, images: ImageSet) -> Reid:
+def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     asked, camera = query_rows(images), cameras(images)
     sides = ((query, asked), (gallery, ~asked))
     query, gallery = ((side[rows], images.labels[rows], camera[rows]) for side, rows in sides)
@@ -128,7 +124,7 @@ def _reid(query: Tensor, gallery: Tensor, images: ImageSet) -> Reid:
 RANKED = {"leave-one-out": _leave_one_out, "reid": _reid}  # whole rankings, query by query
 
 
-def _asking(protocol: str, images: ImageSet) -> Tensor:
+def _asking(protocol: str, images: Images) -> Tensor:
     """The labels of the queries."""
     return images.labels[query_rows(images)] if protocol == "reid" else images.labels
 
@@ -142,7 +138,7 @@ def _ranked_records(found: Retrieval | Reid, labels: Tensor, draws: int) -> Reco
     return _means(values, labels, draws)
 
 
-def _mixed_reid(old: Tensor, new: Tensor, images: ImageSet, cross: tuple[Tensor, Tensor]) -> BackfillCurve:
+def _mixed_reid(old: Tensor, new: Tensor, images: Images, cross: tuple[Tensor, Tensor]) -> BackfillCurve:
     """TEST.OLDRATE of Dual-Tuning's code, image by image and seeded, where that takes whole batches."""
     asked = query_rows(images)
     sides = (cross[0][asked], cross[1][~asked])
@@ -161,7 +157,7 @@ def _mixed_reid(old: Tensor, new: Tensor, images: ImageSet, cross: tuple[Tensor,
     return BackfillCurve(QUARTERS, tuple(points), "random", np.stack(precision))
 
 
-def _ijb(query: Tensor, gallery: Tensor, images: ImageSet, lists: Lists, draws: int) -> Records:
+def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
     probe, enrolled = _pooled(query, images), _pooled(gallery, images)
     first, second, same = lists["pairs"].numpy().T
     found = tar_at_far(pair_list_scores(enrolled, probe, first, second), same, reading="nearest").records
@@ -172,12 +168,12 @@ def _ijb(query: Tensor, gallery: Tensor, images: ImageSet, lists: Lists, draws: 
     return found
 
 
-def _pooled(features: Tensor, images: ImageSet) -> Templates:
+def _pooled(features: Tensor, images: Images) -> Templates:
     weighted = image_features(features, None, images.extras.get("detector"))
     return pool_templates(weighted, images.extras["template"].numpy(), images.extras["media"].numpy())
 
 
-def _landmarks(query: Tensor, gallery: Tensor, images: ImageSet, lists: Lists, draws: int) -> Records:
+def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
     asked = query_rows(images)
     sides, labels = (query[asked], gallery[~asked]), images.labels[asked]
     if "easy" in lists:
@@ -198,7 +194,7 @@ def _judged(pairs: Tensor, asked: Tensor) -> list[np.ndarray]:
     return np.split(items[order], ends[:-1])
 
 
-def same_class(images: ImageSet) -> Tensor:
+def same_class(images: Images) -> Tensor:
     """Return int64 [n, 2] rows (query, gallery item) of one class: what is relevant where no list says it."""
     asked = query_rows(images)
     rows, items = asked.nonzero()[:, 0], (~asked).nonzero()[:, 0]

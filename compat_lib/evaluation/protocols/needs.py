@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from compat_lib.data.images import ImageSet
-
 Lists = Mapping[str, Tensor]
+
+
+class Images(Protocol):
+    """What a protocol reads of the test images: labels int64 [N], and extras [N] by name."""
+
+    labels: Tensor
+    extras: Mapping[str, Tensor]
+
+
 _NEEDS = {  # protocol -> extras and lists without which nothing can be measured, and who has them
     "ijb": (("template", "media"), ("pairs",), "IJB-B and IJB-C (ijb) have this protocol"),
     "reid": (("query",), (), "market1501, msmt17 and dukemtmc have this protocol"),
@@ -20,7 +26,7 @@ _NEEDS = {  # protocol -> extras and lists without which nothing can be measured
 }
 
 
-def refuse_protocol(protocol: str, data_set: str, images: ImageSet, lists: Lists) -> None:
+def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) -> None:
     """Refuse, before anything is trained, a protocol that these test images cannot be measured by.
 
     Raises:
@@ -50,7 +56,9 @@ def refuse_protocol(protocol: str, data_set: str, images: ImageSet, lists: Lists
         camera = cameras(images) if protocol == "reid" else asked.long()
         views = images.labels * (int(camera.max()) + 1) + camera  # an identity as one camera sees it
         seen, where = np.unique(views[~asked], return_index=True)
-        others = torch.bincount(images.labels[~asked][where], minlength=images.num_classes)[images.labels]
+        others = torch.bincount(images.labels[~asked][where], minlength=int(images.labels.max()) + 1)[
+            images.labels
+        ]
         findable = (others - torch.isin(views, torch.from_numpy(seen)).long())[asked] > 0
         judged = protocol == "landmarks" and ("easy" in lists or "relevant" in lists)
         if not asked.any() or asked.all() or not (judged or findable.any()):
@@ -61,11 +69,11 @@ def refuse_protocol(protocol: str, data_set: str, images: ImageSet, lists: Lists
             )
 
 
-def query_rows(images: ImageSet) -> Tensor:
+def query_rows(images: Images) -> Tensor:
     """Return bool [N], the test images that are queries; the rest is the gallery."""
     return images.extras["query"].bool()
 
 
-def cameras(images: ImageSet) -> Tensor:
+def cameras(images: Images) -> Tensor:
     """Return int64 [N]; without cameras the queries have one and the gallery another: nothing is left out."""
     return images.extras.get("camera", images.extras["query"].long())
