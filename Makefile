@@ -19,12 +19,12 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYT
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce site pages smoke full readme docs test precision lab lint format lock clean
+.PHONY: help env reproduce site pages smoke full tune readme docs test precision lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|tuning|full  CORES=2  PROFILE=slurm|kubernetes|FOLDER/  TESTS=tests/unit/test_config.py"
+	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|full  CORES=2  PROFILE=slurm|kubernetes|FOLDER/  TESTS=tests/unit/test_config.py"
 	@echo "         LAB='--no-browser --allow-root' (of JupyterLab; the second one in a container, as root)"
 
 # pip installs the lock's uv, with its hashes, and uv the rest in seconds.
@@ -58,7 +58,10 @@ smoke: ## reproduce with the preset smoke: everything once, very small, about fo
 full: ## reproduce with the preset full: all data sets, scenarios and seeds, hours
 	@$(MAKE) --no-print-directory reproduce PRESET=full
 
-readme: env ## README.md, docs/results.md, docs/teaching.md, figures/first_day.png from docs/templates and results/
+tune: env ## the search for every method's options, into results/tuning: hours, goes on where it stopped
+	@$(BIN)/python workflow/tune.py
+
+readme: env ## README.md, the pages of docs/ with numbers, figures/first_day.png from docs/templates and results/
 	@$(BIN)/python workflow/readme.py
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses

@@ -349,7 +349,7 @@ class Experiment:
         if config.method == "independent":
             return self
         changes = {"method": "independent", "method_options": {}, "budget": "steps"}
-        return Experiment(config.changed(**changes), say=self.say)
+        return type(self)(config.changed(**changes), say=self.say)
 
     def training_features(self) -> Tensor:
         """The new model's features of its training set, float32 ``[N, width]``; kept in the run folder."""

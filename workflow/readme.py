@@ -13,6 +13,7 @@ backbone passes. Metrics are in per cent, differences in points, both with their
 """
 
 import argparse
+import json
 import re
 import sys
 from functools import cache, cached_property
@@ -22,7 +23,7 @@ import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from companion import plots, tables
+from companion import plots, tables, tuning
 from companion.results import (
     HEADLINE,
     TESTS,
@@ -43,6 +44,7 @@ PAGES = {
     "README.md.j2": "README.md",
     "results.md.j2": "docs/results.md",
     "teaching.md.j2": "docs/teaching.md",
+    "choosing_options.md.j2": "docs/choosing_options.md",
 }
 FIRST_DAY = (
     "omniglot-open-class-softmax-to-arcface",
@@ -183,14 +185,67 @@ class Results:
         plt.close(fig)
         return path
 
+    def search(self) -> "SearchResults":
+        """The search for the methods' options, as far as it has run."""
+        return SearchResults(ROOT / "configs/tuning/search.yml", self.folder / "tuning")
+
     def render(self, template: str) -> str:
         """The text of a page."""
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = ("table", "number", "difference", "settings", "title", "rows")
+        names = ("table", "number", "difference", "settings", "title", "rows", "search")
         functions = {name: getattr(self, name) for name in names} | {"metric_title": metric_title}
         return environment.get_template(template).render(**functions)
+
+
+class SearchResults:
+    """What the page about the options may ask for.
+
+    Args:
+        declaration: of the search.
+        folder: of its lines.
+    """
+
+    def __init__(self, declaration: Path, folder: Path) -> None:
+        self.search = tuning.read_search(declaration)
+        self.lines = tuning.finished(self.search, folder)
+        self.scored = tuning.scores(self.search, self.lines)
+        self.planned, self.done = len(self.search.plan()), len(self.lines)
+        self.machines = sorted(set(self.lines["processor"].dropna()))
+
+    def ranges(self) -> str:
+        """What the trials are drawn from, one line an option."""
+        rows = [
+            {"method": METHODS[method].title, "option": f"`{name}`", "from": f"{low:g}", "to": f"{high:g}"}
+            | {"default before": f"{before:g}"}
+            for method, options in self.search.ranges.items()
+            for name, (low, before, high) in options.items()
+        ]
+        return tables.markdown(pd.DataFrame(rows), left=2)
+
+    def outcome(self) -> str:
+        """One line a method: its best trial beside the former default, scores in points."""
+        rows = []
+        for method in (name for name, options in self.search.ranges.items() if options):
+            own = self.scored[self.scored["method"] == method]
+            before, best = own.iloc[0], tuning.best(self.scored, method)
+            row = {"method": METHODS[method].title, "best options": "", "score": "", "gain": "", "price": ""}
+            if best is not None:
+                same = best["trial"] == before["trial"]
+                options = ", ".join(
+                    f"{name}={value:g}" for name, value in json.loads(best["options"]).items()
+                )
+                row["best options"] = "the default" if same else f"`{options}`"
+                row |= {name: shown(best[name] / 100, signed=True) for name in ("score", "gain", "price")}
+            score = before["score"]
+            row["score of the default"] = "" if pd.isna(score) else shown(score / 100, signed=True)
+            failed = self.lines[(self.lines["method"] == method) & self.lines["new_new"].isna()]
+            trained = int((self.lines["method"] == method).sum())
+            of = len(own) * len(self.search.cells)
+            row |= {"trainings": f"{trained} of {of}", "failed": str(len(failed))}
+            rows.append(row | {"n": f"{before['cells']} of {len(self.search.cells)}"})
+        return tables.markdown(pd.DataFrame(rows), left=2)
 
 
 def _named(method: str) -> tuple[str, str]:

@@ -1,0 +1,176 @@
+"""The search for the methods' options: its trials, and what its lines say.
+
+The declaration is configs/tuning/search.yml, a line of results/tuning/<dataset>.csv is one trained trial.
+`workflow/tune.py` trains, `workflow/readme.py` writes docs/choosing_options.md.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from compat_lib.config import ExperimentConfig
+from compat_lib.losses import METHODS, method_options
+
+COLUMNS = (
+    *("method", "trial", "options", "dataset", "seed", "run", "new_old", "new_new", "old_old", "oracle"),
+    *("failure", "epochs", "processor_seconds", "commit", "processor", "threads", "date"),
+)
+MEASURED = ("new_old", "new_new", "old_old", "oracle")
+SECTIONS = ("description", "trials", "seeds", "defaults", "datasets", "methods")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the search; number 0 has the defaults of the day when the search was declared."""
+
+    method: str
+    number: int
+    config: ExperimentConfig
+
+    @property
+    def options(self) -> dict[str, float]:
+        return self.config.method_options
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is declared: how many trials, on which data and seeds, from which ranges.
+
+    Args:
+        path: the declaration.
+        trials: draws a method.
+        ranges: method -> option -> (low, default when declared, high).
+        cells: settings that every trial is trained in, one a data set and seed, in the order of running.
+    """
+
+    path: Path
+    trials: int
+    ranges: dict[str, dict[str, tuple[float, float, float]]]
+    cells: list[ExperimentConfig]
+
+    def draws(self, method: str) -> list[dict[str, float]]:
+        """Options of the trials 1, 2, ... of a method, the same on every machine, three digits.
+
+        Each range is cut into as many parts as there are trials, equal in the logarithm; every trial draws
+        from another part, in an order of its own for each option (a Latin hypercube), because a few free
+        draws leave half of a range empty. The method's name seeds the generator.
+        """
+        generator, columns = random.Random(f"options of {method}"), {}
+        for name, (low, _, high) in self.ranges[method].items():
+            parts = generator.sample(range(self.trials), self.trials)
+            places = [(part + generator.random()) / self.trials for part in parts]
+            drawn = [low * (high / low) ** place for place in places]
+            columns[name] = [min(high, max(low, float(f"{value:.3g}"))) for value in drawn]
+        return [{name: column[k] for name, column in columns.items()} for k in range(self.trials)]
+
+    def of(self, method: str) -> list[dict[str, float]]:
+        """Options of all trials of a method, number 0 first; none where it has nothing to choose."""
+        if not self.ranges[method]:
+            return []
+        return [{name: one[1] for name, one in self.ranges[method].items()}, *self.draws(method)]
+
+    def plan(self) -> list[Trial]:
+        """Every training, in the order of running: trial by trial through all methods, cell by cell."""
+        options = {method: self.of(method) for method in self.ranges}
+        return [
+            Trial(method, number, cell.changed(method=method, method_options=options[method][number]))
+            for cell in self.cells
+            for number in range(self.trials + 1)
+            for method in options
+            if options[method]
+        ]
+
+
+def read_search(path: str | Path, **overrides: Any) -> Search:
+    """The declared search.
+
+    Args:
+        path: a YAML file like configs/tuning/search.yml.
+        overrides: fields of all configurations (``runs_root``, ``data_root``).
+
+    Raises:
+        ValueError: an unknown section, method or option, or a range that is none; the sentence names it.
+    """
+    path = Path(path)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if sorted(content) != sorted(SECTIONS):
+        raise ValueError(f"{path} has the sections {', '.join(content)}; needed are {', '.join(SECTIONS)}")
+    for method, options in content["methods"].items():
+        if method not in METHODS:
+            raise ValueError(f"{path}: there is no method {method!r}; methods: {', '.join(sorted(METHODS))}")
+        for name, triple in options.items():
+            if name not in method_options(method):
+                known = ", ".join(method_options(method)) or "none"
+                raise ValueError(f"{path}: {method} has no option {name!r}; options: {known}")
+            right = isinstance(triple, list) and len(triple) == 3
+            if not right or not 0 < triple[0] <= triple[1] <= triple[2]:
+                raise ValueError(
+                    f"{path}: {method}, {name} must be [low, default, high] in this order, above 0; "
+                    f"got {triple}"
+                )
+    fields = content["defaults"] | overrides
+    fields.setdefault("validate_every", fields.get("epochs", ExperimentConfig.epochs))
+    cells = [
+        ExperimentConfig.from_dict(fields | dataset | {"seed": seed})
+        for dataset in content["datasets"]
+        for seed in content["seeds"]
+    ]
+    return Search(path, content["trials"], content["methods"], cells)
+
+
+def read_lines(folder: str | Path, dataset: str) -> pd.DataFrame:
+    """What was trained on a data set; an absent file has no lines."""
+    path = Path(folder) / f"{dataset}.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS))
+    return pd.read_csv(path, dtype={"failure": str, "commit": str})
+
+
+def finished(search: Search, folder: str | Path) -> pd.DataFrame:
+    """The lines of the declared trials, one each; lines of other declarations are left out."""
+    datasets = list(dict.fromkeys(cell.dataset for cell in search.cells))
+    lines = pd.concat([read_lines(folder, dataset) for dataset in datasets], ignore_index=True)
+    declared = {trial.config.run_id for trial in search.plan()}
+    return lines[lines["run"].isin(declared)].drop_duplicates("run").reset_index(drop=True)
+
+
+def scores(search: Search, lines: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and trial: the score, which the rule maximises, and what it is the mean of.
+
+    In each cell (a data set and seed) a trial has the gain in the cross-test, new/old minus old/old, and the
+    price in the self-test, new/new minus the oracle's. The score is half of their sum, and the mean over the
+    cells in which all trials of the method are there, so that trials are compared on the same cells. A
+    trial that failed in one of them has no score.
+
+    Args:
+        lines: see `finished`; shares in 0..1.
+    Returns:
+        columns method, trial, options (JSON), gain, price and score in points, and cells (how many).
+    """
+    values = lines.assign(
+        gain=100 * (lines["new_old"] - lines["old_old"]), price=100 * (lines["new_new"] - lines["oracle"])
+    )
+    values["score"] = (values["gain"] + values["price"]) / 2
+    rows = []
+    for method in search.ranges:
+        own = values[values["method"] == method]
+        there = own.groupby(["dataset", "seed"])["trial"].nunique()
+        whole = there[there == search.trials + 1].index
+        own = own[own.set_index(["dataset", "seed"]).index.isin(whole)]
+        for number, options in enumerate(search.of(method)):
+            one = own[own["trial"] == number]
+            means = {name: one[name].astype(float).mean(skipna=False) for name in ("gain", "price", "score")}
+            row = {"method": method, "trial": number, "options": json.dumps(options)}
+            rows.append(row | means | {"cells": len(whole)})
+    return pd.DataFrame(rows)
+
+
+def best(scored: pd.DataFrame, method: str) -> pd.Series | None:
+    """The trial of a method with the highest score, number 0 among them; None while none has a score."""
+    own = scored[(scored["method"] == method) & scored["score"].notna()]
+    return None if own.empty else own.loc[own["score"].idxmax()]

@@ -1,0 +1,142 @@
+"""The search for options: the same trials everywhere, within their ranges, blind, and none trained twice."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import tune
+import yaml
+
+from companion.tuning import COLUMNS, best, finished, read_lines, read_search, scores
+from compat_lib.losses import METHODS, method_options
+
+DECLARED = tune.ROOT / "configs/tuning/search.yml"
+NOT_SEARCHED = {  # forms, sizes and schedules
+    "advbct": {"hidden"},
+    "bct": {"variant", "average"},
+    "bt2": {"extra"},
+    "dual_tuning": {"logits", "o2n_rows"},
+    "fct": {"expansion", "fit_epochs", "fit_batch_size"},
+    "hot_refresh": {"form", "negatives"},
+    "mixbct": {"columns", "pad"},
+    "nccl": {"queue", "credible"},
+    "unibct": {"refine", "start_share", "refresh_share"},
+}
+TINY = {
+    "dataset_options": {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
+    "old_backbone": "convnet-half",
+    "new_backbone": "convnet",
+    "batch_size": 16,
+    "old_width": 8,
+    "new_width": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def declared():
+    return read_search(DECLARED)
+
+
+def declare(folder, methods, **changes):
+    content = {
+        "description": "tiny",
+        "trials": 1,
+        "seeds": [100],
+        "defaults": {"old_epochs": 1, "epochs": 1, "bootstrap_draws": 0},
+        "datasets": [{"dataset": "portraits"} | TINY],
+        "methods": methods,
+    }
+    (folder / "search.yml").write_text(yaml.safe_dump(content | changes))
+    return folder / "search.yml"
+
+
+def test_every_method_is_declared_with_every_weight_temperature_and_scale(declared):
+    assert set(declared.ranges) == set(METHODS)
+    for method, ranges in declared.ranges.items():
+        assert set(ranges) == set(method_options(method)) - NOT_SEARCHED.get(method, set()), method
+
+
+def test_draws_lie_in_their_ranges_and_repeat(declared):
+    for method, ranges in declared.ranges.items():
+        draws = declared.draws(method)
+        assert draws == read_search(DECLARED).draws(method) and len(draws) == 8
+        assert all(ranges[name][0] <= one[name] <= ranges[name][2] for one in draws for name in ranges)
+        assert not ranges or len({json.dumps(one) for one in draws}) == 8
+    assert declared.draws("l2")[0] == {"weight": 28.3}  # on every machine
+
+
+def test_each_part_of_a_range_is_drawn_from_once(declared):
+    for method, ranges in declared.ranges.items():
+        for name, (low, _, high) in ranges.items():
+            values = sorted(one[name] for one in declared.draws(method))
+            places = [8 * math.log(value / low) / math.log(high / low) for value in values]
+            assert all(part - 0.1 <= place <= part + 1.1 for part, place in enumerate(places)), (method, name)
+
+
+def test_every_trial_is_planned_once_method_by_method(declared):
+    plan = declared.plan()
+    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 12 * 9 * 4
+    assert [trial.number for trial in plan[:24]] == [0] * 12 + [1] * 12
+    assert {cell.seed for cell in declared.cells} == {100, 101}
+    assert list(dict.fromkeys(trial.config.dataset for trial in plan)) == ["portraits", "omniglot"]
+
+
+def test_trials_are_trained_once_on_validation_images_alone(tmp_path, monkeypatch, capsys):
+    path = declare(tmp_path, {"fct": {"fit_lr": [1e-4, 5e-4, 1e-2]}})
+    search = read_search(path, runs_root=str(tmp_path / "runs"), data_root=str(tmp_path / "data"))
+    tune.tune(search, tmp_path / "lines")
+    lines = read_lines(tmp_path / "lines", "portraits")
+    assert list(lines.columns) == list(COLUMNS) and len(lines) == 2
+    assert lines[["new_old", "new_new", "old_old", "oracle"]].notna().all(axis=None)
+    assert lines["old_old"].nunique() == lines["oracle"].nunique() == 1
+    assert (lines["new_new"] == lines["oracle"]).all()  # FCT's new model is the oracle
+    kept = {folder.name.split("-")[0] for folder in (tmp_path / "runs").glob("*/*")}
+    assert kept == {"old", "independent"}
+    blind = tune.Blind(search.plan()[0].config)
+    assert blind.data.test is blind.data.val and blind.oracle.data.test is blind.oracle.data.val
+    capsys.readouterr()
+    monkeypatch.setattr(tune, "run", None)  # nothing is left to train
+    tune.tune(search, tmp_path / "lines")
+    assert capsys.readouterr().out == ""
+    lines.assign(processor="another").to_csv(tmp_path / "lines/portraits.csv", index=False)
+    with pytest.raises(
+        ValueError, match="holds trials of another with .* threads, this is .* --other-machine"
+    ):
+        tune.tune(search, tmp_path / "lines")
+    tune.tune(search, tmp_path / "lines", other_machine=True)
+
+
+def test_scores_by_hand_on_the_cells_that_are_whole(tmp_path):
+    search = read_search(declare(tmp_path, {"l2": {"weight": [1, 10, 100]}}, seeds=[100, 101]))
+    values = {(100, 0): (0.5, 0.7), (100, 1): (0.6, 0.8), (101, 0): (0.9, 0.9)}
+    rows = [
+        {"method": "l2", "trial": trial.number, "dataset": "portraits", "seed": trial.config.seed}
+        | {"run": trial.config.run_id, "old_old": 0.4, "oracle": 0.9}
+        | dict(zip(("new_old", "new_new"), values[trial.config.seed, trial.number], strict=True))
+        for trial in search.plan()
+        if (trial.config.seed, trial.number) in values
+    ]
+    pd.DataFrame(rows + [rows[0] | {"run": "of-another-declaration"}]).to_csv(tmp_path / "portraits.csv")
+    lines = finished(search, tmp_path)
+    assert len(lines) == 3
+    found = scores(search, lines)
+    # seed 101 lacks trial 1 and does not count: (10 - 20) / 2 and (20 - 10) / 2
+    assert found["score"].tolist() == pytest.approx([-5, 5]) and found["cells"].tolist() == [1, 1]
+    assert found["gain"].tolist() == pytest.approx([10, 20])
+    assert best(found, "l2")["trial"] == 1
+    lines.loc[lines["trial"] == 1, ["new_old", "new_new"]] = None  # it failed
+    assert best(scores(search, lines), "l2")["trial"] == 0
+
+
+@pytest.mark.parametrize(
+    ("methods", "sentence"),
+    [
+        ({"l3": {}}, "there is no method 'l3'"),
+        ({"l2": {"wait": [1, 2, 3]}}, "l2 has no option 'wait'; options: weight"),
+        ({"l2": {"weight": [1, 200, 100]}}, r"must be \[low, default, high\] in this order"),
+    ],
+)
+def test_a_wrong_declaration_is_a_sentence(tmp_path, methods, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_search(declare(tmp_path, methods))
