@@ -19,6 +19,11 @@ DATASETS = {
     "omniglot": "Omniglot",
     "cifar100": "CIFAR-100",
     "folder": "Image folder",
+    "market1501": "Market-1501",
+    "dukemtmc": "DukeMTMC-reID",
+    "msmt17": "MSMT17",
+    "imagenet": "ImageNet",
+    "places365": "Places365",
 }
 LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace"}
 

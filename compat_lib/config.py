@@ -15,7 +15,10 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any
 
-DATASETS = ("portraits", "omniglot", "cifar100", "folder", "ms1mv3", "celeba-lfw")
+DATASETS = (
+    *("portraits", "omniglot", "cifar100", "folder", "ms1mv3", "celeba-lfw"),
+    *("market1501", "dukemtmc", "msmt17", "imagenet", "places365"),
+)
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
 LOSSES = ("softmax", "cosface", "arcface")
 TASK_LOSSES = ("none", "triplet", "circle")

@@ -15,18 +15,25 @@ __all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "load
 _MODULES = {  # of a data set, where it is not called as the set is
     **dict.fromkeys(("cifar100", "folder"), "folders"),
     **dict.fromkeys(("ms1mv3", "celeba-lfw"), "faces"),
+    **dict.fromkeys(("market1501", "dukemtmc", "msmt17"), "persons"),
+    "places365": "imagenet",
 }
 
 
 def load(
-    name: str, *, root: str | os.PathLike | None = None, size: int = 32, seed: int = 0, **options: object
+    name: str,
+    *,
+    root: str | os.PathLike | None = None,
+    size: int | tuple[int, int] = 32,
+    seed: int = 0,
+    **options: object,
 ) -> Splits:
     """Return a data set by its name: training, validation and test images with labels.
 
     Args:
         name: one of DATASETS; "folder" takes `path=...`, a folder with train/<class>/* and test/<class>/*.
         root: data root, see `data_root`.
-        size: pixels, height and width of the images.
+        size: pixels, height and width of the images, or (height, width).
         seed: integer; draws the portraits, or what of the others is held out for validation.
         options: what the function of that name in this package takes beyond that.
 

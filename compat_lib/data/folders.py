@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 from .decoding import UnreadableImages, printable, smooth_resize
-from .images import ImageSet, Splits, data_root, held_classes, seeded_generator
+from .images import ImageSet, Splits, data_root
+from .listed import VAL_SHARE, with_validation
 from .trees import decode_classes, download, list_images, subfolders, tell_left_out
 
-VAL_SHARE = 0.1
-VAL_IMAGES = 10  # classes with fewer images keep all of them for training
 PARTS = ("train", "test", "val")
 _LAYOUT = "train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images>"
 
@@ -28,9 +27,8 @@ def folder(
     Class folders are numbered in sorted order, each part for itself. What is left out (other kinds of files,
     folders inside classes, other parts) is said in the log.
 
-    Without val/, validation is held out of training by seed: 10 % of the classes (at least 2) when test has
-    none of the training classes; otherwise 10 % of the images (at least 2, so that they can match) of every
-    class that has 10 or more. Where one way is impossible the other is taken.
+    Without val/, 10 % of the classes or images are held out of training for validation by seed, see
+    `with_validation`.
 
     Returns:
         Splits of uint8 [N, 3, size, size], RGB.
@@ -45,7 +43,9 @@ def folder(
     return _splits(printable(place.name) or "folder", place, data_root(root) / "cache", size, seed)
 
 
-def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0) -> Splits:
+def cifar100(
+    root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0, validation: float = VAL_SHARE
+) -> Splits:
     """Return CIFAR-100, 100 classes of 500 training and 100 test photographs, held out as in `folder`.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009). Class folders in
@@ -55,6 +55,7 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise
             torchvision downloads its own copy to the data root.
         size: pixels, height and width; the photographs have 32.
+        validation: share of each class's training images, see `with_validation`; 0 trains on all 50,000.
 
     Raises:
         FileNotFoundError: "CIFAR100 is not there and could not be downloaded ...".
@@ -62,7 +63,7 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     base = data_root(root)
     place = base / "cifar100"
     if place.is_dir():
-        return _splits("cifar100", place, base / "cache", size, seed)
+        return _splits("cifar100", place, base / "cache", size, seed, validation)
     parts = []
     for train in (True, False):
         source = download("CIFAR100", base, f"{place}/{{train,test}}/<class>/*.png", train=train)
@@ -72,10 +73,10 @@ def cifar100(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
         )
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         parts.append(ImageSet(pixels, labels, tuple(source.classes)))
-    return _with_validation("cifar100", *parts, seed)
+    return with_validation("cifar100", *parts, seed=seed, share=validation)
 
 
-def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits:
+def _splits(name: str, place: Path, cache: Path, size: int, seed: int, share: float = VAL_SHARE) -> Splits:
     found = {path.name: path for path in subfolders(place)}
     for needed in ("train", "test"):
         if needed not in found:
@@ -100,31 +101,4 @@ def _splits(name: str, place: Path, cache: Path, size: int, seed: int) -> Splits
             unreadable += error.files
     if unreadable:
         raise UnreadableImages(unreadable)
-    return Splits(name, **parts) if "val" in parts else _with_validation(name, **parts, seed=seed)
-
-
-def _with_validation(name: str, train: ImageSet, test: ImageSet, seed: int) -> Splits:
-    """Hold a validation set out of training."""
-    generator = seeded_generator(name, seed, "validation")
-    ways = [_held_images, held_classes]
-    if not set(train.classes) & set(test.classes):
-        ways.reverse()  # test asks for classes never seen: validation should ask the same
-    for way in ways:
-        held = way(train, generator, VAL_SHARE)
-        if held.any():
-            return Splits(name, train.compact(~held), train.compact(held), test)
-    raise ValueError(
-        f"nothing can be held out for validation: train has {train.num_classes} classes, none with "
-        f"{VAL_IMAGES} images; add val/<class>/<images>"
-    )
-
-
-def _held_images(train: ImageSet, generator: torch.Generator, share: float) -> torch.Tensor:
-    """Return bool [N], a share of the rows (at least 2) of each class with 10 or more."""
-    held = torch.zeros(len(train), dtype=torch.bool)
-    for label in range(train.num_classes):
-        rows = (train.labels == label).nonzero().flatten()
-        if len(rows) >= VAL_IMAGES:
-            count = max(2, round(share * len(rows)))
-            held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    return held
+    return Splits(name, **parts) if "val" in parts else with_validation(name, **parts, seed=seed, share=share)

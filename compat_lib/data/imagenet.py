@@ -1,0 +1,201 @@
+"""ImageNet (ILSVRC 2012) and Places365: millions of files, listed without an object for each, streamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .decoding import printable
+from .images import ImageSet, Splits, data_root
+from .listed import listed_images, with_validation
+from .lists import read_list
+from .trees import list_images, subfolders
+
+VAL_SHARE = 0.01  # of the training images of each class: 12,800 of ImageNet, 18,000 of Places365
+_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+_KAGGLE = "LOC_val_solution.csv"
+
+
+def imagenet(
+    root: str | os.PathLike | None = None,
+    *,
+    path: str | os.PathLike | None = None,
+    size: int | tuple[int, int] = 224,
+    seed: int = 0,
+    validation: float = VAL_SHARE,
+) -> Splits:
+    """Return ImageNet's 1,281,167 training images; its 50,000 validation images are the test.
+
+    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (IJCV 2015). openBCT, FCT
+    and BT2 retrieve within the validation images (protocol leave-one-out).
+
+    Args:
+        root: data root; the tree is `<root>/imagenet/{train,val}/<wnid>/*.JPEG`. `val` may be flat, as it is
+            unpacked: the classes are then read from `LOC_val_solution.csv`, as Kaggle distributes it, or by
+            torchvision from its `meta.bin` or the archive `ILSVRC2012_devkit_t12.tar.gz`, beside `train`.
+        path: another place of that tree.
+        size: pixels; the short side is scaled to 256/224 of it and the middle cut out, see `centre_crop`.
+        validation: share of each training class's images, held out by seed, see `with_validation`; 0: none,
+            as published.
+
+    Returns:
+        Splits, streamed; classes are the WordNet numbers, in their order.
+
+    Raises:
+        FileNotFoundError: "... has no folder train ...", "... no list says of which class ...".
+        ValueError: "... has 3 images, but ... lists 4 ...".
+    """
+    base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
+    for part in ("train", "val"):
+        if not (base / part).is_dir():
+            raise FileNotFoundError(
+                f"{printable(base)} has no folder {part}; expected train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
+            )
+    train = _tree(base, "train", size)
+    test = _tree(base, "val", size) if subfolders(base / "val") else _flat(base, size)
+    return with_validation("imagenet", train, test, seed=seed, share=validation, looked=VAL_SHARE)
+
+
+def places365(
+    root: str | os.PathLike | None = None,
+    *,
+    path: str | os.PathLike | None = None,
+    size: int | tuple[int, int] = 224,
+    seed: int = 0,
+    validation: float = VAL_SHARE,
+) -> Splits:
+    """Return Places365-Standard's 1,803,460 training images; its 36,500 validation images are the test.
+
+    Source: Zhou et al., "Places: A 10 million Image Database for Scene Recognition" (TPAMI 2018). openBCT
+    retrieves within the validation images (protocol leave-one-out).
+
+    Args:
+        root: data root; `<root>/places365` holds what torchvision unpacks: the lists
+            `categories_places365.txt`, `places365_train_standard.txt` and `places365_val.txt`, and the images
+            of 256 pixels in `data_256_standard` (or `data_256`) and `val_256`, or the large ones in
+            `data_large_standard` (or `data_large`) and `val_large`.
+        path: another place of that tree.
+        size, validation: as in `imagenet`.
+
+    Returns:
+        Splits, streamed; classes are the names of the list of categories, in its numbers' order.
+
+    Raises:
+        FileNotFoundError: "there is no list ...", "... has no folder ...", "line 3 of ... names ...".
+        ValueError: "line 3 of ...", about a wrong line or a class that is no category.
+    """
+    base = data_root(root) / "places365" if path is None else Path(path).expanduser()
+    categories = read_list(base / "categories_places365.txt", {"category": str, "class": np.int64})
+    names = categories.sort_values("class").category.str.removeprefix("/").tolist()
+    folders = ("data_256_standard", "data_256", "data_large_standard", "data_large")
+    train = _by_list(base, "places365_train_standard.txt", folders, names, size)
+    test = _by_list(base, "places365_val.txt", ("val_256", "val_large"), names, size)
+    return with_validation("places365", train, test, seed=seed, share=validation, looked=VAL_SHARE)
+
+
+def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Return the middle of an image, (height, width), once its short side is 256/224 of what is wanted.
+
+    The usual transform of an evaluation on ImageNet, bilinear, as torchvision's Resize(256) and
+    CenterCrop(224) give it. Augmentation in a training takes this crop and not the whole image.
+    """
+    (height, width), (wide, high) = size, image.size
+    if wide * height <= high * width:
+        scaled_width = width * 256 // 224
+        scaled = scaled_width, scaled_width * high // wide
+    else:
+        scaled_height = height * 256 // 224
+        scaled = scaled_height * wide // high, scaled_height
+    left, top = (round((have - want) / 2) for have, want in zip(scaled, (width, height), strict=True))
+    image = image.resize(scaled, Image.Resampling.BILINEAR)
+    return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def _tree(base: Path, part: str, size: int | tuple[int, int]) -> ImageSet:
+    names, sizes, classes = [], [], []
+    for folder in subfolders(base / part):
+        found = [f"{part}/{folder.name}/{entry.name}" for entry in list_images(folder)]
+        if not found:
+            raise ValueError(
+                f"class {folder.name} has no images in {printable(folder)}; unpack it, or remove it"
+            )
+        names += found
+        sizes.append(len(found))
+        classes.append(folder.name)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{printable(base / part)} has {len(classes)} class folder(s), two are needed at least"
+        )
+    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(sizes))
+    images = listed_images(base, names, lambda row: part, size=size, resize=centre_crop)
+    return ImageSet(images, labels, tuple(classes))
+
+
+def _flat(base: Path, size: int | tuple[int, int]) -> ImageSet:
+    """The validation images in one folder, their classes from a list."""
+    names = [entry.name for entry in list_images(base / "val")]
+    if (base / _KAGGLE).is_file():
+        source = base / _KAGGLE
+        rows = read_list(source, {"image": str, "prediction": str}, sep=",", header=True).sort_values("image")
+        first, listed = rows.prediction.str.split().str[0], rows.image.tolist()
+        if first.isna().any():
+            raise ValueError(f"line {first.isna().idxmax() + 2} of {printable(source)} names no class")
+        wnids = first.tolist()
+    else:
+        from torchvision.datasets import imagenet as reader
+
+        source, listed = base / _DEVKIT, None
+        try:
+            if not (base / reader.META_FILE).is_file():
+                reader.parse_devkit_archive(base)
+            wnids = reader.load_meta_file(base)[1]
+        except RuntimeError as error:
+            raise FileNotFoundError(
+                f"{printable(base / 'val')} is flat, and no list says of which class its images are: put "
+                f"{_DEVKIT} or {_KAGGLE} beside it, or the images into folders val/<wnid> ({error})"
+            ) from error
+    if len(names) != len(wnids):
+        raise ValueError(
+            f"{printable(base / 'val')} has {len(names)} images, but "
+            f"{printable(source)} lists {len(wnids)}; unpack the images anew"
+        )
+    for name, wanted in zip(names, listed or [], strict=False):
+        if Path(name).stem != wanted:
+            raise ValueError(
+                f"{printable(source)} lists {wanted}, which is not in val; unpack the images anew"
+            )
+    classes, labels = np.unique(wnids, return_inverse=True)
+    images = listed_images(base / "val", names, lambda row: "val", size=size, resize=centre_crop)
+    return ImageSet(images, torch.from_numpy(labels), tuple(classes.tolist()))
+
+
+def _by_list(
+    base: Path, name: str, folders: tuple[str, ...], classes: list[str], size: int | tuple[int, int]
+) -> ImageSet:
+    place = next((base / folder for folder in folders if (base / folder).is_dir()), None)
+    if place is None:
+        raise FileNotFoundError(
+            f"{printable(base)} has no folder {' or '.join(folders)}; unpack the images there"
+        )
+    rows = read_list(base / name, {"file": str, "class": np.int64})
+    labels = torch.tensor(rows["class"].to_numpy())
+    wrong = (labels < 0) | (labels >= len(classes))
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        raise ValueError(
+            f"line {row + 1} of {printable(base / name)} has the class {labels[row]}, but "
+            f"categories_places365.txt names 0 to {len(classes) - 1}; take lists of one release"
+        )
+    images = listed_images(
+        place,
+        rows.file.str.removeprefix("/").tolist(),
+        lambda row: f"line {row + 1} of {printable(base / name)}",
+        size=size,
+        resize=centre_crop,
+    )
+    everything = ImageSet(images, labels, tuple(classes))
+    return everything.compact(torch.ones(len(labels), dtype=torch.bool))  # classes without images drop out

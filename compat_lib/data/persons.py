@@ -1,0 +1,210 @@
+"""Person re-identification: Market-1501, DukeMTMC-reID and MSMT17, with cameras, queries and distractors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .decoding import printable
+from .images import ImageSet, Splits, data_root
+from .listed import VAL_SHARE, listed_images, with_validation
+from .lists import read_list
+from .trees import list_images
+
+DISTRACTOR = "distractor"
+_JUNK, _BACKGROUND = -1, 0  # identities that Market-1501 writes for no person and for wrong detections
+_MSMT17 = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
+
+
+def market1501(
+    root: str | os.PathLike | None = None,
+    *,
+    path: str | os.PathLike | None = None,
+    size: int | tuple[int, int] = (256, 128),
+    seed: int = 0,
+    validation: float = VAL_SHARE,
+) -> Splits:
+    """Return Market-1501: 751 identities for training, 750 others with queries and a gallery for the test.
+
+    Source: Zheng et al., "Scalable Person Re-identification: A Benchmark" (ICCV 2015): 12,936 training
+    images, 3,368 queries, a gallery of 15,913 without junk. Names begin with identity and camera, such as
+    `0002_c1s1_000451_03.jpg`; junk (identity -1) is left out, distractors (0000) stay in the gallery.
+
+    Args:
+        root: data root; the tree is `<root>/Market-1501-v15.09.15/{bounding_box_train,query,
+            bounding_box_test}/*.jpg`.
+        path: another place of that tree.
+        size: (height, width) in pixels; re-identification has 256 x 128.
+        validation: share of the training identities, held out by seed, see `with_validation`; 0: none, as
+            published.
+
+    Returns:
+        Splits, streamed. Test holds the queries and then the gallery, as `extras["query"]` (bool) says;
+        `extras["camera"]` (int64) is that of the name. Classes are the names' identities and, last,
+        "distractor".
+
+    Raises:
+        FileNotFoundError: "... has no folder ...".
+        ValueError: "... does not begin with an identity and a camera ...", "... no image of the gallery has
+            this identity ...".
+    """
+    base = data_root(root) / "Market-1501-v15.09.15" if path is None else Path(path).expanduser()
+    return _by_names("market1501", base, size, seed, validation)
+
+
+def dukemtmc(
+    root: str | os.PathLike | None = None,
+    *,
+    path: str | os.PathLike | None = None,
+    size: int | tuple[int, int] = (256, 128),
+    seed: int = 0,
+    validation: float = VAL_SHARE,
+) -> Splits:
+    """Return DukeMTMC-reID: 702 identities for training, 702 others with queries and a gallery for the test.
+
+    Source: Ristani et al. (ECCV workshops 2016), Zheng et al. (ICCV 2017): 16,522 training images, 2,228
+    queries, a gallery of 17,661 with 408 more identities that have no query. Its authors have withdrawn the
+    set. The tree is `<root>/DukeMTMC-reID`, names such as `0001_c2_f0046302.jpg`; the rest is as in
+    `market1501`.
+    """
+    base = data_root(root) / "DukeMTMC-reID" if path is None else Path(path).expanduser()
+    return _by_names("dukemtmc", base, size, seed, validation)
+
+
+def msmt17(
+    root: str | os.PathLike | None = None,
+    *,
+    path: str | os.PathLike | None = None,
+    size: int | tuple[int, int] = (256, 128),
+    seed: int = 0,
+    identities: str = "train",
+) -> Splits:
+    """Return MSMT17: 1,041 identities for training, 3,060 others with queries and a gallery, 15 cameras.
+
+    Source: Wei et al., "Person Transfer GAN to Bridge Domain Gap" (CVPR 2018). Training, validation, queries
+    and gallery are its lists (30,248 + 2,373 and 11,659 + 82,161 images); validation are other images of the
+    training identities, and nothing is held out by seed.
+
+    Args:
+        root: data root; the tree is `<root>/MSMT17_V1/{train,test}` or `<root>/MSMT17_V2/{mask_train_v2,
+            mask_test_v2}` beside `list_{train,val,query,gallery}.txt`, whose lines are a file below the
+            folder and its identity, `0000/0000_000_01_0303morning_0015_0.jpg 0`. The camera is the name's
+            third field.
+        path: another place of that tree.
+        size: (height, width) in pixels.
+        identities: "train"; "all" trains on queries and gallery too, 4,101 identities, as Dual-Tuning's old
+            models for other sets do: the test of this set then asks for what was learnt.
+
+    Returns:
+        Splits as those of `market1501`. Test identities are counted from 0 again and named "test-0000".
+
+    Raises:
+        FileNotFoundError: "... is not there ...", "line 3 of ... names ..., which is not in ...".
+        ValueError: "line 3 of ...", about a wrong line or name, "identities must be ...".
+    """
+    if identities not in ("train", "all"):
+        raise ValueError(f"identities must be train or all; got {identities!r}")
+    places = [data_root(root) / name for name in _MSMT17] if path is None else [Path(path).expanduser()]
+    known = [(place, dirs) for place in places for dirs in _MSMT17.values() if (place / dirs[0]).is_dir()]
+    if not known:
+        raise FileNotFoundError(
+            f"{' or '.join(map(printable, places))} is not there with a folder train (or mask_train_v2); "
+            "unpack MSMT17 there, or name its place by path"
+        )
+    base, (train_folder, test_folder) = known[0]
+    train, val = (_listed(base, name, train_folder, "") for name in ("list_train.txt", "list_val.txt"))
+    query, gallery = (
+        _listed(base, name, test_folder, "test-") for name in ("list_query.txt", "list_gallery.txt")
+    )
+    test = _test_part(base, query, gallery, size)
+    if identities == "all":
+        train = pd.concat([train, query, gallery], ignore_index=True)
+    return Splits("msmt17", _part(base, train, size), _part(base, val, size), test)
+
+
+def _by_names(name: str, base: Path, size: int | tuple[int, int], seed: int, validation: float) -> Splits:
+    """A set in three folders whose file names say identity and camera."""
+    folders = ("bounding_box_train", "query", "bounding_box_test")
+    train, query, gallery = (_named(base, folder) for folder in folders)
+    test = _test_part(base, query, gallery, size)
+    return with_validation(name, _part(base, train, size), test, seed=seed, share=validation)
+
+
+def _named(base: Path, folder: str) -> pd.DataFrame:
+    """file, name of the identity, camera and origin of the images of a folder, without junk."""
+    place = base / folder
+    if not place.is_dir():
+        raise FileNotFoundError(
+            f"{printable(base)} has no folder {folder}; expected bounding_box_train, query and "
+            "bounding_box_test"
+        )
+    rows = []
+    for entry in list_images(place):
+        found = re.match(r"(-1|\d+)_c(\d+)", entry.name)
+        if found is None:
+            raise ValueError(
+                f"{printable(entry.path)} does not begin with an identity and a camera, such as 0002_c1s1; "
+                "rename or remove the file"
+            )
+        if int(found[1]) != _JUNK:
+            rows.append((f"{folder}/{entry.name}", found[1], int(found[2]), printable(entry.path)))
+    if not rows:
+        raise ValueError(f"{printable(place)} has no images; unpack the data set anew")
+    frame = pd.DataFrame(rows, columns=["file", "identity", "camera", "origin"])
+    if folder == "bounding_box_test":
+        frame.loc[frame.identity.astype(int) == _BACKGROUND, "identity"] = DISTRACTOR
+    return frame
+
+
+def _listed(base: Path, name: str, folder: str, prefix: str) -> pd.DataFrame:
+    """The same of a list of MSMT17."""
+    frame = read_list(base / name, {"file": str, "identity": np.int64})
+    frame["origin"] = [f"line {number} of {printable(base / name)}" for number in range(1, len(frame) + 1)]
+    camera = frame.file.str.extract(r"^(?:.*/)?[^_/]+_[^_/]+_(\d+)_[^/]*$")[0]
+    if camera.isna().any():
+        row = frame[camera.isna()].iloc[0]
+        raise ValueError(
+            f"{row.origin} names {row.file}, whose third field is no camera, as 01 is in "
+            "0000_000_01_0303morning_0015_0.jpg; fetch the list anew"
+        )
+    frame["camera"], frame["file"] = camera.astype(int), folder + "/" + frame.file
+    frame["identity"] = prefix + frame.identity.astype(str).str.zfill(4)
+    return frame
+
+
+def _test_part(
+    base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: int | tuple[int, int]
+) -> ImageSet:
+    missing = query[~query.identity.isin(set(gallery.identity) - {DISTRACTOR})]
+    if len(missing):
+        row = missing.iloc[0]
+        raise ValueError(
+            f"{row.origin}: no image of the gallery has the identity {row.identity} of this query; take "
+            "queries and gallery of one release"
+        )
+    both = pd.concat([query, gallery], ignore_index=True)
+    return _part(base, both, size, torch.arange(len(both)) < len(query))
+
+
+def _part(
+    base: Path, rows: pd.DataFrame, size: int | tuple[int, int], is_query: torch.Tensor | None = None
+) -> ImageSet:
+    classes, labels = _numbered(rows.identity.tolist())
+    extras = {"camera": torch.tensor(rows.camera.to_numpy(np.int64))}
+    if is_query is not None:
+        extras["query"] = is_query
+    images = listed_images(base, rows.file.tolist(), rows.origin.tolist().__getitem__, size=size)
+    return ImageSet(images, labels, classes, extras)
+
+
+def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Classes in the order of their names, the distractors last, and the label of each row."""
+    classes = sorted(set(names), key=lambda name: (name == DISTRACTOR, name))
+    number = {name: label for label, name in enumerate(classes)}
+    return tuple(classes), torch.tensor([number[name] for name in names])

@@ -1,0 +1,206 @@
+"""ImageNet and Places365 in the layouts as they are distributed, damaged ones included."""
+
+import hashlib
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import imagenet as reader
+
+from compat_lib.data import load
+from compat_lib.data.imagenet import centre_crop
+
+WNIDS = ("n01440764", "n01443537", "n02102040")
+KAGGLE = "LOC_val_solution.csv"
+TRAIN = "places365_train_standard.txt"
+VAL = (2, 0, 1, 0, 2, 1)  # class of validation image 1, 2, ...
+
+
+def picture(path, colour, size=(40, 30), form="JPEG"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (colour, 60, 20)).save(path, form, quality=95)
+
+
+def write_imagenet(base, flat=False):
+    for label, wnid in enumerate(WNIDS):
+        for number in range(12):
+            picture(base / "train" / wnid / f"{wnid}_{number}.JPEG", 80 * label)
+    for number, label in enumerate(VAL, start=1):
+        folder = base / "val" if flat else base / "val" / WNIDS[label]
+        picture(folder / f"ILSVRC2012_val_{number:08d}.JPEG", 80 * label)
+    return base
+
+
+def write_devkit(base, numbers, monkeypatch):
+    """The development kit's archive: its class numbers are not in the order of the WordNet numbers."""
+    kit = base / "kit" / "ILSVRC2012_devkit_t12" / "data"
+    kit.mkdir(parents=True)
+    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
+    rows = [
+        (3, WNIDS[0], "tench, Tinca", "", 0),
+        (1, WNIDS[1], "goldfish", "", 0),
+        (2, WNIDS[2], "spaniel", "", 0),
+    ]
+    synsets = np.array([*rows, (4, "n00001740", "entity", "", 3)], dtype=kind)
+    scipy.io.savemat(kit / "meta.mat", {"synsets": synsets[:, None]})
+    truth = "".join(f"{number}\n" for number in numbers)
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text(truth)
+    archive = base / "ILSVRC2012_devkit_t12.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(kit.parent, "ILSVRC2012_devkit_t12")
+    shutil.rmtree(base / "kit")
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(reader.ARCHIVE_META, "devkit", (archive.name, md5))
+
+
+def write_kaggle(base, labels=VAL):
+    rows = [
+        f"ILSVRC2012_val_{number:08d},{WNIDS[label]} 85 1 499 272 {WNIDS[label]} 1 1 9 9"
+        for number, label in enumerate(labels, start=1)
+    ]
+    text = "\n".join(["ImageId,PredictionString", *reversed(rows)])  # in no order, as Kaggle has it
+    (base / KAGGLE).write_text(text + "\n")
+
+
+def write_places(base, train="data_256", val="val_256"):
+    classes = ("/a/airfield", "/a/airplane_cabin", "/s/staircase")
+    base.mkdir()
+    (base / "categories_places365.txt").write_text("".join(f"{c} {i}\n" for i, c in enumerate(classes)))
+    lines = [f"{c}/{n:08d}.jpg {i}\n" for i, c in enumerate(classes) for n in range(1, 13)]
+    (base / "places365_train_standard.txt").write_text("".join(lines))
+    for line in lines:
+        name, label = line.split()
+        picture(base / train / name[1:], 80 * int(label))
+    lines = [f"Places365_val_{n:08d}.jpg {label}\n" for n, label in enumerate(VAL, start=1)]
+    (base / "places365_val.txt").write_text("".join(lines))
+    for line in lines:
+        name, label = line.split()
+        picture(base / val / name, 80 * int(label))
+    return base
+
+
+def colours(images):
+    """The red of each image over 80: the class, up to JPEG."""
+    return (images[:][:, 0].float().mean((1, 2)) / 80).round().long().tolist()
+
+
+def test_imagenet_by_folders(tmp_path):
+    write_imagenet(tmp_path / "imagenet")
+    data = load("imagenet", root=tmp_path, size=24)
+    assert data.train.classes == data.test.classes == WNIDS
+    assert data.train.images.shape == (30, 3, 24, 24) and data.val.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert colours(data.train.images) == data.train.labels.tolist()
+    assert colours(data.val.images) == data.val.labels.tolist()
+    assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2] == colours(data.test.images)
+    assert len(load("imagenet", root=tmp_path, size=24, validation=0).train) == 36
+    other = load("imagenet", root=tmp_path, size=24, seed=1)
+    assert other.train.digest() != data.train.digest() and other.test.digest() == data.test.digest()
+
+
+@pytest.mark.parametrize("kind", ["devkit", "kaggle"])
+def test_imagenet_with_a_flat_validation_folder(tmp_path, monkeypatch, kind):
+    base = write_imagenet(tmp_path / "flat", flat=True)
+    if kind == "kaggle":
+        write_kaggle(base)
+    else:
+        write_devkit(base, [(3, 1, 2)[label] for label in VAL], monkeypatch)
+    test = load("imagenet", path=base, root=tmp_path, size=24).test
+    assert test.classes == WNIDS and test.labels.tolist() == list(VAL) == colours(test.images)
+
+
+@pytest.mark.parametrize("folders", [("data_256", "val_256"), ("data_large_standard", "val_large")])
+def test_places365(tmp_path, folders):
+    write_places(tmp_path / "places365", *folders)
+    data = load("places365", root=tmp_path, size=24)
+    assert data.train.classes == ("a/airfield", "a/airplane_cabin", "s/staircase")
+    assert len(data.train) == 30 and colours(data.train.images) == data.train.labels.tolist()
+    assert data.test.labels.tolist() == list(VAL) == colours(data.test.images)
+
+
+def test_the_lists_are_read_as_torchvision_reads_them(tmp_path, monkeypatch):
+    base = write_places(tmp_path / "places365", "data_256_standard")
+    from torchvision.datasets import Places365
+
+    monkeypatch.setattr(Places365, "_check_integrity", lambda *rest: True)  # the digests of the true lists
+    theirs = Places365(str(base), small=True)
+    ours = load("places365", root=tmp_path, size=24, validation=0).train
+    assert theirs.targets == ours.labels.tolist()
+    assert [file for file, _ in theirs.imgs] == [ours.images.files[row] for row in range(len(ours))]
+
+
+@pytest.mark.parametrize("shape", [(500, 375), (375, 500), (224, 224), (301, 999), (60, 50)])
+@pytest.mark.parametrize("size", [224, 112])
+def test_the_crop_is_torchvisions(shape, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (shape[1], shape[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    theirs = transforms.Compose([transforms.Resize(size * 256 // 224), transforms.CenterCrop(size)])(image)
+    assert np.array_equal(centre_crop(image, (size, size)), np.asarray(theirs))
+
+
+def test_the_crop_of_another_shape_fills_it():
+    image = Image.linear_gradient("L").resize((400, 90)).convert("RGB")
+    cut = centre_crop(image, (64, 32))
+    assert cut.shape == (64, 32, 3) and cut[:2].max() < 40 and cut[-2:].min() > 215  # the middle of each side
+
+
+def lines(path, change):
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda b: shutil.rmtree(b / "val"), "has no folder val"),
+        (lambda b: None, "no list says of which class"),
+        (lambda b: write_kaggle(b, VAL[:-1]), "val has 6 images.*LOC_val_solution.csv lists 5"),
+        (lambda b: write_kaggle(b) or next((b / "val").iterdir()).rename(b / "val" / "ILSVRC2012_val_9.JPEG"),
+         "lists ILSVRC2012_val_0000000., which is not in val"),
+        (lambda b: write_kaggle(b) or lines(b / KAGGLE, lambda x: [*x[:2], x[2].split(",")[0], *x[3:]]),
+         "line 3 of .*LOC_val_solution.csv names no class"),
+        (lambda b: write_kaggle(b) or [f.unlink() for f in (b / "train" / WNIDS[1]).iterdir()],
+         "class n01443537 has no images"),
+        (lambda b: write_kaggle(b) or [shutil.rmtree(b / "train" / name) for name in WNIDS[1:]],
+         "train has 1 class folder"),
+    ],
+)  # fmt: skip
+def test_damaged_imagenet(tmp_path, damage, words):
+    base = write_imagenet(tmp_path / "imagenet", flat=True)
+    damage(base)
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load("imagenet", root=tmp_path, size=24)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda b: (b / "data_256/a/airfield/00000003.jpg").unlink(),
+         f"line 3 of .*{TRAIN} names a/airfield/00000003.jpg, which is not in .*data_256"),
+        (lambda b: lines(b / TRAIN, lambda x: [*x[:4], x[4] + " 7", *x[5:]]), "line 5 of .* has 3 fields"),
+        (lambda b: lines(b / "places365_val.txt", lambda x: [x[0], x[1][:-1] + "9", *x[2:]]),
+         "line 2 of .*places365_val.txt has the class 9, but categories_places365.txt names 0 to 2"),
+        (lambda b: (b / "categories_places365.txt").unlink(), "there is no list .*categories_places365.txt"),
+        (lambda b: shutil.rmtree(b / "val_256"), "has no folder val_256 or val_large"),
+    ],
+)  # fmt: skip
+def test_damaged_places(tmp_path, damage, words):
+    damage(write_places(tmp_path / "places365"))
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load("places365", root=tmp_path, size=24)
+
+
+def test_half_of_the_classes_or_of_the_images_for_the_old_side(tmp_path):
+    from compat_lib.data.scenarios import split
+
+    write_places(tmp_path / "places365")
+    train = load("places365", root=tmp_path, size=24, validation=0).train
+    by_class = split(train.labels, "extended-class", share=0.5)
+    assert by_class.old_labels.bincount().tolist() == [12, 12] and len(by_class.new_rows) == 36
+    by_image = split(train.labels, "extended-data", share=0.5)
+    assert by_image.old_labels.bincount().tolist() == [6, 6, 6] and len(by_image.new_rows) == 36
+    old = train.with_labels(by_image.old_rows, by_image.old_labels, train.classes)
+    assert colours(old.images) == torch.arange(3).repeat_interleave(6).tolist()

@@ -1,0 +1,236 @@
+"""Re-identification sets in the formats as they are distributed, damaged ones included."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compat_lib.config import ExperimentConfig
+from compat_lib.data import load
+from compat_lib.evaluation.protocols.reid import reid
+from compat_lib.experiment import Experiment
+
+# identity, camera: as in the names
+MARKET = {
+    "bounding_box_train": [(i, c) for i in (2, 7, 10, 11, 599, 600, 1500) for c in (1, 2, 6)] + [(-1, 3)],
+    "query": [(1, 1), (1, 3), (5, 2)],
+    "bounding_box_test": [(1, 1), (1, 2), (5, 4), (5, 2), (0, 1), (0, 2), (0, 5), (-1, 1), (-1, 4)],
+}
+MSMT17 = {  # list -> lines; the camera is the third field
+    "train": [(i, c) for i in range(5) for c in (1, 15)],
+    "val": [(i, c) for i in range(5) for c in (4, 5)],
+    "query": [(0, 3), (1, 3)],
+    "gallery": [(0, 3), (0, 12), (1, 1), (2, 1)],
+}
+
+
+def picture(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 128), (colour % 256, 90, 30)).save(path, quality=95)
+
+
+def write_market(base, form="{identity}_c{camera}s1_{number:06d}_00.jpg"):
+    for folder, rows in MARKET.items():
+        for number, (identity, camera) in enumerate(rows):
+            name = "-1" if identity < 0 else f"{identity:04d}"
+            picture(base / folder / form.format(identity=name, camera=camera, number=number), identity)
+        (base / folder / "Thumbs.db").write_text("as the archive has it")
+    return base
+
+
+def write_msmt17(base, folders=("train", "test")):
+    for part, rows in MSMT17.items():
+        lines = []
+        for number, (identity, camera) in enumerate(rows):
+            name = f"{identity:04d}/{identity:04d}_{number:03d}_{camera:02d}_0303morning_{part}_0.jpg"
+            picture(base / folders[part in ("query", "gallery")] / name, identity)
+            lines.append(f"{name} {identity}\n")
+        (base / f"list_{part}.txt").write_text("".join(lines))
+    return base
+
+
+def test_market1501(tmp_path):
+    write_market(tmp_path / "Market-1501-v15.09.15")
+    data = load("market1501", root=tmp_path, size=(256, 128), validation=0)
+    assert data.train.images.shape == (21, 3, 256, 128)
+    assert data.train.classes == ("0002", "0007", "0010", "0011", "0599", "0600", "1500")
+    assert data.train.extras["camera"].tolist() == [1, 2, 6] * 7 and "query" not in data.train.extras
+    assert (data.train.images[[0]][0, 0].float().mean() - 2).abs() < 4  # JPEG, the identity's colour
+    # Queries first, then the gallery without junk; the distractors are a class that no query has.
+    test = data.test
+    assert test.classes == ("0001", "0005", "distractor")
+    assert test.extras["query"].tolist() == [True] * 3 + [False] * 7
+    names = [test.classes[label] for label in test.labels]
+    assert (
+        names[:3] == ["0001", "0001", "0005"]
+        and sorted(names[3:]) == ["0001"] * 2 + ["0005"] * 2 + ["distractor"] * 3
+    )
+    assert test.extras["camera"].dtype == torch.int64
+    assert test.extras["camera"].tolist() == [1, 3, 2, 1, 2, 5, 1, 2, 2, 4]  # by file name: 0000, 0001, 0005
+
+
+def test_what_is_held_out_of_the_identities(tmp_path):
+    base = write_market(tmp_path / "market")
+    held = load("market1501", root=tmp_path, path=base, size=8)
+    assert held.train.num_classes == 5 and held.val.num_classes == 2
+    assert not set(held.train.classes) & set(held.val.classes) and len(held.val.extras["camera"]) == 6
+    assert load("market1501", root=tmp_path, path=base, size=8, validation=0.5).val.num_classes == 4
+    # As published: every identity trains; the looks see the same ones as before, which now train as well.
+    whole = load("market1501", root=tmp_path, path=base, size=8, validation=0)
+    assert whole.train.num_classes == 7 and whole.val.classes == held.val.classes
+    with pytest.raises(ValueError, match="validation must be a share of at least 0 and below 1; got 1"):
+        load("market1501", root=tmp_path, path=base, size=8, validation=1)
+
+
+def test_dukemtmc_has_the_same_folders_and_other_names(tmp_path):
+    write_market(tmp_path / "DukeMTMC-reID", form="{identity}_c{camera}_f{number:07d}.jpg")
+    data = load("dukemtmc", root=tmp_path, size=8, validation=0)
+    assert len(data.train) == 21 and data.name == "dukemtmc"
+    assert int(data.test.extras["query"].sum()) == 3
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
+def test_msmt17(tmp_path, folders):
+    write_msmt17(tmp_path / ("MSMT17_V1" if folders[0] == "train" else "MSMT17_V2"), folders)
+    data = load("msmt17", root=tmp_path, size=(16, 8))
+    assert data.train.classes == data.val.classes == ("0000", "0001", "0002", "0003", "0004")
+    assert data.train.extras["camera"].tolist() == [1, 15] * 5 and len(data.val) == 10
+    assert data.test.classes == ("test-0000", "test-0001", "test-0002")
+    assert data.test.labels.tolist() == [0, 1, 0, 0, 1, 2]
+    assert data.test.extras["camera"].tolist() == [3, 3, 3, 12, 1, 1]
+    every = load("msmt17", root=tmp_path, size=(16, 8), identities="all")
+    assert every.train.num_classes == 8 and len(every.train) == 16  # test people are other people
+    assert every.test.digest() == data.test.digest()
+    assert every.train.images[:].shape == (16, 3, 16, 8)
+
+
+def test_the_digest_is_of_the_list_and_the_sizes(tmp_path):
+    first = load("msmt17", root=tmp_path, path=write_msmt17(tmp_path / "a"), size=8)
+    moved = load("msmt17", root=tmp_path, path=write_msmt17(tmp_path / "b"), size=8)
+    assert first.train.digest() == moved.train.digest()
+    with (tmp_path / "b" / "train" / "0000" / "0000_000_01_0303morning_train_0.jpg").open("ab") as file:
+        file.write(b"!")
+    changed = load("msmt17", root=tmp_path, path=tmp_path / "b", size=8)
+    assert changed.train.digest() != first.train.digest() and changed.test.digest() == first.test.digest()
+
+
+def test_the_protocol_reads_what_the_loader_gives(tmp_path):
+    data = load("market1501", root=tmp_path, path=write_market(tmp_path / "market"), size=8)
+    test, is_query = data.test, data.test.extras["query"]
+    names = np.array([test.classes[label] for label in test.labels])
+    features = torch.eye(3)[test.labels] + 0.01  # all images of an identity alike: a perfect model
+    sides = [(features[m], names[m.numpy()], test.extras["camera"][m]) for m in (is_query, ~is_query)]
+    result = reid(*sides[0], *sides[1], fars=())
+    assert result.map == 1 and result.queries == 3
+    assert result.excluded == 2  # 0001 by camera 1, 0005 by camera 2
+
+
+def damaged_names(base, folder, old, new):
+    file = next((base / folder).glob(old))
+    shutil.copy(file, base / folder / new)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda b: damaged_names(b, "bounding_box_train", "0002_*", "photo.jpg"),
+            r"train/photo\.jpg does not",
+        ),
+        (
+            lambda b: damaged_names(b, "query", "0001_*", "0001_s1_7.jpg"),
+            r"0001_s1_7\.jpg does not begin with",
+        ),
+        (
+            lambda b: damaged_names(b, "query", "0001_*", "0009_c1s1_7.jpg"),
+            r"0009_c1s1_7\.jpg: no image .* 0009",
+        ),
+        (
+            lambda b: damaged_names(b, "query", "0001_*", "0000_c1s1_7.jpg"),
+            r"0000_c1s1_7\.jpg: no image .* 0000",
+        ),
+        (lambda b: shutil.rmtree(b / "query"), "has no folder query"),
+        (lambda b: [f.unlink() for f in (b / "query").glob("*.jpg")], "query has no images"),
+    ],
+)
+def test_damaged_names(tmp_path, damage, words):
+    base = write_market(tmp_path / "market")
+    damage(base)
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load("market1501", root=tmp_path, path=base, size=8)
+
+
+def lines(base, part, change):
+    path = base / f"list_{part}.txt"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda b: lines(b, "train", lambda x: [*x[:2], "0000/0000_9_01_a_0_0.jpg 0"]),
+            r"line 3 of .*list_train\.t",
+        ),
+        (lambda b: lines(b, "query", lambda x: [x[0] + " 1", *x[1:]]), "line 1 of .* has 3 fields"),
+        (lambda b: lines(b, "gallery", lambda x: [*x[:3], x[3].split()[0]]), "line 4 of .* has 1 fields"),
+        (
+            lambda b: lines(b, "val", lambda x: [x[0][:-1] + "x", *x[1:]]),
+            "line 1 of .*'x' is no whole number",
+        ),
+        (
+            lambda b: lines(b, "val", lambda x: [x[0], "0001/0001_3.jpg 1"]),
+            "line 2 of .* third field is no camera",
+        ),
+        (
+            lambda b: lines(b, "query", lambda x: [x[0], x[1][:-1] + "7"]),
+            "line 2 of .*: no image .* test-0007",
+        ),
+        (lambda b: (b / "list_val.txt").write_text(""), "list_val.txt is empty"),
+        (lambda b: (b / "list_val.txt").unlink(), "there is no list .*list_val.txt"),
+        (lambda b: shutil.rmtree(b / "train"), "is not there with a folder train"),
+    ],
+)
+def test_damaged_lists(tmp_path, damage, words):
+    base = write_msmt17(tmp_path / "msmt")
+    damage(base)
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load("msmt17", root=tmp_path, path=base, size=8)
+
+
+def test_a_truncated_picture_is_named_when_it_is_decoded(tmp_path):
+    base = write_market(tmp_path / "market")
+    file = next((base / "query").glob("0005*"))
+    file.write_bytes(file.read_bytes()[:300])
+    test = load("market1501", root=tmp_path, path=base, size=8).test
+    with pytest.raises(ValueError, match="cannot read the image .*query/0005_c2"):
+        test.images[torch.arange(5)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scenario": "extended-class", "old_classes": "<600"},
+        {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}},
+    ],
+)
+def test_dual_tunings_old_sides(tmp_path, changes):
+    write_market(tmp_path / "Market-1501-v15.09.15")
+    write_msmt17(tmp_path / "MSMT17_V1")
+    config = ExperimentConfig(
+        dataset="market1501",
+        dataset_options={"validation": 0},
+        data_root=str(tmp_path),
+        image_size=16,
+        **changes,
+    )
+    experiment = Experiment(config, say=lambda line: None)
+    assert len(experiment.new_images) == 21
+    found = experiment.scenario.class_map.tolist()
+    if "old_dataset" in changes:
+        assert experiment.old_images.num_classes == 8 and found == [-1] * 7
+    else:
+        assert experiment.old_images.classes == ("0002", "0007", "0010", "0011", "0599")
+        assert found == [0, 1, 2, 3, 4, -1, -1]
