@@ -38,8 +38,7 @@ class Lesson:
     def show(self, fig: Figure, name: str) -> None:
         """Show a figure and keep it beside the run, with a note of what made it."""
         folder = self.experiment.config.run_folder / "figures"
-        plots.save_figure(fig, name, folder=folder, provenance=self._made_by)
-        plt.show()
+        plots.show_figure(fig, name, folder=folder, provenance=self._made_by)
 
     def data(self) -> None:
         """Who trained on what, and how good the old system is; the old model must be there."""

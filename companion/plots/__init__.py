@@ -38,6 +38,7 @@ from .style import (
     method_style,
     save_figure,
     say_instead,
+    show_figure,
     use_style,
     wrapped,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "save_figure",
     "say_instead",
     "self_cross_scatter",
+    "show_figure",
     "toy_row",
     "use_style",
     "validation_curves",

@@ -11,7 +11,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from IPython.display import Image, display
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from compat_lib.files import replacing, write_text
@@ -48,6 +52,8 @@ _METHODS = {
     "adapter/ridge-query": (ADAPTED, "H"),
 }
 _SPARE = (("#117733", "h"), ("#882255", "<"), ("#88CCEE", ">"), ("#DDCC77", "d"), ("#44AA99", "8"))
+
+PNG_DPI = 150
 
 
 def use_style() -> None:
@@ -164,13 +170,28 @@ def save_figure(
         Path of the PNG.
     """
     path = Path(folder) / f"{name}.png"
-    # Text as outlines: the picture looks the same where the font is not installed.
+    before = fig.canvas, fig.dpi
+    fig.dpi = PNG_DPI
+    # By their canvases: Figure.savefig lays out and draws everything twice for each format. Text as outlines:
+    # the picture looks the same where the font is not installed.
     with mpl.rc_context({"svg.hashsalt": "compat_lib", "svg.fonttype": "path"}):
         with replacing(path) as part:
-            fig.savefig(part, dpi=150, format="png", metadata={"Software": None})
+            FigureCanvasAgg(fig).print_png(part, metadata={"Software": None})
+        fig.set_layout_engine("none")  # keeps what the first drawing has laid out
         with replacing(path.with_suffix(".svg")) as part:
-            fig.savefig(part, format="svg", metadata={"Date": None, "Creator": None})
+            FigureCanvasSVG(fig).print_svg(part, metadata={"Date": None, "Creator": None})
+    fig.set_canvas(before[0])
+    fig.dpi = before[1]
     record = {"figure": name, **(provenance or {})}
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, default=str)
     write_text(path.with_suffix(".json"), text + "\n")
     return path
+
+
+def show_figure(
+    fig: Figure, name: str, folder: str | Path = "figures", provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write a figure as ``save_figure`` does and show the PNG in the notebook; the figure is closed."""
+    path = save_figure(fig, name, folder, provenance)
+    display(Image(path.read_bytes(), width=round(fig.get_figwidth() * 100)))
+    plt.close(fig)
