@@ -5,6 +5,7 @@ import math
 
 import pandas as pd
 import pytest
+import readme
 import tune
 import yaml
 
@@ -107,6 +108,16 @@ def test_trials_are_trained_once_on_validation_images_alone(tmp_path, monkeypatc
     tune.tune(search, tmp_path / "lines", other_machine=True)
 
 
+def test_a_loss_that_stops_being_a_number_is_a_line_without_values(tmp_path):
+    path = declare(tmp_path, {"l2": {"weight": [1e38, 1e39, 1e40]}})
+    search = read_search(path, runs_root=str(tmp_path / "runs"), data_root=str(tmp_path / "data"))
+    tune.tune(search, tmp_path / "lines")
+    lines = read_lines(tmp_path / "lines", "portraits")
+    assert len(lines) == 2 and lines["failure"].str.contains("is not finite").all()
+    assert lines[["new_old", "new_new", "processor_seconds"]].isna().all(axis=None)
+    assert best(scores(search, finished(search, tmp_path / "lines")), "l2") is None
+
+
 def test_scores_by_hand_on_the_cells_that_are_whole(tmp_path):
     search = read_search(declare(tmp_path, {"l2": {"weight": [1, 10, 100]}}, seeds=[100, 101]))
     values = {(100, 0): (0.5, 0.7), (100, 1): (0.6, 0.8), (101, 0): (0.9, 0.9)}
@@ -117,7 +128,8 @@ def test_scores_by_hand_on_the_cells_that_are_whole(tmp_path):
         for trial in search.plan()
         if (trial.config.seed, trial.number) in values
     ]
-    pd.DataFrame(rows + [rows[0] | {"run": "of-another-declaration"}]).to_csv(tmp_path / "portraits.csv")
+    other = rows[0] | {"run": "of-another-declaration"}
+    pd.DataFrame([*rows, other], columns=list(COLUMNS)).to_csv(tmp_path / "portraits.csv", index=False)
     lines = finished(search, tmp_path)
     assert len(lines) == 3
     found = scores(search, lines)
@@ -125,6 +137,11 @@ def test_scores_by_hand_on_the_cells_that_are_whole(tmp_path):
     assert found["score"].tolist() == pytest.approx([-5, 5]) and found["cells"].tolist() == [1, 1]
     assert found["gain"].tolist() == pytest.approx([10, 20])
     assert best(found, "l2")["trial"] == 1
+    page = readme.SearchResults(search.path, tmp_path)
+    assert page.done == 3 and page.planned == 4
+    weight = f"`weight={search.draws('l2')[0]['weight']:g}`"
+    cells = ["L2 regression", weight, "+5.0", "+20.0", "-10.0", "-5.0", "3 of 4", "0", "1 of 2"]
+    assert page.outcome().splitlines()[-1] == f"| {' | '.join(cells)} |"
     lines.loc[lines["trial"] == 1, ["new_old", "new_new"]] = None  # it failed
     assert best(scores(search, lines), "l2")["trial"] == 0
 
