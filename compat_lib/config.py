@@ -29,14 +29,15 @@ OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "polynomial", "multistep")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
-_NOT_PART_OF_THE_RESULT = ("data_root", "runs_root", "device", "threads")
+_NOT_PART_OF_THE_RESULT = ("data_root", "runs_root", "device", "threads", "workers")
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
 _RANGES = {  # field -> lowest and highest value
-    **dict.fromkeys(
-        ("image_size", "old_width", "new_width", "old_epochs", "epochs", "validate_every"), (1, None)
-    ),
+    **dict.fromkeys(("image_size", "image_height", "old_width", "new_width"), (1, None)),
+    **dict.fromkeys(("old_epochs", "epochs", "validate_every"), (1, None)),
     "batch_size": (2, None),
-    **dict.fromkeys(("shift", "seed", "data_seed", "bootstrap_draws", "threads", "per_identity"), (0, None)),
+    **dict.fromkeys(("shift", "pad", "seed", "data_seed", "bootstrap_draws", "per_identity"), (0, None)),
+    **dict.fromkeys(("threads", "workers"), (0, None)),
+    **dict.fromkeys(("erase", "resized_crop"), (0, 1)),
     **dict.fromkeys(("weight_decay", "margin", "task_weight", "warmup_steps"), (0, None)),
     **dict.fromkeys(("warmup", "margin_ramp"), (0, 1)),
     "label_smoothing": (0, 0.999),
@@ -66,7 +67,9 @@ class ExperimentConfig:
     dataset: str = "portraits"
     dataset_options: dict[str, Any] = field(default_factory=dict)  # of compat_lib.data.load
     data_root: str | None = None  # None: the environment variable COMPAT_DATA, then ./data
-    image_size: int = 32  # pixels
+    image_size: int = 32  # pixels; the width where image_height says another height
+    image_height: int | None = None  # pixels; None: squares
+    stream: bool = False  # keep images encoded, and decode each batch: for sets larger than memory
     data_seed: int = 0  # draws the data set and its validation part; the same for every run seed
     scenario: str = "open-class"
     old_share: float = 0.3  # share of classes (or of each class's images) that the old model saw
@@ -108,6 +111,9 @@ class ExperimentConfig:
     margin_ramp: float = 0.3  # share of the steps over which the margin grows from zero
     shift: int = 2  # augmentation: pixels
     flip: bool = False  # augmentation: mirror images
+    pad: int = 0  # augmentation: pixels of zeros around an image, out of which it is cut; needs shift 0
+    erase: float = 0.0  # augmentation: probability that a rectangle is erased
+    resized_crop: float = 0.0  # augmentation: smallest share that is cut out and enlarged; needs shift 0
     validate_every: int = 2  # epochs between looks at the validation identities
     # the method
     method: str = "independent"
@@ -119,6 +125,7 @@ class ExperimentConfig:
     precision: str = "auto"
     device: str = "cpu"
     threads: int = 0  # 0: leave torch's own number; runs repeat to the bit with equal numbers
+    workers: int = 0  # processes that decode images when stream is on
     runs_root: str = "runs"
 
     def __post_init__(self) -> None:
@@ -208,6 +215,12 @@ class ExperimentConfig:
     def changed(self, **changes: Any) -> ExperimentConfig:
         """A copy with some fields changed, validated again."""
         return replace(self, **changes)
+
+    @property
+    def size(self) -> int | tuple[int, int]:
+        """Pixels as loaders and networks take them: a side of squares, else (height, width)."""
+        square = self.image_height in (None, self.image_size)
+        return self.image_size if square else (self.image_height, self.image_size)
 
     @property
     def experiment_id(self) -> str:

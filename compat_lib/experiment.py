@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from compat_lib import data as datasets
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path, shown_path
+from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, Splits, tensor_digest
 from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
 from compat_lib.evaluation.compatibility import tar_name
@@ -68,7 +69,13 @@ from compat_lib.runs import (
 )
 from compat_lib.training import TrainingSettings, train
 
-_WHERE = ("data_root", "runs_root", "device", "threads")  # where and how, not what: passed on to other runs
+_WHERE = (
+    "data_root",
+    "runs_root",
+    "device",
+    "threads",
+    "workers",
+)  # where and how, not what: passed on to other runs
 
 
 class Experiment:
@@ -104,8 +111,9 @@ class Experiment:
         return datasets.load(
             name,
             root=config.data_root or os.environ.get("COMPAT_DATA") or project_path("data"),
-            size=config.image_size,
+            size=config.size,
             seed=config.data_seed,
+            stream=config.stream,
             **options,
         )
 
@@ -456,14 +464,15 @@ class Experiment:
 
     # -- shared by both sides --------------------------------------------------------------------
 
-    def embed(self, model: nn.Module, images: Tensor) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor | EncodedImages) -> Tensor:
         """Features of images by a model of this run, float32 ``[N, width]``, in the run's precision.
 
         Args:
             model: maps float pixels to features, such as ``experiment.new.model``.
-            images: uint8 ``[N, C, H, W]``.
+            images: uint8 ``[N, C, H, W]``, or encoded.
         """
-        return embed(model, images, device=self.config.device, precision=self.config.precision)
+        how = {name: getattr(self.config, name) for name in ("device", "precision", "workers")}
+        return embed(model, images, **how)
 
     def _train(
         self,

@@ -7,7 +7,7 @@ bias is learned, as in the MixBCT reference; normalisation to unit length is lef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.config import PRECISIONS
-from compat_lib.data.batches import to_float
+from compat_lib.data.augmentation import to_float
+from compat_lib.data.decoding import height_width
+from compat_lib.data.encoded import EncodedImages, Stream
 
 
 class EmbeddingModel(nn.Module):
@@ -97,7 +99,9 @@ BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {  # of channels and siz
 }
 
 
-def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32) -> EmbeddingModel:
+def build_model(
+    name: str, *, width: int = 64, channels: int = 3, size: int | tuple[int, int] = 32
+) -> EmbeddingModel:
     """A freshly initialised embedding model.
 
     Args:
@@ -106,7 +110,8 @@ def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32
             residual blocks, 0.26 M), torchvision's ``resnet18``, ``resnet50`` and ``mobilenet-v3``
             (small-image stem up to 64 px).
         width: dimension of the embedding.
-        channels, size: 1 or 3, and pixels a side, at least 16, of the images.
+        channels: 1 or 3, of the images.
+        size: their pixels, at least 16 a side: a side of squares, or (height, width).
 
     Raises:
         ValueError: "backbone ... is unknown ...", "... needs images of at least 16 pixels ...".
@@ -116,11 +121,12 @@ def build_model(name: str, *, width: int = 64, channels: int = 3, size: int = 32
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    if size < 16:
+    sides = height_width(size)
+    if min(sides) < 16:
         raise ValueError(f"backbone {name!r} needs images of at least 16 pixels a side; got {size}")
-    backbone = BACKBONES[name](channels, size)
+    backbone = BACKBONES[name](channels, max(sides))
     with torch.no_grad():
-        features = backbone.eval()(torch.zeros(1, channels, size, size)).numel()
+        features = backbone.eval()(torch.zeros(1, channels, *sides)).numel()
     return EmbeddingModel(backbone.train(), features, width).to(memory_format=torch.channels_last)
 
 
@@ -162,18 +168,20 @@ class Mirrored(nn.Module):
 @torch.inference_mode()
 def embed(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | EncodedImages,
     *,
     precision: str,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
+    workers: int = 0,
 ) -> Tensor:
     """Un-normalised embeddings of images: evaluation mode, no augmentation, no flip.
 
     Args:
         model: maps float pixels to embeddings; its training mode is restored afterwards.
-        images: uint8 ``[N, C, H, W]``, in memory or memory-mapped.
+        images: uint8 ``[N, C, H, W]``, in memory, memory-mapped or encoded.
         precision: the run's own: features of two precisions are not the same numbers.
+        workers: processes that decode encoded images.
 
     Returns:
         float32 ``[N, width]`` on the CPU, in the order of ``images``.
@@ -182,8 +190,14 @@ def embed(
     model.eval()
     parts = []
     with autocast(device, precision):
-        for start in range(0, len(images), batch_size):
-            pixels = to_float(images[start : start + batch_size].to(device))
-            parts.append(model(pixels).float().cpu())
+        for block in _blocks(images, batch_size, workers):
+            parts.append(model(to_float(block.to(device))).float().cpu())
     model.train(was_training)
     return torch.cat(parts)
+
+
+def _blocks(images: Tensor | EncodedImages, size: int, workers: int) -> Iterator[Tensor]:
+    if isinstance(images, EncodedImages):
+        yield from Stream(images, workers).decode(torch.arange(len(images)).split(size))
+    else:
+        yield from images.split(size)

@@ -27,12 +27,16 @@ class TrainingSettings:
     warmup: float = 0.1  # share of all steps
     warmup_steps: int | None = None  # the same in steps; None: by share
     clip: float = 5.0  # norm of the network's gradient; the classifier is not clipped
-    shift: int = 2  # pixels
+    shift: int = 2  # this and the next four: see Augmentation
     flip: bool = False
+    pad: int = 0
+    erase: float = 0.0
+    resized_crop: float = 0.0
     per_identity: int = 0  # images of each identity in a batch; 0: at random
     seed: int = 0
     precision: str = "auto"
     device: str = "cpu"
+    workers: int = 0  # processes that decode images which are not in memory
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.config import ExperimentConfig
+from compat_lib.data.augmentation import Augmentation
+from compat_lib.data.decoding import height_width
 from compat_lib.data.images import ImageSet
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
@@ -21,7 +23,7 @@ from compat_lib.training import TrainingSettings
 
 def network(config: ExperimentConfig, backbone: str, width: int, images: ImageSet) -> EmbeddingModel:
     """A freshly initialised network for images like these."""
-    return build_model(backbone, width=width, channels=images.images.shape[1], size=config.image_size)
+    return build_model(backbone, width=width, channels=images.images.shape[1], size=config.size)
 
 
 def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -90,10 +92,11 @@ def refuse_impossible(config: ExperimentConfig) -> None:
 
 
 def _build_on_stand_in(config: ExperimentConfig) -> None:
+    Augmentation.of(config).check(*height_width(config.size))
     kind = find_method(config.method)
     new_width = kind.model_width(config.old_width, config.new_width)
     for side, width in ((config.old_backbone, config.old_width), (config.new_backbone, new_width)):
-        build_model(side, width=width, size=config.image_size)
+        build_model(side, width=width, size=config.size)
     stand_in = OldSystem.from_arrays(
         torch.eye(4, config.old_width) + 0.5,
         torch.tensor([0, 0, 1, 1]),

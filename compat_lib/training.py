@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from compat_lib.checkpoint import Checkpoint
-from compat_lib.data.batches import Batches
+from compat_lib.data.batches import Augmentation, Batches
+from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import seeded_generator
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed
@@ -31,7 +32,7 @@ class NotFiniteError(RuntimeError):
 def train(
     model: EmbeddingModel,
     method: CompatibilityLoss,
-    images: Tensor,
+    images: Tensor | EncodedImages,
     labels: Tensor,
     settings: TrainingSettings,
     *,
@@ -50,7 +51,7 @@ def train(
     Args:
         model: the new model (or the old one: it is trained by ``independent``).
         method: the loss; its parameters (the classifier and whatever else it learns) are trained too.
-        images: uint8 ``[N, C, H, W]``, the training set in its order.
+        images: uint8 ``[N, C, H, W]``, or encoded, the training set in its order.
         labels: int64 ``[N]``, 0..C-1.
         settings: schedule, augmentation, seed and device.
         old: the old system whose features belong to the rows of ``images``.
@@ -85,15 +86,17 @@ def train(
         batch_size=settings.batch_size,
         seed=settings.seed,
         device=device,
-        shift=settings.shift,
-        flip=settings.flip,
+        augmentation=Augmentation.of(settings),
         per_identity=settings.per_identity,
+        workers=settings.workers,
     )
     optimiser = build_optimiser(model, method, settings)
     kept = None
     if checkpoint is not None:
         made_of = asdict(settings) | {"method": method.name} | dict(made_of or {})
-        kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k != "device"}, device)
+        kept = Checkpoint(
+            Path(checkpoint), {k: v for k, v in made_of.items() if k not in ("device", "workers")}, device
+        )
     history = [] if kept is None else kept.read(model, method, optimiser)
     steps = settings.epochs * len(batches)
     bar = tqdm(
@@ -104,7 +107,7 @@ def train(
     def embed_all() -> Tensor:
         nonlocal embedded_images
         embedded_images += len(images)
-        return embed(model, images, device=device, precision=settings.precision)
+        return embed(model, images, device=device, precision=settings.precision, workers=settings.workers)
 
     with _repeatable(device), bar:
         for epoch in range(len(history), settings.epochs):

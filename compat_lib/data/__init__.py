@@ -26,6 +26,7 @@ def load(
     root: str | os.PathLike | None = None,
     size: int | tuple[int, int] = 32,
     seed: int = 0,
+    stream: bool = False,
     **options: object,
 ) -> Splits:
     """Return a data set by its name: training, validation and test images with labels.
@@ -33,12 +34,14 @@ def load(
     Args:
         name: one of DATASETS; "folder" takes `path=...`, a folder with train/<class>/* and test/<class>/*.
         root: data root, see `data_root`.
-        size: pixels, height and width of the images, or (height, width).
+        size: pixels of the images: a side of squares, or (height, width).
         seed: integer; draws the portraits, or what of the others is held out for validation.
+        stream: leave images encoded where they are, to be decoded batch by batch, for sets larger than
+            memory; the pixels are the same, but a file that cannot be read is found only when it is needed.
         options: what the function of that name in this package takes beyond that.
 
     Raises:
-        ValueError: "unknown data set ...", "... takes the options ...; got ...".
+        ValueError: "unknown data set ...", "... takes the options ...; got ...", "... stream cannot ...".
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
@@ -46,10 +49,15 @@ def load(
     module = _MODULES.get(name, name)
     maker = getattr(importlib.import_module(f".{module}", __name__), name.replace("-", "_"))
     allowed = inspect.signature(maker).parameters
+    if stream and "stream" not in allowed:
+        raise ValueError(
+            f"data set {name!r} is always read in one way, so that stream cannot change it; leave stream out"
+        )
     needed = {key for key, parameter in allowed.items() if parameter.default is parameter.empty}
     if set(options) - set(allowed) or needed - set(options):
-        known = ", ".join(key for key in allowed if key not in ("root", "size", "seed")) or "none"
+        known = ", ".join(key for key in allowed if key not in ("root", "size", "seed", "stream")) or "none"
         also = f" and needs {', '.join(needed)}" if needed else ""
         given = ", ".join(options) or "none"
         raise ValueError(f"data set {name!r} takes the options {known}{also}; got {given}")
-    return maker(root=root, size=size, seed=seed, **options)
+    streamed = {"stream": True} if stream else {}
+    return maker(root=root, size=size, seed=seed, **streamed, **options)

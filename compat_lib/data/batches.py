@@ -8,18 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .augmentation import Augmentation, to_float
+from .encoded import EncodedImages, Stream
 from .images import seeded_generator
 
-
-def to_float(images: Tensor) -> Tensor:
-    """Return images (uint8) as a network reads them, float32 in -1..1, channels_last: (x - 127.5) / 127.5.
-
-    Source: the input scaling published with MixBCT (arXiv 2308.06948).
-
-    >>> to_float(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)).flatten().tolist()
-    [-1.0, 1.0]
-    """
-    return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
+__all__ = ["Augmentation", "Batch", "Batches", "Groups", "to_float"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,28 +21,21 @@ class Batch:
 
     rows: Tensor  # int64 [B], row numbers of the images
     labels: Tensor  # int64 [B]
+    _augmentation: Augmentation
     _images: Tensor
-    _down: Tensor  # int64 [B]: how far the crop lies below the image's own frame, in pixels
-    _right: Tensor  # int64 [B]
-    _mirrored: Tensor  # bool [B]
+    _places: Tensor  # int64 [B], where in the tensor above the rows are
+    _drawn: dict[str, Tensor]  # [B, ...] each
 
     def pixels(self, keep: Tensor | None = None) -> Tensor:
         """Return the augmented images of the rows to `keep` (bool [B]; None: all), see `to_float`.
 
         Neither their order nor their augmentation depends on `keep`.
         """
-        rows, down, right, mirrored = self.rows, self._down, self._right, self._mirrored
+        places, drawn = self._places, self._drawn
         if keep is not None:
-            keep = keep.to(rows.device)
-            rows, down, right, mirrored = rows[keep], down[keep], right[keep], mirrored[keep]
-        height, width = self._images.shape[2:]
-        y = torch.arange(height, device=rows.device) + down[:, None]  # [E, H]
-        x = torch.arange(width, device=rows.device).expand(len(rows), width)
-        x = torch.where(mirrored[:, None], width - 1 - x, x) + right[:, None]  # [E, W]
-        y, x = y.clamp_(0, height - 1), x.clamp_(0, width - 1)  # a border repeats the outermost pixels
-        # One gather does crop, border and flip; its result is [E, H, W, C], which is channels_last.
-        cropped = self._images[rows[:, None, None], :, y[:, :, None], x[:, None, :]]
-        return to_float(cropped.permute(0, 3, 1, 2))
+            keep = keep.to(places.device)
+            places, drawn = places[keep], {name: values[keep] for name, values in drawn.items()}
+        return self._augmentation.apply(self._images, places, drawn)
 
 
 class Groups:
@@ -129,19 +115,23 @@ class Batches:
     """Shuffled, augmented batches of an image set, epoch after epoch.
 
     Everything about an epoch depends on (seed, epoch) only: a resumed training needs no state from here.
+    Encoded images are decoded by worker processes ahead of their batch; the batches are those of the same
+    images in memory, to the bit.
 
     Args:
-        images: uint8 [N, C, H, W]; moved to the device once. On the CPU a memory-mapped one stays on disk.
+        images: uint8 [N, C, H, W], moved to the device once (on the CPU a memory-mapped one stays on disk),
+            or encoded images.
         labels: int64 [N].
-        batch_size: images per batch; a shorter last batch is dropped, but fewer images than a batch make
-            one batch of all.
+        batch_size: images per batch, over all ranks; a shorter last batch is dropped, but fewer images than
+            a batch make one batch of all.
         seed: integer.
-        shift: pixels; every image is moved by -shift..shift in both directions, its border repeated.
-        flip: mirror every image left to right with probability 1/2.
+        augmentation: see `Augmentation`.
         per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come.
+        workers: processes that decode encoded images; 0: none.
+        rank, world: this process gives the rank-th of `world` equal, contiguous parts of each batch.
 
     Raises:
-        ValueError: "shift must be ...", and what `Groups` raises.
+        ValueError: "shift must be ...", "batches of 10 images cannot be dealt out ...", what `Groups` raises.
 
     >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
     >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)
@@ -151,43 +141,73 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | EncodedImages,
         labels: Tensor,
         *,
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
-        shift: int = 2,
-        flip: bool = False,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - it is frozen
         per_identity: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        side = min(images.shape[2:])
-        if not 0 <= shift < side:
-            raise ValueError(f"shift must be 0 or more pixels and less than the image's {side}; got {shift}")
+        self._size = tuple(images.shape[2:])
+        augmentation.check(*self._size)
         self.device = torch.device(device)
-        self.images = images.to(self.device)
+        encoded = isinstance(images, EncodedImages)
+        self._stream = Stream(images, workers, pinned=self.device.type == "cuda") if encoded else None
+        self.images = images if encoded else images.to(self.device)
         self.labels = labels.to(self.device, torch.int64)
-        self.seed, self.shift, self.flip = seed, shift, flip
+        self.seed, self.augmentation = seed, augmentation
         self._groups = Groups(labels.cpu(), batch_size, per_identity) if per_identity else None
         self.batch_size = batch_size if per_identity else min(batch_size, len(images))
         self._count = self._groups.batches if self._groups else len(images) // self.batch_size
+        share, rest = divmod(self.batch_size, world)
+        if rest:
+            raise ValueError(
+                f"batches of {self.batch_size} images cannot be dealt out to {world} processes in equal "
+                f"parts; a batch_size of {max(1, share) * world} can"
+            )
+        self._mine = slice(rank * share, (rank + 1) * share)
 
     def __len__(self) -> int:
         return self._count
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch; the same number gives the same ones, whatever ran before."""
-        # All draws are made on the CPU, so that an epoch is the same on every device; flips are drawn even
-        # when they are off, so that switching them on changes nothing else.
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch from step `start` on; the same number gives the same ones always."""
+        # All draws are made on the CPU and for whole batches, so that an epoch is the same on every device
+        # and over any number of ranks; flips are drawn even when they are off, so that switching them on
+        # changes nothing else.
         generator = seeded_generator(self.seed, "epoch", number)
         if self._groups:
             order = self._groups.rows(generator)
         else:
             order = torch.randperm(len(self.images), generator=generator)
-        count, order = len(order), order.to(self.device)
-        moves = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).to(self.device)
-        mirrored = torch.rand(count, generator=generator).to(self.device) < (0.5 if self.flip else 0)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            part = slice(start, start + self.batch_size)
+        reach = self.augmentation.reach
+        moves = torch.randint(-reach, reach + 1, (2, len(order)), generator=generator)
+        mirrored = torch.rand(len(order), generator=generator) < (0.5 if self.augmentation.flip else 0)
+        # A batch's rows all are decoded: which of them a method leaves out is known only when it is there.
+        steps = range(start, len(self))
+        decoded = self._stream.decode(order[self._part(step)] for step in steps) if self._stream else None
+        order, moves, mirrored = (values.to(self.device) for values in (order, moves, mirrored))
+        for step in steps:
+            part = self._part(step)
             rows = order[part]
-            yield Batch(rows, self.labels[rows], self.images, *moves[:, part], mirrored[part])
+            drawn = {"down": moves[0, part], "right": moves[1, part], "mirrored": mirrored[part]}
+            if self.augmentation.has_boxes:
+                generator = seeded_generator(self.seed, "boxes", number, step)
+                boxes = self.augmentation.boxes(self.batch_size, *self._size, generator)
+                drawn |= {name: values[self._mine].to(self.device) for name, values in boxes.items()}
+            if decoded is None:
+                images, places = self.images, rows
+            else:
+                images = next(decoded).to(self.device, non_blocking=True)
+                places = torch.arange(len(rows), device=self.device)
+            yield Batch(rows, self.labels[rows], self.augmentation, images, places, drawn)
+
+    def _part(self, step: int) -> slice:
+        """Where in an epoch's order this rank's rows of a step are."""
+        begin = step * self.batch_size
+        return slice(begin + self._mine.start, begin + self._mine.stop)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .decoding import UnreadableImages, height_width, open_image, smooth_resize
 
@@ -131,3 +133,61 @@ class EncodedImages:
         if self._rows is not None:
             total.update(memoryview(self._rows.contiguous().numpy()).cast("B"))
         return total.hexdigest()
+
+
+class Stream:
+    """Decodes one list of rows after another, by worker processes ahead of whoever takes them.
+
+    Args:
+        images: the encoded images.
+        workers: processes, kept between calls; 0 decodes here.
+        pinned: whether the pixels go to a GPU.
+    """
+
+    def __init__(self, images: EncodedImages, workers: int, *, pinned: bool = False) -> None:
+        self._parts = _Parts()
+        # A generator of its own: starting workers must not draw from the one that training uses.
+        self._loader = DataLoader(
+            _Caught(images),
+            sampler=self._parts,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pinned,
+            generator=torch.Generator(),
+        )
+
+    def decode(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield uint8 [n, C, H, W] of each part (int64 [n] row numbers on the CPU), in their order.
+
+        Raises:
+            UnreadableImages: names the files of a part that cannot be decoded.
+        """
+        self._parts.rows = parts
+        for pixels in self._loader:
+            if isinstance(pixels, UnreadableImages):
+                raise pixels
+            yield pixels
+
+
+@dataclass
+class _Parts:
+    """The lists of rows of the epoch; no part of `Stream`: a circle of references keeps workers alive."""
+
+    rows: Iterable[Tensor] = ()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (part.numpy() for part in self.rows)
+
+
+@dataclass(frozen=True)
+class _Caught:
+    """Images whose errors are values: a worker's exception would come back as the text of its traceback."""
+
+    images: EncodedImages
+
+    def __getitem__(self, rows: np.ndarray) -> Tensor | UnreadableImages:
+        try:
+            return self.images[rows]
+        except UnreadableImages as error:
+            return error

@@ -19,11 +19,17 @@ _LAYOUT = "train/<class>/<images>, test/<class>/<images> and, if you like, val/<
 
 
 def folder(
-    root: str | os.PathLike | None = None, *, path: str | os.PathLike, size: int = 32, seed: int = 0
+    root: str | os.PathLike | None = None,
+    *,
+    path: str | os.PathLike,
+    size: int | tuple[int, int] = 32,
+    seed: int = 0,
+    stream: bool = False,
 ) -> Splits:
     """Return the images of a folder with train/<class>/*, test/<class>/* and optionally val/<class>/*.
 
-    Images are decoded once into a memory-mapped cache under the data root; the folder itself is only read.
+    Images are decoded once into a memory-mapped cache under the data root, or with `stream` batch by batch,
+    without a cache; the folder itself is only read.
     Class folders are numbered in sorted order, each part for itself. What is left out (other kinds of files,
     folders inside classes, other parts) is said in the log.
 
@@ -31,7 +37,7 @@ def folder(
     `with_validation`.
 
     Returns:
-        Splits of uint8 [N, 3, size, size], RGB.
+        Splits of uint8 [N, 3, H, W], RGB.
 
     Raises:
         FileNotFoundError: "... has no folder train ...".
@@ -40,11 +46,16 @@ def folder(
         OSError: the data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()
-    return _splits(printable(place.name) or "folder", place, data_root(root) / "cache", size, seed)
+    return _splits(printable(place.name) or "folder", place, data_root(root) / "cache", size, seed, stream)
 
 
 def cifar100(
-    root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0, validation: float = VAL_SHARE
+    root: str | os.PathLike | None = None,
+    *,
+    size: int | tuple[int, int] = 32,
+    seed: int = 0,
+    stream: bool = False,
+    validation: float = VAL_SHARE,
 ) -> Splits:
     """Return CIFAR-100, 100 classes of 500 training and 100 test photographs, held out as in `folder`.
 
@@ -54,7 +65,8 @@ def cifar100(
     Args:
         root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise
             torchvision downloads its own copy to the data root.
-        size: pixels, height and width; the photographs have 32.
+        size: pixels; the photographs have 32 x 32.
+        stream: see `folder`; torchvision's copy always is in memory.
         validation: share of each class's training images, see `with_validation`; 0 trains on all 50,000.
 
     Raises:
@@ -63,7 +75,7 @@ def cifar100(
     base = data_root(root)
     place = base / "cifar100"
     if place.is_dir():
-        return _splits("cifar100", place, base / "cache", size, seed, validation)
+        return _splits("cifar100", place, base / "cache", size, seed, stream, validation)
     parts = []
     for train in (True, False):
         source = download("CIFAR100", base, f"{place}/{{train,test}}/<class>/*.png", train=train)
@@ -76,7 +88,15 @@ def cifar100(
     return with_validation("cifar100", *parts, seed=seed, share=validation)
 
 
-def _splits(name: str, place: Path, cache: Path, size: int, seed: int, share: float = VAL_SHARE) -> Splits:
+def _splits(
+    name: str,
+    place: Path,
+    cache: Path,
+    size: int | tuple[int, int],
+    seed: int,
+    stream: bool,
+    share: float = VAL_SHARE,
+) -> Splits:
     found = {path.name: path for path in subfolders(place)}
     for needed in ("train", "test"):
         if needed not in found:
@@ -96,7 +116,7 @@ def _splits(name: str, place: Path, cache: Path, size: int, seed: int, share: fl
                 f"expected {_LAYOUT}"
             )
         try:
-            parts[path.name] = decode_classes(classes, cache, size=size)
+            parts[path.name] = decode_classes(classes, cache, size=size, stream=stream)
         except UnreadableImages as error:
             unreadable += error.files
     if unreadable:

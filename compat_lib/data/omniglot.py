@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .decoding import height_width
 from .images import ImageSet, Splits, data_root, held_classes, seeded_generator
 from .trees import decode_classes, download, subfolders
 
@@ -19,7 +20,13 @@ VAL_SHARE = 0.15
 _log = logging.getLogger(__name__)
 
 
-def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int = 0) -> Splits:
+def omniglot(
+    root: str | os.PathLike | None = None,
+    *,
+    size: int | tuple[int, int] = 32,
+    seed: int = 0,
+    stream: bool = False,
+) -> Splits:
     """Return Omniglot: training on background characters, test on evaluation characters of other alphabets.
 
     Source: Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic program
@@ -32,22 +39,23 @@ def omniglot(root: str | os.PathLike | None = None, *, size: int = 32, seed: int
     Args:
         root: data root, see `data_root`; the tree is `<root>/omniglot-py/images_background` and
             `.../images_evaluation` with `<Alphabet>/<character>/*.png`. Without it torchvision downloads it.
-        size: pixels, height and width; area average from 105.
+        size: pixels, of squares or (height, width); area average from 105 x 105.
+        stream: see `compat_lib.data.load`.
 
     Returns:
-        Splits of uint8 [N, 1, size, size], black ink (0) on white (255), 20 images per character.
+        Splits of uint8 [N, 1, H, W], black ink (0) on white (255), 20 images per character.
 
     Raises:
         FileNotFoundError: "Omniglot is not there and could not be downloaded ...".
         ValueError: "... too few ...", and what `decode_classes` raises.
     """
     base = data_root(root)
-    background, evaluation = (_part(base, part, size) for part in CHARACTERS)
+    background, evaluation = (_part(base, part, size, stream) for part in CHARACTERS)
     is_val = held_classes(background, seeded_generator("omniglot", seed, "validation"), VAL_SHARE)
     return Splits("omniglot", background.compact(~is_val), background.compact(is_val), evaluation)
 
 
-def _part(base: Path, part: str, size: int) -> ImageSet:
+def _part(base: Path, part: str, size: int | tuple[int, int], stream: bool) -> ImageSet:
     folder = base / FOLDER / part
     if not folder.is_dir():
         layout = f"{folder}/<Alphabet>/<character>/*.png ({part}.zip of brendenlake/omniglot, folder python)"
@@ -62,18 +70,18 @@ def _part(base: Path, part: str, size: int) -> ImageSet:
         raise ValueError(f"{told}: too few; remove the folder to download it again")
     if len(characters) != CHARACTERS[part]:
         _log.warning("%s; remove the folder to download it again", told)
-    return decode_classes(characters, base / "cache", size=size, mode="L", shrink=area_resize)
+    return decode_classes(characters, base / "cache", size=size, mode="L", shrink=area_resize, stream=stream)
 
 
-def area_resize(image: Image.Image, size: int) -> np.ndarray:
-    """Return the grey image at size x size; each output pixel is the mean over exactly its area.
+def area_resize(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+    """Return the grey image at (height, width); each output pixel is the mean over exactly its area.
 
     For line drawings, where a filter wider than the pixel would wash thin strokes out. The arithmetic is on
     whole numbers, so the result is the same on every machine (Pillow's BOX is not).
     """
     pixels = np.asarray(image, dtype=np.float64)
-    high, wide = pixels.shape
-    covered = _overlaps(high, size) @ pixels @ _overlaps(wide, size).T  # exact below 2^53
+    (high, wide), (height, width) = pixels.shape, height_width(size)
+    covered = _overlaps(high, height) @ pixels @ _overlaps(wide, width).T  # exact below 2^53
     return np.floor(covered / (high * wide) + 0.5).astype(np.uint8)
 
 

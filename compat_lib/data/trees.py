@@ -17,7 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from .cache import cached_arrays
-from .decoding import UnreadableImages, open_image, printable, smooth_resize
+from .decoding import UnreadableImages, height_width, open_image, printable, smooth_resize
+from .encoded import EncodedImages
 from .images import DATA_VARIABLE, ImageSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -65,11 +66,12 @@ def decode_classes(
     class_folders: dict[str, Path],
     cache: Path,
     *,
-    size: int,
+    size: int | tuple[int, int],
     mode: str = "RGB",
-    shrink: Callable[[Image.Image, int], np.ndarray] = smooth_resize,
+    shrink: Callable[[Image.Image, int | tuple[int, int]], np.ndarray] = smooth_resize,
+    stream: bool = False,
 ) -> ImageSet:
-    """Return all images of the given classes, decoded now or read from the cache.
+    """Return all images of the given classes, decoded now or read from the cache, or left encoded.
 
     One line of the log says how many files and folders inside the class folders were left out, by suffix.
 
@@ -77,20 +79,22 @@ def decode_classes(
         class_folders: class name -> folder of its images; labels count the classes in this order, images
             follow in the order of their file names.
         cache: folder of caches, keyed by names, sizes and times of change of all files.
-        size: pixels, height and width.
+        size: pixels, of squares or (height, width).
         mode: "RGB" or "L".
-        shrink: (image in that mode, size) -> uint8 [size, size] or [size, size, 3].
+        shrink: (image in that mode, size) -> uint8 [H, W] or [H, W, 3].
+        stream: leave them encoded; the set's digest is then of the classes, names and sizes of files.
 
     Raises:
         UnreadableImages: names every file that cannot be decoded.
         ValueError: "class ... has no images ...".
     """
-    listing = hashlib.sha256()
+    listing, content = hashlib.sha256(), hashlib.sha256()
     files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
     others: Counter[str] = Counter()
     for label, (name, folder) in enumerate(class_folders.items()):
         listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
+        content.update(os.fsencode(f"\0\0{name}"))
         images = list_images(folder, others)
         if not images:
             raise ValueError(
@@ -101,14 +105,19 @@ def decode_classes(
             # A link to nowhere is no file; it is named with all that cannot be read when it is to be decoded.
             stat = entry.stat(follow_symlinks=entry.is_file())
             listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
+            content.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}"))
             files.append(entry.path)
             labels.append(label)
     place = Path(os.path.commonpath(list(class_folders.values())))
     told = [f"{count} {what}" for what, count in sorted(others.items())]
     tell_left_out(place, told, f"images ({', '.join(IMAGE_SUFFIXES)}) directly in a class folder")
+    names = tuple(printable(name) for name in class_folders)
+    if stream:
+        images = EncodedImages(files, size=size, mode=mode, resize=shrink, digest=content.hexdigest())
+        return ImageSet(images, torch.tensor(labels), names)
     recipe = {"rules": RULES, "size": size, "mode": mode, "shrink": shrink.__name__}
     recipe["listing"] = listing.hexdigest()
-    shape = (len(files), 3 if mode == "RGB" else 1, size, size)
+    shape = (len(files), 3 if mode == "RGB" else 1, *height_width(size))
 
     def decode(path: str) -> np.ndarray | UnreadableImages:
         try:
@@ -133,7 +142,6 @@ def decode_classes(
             raise UnreadableImages(bad)
 
     arrays = cached_arrays(cache, recipe, write, size=int(np.prod(shape)))
-    names = tuple(printable(name) for name in class_folders)
     return ImageSet(torch.from_numpy(arrays["images"]), torch.tensor(labels), names)
 
 

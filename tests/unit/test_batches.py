@@ -3,8 +3,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from compat_lib.data.batches import Batches, Groups, to_float
+from compat_lib.data.batches import Augmentation, Batches, Groups, to_float
+from compat_lib.data.encoded import EncodedImages
+
+FLIP = Augmentation(flip=True)
 
 
 def pictures(count, channels=3, height=6, width=7, seed=0):
@@ -34,7 +38,7 @@ def candidates(image, shift, flip):
 @pytest.mark.parametrize(("shift", "flip"), [(0, False), (2, False), (1, True)])
 def test_every_image_is_a_shifted_perhaps_mirrored_copy(channels, shift, flip):
     images = pictures(40, channels)
-    batches = Batches(images, torch.arange(40), batch_size=40, seed=3, shift=shift, flip=flip)
+    batches = Batches(images, torch.arange(40), batch_size=40, seed=3, augmentation=Augmentation(shift, flip))
     (batch,) = batches.epoch(0)
     draws = []
     for row, pixels in zip(batch.rows.tolist(), to_bytes(batch.pixels()), strict=True):
@@ -73,7 +77,9 @@ def test_an_epoch_depends_on_seed_and_number_only(per_identity):
     images, labels = pictures(60), torch.arange(60) % 9
 
     def content(seed, number, warm=0):
-        batches = Batches(images, labels, batch_size=8, seed=seed, per_identity=per_identity, flip=True)
+        batches = Batches(
+            images, labels, batch_size=8, seed=seed, per_identity=per_identity, augmentation=FLIP
+        )
         for earlier in range(warm):
             list(batches.epoch(earlier))
         torch.manual_seed(warm)  # the global generator has no part in it
@@ -89,7 +95,7 @@ def test_an_epoch_depends_on_seed_and_number_only(per_identity):
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.booleans(), min_size=16, max_size=16))
 def test_keep_takes_rows_and_leaves_their_augmentation_alone(kept):
-    batch = next(Batches(pictures(16), torch.arange(16), batch_size=16, seed=0, flip=True).epoch(0))
+    batch = next(Batches(pictures(16), torch.arange(16), batch_size=16, seed=0, augmentation=FLIP).epoch(0))
     keep = torch.tensor(kept)
     assert torch.equal(batch.pixels(keep), batch.pixels()[keep])
 
@@ -107,13 +113,83 @@ def test_to_float_is_the_formula_and_leaves_its_input_alone():
 def test_batches_on_a_gpu_equal_those_on_the_cpu():
     images, labels = pictures(40), torch.arange(40)
     for one, two in zip(
-        Batches(images, labels, batch_size=16, seed=0, flip=True).epoch(1),
-        Batches(images, labels, batch_size=16, seed=0, flip=True, device="cuda").epoch(1),
+        Batches(images, labels, batch_size=16, seed=0, augmentation=FLIP).epoch(1),
+        Batches(images, labels, batch_size=16, seed=0, augmentation=FLIP, device="cuda").epoch(1),
         strict=True,
     ):
         assert two.pixels().is_cuda and two.rows.is_cuda and two.labels.is_cuda
         assert torch.equal(one.rows, two.rows.cpu())
         torch.testing.assert_close(one.pixels(), two.pixels().cpu(), rtol=0, atol=1e-6)
+
+
+# -- encoded images, and several processes -------------------------------------------------------
+
+
+class Tiles:
+    """A reader whose files are the tiles of one picture."""
+
+    def __init__(self, images):
+        self.images = images.permute(0, 2, 3, 1).numpy()
+
+    def __call__(self, number):
+        return Image.fromarray(self.images[number])
+
+
+FULL = Augmentation(shift=0, flip=True, pad=2, erase=0.5)
+
+
+def same(one, two):
+    assert torch.equal(one.rows, two.rows) and torch.equal(one.labels, two.labels)
+    assert torch.equal(one.pixels(), two.pixels())
+    keep = torch.arange(len(one.rows)) % 3 == 0
+    assert torch.equal(one.pixels(keep), two.pixels(keep))
+
+
+@pytest.mark.parametrize(("workers", "per_identity"), [(0, 0), (2, 0), (2, 2)])
+def test_encoded_images_make_the_batches_of_images_in_memory(workers, per_identity):
+    images, labels = pictures(50), torch.arange(50) % 7
+    files = EncodedImages(np.arange(50), Tiles(images), size=(6, 7), digest="tiles")
+    how = {"batch_size": 8, "seed": 4, "per_identity": per_identity, "augmentation": FULL}
+    memory, encoded = Batches(images, labels, **how), Batches(files, labels, workers=workers, **how)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for epoch, start in ((0, 0), (1, 4), (1, len(memory))):
+        for one, two in zip(memory.epoch(epoch, start), encoded.epoch(epoch, start), strict=True):
+            same(one, two)
+    next(encoded.epoch(2))  # an epoch that is left at once disturbs none that follows
+    for one, two in zip(memory.epoch(3), encoded.epoch(3), strict=True):
+        same(one, two)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_cannot_be_read_is_named_where_it_is_needed(tmp_path, workers):
+    for number in range(4):
+        Image.new("RGB", (6, 6)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"")
+    files = EncodedImages(sorted(tmp_path.iterdir()), size=6, digest="")
+    batches = Batches(files, torch.arange(4), batch_size=4, seed=0, workers=workers)
+    with pytest.raises(ValueError, match=r"cannot read the image .*2.png .the file is empty"):
+        list(batches.epoch(0))
+
+
+@pytest.mark.parametrize("per_identity", [0, 2])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_ranks_together_have_the_batch_of_one_process(per_identity, encoded):
+    images, labels = pictures(50), torch.arange(50) % 7
+    source = EncodedImages(np.arange(50), Tiles(images), size=(6, 7), digest="") if encoded else images
+    how = {"batch_size": 12, "seed": 4, "per_identity": per_identity, "augmentation": FULL}
+    whole = list(Batches(images, labels, **how).epoch(2))
+    for world in (2, 3):
+        ranks = [Batches(source, labels, rank=rank, world=world, **how) for rank in range(world)]
+        assert {len(rank) for rank in ranks} == {len(whole)}
+        for start in (0, 1):
+            parts = zip(*(rank.epoch(2, start) for rank in ranks), strict=True)
+            for one, shares in zip(whole[start:], parts, strict=True):
+                assert torch.equal(one.rows, torch.cat([share.rows for share in shares]))
+                assert torch.equal(one.pixels(), torch.cat([share.pixels() for share in shares]))
+    with pytest.raises(ValueError, match="12 images cannot be dealt out to 5 .* a batch_size of 10 can"):
+        Batches(images, labels, world=5, **how)
 
 
 # -- several images of each identity -------------------------------------------------------------
@@ -206,7 +282,9 @@ def test_identities_with_more_groups_do_not_come_first():
 
 def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
     images = pictures(3, 1, 12, 12)
-    batches = Batches(images, torch.arange(3), batch_size=60, seed=0, per_identity=20, shift=3, flip=True)
+    batches = Batches(
+        images, torch.arange(3), batch_size=60, seed=0, per_identity=20, augmentation=Augmentation(3, True)
+    )
     (batch,) = batches.epoch(0)
     assert sorted(batch.rows.tolist()) == [0] * 20 + [1] * 20 + [2] * 20
     for row in range(3):
@@ -236,4 +314,4 @@ def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
 def test_batches_that_cannot_be_made_are_refused(per_identity, batch_size, shift, sentence):
     size = {"batch_size": batch_size, "per_identity": per_identity}
     with pytest.raises(ValueError, match=sentence):
-        Batches(pictures(50), torch.arange(50) % 5, seed=0, shift=shift, **size)
+        Batches(pictures(50), torch.arange(50) % 5, seed=0, augmentation=Augmentation(shift), **size)

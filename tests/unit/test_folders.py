@@ -100,6 +100,39 @@ def test_decoded_once_outside_the_folder(root, place, monkeypatch):
     assert len(list((root / "cache").iterdir())) == cached + 2
 
 
+def test_streamed_or_decoded_once_the_pixels_are_the_same(root, place):
+    make(place)
+    for name in ("train/ant/a.jpg", "test/bee/b.jpg"):
+        noise = np.random.default_rng(0).integers(0, 256, (31, 17, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(place / name)
+    kept = load("folder", root=root, path=place, size=(12, 20))
+    before = sorted(root.rglob("*"))
+    streamed = load("folder", root=root, path=place, size=(12, 20), stream=True)
+    assert sorted(root.rglob("*")) == before
+    for part in ("train", "val", "test"):
+        one, two = getattr(kept, part), getattr(streamed, part)
+        assert one.images.shape == two.images.shape and one.images.shape[1:] == (3, 12, 20)
+        assert torch.equal(one.images, two.images[:]) and torch.equal(one.labels, two.labels)
+        assert one.classes == two.classes
+
+
+def test_the_digest_of_a_streamed_folder_changes_with_its_files(root, place):
+    make(place, val={"ant": 2, "bee": 2})
+    digests = [folder(root, path=place, size=12, stream=True).train.digest()]
+    file = place / "train" / "ant" / "000.png"
+    os.utime(file, ns=(0, 0))
+    moved = shutil.move(place, place.parent / "elsewhere")
+    digests.append(folder(root, path=moved, size=12, stream=True).train.digest())
+    assert digests[0] == digests[1]
+    file = moved / "train" / "ant" / "000.png"
+    file.rename(file.with_name("012.png"))
+    digests.append(folder(root, path=moved, size=12, stream=True).train.digest())
+    file.with_name("012.png").write_bytes(b"")  # not decoded here: its batch will name it
+    digests.append(folder(root, path=moved, size=12, stream=True).train.digest())
+    digests.append(folder(root, path=moved, size=(12, 11), stream=True).train.digest())
+    assert len(set(digests)) == 4
+
+
 def test_what_is_left_out_is_said_on_a_line_and_system_files_are_passed_over(root, place, caplog):
     make(place, val={"ant": 2, "bee": 2})
     for name in ("__MACOSX", "lost+found", "$RECYCLE.BIN", "@eaDir", "#recycle", ".cache"):
