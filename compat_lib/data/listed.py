@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from .decoding import printable, smooth_resize
-from .encoded import EncodedImages
+from .encoded import EncodedImages, Names
 from .images import ImageSet, Splits, held_classes, seeded_generator
 
 VAL_SHARE = 0.1
@@ -47,8 +47,8 @@ def listed_images(
                 f"{origin(row)} names {printable(name)}, which is not in {printable(folder)}; unpack the "
                 "images anew, or take images and lists of one release"
             ) from None
-    files = (f"{place}/{name}" for name in names)
-    return EncodedImages(list(files), size=size, digest=total.hexdigest(), resize=resize)
+    files = Names(f"{place}/{name}" for name in names)
+    return EncodedImages(files, size=size, digest=total.hexdigest(), resize=resize)
 
 
 def with_validation(
