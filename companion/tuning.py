@@ -128,7 +128,7 @@ def read_lines(folder: str | Path, dataset: str) -> pd.DataFrame:
     path = Path(folder) / f"{dataset}.csv"
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
-    return pd.read_csv(path, dtype={"failure": str, "commit": str}, float_precision="round_trip")
+    return pd.read_csv(path, dtype={"failure": str, "commit": str})
 
 
 def finished(search: Search, folder: str | Path) -> pd.DataFrame:
