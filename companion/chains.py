@@ -95,11 +95,13 @@ def find_chains(runs_root: str | Path, experiments: Iterable[str] | None = None)
             all chains.
 
     Returns:
-        In the order of their last run's path, those that end without compatible training last. A chain that
-        goes on is there once, as a whole; one of which a run or its features are missing is left out.
+        Those of the protocol "pairs", in the order of their last run's path, those that end without
+        compatible training last. A chain that goes on is there once, as a whole; one of which a run or its
+        features are missing is left out.
     """
     root = Path(runs_root)
     runs = [run for run in list_runs(root) if run.config.get("old_run") and run.config["method"] != "old"]
+    runs = [run for run in runs if run.config.get("protocol", "pairs") == "pairs"]
     lines = [line for line in (_lineage(root, run) for run in runs) if line]
     continued = {run.folder for line in lines for run in line[:-1]}
     chains = [

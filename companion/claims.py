@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.results import HEADLINE, TESTS, difference, main_variant, measured, select, with_adapters
+from companion.results import (
+    HEADLINE,
+    TESTS,
+    difference,
+    main_variant,
+    measured,
+    metric_of,
+    select,
+    with_adapters,
+)
 from companion.tables import changed
 from companion.titles import method_title, setting_titles
 from compat_lib.evaluation.paired import PairedComparison
@@ -254,6 +263,7 @@ def _differences(
     comparison: Comparison, runs: pd.DataFrame, metric: str, budget: str = "steps"
 ) -> tuple[dict[str, PairedComparison], list[str]]:
     """What is compared -> its difference in one setting; and what is not there."""
+    metric = metric_of(runs, metric)
     who = _pick(runs, comparison.who, comparison.tests[0], metric, budget)
     other = (
         who

@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from companion import plots, results, tables
 from companion.titles import is_reconstruction
+from compat_lib.evaluation.records import metric_for, metric_title, shown
 from compat_lib.experiment import Experiment
 from compat_lib.losses import METHODS
 from compat_lib.runs import Run, environment
@@ -46,12 +47,14 @@ class Lesson:
         # After an earlier upgrade the old model has seen all new images.
         old_images = experiment.new_images if config.old_run else experiment.old_images
         shared = int((experiment.old_system.class_map >= 0).sum())
-        quality = experiment.old_run.metrics.value("old", "old", "map")
+        metric = metric_for(config.protocol, "map")
+        quality = experiment.old_run.metrics.get("old", "old", metric)
         print(f"old training set: {old_images.num_classes} classes, {len(old_images)} images")
         new_images = experiment.new_images
         print(f"new training set: {new_images.num_classes} classes, {len(new_images)} images")
         print(f"{shared} of the new classes were known to the old model")
-        print(f"old/old on the test identities: mAP {quality:.3f}")
+        words = shown(quality.value, percent=False, digits=3)
+        print(f"old/old on the test identities: {metric_title(metric)} {words}")
 
     def cost(self, oracle: Run) -> None:
         """Epochs and seconds of the method's training and of the oracle's."""
@@ -126,4 +129,6 @@ class Lesson:
 
     def _no(self, what: str) -> str:
         config = self.experiment.config
+        if config.old_width == config.new_width:
+            return f"no {what} in protocol {config.protocol}"
         return f"no {what}: old width {config.old_width}, new width {config.new_width}"

@@ -32,9 +32,8 @@ class Reading:
         Raises:
             ValueError: "no run has the metric '…'; there are …".
         """
-        known = {
-            one.metric for run in self.runs["run"] for one in run.metrics.select(query="new", gallery="new")
-        }
+        pairs = self.runs.loc[self.runs["protocol"] == "pairs", "run"]  # the others have metrics of their own
+        known = {one.metric for run in pairs for one in run.metrics.select(query="new", gallery="new")}
         if known and metric not in known:
             raise ValueError(f"no run has the metric {metric!r}; there are {', '.join(sorted(known))}")
         return scores(self.runs, metric, self.expected)

@@ -21,13 +21,13 @@ from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import gain_interval, paired_comparison, update_gain
 from compat_lib.evaluation.compatibility import HEADLINE
 from compat_lib.evaluation.paired import PairedComparison
-from compat_lib.evaluation.records import Record
+from compat_lib.evaluation.records import Record, metric_for
 from compat_lib.runs import Run, list_runs
 
 GROUP = ("experiment_id", "method", "budget", "method_options")
 SETTING = (
     *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
-    *("old_backbone", "new_backbone"),
+    *("old_backbone", "new_backbone", "protocol"),
 )
 TESTS = {"old_old": ("old", "old"), "new_old": ("new", "old"), "new_new": ("new", "new")}
 
@@ -54,6 +54,7 @@ def collect(*roots: str | Path) -> pd.DataFrame:
 def row_of(run: Run) -> dict[str, Any]:
     """The configuration of a run, and the run itself, as a row of `collect`."""
     config = {"budget": "steps", "method_options": {}, "old_run": None, "seed": 0} | run.config
+    config = {"protocol": "pairs"} | config
     facts = config.pop("facts", {})
     fields = {key: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for key, v in config.items()}
     identities = facts.get("classes", {}).get("test")
@@ -158,6 +159,11 @@ def spread(found: Mapping[int, Record]) -> tuple[float, float, float, float]:
     return float(one.value), *(np.nan if end is None else float(end) for end in (one.low, one.high)), np.nan
 
 
+def metric_of(runs: pd.DataFrame, metric: str = HEADLINE) -> str:
+    """A metric of all pairs in the words of the protocol by which the runs of one experiment were measured."""
+    return metric_for(runs["protocol"].iloc[0], metric) if len(runs) else metric
+
+
 def difference(
     a: pd.DataFrame, test_a: tuple[str, str], b: pd.DataFrame, test_b: tuple[str, str], metric: str
 ) -> PairedComparison:
@@ -213,7 +219,8 @@ def scores(
 
     Args:
         runs: from collect.
-        metric: its name.
+        metric: its name among those of all pairs; an experiment of another protocol is scored by the metric
+            that stands in its place (`records.metric_for`).
         expected: configurations that should have run (a preset's experiments): they say which rows their
             experiments have, in which order, and what is not there has n = 0. None: what is there.
 
@@ -225,7 +232,7 @@ def scores(
         the oracle's) with _low and _high, always the 95 % interval of the paired difference; criterion (share
         of the seeds in which new/old > old/old; nan when not measurable); decided (whether the margin's
         interval leaves out zero); cost and images (training time, and images that went through the network,
-        relative to the oracle's); title; needs.
+        relative to the oracle's); metric; title; needs.
     """
     runs = with_adapters(runs[runs["method"] != "old"])
     rows = []
@@ -235,8 +242,11 @@ def scores(
         oracle = select(runs, experiment_id=group[0], method="independent", budget="steps")
         oracle = oracle[oracle["seed"].isin(seeds)]
         counts = {"seeds": len(seeds), "n": len(own), "oracle_n": len(oracle)}
-        rows.append(fields | counts | _compared(own, oracle, metric))
-    return pd.DataFrame(rows, columns=None if rows else [*GROUP, *SETTING, "title", "needs", "n", "seeds"])
+        asked = metric_for(fields["protocol"], metric)
+        rows.append(fields | counts | {"metric": asked} | _compared(own, oracle, asked))
+    return pd.DataFrame(
+        rows, columns=None if rows else [*GROUP, *SETTING, *("metric", "title", "needs", "n", "seeds")]
+    )
 
 
 def _groups(

@@ -18,11 +18,10 @@ from companion.titles import ADAPTERS, is_reconstruction, method_title, row_titl
 from compat_lib.evaluation import upgrade_scores
 from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.paired import PairedComparison
-from compat_lib.evaluation.records import metric_title, shown
+from compat_lib.evaluation.records import PRINTED, metric_for, metric_title, shown
 from compat_lib.runs import Run
 
 MISSING = "missing"
-METRICS = ("tar@far=1e-2", HEADLINE, "tar@far=1e-4", "map", "rank1")
 VALIDATION = "val/new_new/tar@far=1e-2"
 FLAT = 0.02  # absolute: two points of the metric
 # What is looked at closely: caption -> column -> (query, gallery, metric, order), and whether it is a change.
@@ -157,7 +156,7 @@ def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.Dat
         found = {title: measured(own, *key) for title, key in DETAILS[caption].items()}
         if any(found.values()):
             signs = {title: "over_random" in key[2] for title, key in DETAILS[caption].items()}
-            cells = {title: _spread(spread(one), signed=signs[title]) for title, one in found.items()}
+            cells = {title: spread_cell(spread(one), signed=signs[title]) for title, one in found.items()}
             lines.append({"method": row_title(own.iloc[0])} | cells)
     return pd.DataFrame(lines)
 
@@ -308,8 +307,14 @@ def mixed_code(runs: pd.DataFrame) -> str:
 # -- one run beside its oracle ---------------------------------------------------------------------
 
 
-def run_table(run: Run, oracle: Run | None = None, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Every pair of query and gallery model of one run, and of its oracle, value and interval in a cell."""
+def run_table(run: Run, oracle: Run | None = None, metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """Every pair of query and gallery model of one run, and of its oracle, value and interval in a cell.
+
+    Args:
+        run, oracle: complete runs.
+        metrics: their names; none: those that the protocol's papers print.
+    """
+    metrics = metrics or printed_metrics(run)
     sources = [(test.replace("_", "/"), run, pair) for test, pair in TESTS.items()]
     if oracle is not None and oracle.folder != run.folder:
         sources += [
@@ -320,8 +325,9 @@ def run_table(run: Run, oracle: Run | None = None, metrics: Sequence[str] = METR
     )
 
 
-def adapter_table(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def adapter_table(run: Run, metrics: Sequence[str] = ()) -> pd.DataFrame:
     """The cross-test of an independent run before and after each linear adapter; first the bound to beat."""
+    metrics = metrics or printed_metrics(run)
     rows = [("old/old, the bound to beat", "old", None), ("no adapter", "new", None)]
     adapters = sorted({one.adapter for one in run.metrics if one.adapter})
     rows += [(ADAPTERS.get(f"adapter/{name}", name), "new", name) for name in adapters]
@@ -338,8 +344,8 @@ def verdict_table(run: Run, oracle: Run, *metrics: str) -> pd.DataFrame:
     runs = pd.DataFrame(
         [row_of(one) | {"experiment_id": ""} for one in {run.folder: run, oracle.folder: oracle}.values()]
     )
-    lines = []
-    for metric in metrics:
+    lines, protocol = [], run.config.get("protocol", "pairs")
+    for metric in dict.fromkeys(metric_for(protocol, metric) for metric in metrics):
         (row,) = (row for row in scores(runs, metric).to_dict("records") if _is(row, run))
         line = {"metric": metric_title(metric), "new/old > old/old": criterion_words(row)}
         line |= {"new/old - old/old": _cell(row, "margin", signed=True)}
@@ -359,8 +365,9 @@ def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFr
 
     Args:
         runs: what was changed -> its run; the first is the run as configured.
-        metric: its name.
+        metric: its name among those of all pairs, as for `scores`.
     """
+    metric = metric_for(next(iter(runs.values())).config.get("protocol", "pairs"), metric)
     frames = {name: pd.DataFrame([row_of(run)]) for name, run in runs.items()}
     first = next(iter(frames.values()))
     lines = []
@@ -387,6 +394,11 @@ def recorded_values(run: Run, oracle: Run) -> dict[str, float | None]:
     adapted = [one for one in run.metrics.select(metric="map") if one.adapter]
     values |= {f"adapter/{one.adapter}/new_old/map": one.value for one in adapted}
     return values | {"backbone_images": _value(run, None, None, "train/backbone_images")}
+
+
+def printed_metrics(run: Run) -> tuple[str, ...]:
+    """The metrics that the papers of a run's protocol print."""
+    return PRINTED[run.config.get("protocol", "pairs")]
 
 
 def _value(run: Run, query: str | None, gallery: str | None, metric: str) -> float | None:
@@ -419,10 +431,10 @@ def changed(one: PairedComparison) -> str:
 
 def _cell(row: Mapping[str, Any], name: str, **form: Any) -> str:
     ends = ("", "_low", "_high", "_deviation")
-    return _spread(tuple(row.get(name + end, np.nan) for end in ends), **form)
+    return spread_cell(tuple(row.get(name + end, np.nan) for end in ends), **form)
 
 
-def _spread(values: tuple[float, float, float, float], **form: Any) -> str:
+def spread_cell(values: tuple[float, float, float, float], **form: Any) -> str:
     """Mean ± deviation of several seeds, or the value of one with its interval."""
     mean, low, high, deviation = values
     if np.isfinite(deviation):

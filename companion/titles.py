@@ -25,6 +25,12 @@ DATASETS = {
     "imagenet": "ImageNet",
     "places365": "Places365",
 }
+PROTOCOLS = {
+    "ijb": "IJB 1:1 and 1:N",
+    "reid": "re-identification",
+    "leave-one-out": "leave-one-out retrieval",
+    "landmarks": "landmark retrieval",
+}
 LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace"}
 
 
@@ -79,6 +85,7 @@ def setting_title(row: Mapping[str, Any]) -> str:
     sets = [row[name] for name in ("old_dataset", "dataset") if isinstance(row.get(name), str)]
     named = " to ".join(DATASETS.get(name, name) for name in sets)
     title = f"{named}, {row['scenario']}, {losses[0]} to {losses[1]}"
+    title += f", {PROTOCOLS[row['protocol']]}" if row.get("protocol") in PROTOCOLS else ""
     title += ", weak old model" if row.get("old_strength") == "weak" else ""
     return title + (", next generation" if isinstance(row.get("old_run"), str) else "")
 
