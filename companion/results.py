@@ -56,7 +56,8 @@ def row_of(run: Run) -> dict[str, Any]:
     config = {"budget": "steps", "method_options": {}, "old_run": None, "seed": 0} | run.config
     config = {"protocol": "pairs"} | config
     facts = config.pop("facts", {})
-    fields = {key: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for key, v in config.items()}
+    nested = dict | list
+    fields = {key: json.dumps(v, sort_keys=True) if isinstance(v, nested) else v for key, v in config.items()}
     identities = facts.get("classes", {}).get("test")
     return fields | {"test_identities": identities, "folder": str(run.folder), "run": run}
 
@@ -160,7 +161,7 @@ def spread(found: Mapping[int, Record]) -> tuple[float, float, float, float]:
 
 
 def metric_of(runs: pd.DataFrame, metric: str = HEADLINE) -> str:
-    """A metric of all pairs in the words of the protocol by which the runs of one experiment were measured."""
+    """What stands for a metric of all pairs in the protocol by which runs of one experiment were measured."""
     return metric_for(runs["protocol"].iloc[0], metric) if len(runs) else metric
 
 
@@ -244,9 +245,8 @@ def scores(
         counts = {"seeds": len(seeds), "n": len(own), "oracle_n": len(oracle)}
         asked = metric_for(fields["protocol"], metric)
         rows.append(fields | counts | {"metric": asked} | _compared(own, oracle, asked))
-    return pd.DataFrame(
-        rows, columns=None if rows else [*GROUP, *SETTING, *("metric", "title", "needs", "n", "seeds")]
-    )
+    columns = [*GROUP, *SETTING, "metric", "title", "needs", "n", "seeds"]
+    return pd.DataFrame(rows, columns=None if rows else columns)
 
 
 def _groups(
