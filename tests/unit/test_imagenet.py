@@ -1,6 +1,7 @@
 """ImageNet and Places365 in the layouts as they are distributed, damaged ones included."""
 
 import hashlib
+import pickle
 import shutil
 import tarfile
 
@@ -98,6 +99,8 @@ def test_imagenet_by_folders(tmp_path):
     assert colours(data.val.images) == data.val.labels.tolist()
     assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2] == colours(data.test.images)
     assert len(load("imagenet", root=tmp_path, size=24, validation=0).train) == 36
+    copied = pickle.loads(pickle.dumps(data.val.images))  # as a worker process gets it
+    assert torch.equal(copied[:], data.val.images[:])
     other = load("imagenet", root=tmp_path, size=24, seed=1)
     assert other.train.digest() != data.train.digest() and other.test.digest() == data.test.digest()
 
