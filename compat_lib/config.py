@@ -24,12 +24,15 @@ LOSSES = ("softmax", "cosface", "arcface")
 TASK_LOSSES = ("none", "triplet", "circle")
 BUDGETS = ("steps", "passes")
 PROTOCOLS = ("pairs", "ijb", "reid", "leave-one-out", "landmarks")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "polynomial", "multistep")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
-_NOT_PART_OF_THE_RESULT = ("data_root", "runs_root", "device", "threads", "workers")
+_NOT_PART_OF_THE_RESULT = (
+    *("data_root", "runs_root", "device", "threads", "workers"),
+    *("checkpoint_steps", "checkpoint_minutes"),
+)
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
 _RANGES = {  # field -> lowest and highest value
     **dict.fromkeys(("image_size", "image_height", "old_width", "new_width"), (1, None)),
@@ -39,6 +42,8 @@ _RANGES = {  # field -> lowest and highest value
     **dict.fromkeys(("threads", "workers"), (0, None)),
     **dict.fromkeys(("erase", "resized_crop"), (0, 1)),
     **dict.fromkeys(("weight_decay", "margin", "task_weight", "warmup_steps"), (0, None)),
+    **dict.fromkeys(("checkpoint_steps", "checkpoint_minutes"), (0, None)),
+    "accumulate": (1, None),
     **dict.fromkeys(("warmup", "margin_ramp"), (0, 1)),
     "label_smoothing": (0, 0.999),
 }
@@ -109,6 +114,7 @@ class ExperimentConfig:
     scale: float = 32.0  # s of the margin losses
     margin: float = 0.3  # m: radians for ArcFace, cosine for CosFace
     margin_ramp: float = 0.3  # share of the steps over which the margin grows from zero
+    classifier_sample: float = 1.0  # share of the classes in a step's softmax (Partial FC)
     shift: int = 2  # augmentation: pixels
     flip: bool = False  # augmentation: mirror images
     pad: int = 0  # augmentation: pixels of zeros around an image, out of which it is cut; needs shift 0
@@ -123,6 +129,11 @@ class ExperimentConfig:
     # where and how
     bootstrap_draws: int = 200
     precision: str = "auto"
+    accumulate: int = 1  # parts in which a batch passes through the network: less memory, a third more time
+    compile: bool = False  # torch.compile of the network
+    sync_batchnorm: bool = False  # under torchrun: batch statistics over the rows of all processes
+    checkpoint_steps: int = 0  # keep a checkpoint after so many steps within an epoch; 0: after each epoch
+    checkpoint_minutes: float = 10.0  # and after so many minutes; 0: not by time
     device: str = "cpu"
     threads: int = 0  # 0: leave torch's own number; runs repeat to the bit with equal numbers
     workers: int = 0  # processes that decode images when stream is on
@@ -158,6 +169,10 @@ class ExperimentConfig:
             if value is not None and (value < low or high is not None and value > high):
                 words = f"be at least {low}" if high is None else f"lie between {low} and {high}"
                 raise ValueError(f"{name} must {words}; got {value}")
+        if not 0 < self.classifier_sample <= 1:
+            raise ValueError(
+                f"classifier_sample must lie above 0 and at most at 1; got {self.classifier_sample}"
+            )
         for name in ("old_lr", "lr", "scale", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")

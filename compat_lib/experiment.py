@@ -8,7 +8,8 @@
 
 Each step first looks into the run folder, so a notebook that is run again, or was killed, repeats
 nothing that had finished. Two processes that want the same model do not train it twice: the second
-waits for the first. What the configuration cannot do is refused before anything is trained.
+waits for the first. Processes that torchrun started run it together; the first one measures and
+writes. What the configuration cannot do is refused before anything is trained.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from compat_lib import data as datasets
+from compat_lib import distributed
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig, project_path, shown_path
 from compat_lib.data.encoded import EncodedImages
@@ -42,7 +45,7 @@ from compat_lib.evaluation.tar import FARS, verification
 from compat_lib.files import explained, load_tensors, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
-from compat_lib.models import EmbeddingModel, Mirrored, embed
+from compat_lib.models import EmbeddingModel, Mirrored
 from compat_lib.old_system import OldSystem
 from compat_lib.recipe import (
     classifier_of,
@@ -67,15 +70,10 @@ from compat_lib.runs import (
     write_json,
     write_metrics,
 )
-from compat_lib.training import TrainingSettings, train
+from compat_lib.training import TrainingSettings, embed_together, train
 
-_WHERE = (
-    "data_root",
-    "runs_root",
-    "device",
-    "threads",
-    "workers",
-)  # where and how, not what: passed on to other runs
+# where and how, not what: passed on to other runs
+_WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
 
 
 class Experiment:
@@ -92,7 +90,9 @@ class Experiment:
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None] = print) -> None:
         self.config = config
-        self.say = say
+        distributed.start(config.device)
+        self._first = distributed.rank() == 0  # of several processes, the one that writes
+        self.say = say if self._first else lambda line: None
         self._old: TrainedModel | None = None
         self._new: TrainedModel | None = None
         refuse_impossible(config)
@@ -210,7 +210,7 @@ class Experiment:
             refuse_protocol(self.config.protocol, self.data.name, self.data.test, self.data.lists)
             with _only_one(folder):
                 before = self._predecessor()
-                if not is_complete(folder):
+                if not distributed.agreed(is_complete(folder)):
                     self._make_old(folder, before)
                 self._old = before.new if before else self._read_old(folder)
         return self._old
@@ -277,7 +277,7 @@ class Experiment:
     def _make_old(self, folder: Path, before: Experiment | None) -> None:
         started = time.time()
         if before is None:
-            if not is_trained(folder):
+            if not distributed.agreed(is_trained(folder)):
                 self._train_old(folder)
             model, class_map, images = self._read_old(folder), self.scenario.class_map, self.old_images
             features, loss = self.embed(model.model, self.new_images.images), self.config.old_loss
@@ -285,6 +285,21 @@ class Experiment:
             model, features = before.new, before.training_features()
             images, loss = self.new_images, before.config.new_loss
             class_map = torch.arange(images.num_classes)
+        if self._first:
+            self._finish_old(folder, model, features, class_map, loss, images, started)
+        distributed.agreed(None)
+
+    def _finish_old(
+        self,
+        folder: Path,
+        model: TrainedModel,
+        features: Tensor,
+        class_map: Tensor,
+        loss: str,
+        images: ImageSet,
+        started: float,
+    ) -> None:
+        """Write what is left of the old system, then its run."""
         bias = model.classifier.bias
         OldSystem.from_arrays(
             features,
@@ -335,7 +350,7 @@ class Experiment:
             folder = self.config.run_folder
             self.train_old()
             with _only_one(folder):
-                if not is_trained(folder):
+                if not distributed.agreed(is_trained(folder)):
                     self._train_new(folder)
                 self._new = read_model(
                     folder, *self.new_parts(), self.config.device, self._made_of, self._source
@@ -364,12 +379,14 @@ class Experiment:
         model, made_of = self.new, self._made_of
         path = self.config.run_folder / "training_features.safetensors"
         with _only_one(self.config.run_folder):
-            if path.is_file():
+            if distributed.agreed(path.is_file()):
                 tensors, known = load_tensors(path)
                 refuse_changed(path, known, made_of, self._source)
                 return tensors["features"]
             features = self.embed(model.model, self.new_images.images)
-            save_tensors({"features": features}, path, made_of, advice=ADVICE)
+            if self._first:
+                save_tensors({"features": features}, path, made_of, advice=ADVICE)
+            distributed.agreed(None)
         return features
 
     def new_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
@@ -411,7 +428,7 @@ class Experiment:
             ValueError: the images have changed since the run was made.
         """
         config, folder = self.config, self.config.run_folder
-        if is_complete(folder):
+        if distributed.agreed(is_complete(folder)):
             stored = Run(folder).config
             refuse_changed(folder, stored["made_of"], self._made_of, self._source)
             # A run's name says what differs from the defaults, and a later version may have other defaults.
@@ -419,7 +436,16 @@ class Experiment:
             refuse_changed(folder, stored, {k: v for k, v in now.items() if k not in _WHERE}, self._source)
             self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
-        started, new = time.time(), self.train()
+        started = time.time()
+        self.train()
+        target = self.training_features() if config.method == "independent" else None  # for its adapters
+        if self._first:
+            self._measure(target, started)
+        distributed.agreed(None)
+        return Run(folder)
+
+    def _measure(self, target: Tensor | None, started: float) -> None:
+        config, new = self.config, self.new
         records = measure_protocol(
             config.protocol,
             self.old.test,
@@ -430,10 +456,9 @@ class Experiment:
             certainty=self._certainty(),
             draws=config.bootstrap_draws,
         )
-        if config.method == "independent":
-            records += self._adapters()
-        self._finish(folder, records, new, self.new_images, started)
-        return Run(folder)
+        if target is not None:
+            records += self._adapters(target)
+        self._finish(config.run_folder, records, new, self.new_images, started)
 
     def _certainty(self) -> np.ndarray | None:
         """How sure the old classifier is of each gallery image, for the order of backfill."""
@@ -443,9 +468,9 @@ class Experiment:
         with torch.inference_mode():
             return margin(classifier.logits(features.to(classifier.weight.device)))
 
-    def _adapters(self) -> list[Record]:
+    def _adapters(self, target: Tensor) -> list[Record]:
         """The cross-test of the independent model after a linear map, fitted on the training set."""
-        source, target = self.old_system.features, self.training_features()
+        source = self.old_system.features
         found: list[Record] = []
         for name, fit in {"ridge": fit_ridge, "procrustes": fit_procrustes}.items():
             to_new, to_old = fit(source, target), fit(target, source)
@@ -472,7 +497,7 @@ class Experiment:
             images: uint8 ``[N, C, H, W]``, or encoded.
         """
         how = {name: getattr(self.config, name) for name in ("device", "precision", "workers")}
-        return embed(model, images, **how)
+        return embed_together(model, images, **how)
 
     def _train(
         self,
@@ -503,6 +528,8 @@ class Experiment:
         """What the history says of the validation identities."""
         labels = self.data.val.labels
         features = self.embed(deployed(model, method), self.data.val.images)
+        if not self._first:
+            return {}
         values = {"new_new": verification(features, labels, fars=FARS[:2])}
         cross = None if old is None else compared(method, features, self.old.val)
         if cross is not None:
@@ -541,8 +568,10 @@ class Experiment:
         if cross is not None:
             features["query"], features["gallery"] = cross
         made_of = self._old_made_of if old_test is None else self._made_of
-        keep_model(folder, model, method, history, features, made_of)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if self._first:
+            keep_model(folder, model, method, history, features, made_of)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        distributed.agreed(None)
 
     def _finish(
         self,
@@ -589,8 +618,10 @@ class Experiment:
         write_metrics(folder, records)
 
 
-def _only_one(folder: Path) -> FileLock:
-    """A lock that the operating system releases when its holder dies."""
+def _only_one(folder: Path) -> AbstractContextManager:
+    """A lock that the operating system releases when its holder dies; the first process holds it for all."""
+    if distributed.rank():
+        return nullcontext()
     with explained(folder, ADVICE):
         folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock")

@@ -133,12 +133,13 @@ def build_model(
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     """The autocast context in which convolutions run; losses leave it again (float32 throughout)."""
     kind = torch.device(device).type
-    enabled = resolve_precision(kind, precision) == "bfloat16"
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+    used = resolve_precision(kind, precision)
+    dtype = torch.float16 if used == "float16" else torch.bfloat16
+    return torch.autocast(kind, dtype=dtype, enabled=used != "float32")
 
 
 def resolve_precision(device: torch.device | str, precision: str) -> str:
-    """``float32`` or ``bfloat16``: what a precision means on this device.
+    """``float32``, ``bfloat16`` or ``float16``: what a precision means on this device.
 
     ``auto`` is bfloat16, but float32 on processors that would emulate bfloat16 at a loss.
 

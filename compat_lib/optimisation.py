@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MOMENTUM = 0.9
 
@@ -35,8 +38,13 @@ class TrainingSettings:
     per_identity: int = 0  # images of each identity in a batch; 0: at random
     seed: int = 0
     precision: str = "auto"
+    accumulate: int = 1  # parts in which a batch passes through the network, see `InParts`
+    compile: bool = False  # torch.compile of the network
+    sync_batchnorm: bool = False  # batch statistics over the rows of all processes, not of each
     device: str = "cpu"
     workers: int = 0  # processes that decode images which are not in memory
+    checkpoint_steps: int = 0  # also write one after so many steps within an epoch; 0: do not
+    checkpoint_minutes: float = 10.0  # likewise
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -70,6 +78,39 @@ def build_optimiser(model: nn.Module, method: nn.Module, settings: TrainingSetti
         return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, foreach=True)
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, lr=settings.lr, foreach=True)
+
+
+class InParts(nn.Module):
+    """A network through which a batch passes in equal parts, whose gradients add up: it saves memory.
+
+    The outputs are those of the whole batch, so that a loss may compare all of its rows; what the network
+    must remember for the gradient is computed again part by part, which costs a second forward pass. Batch
+    normalisation sees a part.
+    """
+
+    def __init__(self, network: nn.Module, parts: int) -> None:
+        super().__init__()
+        self.network, self.parts = network, parts
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        def again() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), self._running_statistics_rest()
+
+        parts = pixels.tensor_split(self.parts)
+        return torch.cat(
+            [checkpoint(self.network, part, use_reentrant=False, context_fn=again) for part in parts]
+        )
+
+    @contextmanager
+    def _running_statistics_rest(self) -> Iterator[None]:
+        """They have seen the part already."""
+        layers = [one for one in self.network.modules() if getattr(one, "momentum", None) is not None]
+        before = [one.momentum for one in layers]
+        for one in layers:
+            one.momentum = 0.0
+        yield
+        for one, momentum in zip(layers, before, strict=True):
+            one.momentum = momentum
 
 
 def _groups(model: nn.Module, method: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:

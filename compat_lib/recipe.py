@@ -55,6 +55,7 @@ def classifier_of(config: ExperimentConfig, loss: str, width: int, classes: int)
         margin=config.margin,
         ramp=config.margin_ramp,
         label_smoothing=config.label_smoothing,
+        sample=config.classifier_sample,
     )
 
 

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from compat_lib.checkpoint import Checkpoint
+from compat_lib import distributed
+from compat_lib.checkpoint import Checkpoint, Interrupted, Progress, noted_sigterm
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import seeded_generator
+from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
-from compat_lib.models import EmbeddingModel, autocast, embed
+from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
 from compat_lib.old_system import OldSystem
-from compat_lib.optimisation import TrainingSettings, build_optimiser, learning_rate
+from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 
-
-class NotFiniteError(RuntimeError):
-    """A loss or a gradient stopped being a number; the sentence says where and the likely cause."""
+__all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
+# They say where and how, not what: a training goes on when they change.
+WHERE = ("device", "workers", "checkpoint_steps", "checkpoint_minutes")
 
 
 def train(
@@ -89,103 +91,145 @@ def train(
         augmentation=Augmentation.of(settings),
         per_identity=settings.per_identity,
         workers=settings.workers,
+        rank=distributed.rank(),
+        world=distributed.world(),
     )
+    if settings.compile:
+        model.compile()
+    network = InParts(model, settings.accumulate) if settings.accumulate > 1 else model
+    network = distributed.parallel(network, device, settings.sync_batchnorm)
+    classifier = method.classifier
+    if 1 < distributed.world() <= classifier.num_classes and not method.whole_classifier:
+        classifier.deal()
     optimiser = build_optimiser(model, method, settings)
-    kept = None
+    half = resolve_precision(device, settings.precision) == "float16"
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    watch = Watch(settings.lr, device, skips=half)
+    kept, at = None, Progress()
     if checkpoint is not None:
         made_of = asdict(settings) | {"method": method.name} | dict(made_of or {})
-        kept = Checkpoint(
-            Path(checkpoint), {k: v for k, v in made_of.items() if k not in ("device", "workers")}, device
-        )
-    history = [] if kept is None else kept.read(model, method, optimiser)
-    steps = settings.epochs * len(batches)
-    bar = tqdm(
-        total=steps, initial=len(history) * len(batches), disable=not _interactive(), unit="step", leave=False
-    )
-    embedded_images = 0
+        kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k not in WHERE}, device)
+        at = kept.read(model, method, optimiser, scaler)
+    steps, done = settings.epochs * len(batches), len(at.history) * len(batches) + at.step
+    bar = tqdm(total=steps, initial=done, disable=not _interactive(), unit="step", leave=False)
+
+    def write() -> None:
+        watch.look()
+        if kept is not None:
+            kept.write(model, method, optimiser, scaler, at)
 
     def embed_all() -> Tensor:
-        nonlocal embedded_images
-        embedded_images += len(images)
-        return embed(model, images, device=device, precision=settings.precision, workers=settings.workers)
+        at.images += len(images)
+        return embed_together(
+            model, images, device=device, precision=settings.precision, workers=settings.workers
+        )
 
-    with _repeatable(device), bar:
-        for epoch in range(len(history), settings.epochs):
-            torch.manual_seed(seeded_generator(settings.seed, "epoch", epoch).initial_seed())
-            sums: dict[str, Tensor] = {}
-            embedded_images, began = 0, _clocks(device)
+    with _repeatable(device), bar, noted_sigterm() as sigterm:
+        written = time.monotonic()
+        for epoch in range(len(at.history), settings.epochs):
+            began = _clocks(device)
             model.train()
             method.train()
-            method.start_epoch(epoch, settings.epochs, embed_all)
-            for number, batch in enumerate(batches.epoch(epoch)):
-                done = epoch * len(batches) + number
+            if at.step == 0:
+                torch.manual_seed(seeded_generator(settings.seed, "epoch", epoch).initial_seed())
+                method.start_epoch(epoch, settings.epochs, embed_all)
+            for batch in batches.epoch(epoch, at.step):
+                done = epoch * len(batches) + at.step
                 generator = seeded_generator(settings.seed, "step", done)
-                keep = method.rows_to_embed(batch.rows, batch.labels, generator)
-                if keep is not None and int(keep.sum()) < 2:
+                # What the network drops out differs between processes, and not after a resume.
+                torch.manual_seed(generator.initial_seed() + distributed.rank())
+                rows, labels_here = distributed.gathered(batch.rows), distributed.gathered(batch.labels)
+                keep = method.rows_to_embed(rows, labels_here, generator)
+                own, counts = _dealt(keep)
+                pixels = batch.pixels(own)
+                if min(counts or [len(pixels)]) < 2:
                     raise ValueError(
-                        f"{method.title} leaves {int(keep.sum())} of {len(keep)} rows to the network, whose "
-                        f"batch normalisation needs two: lower the share that the method replaces"
+                        f"{method.title} leaves {counts or len(pixels)} of {len(rows)} rows to the network, "
+                        f"whose batch normalisation needs two: lower the share that the method replaces"
                     )
                 with autocast(device, settings.precision):
-                    pixels = batch.pixels(keep)
-                    embeddings = model(pixels)
-                embeddings = embeddings.float()
+                    embeddings = network(pixels)
                 step = Step(
-                    rows=batch.rows,
-                    labels=batch.labels,
-                    embeddings=embeddings,
+                    rows=rows,
+                    labels=labels_here,
+                    embeddings=distributed.gathered(embeddings.float(), counts),
                     embedded=keep,
-                    old_features=None if old_features is None else old_features[batch.rows],
+                    old_features=None if old_features is None else old_features[rows],
                     epoch=epoch,
                     epochs=settings.epochs,
-                    batch=number,
+                    batch=at.step,
                     batches=len(batches),
                     progress=done / steps,
                     generator=generator,
-                    oracle_features=None if oracle_features is None else oracle_features[batch.rows],
+                    oracle_features=None if oracle_features is None else oracle_features[rows],
                 )
                 terms = method(step)  # compatibility enters here
                 loss = sum(method.weights[name] * term for name, term in terms.items())
-                if not math.isfinite(loss.item()):
-                    raise NotFiniteError(_cause(step, terms, settings))
                 optimiser.zero_grad()
-                loss.backward()
+                scaler.scale(loss).backward()
+                distributed.average_gradients(method, classifier if classifier.dealt else None)
+                scaler.unscale_(optimiser)
                 norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-                if not math.isfinite(norm.item()):
-                    raise NotFiniteError(
-                        f"epoch {epoch + 1}, step {number + 1}: the loss is finite but its gradient is not "
-                        f"(norm {norm.item()}); likely cause: a margin or a distance at its kink, or a "
-                        f"learning rate of {settings.lr} that is too high"
-                    )
+                watch.note(step, loss, terms, norm)
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(settings, done, steps)
-                optimiser.step()
-                embedded_images += len(embeddings)
+                scaler.step(optimiser)
+                scaler.update()
+                at.step, at.images = at.step + 1, at.images + len(step.embeddings)
                 for name, term in {"total": loss, **terms}.items():
-                    sums[name] = sums.get(name, 0.0) + term.detach()
+                    at.sums[name] = at.sums.get(name, 0.0) + term.detach()
                 bar.update()
+                late = time.monotonic() - written > 60 * settings.checkpoint_minutes > 0
+                due = settings.checkpoint_steps and at.step % settings.checkpoint_steps == 0
+                due, stop = distributed.any_process(bool(late or due), bool(sigterm))
+                if stop or due and at.step < len(batches):
+                    at.took, began = _elapsed(began, device, at.took), _clocks(device)
+                    write()
+                    written = time.monotonic()
+                if stop:
+                    say(f"stopped after epoch {epoch + 1}, step {at.step}; the same call goes on from there")
+                    raise Interrupted
             row = {
                 "epoch": epoch + 1,
-                **_elapsed(began, device),
+                **_elapsed(began, device, at.took),
                 "steps": len(batches),
                 "lr": optimiser.param_groups[0]["lr"],
-                "backbone_images": embedded_images,
-                **{f"loss/{name}": float(total) / len(batches) for name, total in sums.items()},
+                "backbone_images": at.images,
+                **{f"loss/{name}": float(total) / len(batches) for name, total in at.sums.items()},
             }
             if validate is not None and ((epoch + 1) % validate_every == 0 or epoch + 1 == settings.epochs):
                 row |= {f"val/{name}": value for name, value in validate(model).items()}
-            history.append(row)
-            if kept is not None:
-                kept.write(model, method, optimiser, history)
+            at = Progress([*at.history, row])
+            write()
+            written = time.monotonic()
             if bar.disable:
                 say(epoch_line(row, settings.epochs))
+        if classifier.dealt:
+            classifier.collect()
         torch.manual_seed(seeded_generator(settings.seed, "finish", settings.epochs).initial_seed())
-        embedded_images, began = 0, _clocks(device)
+        began = _clocks(device)
         method.finish(embed_all)
-        for name, took in _elapsed(began, device).items():
-            history[-1][name] += took
-        history[-1]["backbone_images"] += embedded_images
-    return history
+        at.history[-1] |= _elapsed(began, device, at.history[-1])
+        at.history[-1]["backbone_images"] += at.images
+    return at.history
+
+
+def embed_together(model: nn.Module, images: Tensor | EncodedImages, **how: Any) -> Tensor:
+    """What `embed` gives, in all processes, of which each embeds its share of the images."""
+    if distributed.world() == 1:
+        return embed(model, images, **how)
+    distributed.same_buffers(model)
+    mine = torch.arange(len(images))[distributed.share(len(images))]
+    own = images.subset(mine) if isinstance(images, EncodedImages) else images[mine]
+    return distributed.gathered(embed(model, own, **how), distributed.shares(len(images)))
+
+
+def _dealt(keep: Tensor | None) -> tuple[Tensor | None, list[int] | None]:
+    """This process's part of which rows of a batch are embedded, and how many each process embeds."""
+    if keep is None or distributed.world() == 1:
+        return keep, None
+    parts = keep.view(distributed.world(), -1)
+    return parts[distributed.rank()], parts.sum(dim=1).tolist()
 
 
 def epoch_line(row: dict[str, float], epochs: int) -> str:
@@ -198,32 +242,14 @@ def epoch_line(row: dict[str, float], epochs: int) -> str:
     return "  ".join(parts)
 
 
-def _cause(step: Step, terms: dict[str, Tensor], settings: TrainingSettings) -> str:
-    broken = [name for name, term in terms.items() if not math.isfinite(term.item())] or ["their sum"]
-    if step.old_features is not None and not torch.isfinite(step.old_features).all():
-        cause = "the old features hold values that are not finite: check the old system"
-    elif not torch.isfinite(step.embeddings).all():
-        cause = (
-            f"the network itself diverged: lower the learning rate ({settings.lr}) or lengthen the warm-up"
-        )
-    else:
-        cause = (
-            "the embeddings are finite, so the term's own arithmetic overflowed: check its weight and scale"
-        )
-    return (
-        f"epoch {step.epoch + 1}, step {step.batch + 1}: loss term {', '.join(broken)} is not finite; "
-        f"likely cause: {cause}"
-    )
-
-
 def _clocks(device: torch.device) -> dict[str, float]:
     """Wall time, and on the CPU the time of all its cores, which other work on the machine hardly moves."""
     clocks = {"seconds": time.perf_counter()}
     return clocks | ({"processor_seconds": time.process_time()} if device.type == "cpu" else {})
 
 
-def _elapsed(began: dict[str, float], device: torch.device) -> dict[str, float]:
-    return {name: now - began[name] for name, now in _clocks(device).items()}
+def _elapsed(began: dict[str, float], device: torch.device, before: dict[str, float]) -> dict[str, float]:
+    return {name: now - began[name] + before.get(name, 0.0) for name, now in _clocks(device).items()}
 
 
 def _interactive() -> bool:

@@ -52,6 +52,7 @@ class DualTuning(CompatibilityLoss):
         "new_to_old": r"\frac{1}{|I|}\sum_{i \in I} \mathrm{CE}(V\,T(n_i), \mu(y_i))",
     }
     reconstruction = True
+    whole_classifier = True
     published = {"prototype_weight": 0.1}
 
     def __init__(

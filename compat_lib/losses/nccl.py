@@ -68,6 +68,7 @@ class NCCL(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     one_width = True
+    whole_classifier = True
     published = {"feature_weight": 1.0}
     formulas = {
         "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"

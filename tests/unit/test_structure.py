@@ -126,10 +126,14 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "evaluation": set(),
     "adapters": {"evaluation"},
     "old_system": set(),
-    "losses": {"old_system"},
+    "distributed": set(),
+    "losses": {"distributed", "old_system"},
     "optimisation": set(),
-    "checkpoint": {"losses"},
-    "training": {"checkpoint", "data", "losses", "models", "old_system", "optimisation"},
+    "checkpoint": {"distributed", "losses"},
+    "finite": {"losses"},
+    "training": {
+        *("checkpoint", "data", "distributed", "finite", "losses", "models", "old_system", "optimisation"),
+    },
     "runs": {"evaluation", "losses", "models"},
     "deploy": {"adapters", "evaluation", "old_system"},
 }

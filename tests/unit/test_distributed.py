@@ -1,0 +1,47 @@
+"""Two processes of torchrun against one process with the same batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from two_processes import CASES, train_case
+
+HERE = Path(__file__).parent
+
+
+def torchrun(*command, timeout=120):
+    """Two processes by torchrun; the finished launcher."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+    return subprocess.run(
+        [*launcher, *map(str, command)],
+        env=environment | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """What each of two processes found, by case."""
+    folder = tmp_path_factory.mktemp("pair")
+    done = torchrun(HERE / "two_processes.py", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_are_one_with_the_whole_batch(pair, case):
+    alone = train_case(case)
+    for found in (pair[0][case], pair[1][case]):
+        assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5, abs=1e-5)
+        assert found["embedded"] == alone["embedded"]
+        for part in ("model", "method"):
+            for name, value in alone[part].items():
+                torch.testing.assert_close(found[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    first, second = (found[case]["method"] for found in pair)
+    assert all(torch.equal(first[name], second[name]) for name in first)

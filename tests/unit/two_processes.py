@@ -1,0 +1,56 @@
+"""Trains every method for a few steps, alone or as one of the processes that torchrun started.
+
+torchrun --nproc-per-node=2 two_processes.py FOLDER     # writes rank0.pt and rank1.pt
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from method_steps import make_old
+
+from compat_lib import distributed
+from compat_lib.losses import METHODS, build_method
+from compat_lib.losses.heads import Classifier
+from compat_lib.models import build_model
+from compat_lib.training import TrainingSettings, train
+
+CLASSES, WIDTH = 5, 6
+SETTINGS = TrainingSettings(
+    epochs=1, batch_size=8, lr=0.05, seed=3, shift=1, precision="float32", sync_batchnorm=True
+)
+CASES = {  # name -> method, classifier, other arguments of build_method
+    **{name: (name, {"kind": "arcface"}, {}) for name in sorted(METHODS)},
+    "smoothed": ("independent", {"kind": "linear", "label_smoothing": 0.1}, {}),
+    "triplet": ("mixbct", {"kind": "cosface"}, {"task_loss": "triplet"}),
+}
+
+
+def train_case(name, settings=SETTINGS, **more):
+    """History, weights of the network and state of the method, after three steps."""
+    kind, classifier, options = CASES[name]
+    old = make_old(classes=CLASSES, per_class=5, width=WIDTH)
+    pixels = torch.randint(256, (25, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(5)
+    model = build_model("convnet-half", width=METHODS[kind].model_width(WIDTH, WIDTH), size=16)
+    method = build_method(kind, old, Classifier(width=WIDTH, num_classes=CLASSES, **classifier), **options)
+    dealt = []
+    if "say" not in more:
+        more["say"] = lambda line: dealt.append(len(method.classifier.weight))
+    history = train(model, method, pixels.to(torch.uint8), old.labels, settings, old=old, **more)
+    losses = {key: value for row in history for key, value in row.items() if key.startswith("loss/")}
+    return {
+        "losses": losses,
+        "model": {key: value.clone() for key, value in model.state_dict().items()},
+        "method": {key: value.clone() for key, value in method.state_dict().items()},
+        "dealt": dealt,
+        "embedded": history[-1]["backbone_images"],
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    distributed.start("cpu")
+    results = {name: train_case(name) for name in CASES}
+    torch.save(results, folder / f"rank{distributed.rank()}.pt")
