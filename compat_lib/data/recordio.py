@@ -111,7 +111,6 @@ class RecordFile:
 
         Raises:
             UnreadableImages: "cannot read the image .../train.rec, record 7 (...)".
-            ValueError: the record is damaged.
         """
         _, encoded = unpacked(self.payload(int(offset)))
         try:
@@ -123,15 +122,19 @@ class RecordFile:
             raise UnreadableImages([(self._name(offset), reason)]) from error
 
     def payload(self, offset: int) -> bytes:
-        """Return the bytes of the record at an offset, its parts joined."""
+        """Return the bytes of the record at an offset, its parts joined.
+
+        Raises:
+            UnreadableImages: "cannot read the image .../train.rec, record 7 (it is cut off ...)".
+        """
         parts, word = [], offset // 4
         while True:
             if word + 2 > len(self.words) or self.words[word] != MAGIC:
-                raise ValueError(f"{self._name(offset)} is damaged: no record begins there; {_AGAIN}")
+                raise UnreadableImages([(self._name(offset), "it is damaged: no record begins there")])
             kind, length = divmod(int(self.words[word + 1]), 2**LENGTH_BITS)
             end = word + 2 + -(-length // 4)
             if end > len(self.words):
-                raise ValueError(f"{self._name(offset)} is cut off at the end of the file; {_AGAIN}")
+                raise UnreadableImages([(self._name(offset), "it is cut off at the end of the file")])
             parts.append(self.words[word + 2 : end].tobytes()[:length])
             if kind in (0, 3):
                 return MAGIC.to_bytes(4, "little").join(parts)

@@ -97,7 +97,9 @@ def test_a_cut_off_file_is_told_by_record(file):
     file.write_bytes(file.read_bytes()[: size - 30])
     records = RecordFile(file)
     for call in (records.first_labels, lambda offsets: records.payload(offsets[1])):
-        with pytest.raises(ValueError, match=r"train\.rec, record 1 is cut off at the end of the file"):
+        with pytest.raises(
+            ValueError, match=r"train\.rec, record 1 \(?(it )?is cut off at the end of the file"
+        ):
             call(records.index.offsets)
 
 
@@ -106,7 +108,9 @@ def test_a_wrong_magic_number_is_told_by_record(file):
     second = int(records.index.offsets[1])
     damage(file, second, b"\0\0\0\0")
     for call in (records.first_labels, lambda offsets: records(offsets[1])):
-        with pytest.raises(ValueError, match=r"train\.rec, record 1 is damaged: no record begins there"):
+        with pytest.raises(
+            ValueError, match=r"train\.rec, record 1 \(?(it )?is damaged: no record begins there"
+        ):
             call(records.index.offsets)
 
 
