@@ -14,6 +14,7 @@ from compat_lib.data import load
 from compat_lib.data.alignment import TEMPLATE
 from compat_lib.data.faces import celeba_lfw, ms1mv3, published_counts, records
 from compat_lib.data.scenarios import split
+from compat_lib.experiment import Experiment
 
 SIZES = [3, 2, 4, 3, 2, 5, 3, 2]
 
@@ -238,6 +239,28 @@ def test_what_is_missing_of_the_two_sets_is_told(two_sets, monkeypatch):
         celeba_lfw(two_sets, validation=2)
 
 
-def test_both_names_are_data_sets_of_the_configuration():
-    for name in ("ms1mv3", "celeba-lfw"):
-        assert ExperimentConfig(dataset=name, image_size=112).dataset == name
+# -- the whole way -------------------------------------------------------------------------------
+
+
+def upgrade(root, **fields):
+    """One experiment as a preset of the true set has it, but for sizes."""
+    small = {"image_size": 32, "old_epochs": 1, "epochs": 1, "batch_size": 8, "bootstrap_draws": 2}
+    where = {"data_root": str(root), "runs_root": str(root / "runs")}
+    options = {"dataset_options": {"validation": 2}, "old_share": 0.5, "shuffle_seed": None}
+    config = ExperimentConfig(method="mixbct", **small, **where, **options, **fields)
+    return Experiment(config, say=lambda line: None).evaluate()
+
+
+def test_an_upgrade_on_ms1mv3_measured_by_ijb(root):
+    write_ijb(root / "IJBC")
+    run = upgrade(root, dataset="ms1mv3", protocol="ijb", workers=1)
+    assert 0 <= run.metrics.value("new", "old", "auc") <= 1
+    assert 0 <= run.metrics.value("new", "old", "top1") <= 1
+
+
+def test_an_upgrade_from_celeba_to_lfw(tmp_path, monkeypatch):
+    checksums = write_celeba(tmp_path, [who for who in range(8) for _ in range(4)])
+    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", checksums)
+    write_lfw(tmp_path, {"Ada_Byron": 2, "Eve_Doe": 3})
+    run = upgrade(tmp_path, dataset="celeba-lfw")
+    assert 0 <= run.metrics.value("new", "old", "map") <= 1
