@@ -14,8 +14,11 @@ from .images import ImageSet, Splits, data_root
 from .listed import VAL_SHARE, with_validation
 from .trees import decode_classes, download, list_images, subfolders, tell_left_out
 
-PARTS = ("train", "test", "val")
-_LAYOUT = "train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images>"
+PARTS = ("train", "test", "val", "query")
+_LAYOUT = (
+    "train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images> and "
+    "query/<class>/<images>"
+)
 
 
 def folder(
@@ -32,6 +35,9 @@ def folder(
     without a cache; the folder itself is only read.
     Class folders are numbered in sorted order, each part for itself. What is left out (other kinds of files,
     folders inside classes, other parts) is said in the log.
+
+    With query/<class>/* these images are the queries of the protocols re-identification and landmarks, which
+    ask the gallery test/: they are part of the test images, and the extra "query" (bool) tells which.
 
     Without val/, 10 % of the classes or images are held out of training for validation by seed, see
     `with_validation`.
@@ -108,17 +114,30 @@ def _splits(
             others.append(f"{count} image(s) directly in {printable(path.name)}")
     tell_left_out(place, others, _LAYOUT)
     parts, unreadable = {}, []
-    for path in present:
+    for path in (path for path in present if path.name != "query"):
         classes = {folder.name: folder for folder in subfolders(path)}
         if len(classes) < 2:
             raise ValueError(
                 f"{printable(path)} has {len(classes)} class folder(s), at least two are needed; "
                 f"expected {_LAYOUT}"
             )
+        asking = subfolders(found["query"]) if path.name == "test" and "query" in found else []
+        classes |= {f"query/{folder.name}": folder for folder in asking}
         try:
             parts[path.name] = decode_classes(classes, cache, size=size, stream=stream)
         except UnreadableImages as error:
             unreadable += error.files
     if unreadable:
         raise UnreadableImages(unreadable)
+    if "query" in found:
+        parts["test"] = _with_queries(parts["test"])
     return Splits(name, **parts) if "val" in parts else with_validation(name, **parts, seed=seed, share=share)
+
+
+def _with_queries(test: ImageSet) -> ImageSet:
+    """Classes "ant" and "query/ant" as one class, with the extra "query" in place of the second name."""
+    names = [name.removeprefix("query/") for name in test.classes]
+    classes = tuple(sorted(set(names)))
+    labels = torch.tensor([classes.index(name) for name in names])[test.labels]
+    query = torch.tensor([name.startswith("query/") for name in test.classes])[test.labels]
+    return ImageSet(test.images, labels, classes, {"query": query})

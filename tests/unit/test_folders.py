@@ -53,6 +53,18 @@ def test_images_labels_and_names(root, place):
     assert data.test.images[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]  # in the order of file names
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_queries_of_their_own_are_test_images_that_know_it(root, place, stream):
+    make(place, val={"ant": 2, "cat": 2})
+    paint(place / "query", {"bee": 2, "elk": 1})
+    test = load("folder", root=root, path=place, size=12, stream=stream).test
+    assert test.classes == ("ant", "bee", "elk")
+    assert test.labels.tolist() == [0, 0, 1, 1, 1, 1, 1, 2]
+    assert test.extras["query"].tolist() == [False] * 5 + [True] * 3
+    shades = test.images[torch.arange(8)][:, 0, 5, 5].tolist()
+    assert shades == [COLOURS[test.classes[label]] for label in test.labels.tolist()]
+
+
 def test_shared_classes_hold_out_images(root, place):
     data = folder(root, path=make(place, train={"ant": 12, "bee": 30, "cat": 9, "dog": 1}), size=12)
     assert data.val.classes == ("ant", "bee") and data.val.labels.tolist() == [0, 0, 1, 1, 1]

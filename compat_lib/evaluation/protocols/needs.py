@@ -20,9 +20,9 @@ class Images(Protocol):
 
 
 _NEEDS = {  # protocol -> extras and lists without which nothing can be measured, and who has them
-    "ijb": (("template", "media"), ("pairs",), "IJB-B and IJB-C (ijb) have this protocol"),
-    "reid": (("query",), (), "market1501, msmt17 and dukemtmc have this protocol"),
-    "landmarks": (("query",), (), "sets of landmarks with query images have this protocol"),
+    "ijb": (("template", "media"), ("pairs",), "ms1mv3 has this protocol, tested on IJB-B or IJB-C"),
+    "reid": (("query",), (), "market1501, msmt17, dukemtmc and a folder with query/ have this protocol"),
+    "landmarks": (("query",), (), "a folder with query/ has this protocol"),
 }
 
 
