@@ -46,7 +46,7 @@ from compat_lib.files import explained, load_tensors, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.models import EmbeddingModel, Mirrored
-from compat_lib.old_system import OldSystem
+from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import (
     classifier_of,
     compared,
@@ -280,7 +280,11 @@ class Experiment:
             if not distributed.agreed(is_trained(folder)):
                 self._train_old(folder)
             model, class_map, images = self._read_old(folder), self.scenario.class_map, self.old_images
-            features, loss = self.embed(model.model, self.new_images.images), self.config.old_loss
+            # What does not fit in memory as images may not fit as features either.
+            encoded = isinstance(self.new_images.images, EncodedImages)
+            on_disk = folder / "old_system" / MAPPED if encoded else None
+            embedded = self.embed(model.model, self.new_images.images, on_disk)
+            features, loss = on_disk or embedded, self.config.old_loss
         else:
             model, features = before.new, before.training_features()
             images, loss = self.new_images, before.config.new_loss
@@ -489,15 +493,16 @@ class Experiment:
 
     # -- shared by both sides --------------------------------------------------------------------
 
-    def embed(self, model: nn.Module, images: Tensor | EncodedImages) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor | EncodedImages, out: Path | None = None) -> Tensor:
         """Features of images by a model of this run, float32 ``[N, width]``, in the run's precision.
 
         Args:
             model: maps float pixels to features, such as ``experiment.new.model``.
             images: uint8 ``[N, C, H, W]``, or encoded.
+            out: see :func:`compat_lib.models.embed`.
         """
         how = {name: getattr(self.config, name) for name in ("device", "precision", "workers")}
-        return embed_together(model, images, **how)
+        return embed_together(model, images, out, **how)
 
     def _train(
         self,

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,35 @@ def save_tensors(
     with replacing(path, advice) as part:
         save_file(copies, part, {**(metadata or {}), "sha256": digest})
     return digest
+
+
+def write_rows(path: str | Path, count: int, blocks: Iterable[Tensor], advice: str = "") -> None:
+    """Write tensors [n, ...] that follow each other as one .npy file of ``count`` rows, block by block.
+
+    In one piece, see :func:`replacing`; and written, not mapped: a full disk is an error and kills nothing.
+    """
+    with replacing(path, advice) as part, part.open("wb") as out:
+        for number, block in enumerate(blocks):
+            rows = block.cpu().contiguous().numpy()
+            if number == 0:
+                header = {"descr": rows.dtype.str, "fortran_order": False, "shape": (count, *rows.shape[1:])}
+                np.lib.format.write_array_header_1_0(out, header)
+            out.write(memoryview(rows).cast("B"))
+
+
+def map_rows(path: str | Path) -> Tensor:
+    """The rows of an .npy file, memory-mapped: only those that are taken are read, and none is changed.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file; it is damaged, or no .npy file of numbers.
+    """
+    import torch
+
+    try:
+        # copy-on-write, because torch knows no array that cannot be written
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (ValueError, EOFError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged, or no .npy file of numbers ({error})") from error
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

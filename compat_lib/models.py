@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from compat_lib.config import PRECISIONS
 from compat_lib.data.augmentation import to_float
 from compat_lib.data.decoding import height_width
 from compat_lib.data.encoded import EncodedImages, Stream
+from compat_lib.files import map_rows, write_rows
 
 
 class EmbeddingModel(nn.Module):
@@ -175,6 +177,7 @@ def embed(
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     workers: int = 0,
+    out: Path | None = None,
 ) -> Tensor:
     """Un-normalised embeddings of images: evaluation mode, no augmentation, no flip.
 
@@ -183,18 +186,23 @@ def embed(
         images: uint8 ``[N, C, H, W]``, in memory, memory-mapped or encoded.
         precision: the run's own: features of two precisions are not the same numbers.
         workers: processes that decode encoded images.
+        out: an .npy file to which the embeddings are written block by block, where memory cannot hold them.
 
     Returns:
-        float32 ``[N, width]`` on the CPU, in the order of ``images``.
+        float32 ``[N, width]`` on the CPU, in the order of ``images``; with ``out`` the file, memory-mapped.
     """
     was_training = model.training
     model.eval()
-    parts = []
     with autocast(device, precision):
-        for block in _blocks(images, batch_size, workers):
-            parts.append(model(to_float(block.to(device))).float().cpu())
+        pixels = (to_float(block.to(device)) for block in _blocks(images, batch_size, workers))
+        embeddings = (model(block).float().cpu() for block in pixels)
+        if out is None:
+            features = torch.cat(list(embeddings))
+        else:
+            write_rows(out, len(images), embeddings)
+            features = map_rows(out)
     model.train(was_training)
-    return torch.cat(parts)
+    return features
 
 
 def _blocks(images: Tensor | EncodedImages, size: int, workers: int) -> Iterator[Tensor]:

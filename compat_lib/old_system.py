@@ -8,6 +8,7 @@ the package also serves those who have lost the old weights.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,13 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.files import load_arrays, load_tensors, save_tensors, write_text
+from compat_lib.files import load_arrays, load_tensors, map_rows, save_tensors, write_rows, write_text
 
 TENSORS, DESCRIPTION = "old_system.safetensors", "old_system.json"
+MAPPED = "features.npy"  # beside them, where the features stay on disk
 VERSION = 2
 ARRAYS = ("features", "labels", "prototypes", "classifier_weight", "classifier_bias", "class_map")
 SCALARS = ("classifier_scale", "num_classes")
 ROWS_AT_ONCE = 65_536
+FULL_CHECK_BYTES = 2**30  # larger files of features are told apart by size alone
 
 # how each thing can be had, for the sentence that a user reads when it is missing
 _REMEDY = {
@@ -42,7 +45,7 @@ _REMEDY = {
 class OldSystem:
     """The frozen old system, made with `from_arrays` (which says what each field is) or `load`."""
 
-    features: Tensor | None  # float32 [N, d]
+    features: Tensor | None  # float32 [N, d]; memory-mapped ones may be float16, see `rows_of`
     labels: Tensor | None  # int64 [N], 0..C-1
     num_classes: int  # C, of the new training set
     width: int  # d
@@ -53,6 +56,7 @@ class OldSystem:
     class_map: Tensor | None = None  # int64 [C]
     model: nn.Module | None = None  # in evaluation mode, without gradients
     oracle_features: Tensor | None = None  # float32 [N, d_n], no part of the old system, see `with_oracle`
+    mapped: Path | None = None  # the file of memory-mapped features
     _cache: dict = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -73,7 +77,9 @@ class OldSystem:
 
         Args:
             features: [N, d] real numbers (NumPy, torch, pandas or lists), old features of the new training
-                set in its order, not normalised. Float32 arrays are not copied; leave them unchanged.
+                set in its order, not normalised. Float32 arrays are not copied; leave them unchanged. The
+                `Path` of an .npy file of float16 or float32 leaves them on disk: millions of rows are read
+                block by block, or as far as a batch has them.
             labels: [N] integers, new labels of these rows, 0..C-1.
             prototypes: [C, d], class means of old features by new label, if you have only these.
             classifier_weight: [C_old, d], the old classifier's rows.
@@ -91,7 +97,8 @@ class OldSystem:
         >>> old.prototypes().tolist(), sorted(old.has)
         ([[2.0, 0.0], [0.0, 2.0]], ['features', 'prototypes'])
         """
-        features = numbers("features", features, 2)
+        mapped = features if isinstance(features, Path) else None
+        features = numbers("features", features, 2) if mapped is None else _mapped(mapped)
         prototypes = numbers("prototypes", prototypes, 2)
         weight = numbers("classifier_weight", classifier_weight, 2)
         bias = numbers("classifier_bias", classifier_bias, 1)
@@ -134,7 +141,8 @@ class OldSystem:
             model.eval().requires_grad_(False)
         scale = None if classifier_scale is None else float(classifier_scale)
         width = next(iter(widths.values()))
-        return cls(features, labels, num_classes, width, prototypes, weight, bias, scale, class_map, model)
+        given = (prototypes, weight, bias, scale, class_map, model)
+        return cls(features, labels, num_classes, width, *given, mapped=mapped)
 
     @classmethod
     def from_npz(cls, path: str | Path, *, model: nn.Module | None = None) -> OldSystem:
@@ -160,6 +168,10 @@ class OldSystem:
             text = json.loads(description.read_text(encoding="utf-8"))
             scalars = {name: text[name] for name in SCALARS}
             tensors, metadata = load_tensors(path)
+            if kept := text.get("mapped"):
+                tensors["features"] = Path(folder) / MAPPED
+                if not tensors["features"].is_file() or _identity(tensors["features"]) != kept:
+                    raise ValueError(f"{MAPPED} is missing, damaged or of another save")
             if (text["version"], text["sha256"]) != (VERSION, metadata["sha256"]):
                 raise ValueError(f"{DESCRIPTION} is of another version or another save")
         except (ValueError, TypeError, KeyError) as error:
@@ -177,16 +189,25 @@ class OldSystem:
             raise type(error)(f"{path}: {error}") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write everything but the network and the oracle's features to a folder, each file in one piece."""
+        """Write everything but the network and the oracle's features to a folder, each file in one piece.
+
+        Memory-mapped features are copied there block by block, unless that is where they are.
+        """
         arrays = vars(self) | {"prototypes": self.given_prototypes}
         tensors = {name: arrays[name] for name in ARRAYS if arrays[name] is not None}
+        mapped = None
+        if self.mapped is not None:
+            target, rows = Path(folder) / MAPPED, tensors.pop("features")
+            if not (target.is_file() and target.samefile(self.mapped)):
+                write_rows(target, len(rows), rows.split(ROWS_AT_ONCE))
+            mapped = _identity(target)
         text = {
             "version": VERSION,
             "num_classes": self.num_classes,
             "classifier_scale": self.classifier_scale,
             "shapes": {name: list(value.shape) for name, value in tensors.items()},
             "sha256": save_tensors(tensors, Path(folder) / TENSORS),
-        }
+        } | ({"mapped": mapped} if mapped else {})
         write_text(Path(folder) / DESCRIPTION, json.dumps(text, indent=2) + "\n")
 
     def with_oracle(self, features) -> OldSystem:
@@ -286,12 +307,14 @@ class OldSystem:
         return self.features
 
     def to(self, device: str | torch.device) -> OldSystem:
-        """The same old system with every tensor, and the network, on a device."""
+        """The same old system with every tensor, and the network, on a device; mapped features stay."""
 
         def move(value):
             return value.to(device) if isinstance(value, Tensor | nn.Module) else value
 
         moved = {name: move(value) for name, value in vars(self).items()}
+        if self.mapped is not None:
+            moved["features"] = self.features
         return OldSystem(**moved | {"_cache": {key: move(value) for key, value in self._cache.items()}})
 
     def __repr__(self) -> str:
@@ -338,6 +361,42 @@ def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> T
             "them again, or leave these rows out"
         )
     return value
+
+
+def _mapped(path: Path) -> Tensor:
+    """Features that stay on disk, checked block by block: float16 or float32 [N, d], finite."""
+    features = map_rows(path)
+    if features.dtype not in (torch.float16, torch.float32) or features.ndim != 2 or not features.numel():
+        raise ValueError(
+            f"{path} must hold float16 or float32 of the shape [rows, width], not {features.dtype} of "
+            f"{list(features.shape)}; write it with numpy.save"
+        )
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        wrong = (~features[start : start + ROWS_AT_ONCE].isfinite().all(dim=1)).nonzero()
+        if len(wrong):
+            raise ValueError(
+                f"{path} holds values that are not finite, first in row {start + int(wrong[0])}; extract "
+                "them again, or leave these rows out"
+            )
+    return features
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """What tells a file of features from another: its size and, where hashing is cheap, its digest."""
+    size = path.stat().st_size
+    if size > FULL_CHECK_BYTES:
+        return {"bytes": size}
+    with path.open("rb") as file:
+        return {"bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def rows_of(features: Tensor, rows: Tensor) -> Tensor:
+    """Float32 features of some rows (int64) on the device of `rows`; of mapped features no others are read.
+
+    >>> rows_of(torch.eye(3, dtype=torch.float16), torch.tensor([2]))
+    tensor([[0., 0., 1.]])
+    """
+    return features[rows.to(features.device)].to(rows.device, torch.float32)
 
 
 def _count_classes(given: Any, labels: Tensor | None, *tables: Tensor | None) -> int:

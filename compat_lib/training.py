@@ -20,10 +20,11 @@ from compat_lib.checkpoint import Checkpoint, Interrupted, Progress, noted_sigte
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import seeded_generator
+from compat_lib.files import map_rows, write_rows
 from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
-from compat_lib.old_system import OldSystem
+from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 
 __all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
@@ -79,7 +80,8 @@ def train(
     method.to(device)
     old_features = oracle_features = None
     if old is not None and old.features is not None:
-        old_features = old.features.to(device)
+        # of memory-mapped ones only a batch's rows come to the device
+        old_features = old.features.to(device) if old.mapped is None else old.features
     if old is not None and old.oracle_features is not None and "oracle" in method.needs:
         oracle_features = old.oracle_features.to(device)
     batches = Batches(
@@ -154,7 +156,7 @@ def train(
                     labels=labels_here,
                     embeddings=distributed.gathered(embeddings.float(), counts),
                     embedded=keep,
-                    old_features=None if old_features is None else old_features[rows],
+                    old_features=None if old_features is None else rows_of(old_features, rows),
                     epoch=epoch,
                     epochs=settings.epochs,
                     batch=at.step,
@@ -214,14 +216,26 @@ def train(
     return at.history
 
 
-def embed_together(model: nn.Module, images: Tensor | EncodedImages, **how: Any) -> Tensor:
+def embed_together(
+    model: nn.Module, images: Tensor | EncodedImages, out: Path | None = None, **how: Any
+) -> Tensor:
     """What `embed` gives, in all processes, of which each embeds its share of the images."""
     if distributed.world() == 1:
-        return embed(model, images, **how)
+        return embed(model, images, out=out, **how)
     distributed.same_buffers(model)
     mine = torch.arange(len(images))[distributed.share(len(images))]
     own = images.subset(mine) if isinstance(images, EncodedImages) else images[mine]
-    return distributed.gathered(embed(model, own, **how), distributed.shares(len(images)))
+    if out is None:
+        return distributed.gathered(embed(model, own, **how), distributed.shares(len(images)))
+    files = [out.with_name(f"{out.stem}-{rank}.npy") for rank in range(distributed.world())]
+    embed(model, own, out=files[distributed.rank()], **how)
+    distributed.any_process(True)  # all have written theirs
+    if distributed.rank() == 0:
+        write_rows(out, len(images), (rows for file in files for rows in map_rows(file).split(ROWS_AT_ONCE)))
+        for file in files:
+            file.unlink()
+    distributed.any_process(True)
+    return map_rows(out)
 
 
 def _dealt(keep: Tensor | None) -> tuple[Tensor | None, list[int] | None]:

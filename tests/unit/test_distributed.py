@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import CASES, train_case
+from two_processes import CASES, embed_case, train_case
 
 HERE = Path(__file__).parent
 
@@ -45,3 +45,11 @@ def test_two_processes_are_one_with_the_whole_batch(pair, case):
                 torch.testing.assert_close(found[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
     first, second = (found[case]["method"] for found in pair)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_write_the_features_of_one_into_one_file(pair, tmp_path):
+    alone = embed_case(tmp_path / "rows.npy")
+    assert alone.shape == (25, 6)
+    for found in pair:
+        torch.testing.assert_close(found["rows"], alone, rtol=1e-5, atol=1e-6)
+    assert torch.equal(pair[0]["rows"], pair[1]["rows"])

@@ -12,7 +12,7 @@ from method_steps import make_old
 
 from compat_lib import old_system
 from compat_lib.losses import METHODS
-from compat_lib.old_system import DESCRIPTION, TENSORS, OldSystem, class_means, credible_rows
+from compat_lib.old_system import DESCRIPTION, TENSORS, OldSystem, class_means, credible_rows, rows_of
 
 # -- a user's arrays ---------------------------------------------------------------------------
 
@@ -388,3 +388,76 @@ def test_of_equal_distances_the_earlier_row_is_kept():
     features = torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
     mask = credible_rows(features, torch.zeros(4).long(), 1, 0.5, columns=False)
     assert mask.tolist() == [True, True, False, False]
+
+
+# -- features that stay on disk ----------------------------------------------------------------
+
+
+@pytest.fixture(params=[np.float16, np.float32])
+def mapped(request, tmp_path):
+    """The same features on disk and in memory, with a class that has none."""
+    features, labels = draw(3, rows=90)
+    features = features.numpy().astype(request.param)
+    np.save(tmp_path / "features.npy", features)
+    how = {"num_classes": 8, "classifier_weight": np.eye(2, 5)}
+    return OldSystem.from_arrays(tmp_path / "features.npy", labels, **how), OldSystem.from_arrays(
+        features, labels, **how
+    )
+
+
+def test_mapped_features_give_what_those_in_memory_give(mapped, monkeypatch):
+    old, memory = mapped
+    whole = {name: getattr(memory, name)() for name in ("prototypes", "credible")}
+    monkeypatch.setattr(old_system, "ROWS_AT_ONCE", 7)
+    assert torch.equal(old.prototypes(), class_means(memory.features, memory.labels, 8))
+    torch.testing.assert_close(old.prototypes(), whole["prototypes"])
+    assert torch.equal(old.credible(), whole["credible"])
+    assert torch.equal(old.present, memory.present) and old.has == memory.has and old.width == 5
+    rows = torch.tensor([88, 0, 3, 3])
+    assert torch.equal(rows_of(old.features, rows), memory.features[rows])
+    assert old.to("cpu").features is old.features
+
+
+def test_mapped_features_are_saved_beside_the_rest_and_stay_mapped(mapped, tmp_path, monkeypatch):
+    monkeypatch.setattr(old_system, "ROWS_AT_ONCE", 7)
+    old, memory = mapped
+    for place in (tmp_path / "elsewhere", tmp_path):  # copied, and where they are
+        old.save(place)
+        again = OldSystem.load(place)
+        assert again.mapped == place / "features.npy" and again.features.dtype == old.features.dtype
+        assert torch.equal(again.features, old.features) and torch.equal(again.labels, memory.labels)
+        assert (place / TENSORS).stat().st_size < 2500
+    monkeypatch.setattr(old_system, "FULL_CHECK_BYTES", 0)
+    old.save(tmp_path / "large")
+    assert torch.equal(OldSystem.load(tmp_path / "large").features, old.features)
+    whole = (tmp_path / "large" / "features.npy").read_bytes()
+    for content in (whole[:-8], None):
+        (tmp_path / "large" / "features.npy").unlink()
+        if content:
+            (tmp_path / "large" / "features.npy").write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"no whole old system .features.npy is missing, damaged or of ano"
+        ):
+            OldSystem.load(tmp_path / "large")
+    (tmp_path / "elsewhere" / "features.npy").write_bytes(whole[:-8] + bytes(8))
+    with pytest.raises(ValueError, match="features.npy is missing, damaged or of another save"):
+        OldSystem.load(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.zeros((6, 3)), r"must hold float16 or float32 of the shape .* not torch.float64 of \[6, 3\]"),
+        (np.zeros(6, np.float32), r"not torch.float32 of \[6\]"),
+        (np.array([[1, 2], [1, np.inf]], np.float16), "not finite, first in row 1"),
+        (b"no array", "is damaged, or no .npy file of numbers"),
+        (np.zeros((6, 3), np.float32), "6 features for 2 labels"),
+    ],
+)
+def test_files_of_features_that_cannot_be_used_are_refused(tmp_path, array, sentence):
+    if isinstance(array, bytes):
+        (tmp_path / "f.npy").write_bytes(array)
+    else:
+        np.save(tmp_path / "f.npy", array)
+    with pytest.raises(ValueError, match=sentence):
+        OldSystem.from_arrays(tmp_path / "f.npy", [0, 1])

@@ -13,7 +13,7 @@ from compat_lib import distributed
 from compat_lib.losses import METHODS, build_method
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model
-from compat_lib.training import TrainingSettings, train
+from compat_lib.training import TrainingSettings, embed_together, train
 
 CLASSES, WIDTH = 5, 6
 SETTINGS = TrainingSettings(
@@ -48,9 +48,18 @@ def train_case(name, settings=SETTINGS, **more):
     }
 
 
+def embed_case(out):
+    """Embeddings of 25 images, of which each process has its share."""
+    torch.manual_seed(6)
+    model = build_model("convnet-half", width=WIDTH, size=16)
+    pixels = torch.randint(256, (25, 3, 16, 16), generator=torch.Generator().manual_seed(1))
+    return embed_together(model, pixels.to(torch.uint8), out, precision="float32")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     distributed.start("cpu")
     results = {name: train_case(name) for name in CASES}
+    results["rows"] = embed_case(folder / "rows.npy").clone()
     torch.save(results, folder / f"rank{distributed.rank()}.pt")

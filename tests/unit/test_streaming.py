@@ -1,0 +1,75 @@
+"""An experiment whose images stay encoded gives the numbers of the same images in memory, to the bit."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compat_lib.config import ExperimentConfig
+from compat_lib.experiment import Experiment
+from compat_lib.models import build_model, embed
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Eight classes of portrait-format pictures, each class of one colour with noise."""
+    place, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number in range(8):
+        for part, count in (("train", 6), ("val", 2), ("test", 3)):
+            folder = place / part / f"class-{number}"
+            folder.mkdir(parents=True)
+            colour = draw.integers(40, 200, 3)
+            for image in range(count):
+                pixels = (colour + draw.integers(-40, 40, (30, 20, 3))).clip(0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{image}.png")
+    return place
+
+
+def config(place, runs, **changes):
+    sizes = {"image_size": 16, "image_height": 24, "batch_size": 8, "old_share": 0.5}
+    networks = {
+        "old_backbone": "convnet-half",
+        "new_backbone": "convnet-half",
+        "old_width": 8,
+        "new_width": 8,
+    }
+    augmentation = {"shift": 0, "pad": 3, "erase": 0.5, "flip": True}
+    how = {"epochs": 1, "old_epochs": 1, "bootstrap_draws": 0, "method": "mixbct", "precision": "float32"}
+    where = {"data_root": str(runs / "data"), "runs_root": str(runs)}
+    source = {"dataset": "folder", "dataset_options": {"path": str(place)}}
+    values = sizes | networks | augmentation | how | where | source
+    return ExperimentConfig(**values | changes)
+
+
+def numbers(run):
+    return {
+        record: value
+        for record, value in ((str(one).replace(f"{one.value}", ""), one.value) for one in run.metrics)
+        if "seconds" not in record
+    }
+
+
+def test_a_streamed_experiment_is_the_one_in_memory(place, tmp_path):
+    memory = Experiment(config(place, tmp_path), say=lambda line: None)
+    streamed = Experiment(config(place, tmp_path, stream=True, workers=1), say=lambda line: None)
+    assert memory.data.train.images.shape == streamed.data.train.images.shape == (48, 3, 24, 16)
+    one, two = numbers(memory.evaluate()), numbers(streamed.evaluate())
+    assert one == two and len(one) > 20
+    assert memory.old_system.mapped is None and streamed.old_system.mapped.name == "features.npy"
+    assert (memory.old_system.features == streamed.old_system.features).all()
+    again = Experiment(config(place, tmp_path, stream=True), say=lambda line: None)
+    assert numbers(again.evaluate()) == two  # another number of workers is the same run
+    with (place / "test" / "class-0" / "0.png").open("ab") as file:
+        file.write(b" ")
+    changed = Experiment(config(place, tmp_path, stream=True), say=lambda line: None)
+    with pytest.raises(ValueError, match="was made with other test images than now in"):
+        changed.evaluate()
+
+
+def test_embeddings_written_block_by_block_are_those_in_memory(place, tmp_path):
+    images = Experiment(config(place, tmp_path, stream=True)).data.train.images
+    model = build_model("convnet-half", width=8, size=(24, 16))
+    whole = embed(model, images, precision="float32", batch_size=20)
+    mapped = embed(model, images[:], precision="float32", batch_size=20, out=tmp_path / "a" / "rows.npy")
+    assert np.array_equal(np.load(tmp_path / "a" / "rows.npy"), whole.numpy())
+    assert np.array_equal(mapped.numpy(), whole.numpy())
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["rows.npy"]
