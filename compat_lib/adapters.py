@@ -1,18 +1,26 @@
-"""Linear maps between two feature spaces, fitted after the new model was trained without the old one.
+"""What can be fitted after the new model was trained without the old one, and needs no training.
 
-The direction is the caller's choice: old -> new transforms the whole gallery (a cheap backfill), new -> old
-transforms only the query and leaves the gallery as it is.
+A linear map's direction is the caller's choice: old -> new transforms the whole gallery (a cheap backfill),
+new -> old only the queries. An interpolation asks the old gallery with both models' features of a query.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import as_tensor, unit_length
+from compat_lib.evaluation.inputs import as_tensor, codes, unit_length
+from compat_lib.files import load_tensors, save_tensors
 
 ROWS_AT_ONCE = 65_536  # rows in double precision at a time, so that memory stays bounded
+ALPHAS = tuple(k / 10 for k in range(11))  # weights of the new query: 0 is the old system, 1 the map alone
+TUNED = 4_000  # images, of whole identities drawn at random, by which a weight is chosen
+CLAMP = 1 - 1e-7  # the largest cosine of which an angle is taken; beyond it rows are interpolated on a line
+SIDES = ("query", "gallery")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +31,7 @@ class LinearMap:
     source_mean: Tensor  # float32 [d_s], zeros when fitted without centring
     target_mean: Tensor  # float32 [d_t], likewise
     kind: str  # "procrustes" or "ridge"
+    side: str | None = None  # what it maps: the new model's "query", or the old "gallery"; None: unsaid
 
     def apply(self, features) -> Tensor:
         """Features [N, d_s] (numpy or torch), mapped: float32 [N, d_t], unit rows, on their device."""
@@ -30,6 +39,31 @@ class LinearMap:
         device = features.device
         centred = _unit(features, torch.float32) - self.source_mean.to(device)
         return _unit(centred @ self.matrix.to(device) + self.target_mean.to(device), torch.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Write the map to a safetensors file, from which `load_adapter` reads it."""
+        if self.side not in SIDES:
+            raise ValueError(
+                "say what the map is for: dataclasses.replace(map, side='query'), which maps queries of the "
+                "new model to the old gallery, or 'gallery', which maps stored old features to the new space"
+            )
+        tensors = {name: getattr(self, name) for name in ("matrix", "source_mean", "target_mean")}
+        source, target = map(str, self.matrix.shape)
+        about = {"kind": self.kind, "side": self.side, "source_width": source, "target_width": target}
+        save_tensors(tensors, path, about)
+
+
+def load_adapter(path: str | Path) -> LinearMap:
+    """The map that `LinearMap.save`, or ``compat-lib check --save-adapter``, wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file; it is damaged, or holds no map.
+    """
+    tensors, about = load_tensors(path)
+    wanted = {"matrix", "source_mean", "target_mean"}
+    if set(tensors) != wanted or about.get("side") not in SIDES:
+        raise ValueError(f"{path} holds no adapter; write one with compat-lib check --save-adapter")
+    return LinearMap(**tensors, kind=about["kind"], side=about["side"])
 
 
 def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
@@ -76,6 +110,109 @@ def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) ->
 
 
 ADAPTERS = {"procrustes": fit_procrustes, "ridge": fit_ridge}
+
+
+def slerp(start, end, alpha: float) -> Tensor:
+    """The point at the share `alpha` of the arc between unit rows, float32 [N, D] of unit length.
+
+    sin((1 - a) t) / sin(t) start + sin(a t) / sin(t) end, with t the angle; on the line where t is near 0 or
+    pi. `alpha` = 1/2 is the midpoint (start + end) / |start + end|.
+
+    >>> slerp([[1.0, 0.0]], [[0.0, 1.0]], 1 / 3).round(decimals=3).tolist()
+    [[0.8659999966621399, 0.5]]
+    """
+    start, end = (_unit(as_tensor(side, "features"), torch.float32) for side in (start, end))
+    first, second = _weights((start * end).sum(1), alpha)
+    return _unit(first[:, None] * start + second[:, None] * end, torch.float32)
+
+
+def _weights(cosine: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """What both ends of an arc are multiplied by, [N] each."""
+    angle = cosine.clamp(-CLAMP, CLAMP).arccos()
+    line = cosine.abs() >= CLAMP
+    first, second = (torch.sin(share * angle) / torch.sin(angle) for share in (1 - alpha, alpha))
+    return first.where(~line, 1 - alpha), second.where(~line, alpha)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interpolation:
+    """A query between what the old and the new model say of it, asked in the old gallery as it is.
+
+    The old model has to run at query time, beside the new one.
+    """
+
+    rotation: Tensor | None  # float32 [d_new, d_old], of Procrustes; None: new features as they are
+    alpha: float  # weight of the new model's query
+
+    def apply(self, old, new) -> Tensor:
+        """Queries by both models [N, d_old], [N, d_new] as one, float32 [N, d_old] of unit length.
+
+        A wider new feature is meant to be interpolated in its own space, where the old one ends in zeros,
+        and then cut. Only the cosine of both knows of the coordinates beyond, so that they need no room:
+        the rotated feature's first d_old coordinates are taken as long, or as short, as they are.
+        """
+        old, new = (
+            _unit(as_tensor(x, f"{n} features"), torch.float32) for x, n in ((old, "old"), (new, "new"))
+        )
+        if self.rotation is not None:
+            new = new @ self.rotation.to(new.device)
+        first, second = _weights((old * new).sum(1), self.alpha)
+        return _unit(first[:, None] * old + second[:, None] * new, torch.float32)
+
+
+def fit_interpolation(
+    old, new, labels=None, *, alphas: Sequence[float] = ALPHAS, compatible: bool | None = None
+) -> Interpolation:
+    """Procrustes and the weight of SLERP that find most images' identities in the old gallery.
+
+    Source: Ricci, Biondi and Pernici (NeurIPS 2026, arXiv 2609.39836): the rotation is that of
+    `fit_procrustes`, and the weight the one of the best Recall@1 on the pairs themselves, each image asking
+    the others. Of equal ones the nearest to 1/2 is taken. At most `TUNED` images are looked at.
+
+    Args:
+        old, new: [N, d_old], [N, d_new] features of the same images (numpy or torch).
+        labels: [N], identities; needed unless there is one weight and `compatible` says which map.
+        alphas: weights of the new feature in 0..1 to choose from; (0.5,) is the midpoint.
+        compatible: True: compare new features as they are, for a model trained to be compatible; False:
+            rotate them; None: whichever finds more, where the widths are equal.
+
+    >>> pairs = [[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]]
+    >>> turned = fit_interpolation(*pairs, alphas=[0.5], compatible=False)
+    >>> turned.apply([[1.0, 0.0]], [[0.0, 2.0]]).tolist()
+    [[1.0, 0.0]]
+    """
+    old, new = as_tensor(old, "old features"), as_tensor(new, "new features")
+    widths = old.shape[1], new.shape[1]
+    if compatible and widths[0] != widths[1]:
+        raise ValueError(f"features of width {widths[1]} and {widths[0]} need a map: compatible=False")
+    rotations = [] if compatible else [fit_procrustes(new, old).matrix]
+    rotations += [None] if compatible is not False and widths[0] == widths[1] else []
+    choices = [Interpolation(rotation, float(alpha)) for rotation in rotations for alpha in alphas]
+    if any(not 0 <= one.alpha <= 1 for one in choices):
+        raise ValueError(f"the weights of the new feature lie in 0..1, not {list(alphas)}")
+    if len(choices) == 1:
+        return choices[0]
+    if labels is None:
+        raise ValueError("a weight is chosen by labels; give one for each image, or one weight and a map")
+    number = codes(labels, None, (len(old), 0), "labels")[0]
+    turn = np.random.default_rng(0).permutation(int(number.max()) + 1)[number]
+    rows = torch.from_numpy(np.argsort(turn, kind="stable")[:TUNED])
+    some, number = (old[rows.to(old.device)], new[rows.to(new.device)]), number[rows.numpy()]
+    found = [(-_recall(one.apply(*some), some[0], number), abs(one.alpha - 0.5)) for one in choices]
+    return choices[min(range(len(found)), key=found.__getitem__)]
+
+
+def _recall(query: Tensor, gallery: Tensor, number: np.ndarray) -> float:
+    """Share of the queries whose nearest other image is of their identity; ties count as wrong."""
+    gallery, labels = _unit(gallery, torch.float32), torch.from_numpy(number).to(query.device)
+    hits = 0
+    for rows in torch.arange(len(query), device=query.device).split(512):
+        scores = query[rows] @ gallery.T
+        scores[torch.arange(len(rows)), rows] = -torch.inf
+        same = labels[rows][:, None] == labels
+        best = [scores.masked_fill(hidden, -torch.inf).amax(1) for hidden in (~same, same)]
+        hits += int((best[0] > best[1]).sum())
+    return hits / len(query)
 
 
 def _unit(features: Tensor, dtype: torch.dtype) -> Tensor:

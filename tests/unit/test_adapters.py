@@ -1,4 +1,6 @@
-"""Procrustes and ridge against scikit-learn, exact recovery and orthogonality."""
+"""Procrustes and ridge against scikit-learn, exact recovery and orthogonality; interpolation row by row."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 
 from compat_lib import adapters
-from compat_lib.adapters import ADAPTERS, fit_procrustes, fit_ridge
+from compat_lib.adapters import (
+    ADAPTERS,
+    ALPHAS,
+    fit_interpolation,
+    fit_procrustes,
+    fit_ridge,
+    load_adapter,
+    slerp,
+)
+from compat_lib.files import save_tensors
 
 
 def unit(rows):
@@ -109,3 +120,85 @@ def test_rows_that_are_no_pairs_are_refused():
             fit_procrustes(source, rows)
     with pytest.raises(ValueError, match="penalty must be at least 0, not -1"):
         fit_ridge(rows, rows, penalty=-1)
+
+
+def slow_interpolation(old, new, alpha, rotate):
+    """Rows one by one in float64, the old ones padded with zeros where they are narrower, then cut."""
+    old, new = unit(old), unit(new)
+    padded = np.hstack([old, np.zeros((len(old), max(0, new.shape[1] - old.shape[1])))])
+    left, _, right = np.linalg.svd(new.T @ padded, full_matrices=False)
+    turned = new @ (left @ right) if rotate else new
+    queries = []
+    for u, v in zip(padded, turned, strict=True):
+        angle = np.arccos(np.clip(u @ v, -1, 1))
+        q = (np.sin((1 - alpha) * angle) * u + np.sin(alpha * angle) * v) / np.sin(angle)
+        assert abs(np.linalg.norm(q) - 1) < 1e-9
+        queries.append(q[: old.shape[1]])
+    return unit(np.array(queries))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize(("old", "new", "rotate"), [(5, 5, True), (5, 5, False), (7, 4, True), (4, 7, True)])
+def test_interpolation_is_that_of_the_paper_row_by_row(alpha, old, new, rotate):
+    a, b = pair(source=old, target=new)
+    found = fit_interpolation(a, b, alphas=[alpha], compatible=not rotate)
+    np.testing.assert_allclose(found.apply(a, b), slow_interpolation(a, b, alpha, rotate), atol=2e-6)
+
+
+def test_slerp_on_an_arc_and_at_its_ends():
+    for alpha in (0.0, 0.25, 0.5, 1.0):
+        angles = np.radians(90 * alpha)
+        arc = slerp([[3.0, 0.0]], [[0.0, 2.0]], alpha)
+        np.testing.assert_allclose(arc, [[np.cos(angles), np.sin(angles)]], atol=1e-6)
+        same = slerp([[1.0, 2.0]], [[1.0, 2.0]], alpha)  # no angle: the line
+        np.testing.assert_allclose(same, unit(np.array([[1.0, 2.0]])), atol=1e-6)
+    assert torch.isfinite(slerp([[1.0, 0.0]], [[-1.0, 0.0]], 0.3)).all()
+    a, b = (unit(side) for side in pair())
+    np.testing.assert_allclose(slerp(a, b, 0.5), unit(a + b), atol=1e-6)
+
+
+def test_the_weight_and_the_map_are_those_that_find_most():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(40), 4)
+    centres = rng.normal(size=(40, 8))
+    old, new = (centres[labels] + noise * rng.normal(size=(160, 8)) for noise in (1.0, 0.8))
+    turn = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    for asked, rotated in ((new, False), (new @ turn, True)):
+        recalls = {}
+        for rotate in (True, False):
+            for alpha in ALPHAS:
+                scores = slow_interpolation(old, asked, alpha, rotate) @ unit(old).T
+                np.fill_diagonal(scores, -2)
+                recalls[rotate, alpha] = (labels[scores.argmax(1)] == labels).mean()
+        found = fit_interpolation(old, asked, labels)
+        assert recalls[found.rotation is not None, found.alpha] == max(recalls.values())
+        assert not rotated or found.rotation is not None
+    names = [f"person {c}" for c in labels]
+    assert fit_interpolation(old, new, names).alpha == fit_interpolation(old, new, labels).alpha
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alphas": [1.5]}, "lie in 0..1"),
+        ({}, "chosen by labels"),
+        ({"compatible": True}, "need a map"),
+    ],
+)
+def test_an_interpolation_that_cannot_be_fitted_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_interpolation(*pair(source=4, target=7), **options)
+
+
+def test_a_map_is_saved_and_loaded(tmp_path):
+    a, b = pair(source=4, target=7)
+    fitted = fit_ridge(a, b, centre=True)
+    with pytest.raises(ValueError, match="say what the map is for"):
+        fitted.save(tmp_path / "map.safetensors")
+    replace(fitted, side="gallery").save(tmp_path / "map.safetensors")
+    loaded = load_adapter(tmp_path / "map.safetensors")
+    assert (loaded.kind, loaded.side, loaded.matrix.shape) == ("ridge", "gallery", (4, 7))
+    assert torch.equal(loaded.apply(a), fitted.apply(a))
+    save_tensors({"features": torch.ones(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds no adapter"):
+        load_adapter(tmp_path / "other.safetensors")
