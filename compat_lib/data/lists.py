@@ -41,10 +41,13 @@ def read_list(
             index_col=False,
             na_filter=False,
         )
-        if frame.shape[1] != len(columns):
-            raise ValueError("another number of columns")
+        if frame.shape[1] != len(columns) or frame.empty:
+            raise ValueError("another number of columns, or no row")
         frame.columns = list(columns)
-        return frame.astype(dict(columns)) if header else frame
+        frame = frame.astype(dict(columns)) if header else frame
+        if not np.isfinite(frame.select_dtypes(np.float32)).all(axis=None):
+            raise ValueError("a number that is not finite")
+        return frame
     except (ValueError, OverflowError) as error:  # pandas' own parser errors are ValueErrors
         raise ValueError(_first_wrong_line(path, columns, sep, header) or f"{path}: {error}") from error
 

@@ -1,0 +1,66 @@
+import csv
+
+import numpy as np
+import pytest
+
+from compat_lib.data.lists import read_list
+
+COLUMNS = {"name": str, "number": np.int64, "score": np.float32}
+
+
+def write(path, text):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_a_list_is_what_the_csv_module_reads(tmp_path):
+    draw = np.random.default_rng(0)
+    rows = [f"{n}.jpg {draw.integers(-9, 2**60)} {draw.normal():.6f}\n" for n in range(50)]
+    path = write(tmp_path / "list.txt", "NA 7 0.5\n" + "".join(rows))
+    frame = read_list(path, COLUMNS)
+    with open(path, newline="") as file:
+        slow = [
+            (name, int(number), np.float32(score)) for name, number, score in csv.reader(file, delimiter=" ")
+        ]
+    assert list(frame.itertuples(index=False, name=None)) == slow  # a file called NA stays one
+    assert frame.dtypes["number"] == np.int64 and frame.dtypes["score"] == np.float32
+
+
+def test_of_a_list_with_a_header_the_first_columns_count(tmp_path):
+    path = write(tmp_path / "list.csv", "TEMPLATE_ID,SUBJECT_ID,FILENAME\r\n4,9,a b.jpg\r\n5,8,\r\n")
+    frame = read_list(path, {"template": np.int64, "subject": np.int64}, sep=",", header=True)
+    assert frame.to_numpy().tolist() == [[4, 9], [5, 8]] and list(frame) == ["template", "subject"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "a 1 0.5\nb 2\n",
+            r"line 2 of .*list\.txt has 2 fields, but each line has 3: name, number, score; fetch",
+        ),
+        ("a 1 0.5 x\n", r"line 1 of .*list\.txt has 4 fields"),
+        ("a 1 0.5\nb 2 0.5 \n", r"line 2 of .*list\.txt has 4 fields"),
+        ("a 1 0.5\nb 1.5 0.5\n", r"line 2 of .*list\.txt: '1\.5' is no whole number"),
+        ("a 1 0.5\nb 99999999999999999999 0.5\n", r"line 2 of .*list\.txt: '9{20}' is no whole number"),
+        ("a 1 high\n", r"line 1 of .*list\.txt: 'high' is no number"),
+        ("a 1 2\nb 2 inf\n", r"line 2 of .*list\.txt: 'inf' is no number"),
+        ("", r"list\.txt is empty; each line has 3"),
+        (b"\xff\xfe 1 0.5\n", r"list\.txt"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, text, told):
+    with pytest.raises(ValueError, match=told):
+        read_list(write(tmp_path / "list.txt", text), COLUMNS)
+
+
+def test_a_wrong_line_below_a_header_and_a_missing_list_are_named(tmp_path):
+    columns = {"template": np.int64, "subject": np.int64}
+    path = write(tmp_path / "list.csv", "TEMPLATE_ID,SUBJECT_ID\n4,9\n5\n")
+    with pytest.raises(ValueError, match=r"line 3 of .*list\.csv has 1 fields, but each line begins with 2"):
+        read_list(path, columns, sep=",", header=True)
+    path.write_text("TEMPLATE_ID,SUBJECT_ID\n")
+    with pytest.raises(ValueError, match=r"list\.csv is empty"):
+        read_list(path, columns, sep=",", header=True)
+    with pytest.raises(FileNotFoundError, match=r"there is no list .*other\.csv"):
+        read_list(tmp_path / "other.csv", columns)
