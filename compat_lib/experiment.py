@@ -51,6 +51,7 @@ from compat_lib.recipe import (
     classifier_of,
     compared,
     network,
+    refuse_distractors,
     refuse_impossible,
     refuse_lonely,
     settings_of,
@@ -207,6 +208,7 @@ class Experiment:
             refuse_lonely(self.data.val, "val", self.config)
             if self.config.protocol in ("pairs", "leave-one-out"):
                 refuse_lonely(self.data.test, "test", self.config)
+                refuse_distractors(self.data.test, self.config)
             refuse_protocol(self.config.protocol, self.data.name, self.data.test, self.data.lists)
             with _only_one(folder):
                 before = self._predecessor()

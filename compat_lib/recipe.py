@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.augmentation import Augmentation
 from compat_lib.data.decoding import height_width
-from compat_lib.data.images import ImageSet
+from compat_lib.data.images import DISTRACTOR, ImageSet
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
@@ -107,6 +107,15 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
     ).with_oracle(torch.eye(4, config.new_width) + 0.5)
     classifier = classifier_of(config, config.new_loss, config.new_width, 2)
     build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
+
+
+def refuse_distractors(images: ImageSet, config: ExperimentConfig) -> None:
+    """Refuse to take re-identification's distractors for one person: theirs would be most of all pairs."""
+    if "query" in images.extras and DISTRACTOR in images.classes:
+        raise ValueError(
+            f"the test part of {config.dataset} has distractors, of many people and of none, which protocol "
+            f"{config.protocol!r} would take for one person: set protocol to reid"
+        )
 
 
 def refuse_lonely(images: ImageSet, part: str, config: ExperimentConfig) -> None:

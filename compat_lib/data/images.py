@@ -14,6 +14,9 @@ from torch import Tensor
 from .encoded import EncodedImages
 
 DATA_VARIABLE = "COMPAT_DATA"
+DISTRACTOR = (
+    "distractor"  # the class of re-identification's wrong detections, of which no two show one person
+)
 _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-mapped or strided tensor
 
 

@@ -12,12 +12,11 @@ import pandas as pd
 import torch
 
 from .decoding import printable
-from .images import ImageSet, Splits, data_root
+from .images import DISTRACTOR, ImageSet, Splits, data_root
 from .listed import VAL_SHARE, listed_images, with_validation
 from .lists import read_list
 from .trees import list_images
 
-DISTRACTOR = "distractor"
 _JUNK, _BACKGROUND = -1, 0  # identities that Market-1501 writes for no person and for wrong detections
 _MSMT17 = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
 

@@ -49,8 +49,17 @@ def test_dual_tuning_on_market1501(tmp_path, old):
             assert 0 <= run.metrics.value(query, gallery, metric) <= 1
 
 
-@pytest.mark.parametrize("scenario", ["extended-class", "extended-data"])
-@pytest.mark.parametrize("name", ["imagenet", "places365"])
+def test_distractors_are_no_person(tmp_path):
+    write_market(tmp_path / "Market-1501-v15.09.15")
+    with pytest.raises(
+        ValueError, match="distractors, of many people .*'pairs' would take .* set protocol to reid"
+    ):
+        evaluated(tmp_path, dataset="market1501")
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario"), [("imagenet", "extended-class"), ("places365", "extended-data")]
+)
 def test_half_for_the_old_model(tmp_path, name, scenario):
     if name == "imagenet":
         write_kaggle(write_imagenet(tmp_path / name, flat=True))
