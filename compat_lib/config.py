@@ -22,6 +22,7 @@ DATASETS = (
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
 LOSSES = ("softmax", "cosface", "arcface")
 TASK_LOSSES = ("none", "triplet", "circle")
+HEADS = ("linear", "bn-neck")
 BUDGETS = ("steps", "passes")
 PROTOCOLS = ("pairs", "ijb", "reid", "leave-one-out", "landmarks")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -85,7 +86,9 @@ class ExperimentConfig:
     protocol: str = "pairs"  # of the evaluation, see docs/protocols.md
     # the old side
     old_strength: str = "normal"  # a label for tables: "normal" or "weak"
-    old_backbone: str = "convnet"
+    old_backbone: str = "convnet"  # see compat_lib.models.build_model
+    old_head: str = "linear"  # "bn-neck": the pooled feature itself, as wide as the network's
+    old_weights: str | None = None  # where training starts: a name of torchvision's or timm's, or a file
     old_loss: str = "softmax"
     old_width: int = 64
     old_epochs: int = 20
@@ -93,6 +96,8 @@ class ExperimentConfig:
     old_run: str | None = None  # "experiment/run" whose new model is the old one here; None: train one
     # the new side
     new_backbone: str = "resnet-small"
+    new_head: str = "linear"
+    new_weights: str | None = None
     new_loss: str = "arcface"
     new_width: int = 64
     epochs: int = 20
@@ -127,6 +132,7 @@ class ExperimentConfig:
     budget: str = "steps"  # "passes": more epochs for a method that embeds fewer rows a step
     seed: int = 0
     # where and how
+    flip_test: bool = False  # test features are of each image and its mirror image, as faces are tested
     bootstrap_draws: int = 200
     precision: str = "auto"
     accumulate: int = 1  # parts in which a batch passes through the network: less memory, a third more time
@@ -143,6 +149,7 @@ class ExperimentConfig:
         for item in fields(self):
             object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
         allowed = {"dataset": DATASETS, "scenario": SCENARIOS, "old_loss": LOSSES, "new_loss": LOSSES}
+        allowed |= {"old_head": HEADS, "new_head": HEADS}
         allowed |= {"old_strength": ("normal", "weak"), "budget": BUDGETS, "precision": PRECISIONS}
         allowed |= {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "decay": ("matrices", "all")}
         allowed |= {"protocol": PROTOCOLS}
@@ -220,6 +227,8 @@ class ExperimentConfig:
             "old_run": f"{self.experiment_id}/{self.run_id}",
             "old_strength": "normal",
             "old_backbone": self.new_backbone,
+            "old_head": self.new_head,
+            "old_weights": self.new_weights,
             "old_loss": self.new_loss,
             "old_width": self.new_width,
             "old_epochs": self.epochs,

@@ -45,12 +45,13 @@ from compat_lib.evaluation.tar import FARS, verification
 from compat_lib.files import explained, load_tensors, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
-from compat_lib.models import EmbeddingModel, Mirrored
+from compat_lib.models import EmbeddingModel
 from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import (
     classifier_of,
     compared,
     network,
+    network_made_of,
     refuse_distractors,
     refuse_impossible,
     refuse_lonely,
@@ -169,13 +170,15 @@ class Experiment:
         if self.config.old_dataset or self.config.old_classes:  # which the configuration does not determine
             parts["old training"] = self.old_images
         digests = {f"{part} images": images.digest() for part, images in parts.items()}
-        return digests | {f"list {name}": tensor_digest(value) for name, value in self.data.lists.items()}
+        digests |= {f"list {name}": tensor_digest(value) for name, value in self.data.lists.items()}
+        return digests | network_made_of(self.config, "old")
 
     @cached_property
     def _made_of(self) -> dict[str, str]:
         """The same of the new side; an option's default may be another one in a later version."""
         options = method_options(self.config.method) | self.config.method_options
-        return self._old_made_of | {"method options": json.dumps(options, sort_keys=True)}
+        made_of = self._old_made_of | network_made_of(self.config, "new")
+        return made_of | {"method options": json.dumps(options, sort_keys=True)}
 
     @property
     def _source(self) -> str:
@@ -333,7 +336,7 @@ class Experiment:
     def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
         config = self.config
         torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
-        model = network(config, config.old_backbone, config.old_width, self.data.train)
+        model = network(config, "old", config.old_width, self.data.train)
         classifier = classifier_of(config, config.old_loss, config.old_width, self.old_images.num_classes)
         return model, build_method("independent", None, classifier, **task(config))
 
@@ -400,7 +403,7 @@ class Experiment:
         config, known = self.config, self._known
         torch.manual_seed(2 * config.seed + 1)
         width = find_method(config.method).model_width(config.old_width, config.new_width)
-        model = network(config, config.new_backbone, width, self.data.train)
+        model = network(config, "new", width, self.data.train)
         classifier = classifier_of(config, config.new_loss, config.new_width, self.new_images.num_classes)
         method = build_method(config.method, known, classifier, **task(config), **config.method_options)
         return model, method
@@ -495,16 +498,22 @@ class Experiment:
 
     # -- shared by both sides --------------------------------------------------------------------
 
-    def embed(self, model: nn.Module, images: Tensor | EncodedImages, out: Path | None = None) -> Tensor:
+    def embed(
+        self,
+        model: nn.Module,
+        images: Tensor | EncodedImages,
+        out: Path | None = None,
+        flip: bool = False,
+    ) -> Tensor:
         """Features of images by a model of this run, float32 ``[N, width]``, in the run's precision.
 
         Args:
             model: maps float pixels to features, such as ``experiment.new.model``.
             images: uint8 ``[N, C, H, W]``, or encoded.
-            out: see :func:`compat_lib.models.embed`.
+            out, flip: see :func:`compat_lib.models.embed`.
         """
         how = {name: getattr(self.config, name) for name in ("device", "precision", "workers")}
-        return embed_together(model, images, out, **how)
+        return embed_together(model, images, out, flip=flip, **how)
 
     def _train(
         self,
@@ -523,7 +532,8 @@ class Experiment:
             settings,
             old=old,
             checkpoint=folder / "checkpoint.pt",
-            made_of={"images": images.digest()},
+            made_of={"images": images.digest()}
+            | network_made_of(self.config, "old" if old is None else "new"),
             validate=lambda model: self._look(model, method, old),
             validate_every=self.config.validate_every,
             say=self.say,
@@ -565,10 +575,9 @@ class Experiment:
     ) -> None:
         """Embed test and validation images, keep everything, and drop the checkpoint."""
         whole = deployed(model, method)
-        # IJB's features are the sum of an image's and of its mirror image's.
-        asked = Mirrored(whole) if self.config.protocol == "ijb" else whole
+        flip = self.config.flip_test or self.config.protocol == "ijb"  # whose features are such sums
         features = {
-            "test": self.embed(asked, self.data.test.images),
+            "test": self.embed(whole, self.data.test.images, flip=flip),
             "val": self.embed(whole, self.data.val.images),
         }
         cross = None if old_test is None else compared(method, features["test"], old_test)

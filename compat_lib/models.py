@@ -1,135 +1,157 @@
-"""Backbones and the embedding head that they all share.
+"""Embedding models: a backbone and the head that all of them share.
 
-An embedding model maps float images ``[B, C, H, W]`` to un-normalised embeddings ``[B, width]``. The
-head is a linear layer without bias followed by a BatchNorm1d whose weight is fixed to one and whose
-bias is learned, as in the MixBCT reference; normalisation to unit length is left to whoever compares.
+An embedding model maps float images ``[B, C, H, W]`` in -1..1 to un-normalised embeddings ``[B, width]``;
+normalisation to unit length is left to whoever compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import pairwise
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compat_lib.config import PRECISIONS
+from compat_lib.config import HEADS, PRECISIONS
 from compat_lib.data.augmentation import to_float
 from compat_lib.data.decoding import height_width
 from compat_lib.data.encoded import EncodedImages, Stream
 from compat_lib.files import map_rows, write_rows
+from compat_lib.networks.backbones import build_backbone, input_scaling, is_own
+from compat_lib.networks.weights import Inputs, fill, named, read_weights
 
 
 class EmbeddingModel(nn.Module):
-    """A backbone that gives ``features`` activations once flattened, and the head of ``width`` outputs."""
+    """A backbone and its head.
 
-    def __init__(self, backbone: nn.Module, features: int, width: int) -> None:
+    Args:
+        backbone: gives ``features`` activations once flattened, or once pooled by a "bn-neck".
+        width: of the embedding; with a "bn-neck" it is ``features``.
+        head: "linear", a linear layer without bias and a BatchNorm1d whose weight is fixed to one and whose
+            bias is learned, as in MixBCT's code; "bn-neck", the mean over positions and a BatchNorm1d whose
+            weight is learned and whose bias is fixed to zero, as in Dual-Tuning's.
+        inputs: what turns pixels in -1..1 into the backbone's own scaling; None: nothing.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        features: int,
+        width: int,
+        *,
+        head: str = "linear",
+        inputs: Inputs | None = None,
+    ) -> None:
         super().__init__()
+        self.inputs = inputs
         self.backbone = backbone
-        self.project = nn.Linear(features, width, bias=False)
+        self.pool = head == "bn-neck"
+        self.project = nn.Identity() if self.pool else nn.Linear(features, width, bias=False)
         self.normalise = nn.BatchNorm1d(width)
-        # A free weight would let single coordinates take over the cosine; the bias is harmless.
+        # A free weight behind a free projection would let single coordinates take over the cosine; the bias
+        # of a neck would move the features away from where a classifier without bias looks.
         nn.init.ones_(self.normalise.weight)
-        self.normalise.weight.requires_grad_(False)
+        (self.normalise.bias if self.pool else self.normalise.weight).requires_grad_(False)
         self.width = width
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float32 ``[B, width]`` of float pixels ``[B, C, H, W]``."""
-        embeddings = self.project(self.backbone(pixels).flatten(1))
+        activations = self.backbone(pixels if self.inputs is None else self.inputs(pixels))
+        if self.pool and activations.ndim == 4:
+            activations = activations.mean((2, 3))
+        embeddings = self.project(activations.flatten(1))
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.normalise(embeddings.float())
 
 
-def _scaled(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return convolution, nn.BatchNorm2d(outputs)
-
-
-def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(*_scaled(inputs, outputs, 3, 2), nn.ReLU(inplace=True))
-
-
-class _ResidualBlock(nn.Module):
-    """At half the resolution, so that there always is a shortcut to learn."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.first = _convolution(inputs, outputs)
-        self.second = nn.Sequential(*_scaled(outputs, outputs, 3, 1))
-        self.shortcut = nn.Sequential(*_scaled(inputs, outputs, 1, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-def _convnet(channels: int, size: int, *, widths: tuple[int, int, int]) -> nn.Module:
-    return nn.Sequential(*(_convolution(a, b) for a, b in pairwise((channels, *widths))))
-
-
-def _resnet_small(channels: int, size: int) -> nn.Module:
-    # No block at the stem's resolution: it would double the time of a step and teach little.
-    return nn.Sequential(_convolution(channels, 16), _ResidualBlock(16, 48), _ResidualBlock(48, 96))
-
-
-def _torchvision(channels: int, size: int, *, name: str) -> nn.Module:
-    import torchvision  # takes a second, and the small networks do without
-
-    network = getattr(torchvision.models, name)(weights=None)
-    small = size <= 64  # the ImageNet stem would leave 1x1 to 2x2 positions of such an image
-    if name == "mobilenet_v3_small":
-        network.features[0][0] = nn.Conv2d(channels, 16, 3, 1 if small else 2, padding=1, bias=False)
-        network.classifier = nn.Identity()
-        return network
-    if small:
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
-    elif channels != 3:
-        network.conv1 = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
-    network.fc = nn.Identity()
-    return network
-
-
-BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {  # of channels and size
-    "convnet": partial(_convnet, widths=(16, 32, 64)),
-    "convnet-half": partial(_convnet, widths=(8, 16, 32)),
-    "resnet-small": _resnet_small,
-    "resnet18": partial(_torchvision, name="resnet18"),
-    "resnet50": partial(_torchvision, name="resnet50"),
-    "mobilenet-v3": partial(_torchvision, name="mobilenet_v3_small"),
-}
-
-
 def build_model(
-    name: str, *, width: int = 64, channels: int = 3, size: int | tuple[int, int] = 32
+    name: str,
+    *,
+    width: int = 64,
+    channels: int = 3,
+    size: int | tuple[int, int] = 32,
+    weights: str | None = None,
+    head: str = "linear",
 ) -> EmbeddingModel:
-    """A freshly initialised embedding model.
+    """A freshly initialised embedding model, or one that starts from weights.
 
     Args:
-        name: one of ``BACKBONES``: ``convnet`` (three stride-2 convolutions, 0.09 M parameters at
-            32 px), ``convnet-half`` (half its channels), ``resnet-small`` (stride-2 stem and two
-            residual blocks, 0.26 M), torchvision's ``resnet18``, ``resnet50`` and ``mobilenet-v3``
-            (small-image stem up to 64 px).
+        name: ``convnet`` (three stride-2 convolutions, 0.09 M parameters at 32 px), ``convnet-half`` (half
+            its channels), ``resnet-small`` (stride-2 stem and two residual blocks, 0.26 M); torchvision's
+            ``resnet18``, ``resnet50`` (with ``-stride1`` the last stage keeps the resolution) and
+            ``mobilenet-v3``, with a stem for small images up to 64 x 64; ``iresnet18``, ``iresnet50``,
+            ``iresnet100``; ``vit-small`` (patches of 16 pixels, of 4 up to 64 x 64); or "torchvision:NAME",
+            "timm:NAME", "MODULE:FUNCTION", see :func:`compat_lib.networks.backbones.build_backbone`.
         width: dimension of the embedding.
-        channels: 1 or 3, of the images.
-        size: their pixels, at least 16 a side: a side of squares, or (height, width).
+        channels, size: 1 or 3, and pixels, (height, width) or of both sides, at least 16.
+        weights: what torchvision or timm calls them ("DEFAULT", "IMAGENET1K_V2", "pretrained"), or a file of
+            the backbone's (its classifier is left), or of a whole embedding model with its head.
+        head: "linear" or "bn-neck", see :class:`EmbeddingModel`.
 
     Raises:
-        ValueError: "backbone ... is unknown ...", "... needs images of at least 16 pixels ...".
+        ValueError: "backbone ... is unknown ...", "... needs images of at least 16 pixels ...", a width that
+            the head cannot give, weights that are not there or do not fit.
 
     >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 8])
     """
-    if name not in BACKBONES:
-        raise ValueError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    sides = height_width(size)
-    if min(sides) < 16:
-        raise ValueError(f"backbone {name!r} needs images of at least 16 pixels a side; got {size}")
-    backbone = BACKBONES[name](channels, max(sides))
-    with torch.no_grad():
-        features = backbone.eval()(torch.zeros(1, channels, *sides)).numel()
-    return EmbeddingModel(backbone.train(), features, width).to(memory_format=torch.channels_last)
+    size = height_width(size)
+    if head not in HEADS:
+        raise ValueError(f"head {head!r} is unknown; choose one of {', '.join(HEADS)}")
+    if min(size) < 16:
+        raise ValueError(f"backbone {name!r} needs images of at least 16 pixels a side; got {min(size)}")
+    backbone, inputs = build_backbone(name, channels, size, weights), input_scaling(name, channels, weights)
+    given = None if weights is None or named(weights) else read_weights(weights)
+    if given is not None and "inputs.scale" in given and inputs is None:
+        inputs = Inputs([0.5] * 3, [0.5] * 3)  # whose numbers are the file's
+    shape = _shape_of_activations(name, backbone, inputs, channels, size)
+    features = shape[1] if head == "bn-neck" else shape[1:].numel()
+    if head == "bn-neck" and width != features:
+        raise ValueError(
+            f"head 'bn-neck' keeps the {features} features of backbone {name!r} as they are: set the width "
+            f"to {features}, not {width}, or the head to linear"
+        )
+    model = EmbeddingModel(backbone.train(), features, width, head=head, inputs=inputs)
+    if given is not None:
+        whole = any(key.startswith("backbone.") for key in given)
+        fill(model if whole else backbone, given, f"weights {weights} of backbone {name!r}")
+    return model.to(memory_format=torch.channels_last)
+
+
+def _shape_of_activations(
+    name: str, backbone: nn.Module, inputs: Inputs | None, channels: int, size: tuple[int, int]
+) -> torch.Size:
+    pixels = torch.zeros(1, channels, *size)
+    try:
+        with torch.no_grad():
+            found = backbone.eval()(pixels if inputs is None else inputs(pixels))
+    except NotImplementedError:  # a network that needs numbers, without memory
+        raise
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:  # of whoever wrote the network
+        raise ValueError(
+            f"backbone {name!r} cannot take images of {channels} x {size[0]} x {size[1]} "
+            f"({str(error).strip().splitlines()[0]}); choose another image_size, or another network"
+        ) from None
+    if not isinstance(found, Tensor) or found.ndim < 2:
+        raise ValueError(f"backbone {name!r} must give one tensor [B, ...]; got {type(found).__name__}")
+    return found.shape
+
+
+@cache
+def refuse_model(name: str, *, weights: str | None = None, **asked: Any) -> None:
+    """Raise what :func:`build_model` raises, once in a process; torchvision's networks take no memory."""
+    if weights is None and not is_own(name):
+        try:
+            with torch.device(
+                "meta"
+            ):  # whose first use takes two seconds, unless torchvision is there already
+                build_model(name, **asked)
+            return
+        except NotImplementedError:  # it looks at numbers while it is built
+            pass
+    build_model(name, weights=weights, **asked)
 
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
@@ -157,17 +179,6 @@ def resolve_precision(device: torch.device | str, precision: str) -> str:
     return "float32" if slow else "bfloat16"
 
 
-class Mirrored(nn.Module):
-    """The sum of a model's embeddings of an image and of its mirror image, as IJB's tools have it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.model(pixels).float() + self.model(pixels.flip(-1)).float()
-
-
 @torch.inference_mode()
 def embed(
     model: nn.Module,
@@ -178,8 +189,9 @@ def embed(
     batch_size: int = 512,
     workers: int = 0,
     out: Path | None = None,
+    flip: bool = False,
 ) -> Tensor:
-    """Un-normalised embeddings of images: evaluation mode, no augmentation, no flip.
+    """Un-normalised embeddings of images: evaluation mode, no augmentation.
 
     Args:
         model: maps float pixels to embeddings; its training mode is restored afterwards.
@@ -187,6 +199,7 @@ def embed(
         precision: the run's own: features of two precisions are not the same numbers.
         workers: processes that decode encoded images.
         out: an .npy file to which the embeddings are written block by block, where memory cannot hold them.
+        flip: the sum of the embeddings of each image and of its mirror image, as faces are tested.
 
     Returns:
         float32 ``[N, width]`` on the CPU, in the order of ``images``; with ``out`` the file, memory-mapped.
@@ -195,7 +208,8 @@ def embed(
     model.eval()
     with autocast(device, precision):
         pixels = (to_float(block.to(device)) for block in _blocks(images, batch_size, workers))
-        embeddings = (model(block).float().cpu() for block in pixels)
+        sides = ((block, block.flip(3)) if flip else (block,) for block in pixels)
+        embeddings = (sum(model(side).float() for side in pair).cpu() for pair in sides)
         if out is None:
             features = torch.cat(list(embeddings))
         else:

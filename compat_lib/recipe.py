@@ -16,14 +16,30 @@ from compat_lib.data.images import DISTRACTOR, ImageSet
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
-from compat_lib.models import EmbeddingModel, build_model
+from compat_lib.models import EmbeddingModel, build_model, refuse_model
+from compat_lib.networks.backbones import digests
 from compat_lib.old_system import OldSystem
 from compat_lib.training import TrainingSettings
 
 
-def network(config: ExperimentConfig, backbone: str, width: int, images: ImageSet) -> EmbeddingModel:
-    """A freshly initialised network for images like these."""
-    return build_model(backbone, width=width, channels=images.images.shape[1], size=config.size)
+def network(config: ExperimentConfig, side: str, width: int, images: ImageSet) -> EmbeddingModel:
+    """The "old" or "new" side's network for images like these, as its training starts."""
+    return build_model(**_asked(config, side), width=width, channels=images.images.shape[1])
+
+
+def _asked(config: ExperimentConfig, side: str) -> dict[str, Any]:
+    return {
+        "name": getattr(config, f"{side}_backbone"),
+        "weights": getattr(config, f"{side}_weights"),
+        "head": getattr(config, f"{side}_head"),
+        "size": config.size,
+    }
+
+
+def network_made_of(config: ExperimentConfig, side: str) -> dict[str, str]:
+    """What the "old" or "new" side's network is made of besides its name, see `backbones.digests`."""
+    asked, prefix = _asked(config, side), "old " if side == "old" else ""
+    return {f"{prefix}{part}": value for part, value in digests(asked["name"], asked["weights"]).items()}
 
 
 def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -96,8 +112,8 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
     Augmentation.of(config).check(*height_width(config.size))
     kind = find_method(config.method)
     new_width = kind.model_width(config.old_width, config.new_width)
-    for side, width in ((config.old_backbone, config.old_width), (config.new_backbone, new_width)):
-        build_model(side, width=width, size=config.size)
+    for side, width in (("old", config.old_width), ("new", new_width)):
+        refuse_model(**_asked(config, side), width=width)
     stand_in = OldSystem.from_arrays(
         torch.eye(4, config.old_width) + 0.5,
         torch.tensor([0, 0, 1, 1]),

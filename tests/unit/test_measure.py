@@ -11,7 +11,6 @@ from compat_lib.evaluation.protocols.measure import measure_protocol, one_test, 
 from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
 from compat_lib.experiment import Experiment
-from compat_lib.models import Mirrored
 
 N = 60
 
@@ -181,12 +180,6 @@ def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
     assert plain.value(None, None, "map") == pytest.approx(listed.value(None, None, "map"))
     judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)
     assert {one.metric for one in judged} == set(PRINTED["landmarks"])
-
-
-def test_mirrored_adds_the_mirror_images_embedding():
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    pixels = torch.rand(4, 1, 3, 4)
-    assert torch.allclose(Mirrored(model)(pixels), model(pixels) + model(pixels.flip(3)))
 
 
 @pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "pairs"])

@@ -1,17 +1,25 @@
 """Backbones, the head's fixed batch norm, and embedding without side effects."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from compat_lib.models import BACKBONES, build_model, embed, resolve_precision
+from compat_lib.data.encoded import EncodedImages
+from compat_lib.models import build_model, embed, refuse_model, resolve_precision
+
+SMALL = ("convnet", "convnet-half", "resnet-small", "mobilenet-v3", "resnet18")
+LARGE = ("resnet50-stride1", "iresnet18", "vit-small")  # of each kind one
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES))
-@pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 64)])
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [(name, *images) for name in SMALL for images in ((3, 32), (1, 64))] + [(name, 1, 32) for name in LARGE],
+)
 def test_every_backbone_embeds_and_learns(name, channels, size):
     model = build_model(name, width=16, channels=channels, size=size)
-    out = model(torch.randn(4, channels, size, size))
-    assert out.shape == (4, 16) and out.dtype == torch.float32
+    out = model(torch.randn(2, channels, size, size))
+    assert out.shape == (2, 16) and out.dtype == torch.float32
     out.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
@@ -47,6 +55,78 @@ def test_embedding_depends_on_the_image_alone_and_leaves_the_model_as_it_was():
     assert not whole.requires_grad
 
 
+def test_with_flip_an_embedding_is_the_sum_of_both_mirror_images():
+    torch.manual_seed(0)
+    model = build_model("convnet", width=8)
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    found = embed(model, images, precision="float32", flip=True)
+    mirrored = torch.from_numpy(images.numpy()[..., ::-1].copy())
+    both = [embed(model, side, precision="float32") for side in (images, mirrored)]
+    assert torch.allclose(found, both[0] + both[1], atol=1e-6)
+    assert torch.allclose(embed(model, mirrored, precision="float32", flip=True), found, atol=1e-6)
+
+
+def test_encoded_images_embed_as_the_same_images_in_memory():
+    model = build_model("convnet", width=8)
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    encoded = EncodedImages(np.arange(5), Opened(pixels), size=32, digest="five")
+    found = embed(model, encoded, precision="float32", batch_size=2)
+    assert torch.equal(found, embed(model, images, precision="float32", batch_size=2))
+
+
+class Opened:
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __call__(self, number):
+        return Image.fromarray(self.pixels[number])
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18-stride1"])
+def test_a_neck_normalises_the_pooled_features_themselves(name):
+    torch.manual_seed(0)
+    backbone = build_model(name, width=8, size=(32, 24)).backbone
+    with torch.no_grad():
+        activations = backbone(pixels := torch.randn(8, 3, 32, 24))
+    pooled = activations.double().flatten(2).mean(2) if activations.ndim == 4 else activations.double()
+    width = pooled.shape[1]
+    model = build_model(name, width=width, size=(32, 24), head="bn-neck")
+    model.backbone.load_state_dict(backbone.state_dict())
+    torch.nn.init.uniform_(model.normalise.weight)
+    with torch.no_grad():
+        found = model(pixels)
+    spread = (pooled.var(0, unbiased=False) + 1e-5).sqrt()
+    expected = (pooled - pooled.mean(0)) / spread * model.normalise.weight.detach()
+    assert found.dtype == torch.float32 and torch.allclose(found.double(), expected, atol=1e-3)
+    # the classifier without bias stays where the features are: only the scale is learned
+    learned = {key for key, value in model.named_parameters() if value.requires_grad and "normalise" in key}
+    assert learned == {"normalise.weight"} and not list(model.project.parameters())
+    with pytest.raises(ValueError, match=f"set the width to {width}, not 100, or the head to linear"):
+        build_model(name, width=100, size=(32, 24), head="bn-neck")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "positions"),
+    [("resnet50", (256, 128), (16, 8)), ("resnet18", (256, 128), (16, 8)), ("resnet18", (64, 64), (16, 16))],
+)
+def test_a_last_stride_of_one_doubles_the_last_resolution(name, size, positions):
+    seen = []
+    with torch.device("meta"):
+        for last in ("", "-stride1"):
+            network = build_model(name + last, size=size).backbone
+            network.layer4.register_forward_hook(lambda *call: seen.append(tuple(call[2].shape[2:])))
+            network(torch.zeros(1, 3, *size))
+    assert seen == [tuple(side // 2 for side in positions), positions]
+
+
+def test_pictures_need_not_be_square():
+    for name in ("convnet", "resnet-small", "iresnet18", "resnet18-stride1"):
+        model = build_model(name, width=8, size=(40, 24))
+        assert model(torch.zeros(2, 3, 40, 24)).shape == (2, 8)
+        refuse_model(name, width=8, size=(256, 128))
+
+
 @pytest.mark.precision
 def test_bfloat16_embeddings_are_close_to_float32():
     torch.manual_seed(0)
@@ -62,6 +142,11 @@ def test_what_is_unknown_or_impossible_is_refused():
     for call, sentence in (
         (lambda: build_model("vgg"), "'vgg' is unknown; choose one of convnet"),
         (lambda: build_model("convnet", size=8), "at least 16 pixels a side; got 8"),
+        (lambda: build_model("convnet", size=(32, 8)), "at least 16 pixels a side; got 8"),
+        (lambda: build_model("convnet", head="neck"), "'neck' is unknown; choose one of linear, bn-neck"),
+        (lambda: build_model("vit-small", size=(64, 32)), "squares of a multiple of 4 pixels; got 64 x 32"),
+        (lambda: refuse_model("vit-small", size=100), "squares of a multiple of 16 pixels; got 100 x 100"),
+        (lambda: build_model("convnet", weights="DEFAULT"), "can only be a file .*; got 'DEFAULT'"),
         (lambda: resolve_precision("cpu", "fp8"), "auto, float32, bfloat16"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -1,0 +1,1 @@
+"""Backbones, and the weights that they start from."""
