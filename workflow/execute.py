@@ -17,6 +17,8 @@ import threading
 import time
 from pathlib import Path
 
+import warm
+
 WATCHED = "COMPAT_WORKFLOW_PID"  # a process without which a job has nobody to work for
 KERNEL_STARTS = 3
 
@@ -134,7 +136,8 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
 
         @property
         def kernel_spec(self):
-            return KernelSpec(**get_kernel_dict())
+            command = [sys.executable, warm.__file__, "kernel", "-f", "{connection_file}"]
+            return KernelSpec(**get_kernel_dict() | {"argv": command})
 
     try:
         papermill.execute_notebook(
@@ -254,4 +257,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(warm.start("notebook", sys.argv[1:]))

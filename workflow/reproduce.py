@@ -9,6 +9,7 @@ comparison shows it as missing, and the exit status is 1.
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import plan
 import psutil
+import warm
 from execute import WATCHED, NotebookError
 
 from compat_lib.files import explained
@@ -24,6 +26,7 @@ from compat_lib.files import explained
 HERE = Path(__file__).resolve().parent
 PROFILES, LOCAL = HERE / "profiles", "default"
 ADVICE = "name another folder with --runs-root, or make room"
+WORTH_A_SERVER = 5  # notebooks to run from which loading their libraries once pays
 MOST_CORES = 8  # unless the user says so: every experiment needs about 2 GB of memory
 
 
@@ -96,8 +99,15 @@ def reproduce(
     to_do = sum(plan.state(job, root) != "done" for job in jobs)
     print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
     begun, status = time.monotonic(), 0
-    for target in ("experiments", "pages", *(("site",) if site else ())):
-        status = workflow.make(target) or status
+    forked = (
+        to_do >= WORTH_A_SERVER
+        and sys.platform == "linux"  # elsewhere libraries do not survive a fork
+        and profile == PROFILES / LOCAL
+        and all(job.config.device == "cpu" for job in jobs)  # nor does CUDA
+    )
+    with warm.server(workflow.environment) if forked else contextlib.nullcontext():
+        for target in ("experiments", "pages", *(("site",) if site else ())):
+            status = workflow.make(target) or status
     command = [sys.executable, str(HERE / "pages.py"), "--preset", str(path), "--runs-root", str(root)]
     status = subprocess.run(command).returncode or status
     print(f"{time.monotonic() - begun:.0f} s in all.", flush=True)
