@@ -1,4 +1,4 @@
-"""Processes that begin with torch, pandas and Jupyter loaded, because they are forks of one that has loaded them.
+"""Processes that begin with torch, pandas and Jupyter loaded: forks of one that has loaded them.
 
 A notebook needs two processes, papermill's and its kernel's, and what they load takes nine seconds of a
 processor. make reproduce starts this file as a server; each of the two is then a small process that asks the
@@ -42,7 +42,9 @@ def run_kernel(arguments: list[str]) -> int:
     from execute import end_with
     from ipykernel.kernelapp import IPKernelApp
 
-    end_with(int(os.environ["JPY_PARENT_PID"]))  # of the notebook's process, which need not be this one's parent
+    end_with(
+        int(os.environ["JPY_PARENT_PID"])
+    )  # of the notebook's process, which need not be this one's parent
     sys.path.remove(str(Path(__file__).resolve().parent))  # the workflow's modules are no notebook's
     IPKernelApp.launch_instance(arguments, parent_handle=os.getppid())
     return 0

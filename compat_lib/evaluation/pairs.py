@@ -1,4 +1,4 @@
-"""Pairs: cosines of every query with every gallery item, tile by tile; queries x gallery is never held.
+"""Pairs: cosines of every query with every gallery item, tile by tile; only a small matrix is held.
 
 All tiles are products of the same shape (the last ones are padded with zero rows), so that the score of two
 rows is the same float in every pass, in either order and wherever the rows stand: ties stay ties.
@@ -18,6 +18,7 @@ from torch import Tensor
 from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes
 
 EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
+HELD = 2**23  # pairs whose scores are kept, 32 MiB: a small evaluation asks for each tile five times
 TILES = {"cpu": (256, 1024), "cuda": (4096, 8192)}  # rows, columns; the CPU's fits its second-level cache
 
 
@@ -118,6 +119,7 @@ class PairScores:
         query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
         self.device = query.device
         self.shape = lengths
+        self._held: dict[tuple[int, int, int], Tensor] | None = {} if np.prod(lengths) <= HELD else None
         self.tile = TILES["cpu" if self.device.type == "cpu" else "cuda"]
         self.order = np.argsort(query_codes, kind="stable")  # sorted row -> row of the caller's
         columns = self.order if self.triangular else np.argsort(gallery_codes, kind="stable")
@@ -156,7 +158,15 @@ class PairScores:
         return f"Every query with every gallery item but {equal}."
 
     def block(self, row: int, stop: int, column: int) -> Tensor:
-        """Return the scores of the sorted rows row..stop-1 with one tile of columns, float32 [r, c]."""
+        """Return the scores of sorted rows row..stop-1 with one tile of columns, float32 [r, c], to read."""
+        if self._held is None:
+            return self._computed(row, stop, column)
+        place = row, stop, column
+        if place not in self._held:
+            self._held[place] = self._computed(row, stop, column)
+        return self._held[place]
+
+    def _computed(self, row: int, stop: int, column: int) -> Tensor:
         right = min(column + self.tile[1], self.shape[1])
         rows, columns = self._query[row : row + self.tile[0]], self._gallery[column : column + self.tile[1]]
         with torch.autocast(self.device.type, enabled=False), _full_precision():

@@ -57,7 +57,9 @@ def test_errors_and_killed_kernels_are_told_as_without_a_server(project, forked,
 
 def test_a_kill_of_who_asked_leaves_nobody_behind(project, forked, tmp_path):
     pid = tmp_path / "pid"
-    source = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    source = (
+        f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
     notebook = write_notebook(tmp_path / "a.ipynb", source)
     asker = subprocess.Popen(command(project, notebook, tmp_path / "b.ipynb"), env=forked)
     deadline = time.monotonic() + 60
