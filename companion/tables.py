@@ -386,7 +386,9 @@ def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFr
 
 def recorded_values(run: Run, oracle: Run) -> dict[str, float | None]:
     """What the notebooks' tests look at: the three pairs, the oracle's, and adapters when measured."""
-    names = {(test, metric): TESTS[test] for test in TESTS for metric in ("tar@far=1e-2", "map")}
+    protocol = run.config.get("protocol", "pairs")
+    metrics = dict.fromkeys(metric_for(protocol, metric) for metric in ("tar@far=1e-2", "map"))
+    names = {(test, metric): TESTS[test] for test in TESTS for metric in metrics}
     values = {f"{test}/{metric}": _value(run, *pair, metric) for (test, metric), pair in names.items()}
     values |= {
         f"oracle/{t}/{m}": _value(oracle, *pair, m) for (t, m), pair in names.items() if t != "old_old"

@@ -31,6 +31,7 @@ from companion.results import (
     collect,
     difference,
     main_variant,
+    metric_of,
     scores,
     with_adapters,
 )
@@ -155,6 +156,7 @@ class Results:
         runs = with_adapters(self.of(setting))
         sides = [_variant(runs, name) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
+        metric = metric_of(runs, metric)
         one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
         if not one.seeds:
             raise ValueError(f"{a} and {b or 'old/old'} have no {metric} of {test} in common in {setting}")
