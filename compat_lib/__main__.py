@@ -1,4 +1,4 @@
-"""The command line: ``compat-lib check OLD NEW``, or ``python -m compat_lib check OLD NEW``."""
+"""The command line: ``compat-lib check`` and ``compat-lib run``, or ``python -m compat_lib``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+RUN = """Train and measure runs of a preset, without notebooks; what has finished is not repeated.
+
+On several GPUs:      torchrun --nproc-per-node=8 -m compat_lib run PRESET --set device=cuda
+On several machines:  torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 ... on each
+
+SIGTERM ends the run with exit code 143 after the present step; the same command goes on from there."""
 DESCRIPTION = """Is the new model compatible with the old one, so that new queries may search the old gallery?
 
 OLD and NEW are files of features with labels, and with ids where their rows are not the same images in the
@@ -27,18 +34,12 @@ A million images of width 128 take about 5 GB, and up to half an hour on two slo
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a wrong option raises SystemExit(2)."""
     program = argparse.ArgumentParser("compat-lib", description="Tools for backward-compatible models.")
-    add = (
-        program.add_subparsers(dest="command", metavar="COMMAND", required=True)
-        .add_parser(
-            "check",
-            help="is a new model compatible with an old one?",
-            description=DESCRIPTION,
-            epilog=EPILOGUE,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        .add_argument
-    )
+    commands = program.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    plain = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    title = "is a new model compatible with an old one?"
+    add = commands.add_parser(
+        "check", help=title, description=DESCRIPTION, epilog=EPILOGUE, **plain
+    ).add_argument
     add("old", metavar="OLD", type=Path, help="file of the old model's features")
     add("new", metavar="NEW", type=Path, help="file of the new model's features")
     add("--report", metavar="PAGE", type=Path, help="write an HTML page with pictures")
@@ -49,18 +50,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--queries", metavar="N", type=int, help="images that ask (default: for 10**8 pairs, at least 2,000)")
     add("--draws", metavar="N", type=int, default=200, help="bootstrap draws (default: 200)")
     add("--seed", metavar="N", type=int, default=0, help="of all that is drawn (default: 0)")
+    add = commands.add_parser(
+        "run", help="train and measure runs of a preset", description=RUN, **plain
+    ).add_argument
+    add("preset", metavar="PRESET", type=Path, help="a YAML file, such as configs/quick.yml")
+    add("--only", metavar="FIELD=VALUE", action="append", default=[], help="runs with this; may be repeated")
+    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="changed in all; may be repeated")
     options = program.parse_args(arguments)
     try:
-        return check(options)
+        return {"check": check, "run": run}[options.command](options)
     except KeyboardInterrupt:
-        print("compat-lib check: stopped", file=sys.stderr)
+        print(f"compat-lib {options.command}: stopped", file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError) as error:
-        print(f"compat-lib check: {error}", file=sys.stderr)
+        print(f"compat-lib {options.command}: {error}", file=sys.stderr)
     except Exception:  # must not end with 1, which means "not compatible"
         traceback.print_exc()
-        print("compat-lib check: failed, which says nothing about the models", file=sys.stderr)
+        print(f"compat-lib {options.command}: failed, which says nothing about the models", file=sys.stderr)
     return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the chosen experiments of a preset one after another and return the exit code."""
+    from compat_lib.presets import load_preset
+
+    only, changes = _pairs(options.only), _pairs(options.set)
+    preset = load_preset(options.preset, **changes)
+    known = preset.experiments[0].to_dict()
+    for name in only:
+        if name not in known:
+            raise ValueError(f"--only {name}=...: there is no such field; the fields are {', '.join(known)}")
+    chosen = [one for one in preset.experiments if all(getattr(one, k) == v for k, v in only.items())]
+    if not chosen:
+        there = {name: sorted({str(getattr(one, name)) for one in preset.experiments}) for name in only}
+        raise ValueError(
+            f"{options.preset} has no such run; it has "
+            + "; ".join(f"{name} {', '.join(values)}" for name, values in there.items())
+        )
+    from compat_lib import distributed
+    from compat_lib.experiment import Experiment
+
+    for config in chosen:
+        Experiment(config).evaluate()
+        if distributed.rank() == 0:
+            print(config.run_folder, flush=True)
+    distributed.end()
+    return 0
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, Any]:
+    """Fields and values; a value is JSON where it reads as such, and text where not."""
+    pairs = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ValueError(f"{text!r} is not of the form FIELD=VALUE")
+        try:
+            pairs[name] = json.loads(value)
+        except json.JSONDecodeError:
+            pairs[name] = value
+    return pairs
 
 
 def check(options: argparse.Namespace) -> int:

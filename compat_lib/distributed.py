@@ -31,6 +31,12 @@ def start(device: str) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=WAIT)
 
 
+def end() -> None:
+    """Leave the other processes, at the end of a program."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def world() -> int:
     """How many processes train together; 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -108,9 +108,11 @@ class InParts(nn.Module):
         before = [one.momentum for one in layers]
         for one in layers:
             one.momentum = 0.0
-        yield
-        for one, momentum in zip(layers, before, strict=True):
-            one.momentum = momentum
+        try:
+            yield
+        finally:  # the second pass ends by an exception when all that is asked for was computed
+            for one, momentum in zip(layers, before, strict=True):
+                one.momentum = momentum
 
 
 def _groups(model: nn.Module, method: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:

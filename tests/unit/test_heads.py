@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_steps import make_classifier, slow_classification, slow_cross_entropy, slow_logits
@@ -193,3 +194,32 @@ def test_wrong_arguments_are_refused_by_their_name():
             Classifier(**({"kind": "arcface", "width": 4, "num_classes": 3} | {name: value}))
     with pytest.raises(ValueError, match="margin must be a number between 0 and 1, not 1.2"):
         Classifier("cosface", 4, 3, margin=1.2)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
+def test_the_loss_by_parts_is_the_loss(kind):
+    torch.manual_seed(0)
+    classifier = Classifier(kind, 4, 9, label_smoothing=0.1).double()
+    embeddings = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 8, 3, 3, 5, 1])
+    inputs = (embeddings, *classifier.parameters())
+    whole = classifier.loss(embeddings, labels, 0.7)
+    part = classifier._loss_of_part(embeddings, labels, 0.7)
+    torch.testing.assert_close(part, whole)
+    torch.testing.assert_close(torch.autograd.grad(part, inputs), torch.autograd.grad(whole, inputs))
+
+
+def test_a_sample_of_classes_holds_those_of_the_batch_and_gives_their_cross_entropy():
+    torch.manual_seed(0)
+    classifier = Classifier("linear", 4, 40, sample=0.25)
+    torch.nn.init.normal_(classifier.weight)
+    embeddings, labels, seen = torch.randn(5, 4), torch.tensor([7, 39, 0, 7, 12]), set()
+    for _ in range(20):
+        loss = classifier.loss(embeddings, labels)
+        (slopes,) = torch.autograd.grad(loss, classifier.bias)
+        drawn = slopes.nonzero()[:, 0]
+        assert len(drawn) == 10 and set(labels.tolist()) <= set(drawn.tolist())
+        logits = embeddings @ classifier.weight[drawn].T
+        torch.testing.assert_close(loss, F.cross_entropy(logits, torch.searchsorted(drawn, labels)))
+        seen |= set(drawn.tolist())
+    assert len(seen) > 35, "others are drawn each time"

@@ -145,3 +145,26 @@ def test_help_does_not_wait_for_torch():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     helped = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert helped.returncode == 0 and "--report PAGE" in helped.stdout and "exit code:" in helped.stdout
+
+
+def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
+    preset = tmp_path / "tiny.yml"
+    preset.write_text(
+        "defaults: {dataset_options: {identities: 12, images: 4, eval_identities: 4, eval_images: 2},\n"
+        "  old_epochs: 1, epochs: 1, batch_size: 8, image_size: 16, bootstrap_draws: 2}\n"
+        "methods: [{method: l2}, {method: mixbct}]\n"
+    )
+    changes = ["--set", f"runs_root={tmp_path / 'runs'}", "--set", "lr=0.01"]
+    assert command.main(["run", str(preset), "--only", "method=mixbct", *changes]) == 0
+    (done,) = (tmp_path / "runs").glob("*/mixbct-*/metrics.json")
+    assert str(done.parent) in capsys.readouterr().out
+    assert json.loads((done.parent / "config.json").read_text())["lr"] == 0.01
+    assert not list((tmp_path / "runs").glob("*/l2-*"))
+    for wrong, words in (
+        (["--only", "method=bct"], "it has method l2, mixbct"),
+        (["--only", "methode=l2"], "no such field"),
+        (["--set", "lr"], "FIELD=VALUE"),
+        (["--set", "lr=0"], "above 0"),
+    ):
+        assert command.main(["run", str(preset), *wrong]) == 2
+        assert words in capsys.readouterr().err

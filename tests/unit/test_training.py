@@ -1,10 +1,14 @@
 """The loop: repeatable, resumable, frozen where it must be, and clear when something breaks."""
 
+import dataclasses
 import math
+import os
+import signal
 
 import pytest
 import torch
 
+from compat_lib.checkpoint import Interrupted
 from compat_lib.losses import METHODS, build_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
@@ -102,6 +106,72 @@ def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
     rest = train(model, resumed, *images, SETTINGS, old=old, checkpoint=path, say=lambda line: None)
     assert same_weights(whole, model) and same_weights(method, resumed)
     assert [row["loss/total"] for row in rest] == [row["loss/total"] for row in history]
+
+
+@pytest.mark.parametrize("name", ["advbct", "mixbct", "nccl", "unibct"])
+@pytest.mark.parametrize("ended", ["killed", "sigterm"])
+def test_ended_within_an_epoch_and_resumed_equals_uninterrupted(images, name, ended, tmp_path):
+    old = old_system(*images)
+    whole, method, history = run(*images, name=name, old=old)
+    calls = []
+
+    def end(module, arguments):
+        calls.append(1)
+        if len(calls) == 6 and ended == "killed":  # the last step of the second epoch
+            raise Stop
+        if len(calls) == 5 and ended == "sigterm":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def parts(seed):
+        torch.manual_seed(seed)
+        return network(name), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
+
+    settings = dataclasses.replace(SETTINGS, checkpoint_steps=2 if ended == "killed" else 0)
+    keeps = {"old": old, "checkpoint": tmp_path / "checkpoint.pt", "say": lambda line: None}
+    model, interrupted = parts(5)
+    interrupted.register_forward_pre_hook(end)
+    with pytest.raises(Stop if ended == "killed" else Interrupted):
+        train(model, interrupted, *images, settings, **keeps)
+    calls.clear()
+    model, resumed = parts(99)
+    resumed.register_forward_pre_hook(lambda module, arguments: calls.append(1))
+    rest = train(model, resumed, *images, SETTINGS, **keeps)
+    assert len(calls) == 4, "five of the nine steps were done"
+    assert same_weights(whole, model) and same_weights(method, resumed)
+    same = ("loss/total", "backbone_images")
+    assert [[row[k] for k in same] for row in rest] == [[row[k] for k in same] for row in history]
+
+
+def test_checkpoints_by_the_clock(images, tmp_path):
+    path, found = tmp_path / "checkpoint.pt", []
+
+    class Looks(METHODS["independent"]):
+        name = None
+
+        def terms(self, step):
+            if step.batch or step.epoch:
+                state = torch.load(path, weights_only=True)
+                found.append(3 * len(state["history"]) + state["step"])
+            return super().terms(step)
+
+    settings = dataclasses.replace(SETTINGS, checkpoint_minutes=1e-9)
+    method = Looks(None, Classifier("arcface", WIDTH, CLASSES))
+    model = build_model("convnet", width=WIDTH)
+    train(model, method, *images, settings, checkpoint=path, say=lambda line: None)
+    assert found == list(range(1, 9)), "one after every step"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "float16"}, {"accumulate": 2}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+)
+def test_it_learns_in_half_precision_in_parts_and_compiled(images, changes):
+    settings = TrainingSettings(epochs=8, batch_size=16, lr=0.05, **changes)
+    with torch.compiler.set_stance("force_eager"):  # compiling itself takes half a minute, and is torch's
+        model, _, history = run(*images, settings=settings)
+    assert history[-1]["loss/classification"] < 0.6 * history[0]["loss/classification"]
+    assert [row["backbone_images"] for row in history] == [48] * 8
+    assert all(not key.startswith("_orig_mod") for key in model.state_dict())
 
 
 def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):

@@ -3,6 +3,8 @@
 torchrun --nproc-per-node=2 two_processes.py FOLDER     # writes rank0.pt and rank1.pt
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from method_steps import make_old
 
 from compat_lib import distributed
+from compat_lib.checkpoint import Interrupted
 from compat_lib.losses import METHODS, build_method
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model
@@ -26,8 +29,11 @@ CASES = {  # name -> method, classifier, other arguments of build_method
 }
 
 
-def train_case(name, settings=SETTINGS, **more):
-    """History, weights of the network and state of the method, after three steps."""
+def train_case(name, settings=SETTINGS, stop_at=None, **more):
+    """History, weights of the network and state of the method, after three steps.
+
+    With `stop_at` the last process gets SIGTERM in that step, and None is returned.
+    """
     kind, classifier, options = CASES[name]
     old = make_old(classes=CLASSES, per_class=5, width=WIDTH)
     pixels = torch.randint(256, (25, 3, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -35,9 +41,19 @@ def train_case(name, settings=SETTINGS, **more):
     model = build_model("convnet-half", width=METHODS[kind].model_width(WIDTH, WIDTH), size=16)
     method = build_method(kind, old, Classifier(width=WIDTH, num_classes=CLASSES, **classifier), **options)
     dealt = []
-    if "say" not in more:
-        more["say"] = lambda line: dealt.append(len(method.classifier.weight))
-    history = train(model, method, pixels.to(torch.uint8), old.labels, settings, old=old, **more)
+
+    def watch(module, arguments):
+        dealt.append(len(method.classifier.weight))
+        if len(dealt) == stop_at and distributed.rank() + 1 == distributed.world():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    method.register_forward_pre_hook(watch)
+    more = {"old": old, "say": lambda line: None} | more
+    try:
+        history = train(model, method, pixels.to(torch.uint8), old.labels, settings, **more)
+    except Interrupted as end:
+        assert stop_at and end.code == 143
+        return None
     losses = {key: value for row in history for key, value in row.items() if key.startswith("loss/")}
     return {
         "losses": losses,
@@ -62,4 +78,6 @@ if __name__ == "__main__":
     distributed.start("cpu")
     results = {name: train_case(name) for name in CASES}
     results["rows"] = embed_case(folder / "rows.npy").clone()
+    results["resumed"] = train_case("smoothed", checkpoint=folder / "alone.pt")
+    assert train_case("smoothed", stop_at=2, checkpoint=folder / "pair.pt") is None
     torch.save(results, folder / f"rank{distributed.rank()}.pt")
