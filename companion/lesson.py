@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
+import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from companion import plots, results, tables
 from companion.titles import is_reconstruction
+from compat_lib.data.images import DISTRACTOR
 from compat_lib.evaluation.records import metric_for, metric_title, shown
 from compat_lib.experiment import Experiment
 from compat_lib.losses import METHODS
@@ -95,7 +97,10 @@ class Lesson:
     def distributions(self) -> None:
         """Lengths and tightness of the features; cosines of pairs for the three pairs of models."""
         experiment, labels = self.experiment, self.experiment.data.test.labels
-        some = slice(None, None, 1 + len(labels) // MOST)
+        classes, some = experiment.data.test.classes, torch.arange(len(labels))
+        if DISTRACTOR in classes:  # of many people and of none: no pair of them says anything
+            some = some[labels != classes.index(DISTRACTOR)]
+        some = some[:: 1 + len(some) // MOST]
         sides = (experiment.old, experiment.new, experiment.oracle.new)
         old, new, oracle = (one.test[some] for one in sides)
         cross, labels = tuple(side[some] for side in experiment.cross), labels[some]

@@ -7,7 +7,8 @@ import torch
 from compat_lib import data as datasets
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
-from compat_lib.evaluation.protocols.measure import measure_protocol, one_test, same_class
+from compat_lib.evaluation.orders import backfill_order
+from compat_lib.evaluation.protocols.measure import measure_protocol, mixed_reid, one_test, same_class
 from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
 from compat_lib.experiment import Experiment
@@ -114,6 +115,13 @@ def test_reid_equals_a_slow_loop_with_cameras_and_the_mixed_gallery():
             mixed = found.value("new", "mixed", name, order="random", share=share)
             assert mixed == pytest.approx(found.value("new", gallery, name))
     assert found.find("new", "mixed", "area/map", order="random").value > 0
+    places = backfill_order(old[~asked], sides[1], "random", seed=0)
+    mixed = old[~asked].clone()
+    mixed[places[: round(0.3 * len(mixed))]] = new[~asked][places[: round(0.3 * len(mixed))]]
+    expected = slow(cosines(new[asked], mixed), sides, keep, (1,))
+    curve = mixed_reid(old, new, images, (new, old), shares=(0.3,))
+    assert curve.values("map") == pytest.approx(expected["map"])
+    assert curve.values("minp") == pytest.approx(expected["minp"])
 
 
 def test_without_a_cross_test_only_the_self_tests_are_measured():

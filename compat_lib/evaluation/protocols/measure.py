@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ def measure_protocol(
     before, after = (ranked[pair] for pair in PAIRS[:2])
     records += changes(before, after, _asking(protocol, images), draws=draws).records
     if protocol == "reid":
-        return records + _mixed_reid(old, new, images, cross).records
+        return records + mixed_reid(old, new, images, cross).records
     curve = mixed_gallery_curve(old, new, images.labels, cross=cross, shares=QUARTERS, fars=())
     return records + curve.records
 
@@ -138,14 +138,24 @@ def _ranked_records(found: Retrieval | Reid, labels: Tensor, draws: int) -> Reco
     return _means(values, labels, draws)
 
 
-def _mixed_reid(old: Tensor, new: Tensor, images: Images, cross: tuple[Tensor, Tensor]) -> BackfillCurve:
-    """TEST.OLDRATE of Dual-Tuning's code, image by image and seeded, where that takes whole batches."""
+def mixed_reid(
+    old: Tensor,
+    new: Tensor,
+    images: Images,
+    cross: tuple[Tensor, Tensor],
+    shares: Sequence[float] = QUARTERS,
+) -> BackfillCurve:
+    """Return "map", "rank1" and "minp" of new queries while a share of the gallery holds new features.
+
+    TEST.OLDRATE of Dual-Tuning's code is 100 (1 - share); which images are new is drawn image by image with
+    a seed, where that takes whole batches. Arguments as in `measure_protocol`.
+    """
     asked = query_rows(images)
     sides = (cross[0][asked], cross[1][~asked])
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
     places = backfill_order(old[~asked], images.labels[~asked], "random", seed=0)
     points, precision = [], []
-    for share in QUARTERS:
+    for share in shares:
         rows = torch.from_numpy(places[: round(share * len(before))])
         mixed = before.clone()
         mixed[rows] = after[rows]
@@ -154,7 +164,7 @@ def _mixed_reid(old: Tensor, new: Tensor, images: Images, cross: tuple[Tensor, T
         found = _reid(features, features, images)
         points.append({"map": found.map, "rank1": found.rank[1], "minp": found.minp})
         precision.append(found.average_precision)
-    return BackfillCurve(QUARTERS, tuple(points), "random", np.stack(precision))
+    return BackfillCurve(tuple(shares), tuple(points), "random", np.stack(precision))
 
 
 def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
