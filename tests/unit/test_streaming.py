@@ -1,5 +1,8 @@
 """An experiment whose images stay encoded gives the numbers of the same images in memory, to the bit."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,3 +76,18 @@ def test_embeddings_written_block_by_block_are_those_in_memory(place, tmp_path):
     assert np.array_equal(np.load(tmp_path / "a" / "rows.npy"), whole.numpy())
     assert np.array_equal(mapped.numpy(), whole.numpy())
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["rows.npy"]
+
+
+def test_every_part_of_the_benchmark_runs(tmp_path, monkeypatch):
+    place = Path(__file__).parents[2] / "benchmarks" / "paper_scale_data.py"
+    spec = importlib.util.spec_from_file_location("paper_scale_data", place)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr(benchmark, "BATCH", 8)
+    size, path = {"rows": 60, "classes": 7, "width": 5}, tmp_path / "rows.npy"
+    benchmark.write_features(path, **size)
+    assert np.load(path).shape == (60, 5) and np.load(path).dtype == np.float16
+    parts = ("permutation", "order", "order_of_identities", "read", "means", "credible", "gathers")
+    for name in parts:
+        seconds, megabytes = benchmark.measure(getattr(benchmark, name), path, size)
+        assert seconds > 0 and megabytes < 100
