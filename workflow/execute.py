@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import warm
@@ -57,6 +58,11 @@ def end_with(pid: int, every: float = 0.5) -> None:
 
 def read_cells(notebook: Path) -> list[dict]:
     """The cells of a notebook file, sources as one text; nbformat takes seconds to do the same."""
+    return _read_cells(notebook, notebook.stat().st_mtime_ns)
+
+
+@lru_cache  # a preset asks for each of its runs
+def _read_cells(notebook: Path, changed: int) -> list[dict]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 

@@ -42,9 +42,7 @@ def run_kernel(arguments: list[str]) -> int:
     from execute import end_with
     from ipykernel.kernelapp import IPKernelApp
 
-    end_with(
-        int(os.environ["JPY_PARENT_PID"])
-    )  # of the notebook's process, which need not be this one's parent
+    end_with(int(os.environ["JPY_PARENT_PID"]))  # papermill's process: a fork is no child of it
     sys.path.remove(str(Path(__file__).resolve().parent))  # the workflow's modules are no notebook's
     IPKernelApp.launch_instance(arguments, parent_handle=os.getppid())
     return 0

@@ -129,8 +129,8 @@ def test_numbers_of_classes_may_be_any_numbers():
     assert table(labels=[2, 2, 1], files=files, trust_order=True).labels.tolist() == [1, 1, 0]
 
 
-def test_twenty_thousand_shuffled_rows():
-    files = [f"train/c{image % 100:03}/{image:06}.png" for image in range(20_000)]
+def test_thousands_of_shuffled_rows():
+    files = [f"train/c{image % 100:03}/{image:06}.png" for image in range(5_000)]
     order = np.random.default_rng(0).permutation(len(files))
     assert np.array_equal(order[rows([files[place] for place in order], files)], np.arange(len(files)))
 

@@ -7,6 +7,8 @@ from companion.toy import make_toy, train_toy
 from compat_lib.adapters import fit_procrustes
 from compat_lib.losses import METHODS
 
+STEPS = (0, 60, 80, 110, 150, 300)
+
 
 @pytest.fixture(scope="module")
 def toy():
@@ -15,15 +17,16 @@ def toy():
 
 @pytest.fixture(scope="module")
 def runs(toy):
-    return {name: train_toy(name, toy) for name in ("independent", "l2", "bct", "dual_tuning", "mixbct")}
+    names = ("independent", "l2", "bct", "dual_tuning", "mixbct")
+    return {name: train_toy(name, toy, snapshots=STEPS) for name in names}
 
 
 def test_shapes(toy, runs):
     assert toy.old.shape == (100, 2) and toy.labels.tolist() == sorted(toy.labels.tolist())
     run = runs["mixbct"]
-    assert run.steps == (0, 20, 80, 300)
-    assert run.points.shape == (4, 100, 2) and run.classifier.shape == (4, 5, 2)
-    torch.testing.assert_close(run.points.norm(dim=2), torch.ones(4, 100))
+    assert run.steps == STEPS
+    assert run.points.shape == (6, 100, 2) and run.classifier.shape == (6, 5, 2)
+    torch.testing.assert_close(run.points.norm(dim=2), torch.ones(6, 100))
 
 
 def test_outliers_lie_with_the_third_class(toy):
@@ -118,13 +121,13 @@ def degrees_to_the_stars(toy, run):
     return [torch.rad2deg(torch.acos((side * stars).sum(dim=2).clamp(-1, 1))) for side in sides]
 
 
-def test_points_lead_under_l2_and_bct_and_the_classifier_leads_under_mixbct(toy):
+def test_points_lead_under_l2_and_bct_and_the_classifier_leads_under_mixbct(toy, runs):
     for name in ("l2", "bct"):
-        rows, means = degrees_to_the_stars(toy, train_toy(name, toy, snapshots=(60, 300)))
-        assert means[0].mean() < 20 < rows[0].mean() and rows[1].mean() < 20
-    rows, means = degrees_to_the_stars(toy, train_toy("mixbct", toy, snapshots=(80, 110, 150, 300)))
-    assert (rows[:3, 4] < means[:3, 4] - 20).all()  # person 5: its stroke is ahead of its points
-    assert rows[3, 4] < 10 and means[3, 4] < 10
+        rows, means = degrees_to_the_stars(toy, runs[name])
+        assert means[1].mean() < 20 < rows[1].mean() and rows[-1].mean() < 20
+    rows, means = degrees_to_the_stars(toy, runs["mixbct"])
+    assert (rows[2:5, 4] < means[2:5, 4] - 20).all()  # person 5: its stroke is ahead of its points
+    assert rows[5, 4] < 10 and means[5, 4] < 10
 
 
 def test_l2_repeats_the_old_error_and_the_others_do_not(toy, runs):

@@ -87,8 +87,15 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
+    """And the old system stays as it was."""
     old = old_system(*images)
+    tensors = {key: value.clone() for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
+    weights = {key: value.clone() for key, value in old.model.state_dict().items()}
     whole, method, history = run(*images, name=name, old=old)
+    assert all(torch.equal(value, getattr(old, key)) for key, value in tensors.items())
+    assert all(torch.equal(value, weights[key]) for key, value in old.model.state_dict().items())
+    assert not old.model.training
+    assert all(p.grad is None and not p.requires_grad for p in old.model.parameters())
 
     def killed(line):
         if line.startswith("epoch 2"):
@@ -188,18 +195,6 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="cannot be read"):
         run(*images, checkpoint=path)
-
-
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_the_old_system_stays_as_it_was(images, name):
-    old = old_system(*images)
-    tensors = {key: value.clone() for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
-    weights = {key: value.clone() for key, value in old.model.state_dict().items()}
-    run(*images, name=name, old=old)
-    assert all(torch.equal(value, getattr(old, key)) for key, value in tensors.items())
-    assert all(torch.equal(value, weights[key]) for key, value in old.model.state_dict().items())
-    assert not old.model.training
-    assert all(p.grad is None and not p.requires_grad for p in old.model.parameters())
 
 
 def test_mixbct_without_mixing_is_plain_training_to_the_bit(images):

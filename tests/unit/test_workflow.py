@@ -58,30 +58,31 @@ def test_a_notebook_runs_with_its_parameters_on_the_own_kernel(project, tmp_path
     assert os.listdir(target.parent) == ["notebook.ipynb"]
 
 
-def test_a_failing_cell_is_named_and_its_notebook_kept(project, tmp_path):
+def test_a_failing_cell_is_named_and_its_notebook_kept(tmp_path, capsys):
     notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", "# divide\ny = x / 0", "print('never')")
     target = tmp_path / "out" / "notebook.ipynb"
-    ended = run_notebook(project, notebook, target, "--label", "MixBCT, seed 0, exp/run")
-    assert ended.returncode == 1 and not target.exists()
+    assert execute.main([str(notebook), str(target), "--label", "MixBCT, seed 0, exp/run"]) == 1
+    assert not target.exists()
+    said = capsys.readouterr().err
     for words in (
         "FAILED    MixBCT, seed 0, exp/run",
         "a.ipynb, cell",
         "y = x / 0",
         "ZeroDivisionError: division",
     ):
-        assert words in ended.stderr
+        assert words in said
     assert "never" not in printed(target.with_name("notebook.failed.ipynb"))
 
     write_notebook(tmp_path / "a.ipynb", "x = 1")
-    assert run_notebook(project, notebook, target).returncode == 0
+    assert execute.main([str(notebook), str(target)]) == 0
     assert os.listdir(target.parent) == ["notebook.ipynb"], "the failed copy goes when a run ends well"
 
 
-def test_a_killed_kernel_is_reported_like_an_error(project, tmp_path):
+def test_a_killed_kernel_is_reported_like_an_error(tmp_path, capsys):
     death = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", death)
-    ended = run_notebook(project, notebook, tmp_path / "b.ipynb", "--label", "BCT, seed 1")
-    assert ended.returncode == 1
+    assert execute.main([str(notebook), str(tmp_path / "b.ipynb"), "--label", "BCT, seed 1"]) == 1
+    said = capsys.readouterr().err
     for words in (
         "FAILED    BCT, seed 1",
         "import os, signal",
@@ -89,7 +90,7 @@ def test_a_killed_kernel_is_reported_like_an_error(project, tmp_path):
         "CORES=1",
         "b.failed.ipynb",
     ):
-        assert words in ended.stderr
+        assert words in said
 
 
 def occupy_first_ports(monkeypatch, kernels: float) -> None:
@@ -125,10 +126,12 @@ def test_a_kernel_that_never_starts_is_given_up(tmp_path, monkeypatch, capsys):
     assert "a.ipynb, before its first cell" in output.err and "Kernel died" in output.err
 
 
-def test_a_notebook_that_does_other_work_than_asked_for_fails(project, tmp_path):
+def test_a_notebook_that_does_other_work_than_asked_for_fails(tmp_path, capsys):
     notebook = write_notebook(tmp_path / "a.ipynb", "x = 1")
-    ended = run_notebook(project, notebook, tmp_path / "b.ipynb", "--expect", str(tmp_path / "metrics.json"))
-    assert ended.returncode == 1 and "left no" in ended.stderr and "metrics.json" in ended.stderr
+    asked = [str(notebook), str(tmp_path / "b.ipynb"), "--expect", str(tmp_path / "metrics.json")]
+    assert execute.main(asked) == 1
+    said = capsys.readouterr().err
+    assert "left no" in said and "metrics.json" in said
 
 
 def test_an_unknown_parameter_is_refused_before_a_kernel_starts(tmp_path, capsys):
