@@ -28,12 +28,16 @@ def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> l
 class Preset:
     """A named list of experiments, one configuration a run.
 
-    ``notebooks`` are parameters of the notebooks that are no part of a configuration (``ablation``).
+    ``notebooks`` are parameters of the notebooks that are no part of a configuration (``ablation``),
+    ``processes`` how many train one model together, under torchrun, and ``published`` the counts of
+    images and classes of the ``old`` and ``new`` side, for an estimate without the data.
     """
 
     name: str
     experiments: list[ExperimentConfig]
     notebooks: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    published: dict[str, list[int | None]] = field(default_factory=dict)
 
     @property
     def old_models(self) -> list[ExperimentConfig]:
@@ -50,7 +54,8 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
             scenario, old and new side), ``seeds``, ``methods`` (a list of overrides: ``method``,
             ``method_options``, ``budget``), ``chains`` (a list of ``after: method`` with fields of the third
             side: once that method's run is there its new model plays the old one, for a run by the same
-            method and one by none) and ``notebooks`` (other parameters of the notebooks).
+            method and one by none), ``notebooks`` (other parameters of the notebooks), ``processes`` and
+            ``published``, see `Preset`.
         overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
 
     Raises:
@@ -93,7 +98,11 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if twice:
         raise ValueError(f"{path} lists the same run twice: {', '.join(twice)}")
-    return Preset(path.stem, experiments, with_numbers(content.get("notebooks") or {}))
+    processes = content.get("processes", 1)
+    if processes < 1:
+        raise ValueError(f"{path}: processes must be at least 1; got {processes}")
+    notebooks = with_numbers(content.get("notebooks") or {})
+    return Preset(path.stem, experiments, notebooks, processes, content.get("published") or {})
 
 
 _SECTIONS = {
@@ -104,6 +113,8 @@ _SECTIONS = {
     "methods": (list, "a list of fields with values, such as [{method: bct}]"),
     "chains": (list, "a list such as [{after: mixbct}]"),
     "notebooks": (dict, "parameters of notebooks, such as {ablation: false}"),
+    "processes": (int, "a whole number of processes that train one model together, such as 8"),
+    "published": (dict, "images and classes of both sides, such as {old: [25000, 50], new: [50000, 100]}"),
 }
 
 

@@ -1,0 +1,176 @@
+"""Presets of published settings: constants as published, notebooks that take them, what they refuse."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "workflow"))
+import execute  # noqa: E402
+import plan  # noqa: E402
+
+from compat_lib.losses import method_options  # noqa: E402
+from compat_lib.optimisation import learning_rate  # noqa: E402
+from compat_lib.presets import load_preset  # noqa: E402
+from compat_lib.recipe import refuse_impossible, settings_of  # noqa: E402
+
+FOLDER = ROOT / "configs" / "paper"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yml"))
+
+# Typed from what the papers' code and README say, not from the presets.
+MIX = {
+    "dataset": "ms1mv3",
+    "protocol": "ijb",
+    "old_share": 0.3,
+    "shuffle_seed": None,
+    "image_size": 112,
+    "old_backbone": "iresnet18",
+    "new_backbone": "iresnet50",
+    "new_loss": "arcface",
+    "scale": 64,
+    "margin": 0.5,
+    "margin_ramp": 0,
+    "epochs": 35,
+    "old_epochs": 35,
+    "batch_size": 8 * 128,
+    "optimiser": "sgd",
+    "schedule": "polynomial",
+    "lr": 0.1,
+    "weight_decay": 5e-4,
+    "decay": "all",
+    "clip": 5,
+    "classifier_sample": 1,
+    "flip": True,
+    "shift": 0,
+}
+DUAL = {
+    "protocol": "reid",
+    "size": (256, 128),
+    "optimiser": "adam",
+    "lr": 3.5e-4,
+    "weight_decay": 5e-4,
+    "epochs": 120,
+    "warmup_steps": 2000,
+    "batch_size": 64,
+    "per_identity": 4,
+    "pad": 10,
+    "flip": True,
+    "erase": 0.5,
+    "label_smoothing": 0.1,
+    "old_backbone": "resnet18-stride1",
+    "old_width": 512,
+    "new_head": "bn-neck",
+    "new_weights": "IMAGENET1K_V1",
+}
+OPENBCT = {"optimiser": "sgd", "lr": 0.1, "weight_decay": 1e-4, "batch_size": 256, "epochs": 90}
+OPENBCT |= {"old_backbone": "resnet18", "new_backbone": "resnet50", "old_share": 0.5}
+OPENBCT |= {"protocol": "leave-one-out", "new_loss": "softmax"}
+BT2 = {"optimiser": "adam", "lr": 1e-3, "schedule": "cosine", "epochs": 100, "protocol": "leave-one-out"}
+FROM_MSMT17 = {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}, "scenario": "open-class"}
+PUBLISHED = {
+    **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("extended-class", "extended-data")},
+    **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("open-class", "open-data")},
+    "dual-tuning-market1501": DUAL | {"dataset": "market1501", "old_classes": "<600"},
+    "dual-tuning-msmt17": DUAL | {"dataset": "msmt17", "old_classes": "<502"},
+    "dual-tuning-msmt17-to-market1501": DUAL | FROM_MSMT17 | {"dataset": "market1501"},
+    "dual-tuning-msmt17-to-dukemtmc": DUAL | FROM_MSMT17 | {"dataset": "dukemtmc"},
+    "openbct-imagenet": OPENBCT | {"dataset": "imagenet"},
+    "openbct-places365": OPENBCT | {"dataset": "places365"},
+    "bt2-imagenet": BT2 | {"dataset": "imagenet", "weight_decay": 0, "batch_size": 256, "warmup": 0.2},
+    "bt2-cifar100": BT2
+    | {"dataset": "cifar100", "weight_decay": 3.05e-5, "batch_size": 128, "warmup": 0.05}
+    | {"old_backbone": "resnet18", "new_backbone": "resnet50", "new_width": 128, "label_smoothing": 0.1}
+    | {"scenario": "extended-class", "old_share": 0.5},
+    "cifar100-cpu": {"dataset": "cifar100", "scenario": "extended-class", "old_share": 0.5, "device": "cpu"},
+    "celeba-lfw": {"dataset": "celeba-lfw", "new_backbone": "iresnet50", "image_size": 112},
+}
+SAME_NETWORKS = ("celeba-lfw", *(f"mixbct-ms1mv3-{name}" for name in ("open-data", "extended-data")))
+SAME_NETWORKS += ("mixbct-ms1mv3-extended-class",)  # as in another preset
+COUNTS = {  # images and classes, where published
+    "mixbct-ms1mv3-extended-class": {"old": [1_581_241, 28_029], "new": [5_179_510, 93_431]},
+    "mixbct-ms1mv3-extended-data": {"old": [1_554_138, 93_431], "new": [5_179_510, 93_431]},
+    "mixbct-ms1mv3-open-class": {"old": [1_581_241, 28_029], "new": [3_598_269, 65_402]},
+    "mixbct-ms1mv3-open-data": {"old": [1_554_138, 93_431], "new": [5_179_510 - 1_554_138, 93_431]},
+    "dual-tuning-market1501": {"old": [None, 312], "new": [12_936, 751]},
+}
+KINDS = {  # old loss and width of both sides
+    "extended-class": {("arcface", 512), ("softmax", 128)},
+    "open-class": {("arcface", 512), ("softmax", 128), ("softmax", 256)},
+    "extended-data": {("arcface", 512), ("softmax", 512)},
+    "open-data": {("arcface", 512), ("softmax", 512)},
+}
+OPTIONS = {  # of the methods, in MixBCT's comparison
+    "l2": {"weight": 10},
+    "weakened_l2": {"weight": 10, "threshold": 0.2},
+    "bct": {"scale": 1, "weight": 1},
+    "nccl": {"feature_weight": 1, "logit_weight": 0.01, "temperature": 1, "queue": 8192},
+    "unibct": {"scale": 1, "weight": 1, "propagation": 0.9, "temperature": 0.05},
+    "advbct": {"boundary_weight": 4, "adversarial_weight": 4, "target_radius": 0.4, "hidden": 100},
+    "mixbct": {"mix_ratio": 0.3, "credible_share": 0.9, "columns": True},
+}
+
+
+def preset(name, **overrides):
+    return load_preset(FOLDER / f"{name}.yml", **overrides)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_constants_are_the_published_ones(name):
+    found = preset(name)
+    for config in found.experiments:
+        wrong = {k: getattr(config, k) for k, v in PUBLISHED[name].items() if getattr(config, k) != v}
+        assert not wrong, wrong
+    for part, counts in COUNTS.get(name, {}).items():
+        assert found.published[part] == counts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_workflow_takes_it_by_name(name):
+    """Every field reaches the notebook that runs it."""
+    for job in plan.all_jobs(*plan.read(f"paper/{name}")):
+        execute.refuse_unknown(job.notebook, job.parameters)
+
+
+@pytest.mark.parametrize("name", [one for one in NAMES if one not in SAME_NETWORKS])
+def test_networks_and_methods_can_be_built(name):
+    here = {"device": "cpu", "old_weights": None, "new_weights": None}  # neither a GPU nor a download
+    for config in preset(name, **here).experiments:
+        refuse_impossible(config)
+
+
+def test_each_file_says_what_is_published_and_what_differs():
+    assert set(NAMES) == set(PUBLISHED)
+    for name in NAMES:
+        head = (FOLDER / f"{name}.yml").read_text().partition("description:")[0]
+        assert "# Published" in head and "# Here, and why:" in head, name
+
+
+@pytest.mark.parametrize("scenario", KINDS)
+def test_mixbct_has_the_published_losses_widths_and_methods(scenario):
+    runs = preset(f"mixbct-ms1mv3-{scenario}")
+    assert runs.processes == 8
+    assert {(one.old_loss, one.old_width) for one in runs.experiments} == KINDS[scenario]
+    assert all(one.new_width == one.old_width for one in runs.experiments)
+    for one in runs.experiments:
+        used = method_options(one.method) | one.method_options
+        assert {k: used[k] for k in OPTIONS.get(one.method, {})} == OPTIONS.get(one.method, {})
+
+
+def test_schedules_step_by_step():
+    mix = preset("mixbct-ms1mv3-extended-class").experiments[0]
+    steps = 5_179_510 // 1024 * 35
+    for step in (0, 1, 5_000, steps - 1):
+        expected = 0.1 * (1 - step / steps) ** 2
+        assert learning_rate(settings_of(mix, 35, mix.lr, 0), step, steps) == pytest.approx(expected)
+    dual = preset("dual-tuning-market1501").experiments[0]
+    rates = [learning_rate(settings_of(dual, 120, dual.lr, 0), 202 * epoch, 202 * 120) for epoch in range(120)]
+    assert rates[10:40] == [3.5e-4] * 30
+    assert rates[40:90] == pytest.approx([3.5e-5] * 50) and rates[90:] == pytest.approx([3.5e-6] * 30)
+
+
+def test_processes_and_counts_are_checked(tmp_path):
+    for text, told in (("processes: 0", "at least 1; got 0"), ("processes: eight", "whole number of proc")):
+        (tmp_path / "x.yml").write_text(text)
+        with pytest.raises(ValueError, match=told):
+            load_preset(tmp_path / "x.yml")
