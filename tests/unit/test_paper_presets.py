@@ -67,7 +67,8 @@ OPENBCT = {"optimiser": "sgd", "lr": 0.1, "weight_decay": 1e-4, "batch_size": 25
 OPENBCT |= {"old_backbone": "resnet18", "new_backbone": "resnet50", "old_share": 0.5}
 OPENBCT |= {"protocol": "leave-one-out", "new_loss": "softmax"}
 BT2 = {"optimiser": "adam", "lr": 1e-3, "schedule": "cosine", "epochs": 100, "protocol": "leave-one-out"}
-FROM_MSMT17 = {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}, "scenario": "open-class"}
+FROM_MSMT17 = {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}}
+FROM_MSMT17 |= {"scenario": "open-class"}
 PUBLISHED = {
     **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("extended-class", "extended-data")},
     **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("open-class", "open-data")},
@@ -164,7 +165,8 @@ def test_schedules_step_by_step():
         expected = 0.1 * (1 - step / steps) ** 2
         assert learning_rate(settings_of(mix, 35, mix.lr, 0), step, steps) == pytest.approx(expected)
     dual = preset("dual-tuning-market1501").experiments[0]
-    rates = [learning_rate(settings_of(dual, 120, dual.lr, 0), 202 * epoch, 202 * 120) for epoch in range(120)]
+    settings = settings_of(dual, 120, dual.lr, 0)
+    rates = [learning_rate(settings, 202 * epoch, 202 * 120) for epoch in range(120)]
     assert rates[10:40] == [3.5e-4] * 30
     assert rates[40:90] == pytest.approx([3.5e-5] * 50) and rates[90:] == pytest.approx([3.5e-6] * 30)
 
