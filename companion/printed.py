@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from companion.results import TESTS, by_method, measured, spread
-from companion.tables import spread_cell
+from companion.tables import printed_metrics, spread_cell
 from companion.titles import row_title
-from compat_lib.evaluation.records import PRINTED, metric_title, shown
+from compat_lib.evaluation.records import metric_title, shown
 
 
 def printed(data_set: str, protocol: str) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def protocol_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
     """
     methods = by_method(runs, experiment_id)
     row = next(iter(methods.values())).iloc[0]
-    protocol = row["protocol"]
+    protocol, metrics = row["protocol"], printed_metrics(row["run"])
     ours = (
         f"ours: {row['old_backbone']} of {row['old_epochs']} epochs to {row['new_backbone']} of "
         f"{row['epochs']} epochs, {row['scenario']}"
@@ -61,12 +62,12 @@ def protocol_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
     for test, pair in TESTS.items():
         for own in methods.values() if test != "old_old" else list(methods.values())[:1]:
             name = "old" if test == "old_old" else row_title(own.iloc[0])
-            cells = {m: spread_cell(spread(measured(own, *pair, m))) for m in PRINTED[protocol]}
+            cells = {m: spread_cell(spread(measured(own, *pair, m))) for m in metrics}
             lines.append(_line(name, pair, cells, ours))
     theirs = printed(data_set_of(row), protocol).to_dict("records")
     order = list(TESTS.values())
     for one in sorted(theirs, key=lambda one: order.index((one["query"], one["gallery"]))):
-        cells = {m: "" if pd.isna(one.get(m)) else shown(one[m] / 100) for m in PRINTED[protocol]}
+        cells = {m: "" if pd.isna(one.get(m, np.nan)) else shown(one[m] / 100) for m in metrics}
         pair = one["query"], one["gallery"]
         lines.append(_line(one["method"], pair, cells, f"as printed by {one['source']}: {one['setting']}"))
     return pd.DataFrame(lines)

@@ -399,8 +399,12 @@ def recorded_values(run: Run, oracle: Run) -> dict[str, float | None]:
 
 
 def printed_metrics(run: Run) -> tuple[str, ...]:
-    """The metrics that the papers of a run's protocol print."""
-    return PRINTED[run.config.get("protocol", "pairs")]
+    """The metrics that the papers of a run's protocol print, as far as its data set lets them be measured."""
+    names = PRINTED[run.config.get("protocol", "pairs")]
+    if names == PRINTED["pairs"]:
+        return names
+    known = {one.metric for one in run.metrics}
+    return tuple(name for name in names if name in known)
 
 
 def _value(run: Run, query: str | None, gallery: str | None, metric: str) -> float | None:

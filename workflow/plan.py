@@ -214,13 +214,16 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
 def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[str] = PAGES) -> list[Job]:
     """The first and the last notebook, which show what the runs of a preset have left behind.
 
+    The first teaches by all pairs of test images; a preset of another protocol has the last one alone.
+
     Args:
         preset, path: the preset and its file.
         runs_root: where its runs are.
         notebooks: other notebooks of this kind, by name.
     """
     jobs = []
-    for stem in notebooks:
+    pairs = shown_first(preset).protocol == "pairs"
+    for stem in (stem for stem in notebooks if pairs or stem != START_HERE):
         notebook = NOTEBOOKS / f"{stem}.ipynb"
         target = f"{preset.name}/{stem.partition('_')[2]}.ipynb"
         jobs.append(Job(target, notebook, stem, page_parameters(notebook, preset, path, runs_root)))

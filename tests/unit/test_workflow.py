@@ -1,5 +1,6 @@
 """The workflow on throw-away notebooks: parameters, failures, dead kernels, interruption, pages."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -224,6 +225,13 @@ def test_the_pages_are_told_the_preset_and_shown_one_compatible_run(stub):
     assert first.target == "tiny/start_here.ipynb" and first.parameters["method"] == "mixbct"
     assert last.target == "tiny/all_tables.ipynb"
     assert last.parameters == {"preset": "configs/tiny.yml", "runs_root": "runs"}
+
+
+def test_a_preset_of_another_protocol_has_the_last_page_alone(stub):
+    preset, path, root = plan.read("tiny")
+    others = [config.changed(protocol="leave-one-out") for config in preset.experiments]
+    (last,) = plan.page_jobs(dataclasses.replace(preset, experiments=others), path, root)
+    assert last.target == "tiny/all_tables.ipynb"
 
 
 def test_the_site_adds_the_notebooks_that_no_comparison_needs(stub):
