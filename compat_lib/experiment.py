@@ -42,7 +42,7 @@ from compat_lib.evaluation.protocols.measure import measure_protocol, one_test
 from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS, verification
-from compat_lib.files import explained, load_tensors, save_tensors
+from compat_lib.files import explained, load_tensors, map_rows, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.models import EmbeddingModel
@@ -75,6 +75,7 @@ from compat_lib.runs import (
 from compat_lib.training import TrainingSettings, embed_together, train
 
 # where and how, not what: passed on to other runs
+_TRAINING = "training_features.safetensors"
 _WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
 
 
@@ -292,6 +293,7 @@ class Experiment:
             features, loss = on_disk or embedded, self.config.old_loss
         else:
             model, features = before.new, before.training_features()
+            features = before._training_file or features
             images, loss = self.new_images, before.config.new_loss
             class_map = torch.arange(images.num_classes)
         if self._first:
@@ -384,19 +386,33 @@ class Experiment:
         return type(self)(config.changed(**changes), say=self.say)
 
     def training_features(self) -> Tensor:
-        """The new model's features of its training set, float32 ``[N, width]``; kept in the run folder."""
-        model, made_of = self.new, self._made_of
-        path = self.config.run_folder / "training_features.safetensors"
+        """The new model's features of its training set, float32 ``[N, width]``; kept in the run folder.
+
+        Memory-mapped where the images are encoded.
+        """
+        model, made_of, mapped = self.new, self._made_of, self._training_file
+        path = mapped.with_suffix(".json") if mapped else self.config.run_folder / _TRAINING
         with _only_one(self.config.run_folder):
             if distributed.agreed(path.is_file()):
-                tensors, known = load_tensors(path)
+                if mapped:
+                    tensors, known = {"features": map_rows(mapped)}, json.loads(path.read_text())
+                else:
+                    tensors, known = load_tensors(path)
                 refuse_changed(path, known, made_of, self._source)
                 return tensors["features"]
-            features = self.embed(model.model, self.new_images.images)
-            if self._first:
+            features = self.embed(model.model, self.new_images.images, mapped)
+            if self._first and mapped:
+                write_json(path, made_of)  # last: the features are whole
+            elif self._first:
                 save_tensors({"features": features}, path, made_of, advice=ADVICE)
             distributed.agreed(None)
         return features
+
+    @property
+    def _training_file(self) -> Path | None:
+        """Where these features lie memory-mapped; None: in memory."""
+        encoded = isinstance(self.new_images.images, EncodedImages)
+        return (self.config.run_folder / _TRAINING).with_suffix(".npy") if encoded else None
 
     def new_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
         """The new network as it starts, and the method with its classifier; the old model must be there."""

@@ -70,6 +70,8 @@ def portraits(
     Raises:
         ValueError: an argument outside its range, named with what is allowed.
     """
+    if isinstance(size, tuple):
+        raise ValueError(f"portraits are drawn as squares, not {size[0]} x {size[1]}: leave image_height out")
     counts = {"seed": seed, "size": size, "identities": identities, "images": images}
     counts |= {"eval_identities": eval_identities, "eval_images": eval_images}
     knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}

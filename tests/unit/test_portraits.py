@@ -173,6 +173,7 @@ def test_identity_can_be_read_from_the_pixels_and_nuisances_make_it_harder(tmp_p
     ("change", "sentence"),
     [
         ({"size": 4}, "size must be a whole number of at least 8; got 4"),
+        ({"size": (48, 32)}, "drawn as squares, not 48 x 32: leave image_height out"),
         ({"images": 2.5}, "images must be a whole number of at least 1; got 2.5"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"pose": 1.5}, r"pose must be a number in 0\.\.1"),

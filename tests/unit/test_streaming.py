@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from compat_lib.config import ExperimentConfig
@@ -59,6 +60,10 @@ def test_a_streamed_experiment_is_the_one_in_memory(place, tmp_path):
     assert one == two and len(one) > 20
     assert memory.old_system.mapped is None and streamed.old_system.mapped.name == "features.npy"
     assert (memory.old_system.features == streamed.old_system.features).all()
+    features = streamed.training_features()
+    assert torch.equal(features, memory.training_features())
+    assert torch.equal(streamed.training_features(), features)  # read again
+    assert (streamed.config.run_folder / "training_features.npy").is_file()
     again = Experiment(config(place, tmp_path, stream=True), say=lambda line: None)
     assert numbers(again.evaluate()) == two  # another number of workers is the same run
     with (place / "test" / "class-0" / "0.png").open("ab") as file:
