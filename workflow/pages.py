@@ -27,7 +27,7 @@ CONTENTS = {  # heading in the side bar: pages, in this order, as far as they ar
     "Start": ("00_start_here", "about", "reading_the_pictures", "teaching", "glossary"),
     "See": ("01_old_system", "05_explore_features"),
     "Understand": ("02_dual_tuning", "03_mixbct", "methods", "choosing_options", "which_method"),
-    "Decide": ("06_upgrade_a_gallery", "07_your_own_system", "08_costs", "protocols"),
+    "Decide": ("06_upgrade_a_gallery", "07_your_own_system", "08_costs", "protocols", "networks"),
     "Compare": ("runs", "results", "authors_runs"),
 }
 SLIDERS = "In JupyterLab there are sliders here."

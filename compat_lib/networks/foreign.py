@@ -85,7 +85,7 @@ def timm_network(name: str, size: tuple[int, int], weights: str | None = None) -
     """
     timm, full = _timm(), _with_tag(name, weights)
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "none (timm.list_models() names all)"
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "none: see timm.list_models()"
         raise ValueError(f"backbone 'timm:{name}' is unknown to timm; near it are {near}")
     found = timm.models.get_pretrained_cfg(name)
     options = {"img_size": size} if found and found.fixed_input_size else {}
