@@ -645,8 +645,9 @@ class Experiment:
         # Where the data and the runs lay is nobody's business, and differs between machines.
         described = {name: v for name, v in described.items() if name not in ("data_root", "runs_root")}
         write_json(folder / "config.json", described | {"facts": facts})
+        made = {"device": config.device, "processes": distributed.world()}
         times = {"started": _clock(started), "finished": _clock(time.time())}
-        write_json(folder / "environment.json", environment() | {"device": config.device} | times)
+        write_json(folder / "environment.json", environment() | made | times)
         write_metrics(folder, records)
 
 

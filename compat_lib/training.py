@@ -140,20 +140,20 @@ def train(
                 generator = seeded_generator(settings.seed, "step", done)
                 # What the network drops out differs between processes, and not after a resume.
                 torch.manual_seed(generator.initial_seed() + distributed.rank())
-                rows, labels_here = distributed.gathered(batch.rows), distributed.gathered(batch.labels)
-                keep = method.rows_to_embed(rows, labels_here, generator)
+                keep = method.rows_to_embed(batch.of_all, labels[batch.of_all], generator)
                 own, counts = _dealt(keep)
                 pixels = batch.pixels(own)
                 if min(counts or [len(pixels)]) < 2:
                     raise ValueError(
-                        f"{method.title} leaves {counts or len(pixels)} of {len(rows)} rows to the network, "
-                        f"whose batch normalisation needs two: lower the share that the method replaces"
+                        f"{method.title} leaves {counts or len(pixels)} of {len(batch.of_all)} rows to the "
+                        "network, whose batch normalisation needs two: lower the share that it replaces"
                     )
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)
+                rows = batch.of_all.to(device, non_blocking=True)
                 step = Step(
                     rows=rows,
-                    labels=labels_here,
+                    labels=batches.labels[rows],
                     embeddings=distributed.gathered(embeddings.float(), counts),
                     embedded=keep,
                     old_features=None if old_features is None else rows_of(old_features, rows),

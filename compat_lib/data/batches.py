@@ -21,6 +21,7 @@ class Batch:
 
     rows: Tensor  # int64 [B], row numbers of the images
     labels: Tensor  # int64 [B]
+    of_all: Tensor  # int64 [world B], on the CPU: the rows of all ranks, this one's included
     _augmentation: Augmentation
     _images: Tensor
     _places: Tensor  # int64 [B], where in the tensor above the rows are
@@ -33,8 +34,8 @@ class Batch:
         """
         places, drawn = self._places, self._drawn
         if keep is not None:
-            keep = keep.to(places.device)
-            places, drawn = places[keep], {name: values[keep] for name, values in drawn.items()}
+            kept = keep.nonzero()[:, 0].to(places.device)  # of a mask on the CPU this waits for no GPU
+            places, drawn = places[kept], {name: values[kept] for name, values in drawn.items()}
         return self._augmentation.apply(self._images, places, drawn)
 
 
@@ -191,10 +192,11 @@ class Batches:
         # A batch's rows all are decoded: which of them a method leaves out is known only when it is there.
         steps = range(start, len(self))
         decoded = self._stream.decode(order[self._part(step)] for step in steps) if self._stream else None
-        order, moves, mirrored = (values.to(self.device) for values in (order, moves, mirrored))
+        moves, mirrored = moves.to(self.device), mirrored.to(self.device)
+        there = order.to(self.device)
         for step in steps:
             part = self._part(step)
-            rows = order[part]
+            rows, whole = there[part], order[step * self.batch_size : (step + 1) * self.batch_size]
             drawn = {"down": moves[0, part], "right": moves[1, part], "mirrored": mirrored[part]}
             if self.augmentation.has_boxes:
                 generator = seeded_generator(self.seed, "boxes", number, step)
@@ -205,7 +207,7 @@ class Batches:
             else:
                 images = next(decoded).to(self.device, non_blocking=True)
                 places = torch.arange(len(rows), device=self.device)
-            yield Batch(rows, self.labels[rows], self.augmentation, images, places, drawn)
+            yield Batch(rows, self.labels[rows], whole, self.augmentation, images, places, drawn)
 
     def _part(self, step: int) -> slice:
         """Where in an epoch's order this rank's rows of a step are."""

@@ -26,7 +26,7 @@ class Step:
     rows: Tensor  # int64 [B], rows of the new training set
     labels: Tensor  # int64 [B], their new labels
     embeddings: Tensor  # [E, d_n], new embeddings, not normalised, of the embedded rows in batch order
-    embedded: Tensor | None  # bool [B], which rows were embedded (E of them); None: all
+    embedded: Tensor | None  # bool [B], on the CPU: which rows were embedded (E of them); None: all
     old_features: Tensor | None  # float32 [B, d_o], of all rows, not normalised
     epoch: int  # 0..epochs-1
     epochs: int
@@ -114,7 +114,8 @@ class CompatibilityLoss(nn.Module):
     def rows_to_embed(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor | None:
         """Which rows of the batch must pass through the backbone: bool [B], or None for all.
 
-        Asked before each step, with the generator and the rows that `Step` will have.
+        Asked before each step, with the generator and the rows that `Step` will have; all on the CPU, so that
+        nothing waits for a GPU.
         """
         return None
 

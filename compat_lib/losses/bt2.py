@@ -36,7 +36,8 @@ class Rotation(nn.Module):
         quarter = upper.index_put(tuple(self.places), 0.25 * self.angles)
         quarter = quarter - quarter.T
         identity = torch.eye(self.width, dtype=quarter.dtype, device=quarter.device)
-        root = torch.linalg.solve(identity - quarter, identity + quarter)
+        # never singular; `solve` would ask a GPU for it in every step
+        root = torch.linalg.solve_ex(identity - quarter, identity + quarter).result
         return root @ root
 
     def forward(self, rows: Tensor) -> Tensor:

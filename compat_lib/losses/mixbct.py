@@ -60,7 +60,7 @@ class MixBCT(CompatibilityLoss):
             equal_widths(self.name, old, classifier, advice)
         credible = old.credible(credible_share, columns)
         self.credible_fraction = float(credible.float().mean())
-        self.register_buffer("credible", credible, persistent=False)
+        self.credible = credible.cpu()  # rows are drawn there, so that no step waits for a GPU
         # how many batches had fewer credible rows than asked for; in the checkpoint, so a resumed run knows
         self.register_buffer("short_batches", torch.zeros((), dtype=torch.int64))
 
@@ -72,21 +72,21 @@ class MixBCT(CompatibilityLoss):
         asked = math.floor(self.mix_ratio * len(rows) + 1e-9)  # 0.29 * 100 is 28.999... in floating point
         if asked == 0:
             return None
-        candidates = self.credible[rows].nonzero()[:, 0]
+        candidates = self.credible[rows.cpu()].nonzero()[:, 0]
         if len(candidates) < asked:
             self.short_batches += 1
         if len(candidates) == 0:
             return None
         drawn = torch.randperm(len(candidates), generator=generator)[:asked]
-        embedded = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        embedded[candidates[drawn.to(candidates.device)]] = False
+        embedded = torch.ones(len(rows), dtype=torch.bool)
+        embedded[candidates[drawn]] = False
         return embedded
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         mixed = step.embeddings
         if step.embedded is not None:
             old = fit_width(step.old_features, self.classifier.width).to(step.embeddings.dtype)
-            mixed = old.index_copy(0, step.embedded.nonzero()[:, 0], step.embeddings)
+            mixed = old.index_copy(0, step.embedded.nonzero()[:, 0].to(old.device), step.embeddings)
         return {"classification": self.classifier.loss(mixed, step.labels, step.progress)}
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:

@@ -108,6 +108,8 @@ class NCCL(CompatibilityLoss):
         self.register_buffer("queue_labels", torch.full((queue,), -1))
         # the last step, and how many rows had entered the queue before it and after it
         self.register_buffer("queue_progress", torch.tensor([-1, 0, 0]))
+        self._progress: list[int] | None = None  # the same, known without asking a GPU; None: ask
+        self.register_load_state_dict_post_hook(lambda module, keys: setattr(module, "_progress", None))
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         classes = unit_rows(self.classifier.weight)
@@ -119,7 +121,9 @@ class NCCL(CompatibilityLoss):
         filled = self._enqueue(step, old, labels)
         queue, queue_labels = self.queue_features[:filled], self.queue_labels[:filled]
         # [B, filled]: w_ij / |J_i| for the positives j of anchor i, zero elsewhere
-        positives = torch.bincount(queue_labels, minlength=len(classes))[labels].clamp(min=1)
+        ones = torch.ones_like(queue_labels)  # bincount would wait for a GPU
+        counts = queue_labels.new_zeros(len(classes)).index_add_(0, queue_labels, ones)
+        positives = counts[labels].clamp(min=1)
         weights = (old @ queue.T).add_(1).masked_fill_(labels[:, None] != queue_labels, 0.0)
         weights.div_(2 * positives[:, None])
 
@@ -138,14 +142,15 @@ class NCCL(CompatibilityLoss):
     def _enqueue(self, step: Step, old: Tensor, labels: Tensor) -> int:
         """Writes the rows over the oldest ones of the ring; the number of slots that are then filled."""
         number = step.epoch * step.batches + step.batch
-        last, before, after = self.queue_progress.tolist()
+        last, before, after = self._progress or self.queue_progress.tolist()
         if number != last:  # a step that is computed again takes its own slots again
             before = after
         size, count = len(self.queue_labels), len(labels)
         newest = torch.arange(max(0, count - size), count, device=labels.device)
         places = (before + newest) % size
         self.queue_features[places], self.queue_labels[places] = old[newest], labels[newest]
-        self.queue_progress.copy_(torch.tensor([number, before, before + count]))
+        self._progress = [number, before, before + count]
+        self.queue_progress.copy_(torch.tensor(self._progress))
         return min(before + count, size)
 
 

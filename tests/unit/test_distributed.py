@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import CASES, embed_case, train_case
+from two_processes import CASES, embed_case, experiment_config, train_case
+
+from compat_lib.experiment import Experiment
+from compat_lib.files import load_tensors
+from compat_lib.runs import Run
 
 HERE = Path(__file__).parent
 
 
-def torchrun(*command, timeout=120):
+def torchrun(*command, timeout=600):
     """Two processes by torchrun; the finished launcher."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
@@ -65,6 +69,20 @@ def test_two_processes_write_the_features_of_one_into_one_file(pair, tmp_path):
     for found in pair[1:]:
         torch.testing.assert_close(found["rows"], alone, rtol=1e-5, atol=1e-6)
     assert torch.equal(pair[1]["rows"], pair[2]["rows"])
+
+
+def test_an_experiment_of_two_processes_is_that_of_one(pair, tmp_path):
+    alone = Experiment(experiment_config(tmp_path), say=lambda line: None).evaluate()
+    found = Run(pair[0] / "runs" / alone.folder.parent.name / alone.folder.name)
+    names = {path.name for path in alone.folder.iterdir()}
+    assert {path.name for path in found.folder.iterdir()} == names
+    for mine, theirs in zip(found.history, alone.history, strict=True):
+        assert mine["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-4)
+        assert mine.keys() == theirs.keys() and mine["backbone_images"] == theirs["backbone_images"]
+    assert len(found.metrics) == len(alone.metrics)
+    features = [load_tensors(run.folder / "features.safetensors")[0]["test"] for run in (found, alone)]
+    torch.testing.assert_close(*features, rtol=1e-3, atol=1e-3)
+    assert found.environment["processes"] == 2
 
 
 def assert_equal(found, alone):
