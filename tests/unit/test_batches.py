@@ -109,19 +109,6 @@ def test_to_float_is_the_formula_and_leaves_its_input_alone():
     assert torch.equal(images, before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_batches_on_a_gpu_equal_those_on_the_cpu():
-    images, labels = pictures(40), torch.arange(40)
-    for one, two in zip(
-        Batches(images, labels, batch_size=16, seed=0, augmentation=FLIP).epoch(1),
-        Batches(images, labels, batch_size=16, seed=0, augmentation=FLIP, device="cuda").epoch(1),
-        strict=True,
-    ):
-        assert two.pixels().is_cuda and two.rows.is_cuda and two.labels.is_cuda
-        assert torch.equal(one.rows, two.rows.cpu())
-        torch.testing.assert_close(one.pixels(), two.pixels().cpu(), rtol=0, atol=1e-6)
-
-
 # -- encoded images, and several processes -------------------------------------------------------
 
 
@@ -160,6 +147,20 @@ def test_encoded_images_make_the_batches_of_images_in_memory(workers, per_identi
     for one, two in zip(memory.epoch(3), encoded.epoch(3), strict=True):
         same(one, two)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("augmentation", [FLIP, FULL, Augmentation(shift=0, resized_crop=0.3, erase=0.5)])
+def test_batches_on_a_gpu_equal_those_on_the_cpu(augmentation):
+    images, labels = pictures(40), torch.arange(40)
+    files = EncodedImages(np.arange(40), Tiles(images), size=(6, 7), digest="tiles")
+    how = {"batch_size": 16, "seed": 0, "augmentation": augmentation}
+    for source in (images, files):
+        there = Batches(source, labels, device="cuda", workers=2, **how)
+        for one, two in zip(Batches(images, labels, **how).epoch(1), there.epoch(1), strict=True):
+            assert two.pixels().is_cuda and two.rows.is_cuda and two.labels.is_cuda
+            assert torch.equal(one.rows, two.rows.cpu())
+            torch.testing.assert_close(one.pixels(), two.pixels().cpu(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
