@@ -20,11 +20,12 @@ SIGTERM ends the run with exit code 143 after the present step; the same command
 DESCRIPTION = """Is the new model compatible with the old one, so that new queries may search the old gallery?
 
 OLD and NEW are files of features with labels, and with ids where their rows are not the same images in the
-same order: npz, npy, csv, tsv, parquet, feather or safetensors. The simplest:
-    numpy.savez("old.npz", features=old_features, labels=labels)"""
+same order: npz, npy, csv, tsv, parquet, feather, arrow, safetensors, or run folders. The simplest:
+    numpy.savez("old.npz", features=old_features, labels=labels)
+Without any labels the agreement with the new model's own neighbours is measured, which decides nothing."""
 EPILOGUE = """exit code:
   0    compatible: the 95 % interval of new/old minus old/old lies above zero
-  1    not compatible, not comparable as they are, or undecided (see --ignore-noise)
+  1    not compatible (features of unequal width always), or undecided (see --ignore-noise)
   2    no answer, such as for unusable input; the reason is on standard error
   130  stopped by the keyboard
 
@@ -44,6 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("new", metavar="NEW", type=Path, help="file of the new model's features")
     add("--report", metavar="PAGE", type=Path, help="write an HTML page with pictures")
     add("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
+    add("--save-adapter", metavar="FILE", type=Path, help="write the best linear map that was found")
+    for role, which in (("labels", "OLD"), ("ids", "OLD"), ("new-labels", "NEW"), ("new-ids", "NEW")):
+        add(f"--{role}", metavar="FILE", type=Path, help=f"those of {which}'s rows: npy, or text, one a line")
+    add(
+        "--column", metavar="ROLE=NAME", action="append", default=[], help="features, ids or labels: its name"
+    )
+    add("--relevance", metavar="FILE", type=Path, help="in place of labels: qrels of TREC, or a table")
+    add("--group", metavar="COLUMN", help="a verdict for each group of this column's")
+    add("--threshold", metavar="T", type=float, help="the cosine from which the old system says yes")
     add("--metric", help="tar@far=F, map, rank1 or rank5 (default: tar@far=1e-3, or map with too few pairs)")
     add("--ignore-noise", action="store_true", help="0 whenever new/old is above old/old, decided or not")
     add("--no-adapter", action="store_false", dest="adapter", help="measure no adapters, which saves time")
@@ -114,13 +124,19 @@ def _pairs(texts: Sequence[str]) -> dict[str, Any]:
 
 def check(options: argparse.Namespace) -> int:
     """Check two files, print the summary, write what is asked for and return the exit code."""
-    for path in (options.report, options.json):
+    for path in (options.report, options.json, options.save_adapter):
         if path is not None and path.resolve() in (options.old.resolve(), options.new.resolve()):
             raise ValueError(f"{path} is an input and would be overwritten; give another name")
     from compat_lib.deploy.check import check_files  # here, because torch takes seconds to load
     from compat_lib.files import write_text
 
-    chosen = {name: getattr(options, name) for name in ("metric", "adapter", "queries", "draws", "seed")}
+    if options.save_adapter is not None and not options.adapter:
+        raise ValueError("--save-adapter needs the maps that --no-adapter leaves out; give one of them")
+    names = ("metric", "adapter", "queries", "draws", "seed", "relevance", "group", "threshold")
+    chosen = {name: getattr(options, name) for name in names}
+    chosen["columns"] = dict(one.partition("=")[::2] for one in options.column)
+    apart = {name: getattr(options, name) for name in ("labels", "ids", "new_labels", "new_ids")}
+    chosen["beside"] = {name: path for name, path in apart.items() if path is not None}
     if sys.stderr.isatty():
         chosen["say"] = lambda line: print(f"... {line}", file=sys.stderr)
     result = check_files(options.old, options.new, **chosen)
@@ -128,6 +144,9 @@ def check(options: argparse.Namespace) -> int:
         print(result.summary(), flush=True)
     except BrokenPipeError:  # a reader who left has seen enough; Python must not try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if options.save_adapter is not None:
+        result.adapter.save(options.save_adapter)
+        print(f"\nThe map ({result.adapter.kind} on the {result.adapter.side}) is in {options.save_adapter}.")
     code = int(not (result.above if options.ignore_noise else result.compatible))
     if options.json is not None:
         record = {"exit_code": code} | result.plain()

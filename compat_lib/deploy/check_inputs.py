@@ -21,7 +21,7 @@ NO_LABEL = ["", "nan", "NaN", "None", "none", "null", "NULL", "N/A", "n/a", "NA"
 REPEATED, OF_IDENTITIES = 5, 3  # rows alike, of so many identities at least, are no features of their images
 CELL, DIRECTIONS = 1e-4, 4  # rows are alike whose projections on a few directions differ by less
 BLOCK = 2**16  # rows worked on at a time
-RESOLVED = 10  # impostor pairs that the headline's FAR must let pass, or mAP decides
+RESOLVED, FEWEST = 10, 30  # impostor pairs that the headline's FAR must let pass, identities; or mAP decides
 PAIRS_ASKED, FEWEST_QUERIES = 10**8, 2_000  # as many queries as make so many pairs, and at least so many
 PAIRWISE, EACH = 2_000, 20  # images between which the constraints are counted, and of one identity
 
@@ -32,7 +32,8 @@ class Sides:
 
     before: Tensor  # float32 [M, d_old], unit rows of the old model
     after: Tensor  # float32 [M, d_new], unit rows of the new model
-    labels: np.ndarray  # int64 [M], identities 0..K-1 in the order of their names
+    labels: np.ndarray | None  # int64 [M], identities 0..K-1 in the order of their names
+    rows: np.ndarray  # int64 [M], of the old side as given
     notes: tuple[str, ...]  # what was left out, and what to be careful with
     mostly_alike: bool  # more than half of the old rows are one vector, which no verdict may rest on
 
@@ -45,7 +46,7 @@ class Sides:
 def bring_together(
     old_features: Any,
     new_features: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     new_labels: Any = None,
     ids: Any = None,
@@ -56,7 +57,7 @@ def bring_together(
     Rows are joined by ids, or row i is row i; text is compared in Unicode's NFC. Images without a label
     (`NO_LABEL`, None, nan) are left out, and so are old rows that hold zeros, or one vector for different
     identities: what a model gives for an unreadable image, by which the new model must not gain. Such new
-    rows stay and count against the new model. Notes tell of all of it.
+    rows stay and count against the new model. Notes tell of all of it. Without any labels there are none.
     """
     notes, units, keys = [], {}, {}
     given = {"old": (old_features, labels, ids), "new": (new_features, new_labels, new_ids)}
@@ -77,26 +78,12 @@ def bring_together(
     rows = _joined(keys["old", "ids"], keys["new", "ids"], [len(one) for one in units.values()], notes)
     named = [(keys[side, "labels"], row) for side, row in zip(units, rows, strict=True)]
     named = [values[row] for values, row in named if values is not None]
-    if not named:
-        raise ValueError("no labels were given; give one for each image")
-    old, new = _of_one_kind(named[0], named[-1])
-    old = np.where(_no_label(old), new, old)
-    wrong = np.flatnonzero((old != new) & ~_no_label(new))
-    if len(wrong):
-        first = wrong[0]
-        raise ValueError(
-            f"the labels of both sides differ in {len(wrong)} rows, first at old row {rows[0][first]} (old: "
-            f"{old[first].item()!r}, new: {new[first].item()!r}); row i of both, or an id, must be one image"
-        )
-    missing = _no_label(old)
-    if missing.any():
-        words = ", ".join(repr(str(word)) for word in np.unique(old[missing]))
-        notes.append(
-            f"{missing.sum()} images with the label {words}, which usually means that there is none, are "
-            "left out; give an identity of that name another one."
-        )
-    numbers = np.unique(old[~missing], return_inverse=True)[1]
-    before, after = (units[s][torch.from_numpy(row[~missing])] for s, row in zip(units, rows, strict=True))
+    if named:
+        numbers, kept = _identities(named[0], named[-1], rows[0], notes)
+    else:  # each image by itself, as far as one vector for several is looked for
+        numbers, kept = (np.arange(len(rows[0])),) * 2
+    rows = [row[kept] for row in rows]
+    before, after = (units[s][torch.from_numpy(row)] for s, row in zip(units, rows, strict=True))
     failed = _alike(before, numbers)
     mostly = bool(2 * failed.sum() > len(failed))
     why = "features are zeros, or one vector for different identities, as from unreadable images"
@@ -105,11 +92,11 @@ def bring_together(
         notes.append(f"{failed.sum()} of the {len(failed)} old {why}; {done}.")
     if failed.any() and not mostly:
         before, after = (side[torch.from_numpy(~failed)] for side in (before, after))
-        numbers = np.unique(numbers[~failed], return_inverse=True)[1]
+        numbers, rows = np.unique(numbers[~failed], return_inverse=True)[1], [row[~failed] for row in rows]
     if failed := _alike(after, numbers).sum():
         notes.append(f"{failed} of the {len(after)} new {why}; kept.")
     sizes = np.bincount(numbers)
-    if len(sizes) < 2 or sizes.max() < 2:
+    if named and (len(sizes) < 2 or sizes.max() < 2):
         said = (
             "all {} images are of one identity"
             if len(sizes) < 2
@@ -118,7 +105,32 @@ def bring_together(
         raise ValueError(
             f"{said.format(len(numbers))}; give two identities or more, some of two images or more"
         )
-    return Sides(before.to(after.device), after, numbers, tuple(notes), mostly)
+    return Sides(before.to(after.device), after, numbers if named else None, rows[0], tuple(notes), mostly)
+
+
+def _identities(
+    old: np.ndarray, new: np.ndarray, rows: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Identities 0..K-1 of the images that have a label, and which these are; both sides must agree."""
+    old, new = _of_one_kind(old, new)
+    old = np.where(_no_label(old), new, old)
+    wrong = np.flatnonzero((old != new) & ~_no_label(new))
+    if len(wrong):
+        first = wrong[0]
+        raise ValueError(
+            f"the labels of both sides differ in {len(wrong)} rows, first at old row {rows[first]} (old: "
+            f"{old[first].item()!r}, new: {new[first].item()!r}); row i of both, or an id, must be one image"
+        )
+    missing = _no_label(old)
+    if missing.all():
+        raise ValueError("no image has a label; give labels, or none at all for a check without them")
+    if missing.any():
+        words = ", ".join(repr(str(word)) for word in np.unique(old[missing]))
+        notes.append(
+            f"{missing.sum()} images with the label {words}, which usually means that there is none, are "
+            "left out; give an identity of that name another one."
+        )
+    return np.unique(old[~missing], return_inverse=True)[1], np.flatnonzero(~missing)
 
 
 def _joined(
@@ -196,7 +208,8 @@ def choose_metric(asked: str | None, labels: np.ndarray, queries: np.ndarray) ->
     if len(queries) == len(labels):
         impostors //= 2  # those of old/old are unordered then: the fewest of the three tests
     if asked is None:
-        return HEADLINE if impostors * metric_far(HEADLINE) >= RESOLVED else "map"
+        enough = impostors * metric_far(HEADLINE) >= RESOLVED and len(sizes) >= FEWEST
+        return HEADLINE if enough else "map"
     metric, far = asked.strip().lower(), None
     if metric in ("map", *(f"rank{k}" for k in RANKS)):
         return metric

@@ -10,12 +10,13 @@ What was left out or guessed stands in ``notes``.
 from __future__ import annotations
 
 import csv
+import json
 import re
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 from pyarrow import compute, dataset, ipc
 from pyarrow import csv as arrow_csv
 
@@ -62,6 +64,7 @@ class FeatureTable:
         labels: [N], whole numbers or text ("" where one is missing), or None.
         ids: [N], whole numbers or text, names of the images, or None.
         notes: what was left out or guessed, a sentence each.
+        groups: [N], whole numbers or text, of a column that was asked for, or None.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class FeatureTable:
     labels: np.ndarray | None = None
     ids: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
 
     def __str__(self) -> str:
         rows, width = self.features.shape
@@ -82,6 +86,7 @@ def read_features(
     columns: Mapping[str, str] | None = None,
     ids: str | Path | None = None,
     labels: str | Path | None = None,
+    group: str | None = None,
 ) -> FeatureTable:
     """Features of images from a file, with the images' names and labels where they are given.
 
@@ -89,10 +94,12 @@ def read_features(
         path: .npz or .safetensors with arrays "features" [N, D], "ids" [N] and "labels" [N]; .npy with
             features alone; a table with one row an image: .csv, .tsv, .parquet (or a folder of its parts),
             .feather, .arrow. A table's features are numbered columns (f0, f1, ..., in the order of their
-            numbers) or one column of lists.
+            numbers) or one column of lists. A run folder of this library: the features of its test images,
+            with the labels of its data set, which is read again.
         columns: "features", "ids" and "labels" -> what they are called in the file, where they have none of
             the usual names (`USUAL`); for numbered columns that is what they begin with.
         ids, labels: files that hold them where `path` does not: .npy, or text with one a line.
+        group: column, or array, of groups of the images, such as a camera, where there is one of that name.
 
     Raises:
         FileNotFoundError: "There is no file old.csv".
@@ -104,14 +111,16 @@ def read_features(
     suffix = ".parquet" if path.is_dir() else path.suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{path}: features are read from {', '.join(READERS)}; save them in one of these")
-    found, notes = _read(READERS[suffix], path, columns)
+    reader = _run if (path / "features.safetensors").is_file() else READERS[suffix]
+    found, notes = _read(reader, path, columns | ({"groups": group} if group else {}))
     for role, beside in (("ids", ids), ("labels", labels)):
         if beside is not None:
             found[role] = _read(_lines, Path(beside).expanduser(), {})
     notes += [UNSIGNED] if found["features"].dtype == np.uint8 else []
     try:
         features = numbers("features", found["features"], 2).numpy()
-        keys = {role: as_keys(role, found[role]) if role in found else None for role in ("labels", "ids")}
+        roles = "labels", "ids", "groups"
+        keys = {role: as_keys(role, found[role]) if role in found else None for role in roles}
         for role, values in keys.items():
             if values is not None and len(values) != len(features):
                 raise ValueError(f"there are {len(values)} {role} for {len(features)} rows of features")
@@ -119,7 +128,7 @@ def read_features(
         raise ValueError(f"{path}: {error}") from error
     if keys["labels"] is not None and (missing := int((keys["labels"] == "").sum())):
         notes.append(f"{missing} of {len(features)} rows have no label")
-    return FeatureTable(path, features, keys["labels"], keys["ids"], tuple(notes))
+    return FeatureTable(path, features, keys["labels"], keys["ids"], tuple(notes), keys["groups"])
 
 
 def _read(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
@@ -158,9 +167,9 @@ def as_keys(what: str, values: Any) -> np.ndarray:
             one = int(one)
         elif isinstance(one, bytes):
             one = one.decode("utf-8")
-        elif what == "labels" and pd.isna(one):
+        elif what != "ids" and pd.isna(one):
             one = ""
-        if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what != "labels"):
+        if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what == "ids"):
             raise ValueError(
                 f"the {what} must be whole numbers or names, but row {row} holds {array[row]!r}; give every "
                 "row one, or leave the row out"
@@ -200,6 +209,21 @@ def _lines(path: Path, columns: dict[str, str]) -> np.ndarray:
     if "" in lines:
         raise Refused(f"line {lines.index('') + 1} is empty; write one name a line")
     return np.array(lines, dtype=str)
+
+
+def _run(path: Path, columns: dict[str, str]) -> Found:
+    from compat_lib.config import ExperimentConfig  # here, for those who have files of their own
+    from compat_lib.experiment import Experiment
+
+    tensors, made_of = load_tensors(path / "features.safetensors")
+    known = {field.name for field in fields(ExperimentConfig)}
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    images = Experiment(ExperimentConfig.from_dict({k: v for k, v in config.items() if k in known})).data.test
+    if len(images.labels) != len(tensors["test"]) or made_of.get("test images") != images.digest():
+        raise Refused("the data set's test images are not those of this run any more; run it again")
+    ways = ["its method compares other forms of these features, which stand beside them as query and gallery"]
+    same = "query" not in tensors or torch.equal(tensors["query"], tensors["test"])
+    return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, ways * (not same)
 
 
 # -- tables --------------------------------------------------------------------------------------
@@ -320,12 +344,14 @@ def _choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence
     if twice := [name for name, times in Counter(header).items() if name and times > 1]:
         raise Refused(f"two columns are called {twice[0]!r}; give each its own name")
     shown, free, chosen = ", ".join(header[:8]) + ", ..." * (len(header) > 8), list(header), {}
-    for role in ("ids", "labels", "features"):
-        usual = [name for name in free if name.lower() in USUAL[role]]
+    for role in ("ids", "labels", "groups", "features"):
+        usual = [name for name in free if name.lower() in USUAL.get(role, ())]
         if role == "features":
             some = [name for name in free if name in vectors]
             usual = [name for name in some if name in usual] or some or usual
         found = [columns[role]] if role in columns else usual
+        if role == "groups":  # in one of the files that are read for one purpose
+            found = [name for name in found if name in free]
         if len(found) > 1:
             raise Refused(
                 f"the {role} could be {' or '.join(map(repr, found))}; say which, with "
@@ -379,7 +405,7 @@ def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
         features = _vectors(names[0], first)
     else:
         features = np.stack([_numeric(name, table[name]) for name in names], axis=1)
-    keys = {role: chosen[role][0] for role in ("ids", "labels") if chosen[role]}
+    keys = {role: chosen[role][0] for role in ("ids", "labels", "groups") if chosen[role]}
     return {"features": features} | {
         role: np.array(table[name].to_pylist(), object) for role, name in keys.items()
     }

@@ -17,9 +17,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score, roc_curve
 from sklearn.preprocessing import normalize
 
-from compat_lib.deploy import check as checking
-from compat_lib.deploy.check import chance, check_compatibility
+from compat_lib.deploy import check_measure
+from compat_lib.deploy.check import check_compatibility
 from compat_lib.deploy.check_inputs import bring_together, choose_metric, choose_queries, choose_units
+from compat_lib.deploy.check_measure import chance
 from compat_lib.evaluation import (
     Queries,
     compare,
@@ -192,7 +193,8 @@ def test_chance_is_the_mean_over_all_orders(labels):
         for k in (1, 5):
             found[f"rank{k}"].append(np.mean([x[0] <= k for x in orders]))
     for name, values in found.items():
-        assert chance(name, labels, np.arange(len(labels))) == pytest.approx(np.mean(values))
+        right = np.bincount(labels)[labels] - 1.0
+        assert chance(name, right, len(labels) - 1) == pytest.approx(np.mean(values))
 
 
 # -- decisions -----------------------------------------------------------------------------------
@@ -245,7 +247,8 @@ def test_unequal_widths_are_not_comparable_and_every_adapter_is_measured(models)
     old, new, labels, _ = models
     wide = np.hstack([new, np.zeros((len(labels), 5))])  # the same cosines among themselves
     result = check_compatibility(old, wide, labels, draws=60, seed=3)
-    assert result.verdict == "not comparable as they are" and not result.compatible and not result.above
+    assert result.verdict == "not compatible" and "not comparable" in result.sentence
+    assert not result.compatible and not result.above
     assert result.records.find("new", "old", "map") is None
     plain = check_compatibility(old, new, labels, draws=0, seed=3).records
     for model in ("old", "new"):
@@ -256,7 +259,11 @@ def test_unequal_widths_are_not_comparable_and_every_adapter_is_measured(models)
     for adapter, near in (("procrustes", 1e-6), ("procrustes-query", 0.01)):
         found = result.records.value("new", "old", "map", adapter=adapter)
         assert found == pytest.approx(turned, abs=near)
-    assert {a for _, _, a in result.tests} == {None, "ridge", "procrustes", "ridge-query", "procrustes-query"}
+    maps = {"ridge", "procrustes", "ridge-query", "procrustes-query"}
+    assert {a for _, _, a in result.tests} == maps | {None, "cut", "pad", "midpoint", "slerp"}
+    for name in ("cut", "pad"):  # the columns that were added hold nothing
+        found = result.records.value("new", "old", "map", adapter=name)
+        assert found == pytest.approx(plain.value("new", "old", "map"), abs=1e-6)
     assert "16 columns" in result.sentence and "new/old, ridge on the query" in result.summary()
     assert result.page().count("<img") == 4
 
@@ -271,10 +278,13 @@ def test_the_headline_is_what_the_pairs_can_resolve(models):
     # 50 queries with 142 impostors each, ordered: 7,100; 71 of them: 10,082
     assert choose_metric(None, many, np.arange(50)) == "map"
     assert choose_metric(None, many, np.arange(71)) == "tar@far=1e-3"
+    groups = np.repeat(np.arange(30), 5)  # 10,875 pairs of thirty identities
+    assert choose_metric(None, groups, np.arange(150)) == "tar@far=1e-3"
+    assert choose_metric(None, np.repeat(np.arange(29), 9), np.arange(261)) == "map"
     with pytest.raises(ValueError, match="cannot be measured with 9,660 pairs"):
         choose_metric("tar@far=1e-4", few, np.arange(140))
     some = [x[models[2] < 12] for x in models[:3]]
-    assert "too few pairs for TAR@FAR=1e-3" in check_compatibility(*some, adapter=False).notes[0]
+    assert "TAR@FAR=1e-3 needs 30 identities and" in check_compatibility(*some, adapter=False).notes[0]
 
 
 def test_a_chosen_metric_decides(models):
@@ -297,7 +307,7 @@ def test_queries_are_drawn_among_those_with_a_right_answer():
 def test_identities_without_a_query_are_drawn_in_groups(monkeypatch):
     old, new, labels, _ = make_models(identities=200, images=3)
     plain = check_compatibility(old, new, labels, queries=60, draws=50, adapter=False)
-    monkeypatch.setattr(checking, "CELLS", 100 * 50)
+    monkeypatch.setattr(check_measure, "CELLS", 100 * 50)
     grouped = check_compatibility(old, new, labels, queries=60, draws=50, adapter=False)
     for pair in PAIRS:  # who is whose genuine pair has not changed
         assert grouped.records.value(*pair, "map") == plain.records.value(*pair, "map")
@@ -391,7 +401,9 @@ def test_unsigned_bytes_are_told(models):
         ({"labels": np.zeros(144, int)}, "all 144 images are of one identity"),
         ({"labels": np.arange(144)}, r"no identity has two images \(144 images"),
         ({"labels": np.arange(144) % 4 + 0.5}, "the labels must be whole numbers or names, but row"),
-        ({"labels": None}, "no labels were given"),
+        ({"labels": [None] * 144}, "no image has a label"),
+        ({"labels": None, "metric": "map"}, "without labels only overlap@10"),
+        ({"threshold": 1.5}, "give a cosine between -1 and 1"),
         ({"labels": [0, 1]}, "there are 2 old labels for 144 old features"),
         ({"new_features": np.full((144, 16), np.nan)}, "144 of the 144 rows of the new features"),
         ({"new_features": np.ones((143, 16))}, "there are 144 old and 143 new rows and no ids"),

@@ -1,0 +1,200 @@
+"""The rows of a compatibility check's table, (names, query features, gallery features), and what follows from
+them: differences, thresholds, the backfill and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compat_lib.adapters import ADAPTERS, ALPHAS, LinearMap, fit_interpolation
+from compat_lib.deploy import check_inputs as given
+from compat_lib.deploy.check_measure import Measure, accepted, threshold_of, value_of
+from compat_lib.deploy.check_result import Names
+from compat_lib.deploy.check_verdict import UNDECIDED, judged
+from compat_lib.evaluation.compatibility import HEADLINE, PairTest
+from compat_lib.evaluation.paired import paired_comparison
+from compat_lib.evaluation.records import Record, Records
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the gallery, re-embedded
+
+Row = tuple[Names, Tensor, Tensor]
+
+
+def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
+    """Names, query and gallery features of every row, one after the other: mapped features are large."""
+    before, after = sides.before, sides.after
+    yield ("old", "old", None), before, before
+    if sides.equal_widths:
+        yield ("new", "old", None), after, before
+    else:
+        narrow, wide = sorted((before.shape[1], after.shape[1]))
+        if after.shape[1] == wide:
+            yield ("new", "old", "cut"), F.normalize(after[:, :narrow], dim=1), before
+        padded = (F.pad(side, (0, wide - side.shape[1])) for side in (after, before))
+        yield ("new", "old", "pad"), *padded
+    for name in ADAPTERS if adapter else ():
+        for side in ("query", "gallery"):
+            mapped = by_the_other_half(f"{name}-{side}", sides, seed)
+            yield ("new", "old", adapter_name(name, side)), *_sided(side, mapped, sides)
+    for name in ("midpoint", "slerp") if adapter and (sides.labels is not None) else ("midpoint",) * adapter:
+        yield ("new", "old", name), by_the_other_half(name, sides, seed), before
+    yield ("new", "new", None), after, after
+
+
+def adapter_name(kind: str, side: str) -> str:
+    """What records call a linear map: "ridge" of the gallery, "ridge-query" of the queries."""
+    return kind if side == "gallery" else f"{kind}-query"
+
+
+def _sided(side: str, mapped: Tensor, sides: given.Sides) -> tuple[Tensor, Tensor]:
+    return (mapped, sides.before) if side == "query" else (sides.after, mapped)
+
+
+def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
+    """Mapped or interpolated features, each image's by what the half without its identity was fitted to.
+
+    `name`: "ridge-query" (new features in the old space), "ridge-gallery" (old ones in the new), likewise of
+    Procrustes, "midpoint" or "slerp" (queries of both models). Without labels halves are of images.
+    """
+    before, after, labels = sides.before, sides.after, sides.labels
+    each = np.arange(len(before)) if labels is None else labels
+    half = np.random.default_rng(seed).permutation(int(each.max()) + 1)[each] % 2
+    rows = [torch.from_numpy(np.flatnonzero(half == side)).to(before.device) for side in (0, 1)]
+    mapped = torch.empty_like(after if name.endswith("gallery") else before)
+    for seen, unseen in (rows, reversed(rows)):
+        known = None if labels is None else labels[seen.cpu().numpy()]
+        apply = _fit(name, before[seen], after[seen], known)
+        for part in unseen.split(given.BLOCK):
+            mapped[part] = apply(before[part], after[part])
+    return mapped
+
+
+def _fit(name: str, old: Tensor, new: Tensor, labels: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function from old and new features of images to those that `name` makes of them."""
+    kind, _, side = name.partition("-")
+    if side == "query":
+        fitted = ADAPTERS[kind](new, old)
+        return lambda before, after: fitted.apply(after)
+    if side == "gallery":
+        fitted = ADAPTERS[kind](old, new)
+        return lambda before, after: fitted.apply(before)
+    alphas = ALPHAS if kind == "slerp" else (0.5,)
+    compatible = None if labels is not None else False
+    return fit_interpolation(old, new, labels, alphas=alphas, compatible=compatible).apply
+
+
+def best_map(records: Records, metric: str) -> Record | None:
+    """The linear map that reaches most, on identities that it had not seen."""
+    names = [adapter_name(kind, side) for kind in ADAPTERS for side in ("query", "gallery")]
+    some = [one for one in records.select(metric=metric) if one.adapter in names and one.value is not None]
+    return max(some, key=lambda one: one.value, default=None)
+
+
+def fitted_to_all(best: Record, sides: given.Sides) -> LinearMap:
+    """The same map, fitted to all images."""
+    kind, _, query = best.adapter.partition("-")
+    pair = (sides.after, sides.before) if query else (sides.before, sides.after)
+    return replace(ADAPTERS[kind](*pair), side=query or "gallery")
+
+
+def differences(records: Records, what: str, other: tuple[str, str]) -> Iterator[Record]:
+    """Every test minus the test ``other``, draw by draw, under the metric's name after ``what``."""
+    for one in records:
+        reference = records.find(*other, one.metric)
+        if reference is None or one is reference or (one.query, what) == ("old", "over_swap"):
+            continue
+        yield _difference(one, reference, f"{what}/{one.metric}")
+
+
+def _difference(one: Record, reference: Record, name: str) -> Record:
+    value = low = high = drawn = None
+    if one.value is not None and reference.value is not None:
+        drawn = one.draws - reference.draws
+        options = {"draws_a": one.draws, "draws_b": reference.draws} if drawn.size else {}
+        found = paired_comparison(one.value, reference.value, **options)
+        value = found.value
+        low, high = (found.low, found.high) if np.isfinite(found.low) else (None, None)
+    return replace(one, metric=name, value=value, low=low, high=high, draws=drawn)
+
+
+def thresholds(tests: dict[Names, PairTest], measure: Measure, threshold: float | None) -> Iterator[Record]:
+    """For every row the threshold that accepts as many strangers as the old one does with old queries."""
+    counts = tests["old", "old", None].counts
+    if counts is None:
+        return
+    far = given.metric_far(measure.metric) or given.metric_far(HEADLINE)
+    if threshold is None and far * counts.negatives < 1:
+        return
+    old = threshold_of(counts, far) if threshold is None else threshold
+    share, _ = accepted(counts, old)
+    yield Record("old", "old", "strangers", float(share))
+    for (query, gallery, adapter), test in tests.items():
+        own = old if (query, gallery) == ("old", "old") else threshold_of(test.counts, share)
+        yield Record(query, gallery, "threshold", float(own), adapter=adapter)
+        yield Record(query, gallery, "accepted", float(accepted(test.counts, own)[1]), adapter=adapter)
+
+
+def backfill(
+    sides: given.Sides, measure: Measure, tests: dict[Names, PairTest], seed: int
+) -> Iterator[Record]:
+    """The metric while a random share of the gallery is re-embedded.
+
+    A TAR needs no further search: of a random share s of the gallery, on average, s of every kind of pair are
+    new/new and the rest new/old, so that the rates at a threshold are weighted means of those of both tests.
+    """
+    metric, far = measure.metric, given.metric_far(measure.metric)
+    cross, own = (tests["new", gallery, None] for gallery in ("old", "new"))
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(sides.before)))
+
+    def above(kind: str) -> np.ndarray:  # from the highest threshold, which accepts nothing, to the lowest
+        sides = [getattr(test.counts, kind)[::-1] for test in (cross, own)]
+        rates = [np.cumsum(side) / side.sum() for side in sides]
+        return np.r_[0.0, (1 - share) * rates[0] + share * rates[1]]
+
+    for share in SHARES:
+        if share in (0, 1):
+            value = (own if share else cross).records.value(None, None, metric)
+        elif far is not None:
+            value = float(above("same")[np.searchsorted(above("different"), far, "right") - 1])
+        else:
+            gallery, new = sides.before.clone(), shuffled[: round(share * len(shuffled))]
+            gallery[new] = sides.after[new]
+            value = value_of(measure, sides.after, gallery)
+        yield Record("new", "mixed", metric, value, order="random", share=share)
+
+
+def by_group(
+    sides: given.Sides, measure: Measure, names: np.ndarray
+) -> tuple[tuple[dict[str, Any], ...], list[Record]]:
+    """The verdict of each group's queries, which ask the whole gallery, and its records."""
+    found, records = [], []
+    for name in np.unique(names).tolist():
+        among = np.flatnonzero(names == name)
+        about = {"group": name, "queries": len(among), "asking": measure.asking(among)}
+        if about["asking"]:
+            pair = [measure.test(query, sides.before, among) for query in (sides.before, sides.after)]
+            one = [test.records.get(None, None, measure.metric) for test in pair]
+            gain = _difference(one[1], one[0], "gain/" + measure.metric)
+            about["verdict"] = judged(gain, about["asking"])[0]
+            who = [("old", one[0]), ("new", one[1]), ("new", gain)]
+            records += [replace(x, query=q, gallery="old", metric=f"group={name}/{x.metric}") for q, x in who]
+        found.append({"verdict": UNDECIDED} | about)
+    return tuple(found), records
+
+
+def in_order(query: Tensor, gallery: Tensor, labels: np.ndarray, seed: int) -> float:
+    """Share of images that are nearer to their own feature in the gallery than to another of the identity."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # by identity, at random within
+    pairs = np.stack([order[:-1], order[1:]])[:, labels[order[:-1]] == labels[order[1:]]]
+    some = pairs[:, generator.permutation(pairs.shape[1])[: given.PAIRWISE]]
+    one, other = (torch.from_numpy(row).to(query.device) for row in some)
+    apart = (query[one] * gallery[one]).sum(1) - (query[one] * gallery[other]).sum(1)
+    return float(((apart > 0).double() + 0.5 * (apart == 0).double()).mean())

@@ -1,0 +1,212 @@
+"""The rows of a check beside old/old, new/old and new/new, and what is done without labels, by loops."""
+
+import unicodedata
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+from sklearn.preprocessing import normalize
+
+from compat_lib.adapters import fit_interpolation, fit_ridge
+from compat_lib.deploy.check import check_compatibility
+from compat_lib.deploy.check_measure import read_relevance
+from compat_lib.evaluation import Queries, compare, retrieval
+
+
+def make_models(identities=40, images=6, width=12, seed=0):
+    """Old and better new features of one space that agree about each image, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(identities), images)
+    images = rng.normal(size=(identities, width))[labels] + 0.5 * rng.normal(size=(len(labels), width))
+    old, new = (images + noise * rng.normal(size=images.shape) for noise in (0.8, 0.4))
+    return old, new, labels, np.linalg.qr(rng.normal(size=(width, width)))[0]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return make_models()
+
+
+# -- interpolation, maps, thresholds, groups -------------------------------------------------------
+
+
+def test_interpolated_queries_are_fitted_to_the_other_half(models):
+    old, new, labels, turn = models
+    result = check_compatibility(old, new @ turn, labels, draws=0, seed=7, metric="map")
+    half, ids = np.random.default_rng(7).permutation(40)[labels] % 2, np.arange(len(labels))
+    for name, alphas in (("midpoint", [0.5]), ("slerp", [k / 10 for k in range(11)])):
+        query = np.empty_like(old)
+        for seen, unseen in ((half == 0, half == 1), (half == 1, half == 0)):
+            fitted = fit_interpolation(old[seen], new[seen] @ turn, labels[seen], alphas=alphas)
+            query[unseen] = fitted.apply(old[unseen], new[unseen] @ turn)
+        expected = retrieval(query, labels, old, labels, query_ids=ids, gallery_ids=ids)
+        found = result.records.value("new", "old", "map", adapter=name)
+        assert found == pytest.approx(expected.map, abs=1e-6)
+    # The other direction of a map: new queries in the old space.
+    for seen, unseen in ((half == 0, half == 1), (half == 1, half == 0)):
+        query[unseen] = fit_ridge(new[seen] @ turn, old[seen]).apply(new[unseen] @ turn)
+    expected = retrieval(query, labels, old, labels, query_ids=ids, gallery_ids=ids)
+    assert result.records.value("new", "old", "map", adapter="ridge-query") == pytest.approx(expected.map)
+
+
+def test_after_not_compatible_it_says_what_to_try_and_keeps_the_best_map(models):
+    old, new, labels, turn = models
+    result = check_compatibility(old, new @ turn, labels, draws=60)
+    assert result.verdict == "not compatible" and len(result.next_steps) == 4
+    said = " ".join(result.next_steps)
+    for part in ("ask with both", "--save-adapter", "backfill_order", "trained again"):
+        assert part in said and part in result.summary()
+    assert result.adapter.kind == "procrustes"  # the new space is the old one, turned
+    good = check_compatibility(old, new, labels, draws=60, metric="map")
+    assert good.compatible and not good.next_steps and "Next:" not in good.summary()
+    assert check_compatibility(old, new, labels, draws=0, adapter=False).adapter is None
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_thresholds_accept_as_many_strangers(models, threshold):
+    old, new, labels, _ = models
+    result = check_compatibility(old, new, labels, draws=0, adapter=False, threshold=threshold)
+    unit, same = {"old": normalize(old), "new": normalize(new)}, labels[:, None] == labels
+    different, value = ~same, result.records.value
+    np.fill_diagonal(same, False)
+    shares = {}
+    for query, gallery in (("old", "old"), ("new", "old"), ("new", "new")):
+        scores, own = unit[query] @ unit[gallery].T, value(query, gallery, "threshold")
+        shares[query, gallery] = (scores[different] >= own).mean()
+        assert value(query, gallery, "accepted") == pytest.approx((scores[same] >= own).mean(), abs=0.002)
+    share = value("old", "old", "strangers")
+    assert share == pytest.approx(shares["old", "old"], abs=1e-4)
+    assert all(share - 0.001 < one <= share + 1e-4 for one in shares.values())
+    if threshold:
+        assert value("old", "old", "threshold") == threshold and "threshold 0.500 accepts" in result.summary()
+    else:
+        assert share <= 1e-3
+
+
+@pytest.mark.parametrize("metric", ["tar@far=1e-2", "map"])
+def test_a_group_is_its_queries_in_the_whole_gallery(models, metric):
+    old, new, labels, _ = models
+    groups = np.where(labels < 3, "few", np.where(np.arange(240) % 2, "a", "b"))
+    result = check_compatibility(old, new, labels, groups=groups, metric=metric, draws=50, adapter=False)
+    rows, ids = np.flatnonzero(groups == "a"), np.arange(240)
+    queries = Queries(old[rows], new[rows], labels[rows], ids=rows)
+    expected = compare(old, new, labels, queries=queries, ids=ids, fars=(1e-2,), draws=50).records
+    for query in ("old", "new"):
+        one = result.records.get(query, "old", f"group=a/{metric}")
+        assert one.value == expected.value(query, "old", metric)
+        assert one.low == expected.get(query, "old", metric).low
+    verdicts = {one["group"]: one["verdict"] for one in result.groups}
+    assert verdicts["few"] == "undecided" and list(verdicts) == ["a", "b", "few"]
+    assert "few" in result.summary() and "few" in result.page()
+
+
+def test_metrics_that_disagree_are_the_sentence():
+    rng = np.random.default_rng(3)
+    old, new, labels, _ = make_models(identities=60, seed=3)
+    ones = np.ones((len(labels), 1))
+    # A query's own share of a direction that the whole gallery has: it moves thresholds, and no ranking.
+    shift = 3.0 * (rng.random((len(labels), 1)) < 0.05)
+    old, new = np.hstack([normalize(old), ones]), np.hstack([normalize(new), shift])
+    result = check_compatibility(old, new, labels, draws=60, adapter=False)
+    gains = {m: result.records.get("new", "old", f"gain/{m}") for m in ("tar@far=1e-3", "map")}
+    assert gains["tar@far=1e-3"].high < 0 < gains["map"].low
+    assert result.verdict == "undecided" and "two metrics disagree: in mAP" in result.sentence
+    asked = check_compatibility(old, new, labels, draws=60, adapter=False, metric="map")
+    assert asked.verdict == "compatible" and "two metrics disagree: in TAR@FAR=1e-3" in asked.sentence
+
+
+def test_rows_in_another_order_are_told():
+    old, new, labels, _ = make_models(identities=20, images=12)
+    rng = np.random.default_rng(0)
+    within = np.lexsort((rng.random(240), labels))  # of the same identities
+    result = check_compatibility(old, new[within], labels, draws=60)
+    assert any("in the same order?" in note and "too good" in note for note in result.notes)
+    result = check_compatibility(old, new[rng.permutation(240)], labels, draws=60)
+    assert any("new model itself is not clearly better" in note for note in result.notes)
+    assert not any("order" in note for note in check_compatibility(old, new, labels, draws=60).notes)
+
+
+# -- without labels --------------------------------------------------------------------------------
+
+
+def test_without_labels_the_new_models_own_neighbours_are_looked_for(models):
+    old, new, _, turn = models
+    result = check_compatibility(old, new, draws=60)
+    unit = {"old": normalize(old), "new": normalize(new)}
+    nearest = {}
+    for query, gallery in (("old", "old"), ("new", "old"), ("new", "new")):
+        scores = unit[query] @ unit[gallery].T
+        np.fill_diagonal(scores, -2)
+        nearest[query, gallery] = (-scores).argsort(axis=1)
+    for pair, order in nearest.items():
+        own, value = nearest["new", "new"], result.records.value
+        overlap = np.mean([len({*a[:10]} & {*b[:10]}) / 10 for a, b in zip(order, own, strict=True)])
+        assert value(*pair, "overlap@10") == pytest.approx(overlap)
+        assert value(*pair, "nearest@1") == pytest.approx(np.mean(order[:, 0] == own[:, 0]))
+        found = np.mean([b[0] in a[:10] for a, b in zip(order, own, strict=True)])
+        assert value(*pair, "nearest@10") == pytest.approx(found)
+    assert result.verdict == "undecided without labels" and not result.compatible and not result.above
+    assert "midpoint" in result.summary() and result.page().count("<img") == 2
+    apart = check_compatibility(old, np.hstack([new @ turn, new]), draws=0)
+    assert apart.verdict == "not compatible" and apart.adapter is not None and apart.next_steps
+
+
+def test_relevance_lists_give_the_usual_verdict(models):
+    old, new, labels, turn = models
+    asks = np.arange(240) % 6 == 0
+    ids = np.array([f"{'q' if one else 'd'}{n}" for n, one in enumerate(asks)])
+    pairs = [
+        (ids[q], ids[d])
+        for q in np.flatnonzero(asks)
+        for d in np.flatnonzero(~asks)
+        if labels[q] == labels[d]
+    ]
+    relevance = pd.DataFrame([*pairs, ("q0", "nowhere")], columns=["query", "item"])
+    result = check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance, draws=60)
+    for query, gallery in (("old", "old"), ("new", "old"), ("new", "new")):
+        unit = {"old": normalize(old), "new": normalize(new)}
+        scores = unit[query][asks] @ unit[gallery][~asks].T
+        right = labels[asks][:, None] == labels[~asks]
+        value = np.mean([average_precision_score(*line) for line in zip(right, scores, strict=True)])
+        assert result.records.value(query, gallery, "map") == pytest.approx(value, abs=1e-6)
+        first = np.mean([line[score.argmax()] for line, score in zip(right, scores, strict=True)])
+        assert result.records.value(query, gallery, "rank1") == pytest.approx(first)
+    assert result.verdict == "compatible" and result.metric == "map" and result.basis["asking"] == 40
+    apart = check_compatibility(old, new @ turn, ids=ids, new_ids=ids, relevance=relevance, draws=60)
+    assert apart.verdict == "not compatible"
+    with pytest.raises(ValueError, match="no pair of the relevance lists"):
+        check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance.tail(1))
+    with pytest.raises(ValueError, match="give ids alone"):
+        check_compatibility(old, new, labels, ids=ids, new_ids=ids, relevance=relevance)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1 0 d1 1\nq1 0 d2 0\nq2 0 Zoë 2\n",
+        "q1\t0\td1\t1\nq1\t0\td2\t0\nq2\t0\tZoë\t2\n",
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\tZoë\t2\n",
+        "query,image,relevance\nq1,d1,1\nq1,d2,-1\nq2,Zoë,1\n",
+        "item;query\nd1;q1\nZoë;q2\n",
+    ],
+)
+def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
+    (tmp_path / "qrels").write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
+    found = read_relevance(tmp_path / "qrels")
+    assert found[["query", "item"]].to_numpy().tolist() == [["q1", "d1"], ["q2", "Zoë"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q1 d1\n", "no line of relevance lists"),
+        ("q1 0 d1 yes\n", "cannot be read as relevance lists"),
+        ("query,item\nq1,\n", "line 2: a query or an item is missing"),
+        ("q1 0 d1 0\n", "no pair of relevance above 0"),
+    ],
+)
+def test_relevance_lists_that_are_none_are_refused(tmp_path, text, message):
+    (tmp_path / "qrels").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_relevance(tmp_path / "qrels")
