@@ -180,6 +180,11 @@ class ExperimentConfig:
             raise ValueError(
                 f"classifier_sample must lie above 0 and at most at 1; got {self.classifier_sample}"
             )
+        if self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, which leaves fewer than two images of a batch of "
+                f"{self.batch_size} to a part; at most {self.batch_size // 2} would do"
+            )
         for name in ("old_lr", "lr", "scale", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")

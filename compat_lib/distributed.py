@@ -22,10 +22,16 @@ WAIT = timedelta(days=1)  # the first process measures and writes while the othe
 
 
 def start(device: str) -> None:
-    """Join the processes that torchrun started, once; `device` "cuda" then means each process's own."""
+    """Join the processes that torchrun started, once; `device` "cuda" then means each process's own.
+
+    Raises:
+        ValueError: the device is one numbered GPU, which all processes would share.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     cuda = torch.device(device).type == "cuda"
+    if cuda and torch.device(device).index is not None:
+        raise ValueError(f"device is {device!r}, but torchrun started several processes: set it to 'cuda'")
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=WAIT)

@@ -92,8 +92,8 @@ class Experiment:
     """
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None] = print) -> None:
+        distributed.start(config.device)  # before anything touches a GPU: each process has its own
         self.config = config
-        distributed.start(config.device)
         self._first = distributed.rank() == 0  # of several processes, the one that writes
         self.say = say if self._first else lambda line: None
         self._old: TrainedModel | None = None

@@ -48,8 +48,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Train ``model`` in place by ``method`` and return its history, one dictionary an epoch.
 
-    Everything random depends on (seed, epoch, step) alone, so a run that was killed continues from
-    its last finished epoch and ends with the weights of one that was never killed.
+    Everything random depends on (seed, epoch, step) alone, so a run that was killed continues from its last
+    checkpoint and ends with the weights of one that was never killed. Under torchrun all processes call this
+    with the same arguments, and each embeds its part of every batch, see `compat_lib.distributed`.
 
     Args:
         model: the new model (or the old one: it is trained by ``independent``).
@@ -58,7 +59,8 @@ def train(
         labels: int64 ``[N]``, 0..C-1.
         settings: schedule, augmentation, seed and device.
         old: the old system whose features belong to the rows of ``images``.
-        checkpoint: a file written after each epoch and read when it exists; None keeps nothing.
+        checkpoint: a file written after each epoch, and within one as the settings ask, and read when it
+            exists; None keeps nothing.
         made_of: digests of the training images and the like; a checkpoint of others is refused.
         validate: called with the model; its numbers join the history.
         validate_every: epochs between two calls; the last epoch is always looked at.
@@ -67,6 +69,7 @@ def train(
     Raises:
         NotFiniteError: a loss term or the gradient is not finite: epoch, term and likely cause.
         ValueError: the checkpoint belongs to other settings, or images and labels disagree.
+        Interrupted: SIGTERM came; the step was finished and the checkpoint written.
     """
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label an image")

@@ -127,6 +127,9 @@ class CompatibilityLoss(nn.Module):
     def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
         """Called before each epoch, 0..epochs-1; for methods that refresh something. Does nothing here.
 
+        An epoch that is resumed in its middle has had its call: what it refreshed must be a buffer that the
+        checkpoint has.
+
         `embed` gives the network's present embeddings of the whole training set, float32 [N, d_n] on the CPU,
         in evaluation mode and without augmentation; it costs a pass.
         """

@@ -80,6 +80,8 @@ def test_a_configuration_gives_both_sides_their_recipe():
         ({"schedule": "multistep", "milestones": [40, 90]}, "between 0 and 1"),
         ({"optimiser": "lamb"}, "sgd, adam, adamw"),
         ({"warmup_steps": -1}, "at least 0"),
+        ({"accumulate": 5, "batch_size": 8}, "at most 4"),
+        ({"classifier_sample": 0.0}, "above 0"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(fields, words):
