@@ -248,6 +248,17 @@ def test_two_processes_do_not_train_the_same_model_twice(tmp_path, root):
     assert results[0][2] == results[1][2]
 
 
+def test_a_look_in_mid_training_takes_whole_identities_with_pairs_first(root, monkeypatch):
+    experiment = silent(tiny(root))
+    labels = torch.tensor([0, 1, 1, 2, 2, 2, 1, 3, 3])
+    few = experiment.data.val.with_labels(torch.arange(9), labels, list("abcd"))
+    experiment.data = dataclasses.replace(experiment.data, val=few)
+    for size, expected in ((9, list(range(9))), (8, [1, 2, 3, 4, 5, 6, 7, 8]), (1, [1, 2, 3, 4, 5, 6])):
+        monkeypatch.setattr("compat_lib.experiment.LOOK", size)
+        vars(experiment).pop("_looked_at", None)
+        assert experiment._looked_at.tolist() == expected
+
+
 def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
     second = tiny(root, method="bct", seed=3)
     third = second.next_generation(new_backbone="convnet-half")
