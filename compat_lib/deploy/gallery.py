@@ -44,6 +44,8 @@ from compat_lib.deploy.gallery_search import (
     fitted,
     form_of,
     index_options,
+    mapped,
+    packed,
     refuse_strangers,
     score_scale,
     unit_rows,
@@ -64,6 +66,7 @@ CREATE TABLE entries (key INTEGER PRIMARY KEY, id UNIQUE, model INTEGER, feature
 CREATE INDEX entries_by_model ON entries (model);
 CREATE TABLE plans (model INTEGER, place INTEGER, id, PRIMARY KEY (model, place)) WITHOUT ROWID;
 """
+ADAPTERS = "CREATE TABLE IF NOT EXISTS adapters (model INTEGER PRIMARY KEY, map BLOB)"  # made when needed
 ASKED = (
     "SELECT {} FROM json_each(?) AS asked LEFT JOIN entries ON entries.id = asked.value ORDER BY asked.key"
 )
@@ -171,7 +174,7 @@ class Gallery:
         self._kind, self._options = index, index_options(index, options)
         self._turn = threading.RLock()  # searches of several threads take turns
         self._state: _State | None = None
-        self._indexes: dict[str, ModelIndex] = {}
+        self._indexes: dict[Any, ModelIndex] = {}  # by model, or by model and what maps its entries
         self._followed: int | None = None  # the change that the indexes are at
 
     def __reduce__(self) -> tuple:
@@ -265,7 +268,12 @@ class Gallery:
     # -- changes -----------------------------------------------------------------------------------
 
     def declare(
-        self, model: str, width: int, compatible_with: str | Sequence[str] = (), fit: str | None = None
+        self,
+        model: str,
+        width: int,
+        compatible_with: str | Sequence[str] = (),
+        fit: str | None = None,
+        adapter: Any = None,
     ) -> None:
         """Say that a model exists, and with whose features its own may be compared.
 
@@ -278,15 +286,28 @@ class Gallery:
             fit: how features of unequal width meet. "cut": queries of the wider model by their first
                 coordinates (the narrower model can then not search the wider one's entries); "pad": zeros
                 are appended to the narrower side.
+            adapter: for one other model, a fitted `compat_lib.adapters.LinearMap`, or the file that
+                ``compat-lib check --save-adapter`` wrote: by its side this model's queries are mapped, or the
+                other model's entries, whose stored features stay as they are (the index holds both).
 
         Raises:
-            ValueError: an unknown model, unequal widths without `fit`, another width than before.
+            ValueError: an unknown model, unequal widths without `fit`, another width than before, an adapter
+                of other widths.
         """
         model, width = _model(model, width)
         others = [compatible_with] if isinstance(compatible_with, str) else compatible_with
         others = [_nfc(other) for other in others]
         if fit not in (None, "cut", "pad"):
             raise ValueError(f"fit is {fit!r}; give 'cut', 'pad' or nothing")
+        if isinstance(adapter, str | Path):
+            from compat_lib.adapters import load_adapter  # here, because torch takes seconds to load
+
+            adapter = load_adapter(adapter)
+        if adapter is not None and (fit or len(others) != 1 or adapter.side not in ("query", "gallery")):
+            raise ValueError(
+                "an adapter is for one other model, without fit, and its side says whether it maps the "
+                "'query' or the 'gallery'; declare each such model by itself"
+            )
         with self._changing() as database:
             models = self._now(database).models
             if model in models and models[model].width != width:
@@ -301,15 +322,29 @@ class Gallery:
                         f"model; declared are {', '.join(map(repr, models))}"
                     )
                 theirs = models[other].width
-                if theirs != width and not (fit == "pad" or (fit == "cut" and width > theirs)):
+                ends = (width, theirs) if adapter is None or adapter.side == "query" else (theirs, width)
+                if adapter is not None and tuple(adapter.matrix.shape) != ends:
+                    raise ValueError(
+                        f"the adapter maps {adapter.matrix.shape[0]} numbers to {adapter.matrix.shape[1]}, "
+                        f"and on the {adapter.side} {ends[0]} become {ends[1]} here; take the one that was "
+                        "fitted to these two models"
+                    )
+                if (
+                    adapter is None
+                    and theirs != width
+                    and not (fit == "pad" or (fit == "cut" and width > theirs))
+                ):
                     raise ValueError(
                         f"{model!r} has {width} numbers a feature and {other!r} {theirs}; say which one the "
                         "new model was trained for: fit='cut' compares a wider query by its first "
                         "coordinates, fit='pad' fills the narrower side with zeros"
                     )
             number = list(models).index(model) if model in models else len(models)
-            row = (number, model, width, json.dumps(others), fit)
+            row = (number, model, width, json.dumps(others), fit if adapter is None else adapter.side)
             database.execute("REPLACE INTO models VALUES (?, ?, ?, ?, ?)", row)
+            if adapter is not None:
+                database.execute(ADAPTERS)
+                database.execute("REPLACE INTO adapters VALUES (?, ?)", (number, packed(adapter)))
 
     def insert(self, ids: Any, features: Any, model: str, replace: bool = False) -> None:
         """Add entries, all of them or none; many at a time, because each call waits for the disk.
@@ -510,8 +545,12 @@ class Gallery:
             scores = [np.full((len(rows), k), -np.inf, np.float32)]
             keys = [np.full((len(rows), k), -1)]
             for name in reversed(names) if len(rows) else ():
-                index = self._indexes[name]
-                asked = fitted(rows, form_of(state.models, model, name), state.models[name].width)
+                form, adapter = form_of(state.models, model, name), state.models[model].adapter
+                index = self._indexes[(name, adapter) if form == "gallery" else name]
+                if form == "query":
+                    asked = mapped(rows, adapter)
+                else:
+                    asked = rows if form == "gallery" else fitted(rows, form, state.models[name].width)
                 cosines, found = index.search(asked, min(k, len(index.keys)))
                 if scales is not None:
                     cosines = (cosines - scales[name][0]) / scales[name][1]
@@ -558,23 +597,31 @@ class Gallery:
         if self._followed is None:  # an index that was left half way is wrong
             self._indexes = {}
         self._followed = None
-        for code, (name, model) in enumerate(state.models.items()):
-            index = self._indexes.setdefault(name, ModelIndex(self._kind, self._options, model.width))
+        wanted = [(name, name, None, model.width) for name, model in state.models.items()]
+        for model in state.models.values():
+            if model.fit == "gallery":
+                (other,), adapter = model.compatible_with, model.adapter
+                wanted.append(((other, adapter), other, adapter, model.width))
+        before, self._indexes = self._indexes, {}
+        for key, name, adapter, width in wanted:
+            index = before.get(key) or ModelIndex(self._kind, self._options, width)
             sql = "SELECT key FROM entries WHERE model = ? ORDER BY key"
-            keys = np.fromiter((row[0] for row in database.execute(sql, (code,))), np.int64)
-            index.follow(keys, functools.partial(self._features, database))
+            keys = np.fromiter((row[0] for row in database.execute(sql, (state.code(name),))), np.int64)
+            index.follow(keys, functools.partial(self._features, database, adapter=adapter))
+            self._indexes[key] = index
         self._followed = state.change
 
     def _features(
-        self, database: sqlite3.Connection, keys: np.ndarray
+        self, database: sqlite3.Connection, keys: np.ndarray, adapter: bytes | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Parts (keys, features float32 [n, width]) that together are the features of these rising keys."""
+        """Parts (keys, features float32 [n, width]) that together are those of these rising keys, mapped."""
         sql = (
             "SELECT feature, checksum FROM entries WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key"
         )
         for start in range(0, len(keys), BLOCK):
             part = keys[start : start + BLOCK]
-            yield part, self._table(database.execute(sql, (_json(part),)).fetchall())
+            features = self._table(database.execute(sql, (_json(part),)).fetchall())
+            yield part, features if adapter is None else mapped(features, adapter)
 
     def _table(self, rows: list[tuple[bytes, int]]) -> np.ndarray:
         if any(zlib.crc32(feature) != checksum for feature, checksum in rows):
@@ -587,7 +634,18 @@ class Gallery:
         (change,), state = database.execute("SELECT change FROM about").fetchone(), self._state
         if state is None or state.change != change:
             rows = database.execute("SELECT name, width, compatible, fit FROM models ORDER BY number")
-            models = {name: Model(width, tuple(json.loads(others)), fit) for name, width, others, fit in rows}
+            maps, there = {}, "SELECT 1 FROM sqlite_master WHERE name = 'adapters'"
+            if database.execute(there).fetchone():
+                maps = dict(database.execute("SELECT model, map FROM adapters"))
+            models = {
+                name: Model(
+                    width,
+                    tuple(json.loads(others)),
+                    fit,
+                    maps.get(n) if fit in ("query", "gallery") else None,
+                )
+                for n, (name, width, others, fit) in enumerate(rows)
+            }
             numbers = dict(database.execute("SELECT model, COUNT(*) FROM entries GROUP BY model"))
             counts = {name: numbers.get(code, 0) for code, name in enumerate(models)}
             self._state = state = _State(change, models, counts)

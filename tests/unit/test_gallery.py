@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
 
 WIDTH = 16
@@ -201,7 +203,7 @@ def test_cut_queries_meet_old_entries_by_their_first_coordinates(tmp_path):
     scores = unit(queries) @ unit(new).T
     scores[:, 10:] = unit(queries[:, :4]) @ unit(old[10:]).T
     assert np.array_equal(made.search(queries, 30, "new").ids, np.argsort(-scores, axis=1))
-    with pytest.raises(ValueError, match=r"only the wider model's queries are cut; ask with 'new'"):
+    with pytest.raises(ValueError, match=r"only 'new' was declared with a way to ask"):
         made.search(old[:1], 1, "old")
 
 
@@ -216,6 +218,53 @@ def test_padding_compares_with_zeros_in_both_directions(tmp_path):
         asked = queries[:, : made.models[model].width]
         hits = made.search(asked, 30, model)
         assert np.array_equal(hits.ids, np.argsort(-(unit(queries) @ wide.T), axis=1))
+
+
+@pytest.mark.parametrize("index", ["flat", "hnsw"])
+@pytest.mark.parametrize("side", ["query", "gallery"])
+@pytest.mark.parametrize("width", [WIDTH, 24])
+def test_an_adapter_serves_queries_of_another_space(tmp_path, side, width, index):
+    old, turn = rows(300), np.linalg.qr(rows(width, 1, width))[0][:WIDTH]
+    new = old @ turn + 0.1 * rows(300, 2, width)
+    fit = fit_ridge if index == "hnsw" else fit_procrustes
+    fitted = replace(fit(*((new, old) if side == "query" else (old, new))), side=side)
+    fitted.save(tmp_path / "map.safetensors")
+    made = Gallery.create(tmp_path / "made", {"old": WIDTH}, index=index)
+    made.insert(range(200), old[:200], model="old")
+    made.declare("new", width, "old", adapter=tmp_path / "map.safetensors")
+    made.insert([*range(200, 300)], new[200:], model="new")
+    asked = new[:40] + 0.1 * rows(40, 3, width)
+    # Old entries by the map, new ones as they are.
+    ends = (fitted.apply(asked), old[:200]) if side == "query" else (asked, fitted.apply(old[:200]))
+    scores = np.hstack([unit(ends[0]) @ unit(ends[1]).T, unit(asked) @ unit(new[200:]).T])
+    hits = Gallery.open(tmp_path / "made").search(asked, 5, model="new")
+    assert np.array_equal(hits.ids, np.argsort(-scores, axis=1)[:, :5])
+    assert np.allclose(hits.scores, -np.sort(-scores, axis=1)[:, :5], atol=1e-5)
+    # The stored features are as they were, and old queries have no map to new entries.
+    assert np.allclose(made.features(range(200)), unit(old[:200]), atol=1e-6)
+    with pytest.raises(ValueError, match="only 'new' was declared with a way to ask"):
+        made.search(old[:2], 5, model="old")
+    # Another map takes the first one's place.
+    other = replace(fitted, matrix=-fitted.matrix)
+    made.search(asked, 5, model="new")
+    made.declare("new", width, "old", adapter=other)
+    scores[:, :200] *= -1
+    assert np.array_equal(made.search(asked, 5, model="new").ids, np.argsort(-scores, axis=1)[:, :5])
+
+
+def test_an_adapter_of_other_widths_is_refused(tmp_path):
+    made = Gallery.create(tmp_path / "made", {"old": 4, "older": 4})
+    fitted = replace(fit_ridge(rows(30, 0, 4), rows(30, 1, 6)), side="query")
+    with pytest.raises(ValueError, match="maps 4 numbers to 6, and on the query 6 become 4 here"):
+        made.declare("new", 6, "old", adapter=fitted)
+    for options in (
+        {"fit": "cut"},
+        {"compatible_with": ["old", "older"]},
+        {"adapter": replace(fitted, side=None)},
+    ):
+        with pytest.raises(ValueError, match="an adapter is for one other model"):
+            made.declare("new", 6, **({"compatible_with": "old", "adapter": fitted} | options))
+    assert list(made.models) == ["old", "older"]
 
 
 @pytest.mark.parametrize(
