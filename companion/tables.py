@@ -22,6 +22,7 @@ from compat_lib.evaluation.records import PRINTED, metric_for, metric_title, sho
 from compat_lib.runs import Run
 
 MISSING = "missing"
+OLD_QUERY = "with the old query"
 VALIDATION = "val/new_new/tar@far=1e-2"
 FLAT = 0.02  # absolute: two points of the metric
 # What is looked at closely: caption -> column -> (query, gallery, metric, order), and whether it is a change.
@@ -31,6 +32,11 @@ DETAILS: dict[str, dict[str, tuple]] = {
         "identities that gain": ("new", "old", "gaining"),
         "right before, wrong now": ("new", "old", "negative_flips"),
         "wrong before, right now": ("new", "old", "positive_flips"),
+        "right before, wrong now, of what two unrelated models have": (
+            "new",
+            "old",
+            "relative_negative_flips",
+        ),
     },
     "Constraints that hold": {
         f"{k}: {statement}": (None, None, f"constraint{k}/share") for k, statement in enumerate(STATEMENTS, 1)
@@ -74,7 +80,8 @@ def result_table(rows: pd.DataFrame) -> pd.DataFrame:
         rows: of scores, those of one experiment.
 
     Returns:
-        Columns: method; n (seeds found, "1/3" where two of three are missing); new/old; new/new; new/old >
+        Columns: method; n (seeds found, "1/3" where two of three are missing); new/old; with the old query
+        (new/old when the old model runs at query time too; where a run has it); new/new; new/old >
         old/old (whether it holds); new/old - old/old, with its paired interval; update gain (a fraction);
         right before, wrong now. The first row holds what each must be compared with: old/old under new/old,
         the oracle's new/new under new/new.
@@ -92,6 +99,7 @@ def result_table(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"method": row["title"], "n": f"{row['n']}" + f"/{row['seeds']}" * (row["n"] != row["seeds"])}
         line |= {
             "new/old": _cell(row, "new_old"),
+            OLD_QUERY: _cell(row, "with_old_query") if np.isfinite(row["with_old_query"]) else "",
             "new/new": _cell(row, "new_new"),
             "new/old > old/old": criterion_words(row),
             "new/old - old/old": _cell(row, "margin", signed=True),
@@ -105,7 +113,10 @@ def result_table(rows: pd.DataFrame) -> pd.DataFrame:
         if not (row["n"] and row["oracle_n"]):
             line["update gain"] = MISSING
         lines.append(line)
-    return pd.DataFrame(lines).fillna("")
+    table = pd.DataFrame(lines).fillna("")
+    order = ["method", "n", "new/old", OLD_QUERY]
+    table = table[[*order, *(name for name in table.columns if name not in order)]]
+    return table if rows["with_old_query"].notna().any() else table.drop(columns=OLD_QUERY)
 
 
 def cost_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -326,11 +337,10 @@ def run_table(run: Run, oracle: Run | None = None, metrics: Sequence[str] = ()) 
 
 
 def adapter_table(run: Run, metrics: Sequence[str] = ()) -> pd.DataFrame:
-    """The cross-test of an independent run before and after each linear adapter; first the bound to beat."""
+    """The cross-test of a run before and after each adapter of it; first the bound to beat."""
     metrics = metrics or printed_metrics(run)
     rows = [("old/old, the bound to beat", "old", None), ("no adapter", "new", None)]
-    adapters = sorted({one.adapter for one in run.metrics if one.adapter})
-    rows += [(ADAPTERS.get(f"adapter/{name}", name), "new", name) for name in adapters]
+    rows += [(ADAPTERS.get(f"adapter/{name}", name), "new", name) for name in results.adapters_of(run)]
     return pd.DataFrame(
         [{"new/old": name} | _metrics(run, query, "old", metrics, adapter) for name, query, adapter in rows]
     )

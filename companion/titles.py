@@ -11,9 +11,12 @@ from compat_lib.losses import METHODS
 ADAPTERS = {
     "adapter/procrustes": "Procrustes adapter, gallery to new",
     "adapter/procrustes-query": "Procrustes adapter, query to old",
+    "adapter/procrustes-midpoint": "Procrustes, half-way to the old query",
+    "adapter/procrustes-slerp": "Procrustes, SLERP with the old query",
     "adapter/ridge": "ridge adapter, gallery to new",
     "adapter/ridge-query": "ridge adapter, query to old",
 }
+OLD_QUERIES = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")  # which ask the old model too
 DATASETS = {
     "portraits": "Portraits",
     "omniglot": "Omniglot",
@@ -71,7 +74,8 @@ def needs_of(method: str) -> str:
     ('features', 'nothing')
     """
     needs = {"features"} if method.startswith("adapter/") else getattr(METHODS.get(method), "needs", ())
-    return ", ".join(sorted(needs)) or "nothing"
+    at_query_time = ["the model at query time"] * (method in OLD_QUERIES)
+    return ", ".join([*sorted(needs), *at_query_time]) or "nothing"
 
 
 def setting_title(row: Mapping[str, Any]) -> str:

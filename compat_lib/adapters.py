@@ -161,7 +161,13 @@ class Interpolation:
 
 
 def fit_interpolation(
-    old, new, labels=None, *, alphas: Sequence[float] = ALPHAS, compatible: bool | None = None
+    old,
+    new,
+    labels=None,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    compatible: bool | None = None,
+    rotation: Tensor | None = None,
 ) -> Interpolation:
     """Procrustes and the weight of SLERP that find most images' identities in the old gallery.
 
@@ -175,6 +181,7 @@ def fit_interpolation(
         alphas: weights of the new feature in 0..1 to choose from; (0.5,) is the midpoint.
         compatible: True: compare new features as they are, for a model trained to be compatible; False:
             rotate them; None: whichever finds more, where the widths are equal.
+        rotation: [d_new, d_old] of `fit_procrustes` on other pairs, by which new features are rotated here.
 
     >>> pairs = [[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]]
     >>> turned = fit_interpolation(*pairs, alphas=[0.5], compatible=False)
@@ -185,8 +192,11 @@ def fit_interpolation(
     widths = old.shape[1], new.shape[1]
     if compatible and widths[0] != widths[1]:
         raise ValueError(f"features of width {widths[1]} and {widths[0]} need a map: compatible=False")
-    rotations = [] if compatible else [fit_procrustes(new, old).matrix]
-    rotations += [None] if compatible is not False and widths[0] == widths[1] else []
+    if rotation is not None:
+        rotations = [rotation]
+    else:
+        rotations = [] if compatible else [fit_procrustes(new, old).matrix]
+        rotations += [None] if compatible is not False and widths[0] == widths[1] else []
     choices = [Interpolation(rotation, float(alpha)) for rotation in rotations for alpha in alphas]
     if any(not 0 <= one.alpha <= 1 for one in choices):
         raise ValueError(f"the weights of the new feature lie in 0..1, not {list(alphas)}")

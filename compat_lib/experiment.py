@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from compat_lib import data as datasets
 from compat_lib import distributed
-from compat_lib.adapters import fit_procrustes, fit_ridge
+from compat_lib.adapted import with_old_query, without_training
 from compat_lib.config import ExperimentConfig, project_path, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, Splits, tensor_digest
@@ -38,7 +38,7 @@ from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
-from compat_lib.evaluation.protocols.measure import measure_protocol, one_test
+from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS, verification
@@ -482,8 +482,7 @@ class Experiment:
             certainty=self._certainty(),
             draws=config.bootstrap_draws,
         )
-        if target is not None:
-            records += self._adapters(target)
+        records += self._adapters(target)
         self._finish(config.run_folder, records, new, self.new_images, started)
 
     def _certainty(self) -> np.ndarray | None:
@@ -494,19 +493,29 @@ class Experiment:
         with torch.inference_mode():
             return margin(classifier.logits(features.to(classifier.weight.device)))
 
-    def _adapters(self, target: Tensor) -> list[Record]:
-        """The cross-test of the independent model after a linear map, fitted on the training set."""
-        source = self.old_system.features
-        found: list[Record] = []
-        for name, fit in {"ridge": fit_ridge, "procrustes": fit_procrustes}.items():
-            to_new, to_old = fit(source, target), fit(target, source)
-            sides = {
-                name: (self.new.test, to_new.apply(self.old.test)),
-                f"{name}-query": (to_old.apply(self.new.test), self.old.test),
-            }
-            for adapter, (query, gallery) in sides.items():
-                found += self._test(query, gallery).changed(query="new", gallery="old", adapter=adapter)
-        return found
+    def _adapters(self, target: Tensor | None) -> list[Record]:
+        """The cross-test through maps and interpolations, which need no other training than the run's.
+
+        Args:
+            target: the independent model's features of its training set; None for another method's run.
+        """
+        old, new, config = self.old, self.new, self.config
+        val = old.val, new.val, self.data.val.labels
+        if target is not None:
+            adapted = without_training((self.old_system.features, target), val, (old.test, new.test))
+        elif new.cross is not None:
+            query, gallery = compared(new.method, new.val, old.val)
+            adapted = with_old_query((gallery, query, val[-1]), new.cross)
+        else:
+            return []
+        found = [
+            Record("new", "old", "alpha", one.alpha, adapter=name)
+            for name, one in adapted.items()
+            if one.alpha is not None
+        ]
+        forms = {name: (one.query, one.gallery) for name, one in adapted.items()}
+        images, lists, draws = self.data.test, self.data.lists, config.bootstrap_draws
+        return [*measure_adapters(config.protocol, old.test, forms, images, lists, draws=draws), *found]
 
     def _test(self, query: Tensor, gallery: Tensor | None = None) -> Records:
         """One test of the run's protocol; the self-test without a gallery."""

@@ -48,6 +48,8 @@ _METHODS = {
     "fct": ("#5F6B8A", "X"),
     "adapter/procrustes": (ADAPTED, "P"),
     "adapter/procrustes-query": (ADAPTED, "X"),
+    "adapter/procrustes-midpoint": (ADAPTED, "D"),
+    "adapter/procrustes-slerp": (ADAPTED, "*"),
     "adapter/ridge": (ADAPTED, "p"),
     "adapter/ridge-query": (ADAPTED, "H"),
 }

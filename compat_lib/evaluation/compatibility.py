@@ -28,6 +28,7 @@ class Comparison:
 
     records: Records  # of old/old, new/old, new/new, with their draws; value None: not measurable
     notes: dict[tuple[str, str], str] = field(repr=False)  # (query, gallery) -> what was excluded
+    retrievals: dict[tuple[str, str], Retrieval] = field(repr=False, compare=False)  # of those measured
 
     def summary(self) -> str:
         """Return one line for each pair of models."""
@@ -130,20 +131,21 @@ def compare(
         sides["new", "old"] = tuple(map(UnitRows, cross, names))
     records: list[Record] = []
     notes: dict[tuple[str, str], str] = {}
+    retrievals: dict[tuple[str, str], Retrieval] = {}
     for pair, (query, gallery) in sides.items():
         there = query is not None and gallery is not None
         if there and (pair != ("new", "old") or cross is not None or query.shape[1] == gallery.shape[1]):
             # Inside one set and model the order of the two does not matter.
             unordered = queries is None and pair != ("new", "old")
             test = pair_test(query, gallery, numbers, each, fars, weights, unordered=unordered)
-            found, notes[pair] = test.records, test.verification.note
+            found, notes[pair], retrievals[pair] = test.records, test.verification.note, test.retrieval
         else:
             nothing = np.full(draws, np.nan)
             names = [*map(tar_name, fars), "map", *(f"rank{k}" for k in RANKS)]
             found = [Record(None, None, name, None, draws=nothing) for name in names]
             notes[pair] = "Not measured: no old features, or features of unequal width without `cross`."
         records += Records(found).changed(query=pair[0], gallery=pair[1])
-    return Comparison(Records(records), notes)
+    return Comparison(Records(records), notes, retrievals)
 
 
 def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
@@ -220,6 +222,22 @@ def pair_test(
         for name, value, drawn in found
     )
     return PairTest(records, counts, verified, retrieved)
+
+
+def cross_test(
+    query: Any, gallery: Any, labels: Any, *, fars: Sequence[float] = FARS, draws: int = 200, seed: int = 0
+) -> PairTest:
+    """Return new/old as `compare` measures it inside one set of images, and nothing else.
+
+    Args:
+        query, gallery: float [N, d] of the same images; no image meets itself.
+        labels, fars, draws, seed: as in `compare`.
+    """
+    sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
+    numbers = codes(labels, None, (len(sides[0]), 0), "labels")
+    each = (np.arange(len(sides[0])),) * 2
+    weights = identity_weights(numbers[0], draws, seed)
+    return pair_test(*sides, numbers, each, fractions(fars, "a FAR"), weights, unordered=False)
 
 
 def criterion(records: Records, metric: str = HEADLINE) -> bool | None:

@@ -15,7 +15,7 @@ from compat_lib.evaluation.compatibility import compare
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.inputs import codes, names_or_numbers
 from compat_lib.evaluation.ranking import Retrieval, retrieval
-from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.records import PAIRS, Record, Records
 from compat_lib.evaluation.tar import FARS
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
@@ -31,7 +31,7 @@ def measure(
     certainty: Any = None,
     draws: int = 200,
 ) -> Records:
-    """All metrics of an upgrade: records of `compare`, `backfill_orders`, `constraints`, `upgrade_changes`.
+    """All metrics of an upgrade: records of `compare`, `backfill_orders`, `constraints`, `changes`.
 
     Args:
         old, new: float [N, d_old], [N, d_new] features of the same test images.
@@ -41,9 +41,9 @@ def measure(
         certainty: [N], how sure the old classifier is of each gallery image, or None.
         draws: bootstrap draws over identities.
     """
-    found = compare(old, new, labels, cross=cross, fars=FARS, draws=draws).records
+    compared = compare(old, new, labels, cross=cross, fars=FARS, draws=draws)
     if cross is None:
-        return found
+        return compared.records
     # The orders are compared at the same few shares, and by retrieval alone: half of the time.
     orders = backfill_orders(
         old, new, labels, cross=cross, certainty=certainty, shares=QUARTERS, fars=(), draws=draws
@@ -52,8 +52,9 @@ def measure(
     curve = mixed_gallery_curve(old, new, labels, cross=cross).records
     curve = [one for one in curve if (one.metric, one.order, one.share) not in asked]
     held = constraints(old, new, labels, cross=cross, draws=draws).records
-    changed = upgrade_changes(old, new, labels, cross=cross, draws=draws).records
-    return found + curve + orders + held + changed
+    before, after = (compared.retrievals[pair] for pair in PAIRS[:2])
+    changed = changes(before, after, labels, draws=draws).records
+    return compared.records + curve + orders + held + changed
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,13 @@ class Changes:
     gain: float | None  # mean gain of those that gain, positive
     negative_flips: float  # share of the queries that were right at rank 1 and are wrong now
     positive_flips: float  # share of those that were wrong and are right now
+    relative_negative_flips: float | None  # beside what two unrelated models of these error rates give: 1
     intervals: dict[str, tuple[float, float] | None] = field(repr=False)  # 95 %, by the names above
     by_identity: IdentityChanges = field(repr=False, compare=False)
 
     @property
     def records(self) -> Records:
-        """The six numbers with their intervals, of new/old."""
+        """The seven numbers with their intervals, of new/old."""
         return Records(
             Record("new", "old", name, getattr(self, name), *(ends or (None, None)))
             for name, ends in self.intervals.items()
@@ -115,7 +117,9 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
     """Return who gains and who loses between two retrieval results of the same queries.
 
     Source: the negative flip rate of positive-congruent training (arXiv 2011.09161), at rank 1 of a ranking
-    instead of a classifier's first class, and with all counted queries as its denominator, as there.
+    instead of a classifier's first class, and with all counted queries as its denominator, as there. The
+    relative rate divides it by (share right before) x (share wrong now), as MPT (arXiv 2511.08322) and others
+    report it, so that models of unequal quality can be compared. None where that is zero.
     Intervals are percentiles of a bootstrap over the queries' identities.
 
     Args:
@@ -157,10 +161,17 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
         "positive_flips": (np.where(counted, now & ~was, np.nan), labels),
     }
     weights = identity_weights(labels, draws, seed)
-    found, ends = {}, {}
+    found, ends, drawn = {}, {}, {}
     for name, (value, groups) in values.items():
         found[name] = float(np.nanmean(value)) if np.isfinite(value).any() else None
-        ends[name] = interval(bootstrap_mean(value, groups, weights))
+        drawn[name] = bootstrap_mean(value, groups, weights)
+        ends[name] = interval(drawn[name])
+    right, wrong = (np.where(counted, side, np.nan) for side in (was, ~now))
+    expected = np.nanmean(right) * np.nanmean(wrong)
+    found["relative_negative_flips"] = float(found["negative_flips"] / expected) if expected else None
+    expected = bootstrap_mean(right, labels, weights) * bootstrap_mean(wrong, labels, weights)
+    ratio = np.divide(drawn["negative_flips"], expected, np.full_like(expected, np.nan), where=expected > 0)
+    ends["relative_negative_flips"] = interval(ratio)
     names = np.unique(names_or_numbers(labels, "labels"))[: len(queries)][used]
     order = np.argsort(difference[known], kind="stable")
     table = IdentityChanges(names[order], queries[used][order], *(mean[order] for mean in means))

@@ -73,8 +73,10 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
     assert metrics.value("new", "mixed", "map", order="random", share=0.0) == pytest.approx(cross)
     assert metrics.value("new", "mixed", "map", order="random", share=1.0) == pytest.approx(self_test)
     assert len(oracle.draws("new", "new", "map")) == 10
-    for name in ("procrustes", "ridge", "procrustes-query", "ridge-query"):
+    between = ("procrustes-slerp", "procrustes-midpoint")
+    for name in ("procrustes", "ridge", "procrustes-query", "ridge-query", *between):
         assert metrics.value("new", "old", "map", adapter=name) is not None
+        assert metrics.value("new", "old", "relative_negative_flips", adapter=name) is not None
         assert len(oracle.draws("new", "old", "map", name)) == 10
     assert [run.folder for run in list_runs(root / "runs") if run.config["method"] == "old"]
 
@@ -204,6 +206,14 @@ def test_unequal_widths_leave_the_cross_test_unmeasured(root):
     assert run.metrics.value("new", "old", "map") is None and criterion(run.metrics) is None
     assert run.metrics.value("new", "new", "map") is not None
     assert run.metrics.value("new", "old", "map", adapter="ridge") is not None
+
+
+def test_every_trained_method_is_also_asked_with_the_old_query(root):
+    for changes in ({"method": "bct", "new_width": 10}, {"method": "fct"}):
+        metrics = silent(tiny(root, **changes)).evaluate().metrics
+        for name in ("with-old-query", "midpoint"):
+            assert 0 < metrics.value("new", "old", "map", adapter=name) <= 1
+        assert 0 <= metrics.value("new", "old", "alpha", adapter="with-old-query") <= 1
 
 
 def test_a_budget_of_passes_gives_mixbct_more_epochs(root):

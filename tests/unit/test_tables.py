@@ -84,6 +84,23 @@ def test_the_criterion_within_noise_and_in_some_seeds(tmp_path):
     assert tables.overview_table(rows_of(tmp_path / "b")).iloc[0].tolist()[1:] == ["3 of 3", "none"]
 
 
+def test_the_old_query_has_a_column_where_a_run_was_asked_with_it(tmp_path):
+    oracle, bct, l2 = configs(["independent", "bct", "l2"])
+    slerp, asked = (
+        [Record("new", "old", "map", value, adapter=name)]
+        for name, value in (("procrustes-slerp", 0.45), ("with-old-query", 0.75))
+    )
+    for config, cross, more in ((oracle, 0.01, slerp), (bct, 0.5, asked), (l2, 0.6, [])):
+        write_run(tmp_path, config, 0.4, cross, 0.9, metric="map", more=more)
+    table = tables.result_table(results.scores(results.collect(tmp_path), "map")).set_index("method")
+    assert list(table.columns)[:3] == ["n", "new/old", tables.OLD_QUERY]
+    found = table[tables.OLD_QUERY].to_dict()
+    assert (found[INDEPENDENT], found["BCT"], found["L2 regression"]) == ("45.0", "75.0", "")
+    assert table.loc["Procrustes, SLERP with the old query", "new/old"] == "45.0"
+    needs = tables.needs_table(results.scores(results.collect(tmp_path), "map")).set_index("method")
+    assert needs.iloc[-1, 0] == "features, the model at query time"
+
+
 def test_cost_and_needs(three_seeds):
     costs = tables.cost_table(rows_of(three_seeds)).set_index("method")
     # self-test 0.91, 0.92, 0.93 against 0.9: 0.02 +- 4.303 * 0.01 / sqrt(3)
@@ -125,7 +142,7 @@ def test_details_with_their_intervals(tmp_path):
     }
     title = "Dual-Tuning (reconstruction)"  # the oracle has no such numbers
     assert cells == {
-        "Who gets worse": [title, "25.0 [20.0, 31.0]", "50.0", "2.0", "n/a"],
+        "Who gets worse": [title, "25.0 [20.0, 31.0]", "50.0", "2.0", "n/a", "n/a"],
         "Constraints that hold": [title, "75.0", "n/a", "n/a", "n/a"],
         "Order of backfill": [title, "62.5", "n/a", "-1.2 [-2.0, -0.4]"],
     }

@@ -57,7 +57,7 @@ def test_a_difference_of_rounding_is_none():
 
 def slow_draw(before, after, labels, weights):
     # One draw: every identity as often as it was drawn, with all of its queries.
-    losses, gains, flips, backs, identities, queries = [], [], 0, 0, 0, 0
+    losses, gains, flips, backs, identities, queries, right, wrong = [], [], 0, 0, 0, 0, 0, 0
     for name, times in zip(sorted(set(labels)), weights, strict=True):
         rows = [i for i in range(len(labels)) if labels[i] == name and before.first_match[i] > 0]
         if not rows:
@@ -73,10 +73,14 @@ def slow_draw(before, after, labels, weights):
             for i in rows:
                 flips += before.first_match[i] == 1 and after.first_match[i] > 1
                 backs += before.first_match[i] > 1 and after.first_match[i] == 1
+                right += before.first_match[i] == 1
+                wrong += after.first_match[i] > 1
     if not identities:
-        return [np.nan] * 6
+        return [np.nan] * 7
     means = [np.mean(x) if x else np.nan for x in (losses, gains)]
-    return [len(losses) / identities, len(gains) / identities, *means, flips / queries, backs / queries]
+    relative = flips * queries / (right * wrong) if right * wrong else np.nan
+    shares = [len(losses) / identities, len(gains) / identities]
+    return [*shares, *means, flips / queries, backs / queries, relative]
 
 
 @pytest.mark.parametrize("case", ["hand", "features"])
@@ -86,6 +90,7 @@ def test_intervals_equal_a_loop_over_the_drawn_identities(case):
         old, new, labels = make_models(6, 3, noises=(1.0, 1.0))
         before, after = retrieval(old, labels), retrieval(new, labels)
     names = ("losing", "gaining", "forgetting", "gain", "negative_flips", "positive_flips")
+    names += ("relative_negative_flips",)
     result = changes(before, after, labels, draws=50, seed=2)
     once = slow_draw(before, after, labels, [1] * len(set(labels)))
     assert [getattr(result, name) for name in names] == pytest.approx(once)

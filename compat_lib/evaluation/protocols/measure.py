@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.backfill import BackfillCurve, mixed_forms, mixed_gallery_curve
 from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
-from compat_lib.evaluation.compatibility import compare
+from compat_lib.evaluation.compatibility import compare, cross_test
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.protocols.identification import identification
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
@@ -20,7 +20,7 @@ from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_
 from compat_lib.evaluation.protocols.reid import Reid, reid
 from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
 from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
-from compat_lib.evaluation.ranking import Retrieval
+from compat_lib.evaluation.ranking import Retrieval, retrieval
 from compat_lib.evaluation.records import PAIRS, Record, Records
 from compat_lib.evaluation.tar import FARS
 from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
@@ -102,12 +102,51 @@ def one_test(
     """
     gallery = query if gallery is None else gallery
     if protocol == "pairs":
-        own = gallery is query
-        found = compare(None if own else gallery, query, images.labels, fars=FARS, draws=draws).records
-        return found.select(query="new", gallery="new" if own else "old").changed(query=None, gallery=None)
+        if gallery is not query:
+            return cross_test(query, gallery, images.labels, draws=draws).records
+        found = compare(None, query, images.labels, fars=FARS, draws=draws).records
+        return found.select(query="new", gallery="new").changed(query=None, gallery=None)
     if protocol in RANKED:
         return _ranked_records(RANKED[protocol](query, gallery, images), _asking(protocol, images), draws)
     return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws)
+
+
+def measure_adapters(
+    protocol: str,
+    old: Tensor,
+    forms: Mapping[str, tuple[Tensor, Tensor]],
+    images: Images,
+    lists: Lists,
+    *,
+    draws: int = 200,
+) -> Records:
+    """Return new/old through each adapter, and by how many queries it is worse than old/old.
+
+    Args:
+        old: float [N, d_old] old features of the test images.
+        forms: adapter -> (queries [N, d], gallery [N, d]) as they meet.
+        protocol, images, lists, draws: as in `measure_protocol`; flips are of "pairs" and whole rankings.
+    """
+    asking, records, before = _asking(protocol, images), Records(), None
+    if protocol == "pairs":
+        ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(old)))
+        before = retrieval(old, images.labels, old, images.labels, **ids)
+    elif protocol in RANKED:
+        before = RANKED[protocol](old, old, images)
+    for adapter, (query, gallery) in forms.items():
+        if protocol == "pairs":
+            test = cross_test(query, gallery, images.labels, draws=draws)
+            found, after = test.records, test.retrieval
+        elif before is not None:
+            after = RANKED[protocol](query, gallery, images)
+            found = _ranked_records(after, asking, draws)
+        else:
+            found = one_test(protocol, query, gallery, images, lists, draws=draws)
+        if before is not None:
+            flips = changes(before, after, asking, draws=draws).records
+            found += [one for one in flips if one.metric.endswith("_flips")]
+        records += found.changed(query="new", gallery="old", adapter=adapter)
+    return records
 
 
 def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
