@@ -19,7 +19,7 @@ CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYT
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce site pages smoke full tune readme docs test precision lab lint format lock clean
+.PHONY: help env reproduce site pages smoke full estimate tune readme docs test precision lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -58,6 +58,9 @@ smoke: ## reproduce with the preset smoke: everything once, very small, about fo
 
 full: ## reproduce with the preset full: all data sets, scenarios and seeds, hours
 	@$(MAKE) --no-print-directory reproduce PRESET=full
+
+estimate: env ## images, steps, memory and time of PRESET, from a measured step, before anyone starts it
+	@$(BIN)/python workflow/estimate.py --preset $(PRESET)
 
 tune: env ## the search for every method's options, into results/tuning: hours, goes on where it stopped
 	@$(BIN)/python workflow/tune.py

@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("preset", metavar="PRESET", type=Path, help="a YAML file, such as configs/quick.yml")
     add("--only", metavar="FIELD=VALUE", action="append", default=[], help="runs with this; may be repeated")
     add("--set", metavar="FIELD=VALUE", action="append", default=[], help="changed in all; may be repeated")
+    add("--old", action="store_true", help="train their old models only")
     options = program.parse_args(arguments)
     try:
         return {"check": check, "run": run}[options.command](options)
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
     only, changes = _pairs(options.only), _pairs(options.set)
     preset = load_preset(options.preset, **changes)
-    known = preset.experiments[0].to_dict()
+    known = [*preset.experiments[0].to_dict(), "experiment_id", "run_id"]
     for name in only:
         if name not in known:
             raise ValueError(f"--only {name}=...: there is no such field; the fields are {', '.join(known)}")
@@ -101,9 +102,10 @@ def run(options: argparse.Namespace) -> int:
     from compat_lib.experiment import Experiment
 
     for config in chosen:
-        Experiment(config).evaluate()
+        experiment = Experiment(config)
+        experiment.train_old() if options.old else experiment.evaluate()
         if distributed.rank() == 0:
-            print(config.run_folder, flush=True)
+            print(config.old_folder if options.old else config.run_folder, flush=True)
     distributed.end()
     return 0
 

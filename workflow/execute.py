@@ -9,6 +9,7 @@ it as ``<name>.failed.ipynb`` and the exit status is 1.
 
 import argparse
 import ast
+import contextlib
 import json
 import logging
 import os
@@ -48,6 +49,11 @@ def end_with(pid: int, every: float = 0.5) -> None:
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
+                import psutil
+
+                for child in psutil.Process().children(recursive=True):  # torchrun's processes among them
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
                 os._exit(1)
             except PermissionError:
                 pass  # it lives, under another user

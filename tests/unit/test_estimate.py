@@ -1,0 +1,70 @@
+"""The estimate: its arithmetic by hand, a preset with its own data, and published ones without any."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "workflow"))
+import estimate  # noqa: E402
+
+from compat_lib.config import ExperimentConfig  # noqa: E402
+from compat_lib.presets import Preset  # noqa: E402
+
+SMALL = ExperimentConfig(
+    **{"old_backbone": "convnet-half", "new_backbone": "convnet-half", "image_size": 16, "batch_size": 8},
+    **{"old_width": 8, "new_width": 8, "old_epochs": 2, "epochs": 3},
+)
+
+
+def told(preset):
+    lines = []
+    estimate.estimate(preset, "cpu", lines.append)
+    return "\n".join(lines)
+
+
+def test_counts_and_steps_by_hand():
+    text = told(Preset("x", [SMALL], processes=2, published={"old": [None, 10], "new": [100, 20]}))
+    assert "old  convnet-half, 8 coordinates: 50 images of 10 classes; 2 epochs of 6 steps, 12 in all" in text
+    assert (
+        "new  convnet-half, 8 coordinates: 100 images of 20 classes; 3 epochs of 12 steps, 36 in all" in text
+    )
+    assert "(measured)" in text and "1 new models" in text
+
+
+def test_a_preset_without_counts_reads_its_data(tmp_path):
+    options = {"identities": 20, "images": 4, "eval_identities": 5, "eval_images": 3}
+    config = SMALL.changed(dataset_options=options, data_root=str(tmp_path))
+    text = told(Preset("x", [config, config.changed(method="l2")]))
+    assert "24 images of 6 classes" in text and "56 images of 14 classes" in text and "2 new models" in text
+
+
+def test_memory_of_activations_is_that_of_a_known_network():
+    """A linear layer keeps its input, a rectifier its output."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 10), nn.ReLU())
+    pixels = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
+    config = SMALL.changed(precision="float32")
+    assert estimate.activations(network, pixels, config) == 5 * (48 + 10) * 4
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(90, "90 seconds"), (600, "10 minutes"), (2e5, "2 days")])
+def test_durations(seconds, words):
+    assert estimate.spoken(seconds) == words
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says without a GPU")
+def test_without_data_and_device(tmp_path, monkeypatch, capsys):
+    fields = "image_size: 16, batch_size: 4, old_backbone: convnet-half, new_backbone: convnet-half"
+    counts = "published: {old: [40, 5], new: [80, 10]}\nprocesses: 2\n"
+    text = f"{counts}defaults: {{dataset: ms1mv3, device: cuda, {fields}}}\n"
+    (tmp_path / "x.yml").write_text(text)
+    for name, code in (("x", 0), ("none", 1)):
+        monkeypatch.setattr(sys, "argv", ["estimate.py", "--preset", str(tmp_path / f"{name}.yml")])
+        assert estimate.main() == code
+    said = capsys.readouterr()
+    assert "1 runs, 2 processes train one model" in said.out and "The device cuda is not here" in said.out
+    assert "80 images of 10 classes" in said.out and "whether the data are here was not looked at" in said.out
+    assert "there is no preset" in said.err and "x.yml" in said.err

@@ -1,0 +1,184 @@
+"""What a preset asks for before anyone starts: images, steps, parameters, memory, a time by a measured step.
+
+    python workflow/estimate.py --preset paper/bt2-cifar100       (make estimate PRESET=...)
+
+Each side's network takes a few real training steps on random pixels, with batches that double until a step
+takes a second; from there the time goes on in proportion. Counts are those that the preset declares as
+published, so that no data are needed; a preset that declares none reads its data set.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from functools import cache
+
+import plan
+import torch
+
+from companion.titles import setting_title
+from compat_lib.config import ExperimentConfig
+from compat_lib.data.augmentation import to_float
+from compat_lib.data.decoding import height_width
+from compat_lib.experiment import Experiment
+from compat_lib.losses import build_method
+from compat_lib.models import EmbeddingModel, autocast, build_model
+from compat_lib.presets import Preset
+from compat_lib.recipe import classifier_of, settings_of, task
+from compat_lib.training import train
+
+ENOUGH = 1.0  # seconds of a step from which larger batches are not tried
+MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
+GIGA = 1e9
+
+
+def counts(preset: Preset, config: ExperimentConfig) -> tuple[dict[str, list[int]], int]:
+    """(images, classes) of the old and the new side, and the channels of an image."""
+    if preset.published:
+        old, new = preset.published["old"], preset.published["new"]
+        return {"old": [old[0] or round(new[0] * old[1] / new[1]), old[1]], "new": new}, 3
+    experiment = Experiment(config, say=lambda line: None)
+    sides = {"old": experiment.old_images, "new": experiment.new_images}
+    found = {side: [len(images), images.num_classes] for side, images in sides.items()}
+    return found, sides["new"].images.shape[1]
+
+
+@cache
+def measured(
+    name: str, width: int, head: str, loss: str, classes: int, share: int, channels: int, recipe: tuple
+) -> tuple[int, int, float, float, int]:
+    """Parameters of network and classifier, bytes of activations an image, seconds a step, its batch."""
+    config = ExperimentConfig(**dict(recipe), new_loss=loss, new_width=width)
+    size = height_width(config.size)
+    torch.manual_seed(0)
+    model = build_model(name, width=width, channels=channels, size=size, head=head)
+    classifier = classifier_of(config, loss, width, classes)
+    method = build_method("independent", None, classifier, **task(config))
+    parameters = [sum(p.numel() for p in module.parameters()) for module in (model, classifier)]
+    settings = settings_of(config, epochs=4, lr=1e-4, seed=0)
+    took, batch = {}, 1
+    while batch < share and max(took.values(), default=0) < ENOUGH:
+        batch = min(2 * batch, share)
+        pixels = torch.randint(256, (batch, channels, *size), dtype=torch.uint8)
+        labels = torch.arange(batch) // 2 % classes  # two of each, for a task loss
+        now = replace(settings, batch_size=batch, per_identity=0)
+        history = train(model, method, pixels, labels, now, say=lambda line: None)
+        took[batch] = min(row["seconds"] for row in history[1:])  # the first one warms up
+    remembered = activations(model, pixels.to(config.device), config) / batch
+    seconds, smaller = took[batch], took.get(batch // 2, 0.0)
+    slope = max(seconds - smaller, 0.5 * seconds) / (batch - batch // 2)  # an image's share
+    return *parameters, remembered, seconds + slope * (share - batch), batch
+
+
+def activations(model: EmbeddingModel, pixels: torch.Tensor, config: ExperimentConfig) -> int:
+    """Bytes that the network keeps of a batch for the gradient."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with autocast(config.device, config.precision), hooks:
+        output = model(to_float(pixels))  # kept until here, so that no storage is used twice
+    del output
+    return sum(kept.values())
+
+
+def estimate(preset: Preset, device: str, say=print) -> None:
+    """Print the estimate of every setting of a preset."""
+    by_setting = {}
+    for config in preset.experiments:
+        by_setting.setdefault(config.experiment_id, []).append(config)
+    for configs in by_setting.values():
+        config = configs[0].changed(device=device, old_weights=None, new_weights=None)
+        say(f"\n{setting_title(config.to_dict())}")
+        sides, channels = counts(preset, config)
+        share = max(2, config.batch_size // preset.processes)
+        fields = (
+            "image_size",
+            "image_height",
+            "device",
+            "precision",
+            "optimiser",
+            "task_loss",
+            "task_weight",
+        )
+        fields += ("per_identity", "shift", "flip", "pad", "erase", "resized_crop", "scale", "margin")
+        recipe = tuple((name, getattr(config, name)) for name in fields)
+        total = 0.0
+        for side, number in (("old", 0 if config.old_run else 1), ("new", len(configs))):
+            name, width, head, loss = (
+                getattr(config, f"{side}_{part}") for part in ("backbone", "width", "head", "loss")
+            )
+            epochs = config.old_epochs if side == "old" else config.epochs
+            images, classes = sides[side]
+            own = -(-classes // preset.processes)  # the classifier is dealt out
+            found = measured(name, width, head, loss, own, share, channels, recipe)
+            network, dealt, remembered, seconds, batch = found
+            steps = images // min(config.batch_size, images)
+            per_parameter = 4 * (2 + MOMENTS[config.optimiser])
+            say(
+                f"  {side}  {name}, {width} coordinates: {images:,} images of {classes:,} classes; "
+                f"{epochs} epochs of {steps:,} steps, {epochs * steps:,} in all"
+            )
+            say(
+                f"       {network / 1e6:.1f} M parameters, classifier {width * classes / 1e6:.1f} M; memory "
+                f"{(network + dealt) * per_parameter / GIGA:.2f} GB for them with gradients and "
+                f"{config.optimiser}, {remembered * share / GIGA:.2f} GB for a batch's activations"
+            )
+            how = "measured" if batch == share else f"measured with {batch} of its {share} images, and scaled"
+            say(f"       a step of {seconds:.2g} s ({how}): {spoken(epochs * steps * seconds)} a model")
+            total += number * epochs * steps * seconds
+        features = sides["new"][0] * config.old_width * 4 / GIGA
+        say(f"  old features of the new side's images: {features:.2f} GB")
+        say(f"  {len(configs)} new models, each by the oracle's step, and the old one: {spoken(total)}")
+
+
+def spoken(seconds: float) -> str:
+    """A duration for people."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="quick", help="a name in configs/, or a path to a .yml file")
+    began = time.monotonic()
+    try:
+        preset, _, _ = plan.read(parser.parse_args().preset)
+        wanted = torch.device(preset.experiments[0].device).type
+        device = wanted if wanted == "cpu" or torch.cuda.is_available() else "cpu"
+        together = f", {preset.processes} processes train one model" if preset.processes > 1 else ""
+        print(f"Preset {preset.name}: {len(preset.experiments)} runs{together}")
+        if device == "cpu":
+            torch.set_num_threads(1)  # as the workflow's notebooks have
+        if device != wanted:
+            print(
+                f"The device {wanted} is not here: measured on one core of this processor, which is slower."
+            )
+        else:
+            print(f"Measured on {'one core of this processor' if device == 'cpu' else device}.")
+        if preset.published:
+            print(
+                "Counts of images and classes are the preset's; whether the data are here was not looked at."
+            )
+        estimate(preset, device)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        print(f"make estimate: {error}", file=sys.stderr)
+        return 1
+    print("\nNot counted: decoding slower than a step, looks, tests, what a method takes beyond the oracle.")
+    if preset.processes > 1:
+        print("The step is one process's share; the exchange between processes is not counted.")
+    print(f"{time.monotonic() - began:.0f} s for this estimate")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
