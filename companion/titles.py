@@ -34,7 +34,7 @@ PROTOCOLS = {
     "leave-one-out": "leave-one-out retrieval",
     "landmarks": "landmark retrieval",
 }
-LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace"}
+LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace", "simplex": "simplex"}
 
 
 def method_title(method: str, budget: str = "steps", options: str = "{}") -> str:

@@ -20,7 +20,7 @@ DATASETS = (
     *("market1501", "dukemtmc", "msmt17", "imagenet", "places365"),
 )
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
-LOSSES = ("softmax", "cosface", "arcface")
+LOSSES = ("softmax", "cosface", "arcface", "simplex")
 TASK_LOSSES = ("none", "triplet", "circle")
 HEADS = ("linear", "bn-neck")
 BUDGETS = ("steps", "passes")
@@ -89,7 +89,7 @@ class ExperimentConfig:
     old_backbone: str = "convnet"  # see compat_lib.models.build_model
     old_head: str = "linear"  # "bn-neck": the pooled feature itself, as wide as the network's
     old_weights: str | None = None  # where training starts: a name of torchvision's or timm's, or a file
-    old_loss: str = "softmax"
+    old_loss: str = "softmax"  # or "cosface", "arcface", "simplex" (not trained; a vertex for each class)
     old_width: int = 64
     old_epochs: int = 20
     old_lr: float = 0.2

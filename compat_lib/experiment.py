@@ -53,6 +53,7 @@ from compat_lib.recipe import (
     network,
     network_made_of,
     refuse_distractors,
+    refuse_few_vertices,
     refuse_impossible,
     refuse_lonely,
     settings_of,
@@ -211,6 +212,7 @@ class Experiment:
         if self._old is None:
             folder = self.config.old_folder
             refuse_lonely(self.data.val, "val", self.config)
+            refuse_few_vertices(self.config, self.data.train.num_classes)
             if self.config.protocol in ("pairs", "leave-one-out"):
                 refuse_lonely(self.data.test, "test", self.config)
                 refuse_distractors(self.data.test, self.config)
@@ -319,7 +321,7 @@ class Experiment:
             num_classes=self.new_images.num_classes,
             classifier_weight=model.classifier.weight.detach().cpu(),
             classifier_bias=None if bias is None else bias.detach().cpu(),
-            classifier_scale=None if loss == "softmax" else self.config.scale,
+            classifier_scale=None if loss in ("softmax", "simplex") else self.config.scale,
             class_map=class_map,
         ).save(folder / "old_system")
         records = self._test(model.test).changed(query="old", gallery="old")
@@ -340,7 +342,9 @@ class Experiment:
         config = self.config
         torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
         model = network(config, "old", config.old_width, self.data.train)
-        classifier = classifier_of(config, config.old_loss, config.old_width, self.old_images.num_classes)
+        vertices = None if config.old_dataset else self.scenario.old_classes
+        classes = self.old_images.num_classes
+        classifier = classifier_of(config, config.old_loss, config.old_width, classes, vertices)
         return model, build_method("independent", None, classifier, **task(config))
 
     # -- the new side ----------------------------------------------------------------------------
@@ -421,7 +425,8 @@ class Experiment:
         torch.manual_seed(2 * config.seed + 1)
         width = find_method(config.method).model_width(config.old_width, config.new_width)
         model = network(config, "new", width, self.data.train)
-        classifier = classifier_of(config, config.new_loss, config.new_width, self.new_images.num_classes)
+        vertices, classes = self.scenario.new_classes, self.new_images.num_classes
+        classifier = classifier_of(config, config.new_loss, config.new_width, classes, vertices)
         method = build_method(config.method, known, classifier, **task(config), **config.method_options)
         return model, method
 

@@ -61,8 +61,15 @@ def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tenso
     return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)
 
 
-def classifier_of(config: ExperimentConfig, loss: str, width: int, classes: int) -> Classifier:
-    """A fresh classifier with the configuration's scale, margin and smoothing."""
+def classifier_of(
+    config: ExperimentConfig, loss: str, width: int, classes: int, vertices: Tensor | None = None
+) -> Classifier:
+    """A fresh classifier with the configuration's scale, margin and smoothing.
+
+    Args:
+        vertices: int64 [classes], the class's number among all of the data set, which is its vertex of a
+            simplex: both sides, and all generations, know a class by the same.
+    """
     return Classifier(
         "linear" if loss == "softmax" else loss,
         width,
@@ -72,6 +79,7 @@ def classifier_of(config: ExperimentConfig, loss: str, width: int, classes: int)
         ramp=config.margin_ramp,
         label_smoothing=config.label_smoothing,
         sample=config.classifier_sample,
+        vertices=vertices,
     )
 
 
@@ -132,6 +140,24 @@ def refuse_distractors(images: ImageSet, config: ExperimentConfig) -> None:
             f"the test part of {config.dataset} has distractors, of many people and of none, which protocol "
             f"{config.protocol!r} would take for one person: set protocol to reid"
         )
+
+
+def refuse_few_vertices(config: ExperimentConfig, classes: int) -> None:
+    """Refuse a simplex with fewer vertices than the data set has classes in training, and one of two sets."""
+    for side in ("old", "new"):
+        width = getattr(config, f"{side}_width")
+        if getattr(config, f"{side}_loss") != "simplex":
+            continue
+        if config.old_dataset:
+            raise ValueError(
+                f"{side}_loss is 'simplex', whose vertices are the classes of one data set, but there is an "
+                f"old_dataset, {config.old_dataset!r}: choose another {side}_loss"
+            )
+        if classes > width + 1:
+            raise ValueError(
+                f"{side}_loss is 'simplex' and {side}_width {width}, which has {width + 1} vertices for the "
+                f"{classes} classes of {config.dataset} in training: set {side}_width to {classes - 1}"
+            )
 
 
 def refuse_lonely(images: ImageSet, part: str, config: ExperimentConfig) -> None:

@@ -42,6 +42,7 @@ _METHODS = {
     "nccl": ("#56B4C9", "h"),
     "advbct": ("#882255", "*"),
     "hot_refresh": ("#AA4499", ">"),
+    "hoc": ("#DDAA33", "p"),
     "dual_tuning": ("#CC6677", "v"),
     "mixbct": ("#332288", "o"),
     "bt2": ("#B8860B", "P"),

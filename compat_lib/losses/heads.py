@@ -1,4 +1,4 @@
-"""Classifiers over embeddings: linear, CosFace and ArcFace for the new model, frozen tables of the old one.
+"""Classifiers over embeddings: linear, CosFace, ArcFace or a simplex; frozen tables of the old model.
 
 All arithmetic is done in the type of the parameters (float32), also inside autocast, because a margin of
 0.3 radians on a cosine near one is lost in the eight bits of bfloat16. Nothing is written in place, so the
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compat_lib.distributed import gathered, largest, share, shared, shares, summed
 from compat_lib.losses.options import check_choice, check_number
 
-KINDS = ("linear", "cosface", "arcface")
+KINDS = ("linear", "cosface", "arcface", "simplex")
 COSINE_LIMIT = 1.0 - 1e-6  # the slope of ArcFace's target function is infinite at a cosine of one
 
 
@@ -81,23 +81,42 @@ def row_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return losses.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 
+def simplex(width: int) -> Tensor:
+    """The vertices of a regular simplex, float32 [width + 1, width] unit rows with one cosine, -1 / width.
+
+    Source: the stationary classifier of arXiv 2405.02581, of K = width + 1 preallocated classes: rows of the
+    identity and one of (1 - sqrt(K)) / (K - 1), minus their mean.
+
+    >>> simplex(2).round(decimals=2).tolist()
+    [[0.9700000286102295, -0.25999999046325684], [-0.25999999046325684, 0.9700000286102295], \
+[-0.7099999785423279, -0.7099999785423279]]
+    """
+    last = torch.full((1, width), (1 - math.sqrt(width + 1)) / width, dtype=torch.float64)
+    rows = torch.cat([torch.eye(width, dtype=torch.float64), last])
+    return unit_rows(rows - rows.mean(dim=0)).float()
+
+
 class Classifier(nn.Module):
-    """The trained classifier of a model: linear, CosFace or ArcFace.
+    """The classifier of a model: linear, CosFace, ArcFace, or the vertices of a simplex, which stay.
 
     Source: ArcFace (arXiv 1801.07698), CosFace (arXiv 1801.09414); MixBCT's published training code uses
     scale 64 and margin 0.5, which does not train at 32 pixels, hence the smaller defaults and the ramp.
 
     Args:
-        kind: "linear" (W x + b on raw embeddings), "cosface" or "arcface" (scale x cosine, with a margin).
+        kind: "linear" (W x + b on raw embeddings), "cosface" or "arcface" (scale x cosine, with a margin), or
+            "simplex" (W x, with a fixed W: models that were trained one after another share it).
         width: D, coordinates of an embedding.
         num_classes: C.
-        scale: s, the factor on cosines, above 0. Not used by "linear".
-        margin: m, radians 0..pi/2 for "arcface", cosine units 0..1 for "cosface". Not used by "linear".
+        scale: s, the factor on cosines, above 0. Not used by "linear" and "simplex".
+        margin: m, radians 0..pi/2 for "arcface", cosine units 0..1 for "cosface". Not used by others.
         ramp: fraction of training, 0..1, over which the margin grows linearly from 0 to `margin`; 0: at once.
         label_smoothing: fraction, 0..1, spread evenly over all classes.
         sample: fraction of the classes, above 0 up to 1, that a step's softmax runs over: those of the batch,
             the others drawn anew, as Partial FC (arXiv 2203.15565) does. Deviation: the rows that were not
             drawn go on by their momentum and weight decay. Draws come from torch's global generator.
+        vertices: int64 [C], the simplex's vertex of each class, 0..D; None: 0..C-1. Only for "simplex".
+    Raises:
+        ValueError: a simplex of D + 1 vertices for more classes.
     """
 
     def __init__(
@@ -111,6 +130,7 @@ class Classifier(nn.Module):
         ramp: float = 0.3,
         label_smoothing: float = 0.0,
         sample: float = 1.0,
+        vertices: Tensor | None = None,
     ):
         super().__init__()
         self.kind, self.width, self.num_classes = check_choice("kind", kind, KINDS), width, num_classes
@@ -120,7 +140,16 @@ class Classifier(nn.Module):
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
         self.sample = check_number("sample", sample, 1e-6, 1)
         self.first, self.dealt = 0, False  # the class of the first row here; see `deal`
-        self.weight = nn.Parameter(torch.empty(num_classes, width).normal_(0.0, 0.01))
+        if kind == "simplex":
+            rows = torch.arange(num_classes) if vertices is None else vertices
+            if int(rows.max()) > width:
+                raise ValueError(
+                    f"the simplex in {width} coordinates has {width + 1} vertices, but {int(rows.max()) + 1} "
+                    f"are asked for: set the widths to {int(rows.max())} or more, or choose another loss"
+                )
+            self.weight = nn.Parameter(simplex(width)[rows], requires_grad=False)
+        else:
+            self.weight = nn.Parameter(torch.empty(num_classes, width).normal_(0.0, 0.01))
         self.bias = nn.Parameter(torch.zeros(num_classes)) if kind == "linear" else None
 
     def margin_at(self, progress: float) -> float:
@@ -149,7 +178,7 @@ class Classifier(nn.Module):
     ) -> Tensor:
         """Scores of the classes of `weight`; labels count its rows, and hold where `here` (bool [N]) does."""
         embeddings = embeddings.to(weight.dtype)
-        if self.kind == "linear":
+        if self.kind in ("linear", "simplex"):
             return F.linear(embeddings, weight, bias)
         cosines = F.linear(unit_rows(embeddings), unit_rows(weight))
         if labels is not None:
@@ -209,7 +238,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def _keep(self, part: Callable[[Tensor], Tensor]) -> None:
-        self.weight = nn.Parameter(part(self.weight))
+        self.weight = nn.Parameter(part(self.weight), requires_grad=self.weight.requires_grad)
         self.bias = None if self.bias is None else nn.Parameter(part(self.bias))
 
     def extra_repr(self) -> str:

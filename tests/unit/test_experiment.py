@@ -12,6 +12,7 @@ from compat_lib import experiment as module
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
+from compat_lib.losses.heads import simplex
 from compat_lib.runs import Run, list_runs
 
 pytestmark = pytest.mark.precision
@@ -214,6 +215,22 @@ def test_every_trained_method_is_also_asked_with_the_old_query(root):
         for name in ("with-old-query", "midpoint"):
             assert 0 < metrics.value("new", "old", "map", adapter=name) <= 1
         assert 0 <= metrics.value("new", "old", "alpha", adapter="with-old-query") <= 1
+
+
+def test_both_sides_share_a_simplex_in_which_every_class_has_its_vertex(root):
+    losses = {"old_loss": "simplex", "new_loss": "simplex"}
+    wide = tiny(root, old_width=20, new_width=20, method="hoc", epochs=1, old_epochs=1, **losses)
+    experiment = silent(wide)
+    run = experiment.evaluate()
+    old, new = (side.classifier.weight for side in (experiment.train_old(), experiment.train()))
+    assert not experiment.scenario.class_map.ge(0).any()  # open-class
+    cosines = old @ new.T
+    torch.testing.assert_close(cosines, torch.full_like(cosines, -1 / 20), atol=1e-5, rtol=0)
+    assert torch.equal(new, simplex(20)[experiment.scenario.new_classes])
+    assert experiment.old_system.classifier_scale is None
+    assert run.metrics.value("new", "old", "map") is not None
+    with pytest.raises(ValueError, match="old_width 8, which has 9 vertices for the 20 classes"):
+        silent(tiny(root, **losses)).train_old()
 
 
 def test_a_budget_of_passes_gives_mixbct_more_epochs(root):

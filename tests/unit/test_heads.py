@@ -16,6 +16,7 @@ from compat_lib.losses.heads import (
     FrozenClassifier,
     arcface,
     row_cross_entropy,
+    simplex,
     unit_rows,
 )
 
@@ -194,6 +195,33 @@ def test_wrong_arguments_are_refused_by_their_name():
             Classifier(**({"kind": "arcface", "width": 4, "num_classes": 3} | {name: value}))
     with pytest.raises(ValueError, match="margin must be a number between 0 and 1, not 1.2"):
         Classifier("cosface", 4, 3, margin=1.2)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 64])
+def test_the_simplex_is_regular(width):
+    rows = simplex(width).double()
+    expected = torch.full((width + 1, width + 1), -1 / width, dtype=torch.float64).fill_diagonal_(1)
+    torch.testing.assert_close(rows @ rows.T, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(rows.sum(0), torch.zeros(width, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_a_simplex_scores_by_the_vertices_of_the_classes_and_is_not_trained():
+    vertices = torch.tensor([6, 0, 3])
+    classifier = Classifier("simplex", 6, 3, vertices=vertices)
+    embeddings, labels = torch.randn(5, 6, requires_grad=True), torch.tensor([0, 2, 1, 1, 0])
+    rows, losses = simplex(6).tolist(), []
+    for x, y in zip(embeddings.tolist(), labels.tolist(), strict=True):
+        scores = [sum(a * b for a, b in zip(rows[v], x, strict=True)) for v in vertices.tolist()]
+        losses.append(math.log(sum(map(math.exp, scores))) - scores[y])
+    loss = classifier.loss(embeddings, labels)
+    assert loss.item() == pytest.approx(sum(losses) / 5, rel=1e-5)
+    loss.backward()
+    assert classifier.weight.grad is None and embeddings.grad.ne(0).any()
+    torch.testing.assert_close(classifier._loss_of_part(embeddings, labels, 1.0), loss)
+    classifier.deal()
+    assert not classifier.weight.requires_grad
+    with pytest.raises(ValueError, match="in 4 coordinates has 5 vertices, but 6 are asked for: set the"):
+        Classifier("simplex", 4, 6)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
