@@ -13,11 +13,16 @@ from torch import Tensor
 
 from compat_lib.deploy.feature_files import as_keys
 from compat_lib.evaluation.compatibility import HEADLINE, RANKS, tar_name
-from compat_lib.evaluation.inputs import UnitRows, plain_array, table
+from compat_lib.evaluation.inputs import UnitRows, as_tensor, plain_array, table
 from compat_lib.evaluation.records import metric_title
 
 FOUND = 0.5  # of the shorter side's ids, that must stand on the other side too
-NO_LABEL = ["", "nan", "NaN", "None", "none", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "unknown", "-1"]
+NO_LABEL = (  # in any case
+    *("", "nan", "none", "null", "nil", "n/a", "na", "n.a.", "<na>", "#n/a", "-", "--", "?", "-1", "unknown"),
+    *("<unk>", "unk", "missing", "undefined", "unlabeled", "unlabelled", "no label", "unassigned"),
+)
+HOARD = 3  # an identity of so many times the images of the next one, and a twentieth of all, is named
+BYTES = 70  # standard deviation of 8-bit numbers that are spread over all values, as packed bits are
 REPEATED, OF_IDENTITIES = 5, 3  # rows alike, of so many identities at least, are no features of their images
 CELL, DIRECTIONS = 1e-4, 4  # rows are alike whose projections on a few directions differ by less
 BLOCK = 2**16  # rows worked on at a time
@@ -64,10 +69,10 @@ def bring_together(
     for side, (features, *own) in given.items():
         features = table(features, f"{side} features")
         units[side] = UnitRows(features, side)
-        if str(features.dtype).endswith("uint8"):
+        if _odd_bytes(features, units[side].whole):
             notes.append(
-                f"The {side} features are unsigned 8-bit numbers: take off their zero point (often 128) if "
-                "they are quantised, and unpack packed bits (numpy.unpackbits, then 0 as -1)."
+                f"The {side} features are whole numbers as in 8 bits: take off their zero point (often 128) "
+                "if they are quantised, and unpack packed bits (numpy.unpackbits, then 0 as -1)."
             )
         for role, values in zip(("labels", "ids"), own, strict=True):
             keys[side, role] = found = None if values is None else as_keys(role, plain_array(values))
@@ -130,7 +135,14 @@ def _identities(
             f"{missing.sum()} images with the label {words}, which usually means that there is none, are "
             "left out; give an identity of that name another one."
         )
-    return np.unique(old[~missing], return_inverse=True)[1], np.flatnonzero(~missing)
+    names, numbers, sizes = np.unique(old[~missing], return_inverse=True, return_counts=True)
+    first = int(sizes.argmax())
+    if len(names) > OF_IDENTITIES and sizes[first] > max(HOARD * np.sort(sizes)[-2], len(numbers) / 20):
+        notes.append(
+            f"{sizes[first]} of {len(numbers)} images have the label {names[first].item()!r}, more than "
+            f"{HOARD} times as many as any other; if it stands for none, leave them out."
+        )
+    return numbers, np.flatnonzero(~missing)
 
 
 def _joined(
@@ -174,7 +186,19 @@ def _of_one_kind(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _no_label(labels: np.ndarray) -> np.ndarray:
-    return np.isin(labels.astype(str), NO_LABEL)
+    return np.isin(np.char.lower(labels.astype(str)), NO_LABEL)
+
+
+def _odd_bytes(features: np.ndarray | Tensor, whole: bool) -> bool:
+    """Whether these are unsigned 8-bit numbers, also as another type, or signed ones like packed bits.
+
+    Signed numbers with their zero at zero are right as they are.
+    """
+    if str(features.dtype).endswith("uint8"):
+        return True
+    part = as_tensor(features[:BLOCK], "features").double()
+    low, high = float(part.min()), float(part.max())
+    return whole and (0 <= low < high <= 255 or (-128 <= low < high <= 127 and float(part.std()) > BYTES))
 
 
 def _alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:

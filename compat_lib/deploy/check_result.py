@@ -112,14 +112,15 @@ class CompatibilityCheck:
         """After "not compatible": what to try, by what the user still has."""
         if self.verdict != NOT_COMPATIBLE:
             return []
-        bar, steps = self.records.value("old", "old", self.metric), []
+        steps = []
 
         def best(text: str, names: list[Names], after: str = "") -> None:
             found = [self.records.get(*name[:2], self.metric, adapter=name[2]) for name in names]
             if found := [one for one in found if one.value is not None]:
                 one = max(found, key=lambda one: one.value)
                 gain = self.records.find(*one_names(one), f"gain/{self.metric}", adapter=one.adapter)
-                worth = f", {self._shown(gain, signed=True)} against old/old" if bar is not None else ""
+                worth = f", {self._shown(gain, signed=True)} against old/old"
+                worth += "" if gain is not None and gain.value > 0 else ", which is no gain"
                 name = title(*one_names(one), one.adapter)
                 steps.append(f"{text}: {name}, reaches {self._shown(one)} %{worth}{after}.")
 
@@ -129,16 +130,16 @@ class CompatibilityCheck:
         both = [one for one in self.tests if one[2] in ("midpoint", "slerp")]
         trained = [one for one in self.tests if one[2] in ("cut", "pad")]
         maps = [one for one in self.tests if one[2] and one not in both + trained]
-        best("The old model still runs when queries come: ask with both, interpolated", both)
-        best("Pairs of old and new features are all there is: map one side (--save-adapter)", maps)
+        best("If the old model still runs when queries come, ask with both, interpolated", both)
+        best("If pairs of old and new features are all there is, map one side (--save-adapter)", maps)
         best(
-            "The images can be embedded again: backfill, those first that gain most "
+            "If the images can be embedded again, backfill, those first that gain most "
             "(evaluation.backfill_order)",
             [("new", "new", None)],
         )
-        best("The new model was trained to be cut or padded: give the features so", trained)
+        best("If the new model was trained to be cut or padded, give the features so", trained)
         steps.append(
-            "The new model can be trained again: with one of the compatible methods (docs/methods.md)"
+            "If the new model can be trained again, use one of the compatible methods (docs/methods.md)"
             + ("" if ("new", "old", None) in self.tests else ", in the old width")
             + "."
         )

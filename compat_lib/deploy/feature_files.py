@@ -10,6 +10,7 @@ What was left out or guessed stands in ``notes``.
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import re
 import unicodedata
@@ -41,10 +42,10 @@ UNSIGNED = (
     "quantised, and unpack them with numpy.unpackbits where they are packed bits"
 )
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-WRITTEN_LIST = rf"^[\s\[(]*{NUMBER}(?:[\s,;]+{NUMBER})*[\s\])]*$"
-LIKE_A_LIST = re.compile(rf"\s*(?:[\[(].*|{NUMBER}(?:\s+{NUMBER})+\s*)", re.ASCII | re.DOTALL)
+WRITTEN_LIST = rf"^[\s\[({{]*{NUMBER}(?:[\s,;]+{NUMBER})*[\s\])}}]*$"
+LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{NUMBER}(?:\s+{NUMBER})+\s*)", re.ASCII | re.DOTALL)
 WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
-VECTORS = ("list", "tensor", "binary")  # words in Arrow's types of cells that hold many numbers
+VECTORS = r"(large_|fixed_size_)?(list|binary)|extension<.*tensor"  # Arrow's types of cells of many numbers
 
 Roles = dict[str, list[str]]  # features, ids, labels -> names of columns
 Found = tuple[dict[str, np.ndarray], list[str]]  # values by role, and notes
@@ -98,7 +99,8 @@ def read_features(
             with the labels of its data set, which is read again.
         columns: "features", "ids" and "labels" -> what they are called in the file, where they have none of
             the usual names (`USUAL`); for numbered columns that is what they begin with.
-        ids, labels: files that hold them where `path` does not: .npy, or text with one a line.
+        ids, labels: files that hold them where `path` does not: .npy, or text with one a line; labels also a
+            .csv, .tsv or .parquet of ids and labels, in any order.
         group: column, or array, of groups of the images, such as a camera, where there is one of that name.
 
     Raises:
@@ -115,7 +117,9 @@ def read_features(
     found, notes = _read(reader, path, columns | ({"groups": group} if group else {}))
     for role, beside in (("ids", ids), ("labels", labels)):
         if beside is not None:
-            found[role] = _read(_lines, Path(beside).expanduser(), {})
+            beside = Path(beside).expanduser()
+            tabular = role == "labels" and beside.suffix.lower() in (".csv", ".tsv", ".parquet")
+            found[role] = _read(functools.partial(_by_id, found) if tabular else _lines, beside, {})
     notes += [UNSIGNED] if found["features"].dtype == np.uint8 else []
     try:
         features = numbers("features", found["features"], 2).numpy()
@@ -147,7 +151,8 @@ def _read(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
 
 
 def as_keys(what: str, values: Any) -> np.ndarray:
-    """Ids or labels as whole numbers or as text in Unicode's form NFC [N]; a missing label is "".
+    """Ids or labels as whole numbers, or as text in Unicode's form NFC without blanks around it [N]; a
+    missing label is "".
 
     Raises:
         ValueError: "the ids must be whole numbers or names, but row 3 holds None; ...".
@@ -177,7 +182,7 @@ def as_keys(what: str, values: Any) -> np.ndarray:
         keys.append(one)
     if keys and not any(isinstance(one, str) for one in keys):
         return np.array(keys)
-    return np.array([unicodedata.normalize("NFC", str(one)) for one in keys], dtype=str)
+    return np.array([unicodedata.normalize("NFC", str(one)).strip() for one in keys], dtype=str)
 
 
 # -- arrays --------------------------------------------------------------------------------------
@@ -209,6 +214,25 @@ def _lines(path: Path, columns: dict[str, str]) -> np.ndarray:
     if "" in lines:
         raise Refused(f"line {lines.index('') + 1} is empty; write one name a line")
     return np.array(lines, dtype=str)
+
+
+def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) -> np.ndarray:
+    """Labels from a table of ids and labels, in the order of the features' ids; "" where it has none."""
+    mark = {".tsv": "\t"}.get(path.suffix.lower(), ",")
+    read = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else None
+    read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False) if read is None else read
+    named = {role: [name for name in read if str(name).lower() in USUAL[role]] for role in ("ids", "labels")}
+    if any(len(names) != 1 for names in named.values()) or "ids" not in found:
+        raise Refused(
+            "a table beside the features has one column of ids and one of labels, called id and label, and "
+            "the features have ids; or write the labels one a line"
+        )
+    ids, labels = (as_keys(role, read[names[0]].to_numpy()).astype(str) for role, names in named.items())
+    if (twice := pd.Series(ids).duplicated()).any():
+        raise Refused(f"the id {ids[int(twice.argmax())].item()!r} stands there twice")
+    return (
+        pd.Series(labels, ids).reindex(as_keys("ids", found["ids"]).astype(str)).fillna("").to_numpy(object)
+    )
 
 
 def _run(path: Path, columns: dict[str, str]) -> Found:
@@ -246,7 +270,7 @@ def _table(path: Path, columns: dict[str, str]) -> Found:
     else:
         table = dataset.dataset([str(part) for part in parts], format="parquet", partitioning="hive")
     names = table.schema.names
-    chosen = _choose(names, columns, [one.name for one in table.schema if _is(one.type, *VECTORS)])
+    chosen = _choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
     return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + _not_read(names, chosen)
 
 
@@ -401,7 +425,7 @@ def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
     if not len(table):
         raise Refused("there are columns, but no row")
     names, first = chosen["features"], table[chosen["features"][0]]
-    if len(names) == 1 and _is(first.type, "string", *VECTORS):
+    if len(names) == 1 and re.match(rf"(large_)?string|{VECTORS}", str(first.type)):
         features = _vectors(names[0], first)
     else:
         features = np.stack([_numeric(name, table[name]) for name in names], axis=1)
@@ -411,14 +435,10 @@ def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
     }
 
 
-def _is(kind: pa.DataType, *words: str) -> bool:
-    return any(word in str(kind) for word in words)
-
-
 def _vectors(name: str, column: pa.ChunkedArray) -> np.ndarray:
     if isinstance(column.type, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks])
-    if _is(column.type, "string"):  # "[0.5, 1.5]" or, by NumPy, "[0.5 1.5]"
+    if re.match("(large_)?string", str(column.type)):  # "[0.5, 1.5]" or, by NumPy, "[0.5 1.5]"
         column = compute.fill_null(column, "")
         row = compute.index(compute.match_substring_regex(column, WRITTEN_LIST), False).as_py()
         if row >= 0:
@@ -426,9 +446,9 @@ def _vectors(name: str, column: pa.ChunkedArray) -> np.ndarray:
                 f"column {name!r} holds {column[row].as_py()[:40]!r} in row {row}, which is no whole list of "
                 "numbers (NumPy shortens long ones with '...'); export it again, or leave the row out"
             )
-        column = compute.split_pattern_regex(compute.utf8_trim(column, " []()\r\n\t"), r"[,;\s]+")
+        column = compute.split_pattern_regex(compute.utf8_trim(column, " []{}()\r\n\t"), r"[,;\s]+")
         column = column.cast(pa.list_(pa.float64()))
-    if not _is(column.type, "list"):
+    if "list" not in str(column.type):
         raise Refused(
             f"column {name!r} holds bytes, and nothing says of which numbers; write lists, such as "
             "[numpy.frombuffer(cell, 'float32') for cell in column]"

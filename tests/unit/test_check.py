@@ -351,7 +351,7 @@ def test_ids_of_64_bits_and_names_in_either_form_of_unicode_match():
     assert len(bring_together(old, new, names, ids=photos, new_ids=mac).labels) == 4
 
 
-@pytest.mark.parametrize("missing", ["", "None", "unknown", "N/A", -1, np.nan, None])
+@pytest.mark.parametrize("missing", ["", "None", "UNKNOWN", "N/A", "-", -1, np.nan, None])
 def test_labels_that_mean_missing_are_left_out_and_told(models, missing):
     old, new, labels, _ = models
     lost = np.random.default_rng(0).random(len(labels)) < 0.2
@@ -391,8 +391,21 @@ def test_old_rows_of_one_vector_are_left_out_and_make_nothing_compatible(jitter)
 def test_unsigned_bytes_are_told(models):
     old, new = (np.round(40 * x + 128).clip(0, 255).astype(np.uint8) for x in models[:2])
     notes = bring_together(old, torch.from_numpy(new), models[2]).notes
-    assert len(notes) == 2 and all("features are unsigned 8-bit numbers" in note for note in notes)
-    assert not bring_together(old.astype(np.int16) - 128, new.astype(np.int16), models[2]).notes
+    assert len(notes) == 2 and all("whole numbers as in 8 bits" in note for note in notes)
+    # The same numbers as another type, and packed bits as signed bytes; but not what is signed already.
+    assert len(bring_together(old.astype(np.float32), new.astype(np.int16), models[2]).notes) == 2
+    signed = [side.astype(np.int16) - 128 for side in (old, new)]
+    assert not bring_together(*(side.clip(-127, 127).astype(np.int8) for side in signed), models[2]).notes
+    packed = np.packbits(np.hstack([models[0]] * 8) > 0, axis=1)
+    packed ^= np.random.default_rng(0).integers(0, 256, packed.shape, np.uint8)
+    assert len(bring_together(packed.view(np.int8), models[1], models[2]).notes) == 1
+
+
+def test_one_label_for_many_images_is_named(models):
+    old, new, labels, _ = models
+    names = np.where(np.random.default_rng(0).random(144) < 0.3, "0", [f"p{x}" for x in labels])
+    (note,) = bring_together(old, new, names).notes
+    assert "have the label '0', more than 3 times as many as any other" in note
 
 
 @pytest.mark.parametrize(

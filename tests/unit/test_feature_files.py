@@ -1,6 +1,7 @@
 """Files of features in every format that people have, and the sentence for each kind of bad file."""
 
 import io
+import json
 import unicodedata
 import zipfile
 
@@ -9,9 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from pyarrow import feather, ipc, parquet
 
+from compat_lib.config import ExperimentConfig
 from compat_lib.deploy.feature_files import as_keys, read_features
+from compat_lib.experiment import Experiment
 from compat_lib.files import save_tensors
 
 FEATURES = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -3.0], [4.0, 8.0, 16.0], [0.125, 0.0, 1.0]], np.float32)
@@ -408,3 +412,67 @@ def test_what_is_no_key(value):
         as_keys("ids", value)
     with pytest.raises(ValueError, match="give one for each row"):
         as_keys("ids", [value])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_labels_in_a_table_of_their_own_are_joined_by_ids(tmp_path, suffix):
+    np.savez(tmp_path / "old.npz", features=FEATURES, ids=np.array(IDS))
+    order, path = [2, 0, 3], tmp_path / f"labels.{suffix}"
+    table = pd.DataFrame({"filename": IDS, "split": "test", "Label": LABELS}).iloc[order]
+    if suffix == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
+    found = read_features(tmp_path / "old.npz", labels=path)
+    assert (
+        found.labels.tolist() == ["anna", "", "anna", "bert"] and "1 of 4 rows have no label" in found.notes
+    )
+    path = tmp_path / "twice.csv"
+    path.write_text("id,label\na,1\na,2\n")
+    with pytest.raises(ValueError, match="the id 'a' stands there twice"):
+        read_features(tmp_path / "old.npz", labels=path)
+    path.write_text("anna\nbert\n")
+    with pytest.raises(ValueError, match="one column of ids and one of labels"):
+        read_features(tmp_path / "old.npz", labels=path)
+
+
+def test_a_column_of_groups_is_read_where_there_is_one(tmp_path):
+    path = tmp_path / "old.csv"
+    frame().assign(camera=[1, 2, 1, None]).to_csv(path, index=False)
+    assert read_features(path, group="camera").groups.tolist() == ["1.0", "2.0", "1.0", ""]
+    assert read_features(path, group="other").groups is None
+    np.savez(tmp_path / "old.npz", features=FEATURES, camera=np.array([1, 2, 1, 2]))
+    assert read_features(tmp_path / "old.npz", group="camera").groups.tolist() == [1, 2, 1, 2]
+
+
+def test_a_run_folder_gives_its_test_features_and_the_labels_of_its_data(tmp_path):
+    photos = tmp_path / "photos"
+    for part, name in (
+        ("train", "a"),
+        ("train", "b"),
+        ("val", "e"),
+        ("val", "f"),
+        ("test", "c"),
+        ("test", "d"),
+    ):
+        (photos / part / name).mkdir(parents=True)
+        for n in range(2):
+            grey = np.full((8, 8, 3), 40 * n + ord(name), np.uint8)
+            Image.fromarray(grey).save(photos / part / name / f"{n}.png")
+    options = {
+        "dataset": "folder",
+        "dataset_options": {"path": str(photos)},
+        "data_root": str(tmp_path / "data"),
+    }
+    data = Experiment(ExperimentConfig(**options)).data.test
+    run = tmp_path / "run"
+    run.mkdir()
+    save_tensors(
+        {"test": torch.tensor(FEATURES)}, run / "features.safetensors", {"test images": data.digest()}
+    )
+    (run / "config.json").write_text(json.dumps(options | {"experiment_id": "folder-1"}))
+    found = read_features(run)
+    assert np.array_equal(found.features, FEATURES) and found.labels.tolist() == [0, 0, 1, 1]
+    (photos / "test" / "c" / "0.png").rename(photos / "test" / "d" / "9.png")
+    with pytest.raises(ValueError, match="are not those of this run any more"):
+        read_features(run)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import compat_lib.__main__ as command
+from compat_lib.adapters import load_adapter
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.evaluation.records import Records
 
@@ -80,6 +82,43 @@ def test_ids_join_rows_of_files_of_different_kinds(check):
     assert code == 0 and joined.split("Measured")[0] == plain.split("Measured")[0]
 
 
+def test_labels_and_ids_beside_the_files_a_group_a_threshold_and_a_map(check, folder, tmp_path):
+    data = {name: np.load(folder / f"{name}.npz") for name in ("old", "apart")}
+    for name, one in data.items():
+        np.save(tmp_path / f"{name}.npy", one["features"])
+    np.savetxt(tmp_path / "labels.txt", data["old"]["labels"], fmt="person %d")
+    np.savetxt(tmp_path / "ids.txt", np.arange(150), fmt="%d.png")
+    beside = ["--labels", "labels.txt", "--ids", "ids.txt", "--new-ids", "ids.txt"]
+    beside = [one if one.startswith("--") else tmp_path / one for one in beside]
+    files, outputs = (
+        [tmp_path / "old.npy", tmp_path / "apart.npy"],
+        ["--save-adapter", tmp_path / "map.safetensors"],
+    )
+    code, out, errors = check(*files, *beside, "--draws", 60, "--threshold", 0.5, *outputs)
+    assert code == 1 and errors == "" and "Your old threshold 0.500 accepts" in out and "Next: If" in out
+    expected = check_compatibility(
+        *(one["features"] for one in data.values()), data["old"]["labels"], draws=60
+    )
+    found = load_adapter(tmp_path / "map.safetensors")
+    assert found.side == expected.adapter.side
+    torch.testing.assert_close(found.matrix, expected.adapter.matrix)
+    code, out, _ = check(*files, "--draws", 60)
+    assert code == 1 and out.startswith("Undecided without labels: ")
+    # Columns of other names, and groups in one of the files.
+    frame = pd.DataFrame(data["old"]["features"], columns=[f"v{n}" for n in range(12)])
+    frame.assign(who=data["old"]["labels"], site=np.arange(150) % 2).to_csv(tmp_path / "old.csv", index=False)
+    options = ["--column", "features=v", "--column", "labels=who", "--group", "site", "--draws", 60]
+    frame.assign(who=data["old"]["labels"]).to_csv(tmp_path / "new.csv", index=False)
+    code, out, errors = check(tmp_path / "old.csv", tmp_path / "new.csv", *options, "--no-adapter")
+    assert (code, errors) == (1, "") and "both sides hold the same features" in " ".join(out.split())
+    assert "difference" in out
+    pairs = [f"{q}.png 0 {d}.png 1" for q in range(0, 150, 5) for d in range(q + 1, q + 5)]
+    (tmp_path / "qrels").write_text("\n".join(pairs))
+    ids = beside[2:]
+    code, out, errors = check(*files, *ids, "--relevance", tmp_path / "qrels", "--draws", 60, "--no-adapter")
+    assert (code, errors) == (1, "") and out.startswith("Not compatible: ") and "30 of them as queries" in out
+
+
 def test_page_and_json_hold_everything(check, tmp_path):
     outputs = ["--json", tmp_path / "all.json", "--report", tmp_path / "page.html"]
     code, _, _ = check("old.npz", "new.npz", "--draws", 60, "--queries", 50, "--seed", 3, *outputs)
@@ -104,6 +143,9 @@ def test_page_and_json_hold_everything(check, tmp_path):
         (["old.npz", "new.npz", "--draws", "-1"], "draws is -1"),
         (["old.npz", "new.npz", "--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["old.npz", "new.npz", "--report", "./old.npz"], "is an input and would be overwritten"),
+        (["old.npz", "new.npz", "--save-adapter", "map", "--no-adapter"], "give one of them"),
+        (["old.npz", "new.npz", "--group", "camera"], "neither file has a column 'camera'"),
+        (["old.npz", "new.npz", "--relevance", "qrels"], "no file qrels"),
         (["old.npz"], "NEW"),
     ],
 )
