@@ -117,7 +117,10 @@ def _change_dealt(
     order = [id(one) for group in optimiser.param_groups for one in group["params"]]
     for name, parameter in method.classifier.named_parameters():
         state["method"][f"classifier.{name}"] = change(state["method"][f"classifier.{name}"])
-        states, place = state["optimiser"]["state"], order.index(id(parameter))
+        states = state["optimiser"]["state"]
+        place = (
+            order.index(id(parameter)) if id(parameter) in order else None
+        )  # a fixed classifier is not there
         if place in states:  # in a new dictionary: the old one is the optimiser's own
             rows = {key: isinstance(value, Tensor) and value.ndim > 0 for key, value in states[place].items()}
             states[place] = {k: change(v) if rows[k] else v for k, v in states[place].items()}

@@ -161,7 +161,7 @@ def average_gradients(method: nn.Module, dealt: nn.Module | None) -> None:
     """
     if world() == 1:
         return
-    own = [] if dealt is None else list(dealt.parameters())
+    own = [] if dealt is None else [one for one in dealt.parameters() if one.requires_grad]
     for parameter in method.parameters():
         if parameter.grad is not None and not any(parameter is one for one in own):
             dist.all_reduce(parameter.grad)

@@ -27,6 +27,7 @@ SETTINGS = TrainingSettings(
 CASES = {  # name -> method, classifier, other arguments of build_method
     **{name: (name, {"kind": "arcface"}, {}) for name in sorted(METHODS)},
     "smoothed": ("independent", {"kind": "linear", "label_smoothing": 0.1}, {}),
+    "simplex": ("hoc", {"kind": "simplex"}, {}),
     "triplet": ("mixbct", {"kind": "cosface"}, {"task_loss": "triplet"}),
 }
 
@@ -90,6 +91,7 @@ if __name__ == "__main__":
     results = {name: train_case(name) for name in CASES}
     results["rows"] = embed_case(folder / "rows.npy").clone()
     Experiment(experiment_config(folder / "runs"), say=lambda line: None).evaluate()
+    train_case("simplex", checkpoint=folder / "simplex.pt")
     results["resumed"] = train_case("smoothed", checkpoint=folder / "alone.pt")
     assert train_case("smoothed", stop_at=2, checkpoint=folder / "pair.pt") is None
     torch.save(results, folder / f"rank{distributed.rank()}.pt")
