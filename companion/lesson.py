@@ -123,6 +123,8 @@ class Lesson:
         """New queries on a gallery of which more and more is embedded again."""
         method = self.experiment.config.method
         curves = {run.config["method"]: results.backfill(run) for run in (oracle, result)}
+        merged = results.backfill(oracle, adapter="rank-merge")
+        curves |= {results.MERGED: merged} if merged[0] else {}
         fig, ax = plt.subplots(figsize=(8, 3.8))
         if curves[method][0]:
             plots.backfill_curve(

@@ -24,6 +24,7 @@ from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import Record, metric_for
 from compat_lib.runs import Run, list_runs
 
+MERGED = "two indexes, rank merge"
 GROUP = ("experiment_id", "method", "budget", "method_options")
 SETTING = (
     *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
@@ -126,12 +127,18 @@ def main_variant(runs: pd.DataFrame, method: str, budget: str = "steps") -> pd.D
 
 
 def measured(
-    runs: pd.DataFrame, query: str | None, gallery: str | None, metric: str, order: str | None = None
+    runs: pd.DataFrame,
+    query: str | None,
+    gallery: str | None,
+    metric: str,
+    order: str | None = None,
+    adapter: str | None = None,
 ) -> dict[int, Record]:
     """A number of every run that has it, seed -> record without draws; of an adapter's row the adapter's."""
     found = {}
     for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True):
-        one = run.metrics.find(query, gallery, metric, adapter=_adapter(method, query, gallery), order=order)
+        through = adapter or _adapter(method, query, gallery)
+        one = run.metrics.find(query, gallery, metric, adapter=through, order=order)
         if one is not None and one.value is not None:
             found[seed] = one
     return found
@@ -359,11 +366,17 @@ def bounds(rows: pd.DataFrame, experiment_id: str) -> dict[str, float | None]:
     }
 
 
-def backfill(run: Run, metric: str = "map", order: str = "random") -> tuple[list[float], list[float | None]]:
-    """The mixed-gallery curve of a run: shares re-embedded, and the metric at each."""
+def backfill(
+    run: Run, metric: str = "map", order: str = "random", adapter: str | None = None
+) -> tuple[list[float], list[float | None]]:
+    """The mixed-gallery curve of a run: shares re-embedded, and the metric at each.
+
+    Args:
+        adapter: "rank-merge" of an independent run: two indexes, each asked by its own model.
+    """
     found = [
         one
-        for one in run.metrics.select(gallery="mixed", metric=metric, order=order)
+        for one in run.metrics.select(gallery="mixed", metric=metric, order=order, adapter=adapter)
         if one.share is not None
     ]
     found.sort(key=lambda one: one.share)
@@ -371,15 +384,17 @@ def backfill(run: Run, metric: str = "map", order: str = "random") -> tuple[list
 
 
 def backfill_curves(runs: pd.DataFrame, experiment_id: str, metric: str = "map") -> dict[str, tuple]:
-    """The mixed-gallery curve of every method of an experiment that has one.
+    """The mixed-gallery curve of every method of an experiment that has one, and of two indexes (MERGED).
 
     Returns:
         plot name -> (shares, means over the seeds), and with several seeds two lists more, mean minus and
         plus the deviation.
     """
-    curves = {}
-    for name, own in by_method(runs, experiment_id).items():
-        found = [backfill(run, metric) for run in own["run"]]
+    curves, methods = {}, by_method(runs, experiment_id)
+    sources = [(name, own, None) for name, own in methods.items()]
+    sources += [(MERGED, methods[name], "rank-merge") for name in methods if name == "independent"]
+    for name, own, adapter in sources:
+        found = [backfill(run, metric, adapter=adapter) for run in own["run"]]
         found = [
             (shares, np.array(values, float)) for shares, values in found if shares and None not in values
         ]

@@ -160,16 +160,21 @@ def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.Dat
         caption: key of DETAILS.
 
     Returns:
-        Columns: method, and those of DETAILS[caption]; empty where nothing of it was measured.
+        Columns: method, and those of DETAILS[caption]; empty where nothing of it was measured. Beside the
+        orders of backfill stand two indexes in random order.
     """
-    lines = []
-    for own in by_method(runs, experiment_id).values():
+    lines, methods = [], by_method(runs, experiment_id)
+    for own in methods.values():
         found = {title: measured(own, *key) for title, key in DETAILS[caption].items()}
         if any(found.values()):
             signs = {title: "over_random" in key[2] for title, key in DETAILS[caption].items()}
             cells = {title: spread_cell(spread(one), signed=signs[title]) for title, one in found.items()}
             lines.append({"method": row_title(own.iloc[0])} | cells)
-    return pd.DataFrame(lines)
+    for title, key in DETAILS[caption].items() if "independent" in methods else ():
+        merged = measured(methods["independent"], *key, adapter="rank-merge")
+        if merged:
+            lines.append({"method": results.MERGED, title: spread_cell(spread(merged))})
+    return pd.DataFrame(lines).fillna("")
 
 
 def upgrade_score_table(runs: pd.DataFrame, experiment_id: str, metric: str = "map") -> pd.DataFrame:
@@ -403,7 +408,7 @@ def recorded_values(run: Run, oracle: Run) -> dict[str, float | None]:
     values |= {
         f"oracle/{t}/{m}": _value(oracle, *pair, m) for (t, m), pair in names.items() if t != "old_old"
     }
-    adapted = [one for one in run.metrics.select(metric="map") if one.adapter]
+    adapted = [one for one in run.metrics.select(gallery="old", metric="map") if one.adapter]
     values |= {f"adapter/{one.adapter}/new_old/map": one.value for one in adapted}
     return values | {"backbone_images": _value(run, None, None, "train/backbone_images")}
 

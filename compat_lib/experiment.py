@@ -40,8 +40,10 @@ from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
 from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.protocols.needs import refuse_protocol
+from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS, verification
+from compat_lib.evaluation.upgrade import QUARTERS
 from compat_lib.files import explained, load_tensors, map_rows, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
@@ -520,7 +522,11 @@ class Experiment:
         ]
         forms = {name: (one.query, one.gallery) for name, one in adapted.items()}
         images, lists, draws = self.data.test, self.data.lists, config.bootstrap_draws
-        return [*measure_adapters(config.protocol, old.test, forms, images, lists, draws=draws), *found]
+        found += measure_adapters(config.protocol, old.test, forms, images, lists, draws=draws)
+        if target is not None and config.protocol == "pairs":  # it needs no compatible model
+            merged = merged_indexes_curve(old.test, new.test, images.labels, shares=QUARTERS, fars=())
+            found += merged.records.changed(adapter="rank-merge")
+        return found
 
     def _test(self, query: Tensor, gallery: Tensor | None = None) -> Records:
         """One test of the run's protocol; the self-test without a gallery."""

@@ -150,8 +150,29 @@ def mixed_gallery_curve(
         raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
     places = backfill_order(old, labels, order, certainty=certainty, seed=seed)
     queries, before, after = mixed_forms(old, new, query, cross)
+    name = order if isinstance(order, str) else "given"
+    asked = None if query is None else query_labels
+    return mixed_curve(queries, before, after, labels, places, shares, fars, name, asked)
+
+
+def mixed_curve(
+    queries: Tensor,
+    before: Tensor,
+    after: Tensor,
+    labels: Any,
+    places: np.ndarray,
+    shares: tuple[float, ...],
+    fars: tuple[float, ...],
+    order: str,
+    query_labels: Any = None,
+) -> BackfillCurve:
+    """Return the curve of a gallery's rows before and after, of which those at `places` change one by one.
+
+    Arguments are those of `mixed_gallery_curve` after `mixed_forms`; query_labels None: the gallery's images
+    are the queries.
+    """
     options: dict[str, Any] = {}
-    if query is None:
+    if query_labels is None:
         query_labels = labels
         options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(after)))
     points, precision = [], []
@@ -169,8 +190,7 @@ def mixed_gallery_curve(
             point |= {tar_name(far): tar if ok else None for far, tar, ok in tars}
         points.append(point)
         precision.append(ranked.average_precision)
-    name = order if isinstance(order, str) else "given"
-    return BackfillCurve(shares, tuple(points), name, np.stack(precision))
+    return BackfillCurve(shares, tuple(points), order, np.stack(precision))
 
 
 def backfill_orders(

@@ -79,6 +79,10 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
         assert metrics.value("new", "old", "map", adapter=name) is not None
         assert metrics.value("new", "old", "relative_negative_flips", adapter=name) is not None
         assert len(oracle.draws("new", "old", "map", name)) == 10
+    ends = {"order": "random", "adapter": "rank-merge"}  # two indexes: from the old system to the new one
+    assert metrics.value("new", "mixed", "map", share=1.0, **ends) == pytest.approx(self_test)
+    before = metrics.value("old", "old", "map")
+    assert metrics.value("new", "mixed", "map", share=0.0, **ends) == pytest.approx(before)
     assert [run.folder for run in list_runs(root / "runs") if run.config["method"] == "old"]
 
 

@@ -175,10 +175,13 @@ def test_curves_are_means_over_seeds(tmp_path):
         more.append(Record("new", "mixed", "area/map", 0.6, order="random"))
         folder = write_run(tmp_path, config, 0.4, 0.6, 0.9, more=more)
         write_looks(folder, {3: 0.5, 6: 0.75, 9: 0.75 + 0.25 * seed})
-    write_run(tmp_path, ExperimentConfig(method="independent"), 0.4, 0.0, 0.9)
+    two = {"query": "new", "gallery": "mixed", "metric": "map", "order": "random", "adapter": "rank-merge"}
+    merged = [Record(**two, value=0.4 + 0.5 * s, share=s) for s in (1.0, 0.0)]
+    write_run(tmp_path, ExperimentConfig(method="independent"), 0.4, 0.0, 0.9, more=merged)
     frame = results.collect(tmp_path)
     curves = results.backfill_curves(frame, config.experiment_id)
-    assert list(curves) == ["mixbct"]
+    assert list(curves) == ["mixbct", results.MERGED]
+    assert curves[results.MERGED][1].tolist() == [0.4, 0.9]
     shares, mean, low, high = curves["mixbct"]
     assert shares == [0.0, 1.0] and mean.tolist() == [0.625, 0.75]
     # two values a quarter apart: the deviation is 0.25 / sqrt(2)

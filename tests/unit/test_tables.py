@@ -84,6 +84,19 @@ def test_the_criterion_within_noise_and_in_some_seeds(tmp_path):
     assert tables.overview_table(rows_of(tmp_path / "b")).iloc[0].tolist()[1:] == ["3 of 3", "none"]
 
 
+def test_two_indexes_stand_beside_the_orders_of_backfill(tmp_path):
+    (oracle,) = configs(["independent"])
+    area = {"metric": "area/map", "query": "new", "gallery": "mixed", "order": "random"}
+    more = [Record(**area, value=0.5), Record(**area, value=0.625, adapter="rank-merge")]
+    write_run(tmp_path, oracle, 0.5, 0.0, 1.0, metric="map", more=more)
+    frame = results.collect(tmp_path)
+    table = tables.detail_table(frame, oracle.experiment_id, "Order of backfill")
+    assert table["method"].tolist() == [INDEPENDENT, "two indexes, rank merge"]
+    assert table["random order"].tolist() == ["50.0", "62.5"]
+    (row,) = [row for row in results.with_adapters(frame)["method"] if row != "old"]
+    assert row == "independent"  # it is no adapter of the cross-test
+
+
 def test_the_old_query_has_a_column_where_a_run_was_asked_with_it(tmp_path):
     oracle, bct, l2 = configs(["independent", "bct", "l2"])
     slerp, asked = (
