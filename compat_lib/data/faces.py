@@ -115,12 +115,12 @@ def _rows(file: RecordFile) -> tuple[np.ndarray, np.ndarray]:
     header, image = unpacked(file.payload(int(offsets[numbers.argmin()])))
     chosen = np.ones(len(numbers), bool)
     if not image:
-        last = int(header[0]) - 1  # float32 counts exactly to 2^24: more images than any set packed so has
+        last = header[0] - 1  # float32 counts exactly to 2^24: more images than any set packed so has
         chosen = (numbers >= 1) & (numbers <= last)
-        if int(chosen.sum()) != last:
+        if not chosen.any() or chosen.sum() != last:
             raise ValueError(
-                f"the first record of {printable(file.path)} tells of {last} images, its index names "
-                f"{int(chosen.sum())} of them; unpack or copy the set anew"
+                f"the first record of {printable(file.path)} tells of {last:.0f} images, its index names "
+                f"{chosen.sum()} of them; unpack or copy the set anew"
             )
     order = np.argsort(numbers[chosen], kind="stable")
     numbers, offsets = numbers[chosen][order], offsets[chosen][order]

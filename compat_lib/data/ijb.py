@@ -126,7 +126,8 @@ def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
         frame = read_list(path, {"template": np.int64, "subject": np.int64}, sep=",", header=True)
         _refuse_unknown(frame[["template"]].to_numpy(), known, path, 2)
         unique = frame.drop_duplicates()  # the file has a line an image; the index keeps its number
-        _refuse_second(unique, "template", "subject", path)
+        known_subjects = pd.concat([*found.values(), unique]).drop_duplicates()
+        _refuse_second(known_subjects, "template", "subject", path)
         if name != "probes":
             _refuse_second(unique, "subject", "template", path)
         found[name] = unique
@@ -145,12 +146,11 @@ def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
 
 
 def _refuse_second(frame: pd.DataFrame, key: str, value: str, path: Path) -> None:
-    twice = frame[key].duplicated()
-    if twice.any():
-        row = twice.idxmax()
+    again = frame[frame[key].duplicated()]
+    if len(again):
         raise ValueError(
-            f"line {row + 2} of {printable(path)} gives {key} {frame[key][row]} a second {value}, "
-            f"{frame[value][row]}; each has one there: {_ANEW}"
+            f"line {again.index[0] + 2} of {printable(path)} gives {key} {again[key].iloc[0]} a second "
+            f"{value}, {again[value].iloc[0]}; each has one there: {_ANEW}"
         )
 
 

@@ -90,7 +90,13 @@ def places365(
     """
     base = data_root(root) / "places365" if path is None else Path(path).expanduser()
     categories = read_list(base / "categories_places365.txt", {"category": str, "class": np.int64})
-    names = categories.sort_values("class").category.str.removeprefix("/").tolist()
+    categories = categories.sort_values("class", ignore_index=True)
+    if (gap := (categories["class"] != categories.index).to_numpy()).any():
+        raise ValueError(
+            f"{printable(base / 'categories_places365.txt')} should number its {len(gap)} categories from 0 "
+            f"without gaps, but {gap.argmax()} is not there or twice; fetch the list anew"
+        )
+    names = categories.category.str.removeprefix("/").tolist()
     folders = ("data_256_standard", "data_256", "data_large_standard", "data_large")
     train = _by_list(base, "places365_train_standard.txt", folders, names, size)
     test = _by_list(base, "places365_val.txt", ("val_256", "val_large"), names, size)

@@ -41,8 +41,8 @@ def read_list(
             index_col=False,
             na_filter=False,
         )
-        if frame.shape[1] != len(columns) or frame.empty:
-            raise ValueError("another number of columns, or no row")
+        if frame.shape[1] != len(columns) or frame.empty or header and frame.columns[0].isdecimal():
+            raise ValueError("another number of columns, no row, or no names of columns")
         frame.columns = list(columns)
         frame = frame.astype(dict(columns)) if header else frame
         if not np.isfinite(frame.select_dtypes(np.float32)).all(axis=None):
@@ -58,10 +58,12 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], sep: str, header:
     empty = True
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
+            fields, place = line.rstrip("\r\n").split(sep), f"line {number} of {printable(path)}"
             if header and number == 1:
+                if fields[0].isdecimal():
+                    return f"{place} is {fields[0]} ... and no names of columns; fetch the list anew"
                 continue
-            fields, empty = line.rstrip("\r\n").split(sep), False
-            place = f"line {number} of {printable(path)}"
+            empty = False
             if len(fields) < len(columns) or not header and len(fields) > len(columns):
                 told = wanted if not header else wanted.replace("has", "begins with")
                 return f"{place} has {len(fields)} fields, but {told}; fetch the list anew"

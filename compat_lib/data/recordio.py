@@ -9,7 +9,6 @@ header's, and the encoded image.
 
 from __future__ import annotations
 
-import io
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .decoding import UnreadableImages, printable
+from .decoding import UnreadableImages, open_image, printable
 from .lists import read_list
 
 MAGIC = 0xCED7230A
@@ -114,12 +113,9 @@ class RecordFile:
         """
         _, encoded = unpacked(self.payload(int(offset)))
         try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            reason = "no image format that Pillow knows"
-            reason = reason if isinstance(error, Image.UnidentifiedImageError) else str(error)
-            raise UnreadableImages([(self._name(offset), reason)]) from error
+            return open_image(self.path, "RGB", encoded)
+        except UnreadableImages as error:
+            raise UnreadableImages([(self._name(offset), error.files[0][1])]) from error
 
     def payload(self, offset: int) -> bytes:
         """Return the bytes of the record at an offset, its parts joined.
@@ -160,7 +156,8 @@ class RecordFile:
             for wrong, what in (
                 (self.words[word] != MAGIC, "is damaged: no record begins there"),
                 (end > len(self.words), "is cut off at the end of the file"),
-                (length < HEADER + 4 * np.minimum(flag, 1), f"has {{}} bytes, a header takes {HEADER}"),
+                (length < HEADER, f"has {{}} bytes, a header takes {HEADER}"),
+                (length < HEADER + 4 * flag, "has {} bytes, too few for the labels that its header tells of"),
             ):
                 if wrong.any():
                     row = int(wrong.argmax())

@@ -74,19 +74,18 @@ def split(
     sizes = torch.bincount(dense)
     total = len(classes if by_class else dense)
     order = torch.arange(total) if generator is None else torch.randperm(total, generator=generator)
-    if chosen is not None:
-        in_old = torch.isin(torch.as_tensor(labels), chosen)
-        in_new = ~in_old
-    elif by_class:
-        in_old = torch.isin(dense, order[: round(share * total)])
+    if by_class:
+        first = classes[order[: round(share * total)]] if chosen is None else chosen
+        in_old = torch.isin(classes, first)[dense]
         in_new = ~in_old
     else:
         order = order[dense[order].argsort(stable=True)]  # class after class, file or shuffled order inside
-        place = torch.arange(total) - (sizes.cumsum(0) - sizes)[dense[order]]  # position inside the class
         taken = torch.tensor([max(1, round(share * n)) for n in sizes.tolist()])
+        # Rows up to the last one that its class gives, in the order above.
+        last = (sizes.cumsum(0) - sizes + taken).repeat_interleave(sizes)
         in_old = torch.empty(total, dtype=torch.bool)
-        in_old[order] = place < taken[dense[order]]
-        in_new = ~in_old | (sizes[dense] == 1)
+        in_old[order] = torch.arange(total) < last
+        in_new = ~in_old | (sizes == 1)[dense]
     if scenario.startswith("extended"):
         in_new = torch.ones_like(in_old)
     if not (in_old.any() and in_new.any()):
@@ -95,15 +94,23 @@ def split(
             f"{what} of {len(classes)} classes leaves the old or the new side of {scenario} empty; "
             "take a larger or a smaller share"
         )
-    old_rows, new_rows = in_old.nonzero().flatten(), in_new.nonzero().flatten()
-    old_kept, old_labels = torch.unique(dense[old_rows], return_inverse=True)
-    new_kept, new_labels = torch.unique(dense[new_rows], return_inverse=True)
-    old_label_of = torch.full_like(classes, -1)
-    old_label_of[old_kept] = torch.arange(len(old_kept))
+    (old_rows, old_labels, old_kept, old_label_of), (new_rows, new_labels, new_kept, _) = (
+        _side(side, dense, len(classes)) for side in (in_old, in_new)
+    )
     class_map = old_label_of[new_kept]
     return Scenario(
         old_rows, old_labels, new_rows, new_labels, class_map, classes[old_kept], classes[new_kept]
     )
+
+
+def _side(chosen: Tensor, dense: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The rows of a side (bool [N]), their labels counted anew, its classes, and each class's label or -1."""
+    rows = chosen.nonzero().flatten()
+    found = dense[rows]
+    kept = torch.bincount(found, minlength=count).nonzero().flatten()
+    label_of = torch.full((count,), -1)
+    label_of[kept] = torch.arange(len(kept))
+    return rows, label_of[found], kept, label_of
 
 
 def other_set(labels: Tensor) -> Scenario:

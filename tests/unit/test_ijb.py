@@ -134,6 +134,13 @@ def test_a_missing_set_is_told(tmp_path):
         ),
         ("1N_gallery_G2.csv", "12,600", "12,500", r"line 2 of .*G2\.csv has subject 500, as has .*G1\.csv"),
         ("1N_gallery_G2.csv", "12,600", "77,600", r"line 2 of .*G2\.csv names template 77"),
+        ("1N_probe_mixed.csv", "13,500", "11,501", r"line 2 of .*mixed\.csv gives template 11 a second"),
+        (
+            "1N_probe_mixed.csv",
+            "TEMPLATE_ID,SUBJECT_ID,FILENAME,SIGHTING_ID,FACE_X\n",
+            "",
+            r"line 1 of .*mixed\.csv is 13 \.\.\. and no names of columns",
+        ),
         ("1N_probe_mixed.csv", "14,600", "14,x", r"line 3 of .*mixed\.csv: 'x' is no whole number"),
         ("1N_probe_mixed.csv", "14,600,img/6.jpg,,", "14", r"line 3 of .*mixed\.csv has 1 fields"),
     ],

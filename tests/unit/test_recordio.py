@@ -115,8 +115,11 @@ def test_a_wrong_magic_number_is_told_by_record(file):
 
 
 def test_a_record_without_a_header_and_a_broken_image_are_told(tmp_path):
-    records = RecordFile(write_records(tmp_path, [b"short", image_record(1.0, RED[:300])]))
+    two_labels = (2).to_bytes(4, "little") + bytes(20 + 4)  # and one of them is there
+    records = RecordFile(write_records(tmp_path, [b"short", image_record(1.0, RED[:300]), two_labels]))
     with pytest.raises(ValueError, match=r"record 0 has 5 bytes, a header takes 24"):
         records.first_labels(records.index.offsets)
+    with pytest.raises(ValueError, match=r"record 2 has 28 bytes, too few for the labels"):
+        records.first_labels(records.index.offsets[1:])
     with pytest.raises(UnreadableImages, match=r"train\.rec, record 1 \("):
         records(records.index.offsets[1])
