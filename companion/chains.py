@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from companion.tables import changed
 from companion.titles import DATASETS, row_title
+from compat_lib.adapters import LinearMap, fit_procrustes
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.chain import Generations, generations
 from compat_lib.evaluation.records import shown
@@ -45,7 +47,7 @@ class Chain:
         dataset = DATASETS.get(config["dataset"], config["dataset"])
         return f"{dataset}, {config['scenario']}: {', then '.join(self.models)}"
 
-    def measure(self, labels: Any = None, *, draws: int = 200) -> Generations:
+    def measure(self, labels: Any = None, *, draws: int = 200, composed: bool = False) -> Generations:
         """Every model as the query with every gallery of its own age or older, by `evaluation.generations`.
 
         A model meets the gallery just before it as its method compares the two. It meets older ones as they
@@ -54,11 +56,12 @@ class Chain:
         Args:
             labels: whole numbers [N] of the test images; None: those of the data set, which is read for them.
             draws: bootstrap draws over identities; 0 for no intervals.
+            composed: carry every query back to the gallery's generation instead, see `carried_back`.
         """
         return generations(
             [tensors["test"] for tensors in self._tensors],
             labels_of(self.runs[-1]) if labels is None else labels,
-            comparable=self._comparable(),
+            comparable=self._composed() if composed else self._comparable(),
             names=[f"generation {g}" for g in range(1, len(self.runs) + 1)],
             draws=draws,
         )
@@ -79,11 +82,35 @@ class Chain:
                     found[i, j] = lambda *_: None
         return found
 
+    def _composed(self) -> dict[tuple[int, int], Callable]:
+        """What each query meets when it is carried back by the maps between neighbours."""
+        maps = carried_back([tensors["val"] for tensors in self._tensors])
+
+        def forms(query: Tensor, gallery: Tensor, path: list[LinearMap]) -> tuple[Tensor, Tensor]:
+            for step in path:
+                query = step.apply(query)
+            return query, gallery
+
+        pairs = ((i, j) for i in range(len(self.runs)) for j in range(i))
+        return {(i, j): partial(forms, path=maps[j:i][::-1]) for i, j in pairs}
+
     def _plain(self, generation: int) -> bool:
         """Whether a generation's method compares features with those before it as they are stored."""
         newer, older = self._tensors[generation], self._tensors[generation - 1]
         pairs = (("query", newer["test"]), ("gallery", older["test"]))
         return all(name in newer and torch.equal(newer[name], stored) for name, stored in pairs)
+
+
+def carried_back(features: Sequence[Tensor]) -> list[LinearMap]:
+    """Procrustes maps of each generation's features to those of the generation before it.
+
+    Composed, they carry a query to any earlier gallery, and no stored feature is touched: what bc-emb (Hu et
+    al., KDD 2022, arXiv 2206.03040) does by trained linear maps, here after the training.
+
+    Args:
+        features: [N, d_g] of the same images, oldest generation first; not those that are measured.
+    """
+    return [fit_procrustes(newer, older) for older, newer in pairwise(features)]
 
 
 def find_chains(runs_root: str | Path, experiments: Iterable[str] | None = None) -> list[Chain]:

@@ -14,7 +14,7 @@ from pandas.io.formats.style import Styler
 
 from companion import results
 from companion.results import HEADLINE, TESTS, by_method, difference, measured, row_of, scores, spread
-from companion.titles import ADAPTERS, is_reconstruction, method_title, row_title, setting_titles
+from companion.titles import ADAPTERS, QUERIES, is_reconstruction, method_title, row_title, setting_titles
 from compat_lib.evaluation import upgrade_scores
 from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.paired import PairedComparison
@@ -345,7 +345,8 @@ def adapter_table(run: Run, metrics: Sequence[str] = ()) -> pd.DataFrame:
     """The cross-test of a run before and after each adapter of it; first the bound to beat."""
     metrics = metrics or printed_metrics(run)
     rows = [("old/old, the bound to beat", "old", None), ("no adapter", "new", None)]
-    rows += [(ADAPTERS.get(f"adapter/{name}", name), "new", name) for name in results.adapters_of(run)]
+    titles = QUERIES | {name.removeprefix("adapter/"): title for name, title in ADAPTERS.items()}
+    rows += [(titles.get(name, name), "new", name) for name in results.adapters_of(run)]
     return pd.DataFrame(
         [{"new/old": name} | _metrics(run, query, "old", metrics, adapter) for name, query, adapter in rows]
     )

@@ -16,6 +16,10 @@ ADAPTERS = {
     "adapter/ridge": "ridge adapter, gallery to new",
     "adapter/ridge-query": "ridge adapter, query to old",
 }
+QUERIES = {
+    "with-old-query": "with the old query, weight chosen on validation images",
+    "midpoint": "with the old query, half-way",
+}
 OLD_QUERIES = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")  # which ask the old model too
 DATASETS = {
     "portraits": "Portraits",

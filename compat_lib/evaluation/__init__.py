@@ -23,6 +23,7 @@ from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.reid import reid
 from compat_lib.evaluation.protocols.roc import tar_at_far, verification_1_to_1
 from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
+from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.ranking import retrieval, top_k
 from compat_lib.evaluation.tar import cosine_histograms, roc_curve, verification
 from compat_lib.evaluation.upgrade import changes, upgrade_changes
@@ -46,6 +47,7 @@ __all__ = [
     "landmark_map",
     "leave_one_out",
     "margin",
+    "merged_indexes_curve",
     "mixed_gallery_curve",
     "paired_comparison",
     "paired_scores",

@@ -96,6 +96,30 @@ def test_a_chain_that_ends_without_compatible_training_comes_last(tmp_path):
     assert chains.find_chains(tmp_path)[-1].models[-1] == "convnet without a method (30 epochs)"
 
 
+def test_composed_maps_carry_a_query_back_to_any_gallery(tmp_path):
+    turns = [np.linalg.qr(np.random.default_rng(g).normal(size=(5, 5)))[0] for g in range(3)]
+    test = [(side.double() @ torch.from_numpy(turn)).float() for side, turn in zip(features(), turns, strict=True)]
+    val = [side[::2] + 0.1 for side in test]
+    write(tmp_path, FIRST, {"test": test[0], "val": val[0]}, old=True)
+    write(tmp_path, FIRST, {"test": test[1], "val": val[1]})
+    write(tmp_path, SECOND, {"test": test[1], "val": val[1]}, old=True)
+    write(tmp_path, SECOND.changed(method="independent"), {"test": test[2], "val": val[2]})
+    (chain,) = chains.find_chains(tmp_path)
+    matrix = chain.measure(LABELS, draws=0, composed=True).matrix("map")
+    rows = [torch.nn.functional.normalize(side.double(), dim=1).numpy() for side in val]
+    steps = []  # of generation g + 1 to generation g
+    for older, newer in ((0, 1), (1, 2)):
+        left, _, right = np.linalg.svd(rows[newer].T @ rows[older])
+        steps.append(torch.tensor(left @ right))
+    for (i, j), path in {(1, 0): steps[:1], (2, 1): steps[1:], (2, 0): [steps[1], steps[0]]}.items():
+        query = test[i].double()
+        for step in path:
+            query = query @ step
+        assert matrix[i, j] == pytest.approx(precision(query, test[j]), abs=1e-6)
+    for i in range(3):
+        assert matrix[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
+
+
 def test_numbers_are_those_of_scikit_learn(tmp_path):
     three_generations(tmp_path)
     (chain,) = chains.find_chains(tmp_path)
