@@ -98,7 +98,9 @@ def test_a_chain_that_ends_without_compatible_training_comes_last(tmp_path):
 
 def test_composed_maps_carry_a_query_back_to_any_gallery(tmp_path):
     turns = [np.linalg.qr(np.random.default_rng(g).normal(size=(5, 5)))[0] for g in range(3)]
-    test = [(side.double() @ torch.from_numpy(turn)).float() for side, turn in zip(features(), turns, strict=True)]
+    test = [
+        (side.double() @ torch.from_numpy(turn)).float() for side, turn in zip(features(), turns, strict=True)
+    ]
     val = [side[::2] + 0.1 for side in test]
     write(tmp_path, FIRST, {"test": test[0], "val": val[0]}, old=True)
     write(tmp_path, FIRST, {"test": test[1], "val": val[1]})
