@@ -193,7 +193,7 @@ class Verdict:
         )
 
 
-def judge(differences: Sequence[PairedComparison], *, better: bool, tolerance: float = TOLERANCE) -> str:
+def judge(differences: Sequence[PairedComparison], *, better: bool) -> str:
     """What differences say of "better than", or of "not worse than".
 
     Not worse: shows when a loss of the tolerance is ruled out; does not show when the interval lies below
@@ -205,12 +205,12 @@ def judge(differences: Sequence[PairedComparison], *, better: bool, tolerance: f
     >>> judge([lead], better=True), judge([nothing], better=True), judge([nothing], better=False)
     ('shows', 'does not show', 'shows')
     """
-    not_worse = all(one.low > -tolerance for one in differences)  # nan, no interval, compares false
-    if any(one.high < -tolerance for one in differences):
+    not_worse = all(one.low > -TOLERANCE for one in differences)  # nan, no interval, compares false
+    if any(one.high < -TOLERANCE for one in differences):
         return DOES_NOT_SHOW
     if not better:
         return SHOWS if not_worse else NOT_DECIDABLE
-    if all(one.high < tolerance and not one.low > 0 for one in differences):
+    if all(one.high < TOLERANCE and not one.low > 0 for one in differences):
         return DOES_NOT_SHOW
     return SHOWS if not_worse and any(one.low > 0 for one in differences) else NOT_DECIDABLE
 
@@ -221,7 +221,6 @@ def try_claim(
     metric: str = HEADLINE,
     *,
     budget: str = "steps",
-    tolerance: float = TOLERANCE,
 ) -> Verdict:
     """The verdict on a claim: one refuted part refutes it, an absent one leaves it not run.
 
@@ -231,7 +230,6 @@ def try_claim(
         metric: its name.
         budget: "steps", or "passes": runs at equal backbone passes, where a method that embeds every row
             has none of its own because its runs at equal steps are just that.
-        tolerance: absolute difference of the metric that counts as none.
     """
     runs = runs[runs["method"] != "old"]
     titles = setting_titles(runs)
@@ -243,7 +241,7 @@ def try_claim(
             if absent:
                 missing += [f"{name} in {titles[setting]}" for name in absent]
             else:
-                verdict = judge(list(found.values()), better=comparison.better, tolerance=tolerance)
+                verdict = judge(list(found.values()), better=comparison.better)
                 parts.append(Part(titles[setting], found, verdict))
                 tried.append(own.iloc[0])
     missing += [words for words, kind in claim.kinds.items() if not any(kind(row) for row in tried)]
@@ -265,11 +263,7 @@ def _differences(
     """What is compared -> its difference in one setting; and what is not there."""
     metric = metric_of(runs, metric)
     who = _pick(runs, comparison.who, comparison.tests[0], metric, budget)
-    other = (
-        who
-        if comparison.against is None
-        else _pick(runs, comparison.against, comparison.tests[0], metric, budget)
-    )
+    other = _pick(runs, comparison.against or comparison.who, comparison.tests[0], metric, budget)
     sides = {comparison.who: who} | ({comparison.against: other} if comparison.against else {})
     absent = [method_title(name) for name, side in sides.items() if side.empty]
     if absent:
@@ -347,13 +341,13 @@ def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
     for question in QUESTIONS:
         found = {}
         for setting, title in setting_titles(runs).items():
-            for what, one in _differences(question, runs[runs["experiment_id"] == setting], metric)[
-                0
-            ].items():
+            own, _ = _differences(question, runs[runs["experiment_id"] == setting], metric)
+            for what, one in own.items():
                 found[f"{what.split(' ', 1)[1]}; {title}"] = one
         if found:
             values = sorted(found.items(), key=lambda item: item[1].value)
-            above, below = (sum(test(one) for one in found.values()) for test in (_above, _below))
+            above = sum(one.low > 0 for one in found.values())
+            below = sum(one.high < 0 for one in found.values())
             asked = f"{_WORDS[question.tests[0]]}, {_named(question.who)} minus {_named(question.against)}"
             line = {"question": asked, "above zero": above, "below": below}
             line["not decided"] = len(found) - above - below
@@ -361,14 +355,6 @@ def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
                 line[end] = f"{changed(one)}\n{where}"
             lines.append({name: str(value) for name, value in line.items()})
     return pd.DataFrame(lines)
-
-
-def _above(one: PairedComparison) -> bool:
-    return one.low > 0
-
-
-def _below(one: PairedComparison) -> bool:
-    return one.high < 0
 
 
 def _named(name: str) -> str:

@@ -177,13 +177,13 @@ def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.Dat
     return pd.DataFrame(lines).fillna("")
 
 
-def upgrade_score_table(runs: pd.DataFrame, experiment_id: str, metric: str = "map") -> pd.DataFrame:
+def upgrade_score_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
     """AdvBCT's P_up, P_comp and P_1, per cent, 50 is neutral: the mean over the seeds that have an oracle."""
     groups = by_method(runs, experiment_id)
-    oracle = measured(groups.pop("independent", runs[:0]), "new", "new", metric)
+    oracle = measured(groups.pop("independent", runs[:0]), "new", "new", "map")
     lines = []
     for own in groups.values():
-        new, cross, old = (measured(own, *TESTS[test], metric) for test in ("new_new", "new_old", "old_old"))
+        new, cross, old = (measured(own, *TESTS[test], "map") for test in ("new_new", "new_old", "old_old"))
         seeds = [seed for seed in oracle if all(seed in side for side in (new, cross, old))]
         found = [upgrade_scores(*(side[seed].value for side in (new, cross, old, oracle))) for seed in seeds]
         line = {"method": row_title(own.iloc[0])}

@@ -5,7 +5,6 @@ Used by the Snakefile and by reproduce.py; reads configurations only and starts 
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +106,6 @@ def notebook_parameters(
     return parameters | ({"settings": rest} if "settings" in declared else {})
 
 
-def method_notebook(method: str) -> Path:
-    """The notebook that runs a method."""
-    return NOTEBOOKS / f"{OWN_NOTEBOOK.get(method, OTHER_METHODS)}.ipynb"
-
-
 def run_target(folder: Path, config: ExperimentConfig) -> str:
     """The executed notebook of a run folder, relative to the runs root."""
     return f"{folder.relative_to(config.runs_root)}/notebook.ipynb"
@@ -130,56 +124,51 @@ def experiment_jobs(preset: Preset) -> list[Job]:
         )
     jobs = []
     for config in preset.old_models:
-        notebook = NOTEBOOKS / f"{OLD_SYSTEM}.ipynb"
+        # The old model of a third generation is the new one of another run.
+        after = (f"{config.old_run}/notebook.ipynb",) if config.old_run else ()
         fixed = ("method", "method_options", "budget")
-        jobs.append(
-            Job(
-                target=run_target(config.old_folder, config),
-                notebook=notebook,
-                label=f"old model, seed {config.seed}, {config.experiment_id}/{config.old_folder.name}",
-                parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
-                # The old model of a third generation is the new one of another run.
-                after=(f"{config.old_run}/notebook.ipynb",) if config.old_run else (),
-                result=config.old_folder / "metrics.json",
-                config=config,
-            )
-        )
+        jobs.append(run_job(preset, config, OLD_SYSTEM, "old model", config.old_folder, fixed, after))
     for config in preset.experiments:
-        notebook = method_notebook(config.method)
+        after = (run_target(config.old_folder, config),)
         fixed = ("method",) if config.method in OWN_NOTEBOOK else ()
-        jobs.append(
-            Job(
-                target=run_target(config.run_folder, config),
-                notebook=notebook,
-                label=f"{config.method}, seed {config.seed}, {config.experiment_id}/{config.run_id}",
-                parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
-                after=(run_target(config.old_folder, config),),
-                result=config.run_folder / "metrics.json",
-                first=config.method == "independent",
-                config=config,
-            )
-        )
+        stem = OWN_NOTEBOOK.get(config.method, OTHER_METHODS)
+        jobs.append(run_job(preset, config, stem, config.method, config.run_folder, fixed, after))
     return jobs
+
+
+def run_job(
+    preset: Preset, config: ExperimentConfig, stem: str, what: str, folder: Path, fixed: tuple, after: tuple
+) -> Job:
+    """The notebook that fills one run folder."""
+    notebook = NOTEBOOKS / f"{stem}.ipynb"
+    return Job(
+        target=run_target(folder, config),
+        notebook=notebook,
+        label=f"{what}, seed {config.seed}, {config.experiment_id}/{folder.name}",
+        parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
+        after=after,
+        result=folder / "metrics.json",
+        first=what == "independent",
+        config=config,
+    )
 
 
 def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
     """The experiments among jobs for people: target -> its setting, and its method with the seed."""
     # Not above: Snakemake reads this module for every job, and has no need of torch and pandas.
-    from companion.titles import method_title, setting_title
+    import pandas as pd
 
-    experiments = {job.target: (job, job.config) for job in jobs if job.config}
-    titles = {}
-    for _, config in experiments.values():
-        titles[config.experiment_id] = setting_title(config.to_dict())
-    shared = Counter(titles.values())
+    from companion.titles import method_title, setting_titles
+
+    runs = [job for job in jobs if job.config]
+    settings = [job.config.to_dict() | {"experiment_id": job.config.experiment_id} for job in runs]
+    titles = setting_titles(pd.DataFrame(settings, columns=None if settings else ["experiment_id"]))
     found = {}
-    for target, (job, config) in experiments.items():
-        setting = titles[config.experiment_id]
-        if shared[setting] > 1:
-            setting += f" ({config.experiment_id.rsplit('-', 1)[-1]})"
+    for job in runs:
+        config = job.config
         method = method_title(config.method, config.budget, json.dumps(config.method_options))
         name = "Old model" if job.notebook.stem == OLD_SYSTEM else method
-        found[target] = (setting, f"{name}, seed {config.seed}")
+        found[job.target] = (titles[config.experiment_id], f"{name}, seed {config.seed}")
     return found
 
 

@@ -47,10 +47,7 @@ PAGES = {
     "teaching.md.j2": "docs/teaching.md",
     "choosing_options.md.j2": "docs/choosing_options.md",
 }
-FIRST_DAY = (
-    "omniglot-open-class-softmax-to-arcface",
-    "mixbct",
-)  # setting and method of figures/first_day.png
+FIRST_DAY = ("omniglot-open-class-softmax-to-arcface", "mixbct")  # of figures/first_day.png
 
 
 class Results:
@@ -154,7 +151,7 @@ class Results:
     ) -> str:
         """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
         runs = with_adapters(self.of(setting))
-        sides = [_variant(runs, name) for name in (a, b or a)]
+        sides = [main_variant(runs, *_named(name)) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
         metric = metric_of(runs, metric)
         one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
@@ -253,10 +250,6 @@ class SearchResults:
 def _named(method: str) -> tuple[str, str]:
     name, *budget = re.split(", ?", method)
     return name, budget[0] if budget else "steps"
-
-
-def _variant(runs: pd.DataFrame, method: str) -> pd.DataFrame:
-    return main_variant(runs, *_named(method))
 
 
 def main() -> int:

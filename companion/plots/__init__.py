@@ -4,6 +4,8 @@ Old is always blue, new always orange, the oracle grey; dots are samples, stars 
 method keeps its colour and marker from figure to figure. Nothing here knows a data set, a model or a run.
 """
 
+# ruff: noqa: F401 (the names are for notebooks)
+
 from compat_lib.evaluation.records import metric_title
 
 from .curves import (
@@ -42,45 +44,3 @@ from .style import (
     use_style,
     wrapped,
 )
-
-__all__ = [
-    "ADAPTED",
-    "CROSS",
-    "INK",
-    "NEW",
-    "OLD",
-    "ORACLE",
-    "PAIR_COLOURS",
-    "JointMap",
-    "backfill_curve",
-    "backfill_panels",
-    "constraint_curves",
-    "cosine_row",
-    "cross_test_dots",
-    "draw_circle",
-    "draw_map",
-    "feature_spread",
-    "first_day",
-    "gain_dots",
-    "image_strip",
-    "joint_tsne",
-    "legend_below",
-    "loss_curves",
-    "method_style",
-    "metric_title",
-    "model_cosines",
-    "model_map",
-    "prototype_alignment",
-    "prototype_heatmap",
-    "roc_curves",
-    "save_figure",
-    "say_instead",
-    "self_cross_scatter",
-    "show_figure",
-    "toy_row",
-    "use_style",
-    "validation_curves",
-    "validation_panels",
-    "value_histogram",
-    "wrapped",
-]

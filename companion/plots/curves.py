@@ -36,6 +36,7 @@ from .style import (
 CONSTRAINT_LOOKS = ((CROSS, "-"), (CROSS, "--"), (NEW, "-"), (NEW, "--"))
 SHARE = "gallery re-embedded by the new model (%)"
 OTHERS = "#C8C8C8"
+VALIDATION = "val/new_new/tar@far=1e-2"
 Curves = Mapping[str, tuple]
 History = Sequence[Mapping[str, Any]]
 
@@ -46,7 +47,6 @@ def backfill_curve(
     *,
     old_old: float | None = None,
     oracle: float | None = None,
-    metric: str = "map",
     titles: Mapping[str, str] | None = None,
 ) -> Axes:
     """New queries against a gallery of which a growing share was re-embedded by the new model.
@@ -55,7 +55,6 @@ def backfill_curve(
         curves: method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
         old_old: the value before the upgrade (old queries, old gallery), a blue line.
         oracle: the oracle's self-test, a grey line: what a full backfill with a free new model would give.
-        metric: name of the metric, for the axis.
         titles: method -> text of the legend.
     """
     for name, (shares, values, *band) in curves.items():
@@ -68,7 +67,7 @@ def backfill_curve(
     for value, colour, label in lines:
         if value is not None and np.isfinite(value):
             ax.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=label, zorder=1)
-    ax.set(xlim=(-0.02, 1.02), xlabel=SHARE, ylabel=f"{metric_title(metric)} (%)")
+    ax.set(xlim=(-0.02, 1.02), xlabel=SHARE, ylabel="mAP (%)")
     in_percent(ax.xaxis)
     in_percent(ax.yaxis)
     legend_outside(ax)
@@ -143,20 +142,15 @@ def backfill_panels(
     return figure
 
 
-def validation_panels(
-    histories: Mapping[str, History],
-    metric: str = "val/new_new/tar@far=1e-2",
-    *,
-    titles: Mapping[str, str] | None = None,
-) -> Figure:
+def validation_panels(histories: Mapping[str, History], *, titles: Mapping[str, str] | None = None) -> Figure:
     """The curves of `validation_curves` with a panel each, for many methods; each title gives the last value.
 
     Args: as in `validation_curves`.
     """
-    series = {name: history_series(history, metric) for name, history in histories.items()}
+    series = {name: history_series(history, VALIDATION) for name, history in histories.items()}
     frames = {name: pd.DataFrame({"x": x, "y": y}) for name, (x, y) in series.items() if len(x)}
     ends = {name: shown(frame["y"].iloc[-1]) for name, frame in frames.items()}
-    figure = _panels(frames, ends, titles, {}, "epoch", _validation_title(metric))
+    figure = _panels(frames, ends, titles, {}, "epoch", _validation_title(VALIDATION))
     for ax in figure.axes:
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
@@ -235,7 +229,7 @@ def loss_curves(ax: Axes, history: History) -> Axes:
 def validation_curves(
     ax: Axes,
     histories: Mapping[str, History],
-    metric: str = "val/new_new/tar@far=1e-2",
+    metric: str = VALIDATION,
     *,
     titles: Mapping[str, str] | None = None,
 ) -> Axes:
@@ -285,20 +279,18 @@ def roc_curves(
     curves: Mapping[str, tuple[Any, Any]],
     *,
     lowest: float = 1e-4,
-    titles: Mapping[str, str] | None = None,
 ) -> Axes:
     """True-accept rate over false-accept rate, the latter on a logarithmic axis.
 
     Args:
         curves: pair ("old/old", …) or method -> (far, tar), fractions.
         lowest: left end; choose what the number of impostor pairs can resolve.
-        titles: name -> text of the legend.
     """
     for name, (far, tar) in curves.items():
         far, tar = as_array(far), as_array(tar)
         pair = name.replace("_", "/")
         colour = PAIR_COLOURS.get(pair) or method_style(name)["color"]
-        label = (titles or {}).get(name, pair if pair in PAIR_COLOURS else name)
+        label = pair if pair in PAIR_COLOURS else name
         ax.plot(far[far > 0], tar[far > 0], color=colour, label=label, drawstyle="steps-post")
     ax.set(xscale="log", xlim=(lowest, 1.0), ylim=(0.0, 1.02))
     ax.set(xlabel="false-accept rate (FAR, fraction)", ylabel="true-accept rate (TAR, %)")

@@ -76,10 +76,8 @@ def model_cosines(
     labels: Any,
     *,
     cross: tuple[Any, Any] | None = None,
-    far: float = 1e-3,
-    bins: int = 100,
 ) -> Sequence[Axes]:
-    """Cosine histograms of old/old, new/old and new/new with the threshold of an operating point.
+    """Cosine histograms of old/old, new/old and new/new with the threshold at FAR 1e-3.
 
     Args:
         axes: three axes of one figure.
@@ -88,8 +86,6 @@ def model_cosines(
         labels: [N].
         cross: (query, gallery) of new/old, [N, d] each, where a method cuts, pads or transforms features
             before it compares them; None: `new` and `old` themselves.
-        far: false-accept rate of the marked threshold, a fraction.
-        bins: over the cosine's range.
     """
     ids = np.arange(len(old))
     query, gallery = cross or (new, old)
@@ -101,11 +97,10 @@ def model_cosines(
     histograms, thresholds = {}, {}
     for pair in placed:
         side, others = pairs[pair]
-        histograms[pair] = cosine_histograms(side, labels, **others, bins=bins)
-        threshold = verification(side, labels, **others, fars=(far,)).thresholds[0]
+        histograms[pair] = cosine_histograms(side, labels, **others, bins=100)
+        threshold = verification(side, labels, **others, fars=(1e-3,)).thresholds[0]
         thresholds[pair] = threshold if np.isfinite(threshold) else None
-    label = f"threshold at FAR {far:.0e}".replace("e-0", "e-")
-    cosine_row(list(placed.values()), histograms, thresholds, threshold_label=label)
+    cosine_row(list(placed.values()), histograms, thresholds, threshold_label="threshold at FAR 1e-3")
     return axes
 
 
@@ -183,8 +178,6 @@ def prototype_heatmap(
     prototypes: Any,
     vectors: Any,
     *,
-    classes: Sequence[int] | None = None,
-    names: Sequence[str] | None = None,
     vectors_label: str = "new class mean",
 ) -> Axes:
     """Heat map of the cosines between old prototypes and new class means or classifier rows.
@@ -192,19 +185,15 @@ def prototype_heatmap(
     A bright diagonal on a pale ground: every new class points where its old prototype points.
 
     Args:
-        prototypes: [C, D].  vectors: [C, D], the same classes in the same order.
-        classes: rows to show; the first 12 when None.
-        names: tick text of the shown classes; their indices when None.
+        prototypes: [C, D].  vectors: [C, D], the same classes in the same order; the first 12 are shown.
         vectors_label: what the columns are.
     """
-    classes = list(range(min(12, len(as_array(prototypes))))) if classes is None else list(classes)
-    names = [str(c) for c in classes] if names is None else list(names)
-    rows, columns = (unit_rows(as_array(side).astype(np.float64)[classes]) for side in (prototypes, vectors))
-    cosines = pd.DataFrame(rows @ columns.T, index=names, columns=names)
+    rows, columns = (unit_rows(as_array(side).astype(np.float64)[:12]) for side in (prototypes, vectors))
+    cosines = rows @ columns.T
     look = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "square": True, "cbar_kws": {"label": "cosine"}}
     sns.heatmap(cosines, ax=ax, **look)
     ax.set(xlabel=f"{vectors_label} of class", ylabel="old prototype of class")
-    others = cosines.to_numpy()[~np.eye(len(classes), dtype=bool)]
+    others = cosines[~np.eye(len(cosines), dtype=bool)]
     ax.set_title(
         f"own class {np.diag(cosines).mean():.2f}" + (f", others {others.mean():.2f}" if others.size else "")
     )
@@ -216,7 +205,6 @@ def prototype_alignment(
     prototypes: Any,
     groups: Mapping[str, Any],
     *,
-    bins: int = 40,
     colours: Mapping[str, str] | None = None,
 ) -> Axes:
     """Histogram over all classes of the cosine between a class's old prototype and its new vector.
@@ -225,7 +213,6 @@ def prototype_alignment(
         prototypes: [C, D].
         groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
             vector is zero (no samples) are left out.
-        bins: number of bins.
         colours: name -> colour, as in value_histogram.
     """
     own = as_array(prototypes).astype(np.float64)
@@ -234,8 +221,9 @@ def prototype_alignment(
         vectors = as_array(vectors).astype(np.float64)
         known = (np.abs(own).sum(axis=1) > 0) & (np.abs(vectors).sum(axis=1) > 0)
         values[name] = (unit_rows(own) * unit_rows(vectors)).sum(axis=1)[known]
-    xlabel = "cosine to the old prototype of the same class"
-    return value_histogram(ax, values, xlabel=xlabel, bins=bins, colours=colours)
+    return value_histogram(
+        ax, values, xlabel="cosine to the old prototype of the same class", colours=colours
+    )
 
 
 def unequal_widths(old: Any, new: Any) -> str:

@@ -34,34 +34,26 @@ def joint_tsne(
     old: Any,
     new: Any = None,
     prototypes: Any = None,
-    *,
-    perplexity: float = 20.0,
-    neighbours: int = 10,
-    components: int = 30,
-    seed: int = 0,
 ) -> JointMap:
     """One t-SNE map of old features, new features and prototypes, the same on every call.
 
     Rows are normalised, reduced by PCA and embedded *together*: two maps made apart cannot be compared.
-    PCA also gives the starting positions, and one thread keeps the order of summation.
+    PCA also gives the starting positions, and one thread keeps the order of summation. Neighbourhoods are
+    lowered to a third of the points when there are few.
 
     Args:
         old: [N, D] old features.  new: [M, D] new features or None.  prototypes: [C, D] or None.
-        perplexity: t-SNE's neighbourhood size; lowered to a third of the points when there are few.
-        neighbours: for the trustworthiness; lowered likewise.
-        components: PCA dimensions before t-SNE.
-        seed: for t-SNE.
     """
     parts = [
         unit_rows(as_array(part).astype(np.float64)) for part in (old, new, prototypes) if part is not None
     ]
     points = np.concatenate(parts)
     with threadpool_limits(1):
-        reduced = PCA(min(components, *points.shape), svd_solver="full").fit_transform(points)
+        reduced = PCA(min(30, *points.shape), svd_solver="full").fit_transform(points)
         few = (len(points) - 1) / 3
-        tsne = TSNE(perplexity=min(perplexity, few), init="pca", random_state=seed, n_jobs=1)
+        tsne = TSNE(perplexity=min(20.0, few), init="pca", random_state=0, n_jobs=1)
         flat = tsne.fit_transform(reduced).astype(np.float64)
-        judged = trustworthiness(points, flat, n_neighbors=max(1, min(neighbours, int(few))))
+        judged = trustworthiness(points, flat, n_neighbors=max(1, min(10, int(few))))
     ends = np.cumsum([len(part) for part in parts])[:-1]
     pieces = iter(np.split(flat, ends))
     return JointMap(
@@ -69,17 +61,13 @@ def joint_tsne(
     )
 
 
-def model_map(
-    ax: Axes, old: Any, new: Any, labels: Any, *, identities: int = 10, seed: int = 0
-) -> JointMap | None:
-    """Old and new features of some identities in one t-SNE map; stars are the old features' class means.
+def model_map(ax: Axes, old: Any, new: Any, labels: Any) -> JointMap | None:
+    """Old and new features of ten identities in one t-SNE map; stars are the old features' class means.
 
     Args:
         ax: where the widths differ it says so.
         old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here.
-        labels: [N].
-        identities: how many are shown, evenly spaced over the sorted labels.
-        seed: for t-SNE.
+        labels: [N]; those shown are evenly spaced over the sorted ones.
 
     Returns:
         The map, or None where the widths differ.
@@ -89,26 +77,16 @@ def model_map(
         return None
     labels = as_array(labels)
     present = np.unique(labels)
-    shown = present[np.linspace(0, len(present) - 1, min(identities, len(present))).round().astype(int)]
+    shown = present[np.linspace(0, len(present) - 1, min(10, len(present))).round().astype(int)]
     rows = np.isin(labels, shown)
     old, new = (unit_rows(as_array(features)[rows].astype(np.float64)) for features in (old, new))
     prototypes = np.stack([old[labels[rows] == identity].mean(axis=0) for identity in shown])
-    joint = joint_tsne(old, new, prototypes, seed=seed)
+    joint = joint_tsne(old, new, prototypes)
     draw_map(ax, joint, labels[rows])
     return joint
 
 
-def draw_map(
-    ax: Axes,
-    joint: JointMap,
-    labels: Any,
-    new_labels: Any = None,
-    *,
-    prototype_labels: Sequence[int] | None = None,
-    names: Sequence[str] | None = None,
-    marked: Any = None,
-    legend: bool = True,
-) -> Axes:
+def draw_map(ax: Axes, joint: JointMap, labels: Any, *, marked: Any = None) -> Axes:
     """Draw a joint map: colour says old or new, a number says which identity, a star is a prototype.
 
     Every identity has a thin line from the centre of its old features to the centre of its new ones: short
@@ -116,38 +94,33 @@ def draw_map(
 
     Args:
         joint: from joint_tsne.
-        labels: [N] identity of every old feature.  new_labels: [M]; the old ones' when None.
-        prototype_labels: identity of every prototype; the sorted labels when None.
-        names: text for each identity in sorted order; 1, 2, 3, … when None.
+        labels: [N] identity of every old feature and of the new one of the same image; prototypes are in
+            the order of the sorted labels.
         marked: bool [N], old points to ring, such as outliers; None for none.
-        legend: whether to add the legend under the map.
 
     Returns:
         The axis. Its title holds the trustworthiness, because the picture alone proves nothing.
     """
     labels = as_array(labels)
-    text = _names(labels, names)
+    text = _names(labels)
     _dots(ax, joint.old, OLD, "old features", 2, marked)
     centres = {identity: joint.old[labels == identity].mean(axis=0) for identity in text}
     if joint.new is not None:
-        new_labels = labels if new_labels is None else as_array(new_labels)
         _dots(ax, joint.new, NEW, "new features", 3)
-        for identity in set(text) & set(new_labels.tolist()):
-            ends = np.stack([centres[identity], joint.new[new_labels == identity].mean(axis=0)])
+        for identity in text:
+            ends = np.stack([centres[identity], joint.new[labels == identity].mean(axis=0)])
             ax.plot(*ends.T, color=INK, linewidth=0.8, alpha=0.5, zorder=1)
             _number(ax, ends[1], text[identity], NEW, -5)
     if joint.prototypes is not None:
         _stars(ax, joint.prototypes)
-        owners = list(text) if prototype_labels is None else as_array(prototype_labels).tolist()
-        centres = dict(zip(owners, joint.prototypes, strict=True))
+        centres = dict(zip(text, joint.prototypes, strict=True))
     for identity, position in centres.items():
         _number(ax, position, text[identity], OLD, 7)
     shown = "old features" if joint.new is None else "old and new features together"
     ax.set_title(f"t-SNE of {shown}\ntrustworthiness {joint.trustworthiness:.2f}")
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xticks=[], yticks=[], frame_on=False)
-    if legend:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, handletextpad=0.2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, handletextpad=0.2)
     return ax
 
 
@@ -259,10 +232,9 @@ def image_strip(
     return ax
 
 
-def _names(labels: np.ndarray, names: Sequence[str] | None) -> dict[Any, str]:
+def _names(labels: np.ndarray, names: Sequence[str] | None = None) -> dict[Any, str]:
     identities = np.unique(labels).tolist()
-    names = [str(i + 1) for i in range(len(identities))] if names is None else names
-    return dict(zip(identities, names, strict=True))
+    return dict(zip(identities, names or map(str, range(1, len(identities) + 1)), strict=names is not None))
 
 
 def _dots(ax: Axes, points: np.ndarray, colour: str, label: str, level: int, marked: Any = None) -> None:

@@ -59,3 +59,12 @@ def write_looks(folder, looks):
 
 def configs(methods, seeds=(0,), **fields):
     return [ExperimentConfig(method=m, seed=s, **fields) for s in seeds for m in methods]
+
+
+def write_three_seeds(root):
+    """Oracle and MixBCT, three seeds: gains (0.6-0.4)/(0.9-0.4) = 0.4, then 0.5 and 0.6."""
+    for seed, cross in enumerate((0.60, 0.65, 0.70)):
+        oracle, mixbct = configs(["independent", "mixbct"], [seed])
+        write_run(root, oracle, 0.4, 0.01, 0.9, seconds=10)
+        write_run(root, mixbct, 0.4, cross, 0.91 + 0.01 * seed, seconds=8)
+    return root

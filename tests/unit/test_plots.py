@@ -83,10 +83,10 @@ def test_joint_map_keeps_blobs_together():
     assert (labels[distances.argmin(axis=1)] == labels).all()
 
 
-def test_model_map_shows_the_identities_asked_for_and_needs_one_width(ax, features):
+def test_model_map_shows_identities_and_needs_one_width(ax, features):
     old, new, _, labels = features
-    joint = plots.model_map(ax, old, new, labels, identities=3)
-    assert joint.old.shape == (18, 2) and joint.prototypes.shape == (3, 2)
+    joint = plots.model_map(ax, old, new, labels)
+    assert joint.old.shape == (24, 2) and joint.prototypes.shape == (4, 2)
     assert plots.model_map(plt.subplots()[1], old, new[:, :8], labels) is None
 
 
@@ -150,10 +150,10 @@ def test_cosine_row_titles_give_the_overlap():
 def test_model_cosines_of_equal_models_and_of_unequal_widths(features):
     old, _, _, labels = features
     _, axes = plt.subplots(1, 3)
-    plots.model_cosines(axes, old, old.copy(), labels, far=0.1)
+    plots.model_cosines(axes, old, old.copy(), labels)
     assert len({ax.get_title().split("overlap ")[1] for ax in axes}) == 1
     _, axes = plt.subplots(1, 3)
-    plots.model_cosines(axes, old, old[:, :8], labels, far=0.1)
+    plots.model_cosines(axes, old, old[:, :8], labels)
     assert "old features have 16 coordinates" in axes[1].texts[0].get_text()
     assert axes[0].get_title() and axes[2].get_title() and not axes[1].get_title()
 
@@ -163,7 +163,7 @@ def test_model_cosines_asks_the_gallery_with_the_query(features):
     _, axes = plt.subplots(1, 3)
     generator = np.random.default_rng(1)
     cross = (generator.normal(size=(24, 3)), generator.normal(size=(24, 3)))
-    plots.model_cosines(axes, old, old, labels, cross=cross, far=0.1)
+    plots.model_cosines(axes, old, old, labels, cross=cross)
     overlap = [float(ax.get_title().split("overlap ")[1].rstrip("%")) for ax in axes]
     assert overlap[1] > overlap[0]  # chance, whatever the models do by themselves
 
@@ -194,7 +194,7 @@ def test_prototype_heatmap_and_alignment(ax):
     other = plt.subplots()[1]
     vectors = np.eye(3)[:, [1, 0, 2]]
     vectors[2] = 0  # a class without samples
-    plots.prototype_alignment(other, np.eye(3), {"new": vectors}, bins=4)
+    plots.prototype_alignment(other, np.eye(3), {"new": vectors})
     assert legend_texts(other) == ["new (n = 2)"]
 
 

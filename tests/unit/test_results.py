@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_runs import METRIC, configs, write_looks, write_run
+from synthetic_runs import METRIC, configs, write_looks, write_run, write_three_seeds
 
 from companion import reading, results
 from companion.titles import ADAPTERS
@@ -15,12 +15,7 @@ from compat_lib.evaluation.records import Record
 
 @pytest.fixture
 def three_seeds(tmp_path):
-    """Oracle and MixBCT, three seeds: gains (0.6-0.4)/(0.9-0.4) = 0.4, then 0.5 and 0.6."""
-    for seed, cross in enumerate((0.60, 0.65, 0.70)):
-        oracle, mixbct = configs(["independent", "mixbct"], [seed])
-        write_run(tmp_path, oracle, 0.4, 0.01, 0.9, seconds=10)
-        write_run(tmp_path, mixbct, 0.4, cross, 0.91 + 0.01 * seed, seconds=8)
-    return tmp_path
+    return write_three_seeds(tmp_path)
 
 
 def row_of(rows, method, budget="steps"):

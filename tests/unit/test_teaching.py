@@ -12,11 +12,6 @@ PLACE = re.compile(r"\[(\d\d), ([^\]]+)\]\(\.\./notebooks/(\w+)\.ipynb\)")
 COSTS = "08_costs"  # its letters hold in it alone, and stand in a table of its own
 GREEK = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu", "nu"}
 GREEK |= {"xi", "rho", "sigma", "tau", "phi", "psi", "omega"}
-LONGEST_TERM = 4  # words; what is bold and longer is a sentence that matters, not a definition
-# Bold for other reasons than to define a word: emphasis, a step of a recipe, a part of a formula, a control.
-EMPHASIS = {"last week", "new", "one loss", "other", "replace them", "second process or thread", "this week"}
-EMPHASIS |= {"embeds", "pairs", "training", "with the image's name"}
-EMPHASIS |= {"angle to", "colour", "compatible", "map", "or these", "order", "pairs of", "run", "slider"}
 
 
 def page(name: str) -> str:
@@ -53,21 +48,6 @@ def table_rows(text: str) -> list[list[str]]:
 def glossary() -> list[dict[str, str]]:
     head, *rows = table_rows(page("glossary.md"))
     return [dict(zip(head, row, strict=True)) for row in rows]
-
-
-def forms(words: str) -> set[str]:
-    """A word as the glossary may have it: as it is, and in the singular."""
-    words = plain(words)
-    return {words, words.removesuffix("s"), words.removesuffix("es"), re.sub("ies$", "y", words)}
-
-
-def bold_terms(notebook: Path) -> set[str]:
-    """What a notebook sets in bold to define it: short, and neither a run-in heading nor an emphasis."""
-    found = (plain(words) for words in re.findall(r"\*\*(.+?)\*\*", prose(notebook), flags=re.DOTALL))
-    short = {
-        words for words in found if len(words.split()) <= LONGEST_TERM and not re.search("[.:?!]$|,", words)
-    }
-    return short - EMPHASIS
 
 
 # -- glossary ------------------------------------------------------------------------------------
@@ -157,25 +137,6 @@ def test_every_letter_of_a_formula_is_in_the_glossary(notebook):
     assert not unknown, f"{notebook.name} has {unknown}; say them in words, or add them to docs/glossary.md"
 
 
-def test_symbols_are_found_whole():
-    text = r"$\mathrm{CE}(s \hat P \hat n_i, y_i)$ and $$L_{cls} + \lambda_c \frac{1}{B}$$"
-    assert all(holds(text, symbol) for symbol in ("s", "P", "n_i", r"\lambda_c", "B"))
-    assert not any(holds(text, symbol) for symbol in ("C", "n", "c", "L_", "i", r"\lambda"))
-
-
-@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_every_word_that_a_notebook_defines_is_in_the_glossary(notebook):
-    known = set().union(*(forms(word) for row in glossary() for word in row["word"].split(",")))
-    unknown = sorted(words for words in bold_terms(notebook) if not forms(words) & known)
-    assert not unknown, (
-        f"bold in {notebook.name}: add to docs/glossary.md, or emphasise with italics: {unknown}"
-    )
-
-
-def test_bold_terms_are_found():
-    assert {"gallery", "cross-test", "mixed gallery"} <= bold_terms(NOTEBOOKS / "00_start_here.ipynb")
-
-
 # -- lesson plan ---------------------------------------------------------------------------------
 
 
@@ -205,7 +166,9 @@ def test_every_section_that_the_lesson_plan_names_exists():
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted(DOCS.glob("*.md")), *sorted(NOTEBOOKS.glob("*.ipynb"))], ids=lambda path: path.name
+    "path",
+    [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(NOTEBOOKS.glob("*.ipynb"))],
+    ids=lambda path: path.name,
 )
 def test_every_relative_link_leads_somewhere(path):
     text = prose(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
