@@ -337,6 +337,14 @@ NAN[1, 2] = np.nan
         (lambda g: g.insert([0.5], rows(1), "old"), ValueError, "the id 0.5 is neither text nor a whole"),
         (lambda g: g.insert([8, "a"], rows(2), "old"), ValueError, "the id 'a' is neither text nor"),
         (lambda g: g.insert(["a"], rows(1), "old"), ValueError, "text and whole numbers need a gallery each"),
+        (lambda g: g.insert(["7"], rows(1), "old"), ValueError, "are such as 7, and now '7' was given"),
+        (lambda g: g.insert(["a\0b"], rows(1), "old"), ValueError, "the id 'a\\x00b' is neither text nor"),
+        (
+            lambda g: g.insert([-1], rows(1), "old"),
+            ValueError,
+            "the id -1 is neither text nor a whole number",
+        ),
+        (lambda g: g.features(["7"]), KeyError, "there is no entry with the id '7'"),
         (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: row 1)"),
         (lambda g: g.insert([1], rows(1, width=8), "old"), ValueError, "have shape (1, 8) and type float64"),
         (lambda g: g.remove([7, 8]), KeyError, "there is no entry with the id 8: 1 of the 2 ids are not in"),
@@ -383,6 +391,26 @@ def test_ids_may_be_paths_and_uuids(tmp_path):
         made.insert(["a\udce4"], [[1.0, 0]], "old")
 
 
+@pytest.mark.parametrize("numbers", [[1, 2**53 + 1, 2**63 - 1], ["1", "01", "1.0", "1e3", str(2**70)]])
+def test_ids_come_back_as_they_were_given(tmp_path, numbers):
+    """Numbers beyond float64, and text that looks like a number, by way of SQLite and its JSON."""
+    made = Gallery.create(tmp_path / "g", {"old": 2, "new": 2})
+    made.declare("new", 2, "old")
+    angles = np.linspace(0, 3, len(numbers))
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    made.insert(np.array(numbers), features, "old")
+    assert made.search(features, 1, "old").ids.ravel().tolist() == numbers
+    assert sorted(made.ids().tolist()) == sorted(numbers)
+    assert np.allclose(made.features(numbers[::-1]), features[::-1])
+    asked = []
+    list(made.backfill("new", lambda ids: asked.extend(ids.tolist()) or features, order=numbers))
+    assert asked == numbers
+    with pytest.raises(KeyError):
+        made.models_of([int(numbers[0]) if isinstance(numbers[0], str) else str(numbers[0])])
+    made.remove(numbers[:1])
+    assert len(made) == len(numbers) - 1
+
+
 def test_a_gallery_is_pickled_by_its_folder(old_and_new, monkeypatch):
     made, ids, old, _ = old_and_new
     again = pickle.loads(pickle.dumps(Gallery.open(made.folder, "ivf", nprobe=3)))
@@ -420,8 +448,7 @@ def test_approximate_indexes_follow_removals_and_backfill(tmp_path, clustered, k
     made.insert(np.arange(5000), features[:5000], "old")
     alive = np.arange(6000) < 5000
     assert recall(made.search(queries, 10, "old"), queries, features, alive) > 0.95
-    forms = made._indexes
-    assert forms["old"].form == kind and forms["new"].form == "flat"
+    assert made._indexes["old", None, "entries"][1].form == kind
     made.insert(np.arange(5000, 6000), features[5000:], "old")
     gone = np.random.default_rng(1).permutation(6000)[:2000]
     made.remove(gone)
@@ -623,7 +650,7 @@ def test_two_writers_take_turns(old_and_new):
 
 def test_a_writer_that_waits_too_long_says_so(old_and_new, monkeypatch):
     made, _, old, _ = old_and_new
-    monkeypatch.setattr("compat_lib.deploy.gallery.WAIT", 0.05)
+    monkeypatch.setattr("compat_lib.deploy.gallery_database.WAIT", 0.05)
     other = sqlite3.connect(made.folder / "gallery.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(TimeoutError, match="another process has been writing to"):

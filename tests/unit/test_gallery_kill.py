@@ -96,6 +96,18 @@ def compact(gallery):
     gallery.compact()
     say("done")
 
+def swap(gallery):
+    gallery.swap()
+    say("done")
+
+def rollback(gallery):
+    gallery.rollback()
+    say("done")
+
+def confirm(gallery):
+    gallery.confirm()
+    say("done")
+
 for line in sys.stdin:
     task = json.loads(line)
     child = os.fork()
@@ -247,6 +259,54 @@ def test_a_kill_at_every_step_to_the_disk(tmp_path, writers, work):
         sound(gallery, writers, work, given, reported, status and step % 5 == 0)
     assert step > 15
     assert work != "compact" or gallery.verify().free == 0
+
+
+def standing(gallery: Gallery) -> tuple[int, int, int]:
+    """How many entries are new, have an older feature kept, have a newer one waiting; all of them sound."""
+    counts = gallery.verify().entries
+    both = {"old": TABLE[0], "new": TABLE[1]}
+    for model in both:
+        if len(ids := gallery.ids(model)):
+            rows = both[model][ids]
+            unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            assert np.allclose(gallery.features(ids), unit, atol=1e-6)
+    assert counts["old"] + counts["new"] == CHUNK and set(gallery.waiting) <= {"new"}
+    assert set(gallery.kept) <= {"old"}
+    return counts["new"], gallery.kept.get("old", 0), gallery.waiting.get("new", 0)
+
+
+@pytest.mark.parametrize(
+    ("work", "states"),
+    [
+        ("swap", [(0, 0, CHUNK), (CHUNK, CHUNK, 0)]),
+        ("rollback", [(40, 40, 0), (0, 0, 0)]),
+        ("confirm", [(40, 40, 0), (40, 0, 0)]),
+    ],
+)
+def test_a_kill_on_the_way_back_or_forth(tmp_path, writers, work, states):
+    """Before the change or after it, and the same call goes on; where it had happened, nothing happens."""
+    first = made(tmp_path / "first", CHUNK)
+    some = range(CHUNK if work == "swap" else 40)
+    list(first.backfill("new", lambda ids: TABLE[1][ids], some, beside=work == "swap"))
+    assert standing(first) == states[0]
+    status, step, seen = -signal.SIGKILL, 0, set()
+    while status:
+        step += 1
+        shutil.copytree(first.folder, tmp_path / str(step))
+        gallery = Gallery.open(tmp_path / str(step))
+        status, reported = writers.run(gallery.folder, work, step=step)
+        assert status in (0, -signal.SIGKILL)
+        assert (there := standing(gallery)) in states[reported : reported + 2]
+        seen.add(there)
+        if status and step % 5 == 0:
+            assert writers.run(gallery.folder, work)[0] == 0
+            assert standing(gallery) == states[-1]
+    assert seen == set(states) and step > 15
+    if work != "confirm":  # from each of these states there is a way back
+        old = made(tmp_path / "old", CHUNK)
+        assert writers.run(gallery.folder, "rollback")[0] == 0 and standing(gallery) == (0, 0, 0)
+        asked = TABLE[0][:20] + 0.1
+        assert np.array_equal(gallery.search(asked, 5, "old").ids, old.search(asked, 5, "old").ids)
 
 
 @pytest.mark.parametrize("work", ["insert", "backfill", "replace"])

@@ -1,0 +1,214 @@
+"""A gallery's SQLite file: its tables, connections to it, its errors in plain words, and ids."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sqlite3
+import time
+import unicodedata
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from compat_lib.deploy.gallery_search import checked_count
+from compat_lib.files import explained
+
+WAIT = 60.0  # seconds that a writer waits for another one
+FORMAT = 3
+
+# A feature that is written again gets a new key, above all others and from the clock, so that an index need
+# compare keys only, also where a backup was put in the gallery's place. The column id has no type: text stays
+# text and a number a number.
+SCHEMA = """
+CREATE TABLE about (kind TEXT, options TEXT, change INTEGER);
+CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT UNIQUE, width INTEGER, compatible TEXT, fit TEXT);
+CREATE TABLE entries (key INTEGER PRIMARY KEY, id UNIQUE, model INTEGER, feature BLOB, checksum INTEGER);
+CREATE INDEX entries_by_model ON entries (model);
+CREATE TABLE plans (model INTEGER, place INTEGER, id, PRIMARY KEY (model, place)) WITHOUT ROWID;
+"""
+# Made when needed, so that galleries of earlier versions go on. Beside an entry stands the feature that it
+# had before (waiting 0), or the one that it is to get (1).
+LATER = """
+CREATE TABLE IF NOT EXISTS adapters (model INTEGER PRIMARY KEY, map BLOB);
+CREATE TABLE IF NOT EXISTS beside
+(key INTEGER PRIMARY KEY, id, model INTEGER, feature BLOB, checksum INTEGER, waiting INTEGER);
+CREATE UNIQUE INDEX IF NOT EXISTS beside_by_id ON beside (id, waiting);
+"""
+IS_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'beside_by_id'"
+ASKED = (
+    "SELECT {} FROM json_each(?) AS asked LEFT JOIN entries ON entries.id = asked.value ORDER BY asked.key"
+)
+
+
+class DamagedGallery(ValueError):
+    """The gallery's file is altered or cut short; the sentence names it."""
+
+
+def create(folder: Path, models: Mapping[str, int], index: str, options: dict[str, Any]) -> None:
+    """Make an empty gallery; see `Gallery.create`."""
+    declared = [(number, *named(*one), "[]", None) for number, one in enumerate(models.items())]
+    for path in sorted(folder.glob("*")):
+        if not path.name.startswith((".", "gallery.db")):
+            raise FileExistsError(f"the folder {folder} holds other files, such as {path.name}; give another")
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with connected(folder, "mode=rwc") as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("BEGIN IMMEDIATE")
+        if database.execute("SELECT * FROM sqlite_master").fetchone():
+            raise FileExistsError(f"there is a gallery in {folder} already; open it with Gallery.open")
+        make(database, SCHEMA)
+        database.execute("INSERT INTO about VALUES (?, ?, random())", (index, json.dumps(options)))
+        database.executemany("INSERT INTO models VALUES (?, ?, ?, ?, ?)", declared)
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+        database.execute("COMMIT")
+
+
+def make(database: sqlite3.Connection, tables: str) -> None:
+    for statement in tables.split(";"):
+        database.execute(statement)
+
+
+@contextlib.contextmanager
+def opened(folder: Path, begin: str) -> Iterator[sqlite3.Connection]:
+    """A connection to a gallery, in a transaction that is begun so."""
+    # A connection for each call: none is carried over a fork, into another thread or over a moment at
+    # which somebody copies the folder or puts a backup in its place.
+    if not (folder / "gallery.db").exists():
+        raise FileNotFoundError(f"there is no gallery in {folder}; make one with Gallery.create")
+    # Where SQLite cannot make the files that it needs beside a database, this one can still be read.
+    fixed = _is_full(folder) or not os.access(folder, os.W_OK)
+    fixed = fixed and not (folder / "gallery.db-wal").exists()
+    with connected(folder, "immutable=1" if fixed else "mode=rw") as database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:  # cut short, or never finished
+            raise damaged(folder)
+        if version != FORMAT:
+            raise ValueError(
+                f"the gallery in {folder} has the format {version}, and this version of compat_lib "
+                f"reads {FORMAT}"
+            )
+        database.execute(begin)
+        yield database
+        if begin:
+            database.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
+    """A connection, closed at the end, and SQLite's errors in the words of who runs the gallery."""
+    address = f"{(folder / 'gallery.db').absolute().as_uri()}?{how}"
+    try:
+        with contextlib.closing(sqlite3.connect(address, WAIT, isolation_level=None, uri=True)) as database:
+            yield database
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged(folder) from error
+        if code == sqlite3.SQLITE_BUSY:
+            raise TimeoutError(
+                f"another process has been writing to {folder} for {WAIT:g} s; wait until it has ended, or "
+                "end it: the lock ends with the process"
+            ) from error
+        with explained(folder, "nothing has changed; make room, or move the gallery"):
+            if code == sqlite3.SQLITE_FULL or _is_full(folder):
+                raise OSError(errno.ENOSPC, str(error)) from error
+            if code == sqlite3.SQLITE_READONLY:
+                raise OSError(
+                    errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES, str(error)
+                ) from error
+            raise
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < 2**16
+
+
+def damaged(folder: Path) -> DamagedGallery:
+    return DamagedGallery(
+        f"{folder / 'gallery.db'} is damaged: its content is not what was written; restore it from a backup"
+    )
+
+
+def asked(database: sqlite3.Connection, columns: str, ids: np.ndarray) -> list[tuple]:
+    """Columns of the entries with these ids, in their order; "there is no entry with the id 7 ..."."""
+    rows = database.execute(ASKED.format(f"entries.key, {columns}"), (as_json(ids),)).fetchall()
+    absent = [one for one, row in zip(ids.tolist(), rows, strict=True) if row[0] is None]
+    if absent:
+        raise KeyError(
+            f"there is no entry with the id {absent[0]!r}: {len(absent)} of the {len(ids)} ids are not in "
+            "the gallery; Gallery.ids() lists those that are"
+        )
+    return [row[1:] for row in rows]
+
+
+def stored(database: sqlite3.Connection, unit: np.ndarray) -> Iterable[tuple[int, bytes, int]]:
+    """New keys, bytes and checksums of features."""
+    sql = (
+        "SELECT MAX(COALESCE((SELECT MAX(key) FROM entries), 0), COALESCE((SELECT MAX(key) FROM beside), 0))"
+    )
+    (last,) = database.execute(sql).fetchone()
+    features = (row.tobytes() for row in unit.astype("<f4", copy=False))
+    return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, max(last + 1, time.time_ns())))
+
+
+def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
+    """Ids [n]: int64, or text in NFC, in which two spellings of one name are equal.
+
+    Raises:
+        ValueError: "the id 0.5 is neither text nor ...", "the id 7 was given 2 times ..."
+
+    >>> as_ids([3, 1]), as_ids(["a.png"])
+    (array([3, 1]), array(['a.png'], dtype=object))
+    """
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    if all(isinstance(one, str | PurePath | uuid.UUID) for one in values):
+        values = [nfc(str(one)) for one in values]
+    kind = str if values and isinstance(values[0], str) else int
+    for one in values:
+        if kind is str:
+            good = isinstance(one, str) and one and one == one.encode("utf-8", "ignore").decode()
+            good = good and "\0" not in one  # where SQLite's JSON ends
+        else:
+            good = isinstance(one, int | np.integer) and not isinstance(one, bool) and 0 <= one < 2**63
+        if not good:
+            raise ValueError(
+                f"the id {one!r} is neither text nor a whole number of at least 0 and below 2**63; give a "
+                "list of one kind, one id for each entry"
+            )
+    if not repeats and len(set(values)) < len(values):
+        one, times = collections.Counter(values).most_common(1)[0]
+        raise ValueError(f"the id {one!r} was given {times} times; give each id once")
+    return id_array(values)
+
+
+def id_array(values: list) -> np.ndarray:
+    return np.array(values, object if values and isinstance(values[0], str) else np.int64)
+
+
+def as_json(values: np.ndarray) -> str:
+    return json.dumps(values.tolist())
+
+
+def nfc(name: Any) -> Any:
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
+
+
+def named(name: Any, width: Any) -> tuple[str, int]:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"a model's name is text such as 'old-2024', not {name!r}")
+    return nfc(name), checked_count(f"the width of {name!r}", width)
+
+
+def in_words(entries: Mapping[str, int]) -> str:
+    made = ", ".join(f"{number} {name}" for name, number in entries.items())
+    return f"{sum(entries.values())} entries ({made})"

@@ -1,0 +1,334 @@
+"""What a gallery keeps: entries and who made each, in SQLite; every change wholly or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from compat_lib.deploy.gallery_database import (
+    IS_THERE,
+    LATER,
+    as_ids,
+    as_json,
+    asked,
+    damaged,
+    id_array,
+    in_words,
+    make,
+    named,
+    nfc,
+    opened,
+    stored,
+)
+from compat_lib.deploy.gallery_search import BLOCK, Model, as_rows, checked_rows, packed, refuse_strangers
+
+FORGET = "DELETE FROM beside WHERE id IN (SELECT value FROM json_each(?))"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a gallery holds, as `Gallery.verify` has read it."""
+
+    entries: dict[str, int]  # model -> entries
+    size: int  # bytes on disk
+    free: int  # bytes of the file that hold nothing; later entries fill them, or `compact` gives them back
+
+    def __str__(self) -> str:
+        return (
+            f"{in_words(self.entries)}, sound; {self.size / 1e6:.1f} MB, of which {self.free / 1e6:.1f} free"
+        )
+
+
+class State(NamedTuple):
+    """What was declared and how many entries there are after one change."""
+
+    change: int  # a random number
+    models: dict[str, Model]
+    counts: dict[str, int]
+    kept: dict[str, int]
+    waiting: dict[str, int]
+
+    def code(self, name: str) -> int:
+        """The model's number in the database; "the model 'new' is not declared ..."."""
+        if name not in self.models:
+            raise ValueError(
+                f"the model {name!r} is not declared, and features say nothing about who made them; declared "
+                f"are {', '.join(map(repr, self.models))}. Give the right name, or declare the model"
+            )
+        return list(self.models).index(name)
+
+
+class Store:
+    """The part of a `Gallery` that reads and changes entries."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self._state: State | None = None
+
+    # -- what is in it -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """What was declared, by name."""
+        with self._reading() as database:
+            return dict(self._now(database).models)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many entries each declared model has."""
+        with self._reading() as database:
+            return dict(self._now(database).counts)
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """How many features of which models a backfill has replaced and `rollback` would bring back."""
+        with self._reading() as database:
+            return dict(self._now(database).kept)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many features of which model stand beside the entries and wait for `swap`."""
+        with self._reading() as database:
+            return dict(self._now(database).waiting)
+
+    def ids(self, model: str | None = None) -> np.ndarray:
+        """The ids of all entries or of one model's, [n] int64 or text, rising."""
+        with self._reading() as database:
+            code = None if model is None else self._now(database).code(nfc(model))
+            sql = "SELECT id FROM entries WHERE ?1 IS NULL OR model = ?1 ORDER BY id"
+            return id_array([row[0] for row in database.execute(sql, (code,))])
+
+    def models_of(self, ids: Any) -> np.ndarray:
+        """Who made the features of these entries, text [n]; KeyError for an id that is not there."""
+        with self._reading() as database:
+            owners = [row[0] for row in asked(database, "model", as_ids(ids, repeats=True))]
+            return np.array(list(self._now(database).models), object)[owners]
+
+    def features(self, ids: Any) -> np.ndarray:
+        """The stored features of entries of one model, float32 [n, width] of unit length, in this order."""
+        with self._reading() as database:
+            rows = asked(database, "model, feature, checksum", as_ids(ids, repeats=True))
+        if len({row[0] for row in rows}) != 1:
+            raise ValueError("give ids of entries that one model has made, such as ids(model)")
+        return self._table([row[1:] for row in rows])
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def declare(
+        self,
+        model: str,
+        width: int,
+        compatible_with: str | Sequence[str] = (),
+        fit: str | None = None,
+        adapter: Any = None,
+    ) -> None:
+        """Say that a model exists, and with whose features its own may be compared.
+
+        The gallery believes you: measure first, `evaluation.compare` says whether two models are compatible.
+        Declaring a model again replaces what was said about its compatibility.
+
+        Args:
+            model, width: its name, with the version, and how many numbers its features have.
+            compatible_with: names of declared models; each pair is declared by itself.
+            fit: how features of unequal width meet. "cut": queries of the wider model by their first
+                coordinates (the narrower model can then not search the wider one's entries); "pad": zeros
+                are appended to the narrower side.
+            adapter: for one other model, a fitted `compat_lib.adapters.LinearMap`, or the file that
+                ``compat-lib check --save-adapter`` wrote: by its side this model's queries are mapped, or the
+                other model's entries, whose stored features stay as they are (the index holds both).
+
+        Raises:
+            ValueError: an unknown model, unequal widths without `fit`, another width than before, an adapter
+                of other widths.
+        """
+        model, width = named(model, width)
+        others = [compatible_with] if isinstance(compatible_with, str) else compatible_with
+        others = [nfc(other) for other in others]
+        if fit not in (None, "cut", "pad"):
+            raise ValueError(f"fit is {fit!r}; give 'cut', 'pad' or nothing")
+        if isinstance(adapter, str | Path):
+            from compat_lib.adapters import load_adapter  # here, because torch takes seconds to load
+
+            adapter = load_adapter(adapter)
+        if adapter is not None and (fit or len(others) != 1 or adapter.side not in ("query", "gallery")):
+            raise ValueError(
+                "an adapter is for one other model, without fit, and its side says whether it maps the "
+                "'query' or the 'gallery'; declare each such model by itself"
+            )
+        with self._changing() as database:
+            models = self._now(database).models
+            if model in models and models[model].width != width:
+                raise ValueError(
+                    f"{model!r} is declared with {models[model].width} numbers a feature, and now {width} "
+                    "were given; another model needs another name"
+                )
+            for other in others:
+                if other not in models or other == model:
+                    raise ValueError(
+                        f"{model!r} is to be compatible with {other!r}, which is not declared as another "
+                        f"model; declared are {', '.join(map(repr, models))}"
+                    )
+                theirs = models[other].width
+                ends = (width, theirs) if adapter is None or adapter.side == "query" else (theirs, width)
+                if adapter is not None and tuple(adapter.matrix.shape) != ends:
+                    raise ValueError(
+                        f"the adapter maps {adapter.matrix.shape[0]} numbers to {adapter.matrix.shape[1]}, "
+                        f"and on the {adapter.side} {ends[0]} become {ends[1]} here; take the one that was "
+                        "fitted to these two models"
+                    )
+                if (
+                    adapter is None
+                    and theirs != width
+                    and not (fit == "pad" or (fit == "cut" and width > theirs))
+                ):
+                    raise ValueError(
+                        f"{model!r} has {width} numbers a feature and {other!r} {theirs}; say which one the "
+                        "new model was trained for: fit='cut' compares a wider query by its first "
+                        "coordinates, fit='pad' fills the narrower side with zeros"
+                    )
+            number = list(models).index(model) if model in models else len(models)
+            row = (number, model, width, json.dumps(others), fit if adapter is None else adapter.side)
+            database.execute("REPLACE INTO models VALUES (?, ?, ?, ?, ?)", row)
+            if adapter is not None:
+                database.execute("REPLACE INTO adapters VALUES (?, ?)", (number, packed(adapter)))
+
+    def insert(self, ids: Any, features: Any, model: str, replace: bool = False) -> None:
+        """Add entries, all of them or none; many at a time, because each call waits for the disk.
+
+        Args:
+            ids: [n], each once: whole numbers of at least 0, or text such as paths and UUIDs (kept in the
+                Unicode form NFC); one kind for the whole gallery.
+            features: [n, width] real numbers, NumPy or torch; stored as float32 with unit length.
+            model: who made them.
+            replace: whether ids that are in the gallery already get the new features, whoever made the old
+                ones; at no moment is such an entry missing.
+
+        Raises:
+            ValueError: "the model 'new' is not declared ...", "entries of 'new' cannot stand beside ...",
+                ids that are in the gallery already, another width, NaN, rows of zeros.
+            OSError: a full disk; nothing has changed.
+        """
+        ids, model = as_ids(ids), nfc(model)
+        with self._changing() as database:
+            state = self._now(database)
+            code = state.code(model)
+            array = as_rows(features, state.models[model].width, f"features of {model!r}")
+            refuse_strangers(state.models, state.counts, model, queries=False)
+            if len(ids) != len(array):
+                raise ValueError(
+                    f"there are {len(ids)} ids for {len(array)} features of {model!r}; give one each"
+                )
+            one = database.execute("SELECT id FROM entries LIMIT 1").fetchone()
+            if one and len(ids) and isinstance(one[0], str) != isinstance(ids[0], str):
+                raise ValueError(
+                    f"the gallery's ids are such as {one[0]!r}, and now {ids[0]!r} was given; text and whole "
+                    "numbers need a gallery each"
+                )
+            sql = "SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+            here = database.execute(sql, (as_json(ids),)).fetchall()
+            if here and not replace:
+                raise ValueError(
+                    f"{len(here)} of the {len(ids)} ids are in the gallery already, such as {here[0][0]!r}; "
+                    "give replace=True if their images have changed, or use backfill for a new model"
+                )
+            for start in range(0, len(ids), BLOCK):
+                part = slice(start, start + BLOCK)
+                who = f"features of {model!r} from id {ids[start]!r} on"
+                rows = stored(database, checked_rows(array[part], None, who))
+                sql = f"REPLACE INTO entries VALUES (?2, ?1, {code}, ?3, ?4)"
+                rows = ((one, *row) for one, row in zip(ids[part].tolist(), rows, strict=True))
+                database.executemany(sql, rows)
+            database.execute(FORGET, (as_json(ids),))  # of another image
+
+    def remove(self, ids: Any) -> None:
+        """Take entries out, all of them or none; KeyError for an unknown id."""
+        ids = as_ids(ids)
+        with self._changing() as database:
+            asked(database, "model", ids)
+            for sql in (FORGET, FORGET.replace("beside", "entries")):
+                database.execute(sql, (as_json(ids),))
+
+    # -- upkeep ------------------------------------------------------------------------------------
+
+    def verify(self) -> Contents:
+        """Read everything and compare it with its checksums; what the gallery holds, or DamagedGallery."""
+        with self._reading() as database:
+            sound = database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            state = self._now(database)
+            sql = "SELECT feature, checksum FROM entries"
+            sql += " UNION ALL SELECT feature, checksum FROM beside" if state.kept or state.waiting else ""
+            features = database.execute(sql)
+            if not sound or any(zlib.crc32(feature) != checksum for feature, checksum in features):
+                raise damaged(self.folder)
+            sql = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
+            (free,) = database.execute(sql).fetchone()
+            return Contents(state.counts, self._size(), free)
+
+    def compact(self) -> int:
+        """Give the room of replaced and removed entries back to the disk, which needs room for a copy of the
+        file while it works; bytes saved."""
+        before = self._size()
+        with opened(self.folder, "") as database:
+            database.execute("VACUUM")
+        return before - self._size()
+
+    def _size(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.glob("gallery.db*"))
+
+    def _table(self, rows: list[tuple[bytes, int]]) -> np.ndarray:
+        if any(zlib.crc32(feature) != checksum for feature, checksum in rows):
+            raise damaged(self.folder)
+        return np.frombuffer(b"".join(feature for feature, _ in rows), "<f4").reshape(len(rows), -1).copy()
+
+    # -- the database ------------------------------------------------------------------------------
+
+    def _now(self, database: sqlite3.Connection) -> State:
+        (change,), state = database.execute("SELECT change FROM about").fetchone(), self._state
+        if state is None or state.change != change:
+            rows = database.execute("SELECT name, width, compatible, fit FROM models ORDER BY number")
+            maps, beside = {}, []
+            if database.execute(IS_THERE).fetchone():
+                maps = dict(database.execute("SELECT model, map FROM adapters"))
+                sql = "SELECT waiting, model, COUNT(*) FROM beside GROUP BY waiting, model"
+                beside = database.execute(sql).fetchall()
+            models = {
+                name: Model(
+                    width,
+                    tuple(json.loads(others)),
+                    fit,
+                    maps.get(n) if fit in ("query", "gallery") else None,
+                )
+                for n, (name, width, others, fit) in enumerate(rows)
+            }
+            numbers = dict(database.execute("SELECT model, COUNT(*) FROM entries GROUP BY model"))
+            counts = {name: numbers.get(code, 0) for code, name in enumerate(models)}
+            names = list(models)
+            kept, waiting = (
+                {names[code]: number for side, code, number in beside if side == waits} for waits in (0, 1)
+            )
+            self._state = state = State(change, models, counts, kept, waiting)
+        return state
+
+    def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """One state of the gallery, whatever others write meanwhile."""
+        return opened(self.folder, "BEGIN")
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """One change: committed when the block ends, and not there at all when it raises."""
+        with opened(self.folder, "BEGIN IMMEDIATE") as database:
+            if not database.execute(IS_THERE).fetchone():
+                make(database, LATER)
+            yield database
+            database.execute("UPDATE about SET change = random()")
