@@ -270,7 +270,7 @@ def standing(gallery: Gallery) -> tuple[int, int, int]:
             rows = both[model][ids]
             unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
             assert np.allclose(gallery.features(ids), unit, atol=1e-6)
-    assert counts["old"] + counts["new"] == CHUNK and set(gallery.waiting) <= {"new"}
+    assert counts["old"] + counts["new"] == 20 and set(gallery.waiting) <= {"new"}
     assert set(gallery.kept) <= {"old"}
     return counts["new"], gallery.kept.get("old", 0), gallery.waiting.get("new", 0)
 
@@ -278,15 +278,15 @@ def standing(gallery: Gallery) -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     ("work", "states"),
     [
-        ("swap", [(0, 0, CHUNK), (CHUNK, CHUNK, 0)]),
-        ("rollback", [(40, 40, 0), (0, 0, 0)]),
-        ("confirm", [(40, 40, 0), (40, 0, 0)]),
+        ("swap", [(0, 0, 20), (20, 20, 0)]),
+        ("rollback", [(15, 15, 0), (0, 0, 0)]),
+        ("confirm", [(15, 15, 0), (15, 0, 0)]),
     ],
 )
 def test_a_kill_on_the_way_back_or_forth(tmp_path, writers, work, states):
     """Before the change or after it, and the same call goes on; where it had happened, nothing happens."""
-    first = made(tmp_path / "first", CHUNK)
-    some = range(CHUNK if work == "swap" else 40)
+    first = made(tmp_path / "first", 20)
+    some = range(states[0][0] or 20)
     list(first.backfill("new", lambda ids: TABLE[1][ids], some, beside=work == "swap"))
     assert standing(first) == states[0]
     status, step, seen = -signal.SIGKILL, 0, set()
@@ -301,9 +301,9 @@ def test_a_kill_on_the_way_back_or_forth(tmp_path, writers, work, states):
         if status and step % 5 == 0:
             assert writers.run(gallery.folder, work)[0] == 0
             assert standing(gallery) == states[-1]
-    assert seen == set(states) and step > 15
+    assert seen == set(states) and step > 10
     if work != "confirm":  # from each of these states there is a way back
-        old = made(tmp_path / "old", CHUNK)
+        old = made(tmp_path / "old", 20)
         assert writers.run(gallery.folder, "rollback")[0] == 0 and standing(gallery) == (0, 0, 0)
         asked = TABLE[0][:20] + 0.1
         assert np.array_equal(gallery.search(asked, 5, "old").ids, old.search(asked, 5, "old").ids)
