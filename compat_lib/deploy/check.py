@@ -134,7 +134,7 @@ def check_compatibility(
     basis |= {} if sides.labels is None else {"identities": int(sides.labels.max()) + 1}
     basis |= {"draws": draws, "seed": seed}
     best = table.best_map(records, measure.metric)
-    verdict, reason = decided(sides, records, measure, metric)
+    verdict, reason = decided(sides, records, measure, metric, ordered)
     notes = *sides.notes, *cautions(sides, records, measure, metric, adapter, ordered)
     fitted = None if best is None else table.fitted_to_all(best, sides)
     how = "identities" if sides.labels is not None else "relevance" if relevance is not None else "neighbours"

@@ -32,7 +32,10 @@ def judged(gain: Record, asking: int) -> tuple[str, str]:
     return UNDECIDED, "the interval of the difference holds zero, so these images cannot tell"
 
 
-def decided(sides: given.Sides, records: Records, measure: Measure, asked: str | None) -> tuple[str, str]:
+def decided(
+    sides: given.Sides, records: Records, measure: Measure, asked: str | None, ordered: list[float]
+) -> tuple[str, str]:
+    """The verdict and its reason."""
     widths = sides.before.shape[1], sides.after.shape[1]
     if not sides.equal_widths:
         return NOT_COMPATIBLE, (
@@ -45,6 +48,11 @@ def decided(sides: given.Sides, records: Records, measure: Measure, asked: str |
     if isinstance(measure, ByLists) and measure.neighbours:
         return UNLABELLED, "whether what they find instead is better or worse, only labels can tell"
     verdict, reason = judged(records.get("new", "old", f"gain/{measure.metric}"), measure.asking())
+    if verdict == COMPATIBLE and out_of_order(ordered):
+        return (
+            UNDECIDED,
+            "the rows of both sides seem not to be the same images, which makes new/old too good",
+        )
     if verdict == COMPATIBLE and sides.mostly_alike:
         return UNDECIDED, "most old features are one vector, against which any model looks better"
     opposite = {COMPATIBLE: NOT_COMPATIBLE, NOT_COMPATIBLE: COMPATIBLE}.get(verdict)
@@ -55,6 +63,11 @@ def decided(sides: given.Sides, records: Records, measure: Measure, asked: str |
             said = f"two metrics disagree: in {metric_title(name)} the difference is {said}"
             return (verdict, f"{reason}; {said}") if asked else (UNDECIDED, said)
     return verdict, reason
+
+
+def out_of_order(ordered: list[float]) -> bool:
+    """Whether in no row an image's own old feature is nearer to its new one than others of its identity."""
+    return bool(ordered) and max(ordered) < ORDERED
 
 
 def cautions(
@@ -83,7 +96,7 @@ def cautions(
         "the same order? Ids would tell.": at[1] and not at[0],
         "An image's old and new features are no nearer to each other than to those of other images of the "
         "identity: are both files' rows in the same order? Ids would tell; if they are not, new/old is too "
-        "good.": bool(ordered) and not at[0] and max(ordered) < ORDERED,
+        "good.": out_of_order(ordered) and not at[0],
         f"Both models are perfect in {name}; take harder images or a stricter metric to see a gain.": (
             old.value == new.value == 1 and sides.labels is not None
         ),

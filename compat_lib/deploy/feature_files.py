@@ -240,14 +240,21 @@ def _run(path: Path, columns: dict[str, str]) -> Found:
     from compat_lib.experiment import Experiment
 
     tensors, made_of = load_tensors(path / "features.safetensors")
-    known = {field.name for field in fields(ExperimentConfig)}
+    # What the data set needs, and not the method, which an old side's run has none of.
+    known = {field.name for field in fields(ExperimentConfig)} - {"method", "method_options"}
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    images = Experiment(ExperimentConfig.from_dict({k: v for k, v in config.items() if k in known})).data.test
+    chosen = ExperimentConfig.from_dict({k: v for k, v in config.items() if k in known})
+    images = Experiment(chosen).data.test
     if len(images.labels) != len(tensors["test"]) or made_of.get("test images") != images.digest():
         raise Refused("the data set's test images are not those of this run any more; run it again")
-    ways = ["its method compares other forms of these features, which stand beside them as query and gallery"]
-    same = "query" not in tensors or torch.equal(tensors["query"], tensors["test"])
-    return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, ways * (not same)
+    pairs, old = [(tensors.get("query"), tensors["test"])], path.parent / chosen.old_folder.name
+    if (old / "features.safetensors").is_file():
+        pairs.append((tensors.get("gallery"), load_tensors(old / "features.safetensors")[0]["test"]))
+    odd = any(ours is not None and not torch.equal(ours, plain) for ours, plain in pairs)
+    notes = [
+        "its method compares other forms of these features, which stand beside them as query and gallery"
+    ]
+    return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, notes * odd
 
 
 # -- tables --------------------------------------------------------------------------------------

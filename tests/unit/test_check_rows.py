@@ -121,6 +121,7 @@ def test_rows_in_another_order_are_told():
     rng = np.random.default_rng(0)
     within = np.lexsort((rng.random(240), labels))  # of the same identities
     result = check_compatibility(old, new[within], labels, draws=60)
+    assert not result.compatible and "seem not to be the same images" in result.reason
     assert any("in the same order?" in note and "too good" in note for note in result.notes)
     result = check_compatibility(old, new[rng.permutation(240)], labels, draws=60)
     assert any("new model itself is not clearly better" in note for note in result.notes)

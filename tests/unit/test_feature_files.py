@@ -470,7 +470,7 @@ def test_a_run_folder_gives_its_test_features_and_the_labels_of_its_data(tmp_pat
     save_tensors(
         {"test": torch.tensor(FEATURES)}, run / "features.safetensors", {"test images": data.digest()}
     )
-    (run / "config.json").write_text(json.dumps(options | {"experiment_id": "folder-1"}))
+    (run / "config.json").write_text(json.dumps(options | {"experiment_id": "folder-1", "method": "old"}))
     found = read_features(run)
     assert np.array_equal(found.features, FEATURES) and found.labels.tolist() == [0, 0, 1, 1]
     (photos / "test" / "c" / "0.png").rename(photos / "test" / "d" / "9.png")

@@ -26,9 +26,8 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(30), 5)
     centres = rng.normal(size=(30, 12))
-    old, new = (
-        (centres[labels] + noise * rng.normal(size=(150, 12))).astype(np.float32) for noise in (1.2, 0.6)
-    )
+    photos = centres[labels] + 0.4 * rng.normal(size=(150, 12))
+    old, new = ((photos + noise * rng.normal(size=(150, 12))).astype(np.float32) for noise in (0.8, 0.3))
     np.savez(place / "old.npz", features=old, labels=labels)
     np.savez(place / "new.npz", features=new, labels=labels)
     np.savez(place / "apart.npz", features=new @ np.linalg.qr(rng.normal(size=(12, 12)))[0], labels=labels)
@@ -86,7 +85,7 @@ def test_labels_and_ids_beside_the_files_a_group_a_threshold_and_a_map(check, fo
     data = {name: np.load(folder / f"{name}.npz") for name in ("old", "apart")}
     for name, one in data.items():
         np.save(tmp_path / f"{name}.npy", one["features"])
-    np.savetxt(tmp_path / "labels.txt", data["old"]["labels"], fmt="person %d")
+    np.savetxt(tmp_path / "labels.txt", data["old"]["labels"], fmt="person %02d")
     np.savetxt(tmp_path / "ids.txt", np.arange(150), fmt="%d.png")
     beside = ["--labels", "labels.txt", "--ids", "ids.txt", "--new-ids", "ids.txt"]
     beside = [one if one.startswith("--") else tmp_path / one for one in beside]
