@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .decoding import height_width, open_image, printable
+from .decoding import open_image, printable
 from .encoded import EncodedImages, Names
+from .listed import listed_images
 
 # Eyes, nose and corners of the mouth, left to right, in an image of 112 x 112 pixels; pixel centres are whole
 # numbers. Published with ArcFace (Deng et al., CVPR 2019) and used by all sets that are cut to 112 x 112.
@@ -77,11 +77,11 @@ def align(image: Image.Image, points: np.ndarray, size: tuple[int, int]) -> Imag
 class AlignedFaces:
     """Reads the face of a row: `align` with the row's five points; a process that works gets it pickled."""
 
-    def __init__(self, folder: Path, names: Names, points: np.ndarray, size: tuple[int, int]) -> None:
-        self.folder, self.names, self.points, self.size = folder, names, points, size
+    def __init__(self, files: Names, points: np.ndarray, size: tuple[int, int]) -> None:
+        self.files, self.points, self.size = files, points, size
 
     def __call__(self, row: int) -> Image.Image:
-        return align(open_image(self.folder / self.names[row], "RGB"), self.points[row], self.size)
+        return align(open_image(self.files[row], "RGB"), self.points[row], self.size)
 
 
 def aligned_images(
@@ -97,23 +97,10 @@ def aligned_images(
         source: the list, whose line k is image k, for errors.
 
     Raises:
-        FileNotFoundError: "there is no folder ...", "line 3 of ... names 7.jpg, which is not in ...".
+        FileNotFoundError: "line 3 of ... names 7.jpg, which is not in ...".
         ValueError: "line 3 of ...: the five points of 7.jpg ...".
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {printable(folder)}; it holds the images of {source.name}"
-        )
-    with os.scandir(folder) as entries:
-        sizes = {entry.name: entry.stat().st_size for entry in entries}
-    total = hashlib.sha256(memoryview(np.ascontiguousarray(points)).cast("B"))
-    for row, name in enumerate(names):
-        if name not in sizes:
-            raise FileNotFoundError(
-                f"line {row + 1} of {printable(source)} names {name}, which is not in {printable(folder)}; "
-                "unpack the images anew, or take images and lists of one release"
-            )
-        total.update(f"{name} {sizes[name]}\n".encode())
+    there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)
     if not good.all():
         row = int((~good).argmax())
@@ -121,6 +108,7 @@ def aligned_images(
             f"line {row + 1} of {printable(source)}: the five points of {names[row]} are not finite or fall "
             "together; fetch the list anew"
         )
-    kept = Names(names)
-    reader = AlignedFaces(folder, kept, points, height_width(size))
-    return EncodedImages(np.arange(len(kept)), reader, size=size, digest=total.hexdigest())
+    points = np.ascontiguousarray(points)
+    digest = hashlib.sha256(there.digest().encode() + points.tobytes()).hexdigest()
+    reader = AlignedFaces(there.files, points, there.size)
+    return EncodedImages(np.arange(len(points)), reader, size=size, digest=digest)

@@ -13,22 +13,18 @@ from torch import Tensor
 
 from .alignment import aligned_images
 from .cache import cached_arrays
-from .decoding import open_image, printable
+from .decoding import printable, smooth_resize
 from .encoded import EncodedImages
 from .ijb import GALLERIES, ijb
 from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
 from .recordio import RecordFile, unpacked
 from .scenarios import split
-from .trees import download
+from .trees import class_folders, decode_classes, download
 
 VAL_IDENTITIES = 200
 IDENTITIES = "identities"  # the test part is identities held out of training
-LFW_BOX = (
-    55,
-    46,
-    195,
-    186,
-)  # left, top, right, bottom of 250 x 250: eyes and mouth about where CelebA has them
+# Left, top, right, bottom of 250 x 250: eyes and mouth are then about where CelebA has them.
+LFW_BOX = (55, 46, 195, 186)
 _RULES = 1  # part of the cache's digest: raise it whenever the same files give other rows
 
 
@@ -157,14 +153,9 @@ def _held_out(images: ImageSet, validation: int, seed: int, parts: int = 1) -> l
     return [kept, *(images.compact(torch.isin(images.labels, group)) for group in groups)]
 
 
-class CroppedFaces:
-    """Reads an image file and cuts a box (left, top, right, bottom) from it."""
-
-    def __init__(self, box: tuple[int, int, int, int]) -> None:
-        self.box = box
-
-    def __call__(self, path: str) -> Image.Image:
-        return open_image(path, "RGB").crop(self.box)
+def middle_of_lfw(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Return the fixed box of one of LFW's images at (height, width)."""
+    return smooth_resize(image.crop(LFW_BOX), size)
 
 
 def celeba_lfw(
@@ -177,7 +168,7 @@ def celeba_lfw(
     """Return the people of CelebA for training, and those of LFW with two or more images as test.
 
     Source: Liu et al., "Deep learning face attributes in the wild" (ICCV 2015), Huang et al., "Labeled faces
-    in the wild" (2007), read by torchvision's `CelebA` and `ImageFolder`. CelebA's faces are aligned by its
+    in the wild" (2007), the former read by torchvision. CelebA's faces are aligned by its
     five points; LFW has none, so that a fixed box is cut from its funneled images.
 
     Args:
@@ -215,16 +206,9 @@ def _lfw(base: Path, size: int | tuple[int, int]) -> ImageSet:
             f"LFW is not there, and torchvision no longer downloads it: unpack lfw-funneled.tgz to {place}, "
             f"or name another data root by root=... or {DATA_VARIABLE}"
         )
-    import torchvision  # takes a second, and is not needed where no images are read
-
-    source = torchvision.datasets.ImageFolder(str(place))
-    files, labels = [path for path, _ in source.samples], torch.tensor(source.targets)
-    total = hashlib.sha256()
-    for path in files:
-        total.update(os.fsencode(f"{os.path.relpath(path, place)} {os.path.getsize(path)}\n"))
-    images = EncodedImages(files, CroppedFaces(LFW_BOX), size=size, digest=total.hexdigest())
-    people = ImageSet(images, labels, tuple(source.classes))
-    several = torch.bincount(labels)[labels] > 1
+    folders = class_folders(place, f"{place}/Aaron_Eckhart/Aaron_Eckhart_0001.jpg and so on")
+    people = decode_classes(folders, size=size, shrink=middle_of_lfw, stream=True)
+    several = torch.bincount(people.labels)[people.labels] > 1
     if not several.any():
         raise ValueError(f"{place} has no person with two images, so that nothing can be found in it")
     return people.compact(several)

@@ -12,7 +12,7 @@ from PIL import Image
 from .decoding import UnreadableImages, printable, smooth_resize
 from .images import ImageSet, Splits, data_root
 from .listed import VAL_SHARE, with_validation
-from .trees import decode_classes, download, list_images, subfolders, tell_left_out
+from .trees import class_folders, decode_classes, download, list_images, subfolders, tell_left_out
 
 PARTS = ("train", "test", "val", "query")
 _LAYOUT = (
@@ -115,12 +115,7 @@ def _splits(
     tell_left_out(place, others, _LAYOUT)
     parts, unreadable = {}, []
     for path in (path for path in present if path.name != "query"):
-        classes = {folder.name: folder for folder in subfolders(path)}
-        if len(classes) < 2:
-            raise ValueError(
-                f"{printable(path)} has {len(classes)} class folder(s), at least two are needed; "
-                f"expected {_LAYOUT}"
-            )
+        classes = class_folders(path, _LAYOUT)
         asking = subfolders(found["query"]) if path.name == "test" and "query" in found else []
         classes |= {f"query/{folder.name}": folder for folder in asking}
         try:

@@ -13,7 +13,7 @@ from .decoding import printable
 from .images import ImageSet, Splits, data_root
 from .listed import listed_images, with_validation
 from .lists import read_list
-from .trees import list_images, subfolders
+from .trees import class_folders, decode_classes, list_images
 
 VAL_SHARE = 0.01  # of the training images of each class: 12,800 of ImageNet, 18,000 of Places365
 _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -50,14 +50,16 @@ def imagenet(
         ValueError: "... has 3 images, but ... lists 4 ...".
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
+    layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
     for part in ("train", "val"):
         if not (base / part).is_dir():
-            raise FileNotFoundError(
-                f"{printable(base)} has no folder {part}; expected train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
-            )
-    train = _tree(base, "train", size)
-    test = _tree(base, "val", size) if subfolders(base / "val") else _flat(base, size)
-    return with_validation("imagenet", train, test, seed=seed, share=validation, looked=VAL_SHARE)
+            raise FileNotFoundError(f"{printable(base)} has no folder {part}; expected {layout}")
+
+    def tree(part: str) -> ImageSet:
+        return decode_classes(class_folders(base / part, layout), size=size, shrink=centre_crop, stream=True)
+
+    test = _flat(base, size) if list_images(base / "val") else tree("val")
+    return with_validation("imagenet", tree("train"), test, seed=seed, share=validation, looked=VAL_SHARE)
 
 
 def places365(
@@ -121,26 +123,6 @@ def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 
-def _tree(base: Path, part: str, size: int | tuple[int, int]) -> ImageSet:
-    names, sizes, classes = [], [], []
-    for folder in subfolders(base / part):
-        found = [f"{part}/{folder.name}/{entry.name}" for entry in list_images(folder)]
-        if not found:
-            raise ValueError(
-                f"class {folder.name} has no images in {printable(folder)}; unpack it, or remove it"
-            )
-        names += found
-        sizes.append(len(found))
-        classes.append(folder.name)
-    if len(classes) < 2:
-        raise ValueError(
-            f"{printable(base / part)} has {len(classes)} class folder(s), two are needed at least"
-        )
-    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(sizes))
-    images = listed_images(base, names, lambda row: part, size=size, resize=centre_crop)
-    return ImageSet(images, labels, tuple(classes))
-
-
 def _flat(base: Path, size: int | tuple[int, int]) -> ImageSet:
     """The validation images in one folder, their classes from a list."""
     names = [entry.name for entry in list_images(base / "val")]
@@ -159,10 +141,11 @@ def _flat(base: Path, size: int | tuple[int, int]) -> ImageSet:
             if not (base / reader.META_FILE).is_file():
                 reader.parse_devkit_archive(base)
             wnids = reader.load_meta_file(base)[1]
-        except RuntimeError as error:
+        except Exception as error:  # absent: a RuntimeError; damaged: whatever torch or tarfile raises
+            first = str(error).partition("\n")[0]
             raise FileNotFoundError(
                 f"{printable(base / 'val')} is flat, and no list says of which class its images are: put "
-                f"{_DEVKIT} or {_KAGGLE} beside it, or the images into folders val/<wnid> ({error})"
+                f"{_DEVKIT} or {_KAGGLE} beside it, or the images into folders val/<wnid> ({first})"
             ) from error
     if len(names) != len(wnids):
         raise ValueError(

@@ -152,7 +152,8 @@ def _named(base: Path, folder: str) -> pd.DataFrame:
                 "rename or remove the file"
             )
         if int(found[1]) != _JUNK:
-            rows.append((f"{folder}/{entry.name}", found[1], int(found[2]), printable(entry.path)))
+            person = found[1].zfill(4)  # one name a person, however it is written
+            rows.append((f"{folder}/{entry.name}", person, int(found[2]), printable(entry.path)))
     if not rows:
         raise ValueError(f"{printable(place)} has no images; unpack the data set anew")
     frame = pd.DataFrame(rows, columns=["file", "identity", "camera", "origin"])

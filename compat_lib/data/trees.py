@@ -38,6 +38,16 @@ def subfolders(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
 
 
+def class_folders(place: Path, layout: str) -> dict[str, Path]:
+    """Return the folders inside a folder by their sorted names; fewer than two are a ValueError."""
+    found = {folder.name: folder for folder in subfolders(place)}
+    if len(found) < 2:
+        raise ValueError(
+            f"{printable(place)} has {len(found)} class folder(s), at least two are needed; expected {layout}"
+        )
+    return found
+
+
 def list_images(folder: Path, others: Counter[str] | None = None) -> list[os.DirEntry]:
     """Return the image files directly inside a folder, sorted by name; `others` counts the rest by suffix."""
     images = []
@@ -63,8 +73,8 @@ def tell_left_out(place: Path, what: list[str], layout: str) -> None:
 
 
 def decode_classes(
-    class_folders: dict[str, Path],
-    cache: Path,
+    folders: dict[str, Path],
+    cache: Path | None = None,
     *,
     size: int | tuple[int, int],
     mode: str = "RGB",
@@ -76,9 +86,9 @@ def decode_classes(
     One line of the log says how many files and folders inside the class folders were left out, by suffix.
 
     Args:
-        class_folders: class name -> folder of its images; labels count the classes in this order, images
+        folders: class name -> folder of its images; labels count the classes in this order, images
             follow in the order of their file names.
-        cache: folder of caches, keyed by names, sizes and times of change of all files.
+        cache: folder of caches, keyed by names, sizes and times of change of all files; None if streamed.
         size: pixels, of squares or (height, width).
         mode: "RGB" or "L".
         shrink: (image in that mode, size) -> uint8 [H, W] or [H, W, 3].
@@ -92,7 +102,7 @@ def decode_classes(
     files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
     others: Counter[str] = Counter()
-    for label, (name, folder) in enumerate(class_folders.items()):
+    for label, (name, folder) in enumerate(folders.items()):
         listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
         content.update(os.fsencode(f"\0\0{name}"))
         images = list_images(folder, others)
@@ -108,10 +118,10 @@ def decode_classes(
             content.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}"))
             files.append(entry.path)
             labels.append(label)
-    place = Path(os.path.commonpath(list(class_folders.values())))
+    place = Path(os.path.commonpath(list(folders.values())))
     told = [f"{count} {what}" for what, count in sorted(others.items())]
     tell_left_out(place, told, f"images ({', '.join(IMAGE_SUFFIXES)}) directly in a class folder")
-    names = tuple(printable(name) for name in class_folders)
+    names = tuple(printable(name) for name in folders)
     if stream:
         images = EncodedImages(files, size=size, mode=mode, resize=shrink, digest=content.hexdigest())
         return ImageSet(images, torch.tensor(labels), names)

@@ -108,6 +108,7 @@ def test_imagenet_by_folders(tmp_path):
 @pytest.mark.parametrize("kind", ["devkit", "kaggle"])
 def test_imagenet_with_a_flat_validation_folder(tmp_path, monkeypatch, kind):
     base = write_imagenet(tmp_path / "flat", flat=True)
+    (base / "val" / "a stray folder").mkdir()
     if kind == "kaggle":
         write_kaggle(base)
     else:
@@ -160,13 +161,14 @@ def lines(path, change):
     [
         (lambda b: shutil.rmtree(b / "val"), "has no folder val"),
         (lambda b: None, "no list says of which class"),
+        (lambda b: (b / "meta.bin").write_bytes(b"cut off"), "no list says of which class"),
         (lambda b: write_kaggle(b, VAL[:-1]), "val has 6 images.*LOC_val_solution.csv lists 5"),
         (lambda b: write_kaggle(b) or next((b / "val").iterdir()).rename(b / "val" / "ILSVRC2012_val_9.JPEG"),
          "lists ILSVRC2012_val_0000000., which is not in val"),
         (lambda b: write_kaggle(b) or lines(b / KAGGLE, lambda x: [*x[:2], x[2].split(",")[0], *x[3:]]),
          "line 3 of .*LOC_val_solution.csv names no class"),
         (lambda b: write_kaggle(b) or [f.unlink() for f in (b / "train" / WNIDS[1]).iterdir()],
-         "class n01443537 has no images"),
+         "class 'n01443537' has no images"),
         (lambda b: write_kaggle(b) or [shutil.rmtree(b / "train" / name) for name in WNIDS[1:]],
          "train has 1 class folder"),
     ],
