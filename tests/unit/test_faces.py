@@ -9,12 +9,10 @@ from PIL import Image
 from record_files import image_record, jpeg, write_face_set, write_records
 from test_ijb import write_ijb
 
-from compat_lib.config import ExperimentConfig
 from compat_lib.data import load
 from compat_lib.data.alignment import TEMPLATE
 from compat_lib.data.faces import celeba_lfw, ms1mv3, published_counts, records
 from compat_lib.data.scenarios import split
-from compat_lib.experiment import Experiment
 
 SIZES = [3, 2, 4, 3, 2, 5, 3, 2]
 
@@ -239,30 +237,3 @@ def test_what_is_missing_of_the_two_sets_is_told(two_sets, monkeypatch):
     (two_sets / "lfw-py").rename(two_sets / "other")
     with pytest.raises(FileNotFoundError, match=r"LFW is not there, .*unpack lfw-funneled\.tgz to .*lfw_fun"):
         celeba_lfw(two_sets, validation=2)
-
-
-# -- the whole way -------------------------------------------------------------------------------
-
-
-def upgrade(root, **fields):
-    """One experiment as a preset of the true set has it, but for sizes."""
-    small = {"image_size": 32, "old_epochs": 1, "epochs": 1, "batch_size": 8, "bootstrap_draws": 2}
-    where = {"data_root": str(root), "runs_root": str(root / "runs")}
-    options = {"dataset_options": {"validation": 2}, "old_share": 0.5, "shuffle_seed": None}
-    config = ExperimentConfig(method="mixbct", **small, **where, **options, **fields)
-    return Experiment(config, say=lambda line: None).evaluate()
-
-
-def test_an_upgrade_on_ms1mv3_measured_by_ijb(root):
-    write_ijb(root / "IJBC")
-    run = upgrade(root, dataset="ms1mv3", protocol="ijb", workers=1)
-    assert 0 <= run.metrics.value("new", "old", "auc") <= 1
-    assert 0 <= run.metrics.value("new", "old", "top1") <= 1
-
-
-def test_an_upgrade_from_celeba_to_lfw(tmp_path, monkeypatch):
-    checksums = write_celeba(tmp_path, [who for who in range(8) for _ in range(4)])
-    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", checksums)
-    write_lfw(tmp_path, {"Ada_Byron": 2, "Eve_Doe": 3})
-    run = upgrade(tmp_path, dataset="celeba-lfw")
-    assert 0 <= run.metrics.value("new", "old", "map") <= 1

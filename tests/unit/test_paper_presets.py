@@ -147,6 +147,13 @@ def test_each_file_says_what_is_published_and_what_differs():
         assert "# Published" in head and "# Here, and why:" in head, name
 
 
+def test_readme_says_which_setting_each_is():
+    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines()]
+    table = {row[1].strip(" `"): row[4] for row in rows if len(row) == 7}  # data set -> its presets
+    for name in NAMES:
+        assert f"`{name}`" in table[preset(name).experiments[0].dataset]
+
+
 @pytest.mark.parametrize("scenario", KINDS)
 def test_mixbct_has_the_published_losses_widths_and_methods(scenario):
     runs = preset(f"mixbct-ms1mv3-{scenario}")
