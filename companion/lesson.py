@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -47,15 +48,18 @@ class Lesson:
     def data(self) -> None:
         """Who trained on what, and how good the old system is; the old model must be there."""
         experiment, config = self.experiment, self.experiment.config
-        # After an earlier upgrade the old model has seen all new images.
-        old_images = experiment.new_images if config.old_run else experiment.old_images
-        shared = int((experiment.old_system.class_map >= 0).sum())
         metric = metric_for(config.protocol, "map")
         quality = experiment.old_run.metrics.get("old", "old", metric)
-        print(f"old training set: {old_images.num_classes} classes, {len(old_images)} images")
+        if config.old_features:
+            print(f"old side: the features of {Path(config.old_features).name}, width {config.old_width}")
+        else:  # after an earlier upgrade the old model has seen all new images
+            old_images = experiment.new_images if config.old_run else experiment.old_images
+            print(f"old training set: {old_images.num_classes} classes, {len(old_images)} images")
         new_images = experiment.new_images
         print(f"new training set: {new_images.num_classes} classes, {len(new_images)} images")
-        print(f"{shared} of the new classes were known to the old model")
+        if not config.old_features:
+            shared = int((experiment.old_system.class_map >= 0).sum())
+            print(f"{shared} of the new classes were known to the old model")
         words = shown(quality.value, percent=False, digits=3)
         print(f"old/old on the test identities: {metric_title(metric)} {words}")
 

@@ -59,8 +59,11 @@ class Reading:
         if own.empty:
             return f"Not run: {experiment_id}."
         row = own.iloc[0]
+        old = f"{row['old_backbone']} of {row['old_epochs']} epochs"
+        if isinstance(row.get("old_features"), str):
+            old = f"the features of {Path(row['old_features']).name}"
         return (
-            f"{row['place'].capitalize()}; {row['old_backbone']} of {row['old_epochs']} epochs to "
+            f"{row['place'].capitalize()}; {old} to "
             f"{row['new_backbone']} of {row['epochs']} epochs; {row['test_identities']} test identities; "
             f"`{experiment_id}`."
         )

@@ -29,6 +29,7 @@ GROUP = ("experiment_id", "method", "budget", "method_options")
 SETTING = (
     *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
     *("old_backbone", "new_backbone", "protocol"),
+    *("dataset_options", "old_dataset_options", "old_features"),
 )
 TESTS = {"old_old": ("old", "old"), "new_old": ("new", "old"), "new_new": ("new", "new")}
 

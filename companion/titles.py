@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -82,6 +83,20 @@ def needs_of(method: str) -> str:
     return ", ".join([*sorted(needs), *at_query_time]) or "nothing"
 
 
+def data_set_title(row: Mapping[str, Any], field: str = "dataset") -> str | None:
+    """A data set for people: an image folder by its own name; None where the row has none.
+
+    Args:
+        row: a run's configuration, or a row of `results`, with the options as a dictionary or as JSON text.
+        field: "dataset" or "old_dataset".
+    """
+    name, options = row.get(field), row.get(f"{field}_options") or {}
+    if not isinstance(name, str):
+        return None
+    options = json.loads(options) if isinstance(options, str) else options
+    return Path(options["path"]).name if name == "folder" and "path" in options else DATASETS.get(name, name)
+
+
 def setting_title(row: Mapping[str, Any]) -> str:
     """An experiment for people: data set, scenario, losses, a weak old model, an upgrade of an upgrade.
 
@@ -90,9 +105,11 @@ def setting_title(row: Mapping[str, Any]) -> str:
     'Portraits, open-class, softmax to ArcFace, weak old model'
     """
     losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
-    sets = [row[name] for name in ("old_dataset", "dataset") if isinstance(row.get(name), str)]
-    named = " to ".join(DATASETS.get(name, name) for name in sets)
+    names = (data_set_title(row, name) for name in ("old_dataset", "dataset"))
+    named = " to ".join(name for name in names if name)
     title = f"{named}, {row['scenario']}, {losses[0]} to {losses[1]}"
+    if isinstance(row.get("old_features"), str):
+        title = f"{named}, features of {Path(row['old_features']).name} to {losses[1]}"
     title += f", {PROTOCOLS[row['protocol']]}" if row.get("protocol") in PROTOCOLS else ""
     title += ", weak old model" if row.get("old_strength") == "weak" else ""
     return title + (", next generation" if isinstance(row.get("old_run"), str) else "")

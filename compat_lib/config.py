@@ -35,6 +35,7 @@ _NOT_PART_OF_THE_RESULT = (
     *("checkpoint_steps", "checkpoint_minutes"),
 )
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
+_NEW_SIDE = ("new_backbone", "new_head", "new_weights", "new_loss", "new_width", "epochs", "lr")
 _RANGES = {  # field -> lowest and highest value
     **dict.fromkeys(("image_size", "image_height", "old_width", "new_width"), (1, None)),
     **dict.fromkeys(("old_epochs", "epochs", "validate_every"), (1, None)),
@@ -94,6 +95,9 @@ class ExperimentConfig:
     old_epochs: int = 20
     old_lr: float = 0.2
     old_run: str | None = None  # "experiment/run" whose new model is the old one here; None: train one
+    old_features: str | None = None  # a file of your old model's features of all images; None: train one
+    old_test_features: str | None = None  # those of the test images, where they lie in a file of their own
+    old_features_columns: dict[str, Any] = field(default_factory=dict)  # "ids", "features": their names there
     # the new side
     new_backbone: str = "resnet-small"
     new_head: str = "linear"
@@ -165,6 +169,16 @@ class ExperimentConfig:
                     "an old_dataset shares no class with dataset, and is taken whole: set scenario to "
                     f"open-class and old_classes to None; got {self.scenario} and {self.old_classes!r}"
                 )
+        if self.old_features is not None:
+            others = ("old_dataset", "old_classes", "old_run")
+            wrong = [name for name in others if getattr(self, name) is not None]
+            if wrong or self.scenario != "open-class":
+                raise ValueError(
+                    "old_features come from a model that is not trained here, and the new one learns from all "
+                    f"of train/: leave out {' and '.join(wrong) or 'scenario'} (scenario is {self.scenario})"
+                )
+        elif self.old_test_features is not None or self.old_features_columns:
+            raise ValueError("old_test_features and old_features_columns need old_features, a file")
         if self.old_classes is not None and not self.scenario.endswith("class"):
             raise ValueError(
                 f"old_classes splits by class: choose extended-class or open-class; got {self.scenario}"
@@ -256,9 +270,12 @@ class ExperimentConfig:
         """Readable name and hash of what all methods and seeds of this experiment share."""
         strength = "" if self.old_strength == "normal" else f"-{self.old_strength}"
         strength += "-chain" if self.old_run else ""
-        source = f"{self.old_dataset}-to-{self.dataset}" if self.old_dataset else self.dataset
+        source = set_name(self.dataset, self.dataset_options)
+        if self.old_dataset:
+            source = f"{set_name(self.old_dataset, self.old_dataset_options)}-to-{source}"
         strength += "" if self.protocol == "pairs" else f"-{self.protocol}"
-        name = f"{source}-{self.scenario}{strength}-{self.old_loss}-to-{self.new_loss}"
+        old = f"{self.scenario}{strength}-{self.old_loss}"
+        name = f"{source}-{'features' + strength if self.old_features else old}-to-{self.new_loss}"
         return f"{name}-{self._digest(leave_out=(*_ONE_RUN_ONLY, 'seed'))}"
 
     @property
@@ -282,6 +299,11 @@ class ExperimentConfig:
         """Where the old model of this experiment and seed keeps its files."""
         return self.folder / f"old-s{self.seed}-{self._digest(leave_out=_ONE_RUN_ONLY)}"
 
+    @property
+    def old_side(self) -> str:
+        """Hash of what determines the old model and all that is measured of it: equal ones can share it."""
+        return self._digest(leave_out=(*_ONE_RUN_ONLY, *_NEW_SIDE))
+
     def _digest(self, leave_out: tuple[str, ...] = ()) -> str:
         # Only what differs from the defaults: a field that a later version adds renames no run.
         defaults = {item.name: _default(item) for item in fields(self)}
@@ -291,6 +313,17 @@ class ExperimentConfig:
             if name not in _NOT_PART_OF_THE_RESULT and name not in leave_out and value != defaults[name]
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def set_name(dataset: str, options: Mapping[str, Any]) -> str:
+    """A data set's name in run names and tables: of an image folder, its own.
+
+    >>> set_name("portraits", {}), set_name("folder", {"path": "~/My photos/"})
+    ('portraits', 'My-photos')
+    """
+    if dataset != "folder" or "path" not in options:
+        return dataset
+    return re.sub(r"[^\w.]+", "-", Path(options["path"]).name).strip("-.") or dataset
 
 
 def _default(item: Field) -> Any:

@@ -48,6 +48,7 @@ from compat_lib.files import explained, load_tensors, map_rows, save_tensors
 from compat_lib.losses import build_method, find_method, method_options
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.models import EmbeddingModel
+from compat_lib.old_features import read_old_features
 from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import (
     classifier_of,
@@ -75,6 +76,7 @@ from compat_lib.runs import (
     write_json,
     write_metrics,
 )
+from compat_lib.shared_old import take_old
 from compat_lib.training import TrainingSettings, embed_together, train
 
 LOOK = 1000  # validation images of a look during training
@@ -128,7 +130,7 @@ class Experiment:
     def scenario(self) -> Scenario:
         """Which training images the old and the new model see."""
         config, train, chosen = self.config, self.data.train, None
-        if config.old_dataset:
+        if config.old_dataset or config.old_features:
             return other_set(train.labels)
         if config.old_classes:
             chosen = named_classes(config.old_classes, train.classes, also=self.data.val.classes)
@@ -145,9 +147,14 @@ class Experiment:
         """The old model's training set, labelled 0..C_o-1.
 
         Raises:
-            ValueError: images of an `old_dataset` have another number of channels.
+            ValueError: images of an `old_dataset` have another number of channels, or the old features come
+                from a file.
         """
         config = self.config
+        if config.old_features:
+            raise ValueError(
+                "old_features come from a file, and nothing says on which images their model was trained"
+            )
         if config.old_dataset:
             images = self._load(config.old_dataset, config.old_dataset_options).train
             channels = [images.images.shape[1], self.data.train.images.shape[1]]
@@ -176,7 +183,16 @@ class Experiment:
             parts["old training"] = self.old_images
         digests = {f"{part} images": images.digest() for part, images in parts.items()}
         digests |= {f"list {name}": tensor_digest(value) for name, value in self.data.lists.items()}
+        if self._old_features is not None:
+            digests |= {f"old {part} features": tensor_digest(v) for part, v in self._old_features.items()}
         return digests | network_made_of(self.config, "old")
+
+    @cached_property
+    def _old_features(self) -> dict[str, Tensor] | None:
+        """The old features of train, val and test from a file; None where an old model is at hand."""
+        if self.config.old_features is None:
+            return None
+        return read_old_features(self.config, self.data)
 
     @cached_property
     def _made_of(self) -> dict[str, str]:
@@ -222,9 +238,23 @@ class Experiment:
             with _only_one(folder):
                 before = self._predecessor()
                 if not distributed.agreed(is_complete(folder)):
-                    self._make_old(folder, before)
+                    self._provide_old(folder, before)
                 self._old = before.new if before else self._read_old(folder)
         return self._old
+
+    def _provide_old(self, folder: Path, before: Experiment | None) -> None:
+        """Fill the old side's folder: from a file of features, another experiment's model, or by training."""
+        if self._old_features is not None:
+            self._keep_given(folder, self._old_features)
+        elif before is not None:
+            self._make_old(folder, before)
+        else:  # who wants the same old model meanwhile waits, in whatever experiment
+            with _only_one(folder.parent.parent / f".old-{self.config.old_side}"):
+                found = take_old(self.config, self._old_made_of) if self._first else None
+                if (found := distributed.agreed(found)) is not None:
+                    self.say(f"old model: that of {shown_path(found)}, since only the new side differs")
+                else:
+                    self._make_old(folder, before)
 
     def _predecessor(self) -> Experiment | None:
         """The experiment whose new model plays the old one here, trained; None when the old model is our own.
@@ -329,6 +359,21 @@ class Experiment:
         records = self._test(model.test).changed(query="old", gallery="old")
         self._finish(folder, records, model, images, started, run_id=folder.name, method="old")
 
+    def _keep_given(self, folder: Path, features: dict[str, Tensor]) -> None:
+        """The old side's run from features of a file, in the place of an old model's training."""
+        started = time.time()
+        if self._first:
+            kept = {part: features[part] for part in ("test", "val")}
+            images = self.new_images
+            nothing_known = self.scenario.class_map  # of what the old model was trained on
+            given = {"num_classes": images.num_classes, "class_map": nothing_known}
+            OldSystem.from_arrays(features["train"], images.labels, **given).save(folder / "old_system")
+            keep_model(folder, None, None, [], kept, self._old_made_of)
+            model = self._read_old(folder)
+            records = self._test(model.test).changed(query="old", gallery="old")
+            self._finish(folder, records, model, images, started, run_id=folder.name, method="old")
+        distributed.agreed(None)
+
     def _train_old(self, folder: Path) -> None:
         config, images = self.config, self.old_images
         model, method = self._old_parts()
@@ -340,8 +385,10 @@ class Experiment:
     def _read_old(self, folder: Path) -> TrainedModel:
         return read_model(folder, *self._old_parts(), self.config.device, self._old_made_of, self._source)
 
-    def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss]:
+    def _old_parts(self) -> tuple[EmbeddingModel, CompatibilityLoss] | tuple[None, None]:
         config = self.config
+        if config.old_features:
+            return None, None
         torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
         model = network(config, "old", config.old_width, self.data.train)
         vertices = None if config.old_dataset else self.scenario.old_classes
@@ -495,7 +542,7 @@ class Experiment:
     def _certainty(self) -> np.ndarray | None:
         """How sure the old classifier is of each gallery image, for the order of backfill."""
         classifier, features = self.old.classifier, self.old.test
-        if classifier.width != features.shape[1] or classifier.num_classes < 2:
+        if classifier is None or classifier.width != features.shape[1] or classifier.num_classes < 2:
             return None
         with torch.inference_mode():
             return margin(classifier.logits(features.to(classifier.weight.device)))
@@ -665,8 +712,8 @@ class Experiment:
                 "val": self.data.val.num_classes,
                 "test": self.data.test.num_classes,
             },
-            "parameters": sum(p.numel() for p in model.model.parameters()),
-        }
+            "parameters": sum(p.numel() for p in model.model.parameters()) if model.model else None,
+        } | ({"skipped": list(self.data.skipped)} if self.data.skipped else {})
         identity = {
             "experiment_id": config.experiment_id,
             "run_id": run_id or config.run_id,

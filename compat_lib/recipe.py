@@ -38,6 +38,8 @@ def _asked(config: ExperimentConfig, side: str) -> dict[str, Any]:
 
 def network_made_of(config: ExperimentConfig, side: str) -> dict[str, str]:
     """What the "old" or "new" side's network is made of besides its name, see `backbones.digests`."""
+    if side == "old" and config.old_features is not None:
+        return {}
     asked, prefix = _asked(config, side), "old " if side == "old" else ""
     return {f"{prefix}{part}": value for part, value in digests(asked["name"], asked["weights"]).items()}
 
@@ -120,14 +122,18 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
     Augmentation.of(config).check(*height_width(config.size))
     kind = find_method(config.method)
     new_width = kind.model_width(config.old_width, config.new_width)
-    for side, width in (("old", config.old_width), ("new", new_width)):
+    sides = {"old": config.old_width} if config.old_features is None else {}
+    for side, width in (sides | {"new": new_width}).items():
         refuse_model(**_asked(config, side), width=width)
+    left = {
+        "classifier_weight": torch.ones(2, config.old_width),
+        "class_map": torch.tensor([0, 1]),
+        "model": nn.Identity(),
+    }
     stand_in = OldSystem.from_arrays(
         torch.eye(4, config.old_width) + 0.5,
         torch.tensor([0, 0, 1, 1]),
-        classifier_weight=torch.ones(2, config.old_width),
-        class_map=torch.tensor([0, 1]),
-        model=nn.Identity(),
+        **(left if config.old_features is None else {}),
     ).with_oracle(torch.eye(4, config.new_width) + 0.5)
     classifier = classifier_of(config, config.new_loss, config.new_width, 2)
     build_method(config.method, stand_in, classifier, **task(config), **config.method_options)

@@ -129,7 +129,8 @@ def read_json(path: str | Path) -> Any:
 
 def write_history(path: str | Path, rows: list[dict[str, float]]) -> None:
     """One line an epoch; columns that only some epochs have (validation) are empty elsewhere."""
-    write_text(path, pd.DataFrame(rows).to_csv(index=False), ADVICE)
+    frame = pd.DataFrame(rows, columns=None if rows else ["epoch"])
+    write_text(path, frame.to_csv(index=False), ADVICE)
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
@@ -153,8 +154,9 @@ class TrainedModel:
     """One trained model, old or new, with what the evaluation needs of it.
 
     Args:
-        model: images to stored features, in evaluation mode: the network, then the method's head if any.
-        method: the method that trained it, with the classifier and whatever else was learned.
+        model: images to stored features, in evaluation mode: the network, then the method's head if any;
+            None for an old side that is a file of features.
+        method: the method that trained it, with the classifier and whatever else was learned; None likewise.
         test: float32 ``[N_test, width]``, features of the test images, un-normalised.
         val: the same of the validation images.
         history: one dictionary an epoch.
@@ -163,8 +165,8 @@ class TrainedModel:
         gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
     """
 
-    model: nn.Module
-    method: CompatibilityLoss
+    model: nn.Module | None
+    method: CompatibilityLoss | None
     test: Tensor
     val: Tensor
     history: list[dict[str, float]]
@@ -172,9 +174,9 @@ class TrainedModel:
     gallery: Tensor | None = None
 
     @property
-    def classifier(self) -> Classifier:
-        """The model's own classifier."""
-        return self.method.classifier
+    def classifier(self) -> Classifier | None:
+        """The model's own classifier; None for an old side that is a file of features."""
+        return None if self.method is None else self.method.classifier
 
     @property
     def cross(self) -> tuple[Tensor, Tensor] | None:
@@ -189,8 +191,8 @@ def is_trained(folder: Path) -> bool:
 
 def keep_model(
     folder: Path,
-    model: nn.Module,
-    method: CompatibilityLoss,
+    model: nn.Module | None,
+    method: CompatibilityLoss | None,
     history: list[dict[str, float]],
     features: dict[str, Tensor],
     made_of: dict[str, str],
@@ -199,20 +201,22 @@ def keep_model(
 
     Args:
         folder: the run folder.
+        model, method: None for an old side that is a file of features.
         features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any.
         made_of: digests of what it was trained and measured on, by name.
     """
-    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-    weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
     write_history(folder / _HISTORY, history)
-    save_tensors(weights, folder / _MODEL, advice=ADVICE)
+    if model is not None:
+        weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+        weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
+        save_tensors(weights, folder / _MODEL, advice=ADVICE)
     save_tensors(features, folder / _FEATURES, made_of, advice=ADVICE)
 
 
 def read_model(
     folder: Path,
-    model: nn.Module,
-    method: CompatibilityLoss,
+    model: nn.Module | None,
+    method: CompatibilityLoss | None,
     device: str,
     made_of: dict[str, str],
     source: str = "",
@@ -224,6 +228,8 @@ def read_model(
     """
     features, known = load_tensors(folder / _FEATURES)
     refuse_changed(folder, known, made_of, source)
+    if model is None:
+        return TrainedModel(None, None, **features, history=read_history(folder / _HISTORY))
     weights, _ = load_tensors(folder / _MODEL)
     for prefix, module in (("model.", model), ("method.", method)):
         state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}

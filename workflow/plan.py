@@ -123,13 +123,14 @@ def experiment_jobs(preset: Preset) -> list[Job]:
             f"preset {preset.name}, notebooks", f"no notebook has a parameter {', '.join(unknown)}"
         )
     jobs = []
-    for config in preset.old_models:
+    # Where the old side is a file of features there is no model to train and to look at.
+    for config in (one for one in preset.old_models if one.old_features is None):
         # The old model of a third generation is the new one of another run.
         after = (f"{config.old_run}/notebook.ipynb",) if config.old_run else ()
         fixed = ("method", "method_options", "budget")
         jobs.append(run_job(preset, config, OLD_SYSTEM, "old model", config.old_folder, fixed, after))
     for config in preset.experiments:
-        after = (run_target(config.old_folder, config),)
+        after = (run_target(config.old_folder, config),) if config.old_features is None else ()
         fixed = ("method",) if config.method in OWN_NOTEBOOK else ()
         stem = OWN_NOTEBOOK.get(config.method, OTHER_METHODS)
         jobs.append(run_job(preset, config, stem, config.method, config.run_folder, fixed, after))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -31,13 +32,20 @@ class Names:
     def __init__(self, names: Iterable[str | os.PathLike]) -> None:
         encoded = [os.fsencode(name) for name in names]
         self._text = b"".join(encoded)
-        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        self._starts, self._ends = ends[:-1], ends[1:]
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._ends)
 
     def __getitem__(self, number: int) -> str:
-        return os.fsdecode(self._text[self._ends[number] : self._ends[number + 1]])
+        return os.fsdecode(self._text[self._starts[number] : self._ends[number]])
+
+    def subset(self, rows: Tensor) -> Names:
+        """Return the names of the rows (int64 [n]) in that order, which share the buffer."""
+        part = copy.copy(self)
+        part._starts, part._ends = self._starts[rows.cpu().numpy()], self._ends[rows.cpu().numpy()]
+        return part
 
 
 class EncodedImages:

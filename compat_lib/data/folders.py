@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from .images import ImageSet, Splits, data_root
 from .listed import VAL_SHARE, with_validation
 from .trees import class_folders, decode_classes, download, list_images, subfolders, tell_left_out
 
+_log = logging.getLogger(__name__)
 PARTS = ("train", "test", "val", "query")
 _LAYOUT = (
     "train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images> and "
@@ -28,6 +31,7 @@ def folder(
     size: int | tuple[int, int] = 32,
     seed: int = 0,
     stream: bool = False,
+    skip_unreadable: bool = False,
 ) -> Splits:
     """Return the images of a folder with train/<class>/*, test/<class>/* and optionally val/<class>/*.
 
@@ -39,6 +43,9 @@ def folder(
     With query/<class>/* these images are the queries of the protocols re-identification and landmarks, which
     ask the gallery test/: they are part of the test images, and the extra "query" (bool) tells which.
 
+    With `skip_unreadable` images that cannot be read are left out and named, in the log and in
+    `Splits.skipped`; otherwise an error names them all.
+
     Without val/, 10 % of the classes or images are held out of training for validation by seed, see
     `with_validation`.
 
@@ -48,11 +55,12 @@ def folder(
     Raises:
         FileNotFoundError: "... has no folder train ...".
         ValueError: "cannot read 3 images ...", "class ... has no images ...", "... has 1 class folder ...",
-            "nothing can be held out for validation ...".
+            "nothing can be held out for validation ...", "no image of class ... can be read ...".
         OSError: the data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()
-    return _splits(printable(place.name) or "folder", place, data_root(root) / "cache", size, seed, stream)
+    name, skipped = printable(place.name) or "folder", [] if skip_unreadable else None
+    return _splits(name, place, data_root(root) / "cache", size, seed, stream, skipped=skipped)
 
 
 def cifar100(
@@ -102,6 +110,7 @@ def _splits(
     seed: int,
     stream: bool,
     share: float = VAL_SHARE,
+    skipped: list[str] | None = None,
 ) -> Splits:
     found = {path.name: path for path in subfolders(place)}
     for needed in ("train", "test"):
@@ -119,14 +128,17 @@ def _splits(
         asking = subfolders(found["query"]) if path.name == "test" and "query" in found else []
         classes |= {f"query/{folder.name}": folder for folder in asking}
         try:
-            parts[path.name] = decode_classes(classes, cache, size=size, stream=stream)
+            parts[path.name] = decode_classes(classes, cache, size=size, stream=stream, skipped=skipped)
         except UnreadableImages as error:
             unreadable += error.files
     if unreadable:
         raise UnreadableImages(unreadable)
     if "query" in found:
         parts["test"] = _with_queries(parts["test"])
-    return Splits(name, **parts) if "val" in parts else with_validation(name, **parts, seed=seed, share=share)
+    if skipped:
+        _log.warning("%s: skipped %d images that cannot be read: %s", name, len(skipped), ", ".join(skipped))
+    made = Splits(name, **parts) if "val" in parts else with_validation(name, **parts, seed=seed, share=share)
+    return replace(made, skipped=tuple(skipped or ()))
 
 
 def _with_queries(test: ImageSet) -> ImageSet:
@@ -135,4 +147,4 @@ def _with_queries(test: ImageSet) -> ImageSet:
     classes = tuple(sorted(set(names)))
     labels = torch.tensor([classes.index(name) for name in names])[test.labels]
     query = torch.tensor([name.startswith("query/") for name in test.classes])[test.labels]
-    return ImageSet(test.images, labels, classes, {"query": query})
+    return ImageSet(test.images, labels, classes, {"query": query}, test.names)

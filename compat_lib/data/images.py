@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .encoded import EncodedImages
+from .encoded import EncodedImages, Names
 
 DATA_VARIABLE = "COMPAT_DATA"
 DISTRACTOR = (
@@ -65,9 +65,16 @@ class ImageSet:
     labels: Tensor  # int64 [N], 0..len(classes)-1
     classes: tuple[str, ...]  # one name per class; a subset keeps those without images
     extras: dict[str, Tensor] = field(default_factory=dict)  # [N, ...] each
+    names: Names | None = None  # [N], "train/anna/1.png", of image files in class folders; not in the digest
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        kind = "encoded images" if isinstance(self.images, EncodedImages) else "images"
+        extras = f", with {', '.join(self.extras)}" if self.extras else ""
+        return f"ImageSet({len(self)} {kind} of {shape}, {self.num_classes} classes{extras})"
 
     @property
     def num_classes(self) -> int:
@@ -100,7 +107,8 @@ class ImageSet:
         extras = {name: values[rows] for name, values in self.extras.items()}
         encoded = isinstance(self.images, EncodedImages)
         images = self.images.subset(rows) if encoded else self.images[rows]
-        return ImageSet(images, self.labels[rows], self.classes, extras)
+        names = None if self.names is None else self.names.subset(rows)
+        return ImageSet(images, self.labels[rows], self.classes, extras, names)
 
     def with_labels(self, rows: Tensor, labels: Tensor, classes: Sequence[str]) -> ImageSet:
         """Return the rows under new labels (int64 [n]) and class names; a "true_label" stays as it is."""
@@ -129,3 +137,13 @@ class Splits:
     val: ImageSet
     test: ImageSet
     lists: dict[str, Tensor] = field(default_factory=dict)  # of a protocol, see docs/protocols.md
+    skipped: tuple[str, ...] = ()  # image files that could not be read, where that was asked for
+
+    def __repr__(self) -> str:
+        parts = [f"{name}: {len(part)} of {part.num_classes}" for name, part in self.parts.items()]
+        return f"Splits({self.name!r}, images of classes in {', '.join(parts)})"
+
+    @property
+    def parts(self) -> dict[str, ImageSet]:
+        """Train, val and test by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .cache import cached_arrays
 from .decoding import UnreadableImages, height_width, open_image, printable, smooth_resize
-from .encoded import EncodedImages
+from .encoded import EncodedImages, Names
 from .images import DATA_VARIABLE, ImageSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -80,6 +80,7 @@ def decode_classes(
     mode: str = "RGB",
     shrink: Callable[[Image.Image, int | tuple[int, int]], np.ndarray] = smooth_resize,
     stream: bool = False,
+    skipped: list[str] | None = None,
 ) -> ImageSet:
     """Return all images of the given classes, decoded now or read from the cache, or left encoded.
 
@@ -93,11 +94,16 @@ def decode_classes(
         mode: "RGB" or "L".
         shrink: (image in that mode, size) -> uint8 [H, W] or [H, W, 3].
         stream: leave them encoded; the set's digest is then of the classes, names and sizes of files.
+        skipped: files that cannot be decoded are left out, and appended here, in place of an error.
 
     Raises:
         UnreadableImages: names every file that cannot be decoded.
-        ValueError: "class ... has no images ...".
+        ValueError: "class ... has no images ...", "skip_unreadable ... cannot stream ...".
     """
+    if stream and skipped is not None:
+        raise ValueError(
+            "skip_unreadable decodes all images first, so that they cannot stream; set one of them"
+        )
     listing, content = hashlib.sha256(), hashlib.sha256()
     files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
@@ -121,11 +127,13 @@ def decode_classes(
     place = Path(os.path.commonpath(list(folders.values())))
     told = [f"{count} {what}" for what, count in sorted(others.items())]
     tell_left_out(place, told, f"images ({', '.join(IMAGE_SUFFIXES)}) directly in a class folder")
-    names = tuple(printable(name) for name in folders)
+    classes, numbers = tuple(printable(name) for name in folders), torch.tensor(labels)
+    names = Names("/".join(path.split(os.sep)[-3:]) for path in files)  # part, class, file
     if stream:
         images = EncodedImages(files, size=size, mode=mode, resize=shrink, digest=content.hexdigest())
-        return ImageSet(images, torch.tensor(labels), names)
+        return ImageSet(images, numbers, classes, names=names)
     recipe = {"rules": RULES, "size": size, "mode": mode, "shrink": shrink.__name__}
+    recipe |= {} if skipped is None else {"skip_unreadable": True}
     recipe["listing"] = listing.hexdigest()
     shape = (len(files), 3 if mode == "RGB" else 1, *height_width(size))
 
@@ -138,21 +146,39 @@ def decode_classes(
 
     def write(folder: Path) -> None:
         bad: list[tuple[str, str]] = []
+        readable = np.ones(len(files), dtype=bool)
         # Written, not mapped: a full disk is then an error and does not kill the process.
         with open(folder / "images.npy", "wb") as out, ThreadPool(min(8, os.cpu_count() or 1)) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(out, header)
+            np.lib.format.write_array_header_1_0(out, header)  # which leaves room for any number of rows
             # disable=None: a bar on a terminal, nothing in a log
             for start in tqdm(range(0, len(files), _BLOCK), desc="decoding images", disable=None):
                 made = pool.map(decode, files[start : start + _BLOCK], chunksize=32)
+                good = [one for one in made if not isinstance(one, UnreadableImages)]
                 bad += [file for error in made if isinstance(error, UnreadableImages) for file in error.files]
-                if not bad:
-                    out.write(np.stack(made).tobytes())
-        if bad:
+                readable[start : start + _BLOCK] = [not isinstance(one, UnreadableImages) for one in made]
+                if good and not (bad and skipped is None):
+                    out.write(np.stack(good).tobytes())
+            out.seek(0)
+            header["shape"] = (int(readable.sum()), *shape[1:])
+            np.lib.format.write_array_header_1_0(out, header)
+        if bad and (skipped is None or not readable.any()):
             raise UnreadableImages(bad)
+        if skipped is not None:
+            np.save(folder / "readable.npy", readable)
 
     arrays = cached_arrays(cache, recipe, write, size=int(np.prod(shape)))
-    return ImageSet(torch.from_numpy(arrays["images"]), torch.tensor(labels), names)
+    images = torch.from_numpy(arrays["images"])
+    if skipped is None:
+        return ImageSet(images, numbers, classes, names=names)
+    kept = torch.from_numpy(arrays["readable"]).nonzero().flatten()
+    empty = np.setdiff1d(numbers.numpy(), numbers[kept].numpy())
+    if len(empty):
+        raise ValueError(
+            f"no image of class {classes[empty[0]]!r} in {printable(place)} can be read; mend some"
+        )
+    skipped += [printable(names[row]) for row in np.flatnonzero(~arrays["readable"])]
+    return ImageSet(images, numbers[kept], classes, names=names.subset(kept))
 
 
 def download(kind: str, base: Path, layout: str, **options: Any) -> Any:

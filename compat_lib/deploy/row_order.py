@@ -18,7 +18,8 @@ import pandas as pd
 from compat_lib.deploy.feature_files import FeatureTable, as_keys
 from compat_lib.old_system import numbers
 
-PARTS = {"train", "val", "test"}
+PARTS = {"train", "val", "test", "query"}
+NAMED = 10  # images without a feature that an error names
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,8 @@ def _matched(ids: pd.DataFrame, images: pd.DataFrame, files: Sequence[str]) -> n
             )
         else:
             reason = (
-                f"{len(missing)} of {len(images)} images have no feature, the first {files[missing[0]]!r}; "
+                f"{len(missing)} of {len(images)} images have no feature, the first "
+                f"{', '.join(repr(files[row]) for row in missing[:NAMED])}; "
                 "extract the features of these as well, or take the images out of the folder"
             )
     raise ValueError(reason)

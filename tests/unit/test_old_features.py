@@ -1,0 +1,160 @@
+"""An old side that is a file of features: joined by names, compared, refused when it leaves a doubt."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from compat_lib import data
+from compat_lib.config import ExperimentConfig
+from compat_lib.evaluation import retrieval
+from compat_lib.experiment import Experiment
+from compat_lib.old_features import read_old_features
+
+WIDTH = 12
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Images of 14 and 4 classes, with names of all kinds, in class folders."""
+    draw = np.random.default_rng(0)
+    for part, classes in {"train": range(14), "test": range(14, 18)}.items():
+        for number in classes:
+            folder = tmp_path / "Meine Fotos" / part / f"Zoë {number}"
+            folder.mkdir(parents=True)
+            base = draw.integers(0, 200, (4, 4, 3))
+            for image in range(6):
+                pixels = (base + draw.integers(0, 55, base.shape)).astype(np.uint8)
+                name = f"{image} ü.png" if image % 2 else f"{image}.jpg"
+                Image.fromarray(pixels).resize((16, 16)).save(folder / name)
+    return tmp_path / "Meine Fotos"
+
+
+def rows_of(place, suffix=""):
+    """Ids and features of all images, shuffled: each feature is a fixed function of its image's pixels."""
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    np.random.default_rng(1).shuffle(files)
+    mix = np.random.default_rng(2).standard_normal((48, WIDTH))
+    shrunk = [
+        np.asarray(Image.open(path).convert("RGB").resize((4, 4))).ravel() / 255 - 0.5 for path in files
+    ]
+    return [str(path.relative_to(place)) + suffix for path in files], (np.stack(shrunk) @ mix).astype(
+        np.float32
+    )
+
+
+def write(path, ids, features, **more):
+    frame = pd.DataFrame(features, columns=[f"f{n}" for n in range(WIDTH)]).assign(path=ids, **more)
+    frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
+    return str(path)
+
+
+def configured(place, **changes):
+    values = {
+        "dataset": "folder",
+        "dataset_options": {"path": str(place)},
+        "method": "l2",
+        "new_backbone": "convnet-half",
+        "epochs": 1,
+        "batch_size": 16,
+        "image_size": 16,
+        "old_width": WIDTH,
+        "new_width": WIDTH,
+        "bootstrap_draws": 10,
+        "data_root": str(place.parent / "data"),
+        "runs_root": str(place.parent / "runs"),
+    }
+    return ExperimentConfig(**(values | changes))
+
+
+def silent(config):
+    return Experiment(config, say=lambda line: None)
+
+
+def test_each_image_has_its_own_row_and_held_out_classes_keep_theirs(place):
+    ids, features = rows_of(place)
+    by_name = dict(zip(ids, features, strict=True))
+    config = configured(place, old_features=write(place.parent / "old.csv", ids, features))
+    assert config.experiment_id.startswith("Meine-Fotos-features-to-arcface-")
+    splits = data.load("folder", path=place, root=place.parent / "data", size=16)
+    assert splits.val.names[0].startswith("train/")  # held out of training
+    found = read_old_features(config, splits)
+    for part, images in splits.parts.items():
+        wanted = np.stack([by_name[images.names[row]] for row in range(len(images))])
+        assert np.allclose(found[part], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_experiment_with_a_given_old_side(place, suffix):
+    ids, features = rows_of(place)
+    file = place.parent / f"old{suffix}"
+    config = configured(place, old_features=write(file, ids, features))
+    experiment = silent(config)
+    run = experiment.evaluate()
+    assert experiment.old.model is None and experiment.old_system.has == {"features", "prototypes"}
+    assert len(experiment.new_images) == len(experiment.data.train)  # all of it trains the new model
+    by_name = dict(zip(ids, features, strict=True))
+    test = experiment.data.test
+    direct = retrieval(np.stack([by_name[test.names[row]] for row in range(len(test))]), test.labels)
+    assert run.metrics.value("old", "old", "map") == pytest.approx(direct.map, abs=1e-6)
+    assert experiment.old_run.history == [] and experiment.old_run.config["facts"]["parameters"] is None
+    # A second method finds the old side there; another file of the same name is refused.
+    silent(config.changed(method="independent")).evaluate()
+    write(file, ids, features[::-1])
+    with pytest.raises(ValueError, match="was made with other old test features and old train features"):
+        silent(config).evaluate()
+
+
+def test_test_features_in_a_file_of_their_own(place):
+    ids, features = rows_of(place)
+    test = np.array([name.startswith("test/") for name in ids])
+    short = np.array([name.split("/", 1)[1] for name in ids])  # class/file
+    files = [
+        write(place.parent / f"{name}.csv", short[rows], features[rows], who=1)
+        for name, rows in (("train", ~test), ("test", test))
+    ]
+    whole = configured(place, old_features=write(place.parent / "old.csv", ids, features))
+    splits = silent(whole).data
+    both = read_old_features(whole, splits)
+    two = configured(place, old_features=files[0], old_test_features=files[1])
+    assert all(torch.equal(value, both[part]) for part, value in read_old_features(two, splits).items())
+
+
+def refused(place, words, ids, features, **changes):
+    config = configured(place, old_features=write(place.parent / "old.csv", ids, features), **changes)
+    with pytest.raises(ValueError, match=words):
+        silent(config).train_old()
+    assert not (config.old_folder / "old_system").exists()
+
+
+def test_what_leaves_a_doubt_is_refused_before_anything_is_trained(place):
+    ids, features = rows_of(place)
+    refused(place, "3 of 108 images have no feature, the first '.*', '.*', '.*'; ", ids[3:], features[3:])
+    refused(
+        place, "width 12, but old_width is 16; set old_width: 12", ids, features, old_width=16, new_width=16
+    )
+    refused(place, "name the same image", [*ids, ids[5]], np.concatenate([features, features[:1]]))
+    portraits = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
+    changes = {"dataset": "portraits", "dataset_options": portraits}
+    refused(place, "does not have .train, val, test.; use dataset: folder", ids, features, **changes)
+
+
+def test_methods_that_need_more_are_refused_with_those_that_do_not(place):
+    with pytest.raises(ValueError, match="needs the old system's classifier, but only .* Methods that work"):
+        silent(
+            configured(place, old_features="x.csv", method="bct", method_options={"variant": "classifier"})
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scenario": "extended-class"}, "leave out scenario"),
+        ({"old_run": "a/b"}, "leave out old_run"),
+        ({"old_features": None, "old_test_features": "y.csv"}, "need old_features, a file"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_configuration(place, changes, words):
+    with pytest.raises(ValueError, match=words):
+        configured(place, **({"old_features": "x.csv"} | changes))
