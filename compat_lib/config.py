@@ -174,8 +174,8 @@ class ExperimentConfig:
             wrong = [name for name in others if getattr(self, name) is not None]
             if wrong or self.scenario != "open-class":
                 raise ValueError(
-                    "old_features come from a model that is not trained here, and the new one learns from all "
-                    f"of train/: leave out {' and '.join(wrong) or 'scenario'} (scenario is {self.scenario})"
+                    "old_features come from a model that is not trained here, and the new one learns from "
+                    f"all of train/: leave out {' and '.join(wrong) or 'scenario'}; got {self.scenario}"
                 )
         elif self.old_test_features is not None or self.old_features_columns:
             raise ValueError("old_test_features and old_features_columns need old_features, a file")

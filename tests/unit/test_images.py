@@ -82,7 +82,7 @@ def test_seeded_streams_repeat_and_differ(one, other):
         ("portraits", {"people": 3}, "takes the options identities, images, .*; got people"),
         ("portraits", {"stream": True}, "'portraits' is always read in one way, .* leave stream out"),
         ("omniglot", {"pose": 1}, "takes the options none; got pose"),
-        ("folder", {}, "takes the options path and needs path; got none"),
+        ("folder", {}, "takes the options path, skip_unreadable and needs path; got none"),
     ],
 )
 def test_load_names_what_is_allowed(name, options, sentence):

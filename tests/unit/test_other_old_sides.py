@@ -47,7 +47,7 @@ def test_the_old_model_of_another_data_set(tmp_path):
     write_folder(place)
     changes = {"old_dataset": "folder", "old_dataset_options": {"path": str(place)}}
     config = configured(tmp_path, **changes)
-    assert config.experiment_id.startswith("folder-to-portraits-open-class-softmax-to-arcface-")
+    assert config.experiment_id.startswith("other-to-portraits-open-class-softmax-to-arcface-")
     experiment = silent(config)
     run = experiment.evaluate()
     assert len(experiment.old_images) == 18 and experiment.old.classifier.num_classes == 3
