@@ -47,7 +47,7 @@ def imagenet(
 
     Raises:
         FileNotFoundError: "... has no folder train ...", "... no list says of which class ...".
-        ValueError: "... has 3 images, but ... lists 4 ...".
+        ValueError: "... has 3 images, ... lists 4, and ... is in one of them alone ...".
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
@@ -125,41 +125,40 @@ def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 def _flat(base: Path, size: int | tuple[int, int]) -> ImageSet:
     """The validation images in one folder, their classes from a list."""
+    source, wnid_of = _listed_classes(base)
     names = [entry.name for entry in list_images(base / "val")]
-    if (base / _KAGGLE).is_file():
-        source = base / _KAGGLE
-        rows = read_list(source, {"image": str, "prediction": str}, sep=",", header=True).sort_values("image")
-        first, listed = rows.prediction.str.split().str[0], rows.image.tolist()
-        if first.isna().any():
-            raise ValueError(f"line {first.isna().idxmax() + 2} of {printable(source)} names no class")
-        wnids = first.tolist()
-    else:
-        from torchvision.datasets import imagenet as reader
-
-        source, listed = base / _DEVKIT, None
-        try:
-            if not (base / reader.META_FILE).is_file():
-                reader.parse_devkit_archive(base)
-            wnids = reader.load_meta_file(base)[1]
-        except Exception as error:  # absent: a RuntimeError; damaged: whatever torch or tarfile raises
-            first = str(error).partition("\n")[0]
-            raise FileNotFoundError(
-                f"{printable(base / 'val')} is flat, and no list says of which class its images are: put "
-                f"{_DEVKIT} or {_KAGGLE} beside it, or the images into folders val/<wnid> ({first})"
-            ) from error
-    if len(names) != len(wnids):
+    stems = [Path(name).stem for name in names]
+    if odd := set(stems) ^ set(wnid_of):
         raise ValueError(
-            f"{printable(base / 'val')} has {len(names)} images, but "
-            f"{printable(source)} lists {len(wnids)}; unpack the images anew"
+            f"{printable(base / 'val')} has {len(names)} images, {printable(source)} lists {len(wnid_of)}, "
+            f"and {min(odd)} is in one of them alone; unpack the images anew"
         )
-    for name, wanted in zip(names, listed or [], strict=False):
-        if Path(name).stem != wanted:
-            raise ValueError(
-                f"{printable(source)} lists {wanted}, which is not in val; unpack the images anew"
-            )
-    classes, labels = np.unique(wnids, return_inverse=True)
+    classes, labels = np.unique([wnid_of[stem] for stem in stems], return_inverse=True)
     images = listed_images(base / "val", names, lambda row: "val", size=size, resize=centre_crop)
     return ImageSet(images, torch.from_numpy(labels), tuple(classes.tolist()))
+
+
+def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
+    """The list of the validation images that is there, and image -> WordNet number."""
+    if (source := base / _KAGGLE).is_file():
+        rows = read_list(source, {"image": str, "prediction": str}, sep=",", header=True)
+        first = rows.prediction.str.split().str[0]
+        if first.isna().any():
+            raise ValueError(f"line {first.isna().idxmax() + 2} of {printable(source)} names no class")
+        return source, dict(zip(rows.image, first, strict=True))
+    from torchvision.datasets import imagenet as reader  # takes a second, and is not needed elsewhere
+
+    try:
+        if not (base / reader.META_FILE).is_file():
+            reader.parse_devkit_archive(base)
+        wnids = reader.load_meta_file(base)[1]
+    except Exception as error:  # absent: a RuntimeError; damaged: whatever torch or tarfile raises
+        raise FileNotFoundError(
+            f"{printable(base / 'val')} is flat, and no list says of which class its images are: put "
+            f"{_DEVKIT} or {_KAGGLE} beside it, or the images into folders val/<wnid> "
+            f"({str(error).partition(chr(10))[0]})"
+        ) from error
+    return base / _DEVKIT, {f"ILSVRC2012_val_{n:08d}": wnid for n, wnid in enumerate(wnids, start=1)}
 
 
 def _by_list(

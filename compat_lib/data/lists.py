@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def read_list(
             usecols=list(places) if header else None,
             index_col=False,
             na_filter=False,
+            quoting=csv.QUOTE_MINIMAL if header else csv.QUOTE_NONE,  # a file's name may have a quote
         )
         if frame.shape[1] != len(columns) or frame.empty or header and frame.columns[0].isdecimal():
             raise ValueError("another number of columns, no row, or no names of columns")

@@ -96,15 +96,13 @@ def header(images):
         ([header(1), image_record(0.5, b"x")], r"train\.rec, record 1 has the label 0\.5, which is no class"),
         ([header(1), image_record(-1.0, b"x")], r"record 1 has the label -1\.0"),
         ([header(1), image_record(float("nan"), b"x")], r"record 1 has the label nan"),
-        (
-            [header(2), image_record(0.0, b"x"), image_record(2.0, b"x")],
-            r"3 classes, but class 1 has no image",
-        ),
+        ([header(2), image_record(0.0, b"x"), image_record(2.0, b"x")],
+         r"3 classes, but class 1 has no image"),
         ([header(5), image_record(0.0, b"x")], r"tells of 5 images, its index names 1 of them"),
         ([header(0), image_record(0.0, b"x")], r"tells of 0 images, its index names 0 of them"),
         ([image_record([float("nan")], b""), image_record(0.0, b"x")], r"tells of nan images"),
     ],
-)
+)  # fmt: skip
 def test_labels_that_cannot_be_are_told(tmp_path, payloads, told):
     write_records(tmp_path / "set", payloads)
     with pytest.raises(ValueError, match=told):

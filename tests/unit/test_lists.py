@@ -16,11 +16,12 @@ def write(path, text):
 def test_a_list_is_what_the_csv_module_reads(tmp_path):
     draw = np.random.default_rng(0)
     rows = [f"{n}.jpg {draw.integers(-9, 2**60)} {draw.normal():.6f}\n" for n in range(50)]
-    path = write(tmp_path / "list.txt", "NA 7 0.5\n" + "".join(rows))
+    path = write(tmp_path / "list.txt", 'NA 7 0.5\n"b 8 0.5\n' + "".join(rows))
     frame = read_list(path, COLUMNS)
     with open(path, newline="") as file:
         slow = [
-            (name, int(number), np.float32(score)) for name, number, score in csv.reader(file, delimiter=" ")
+            (name, int(number), np.float32(score))
+            for name, number, score in csv.reader(file, delimiter=" ", quoting=csv.QUOTE_NONE)
         ]
     assert list(frame.itertuples(index=False, name=None)) == slow  # a file called NA stays one
     assert frame.dtypes["number"] == np.int64 and frame.dtypes["score"] == np.float32
@@ -35,10 +36,8 @@ def test_of_a_list_with_a_header_the_first_columns_count(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (
-            "a 1 0.5\nb 2\n",
-            r"line 2 of .*list\.txt has 2 fields, but each line has 3: name, number, score; fetch",
-        ),
+        ("a 1 0.5\nb 2\n",
+         r"line 2 of .*list\.txt has 2 fields, but each line has 3: name, number, score; fetch"),
         ("a 1 0.5 x\n", r"line 1 of .*list\.txt has 4 fields"),
         ("a 1 0.5\nb 2 0.5 \n", r"line 2 of .*list\.txt has 4 fields"),
         ("a 1 0.5\nb 1.5 0.5\n", r"line 2 of .*list\.txt: '1\.5' is no whole number"),
@@ -48,7 +47,7 @@ def test_of_a_list_with_a_header_the_first_columns_count(tmp_path):
         ("", r"list\.txt is empty; each line has 3"),
         (b"\xff\xfe 1 0.5\n", r"list\.txt"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_line_is_named(tmp_path, text, told):
     with pytest.raises(ValueError, match=told):
         read_list(write(tmp_path / "list.txt", text), COLUMNS)

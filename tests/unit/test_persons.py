@@ -135,26 +135,18 @@ def damaged_names(base, folder, old, new):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (
-            lambda b: damaged_names(b, "bounding_box_train", "0002_*", "photo.jpg"),
-            r"train/photo\.jpg does not",
-        ),
-        (
-            lambda b: damaged_names(b, "query", "0001_*", "0001_s1_7.jpg"),
-            r"0001_s1_7\.jpg does not begin with",
-        ),
-        (
-            lambda b: damaged_names(b, "query", "0001_*", "0009_c1s1_7.jpg"),
-            r"0009_c1s1_7\.jpg: no image .* 0009",
-        ),
-        (
-            lambda b: damaged_names(b, "query", "0001_*", "0000_c1s1_7.jpg"),
-            r"0000_c1s1_7\.jpg: no image .* 0000",
-        ),
+        (lambda b: damaged_names(b, "bounding_box_train", "0002_*", "photo.jpg"),
+         r"train/photo\.jpg does not"),
+        (lambda b: damaged_names(b, "query", "0001_*", "0001_s1_7.jpg"),
+         r"0001_s1_7\.jpg does not begin with"),
+        (lambda b: damaged_names(b, "query", "0001_*", "0009_c1s1_7.jpg"),
+         r"0009_c1s1_7\.jpg: no image .* 0009"),
+        (lambda b: damaged_names(b, "query", "0001_*", "0000_c1s1_7.jpg"),
+         r"0000_c1s1_7\.jpg: no image .* 0000"),
         (lambda b: shutil.rmtree(b / "query"), "has no folder query"),
         (lambda b: [f.unlink() for f in (b / "query").glob("*.jpg")], "query has no images"),
     ],
-)
+)  # fmt: skip
 def test_damaged_names(tmp_path, damage, words):
     base = write_market(tmp_path / "market")
     damage(base)
@@ -170,29 +162,21 @@ def lines(base, part, change):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (
-            lambda b: lines(b, "train", lambda x: [*x[:2], "0000/0000_9_01_a_0_0.jpg 0"]),
-            r"line 3 of .*list_train\.t",
-        ),
+        (lambda b: lines(b, "train", lambda x: [*x[:2], "0000/0000_9_01_a_0_0.jpg 0"]),
+         r"line 3 of .*list_train\.t"),
         (lambda b: lines(b, "query", lambda x: [x[0] + " 1", *x[1:]]), "line 1 of .* has 3 fields"),
         (lambda b: lines(b, "gallery", lambda x: [*x[:3], x[3].split()[0]]), "line 4 of .* has 1 fields"),
-        (
-            lambda b: lines(b, "val", lambda x: [x[0][:-1] + "x", *x[1:]]),
-            "line 1 of .*'x' is no whole number",
-        ),
-        (
-            lambda b: lines(b, "val", lambda x: [x[0], "0001/0001_3.jpg 1"]),
-            "line 2 of .* third field is no camera",
-        ),
-        (
-            lambda b: lines(b, "query", lambda x: [x[0], x[1][:-1] + "7"]),
-            "line 2 of .*: no image .* test-0007",
-        ),
+        (lambda b: lines(b, "val", lambda x: [x[0][:-1] + "x", *x[1:]]),
+         "line 1 of .*'x' is no whole number"),
+        (lambda b: lines(b, "val", lambda x: [x[0], "0001/0001_3.jpg 1"]),
+         "line 2 of .* third field is no camera"),
+        (lambda b: lines(b, "query", lambda x: [x[0], x[1][:-1] + "7"]),
+         "line 2 of .*: no image .* test-0007"),
         (lambda b: (b / "list_val.txt").write_text(""), "list_val.txt is empty"),
         (lambda b: (b / "list_val.txt").unlink(), "there is no list .*list_val.txt"),
         (lambda b: shutil.rmtree(b / "train"), "is not there with a folder train"),
     ],
-)
+)  # fmt: skip
 def test_damaged_lists(tmp_path, damage, words):
     base = write_msmt17(tmp_path / "msmt")
     damage(base)
