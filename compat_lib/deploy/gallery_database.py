@@ -42,8 +42,9 @@ CREATE TABLE IF NOT EXISTS adapters (model INTEGER PRIMARY KEY, map BLOB);
 CREATE TABLE IF NOT EXISTS beside
 (key INTEGER PRIMARY KEY, id, model INTEGER, feature BLOB, checksum INTEGER, waiting INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS beside_by_id ON beside (id, waiting);
+CREATE INDEX IF NOT EXISTS beside_by_side ON beside (waiting, model, id);
 """
-IS_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'beside_by_id'"
+IS_THERE = "SELECT 1 FROM sqlite_master WHERE name = 'beside_by_side'"
 ASKED = (
     "SELECT {} FROM json_each(?) AS asked LEFT JOIN entries ON entries.id = asked.value ORDER BY asked.key"
 )

@@ -19,14 +19,14 @@ from compat_lib.deploy.gallery_store import State, Store
 
 # The next entries of a backfill: of its plan, or of all in the order in which they were written.
 TO_COME = """entries.model <> :model
-AND id NOT IN (SELECT id FROM beside WHERE model = :model AND waiting)
+AND NOT EXISTS (SELECT 1 FROM beside WHERE beside.id = entries.id AND waiting = 1 AND beside.model = :model)
 AND id NOT IN (SELECT value FROM json_each(:failed))"""
 PLANNED = f"""SELECT place, id, entries.key FROM plans JOIN entries USING (id) WHERE plans.model = :model
 AND place > :place AND {TO_COME} ORDER BY place"""
 UNPLANNED = f"SELECT key, id, key FROM entries WHERE key > :place AND {TO_COME} ORDER BY key"
 # What an entry had before, if it is to be put beside it, and what it gets from there.
 KEEP = """REPLACE INTO beside SELECT key, id, model, feature, checksum, 0 FROM entries
-WHERE id IN (SELECT id FROM beside WHERE waiting)"""
+WHERE id IN (SELECT id FROM beside WHERE waiting = 1)"""
 TAKE = """UPDATE entries SET key = beside.key, model = beside.model, feature = beside.feature,
 checksum = beside.checksum FROM beside WHERE beside.id = entries.id AND beside.waiting = ?"""
 
@@ -225,14 +225,14 @@ class Upgrades(Store):
     def confirm(self) -> None:
         """Forget the features that `rollback` would bring back; `compact` gives their room to the disk."""
         with self._alone(), self._changing() as database:
-            database.execute("DELETE FROM beside WHERE NOT waiting")
+            database.execute("DELETE FROM beside WHERE waiting = 0")
 
 
 def _exchange(database: sqlite3.Connection) -> None:
     """What waits takes the place of what is there, which is kept."""
     database.execute(KEEP)
     database.execute(TAKE, (1,))
-    database.execute("DELETE FROM beside WHERE waiting")
+    database.execute("DELETE FROM beside WHERE waiting = 1")
 
 
 def _searchable(database: sqlite3.Connection, models: Mapping[str, Model]) -> None:
