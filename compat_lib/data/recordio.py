@@ -9,6 +9,7 @@ header's, and the encoded image.
 
 from __future__ import annotations
 
+import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from .lists import read_list
 MAGIC = 0xCED7230A
 LENGTH_BITS = 29
 HEADER = 24  # bytes
-_BLOCK = 2**18  # records whose headers are looked at together
+_BLOCK = 2**14  # records whose headers are looked at together
 _AGAIN = "unpack or copy the set anew"
 
 
@@ -165,6 +166,8 @@ class RecordFile:
                     raise ValueError(f"{self._name(offsets[part][row])} {told}; {_AGAIN}")
             bits = self.words[np.minimum(word + np.where(flag > 0, 8, 3), last)]
             result[part] = bits.view("<f4")
+            if hasattr(mmap, "MADV_DONTNEED"):  # pages of the file count as this process's memory until then
+                self.words.base.madvise(mmap.MADV_DONTNEED)
         return result
 
     def _name(self, offset: int) -> str:

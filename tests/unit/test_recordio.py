@@ -1,5 +1,6 @@
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def test_a_record_that_holds_the_magic_number_is_joined_again(tmp_path):
     assert records.first_labels(records.index.offsets).tolist() == [1.0, 2.0]
 
 
-def test_headers_of_many_records_are_those_of_a_loop(tmp_path):
+def test_headers_of_many_records_are_those_of_a_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr("compat_lib.data.recordio._BLOCK", 64)
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 100_000, 300).tolist()
     path = write_records(
@@ -55,6 +57,9 @@ def test_headers_of_many_records_are_those_of_a_loop(tmp_path):
         flag, label = struct.unpack_from("<If", content, offset + 8)
         slow.append(struct.unpack_from("<f", content, offset + 32)[0] if flag else label)
     assert records.first_labels(records.index.offsets).tolist() == slow == labels
+    if (maps := Path("/proc/self/smaps")).exists():  # a file of tens of gigabytes must not stay in memory
+        mine = maps.read_text().partition(f"{path}\n")[2].partition("Rss:")[2].split()
+        assert mine[:2] == ["0", "kB"]
 
 
 def test_the_header_record_of_a_face_set(tmp_path):
