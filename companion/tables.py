@@ -25,6 +25,7 @@ MISSING = "missing"
 OLD_QUERY = "with the old query"
 VALIDATION = "val/new_new/tar@far=1e-2"
 FLAT = 0.02  # absolute: two points of the metric
+LEARNED = "by the method's own uncertainty"  # a column where a method has learnt one
 # What is looked at closely: caption -> column -> (query, gallery, metric, order), and whether it is a change.
 DETAILS: dict[str, dict[str, tuple]] = {
     "Who gets worse": {
@@ -45,6 +46,7 @@ DETAILS: dict[str, dict[str, tuple]] = {
         "random order": ("new", "mixed", "area/map", "random"),
         "least certain first": ("new", "mixed", "area_over_random/map", "uncertain"),
         "farthest first": ("new", "mixed", "area_over_random/map", "farthest"),
+        LEARNED: ("new", "mixed", "area_over_random/map", "learned"),
     },
 }
 
@@ -174,7 +176,9 @@ def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.Dat
         merged = measured(methods["independent"], *key, adapter="rank-merge")
         if merged:
             lines.append({"method": results.MERGED, title: spread_cell(spread(merged))})
-    return pd.DataFrame(lines).fillna("")
+    table = pd.DataFrame(lines).fillna("")
+    learned = LEARNED in table and not table[LEARNED].isin(["", shown(None)]).all()
+    return table if learned else table.drop(columns=LEARNED, errors="ignore")
 
 
 def upgrade_score_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:

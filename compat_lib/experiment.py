@@ -534,6 +534,7 @@ class Experiment:
             self.data.lists,
             cross=new.cross,
             certainty=self._certainty(),
+            learned=self._learned(),
             draws=config.bootstrap_draws,
         )
         records += self._adapters(target)
@@ -546,6 +547,13 @@ class Experiment:
             return None
         with torch.inference_mode():
             return margin(classifier.logits(features.to(classifier.weight.device)))
+
+    def _learned(self) -> np.ndarray | None:
+        """The order of backfill that the method learnt, of the test images as a gallery."""
+        method, old = self.new.method, self.old.test
+        with torch.inference_mode():
+            order = method.backfill_order(old.to(method.classifier.weight.device))
+        return None if order is None else order.cpu().numpy()
 
     def _adapters(self, target: Tensor | None) -> list[Record]:
         """The cross-test through maps and interpolations, which need no other training than the run's.

@@ -47,6 +47,7 @@ _METHODS = {
     "mixbct": ("#332288", "o"),
     "bt2": ("#B8860B", "P"),
     "fct": ("#5F6B8A", "X"),
+    "fastfill": ("#3B4A73", "d"),
     "adapter/procrustes": (ADAPTED, "P"),
     "adapter/procrustes-query": (ADAPTED, "X"),
     "adapter/procrustes-midpoint": (ADAPTED, "D"),

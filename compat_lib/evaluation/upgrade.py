@@ -29,6 +29,7 @@ def measure(
     *,
     cross: tuple[Tensor, Tensor] | None,
     certainty: Any = None,
+    learned: Any = None,
     draws: int = 200,
 ) -> Records:
     """All metrics of an upgrade: records of `compare`, `backfill_orders`, `constraints`, `changes`.
@@ -39,15 +40,16 @@ def measure(
         cross: (query side, gallery side) as the method compares them; None where it cannot, and then only
             the self-tests are measured.
         certainty: [N], how sure the old classifier is of each gallery image, or None.
+        learned: all rows in an order of backfill that the method learnt, or None.
         draws: bootstrap draws over identities.
     """
     compared = compare(old, new, labels, cross=cross, fars=FARS, draws=draws)
     if cross is None:
         return compared.records
     # The orders are compared at the same few shares, and by retrieval alone: half of the time.
-    orders = backfill_orders(
-        old, new, labels, cross=cross, certainty=certainty, shares=QUARTERS, fars=(), draws=draws
-    ).records
+    more = {} if learned is None else {"learned": learned}
+    asked_for = {"certainty": certainty, "orders": more, "shares": QUARTERS, "fars": ()}
+    orders = backfill_orders(old, new, labels, cross=cross, draws=draws, **asked_for).records
     asked = {(one.metric, one.order, one.share) for one in orders}
     curve = mixed_gallery_curve(old, new, labels, cross=cross).records
     curve = [one for one in curve if (one.metric, one.order, one.share) not in asked]

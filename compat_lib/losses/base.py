@@ -144,6 +144,10 @@ class CompatibilityLoss(nn.Module):
         """
         return (new, old) if new.shape[1] == old.shape[1] else None
 
+    def backfill_order(self, old: Tensor) -> Tensor | None:
+        """Rows of old features [N, d_o] in the order in which to embed them again; None: nothing learnt."""
+        return None
+
     def forward(self, step: Step) -> dict[str, Tensor]:
         """The unweighted terms of one step, float32 scalars with the names of `weights`."""
         for field, need in (("old_features", "features"), ("oracle_features", "oracle")):

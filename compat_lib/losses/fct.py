@@ -67,6 +67,8 @@ def fit_transform(
     lr: float = 5e-4,
     weight_decay: float = 3.05e-5,
     seed: int = 0,
+    kind: type[GalleryTransform] = GalleryTransform,
+    loss: Callable[..., Tensor] | None = None,
 ) -> GalleryTransform:
     """A transformation fitted to paired features: what FCT trains, usable without any training loop.
 
@@ -80,6 +82,8 @@ def fit_transform(
         old, new: [N, d_o] and [N, d_n] real numbers, features of the same images; N at least 2.
         expansion, epochs, batch_size, lr, weight_decay: see the options of FCT.
         seed: for the start and the order of the rows; the global random generator is left alone.
+        kind: the class of the transformation.
+        loss: of (transformation, old features of a batch, new ones, rows), instead of the squared error.
     Returns:
         the transformation in evaluation mode, without gradients, on the device of `old`.
 
@@ -91,7 +95,7 @@ def fit_transform(
     new = unit_rows(torch.as_tensor(new, dtype=torch.float32, device=old.device))
     with torch.random.fork_rng(devices=[]), torch.autocast(old.device.type, enabled=False):
         torch.manual_seed(seed)
-        transform = GalleryTransform(old.shape[1], new.shape[1], expansion=expansion).to(old.device)
+        transform = kind(old.shape[1], new.shape[1], expansion=expansion).to(old.device)
         adam = torch.optim.Adam(transform.parameters(), lr=lr, weight_decay=weight_decay)
         for epoch in range(epochs):
             adam.param_groups[0]["lr"] = lr * _rate(epoch, epochs)
@@ -100,7 +104,10 @@ def fit_transform(
             # nearly equal batches: a last one of a single row would have no variance
             for rows in order.tensor_split(max(1, len(old) // batch_size)):
                 adam.zero_grad()
-                F.mse_loss(transform(old[rows]), new[rows]).backward()
+                if loss is None:
+                    F.mse_loss(transform(old[rows]), new[rows]).backward()
+                else:
+                    loss(transform, old[rows], new[rows], rows).backward()
                 adam.step()
         adam.zero_grad()
     return transform.eval().requires_grad_(False)

@@ -194,7 +194,10 @@ def test_without_gradients_no_term_has_one(name):
     assert {key: term.item() for key, term in usual.items()} == {k: t.item() for k, t in terms.items()}
 
 
-BASE = {"fct": {"fit_epochs": 4}}  # what a method is given in the tests of its options: a short fit
+BASE = {
+    "fct": {"fit_epochs": 4},
+    "fastfill": {"fit_epochs": 4},
+}  # what a method is given in the tests of its options: a short fit
 ELSEWHERE = {  # tested beside the method, because they need an old system of their own
     ("mixbct", "pad"),  # of another width
     ("nccl", "credible"),  # with rows between the classes

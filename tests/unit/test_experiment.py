@@ -363,6 +363,13 @@ def test_fct_is_independent_training_and_a_transformed_gallery(root, oracle):
     assert "val/new_old/tar@far=1e-2" not in again.new.history[-1]
 
 
+def test_fastfill_backfills_in_its_own_order(root):
+    metrics = silent(tiny(root, method="fastfill", method_options={"fit_epochs": 2})).evaluate().metrics
+    learned, random = (metrics.value("new", "mixed", "area/map", order=o) for o in ("learned", "random"))
+    gain = metrics.get("new", "mixed", "area_over_random/map", order="learned")
+    assert gain.value == pytest.approx(learned - random) and gain.low is not None
+
+
 def test_every_measure_of_an_upgrade_is_in_the_metrics(root, oracle):
     metrics = silent(tiny(root, method="bct")).evaluate().metrics
     assert metrics.value(None, None, "constraint4/slack") is not None

@@ -19,6 +19,7 @@ NOT_SEARCHED = {  # forms, sizes and schedules
     "bt2": {"extra"},
     "dual_tuning": {"logits", "o2n_rows"},
     "fct": {"expansion", "fit_epochs", "fit_batch_size"},
+    "fastfill": {"expansion", "fit_epochs", "fit_batch_size"},
     "hot_refresh": {"form", "negatives"},
     "mixbct": {"columns", "pad"},
     "nccl": {"queue", "credible"},
@@ -77,7 +78,7 @@ def test_each_part_of_a_range_is_drawn_from_once(declared):
 
 def test_every_trial_is_planned_once_method_by_method(declared):
     plan = declared.plan()
-    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 12 * 9 * 4
+    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 14 * 9 * 4
     assert [trial.number for trial in plan[:24]] == [0] * 12 + [1] * 12
     assert {cell.seed for cell in declared.cells} == {100, 101}
     assert list(dict.fromkeys(trial.config.dataset for trial in plan)) == ["portraits", "omniglot"]

@@ -38,6 +38,7 @@ def measure_protocol(
     *,
     cross: tuple[Tensor, Tensor] | None,
     certainty: Any = None,
+    learned: Any = None,
     draws: int = 200,
 ) -> Records:
     """Return every number of an upgrade by a protocol: of old/old, new/old and new/new.
@@ -51,6 +52,7 @@ def measure_protocol(
             cannot. Leave-one-out then cuts both to the first min(d_old, d_new) coordinates, as BT2 does;
             elsewhere new/old has the value None.
         certainty: [N], how sure the old classifier is of each image, for the order of backfill, or None.
+        learned: all rows in an order of backfill that the method learnt, or None; of "pairs".
         draws: bootstrap draws over identities; IJB has no intervals.
 
     Returns:
@@ -58,7 +60,8 @@ def measure_protocol(
         gets worse, where there is a cross-test.
     """
     if protocol == "pairs":
-        return measure(old, new, images.labels, cross=cross, certainty=certainty, draws=draws)
+        orders = {"certainty": certainty, "learned": learned}
+        return measure(old, new, images.labels, cross=cross, draws=draws, **orders)
     if protocol == "leave-one-out" and cross is None:
         width = min(old.shape[1], new.shape[1])
         cross = new[:, :width], old[:, :width]
