@@ -79,7 +79,7 @@ def test_each_part_of_a_range_is_drawn_from_once(declared):
 def test_every_trial_is_planned_once_method_by_method(declared):
     plan = declared.plan()
     assert len({trial.config.run_folder for trial in plan}) == len(plan) == 14 * 9 * 4
-    assert [trial.number for trial in plan[:24]] == [0] * 12 + [1] * 12
+    assert [trial.number for trial in plan[:28]] == [0] * 14 + [1] * 14
     assert {cell.seed for cell in declared.cells} == {100, 101}
     assert list(dict.fromkeys(trial.config.dataset for trial in plan)) == ["portraits", "omniglot"]
 
