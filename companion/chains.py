@@ -175,7 +175,6 @@ def chain_table(measured: Generations, models: Sequence[str], metric: str = "map
     Args:
         measured: of Chain.measure.
         models: of the chain.
-        metric: its name.
 
     Returns:
         Columns: gen. (the generation), model, self-test, "gallery of 1", ...; in a cross-test's cell a second

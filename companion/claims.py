@@ -226,8 +226,6 @@ def try_claim(
 
     Args:
         claim: of CLAIMS, or your own.
-        runs: from results.collect.
-        metric: its name.
         budget: "steps", or "passes": runs at equal backbone passes, where a method that embeds every row
             has none of its own because its runs at equal steps are just that.
     """

@@ -43,10 +43,6 @@ def data_set_of(row: Mapping[str, Any]) -> str:
 def protocol_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
     """An experiment's runs as the papers of its protocol print theirs, then the papers' own rows.
 
-    Args:
-        runs: from collect.
-        experiment_id: which experiment.
-
     Returns:
         Columns: method, query/gallery, one for each metric (per cent), whose numbers these are and in which
         setting.

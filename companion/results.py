@@ -197,7 +197,6 @@ def difference(
     Args:
         a, b: rows of `collect`, at most one a seed; they may be the same rows with two tests.
         test_a, test_b: (query, gallery).
-        metric: its name.
 
     Returns:
         Without a seed that both have: value, low and high nan, and seeds 0.
@@ -243,7 +242,6 @@ def scores(
     the new model and the oracle are paired by seed and by bootstrap draw.
 
     Args:
-        runs: from collect.
         metric: its name among those of all pairs; an experiment of another protocol is scored by the metric
             that stands in its place (`records.metric_for`).
         expected: configurations that should have run (a preset's experiments): they say which rows their
@@ -338,10 +336,6 @@ def _ratio(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> float:
 
 def points(rows: pd.DataFrame, experiment_id: str) -> dict[str, dict[str, Any]]:
     """Rows of one experiment as the plots take them (self_cross_scatter, gain_dots).
-
-    Args:
-        rows: from scores.
-        experiment_id: which experiment.
 
     Returns:
         plot name -> self, cross, gain, each with _low and _high (None where there is no number), criterion

@@ -1,6 +1,6 @@
 """The tables as people read them: data frames of text, per cent with 95 % intervals unless a title says so.
 
-`results.scores` gives the numbers of the tables of an experiment; `styled` shows any of them.
+`runs` is a frame of `results.collect`, `rows` one of `results.scores`; `styled` shows any table.
 """
 
 import re
@@ -56,9 +56,6 @@ DETAILS: dict[str, dict[str, tuple]] = {
 
 def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every experiment in one line: how much of it is there, and which methods are compatible beyond noise.
-
-    Args:
-        rows: of scores.
 
     Returns:
         Columns: experiment, runs (found of expected, adapters not counted), compatible.
@@ -157,8 +154,6 @@ def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.Dat
     """A close look at the upgrade by every method of an experiment.
 
     Args:
-        runs: from collect.
-        experiment_id: which experiment.
         caption: key of DETAILS.
 
     Returns:
@@ -237,7 +232,6 @@ def flat_table(runs: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """Which methods' self-tests on the validation identities still moved in the last third of the training.
 
     Args:
-        runs: from collect.
         titles: experiment identifier -> its title.
 
     Returns:
@@ -272,11 +266,7 @@ def too_short(runs: pd.DataFrame, titles: Mapping[str, str]) -> str:
 
 
 def provenance_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Who made the runs: one row for each place, hardware, software and commit, old models among them.
-
-    Args:
-        runs: of a Reading.
-    """
+    """Who made the runs: one row for each place, hardware, software and commit, old models among them."""
     lines = []
     for row in runs.to_dict("records"):
         made = row["run"].environment

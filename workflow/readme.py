@@ -103,9 +103,7 @@ class Results:
         """A markdown table, one line a method.
 
         Args:
-            setting: which.
             columns: of `tables.result_table` and `tables.cost_table`; none: all of the former but n.
-            metric: its name.
             methods: which, in this order; none: all.
             plain: columns without their intervals.
         """

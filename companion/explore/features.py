@@ -219,14 +219,14 @@ class TrainingSample:
         """Which rows the credible rule keeps, chosen within this sample, bool [n]."""
         return self._parts[0].credible(share).numpy()
 
-    def replaced(self, mix_ratio: float, credible_share: float, seed: int = 0) -> np.ndarray:
+    def replaced(self, mix_ratio: float, credible_share: float) -> np.ndarray:
         """Which rows MixBCT would replace by their old features if the sample were one batch, bool [n].
 
-        With one credible share and seed, the rows of a smaller ratio are among those of a larger one.
+        With one credible share, the rows of a smaller ratio are among those of a larger one.
         """
         method = MixBCT(*self._parts, mix_ratio=mix_ratio, credible_share=credible_share)
         rows, labels = torch.arange(len(self.labels)), torch.from_numpy(self.labels)
-        embedded = method.rows_to_embed(rows, labels, torch.Generator().manual_seed(seed))
+        embedded = method.rows_to_embed(rows, labels, torch.Generator().manual_seed(0))
         return np.zeros(len(rows), bool) if embedded is None else ~embedded.numpy()
 
     def cosines(self, side: str, target: str) -> np.ndarray:

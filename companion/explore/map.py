@@ -77,13 +77,13 @@ def layout(upgrade: Upgrade, projection: str, identities: Sequence[int]) -> Layo
     return upgrade.kept[key]
 
 
-def agreement(points: np.ndarray, flat: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
+def agreement(points: np.ndarray, flat: np.ndarray) -> float:
     """Mean share of every point's nearest neighbours [N, D] that are also nearest in the map [N, 2].
 
-    >>> agreement(np.eye(4), np.eye(4)[:, :2], neighbours=3)
+    >>> agreement(np.eye(4), np.eye(4)[:, :2])
     1.0
     """
-    k = min(neighbours, len(points) - 1)
+    k = min(NEIGHBOURS, len(points) - 1)
     tables = (np.ascontiguousarray(table, np.float32) for table in (points, flat))
     near = [faiss.knn(table, table, k + 1, metric=faiss.METRIC_L2)[1] for table in tables]
     shared = (near[0][:, :, None] == near[1][:, None, :]).sum((1, 2))  # each point itself among them

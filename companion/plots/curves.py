@@ -55,7 +55,6 @@ def backfill_curve(
         curves: method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
         old_old: the value before the upgrade (old queries, old gallery), a blue line.
         oracle: the oracle's self-test, a grey line: what a full backfill with a free new model would give.
-        titles: method -> text of the legend.
     """
     for name, (shares, values, *band) in curves.items():
         style = method_style(name)
@@ -83,7 +82,6 @@ def first_day(
         independent, compatible: (shares 0..1, values) of the backfill with each model.
         old_old: the value before the upgrade.
         title: name of the compatible method.
-        metric: name of the metric, for the axis.
     """
     for (shares, values, *_), colour, words in (
         (independent, ORACLE, "new model, trained independently"),
@@ -238,7 +236,6 @@ def validation_curves(
     Args:
         histories: method -> rows of its history.csv; epochs without the metric are skipped.
         metric: column of the history.
-        titles: method -> text of the legend.
     """
     for name, history in histories.items():
         ax.plot(*history_series(history, metric), label=(titles or {}).get(name, name), **method_style(name))

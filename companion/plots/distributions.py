@@ -213,7 +213,6 @@ def prototype_alignment(
         prototypes: [C, D].
         groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
             vector is zero (no samples) are left out.
-        colours: name -> colour, as in value_histogram.
     """
     own = as_array(prototypes).astype(np.float64)
     values = {}

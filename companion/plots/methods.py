@@ -33,8 +33,6 @@ def self_cross_scatter(
             "cross_high"}; points without both values are left out. A cross-test below half of old/old is
             written at the lower edge.
         old_old: the bound of the compatibility criterion, a blue line with the ground below it shaded.
-        metric: name of the metric, for the axes.
-        titles: method -> text of the legend.
     """
     known = {name: p for name, p in points.items() if np.isfinite(_number(p, "self") + _number(p, "cross"))}
     far = _outside(known, "cross", -np.inf if old_old is None else FAR_BELOW * old_old)
@@ -87,8 +85,6 @@ def cross_test_dots(
         points: name -> {"cross"} and, for error bars, {"cross_low", "cross_high"}; None is "missing".
         old_old: the bound of the compatibility criterion, a blue line with the ground left of it shaded.
         oracle: the oracle's self-test, a grey line.
-        metric: name of the metric, for the axis.
-        titles: name -> text beside its row.
     """
     for row, (name, point) in enumerate(points.items()):
         value, style = _number(point, "cross"), method_style(name)
@@ -126,8 +122,6 @@ def gain_dots(
         gains: method -> {"gain", "gain_low", "gain_high", "criterion"}; a filled marker where the criterion
             holds (True), an open one where it does not; None is "missing". A gain below -0.5 is written at
             the left edge.
-        titles: method -> text beside its row.
-        metric: name of the metric, for the axis.
     """
     far = _outside(gains, "gain", FAR_LEFT)
     low, high = _reach({name: point for name, point in gains.items() if name not in far}, "gain")

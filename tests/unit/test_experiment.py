@@ -7,36 +7,15 @@ import os
 
 import pytest
 import torch
+from tiny_runs import silent, tiny
 
 from compat_lib import experiment as module
-from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.losses.heads import simplex
 from compat_lib.runs import Run, list_runs
 
 pytestmark = pytest.mark.precision
-
-
-def tiny(root, **changes):
-    values = {
-        "dataset_options": {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
-        "old_backbone": "convnet-half",
-        "new_backbone": "convnet",
-        "old_epochs": 2,
-        "epochs": 2,
-        "batch_size": 16,
-        "old_width": 8,
-        "new_width": 8,
-        "bootstrap_draws": 10,
-        "data_root": str(root / "data"),
-        "runs_root": str(root / "runs"),
-    }
-    return ExperimentConfig(**(values | changes))
-
-
-def silent(config):
-    return Experiment(config, say=lambda line: None)
 
 
 def cost(run, name):

@@ -6,36 +6,23 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tiny_runs import tiny
 
 from companion import explore
-from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import upgrade_changes
 from compat_lib.experiment import Experiment
 
 
-def tiny(root, **changes):
-    values = {
-        "dataset_options": {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
-        "old_backbone": "convnet-half",
-        "new_backbone": "convnet-half",
-        "old_epochs": 1,
-        "epochs": 1,
-        "batch_size": 16,
-        "old_width": 8,
-        "new_width": 8,
-        "bootstrap_draws": 0,
-        "precision": "float32",
-        "data_root": str(root / "data"),
-        "runs_root": str(root / "runs"),
-    }
-    return ExperimentConfig(**(values | changes))
+def small(root, **changes):
+    one = {"new_backbone": "convnet-half", "old_epochs": 1, "epochs": 1, "precision": "float32"}
+    return tiny(root, **(one | {"bootstrap_draws": 0} | changes))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("explore")
     for changes in ({}, {"method": "mixbct"}, {"new_width": 12}):
-        Experiment(tiny(root, **changes), say=lambda line: None).evaluate()
+        Experiment(small(root, **changes), say=lambda line: None).evaluate()
     return root
 
 
@@ -48,10 +35,10 @@ def opened(root, runs_root=None, experiment_id=None, said=None):
 def test_the_experiment_with_the_most_methods_is_read_and_never_trained(root, monkeypatch):
     monkeypatch.setattr("compat_lib.experiment.train", None)
     chosen, experiments = opened(root)
-    assert chosen == tiny(root).experiment_id and set(experiments) == {"Independent", "MixBCT"}
+    assert chosen == small(root).experiment_id and set(experiments) == {"Independent", "MixBCT"}
     assert {name: len(runs) for name, runs in explore.find_runs(root / "runs").items()} == {
         chosen: 2,
-        tiny(root, new_width=12).experiment_id: 1,
+        small(root, new_width=12).experiment_id: 1,
     }
     upgrade = explore.upgrade_of(experiments["MixBCT"], "MixBCT")
     experiment = experiments["MixBCT"]
@@ -68,7 +55,7 @@ def test_what_cannot_be_read_is_left_out_with_a_sentence(root, tmp_path):
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"epochs": 7}))  # its folder's name was made of other values
     said = []
-    chosen, experiments = opened(root, copy, tiny(root).experiment_id, said)
+    chosen, experiments = opened(root, copy, small(root).experiment_id, said)
     assert list(experiments) == ["Independent"] and len(said) == 1 and "another name" in said[0]
     next(copy.glob(f"{chosen}/independent*/features.safetensors")).unlink()
     assert len(explore.find_runs(copy)[chosen]) == 1
@@ -104,7 +91,7 @@ def test_a_training_sample_holds_the_features_of_whole_classes(root):
 
 
 def test_unequal_widths_have_no_angles_and_say_so(root):
-    experiments, said = opened(root, experiment_id=tiny(root, new_width=12).experiment_id)[1], []
+    experiments, said = opened(root, experiment_id=small(root, new_width=12).experiment_id)[1], []
     assert explore.training_samples(experiments, experiments, say=said.append) == {}
     assert "unequal widths [8, 12, 12]" in said[0]
     assert explore.upgrade_of(experiments["Independent"]).cross is None

@@ -3,33 +3,14 @@
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import TINY, silent, tiny
 
-from compat_lib.config import ExperimentConfig
-from compat_lib.experiment import Experiment
-
-PORTRAITS = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
+PORTRAITS = TINY["dataset_options"]
 
 
 def configured(root, **changes):
-    values = {
-        "dataset_options": PORTRAITS,
-        "method": "dual_tuning",
-        "old_backbone": "convnet-half",
-        "new_backbone": "convnet-half",
-        "old_epochs": 1,
-        "epochs": 1,
-        "batch_size": 16,
-        "old_width": 8,
-        "new_width": 8,
-        "bootstrap_draws": 10,
-        "data_root": str(root / "data"),
-        "runs_root": str(root / "runs"),
-    }
-    return ExperimentConfig(**(values | changes))
-
-
-def silent(config):
-    return Experiment(config, say=lambda line: None)
+    one = {"method": "dual_tuning", "new_backbone": "convnet-half", "old_epochs": 1, "epochs": 1}
+    return tiny(root, **(one | changes))
 
 
 def write_folder(place):

@@ -8,6 +8,7 @@ import pytest
 import readme
 import tune
 import yaml
+from tiny_runs import TINY
 
 from companion.tuning import COLUMNS, best, finished, read_lines, read_search, scores
 from compat_lib.losses import METHODS, method_options
@@ -24,14 +25,6 @@ NOT_SEARCHED = {  # forms, sizes and schedules
     "mixbct": {"columns", "pad"},
     "nccl": {"queue", "credible"},
     "unibct": {"refine", "start_share", "refresh_share"},
-}
-TINY = {
-    "dataset_options": {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
-    "old_backbone": "convnet-half",
-    "new_backbone": "convnet",
-    "batch_size": 16,
-    "old_width": 8,
-    "new_width": 8,
 }
 
 
