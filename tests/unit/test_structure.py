@@ -120,7 +120,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
         *("checkpoint", "data", "distributed", "finite", "losses", "models", "old_system", "optimisation"),
     },
     "runs": {"evaluation", "losses", "models"},
-    "deploy": {"adapters", "evaluation", "old_system"},
+    "deploy": {"adapters", "config", "evaluation", "experiment", "old_system"},  # reads runs
 }
 
 
