@@ -14,33 +14,29 @@ all); FAISS searches them in memory, with indexes that are made from the databas
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from compat_lib.deploy import gallery_database
-from compat_lib.deploy.gallery_database import DamagedGallery, as_ids, as_json, id_array, in_words, nfc
+from compat_lib.deploy.gallery_answers import Contents, Hits, as_hits, best_of, each_once, most_found, overlap
+from compat_lib.deploy.gallery_database import DamagedGallery, as_json, in_words, nfc
+from compat_lib.deploy.gallery_models import Model, fitted, form_of, mapped, refuse_strangers
 from compat_lib.deploy.gallery_search import (
     BLOCK,
-    Model,
     ModelIndex,
     checked_count,
     checked_rows,
-    fitted,
-    form_of,
     index_options,
-    mapped,
-    refuse_strangers,
     score_scale,
 )
-from compat_lib.deploy.gallery_store import Contents, State
+from compat_lib.deploy.gallery_store import State
 from compat_lib.deploy.gallery_upgrade import Progress, Upgrades
 
 __all__ = [
@@ -54,14 +50,6 @@ __all__ = [
     "overlap",
     "score_scale",
 ]
-
-
-class Hits(NamedTuple):
-    """What a search found, best first; where a query has fewer hits: id -1 or "", score -inf, model ""."""
-
-    ids: np.ndarray  # [Nq, k] int64, or text
-    scores: np.ndarray  # float32 [Nq, k]: cosines, or what the scales made of them
-    models: np.ndarray  # text [Nq, k]: who made the entry
 
 
 class Gallery(Upgrades):
@@ -199,33 +187,12 @@ class Gallery(Upgrades):
             # The last columns stand for hits that are not there.
             scores = np.concatenate([*scores, np.full((number, k), -np.inf, np.float32)], axis=1)
             keys = np.concatenate([*keys, np.full((number, k), -1)], axis=1)
-            tables = (
-                ("entries", "beside") if model is None and (state.kept or state.waiting) else ("entries",)
-            )
-            owner = {}
-            for table in tables:
-                sql = f"SELECT key, id, model FROM {table} WHERE key IN (SELECT value FROM json_each(?))"
-                rows = database.execute(sql, (as_json(np.unique(keys)),))
-                owner.update((key, (one, code)) for key, one, code in rows)
-        if len(tables) > 1:  # an image is found by its best score only
-            order = np.argsort(-scores, axis=1, kind="stable")
-            scores, keys = (np.take_along_axis(part, order, axis=1) for part in (scores, keys))
-            for row, some in enumerate(keys.tolist()):
-                met: set = set()
-                for place, key in enumerate(some):
-                    one = owner.get(key, (None,))[0]
-                    if one in met:
-                        scores[row, place], keys[row, place] = -np.inf, -1
-                    elif key >= 0:
-                        met.add(one)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, keys = (np.take_along_axis(part, best, axis=1) for part in (scores, keys))
-        once, back = np.unique(keys, return_inverse=True)
-        text = any(isinstance(one, str) for one, _ in owner.values())
-        found = [owner.get(key, ("" if text else -1, -1)) for key in once.tolist()]
-        ids = np.array([one for one, _ in found], object if text else np.int64)
-        makers = np.array([*state.models, ""], object)[[code for _, code in found]]
-        return Hits(ids[back].reshape(keys.shape), scores, makers[back].reshape(keys.shape))
+            tables = ["entries"]
+            if model is None and (state.kept or state.waiting):
+                tables.append("beside")
+                scores, keys = each_once(scores, keys, _owners(database, keys, tables))
+            scores, keys = best_of(scores, keys, k)
+            return as_hits(scores, keys, _owners(database, keys, tables), list(state.models))
 
     def _mixed(self, state: State, model: str, rows: np.ndarray) -> Iterator[tuple]:
         """What one model's queries search: (who made the entries, queries, what maps the entries, table)."""
@@ -293,43 +260,13 @@ class Gallery(Upgrades):
             yield part, features if adapter is None else mapped(features, adapter)
 
 
-def most_found(found: Any, ids: Any) -> np.ndarray:
-    """The ids in the order of how often they were found, most first; ties in the order given.
-
-    Counts of one week serve the next only as far as users ask for the same things.
-
-    Args:
-        found: ids of earlier hits of any shape, such as `Hits.ids`; those not asked for are left out.
-        ids: [n], what to order.
-
-    >>> most_found([[7, 5], [7, -1]], [5, 6, 7]).tolist()
-    [7, 5, 6]
-    """
-    times = collections.Counter(np.asarray(found).ravel().tolist())
-    return id_array(sorted(as_ids(ids).tolist(), key=lambda one: -times[one]))
-
-
-def overlap(before: Hits, after: Hits) -> np.ndarray:
-    """The share of answers to each query that two searches have in common, float64 [Nq], 0..1.
-
-    On logged queries this shows what a swap would change before it is made: low shares are answers to look
-    at, and not yet wrong ones.
-
-    Args:
-        before, after: answers to the same queries with the same k, such as of ``search({"old": ...}, k)`` and
-            ``search({"new": ...}, k)`` while new features wait beside the entries.
-
-    >>> asked = [[1, 2, 3]], [[0.9, 0.8, 0.7]], [["old"] * 3]
-    >>> before, after = Hits(*map(np.array, asked)), Hits(np.array([[3, 1, 9]]), *map(np.array, asked[1:]))
-    >>> overlap(before, after).round(2).tolist()
-    [0.67]
-    """
-    if before.ids.shape != after.ids.shape:
-        raise ValueError(
-            f"answers of shapes {before.ids.shape} and {after.ids.shape}; give equal queries and k"
-        )
-    sides = zip(
-        *(np.where(hits.models == "", None, hits.ids).tolist() for hits in (before, after)), strict=True
-    )
-    shares = [len(set(old) & set(new) - {None}) / max(1, len(set(old) - {None})) for old, new in sides]
-    return np.array(shares, np.float64)
+def _owners(
+    database: sqlite3.Connection, keys: np.ndarray, tables: Sequence[str]
+) -> dict[int, tuple[int | str, int]]:
+    """Key -> (id, number of the model), of those that are there."""
+    owners = {}
+    for table in tables:
+        sql = f"SELECT key, id, model FROM {table} WHERE key IN (SELECT value FROM json_each(?))"
+        rows = database.execute(sql, (as_json(np.unique(keys)),))
+        owners.update((key, (one, code)) for key, one, code in rows)
+    return owners

@@ -7,12 +7,12 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from compat_lib.deploy.gallery_answers import Contents
 from compat_lib.deploy.gallery_database import (
     IS_THERE,
     LATER,
@@ -21,30 +21,16 @@ from compat_lib.deploy.gallery_database import (
     asked,
     damaged,
     id_array,
-    in_words,
     make,
     named,
     nfc,
     opened,
     stored,
 )
-from compat_lib.deploy.gallery_search import BLOCK, Model, as_rows, checked_rows, packed, refuse_strangers
+from compat_lib.deploy.gallery_models import Model, checked_meeting, packed, refuse_strangers
+from compat_lib.deploy.gallery_search import BLOCK, as_rows, checked_rows
 
 FORGET = "DELETE FROM beside WHERE id IN (SELECT value FROM json_each(?))"
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a gallery holds, as `Gallery.verify` has read it."""
-
-    entries: dict[str, int]  # model -> entries
-    size: int  # bytes on disk
-    free: int  # bytes of the file that hold nothing; later entries fill them, or `compact` gives them back
-
-    def __str__(self) -> str:
-        return (
-            f"{in_words(self.entries)}, sound; {self.size / 1e6:.1f} MB, of which {self.free / 1e6:.1f} free"
-        )
 
 
 class State(NamedTuple):
@@ -168,35 +154,7 @@ class Store:
             )
         with self._changing() as database:
             models = self._now(database).models
-            if model in models and models[model].width != width:
-                raise ValueError(
-                    f"{model!r} is declared with {models[model].width} numbers a feature, and now {width} "
-                    "were given; another model needs another name"
-                )
-            for other in others:
-                if other not in models or other == model:
-                    raise ValueError(
-                        f"{model!r} is to be compatible with {other!r}, which is not declared as another "
-                        f"model; declared are {', '.join(map(repr, models))}"
-                    )
-                theirs = models[other].width
-                ends = (width, theirs) if adapter is None or adapter.side == "query" else (theirs, width)
-                if adapter is not None and tuple(adapter.matrix.shape) != ends:
-                    raise ValueError(
-                        f"the adapter maps {adapter.matrix.shape[0]} numbers to {adapter.matrix.shape[1]}, "
-                        f"and on the {adapter.side} {ends[0]} become {ends[1]} here; take the one that was "
-                        "fitted to these two models"
-                    )
-                if (
-                    adapter is None
-                    and theirs != width
-                    and not (fit == "pad" or (fit == "cut" and width > theirs))
-                ):
-                    raise ValueError(
-                        f"{model!r} has {width} numbers a feature and {other!r} {theirs}; say which one the "
-                        "new model was trained for: fit='cut' compares a wider query by its first "
-                        "coordinates, fit='pad' fills the narrower side with zeros"
-                    )
+            checked_meeting(models, model, width, others, fit, adapter)
             number = list(models).index(model) if model in models else len(models)
             row = (number, model, width, json.dumps(others), fit if adapter is None else adapter.side)
             database.execute("REPLACE INTO models VALUES (?, ?, ?, ?, ?)", row)

@@ -14,7 +14,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from compat_lib.deploy.gallery_database import as_ids, as_json, asked, id_array, nfc, stored
-from compat_lib.deploy.gallery_search import Model, as_rows, checked_count, refuse_strangers, unit_rows
+from compat_lib.deploy.gallery_models import Model, refuse_strangers
+from compat_lib.deploy.gallery_search import as_rows, checked_count, unit_rows
 from compat_lib.deploy.gallery_store import State, Store
 
 # The next entries of a backfill: of its plan, or of all in the order in which they were written.
