@@ -30,6 +30,10 @@ from compat_lib.training import train
 ENOUGH = 1.0  # seconds of a step from which larger batches are not tried
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
 GIGA = 1e9
+RECIPE = (
+    *("image_size", "image_height", "device", "precision", "optimiser", "task_loss", "task_weight"),
+    *("per_identity", "shift", "flip", "pad", "erase", "resized_crop", "scale", "margin"),
+)  # of a configuration: what a step's time depends on
 
 
 def counts(preset: Preset, config: ExperimentConfig) -> tuple[dict[str, list[int]], int]:
@@ -100,17 +104,7 @@ def estimate(preset: Preset, device: str, say=print) -> None:
         say(f"\n{setting_title(config.to_dict())}")
         sides, channels = counts(preset, config)
         share = max(2, config.batch_size // preset.processes)
-        fields = (
-            "image_size",
-            "image_height",
-            "device",
-            "precision",
-            "optimiser",
-            "task_loss",
-            "task_weight",
-        )
-        fields += ("per_identity", "shift", "flip", "pad", "erase", "resized_crop", "scale", "margin")
-        recipe = tuple((name, getattr(config, name)) for name in fields)
+        recipe = tuple((name, getattr(config, name)) for name in RECIPE)
         total = 0.0
         for side, number in (("old", 0 if config.old_run else 1), ("new", len(configs))):
             name, width, head, loss = (
@@ -160,16 +154,12 @@ def main() -> int:
         print(f"Preset {preset.name}: {len(preset.experiments)} runs{together}")
         if device == "cpu":
             torch.set_num_threads(1)  # as the workflow's notebooks have
-        if device != wanted:
-            print(
-                f"The device {wanted} is not here: measured on one core of this processor, which is slower."
-            )
-        else:
-            print(f"Measured on {'one core of this processor' if device == 'cpu' else device}.")
+        place = "one core of this processor" if device == "cpu" else device
+        slower = f"The device {wanted} is not here: measured on {place}, which is slower."
+        print(f"Measured on {place}." if device == wanted else slower)
         if preset.published:
-            print(
-                "Counts of images and classes are the preset's; whether the data are here was not looked at."
-            )
+            counted = "Counts of images and classes are the preset's; whether the data are here was"
+            print(f"{counted} not looked at.")
         estimate(preset, device)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         print(f"make estimate: {error}", file=sys.stderr)

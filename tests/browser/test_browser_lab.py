@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -12,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
-from devtools import Guarded, chromium, wait_until
+from devtools import Guarded
 from execute import declared_parameters
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -153,50 +150,3 @@ def test_a_reader_runs_all_cells_and_moves_a_slider(tab, lab, pictures, name):
     tab.picture(pictures / f"lab-{name}-slider-after.png")
     hosts = {urlsplit(address).hostname for address in tab.requests if address.startswith("http")}
     assert hosts == {"127.0.0.1"}, "something was asked for elsewhere"
-
-
-OWNER = """
-import sys, time, urllib.request
-from pathlib import Path
-sys.path[:0] = {path!r}
-from devtools import Browser
-from test_browser_lab import TOKEN, start_lab
-folder = Path({folder!r})
-browser = Browser(folder)
-browser.tab().open("about:blank#open")
-server, address = start_lab(folder, folder)
-ask = urllib.request.Request(address + "api/kernels?token=" + TOKEN, data=b"{{}}", method="POST")
-print(urllib.request.urlopen(ask).status, flush=True)
-time.sleep(300)
-"""
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Whoever names a folder on its command line."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and str(folder) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def test_a_killed_test_leaves_nothing_behind(browser, tmp_path):
-    """Browser, server and kernel end with the process that started them, which gets no time to clean up."""
-    here = Path(__file__).resolve().parent
-    path = [str(here), str(here.parent.parent / "workflow")]
-    code = tmp_path / "owner.py"
-    code.write_text(OWNER.format(path=path, folder=str(tmp_path / "work")))
-    (tmp_path / "work").mkdir()
-    owner = subprocess.Popen([sys.executable, str(code)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert owner.stdout.readline().strip() == "201"
-        names = " ".join(" ".join(process.cmdline()) for process in processes_of(tmp_path / "work"))
-        assert Path(chromium()).name in names and "jupyterlab" in names and "ipykernel" in names
-    finally:
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
-        owner.stdout.close()
-    wait_until(lambda: not processes_of(tmp_path / "work"), 20, "everything to end")
