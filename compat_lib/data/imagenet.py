@@ -46,8 +46,8 @@ def imagenet(
         Splits, streamed; classes are the WordNet numbers, in their order.
 
     Raises:
-        FileNotFoundError: "... has no folder train ...", "... no list says of which class ...".
-        ValueError: "... has 3 images, ... lists 4, and ... is in one of them alone ...".
+        FileNotFoundError: "... has no folder train ...", "... no list says of which class ..."; ValueError:
+            images and list that do not belong together.
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
@@ -96,7 +96,7 @@ def places365(
     if (gap := (categories["class"] != categories.index).to_numpy()).any():
         raise ValueError(
             f"{printable(base / 'categories_places365.txt')} should number its {len(gap)} categories from 0 "
-            f"without gaps, but {gap.argmax()} is not there or twice; fetch the list anew"
+            f"on, but has {categories['class'][gap.argmax()]} in the place of {gap.argmax()}; fetch the list anew"
         )
     names = categories.category.str.removeprefix("/").tolist()
     folders = ("data_256_standard", "data_256", "data_large_standard", "data_large")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +48,7 @@ def market1501(
         "distractor".
 
     Raises:
-        FileNotFoundError: "... has no folder ...".
-        ValueError: "... does not begin with an identity and a camera ...", "... no image of the gallery has
-            this identity ...".
+        FileNotFoundError: "... has no folder ..."; ValueError: a name or a query that cannot be, by file.
     """
     base = data_root(root) / "Market-1501-v15.09.15" if path is None else Path(path).expanduser()
     return _by_names("market1501", base, size, seed, validation)
@@ -104,8 +101,7 @@ def msmt17(
         Splits as those of `market1501`. Test identities are counted from 0 again and named "test-0000".
 
     Raises:
-        FileNotFoundError: "... is not there ...", "line 3 of ... names ..., which is not in ...".
-        ValueError: "line 3 of ...", about a wrong line or name, "identities must be ...".
+        FileNotFoundError: "... is not there ...", "line 3 of ... names ..."; ValueError: wrong lines.
     """
     if identities not in ("train", "all"):
         raise ValueError(f"identities must be train or all; got {identities!r}")
@@ -195,16 +191,10 @@ def _test_part(
 def _part(
     base: Path, rows: pd.DataFrame, size: int | tuple[int, int], is_query: torch.Tensor | None = None
 ) -> ImageSet:
-    classes, labels = _numbered(rows.identity.tolist())
+    # Sorted names: "distractor" comes after all numbers.
+    classes, labels = np.unique(rows.identity.to_numpy(str), return_inverse=True)
     extras = {"camera": torch.tensor(rows.camera.to_numpy(np.int64))}
     if is_query is not None:
         extras["query"] = is_query
     images = listed_images(base, rows.file.tolist(), rows.origin.tolist().__getitem__, size=size)
-    return ImageSet(images, labels, classes, extras)
-
-
-def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], torch.Tensor]:
-    """Classes in the order of their names, the distractors last, and the label of each row."""
-    classes = sorted(set(names), key=lambda name: (name == DISTRACTOR, name))
-    number = {name: label for label, name in enumerate(classes)}
-    return tuple(classes), torch.tensor([number[name] for name in names])
+    return ImageSet(images, torch.from_numpy(labels), tuple(classes.tolist()), extras)

@@ -30,9 +30,8 @@ def test_rows_are_the_files_pixels_in_any_order(paths):
     expected = torch.stack([torch.tensor(read_image(path, (8, 6))).permute(2, 0, 1) for path in paths])
     assert images.shape == (4, 3, 8, 6) and len(images) == 4 and images.dtype == expected.dtype
     for rows in ([3, 0, 3], torch.tensor([2, 1]), np.array([1]), [], slice(1, None), slice(-1, None)):
-        assert torch.equal(
-            images[rows], expected[rows if isinstance(rows, slice) else torch.as_tensor(rows).long()]
-        )
+        there = rows if isinstance(rows, slice) else torch.as_tensor(rows).long()
+        assert torch.equal(images[rows], expected[there])
     assert torch.equal(images[-1], expected[3])
     part = images.subset(torch.tensor([3, 2, 0])).subset(torch.tensor([2, 0]))
     assert part.shape == (2, 3, 8, 6) and torch.equal(part[[0, 1]], expected[[0, 3]])
@@ -86,16 +85,8 @@ def test_an_image_set_of_encoded_images(paths):
     assert part.extras["camera"].tolist() == [1, 2]
     assert torch.equal(part.images[:], images.images[[1, 2]])
     assert images.subset(torch.arange(4)) is images
-    assert (
-        len(
-            {
-                images.digest(),
-                part.digest(),
-                images.with_labels(torch.arange(4), images.labels, "xyz").digest(),
-            }
-        )
-        == 3
-    )
+    renamed = images.with_labels(torch.arange(4), images.labels, "xyz")
+    assert len({images.digest(), part.digest(), renamed.digest()}) == 3
     assert images.digest() == ImageSet(encoded(paths), images.labels, images.classes, images.extras).digest()
 
 

@@ -190,7 +190,7 @@ def test_damaged_imagenet(tmp_path, damage, words):
         (lambda b: lines(b / "places365_val.txt", lambda x: [x[0], x[1][:-1] + "9", *x[2:]]),
          "line 2 of .*places365_val.txt has the class 9, but categories_places365.txt names 0 to 2"),
         (lambda b: lines(b / "categories_places365.txt", lambda x: [x[0], x[2]]),
-         "should number its 2 categories from 0 without gaps, but 1 is not there"),
+         "number its 2 categories from 0 on, but has 2 in the place of 1"),
         (lambda b: (b / "categories_places365.txt").unlink(), "there is no list .*categories_places365.txt"),
         (lambda b: shutil.rmtree(b / "val_256"), "has no folder val_256 or val_large"),
     ],
