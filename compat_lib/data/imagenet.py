@@ -94,9 +94,10 @@ def places365(
     categories = read_list(base / "categories_places365.txt", {"category": str, "class": np.int64})
     categories = categories.sort_values("class", ignore_index=True)
     if (gap := (categories["class"] != categories.index).to_numpy()).any():
+        row = int(gap.argmax())
         raise ValueError(
             f"{printable(base / 'categories_places365.txt')} should number its {len(gap)} categories from 0 "
-            f"on, but has {categories['class'][gap.argmax()]} in the place of {gap.argmax()}; fetch the list anew"
+            f"on, but has {categories['class'][row]} in the place of {row}; fetch the list anew"
         )
     names = categories.category.str.removeprefix("/").tolist()
     folders = ("data_256_standard", "data_256", "data_large_standard", "data_large")
