@@ -379,7 +379,7 @@ def project_path(path: str | Path) -> Path:
 
     A notebook's kernel starts in ``notebooks/``, the workflow at the root; both mean the same ``runs/``.
     """
-    return (_project_root() or Path.cwd()) / path
+    return (_project_root() or Path.cwd()) / Path(path).expanduser()
 
 
 def shown_path(path: str | Path) -> str:

@@ -117,6 +117,8 @@ class Experiment:
 
     def _load(self, name: str, options: dict[str, Any]) -> Splits:
         config = self.config
+        if "path" in options:  # a kernel starts in notebooks/, the workflow at the root
+            options = options | {"path": project_path(options["path"])}
         return datasets.load(
             name,
             root=config.data_root or os.environ.get("COMPAT_DATA") or project_path("data"),

@@ -37,7 +37,7 @@ def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tenso
         )
     files = [config.old_features, config.old_test_features]
     tables = [
-        read_features(project_path(file).expanduser(), columns=config.old_features_columns)
+        read_features(project_path(file), columns=config.old_features_columns)
         for file in files
         if file is not None
     ]

@@ -23,10 +23,12 @@ OLD_SYSTEM = "01_old_system"
 START_HERE = "00_start_here"
 ALL_TABLES = "99_all_tables"
 PAGES = (START_HERE, ALL_TABLES)  # what make reproduce shows besides its runs
+WITH_OLD_MODEL = {START_HERE, "06_upgrade_a_gallery"}  # they ask an old network or classifier
 OWN_EXAMPLE = "07_your_own_system"
 FOR_THE_SITE = ("05_explore_features", "06_upgrade_a_gallery", "07_your_own_system", "08_costs")
 SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
 DEFAULTS = ExperimentConfig().to_dict()
+NO_ABLATION = {"ablation": False}  # unless a preset's section "notebooks" asks for these three more trainings
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def run_job(
         target=run_target(folder, config),
         notebook=notebook,
         label=f"{what}, seed {config.seed}, {config.experiment_id}/{folder.name}",
-        parameters=notebook_parameters(notebook, config, fixed, preset.notebooks),
+        parameters=notebook_parameters(notebook, config, fixed, NO_ABLATION | preset.notebooks),
         after=after,
         result=folder / "metrics.json",
         first=what == "independent",
@@ -197,14 +199,18 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
         parameters = notebook_parameters(notebook, config, others=preset.notebooks)
     else:
         parameters = {}
+        if config.dataset == "folder":  # the authors' runs are of other images, and beside them if asked for
+            place["results_root"] = None
         place |= {name: getattr(config, name) for name in ("experiment_id", "method", "data_root", "device")}
+        place |= preset.notebooks
     return parameters | {name: value for name, value in place.items() if name in declared}
 
 
 def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[str] = PAGES) -> list[Job]:
     """The first and the last notebook, which show what the runs of a preset have left behind.
 
-    The first teaches by all pairs of test images; a preset of another protocol has the last one alone.
+    The first teaches by all pairs of test images; a preset of another protocol has the last one alone. So has
+    one whose old side is a file of features, since the first trains old models.
 
     Args:
         preset, path: the preset and its file.
@@ -212,8 +218,10 @@ def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[s
         notebooks: other notebooks of this kind, by name.
     """
     jobs = []
-    pairs = shown_first(preset).protocol == "pairs"
-    for stem in (stem for stem in notebooks if pairs or stem != START_HERE):
+    first = shown_first(preset)
+    left_out = {START_HERE} if first.protocol != "pairs" else set()
+    left_out |= set() if first.old_features is None else WITH_OLD_MODEL
+    for stem in (stem for stem in notebooks if stem not in left_out):
         notebook = NOTEBOOKS / f"{stem}.ipynb"
         target = f"{preset.name}/{stem.partition('_')[2]}.ipynb"
         jobs.append(Job(target, notebook, stem, page_parameters(notebook, preset, path, runs_root)))

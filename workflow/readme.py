@@ -46,6 +46,7 @@ PAGES = {
     "results.md.j2": "docs/results.md",
     "teaching.md.j2": "docs/teaching.md",
     "choosing_options.md.j2": "docs/choosing_options.md",
+    "which_method.md.j2": "docs/which_method.md",
 }
 FIRST_DAY = ("omniglot-open-class-softmax-to-arcface", "mixbct")  # of figures/first_day.png
 
@@ -84,6 +85,13 @@ class Results:
     def title(self, setting: str) -> str:
         """A setting for people."""
         return setting_title(self.of(setting).iloc[0])
+
+    def classes(self, setting: str) -> int:
+        """Training classes of a setting's new models."""
+        runs = self.of(setting)
+        new = runs.loc[runs["method"] != "old", "run"]
+        (count,) = {run.config["facts"]["classes"]["train"] for run in new}
+        return count
 
     def rows(self, setting: str, metric: str = HEADLINE) -> pd.DataFrame:
         """Rows of `scores`: the independent model, its adapters, then the methods in the library's order."""
@@ -191,7 +199,7 @@ class Results:
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = ("table", "number", "difference", "settings", "title", "rows", "search")
+        names = ("table", "number", "difference", "settings", "title", "rows", "search", "classes")
         functions = {name: getattr(self, name) for name in names} | {"metric_title": metric_title}
         return environment.get_template(template).render(**functions)
 

@@ -141,7 +141,7 @@ class Splits:
 
     def __repr__(self) -> str:
         parts = [f"{name}: {len(part)} of {part.num_classes}" for name, part in self.parts.items()]
-        return f"Splits({self.name!r}, images of classes in {', '.join(parts)})"
+        return f"Splits({self.name!r}, images of classes: {', '.join(parts)})"
 
     @property
     def parts(self) -> dict[str, ImageSet]:

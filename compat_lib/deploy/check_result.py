@@ -139,7 +139,7 @@ class CompatibilityCheck:
         )
         best("If the new model was trained to be cut or padded, give the features so", trained)
         steps.append(
-            "If the new model can be trained again, use one of the compatible methods (docs/methods.md)"
+            "If the new model can be trained again, use one of the compatible methods (docs/which_method.md)"
             + ("" if ("new", "old", None) in self.tests else ", in the old width")
             + "."
         )

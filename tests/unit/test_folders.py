@@ -267,3 +267,34 @@ def test_without_folder_and_network_one_sentence_says_what_to_do(root, monkeypat
     monkeypatch.setattr(f"torchvision.datasets.{kind}", no_network)
     with pytest.raises(FileNotFoundError, match=f"{kind} .*no route to host.*put its images at {root}.*png"):
         load(name, root=root)
+
+
+def test_unreadable_images_are_left_out_by_choice_and_named(tmp_path, caplog):
+    place = tmp_path / "shop"
+    for part in ("train", "val", "test"):
+        for name in ("ant", "bee"):
+            (place / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(place / part / name / f"{number}.png")
+    whole = load("folder", path=place, root=tmp_path, size=8)
+    (place / "train" / "ant" / "1b.png").write_bytes(b"no image")
+    (place / "test" / "bee" / "0.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot read 2 images: .*1b.png.*0.jpg"):
+        load("folder", path=place, root=tmp_path, size=8)
+    for _ in range(2):  # decoded, then from the cache
+        caplog.clear()
+        skipped = load("folder", path=place, root=tmp_path, size=8, skip_unreadable=True)
+        assert skipped.skipped == ("train/ant/1b.png", "test/bee/0.jpg") and "skipped 2 images" in caplog.text
+        for part, images in skipped.parts.items():
+            assert images.digest() == whole.parts[part].digest()
+            assert [images.names[row] for row in range(8)] == [
+                f"{part}/{c}/{n}.png" for c in ("ant", "bee") for n in range(4)
+            ]
+    assert str(whole.train) == "ImageSet(8 images of 3 x 8 x 8, 2 classes)"
+    assert str(whole) == "Splits('shop', images of classes: train: 8 of 2, val: 8 of 2, test: 8 of 2)"
+    with pytest.raises(ValueError, match="cannot stream"):
+        load("folder", path=place, root=tmp_path, size=8, stream=True, skip_unreadable=True)
+    for number in range(4):
+        (place / "train" / "bee" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="no image of class 'bee' in .*train can be read"):
+        load("folder", path=place, root=tmp_path, size=8, skip_unreadable=True)

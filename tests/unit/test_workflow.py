@@ -21,6 +21,7 @@ import reproduce
 from stub_project import COMMON, experiment_notebook, make_project, start, write_notebook
 
 from compat_lib.config import ExperimentConfig
+from compat_lib.presets import load_preset
 
 # -- execute.py ----------------------------------------------------------------------------------
 
@@ -412,3 +413,25 @@ def test_presets_in_the_repository_fit_the_notebooks(project):
     for path in sorted((project / "configs").glob("*.yml")):
         for job in plan.all_jobs(*plan.read(path.stem)):
             execute.refuse_unknown(job.notebook, json.loads(json.dumps(job.parameters)))
+
+
+def test_a_preset_of_ones_own_images_has_neither_ablations_nor_the_authors_runs(tmp_path):
+    lines = "defaults: {dataset: folder, dataset_options: {path: x}, old_features: y.csv}\n"
+    lines += "methods: [{method: bct}]\n"
+    path = tmp_path / "mine.yml"
+    for asked, ablation, authors in (
+        ("", False, None),
+        ("{results_root: results, ablation: true}", True, "results"),
+    ):
+        path.write_text(lines + (f"notebooks: {asked}\n" if asked else ""))
+        preset = load_preset(path, runs_root=str(tmp_path))
+        (page,) = plan.page_jobs(preset, path, tmp_path)  # 00 trains old models, which are not there
+        assert page.parameters["results_root"] == authors
+        (job,) = plan.experiment_jobs(preset)  # nor is there an old model's page
+        assert job.after == () and job.parameters.get("ablation", ablation) == ablation
+        assert (
+            plan.run_job(preset, job.config, "03_mixbct", "x", job.config.run_folder, (), ()).parameters[
+                "ablation"
+            ]
+            is ablation
+        )
