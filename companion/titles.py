@@ -10,6 +10,8 @@ import pandas as pd
 from compat_lib.losses import METHODS
 
 ADAPTERS = {
+    "adapter/lambda-orthogonal": "λ-orthogonal maps of gallery and query",
+    "adapter/lambda-orthogonal-query": "λ-orthogonal map, query to old",
     "adapter/procrustes": "Procrustes adapter, gallery to new",
     "adapter/procrustes-query": "Procrustes adapter, query to old",
     "adapter/procrustes-midpoint": "Procrustes, half-way to the old query",

@@ -566,7 +566,9 @@ class Experiment:
         old, new, config = self.old, self.new, self.config
         val = old.val, new.val, self.data.val.labels
         if target is not None:
-            adapted = without_training((self.old_system.features, target), val, (old.test, new.test))
+            adapted = without_training(
+                (self.old_system.features, target, self.new_images.labels), val, (old.test, new.test)
+            )
         elif new.cross is not None:
             query, gallery = compared(new.method, new.val, old.val)
             adapted = with_old_query((gallery, query, val[-1]), new.cross)

@@ -48,6 +48,8 @@ _METHODS = {
     "bt2": ("#B8860B", "P"),
     "fct": ("#5F6B8A", "X"),
     "fastfill": ("#3B4A73", "d"),
+    "adapter/lambda-orthogonal": (ADAPTED, "v"),
+    "adapter/lambda-orthogonal-query": (ADAPTED, "^"),
     "adapter/procrustes": (ADAPTED, "P"),
     "adapter/procrustes-query": (ADAPTED, "X"),
     "adapter/procrustes-midpoint": (ADAPTED, "D"),

@@ -71,7 +71,7 @@ def test_a_trained_method_with_the_old_query():
 def test_an_independent_model_through_maps_of_the_training_set(widths):
     turn = torch.linalg.qr(torch.randn(widths[1], widths[1], generator=torch.Generator().manual_seed(3)))[0]
     train, val, test = (models(s, old=widths[0], new=widths[1], turn=turn) for s in (4, 5, 6))
-    found = without_training(train[:2], val, test[:2])
+    found = without_training(train, val, test[:2])
     left, _, right = np.linalg.svd(unit(train[1]).T @ unit(train[0]), full_matrices=False)
     rotation = left @ right
     if widths[0] < widths[1]:  # the paper's square rotation, of the old features padded with zeros
@@ -86,6 +86,10 @@ def test_an_independent_model_through_maps_of_the_training_set(widths):
         found["procrustes-query"].query, unit((unit(test[1]) @ rotation)[:, : widths[0]]), atol=5e-6
     )
     assert found["ridge"].gallery.shape == test[1].shape and found["ridge"].query is test[1]
+    narrow = min(widths)
+    for name in ("lambda-orthogonal", "lambda-orthogonal-query"):
+        assert found[name].query.shape == found[name].gallery.shape == (len(test[0]), narrow)
+    np.testing.assert_allclose(found["lambda-orthogonal-query"].gallery, unit(test[0][:, :narrow]), atol=1e-6)
     assert found["ridge-query"].query.shape == test[0].shape and found["ridge-query"].gallery is test[0]
 
 
