@@ -58,7 +58,7 @@ def die_at(step):
     class Dying(Quick):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
-            self.set_progress_handler(count, 100)
+            self.set_progress_handler(count, 250)
         def execute(self, *arguments):
             count()
             result = super().execute(*arguments)
