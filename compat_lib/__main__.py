@@ -103,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
     from compat_lib.experiment import Experiment
 
     for config in chosen:
+        Experiment(config)  # refuses what cannot be, before the first of them is trained
+    for config in chosen:
         experiment = Experiment(config)
         experiment.train_old() if options.old else experiment.evaluate()
         if distributed.rank() == 0:

@@ -209,3 +209,12 @@ def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
     ):
         assert command.main(["run", str(preset), *wrong]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_run_refuses_a_wrong_run_before_the_first_is_trained(tmp_path, capsys):
+    preset = tmp_path / "wrong.yml"
+    preset.write_text(
+        f"defaults: {{runs_root: {tmp_path / 'runs'}}}\nmethods: [{{method: l2}}, {{method: mixbtc}}]\n"
+    )
+    assert command.main(["run", str(preset)]) == 2
+    assert "no method 'mixbtc'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
