@@ -72,7 +72,7 @@ docs: env ## docs/methods.md from the classes of compat_lib.losses
 	@$(BIN)/python workflow/methods_page.py
 
 test: env ## the tests, two at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 precision: env ## the tests that depend on it in the precision that this processor does not choose by itself
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m precision --precision other tests

@@ -30,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "precision: trains or embeds; passes in float32 and in bfloat16")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: with the longest at the end one process would wait for the other."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def precision(request: pytest.FixtureRequest) -> Iterator[None]:
     """Give "auto" the meaning that --precision asks for: this processor then computes as another one does."""
