@@ -48,7 +48,8 @@ class FastFill(FCT):
     network also gives: the fit minimises the mean of exp(-s) l / 2 + u s. Deviations: those of FCT.
 
     Args:
-        discrimination: factor of the cross-entropy in l, at least 0; published 1.
+        discrimination: factor of the cross-entropy in l, at least 0; published 1, beside errors of raw
+            features. Those of unit rows are far smaller, so that here the cross-entropy of 1 rules.
         uncertainty: u, above 0; published 0.5.
         expansion: as in FCT; published 16.
         fit_epochs: as in FCT; published 80.
