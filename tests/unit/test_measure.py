@@ -13,6 +13,8 @@ from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
 from compat_lib.experiment import Experiment
 
+pytestmark = pytest.mark.precision
+
 N = 60
 
 

@@ -12,6 +12,8 @@ from compat_lib.evaluation import retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.old_features import read_old_features
 
+pytestmark = pytest.mark.precision
+
 WIDTH = 12
 
 

@@ -8,6 +8,8 @@ from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
 from compat_lib.runs import Run
 
+pytestmark = pytest.mark.precision
+
 PORTRAITS = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
 
 

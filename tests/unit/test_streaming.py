@@ -12,6 +12,8 @@ from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
 from compat_lib.models import build_model, embed
 
+pytestmark = pytest.mark.precision
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
