@@ -43,7 +43,7 @@ def ijb_images():
         detector=torch.linspace(0.3, 1, N),
     )
     ids = torch.arange(30)
-    pairs = torch.cartesian_prod(ids, ids)
+    pairs = torch.combinations(ids)  # each pair in one order: old and new exchanged would give other scores
     pairs = torch.cat([pairs + 100, (pairs[:, :1] % 10 == pairs[:, 1:] % 10).long()], 1)
     subjects = torch.stack([ids + 100, ids % 10], 1)
     lists = {"pairs": pairs, "gallery1": subjects[:5], "gallery2": subjects[5:10], "probes": subjects[10:]}
@@ -161,8 +161,8 @@ def test_ijb_weighs_images_pools_media_and_takes_the_enrolment_from_the_old_mode
     far = np.array([(impostors >= t).mean() for t in np.sort(scores)])
     tar = np.array([(genuine >= t).mean() for t in np.sort(scores)])
     near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_roc
-    assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.02)
-    assert found.value("new", "old", "tar@far=1e-6") is None  # 810 impostor pairs
+    assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.035)  # one of 30
+    assert found.value("new", "old", "tar@far=1e-6") is None  # 405 impostor pairs
     own = pooled(old)[:10] @ pooled(new)[10:].T
     hits = sum(
         own[part, i].argmax() + part.start == i % 10
