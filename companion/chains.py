@@ -158,9 +158,7 @@ def labels_of(run: Run) -> Tensor:
     Raises:
         ValueError: "the test images of portraits are no longer those of bct-s0-30ecfa: …".
     """
-    known = ExperimentConfig.__dataclass_fields__
-    config = ExperimentConfig.from_dict({name: v for name, v in run.config.items() if name in known})
-    images = Experiment(config).data.test
+    images = Experiment(ExperimentConfig.of_run(run.config)).data.test
     if images.digest() != run.config["made_of"]["test images"]:
         raise ValueError(
             f"the test images of {run.config['dataset']} are no longer those of {run.folder.name}: restore "

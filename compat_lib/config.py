@@ -30,10 +30,7 @@ OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "polynomial", "multistep")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
-_NOT_PART_OF_THE_RESULT = (
-    *("data_root", "runs_root", "device", "threads", "workers"),
-    *("checkpoint_steps", "checkpoint_minutes"),
-)
+WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
 _NEW_SIDE = ("new_backbone", "new_head", "new_weights", "new_loss", "new_width", "epochs", "lr")
 _RANGES = {  # field -> lowest and highest value
@@ -228,6 +225,11 @@ class ExperimentConfig:
             raise ValueError(f"unknown configuration {', '.join(unknown)}; the fields are {', '.join(known)}")
         return cls(**values)
 
+    @classmethod
+    def of_run(cls, stored: Mapping[str, Any], **changes: Any) -> ExperimentConfig:
+        """The configuration in what a run's ``config.json`` holds, with some fields changed."""
+        return cls(**({k: v for k, v in stored.items() if k in cls.__dataclass_fields__} | changes))
+
     def to_dict(self) -> dict[str, Any]:
         """Every field as plain literals."""
         return asdict(self)
@@ -310,7 +312,7 @@ class ExperimentConfig:
         values = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in _NOT_PART_OF_THE_RESULT and name not in leave_out and value != defaults[name]
+            if name not in WHERE and name not in leave_out and value != defaults[name]
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 

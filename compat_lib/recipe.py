@@ -1,4 +1,4 @@
-"""What a configuration builds, and what it cannot: networks, classifiers, schedules, refusals."""
+"""What a configuration builds, and what it cannot: data, networks, classifiers, schedules, refusals."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compat_lib.config import ExperimentConfig
+from compat_lib.config import ExperimentConfig, project_path
+from compat_lib.data import DATA_VARIABLE, load
 from compat_lib.data.augmentation import Augmentation
 from compat_lib.data.decoding import height_width
-from compat_lib.data.images import DISTRACTOR, ImageSet
+from compat_lib.data.images import DISTRACTOR, ImageSet, Splits
+from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
+from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.losses import build_method, find_method
-from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import EmbeddingModel, build_model, refuse_model
 from compat_lib.networks.backbones import digests
@@ -42,25 +44,6 @@ def network_made_of(config: ExperimentConfig, side: str) -> dict[str, str]:
         return {}
     asked, prefix = _asked(config, side), "old " if side == "old" else ""
     return {f"{prefix}{part}": value for part, value in digests(asked["name"], asked["weights"]).items()}
-
-
-def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
-    """(query, gallery): new and old features as the cross-test takes them, by the method in evaluation mode.
-
-    Args:
-        method: it keeps the mode that it was in.
-        new: float32 ``[N, d_n]``, stored features of the new model.
-        old: float32 ``[M, d_o]``, stored features of the old model.
-
-    Returns:
-        two float32 tensors of one width on the CPU; None where the method has no cross-test.
-    """
-    was_training, device = method.training, method.classifier.weight.device
-    method.eval()
-    with torch.inference_mode():
-        pair = method.comparable(new.to(device), old.to(device))
-    method.train(was_training)
-    return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)
 
 
 def classifier_of(
@@ -97,6 +80,49 @@ def task(config: ExperimentConfig) -> dict[str, Any]:
     if config.task_loss == "none":
         return {}
     return {"task_loss": config.task_loss, "task_weight": config.task_weight}
+
+
+def load_data(config: ExperimentConfig, name: str, options: dict[str, Any]) -> Splits:
+    """A data set by its name, from where and in the way that the configuration says."""
+    if "path" in options:  # a kernel starts in notebooks/, the workflow at the root
+        options = options | {"path": project_path(options["path"])}
+    root = config.data_root or os.environ.get(DATA_VARIABLE) or project_path("data")
+    how = {"size": config.size, "seed": config.data_seed, "stream": config.stream}
+    return load(name, root=root, **how, **options)
+
+
+def deal_out(config: ExperimentConfig, data: Splits) -> Scenario:
+    """Which training images the old and the new model see."""
+    train, chosen = data.train, None
+    if config.old_dataset or config.old_features:
+        return other_set(train.labels)
+    if config.old_classes:
+        chosen = named_classes(config.old_classes, train.classes, also=data.val.classes)
+    how = {"share": config.old_share, "shuffle_seed": config.shuffle_seed, "chosen": chosen}
+    return split(train.labels, config.scenario, **how)
+
+
+def old_training_set(config: ExperimentConfig, data: Splits, scenario: Scenario) -> ImageSet:
+    """The images that the old model trains on, of this data set or of another.
+
+    Raises:
+        ValueError: images of an `old_dataset` have another number of channels, or the old features come
+            from a file.
+    """
+    if config.old_features:
+        raise ValueError(
+            "old_features come from a file, and nothing says on which images their model was trained"
+        )
+    if not config.old_dataset:
+        return scenario.training_set("old", data.train)
+    images = load_data(config, config.old_dataset, config.old_dataset_options).train
+    channels = [images.images.shape[1], data.train.images.shape[1]]
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f"images of old_dataset {config.old_dataset} and dataset {config.dataset} have "
+            f"{channels[0]} and {channels[1]} channels: no network reads both"
+        )
+    return images
 
 
 def refuse_impossible(config: ExperimentConfig) -> None:
@@ -139,7 +165,17 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
     build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
 
 
-def refuse_distractors(images: ImageSet, config: ExperimentConfig) -> None:
+def refuse_unmeasurable(config: ExperimentConfig, data: Splits) -> None:
+    """Refuse data of which nothing could be measured, or that the simplex has no room for."""
+    _refuse_lonely(data.val, "val", config)
+    _refuse_few_vertices(config, data.train.num_classes)
+    if config.protocol in ("pairs", "leave-one-out"):
+        _refuse_lonely(data.test, "test", config)
+        _refuse_distractors(data.test, config)
+    refuse_protocol(config.protocol, data.name, data.test, data.lists)
+
+
+def _refuse_distractors(images: ImageSet, config: ExperimentConfig) -> None:
     """Refuse to take re-identification's distractors for one person: theirs would be most of all pairs."""
     if "query" in images.extras and DISTRACTOR in images.classes:
         raise ValueError(
@@ -148,7 +184,7 @@ def refuse_distractors(images: ImageSet, config: ExperimentConfig) -> None:
         )
 
 
-def refuse_few_vertices(config: ExperimentConfig, classes: int) -> None:
+def _refuse_few_vertices(config: ExperimentConfig, classes: int) -> None:
     """Refuse a simplex with fewer vertices than the data set has classes in training, and one of two sets."""
     for side in ("old", "new"):
         width = getattr(config, f"{side}_width")
@@ -166,7 +202,7 @@ def refuse_few_vertices(config: ExperimentConfig, classes: int) -> None:
             )
 
 
-def refuse_lonely(images: ImageSet, part: str, config: ExperimentConfig) -> None:
+def _refuse_lonely(images: ImageSet, part: str, config: ExperimentConfig) -> None:
     """Refuse a part whose classes have one image each: there would be nothing to find."""
     if int(torch.bincount(images.labels).max()) < 2:
         where = f" ({config.dataset_options['path']}/{part})" if "path" in config.dataset_options else ""

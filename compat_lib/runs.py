@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,18 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
-from compat_lib.evaluation.records import Records
-from compat_lib.files import load_tensors, save_tensors, write_text
+from compat_lib.config import ExperimentConfig
+from compat_lib.evaluation.records import Record, Records
+from compat_lib.files import explained, write_text
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from compat_lib.losses.base import CompatibilityLoss
-    from compat_lib.losses.heads import Classifier
+    from compat_lib.data.images import ImageSet, Splits
+    from compat_lib.trained_model import TrainedModel
 
 ADVICE = "choose another folder with runs_root (--runs-root of make reproduce), or make room"
-_FEATURES, _MODEL, _HISTORY = "features.safetensors", "model.safetensors", "history.csv"
 _MODELS = ("query", "gallery", "metric", "adapter")
 
 
@@ -75,7 +76,7 @@ class Run:
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """One dictionary an epoch."""
-        return read_history(self.folder / _HISTORY)
+        return read_history(self.folder / "history.csv")
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -92,6 +93,70 @@ def is_complete(folder: str | Path) -> bool:
 def list_runs(root: str | Path) -> list[Run]:
     """Every complete run below ``root``, in the order of their paths; an absent root has none."""
     return [Run(path.parent) for path in sorted(Path(root).glob("*/*/metrics.json"))]
+
+
+def only_one(folder: Path) -> AbstractContextManager:
+    """A lock that the operating system releases when its holder dies; the first process holds it for all."""
+    from compat_lib import distributed
+
+    if distributed.rank():
+        return nullcontext()
+    with explained(folder, ADVICE):
+        folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".lock")
+
+
+def write_run(
+    folder: Path,
+    config: ExperimentConfig,
+    records: Records,
+    model: TrainedModel,
+    data: Splits,
+    images: ImageSet,
+    made_of: Mapping[str, str],
+    started: float,
+) -> None:
+    """Complete a trained model's run: what it is, where it was made, what training cost; metrics last.
+
+    Args:
+        folder: of the new model's run, or of the old one's.
+        images: the model's training set.
+        made_of: digests of what it was trained and measured on, by name.
+        started: the time when the run began, in seconds.
+    """
+    from compat_lib import distributed
+
+    history = model.history
+    sums = ["seconds", "backbone_images"]
+    cost = {"epochs": len(history), "steps": int(sum(row["steps"] for row in history))}
+    sums += ["processor_seconds"] if all("processor_seconds" in row for row in history) else []
+    cost |= {name: sum(row[name] for row in history) for name in sums}
+    records += [Record(None, None, f"train/{name}", value) for name, value in cost.items()]
+    parts = {"train": images, "val": data.val, "test": data.test}
+    facts = {
+        "images": {name: len(part) for name, part in parts.items()},
+        "classes": {name: part.num_classes for name, part in parts.items()},
+        "parameters": sum(p.numel() for p in model.model.parameters()) if model.model else None,
+    } | ({"skipped": list(data.skipped)} if data.skipped else {})
+    # Where the data and the runs lay is nobody's business, and differs between machines.
+    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
+    described |= {"method": "old"} if folder == config.old_folder else {}
+    described |= {
+        "experiment_id": config.experiment_id,
+        "run_id": folder.name,
+        "old_run_id": config.old_folder.name,
+        "made_of": made_of,
+        "facts": facts,
+    }
+    write_json(folder / "config.json", described)
+    made = {"device": config.device, "processes": distributed.world()}
+    times = {"started": _clock(started), "finished": _clock(time.time())}
+    write_json(folder / "environment.json", environment() | made | times)
+    write_metrics(folder, records)
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def write_metrics(folder: Path, records: Records) -> None:
@@ -149,102 +214,6 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
         ) from None
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """One trained model, old or new, with what the evaluation needs of it.
-
-    Args:
-        model: images to stored features, in evaluation mode: the network, then the method's head if any;
-            None for an old side that is a file of features.
-        method: the method that trained it, with the classifier and whatever else was learned; None likewise.
-        test: float32 ``[N_test, width]``, features of the test images, un-normalised.
-        val: the same of the validation images.
-        history: one dictionary an epoch.
-        query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
-            gives no way to compare new features with old ones. None for an old model.
-        gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
-    """
-
-    model: nn.Module | None
-    method: CompatibilityLoss | None
-    test: Tensor
-    val: Tensor
-    history: list[dict[str, float]]
-    query: Tensor | None = None
-    gallery: Tensor | None = None
-
-    @property
-    def classifier(self) -> Classifier | None:
-        """The model's own classifier; None for an old side that is a file of features."""
-        return None if self.method is None else self.method.classifier
-
-    @property
-    def cross(self) -> tuple[Tensor, Tensor] | None:
-        """(query, gallery) of the cross-test on the test images; None where there is no such test."""
-        return None if self.query is None else (self.query, self.gallery)
-
-
-def is_trained(folder: Path) -> bool:
-    """Whether the training of this folder's model is over."""
-    return (folder / _FEATURES).is_file()
-
-
-def keep_model(
-    folder: Path,
-    model: nn.Module | None,
-    method: CompatibilityLoss | None,
-    history: list[dict[str, float]],
-    features: dict[str, Tensor],
-    made_of: dict[str, str],
-) -> None:
-    """Write a trained model's files, the features last.
-
-    Args:
-        folder: the run folder.
-        model, method: None for an old side that is a file of features.
-        features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any.
-        made_of: digests of what it was trained and measured on, by name.
-    """
-    write_history(folder / _HISTORY, history)
-    if model is not None:
-        weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-        weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
-        save_tensors(weights, folder / _MODEL, advice=ADVICE)
-    save_tensors(features, folder / _FEATURES, made_of, advice=ADVICE)
-
-
-def read_model(
-    folder: Path,
-    model: nn.Module | None,
-    method: CompatibilityLoss | None,
-    device: str,
-    made_of: dict[str, str],
-    source: str = "",
-) -> TrainedModel:
-    """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode.
-
-    Raises:
-        ValueError: a file is damaged, the weights do not fit, or what it was made of has changed.
-    """
-    features, known = load_tensors(folder / _FEATURES)
-    refuse_changed(folder, known, made_of, source)
-    if model is None:
-        return TrainedModel(None, None, **features, history=read_history(folder / _HISTORY))
-    weights, _ = load_tensors(folder / _MODEL)
-    for prefix, module in (("model.", model), ("method.", method)):
-        state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the model in {folder} was written by another version of the package ({error}): delete "
-                f"the folder to train it anew"
-            ) from error
-    whole = deployed(model, method).eval().requires_grad_(False).to(device)
-    method.eval().requires_grad_(False)
-    return TrainedModel(whole, method, **features, history=read_history(folder / _HISTORY))
-
-
 def refuse_changed(
     place: Path, known: Mapping[str, str], made_of: Mapping[str, str], source: str = ""
 ) -> None:
@@ -259,13 +228,6 @@ def refuse_changed(
             f"{place} was made with other {' and '.join(changed)} than now{source}: put them back, or "
             f"delete {place if place.is_dir() else place.parent} to run it anew"
         )
-
-
-def deployed(model: nn.Module, method: CompatibilityLoss) -> nn.Module:
-    """What maps images to stored features: the network, then the method's head if it has one."""
-    from torch import nn
-
-    return model if method.head is None else nn.Sequential(model, method.head)
 
 
 def environment() -> dict[str, Any]:

@@ -50,9 +50,8 @@ def take_old(config: ExperimentConfig, made_of: dict[str, str]) -> Path | None:
 
 
 def _old_side(stored: dict) -> str | None:
-    fields = {k: v for k, v in stored.items() if k in ExperimentConfig.__dataclass_fields__}
     try:
-        return ExperimentConfig.from_dict(fields | {"method": "independent", "method_options": {}}).old_side
+        return ExperimentConfig.of_run(stored, method="independent", method_options={}).old_side
     except (TypeError, ValueError):  # of another version
         return None
 

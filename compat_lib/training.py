@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from compat_lib import distributed
 from compat_lib.checkpoint import Checkpoint, Interrupted, Progress, noted_sigterm
+from compat_lib.config import WHERE
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import seeded_generator
@@ -28,8 +29,6 @@ from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 
 __all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
-# They say where and how, not what: a training goes on when they change.
-WHERE = ("device", "workers", "checkpoint_steps", "checkpoint_minutes")
 
 
 def train(

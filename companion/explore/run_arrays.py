@@ -69,9 +69,8 @@ def find_runs(runs_root: str | Path) -> dict[str, list[Run]]:
 
 
 def _open(run: Run, data_root: str | None, device: str) -> Experiment:
-    values = {name: v for name, v in run.config.items() if name in ExperimentConfig.__dataclass_fields__}
-    values |= {"runs_root": str(run.folder.parent.parent), "data_root": data_root, "device": device}
-    experiment = Experiment(ExperimentConfig.from_dict(values), say=lambda line: None)
+    where = {"runs_root": str(run.folder.parent.parent), "data_root": data_root, "device": device}
+    experiment = Experiment(ExperimentConfig.of_run(run.config, **where), say=lambda line: None)
     if experiment.config.run_folder.resolve() != run.folder.resolve():  # or it would be trained anew
         raise ValueError("its configuration has another name in this version of the package")
     experiment.train()  # reads what is finished

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compat_lib.config import SCENARIOS, project_path
 
-from .images import seeded_generator
+from .images import ImageSet, seeded_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,11 @@ class Scenario:
     class_map: Tensor  # [C_n], new label -> old label of the same class, -1 where the old model never saw it
     old_classes: Tensor  # [C_o], original label of each old label
     new_classes: Tensor  # [C_n], original label of each new label
+
+    def training_set(self, side: str, images: ImageSet) -> ImageSet:
+        """What the "old" or "new" model trains on, labelled anew, of the images that were dealt out."""
+        rows, labels, classes = (getattr(self, f"{side}_{what}") for what in ("rows", "labels", "classes"))
+        return images.with_labels(rows, labels, [images.classes[label] for label in classes.tolist()])
 
 
 def split(

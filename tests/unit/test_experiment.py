@@ -10,10 +10,12 @@ import torch
 from tiny_runs import silent, tiny
 
 from compat_lib import experiment as module
+from compat_lib import experiment_data
 from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.losses.heads import simplex
 from compat_lib.runs import Run, list_runs
+from compat_lib.validation import whole_identities
 
 pytestmark = pytest.mark.precision
 
@@ -41,7 +43,8 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
         "history.csv",
         "environment.json",
         "features.safetensors",
-        "training_features.safetensors",
+        "training_features.json",
+        "training_features.npy",
         "model.safetensors",
     }
     assert oracle.config["method"] == "independent" and oracle.config["facts"]["classes"]["train"] == 14
@@ -78,7 +81,7 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
 
     monkeypatch.setattr(module, "train", never)
     monkeypatch.setattr(module, "one_test", never)
-    monkeypatch.setattr(module, "measure_protocol", never)
+    monkeypatch.setattr(module, "measure_upgrade", never)
     again = silent(tiny(root))
     assert list(again.evaluate().metrics) == list(oracle.metrics)
     assert len(again.train_old().history) == 2 and again.old_system.has == {
@@ -124,8 +127,8 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
 def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypatch):
     config = tiny(root, method="bct")
     silent(config).evaluate()
-    original = module.method_options
-    monkeypatch.setattr(module, "method_options", lambda name: original(name) | {"scale": 7.0})
+    original = experiment_data.method_options
+    monkeypatch.setattr(experiment_data, "method_options", lambda name: original(name) | {"scale": 7.0})
     for call in (Experiment.train, Experiment.evaluate):
         with pytest.raises(ValueError, match="made with other method options than now"):
             call(silent(config))
@@ -258,15 +261,10 @@ def test_two_processes_do_not_train_the_same_model_twice(tmp_path, root):
     assert results[0][2] == results[1][2]
 
 
-def test_a_look_in_mid_training_takes_whole_identities_with_pairs_first(root, monkeypatch):
-    experiment = silent(tiny(root))
+def test_a_look_in_mid_training_takes_whole_identities_with_pairs_first():
     labels = torch.tensor([0, 1, 1, 2, 2, 2, 1, 3, 3])
-    few = experiment.data.val.with_labels(torch.arange(9), labels, list("abcd"))
-    experiment.data = dataclasses.replace(experiment.data, val=few)
-    for size, expected in ((9, list(range(9))), (8, [1, 2, 3, 4, 5, 6, 7, 8]), (1, [1, 2, 3, 4, 5, 6])):
-        monkeypatch.setattr("compat_lib.experiment.LOOK", size)
-        vars(experiment).pop("_looked_at", None)
-        assert experiment._looked_at.tolist() == expected
+    for most, expected in ((9, list(range(9))), (8, [1, 2, 3, 4, 5, 6, 7, 8]), (1, [1, 2, 3, 4, 5, 6])):
+        assert whole_identities(labels, most).tolist() == expected
 
 
 def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):

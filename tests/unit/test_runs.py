@@ -12,8 +12,7 @@ from compat_lib.losses import build_method, find_method
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model
 from compat_lib.old_system import OldSystem
-from compat_lib.recipe import compared
-from compat_lib.runs import deployed, is_trained, keep_model, read_model
+from compat_lib.trained_model import compared, deployed, is_trained, keep_model, read_model
 
 HISTORY = [{"epoch": 1, "seconds": 0.5, "loss/classification": 2.25}]
 MADE_OF = {"test images": "1", "method options": "{}"}
@@ -115,7 +114,9 @@ def test_an_old_model_has_no_sides_of_a_cross_test(tmp_path):
 
 def test_training_is_over_when_the_last_file_is_there(tmp_path, monkeypatch):
     assert not is_trained(tmp_path)
-    monkeypatch.setattr("compat_lib.runs.write_history", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "compat_lib.trained_model.write_history", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         keep_model(tmp_path, *parts(), HISTORY, features(), MADE_OF)
     assert not is_trained(tmp_path)

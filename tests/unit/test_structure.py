@@ -117,9 +117,12 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "checkpoint": {"distributed", "losses"},
     "finite": {"losses"},
     "training": {
-        *("checkpoint", "data", "distributed", "finite", "losses", "models", "old_system", "optimisation"),
+        *("checkpoint", "config", "data", "distributed", "finite"),
+        *("losses", "models", "old_system", "optimisation"),
     },
-    "runs": {"evaluation", "losses", "models"},
+    "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
+    "trained_model": {"losses", "runs"},
+    "validation": {"evaluation", "losses", "trained_model"},
     "deploy": {"adapters", "config", "evaluation", "experiment", "old_system"},  # reads runs
 }
 

@@ -1,0 +1,77 @@
+"""What an experiment's configuration says of images, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+
+from torch import Tensor
+
+from compat_lib.config import ExperimentConfig
+from compat_lib.data.images import ImageSet, Splits, tensor_digest
+from compat_lib.data.scenarios import Scenario
+from compat_lib.losses import method_options
+from compat_lib.old_features import read_old_features
+from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set
+
+
+class ExperimentData:
+    """The images of both sides of an experiment, and digests of all that its numbers belong to.
+
+    Args:
+        config: the validated configuration.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def data(self) -> Splits:
+        """Training, validation and test images of the data set."""
+        return load_data(self.config, self.config.dataset, self.config.dataset_options)
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """Which training images the old and the new model see."""
+        return deal_out(self.config, self.data)
+
+    @cached_property
+    def old_images(self) -> ImageSet:
+        """The old model's training set, labelled 0..C_o-1, see `recipe.old_training_set`."""
+        return old_training_set(self.config, self.data, self.scenario)
+
+    @cached_property
+    def new_images(self) -> ImageSet:
+        """The new model's training set, labelled 0..C_n-1."""
+        return self.scenario.training_set("new", self.data.train)
+
+    @cached_property
+    def given_features(self) -> dict[str, Tensor] | None:
+        """The old features of train, val and test from a file; None where an old model is at hand."""
+        return None if self.config.old_features is None else read_old_features(self.config, self.data)
+
+    @cached_property
+    def old_made_of(self) -> dict[str, str]:
+        """What the old side's files belong to: they are refused when it has changed."""
+        parts = {"training": self.new_images, "validation": self.data.val, "test": self.data.test}
+        if self.config.old_dataset or self.config.old_classes:  # which the configuration does not determine
+            parts["old training"] = self.old_images
+        digests = {f"{part} images": images.digest() for part, images in parts.items()}
+        digests |= {f"list {name}": tensor_digest(value) for name, value in self.data.lists.items()}
+        digests |= {
+            f"old {part} features": tensor_digest(v) for part, v in (self.given_features or {}).items()
+        }
+        return digests | network_made_of(self.config, "old")
+
+    @cached_property
+    def made_of(self) -> dict[str, str]:
+        """The same of the new side; an option's default may be another one in a later version."""
+        options = method_options(self.config.method) | self.config.method_options
+        made_of = self.old_made_of | network_made_of(self.config, "new")
+        return made_of | {"method options": json.dumps(options, sort_keys=True)}
+
+    @property
+    def source(self) -> str:
+        """Where the images come from, for a sentence about changed ones."""
+        path = self.config.dataset_options.get("path")
+        return f" in {path}" if path else ""

@@ -1,0 +1,149 @@
+"""A trained model in its run folder, old or new, with what the evaluation needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compat_lib.files import load_tensors, save_tensors
+from compat_lib.losses.base import CompatibilityLoss
+from compat_lib.losses.heads import Classifier
+from compat_lib.runs import ADVICE, read_history, refuse_changed, write_history
+
+_FEATURES, _MODEL, _HISTORY = "features.safetensors", "model.safetensors", "history.csv"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trained model, old or new, with what the evaluation needs of it.
+
+    Args:
+        model: images to stored features, in evaluation mode: the network, then the method's head if any;
+            None for an old side that is a file of features.
+        method: the method that trained it, with the classifier and whatever else was learned; None likewise.
+        test: float32 ``[N_test, width]``, features of the test images, un-normalised.
+        val: the same of the validation images.
+        history: one dictionary an epoch.
+        query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
+            gives no way to compare new features with old ones. None for an old model.
+        gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
+    """
+
+    model: nn.Module | None
+    method: CompatibilityLoss | None
+    test: Tensor
+    val: Tensor
+    history: list[dict[str, float]]
+    query: Tensor | None = None
+    gallery: Tensor | None = None
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The model's own classifier; None for an old side that is a file of features."""
+        return None if self.method is None else self.method.classifier
+
+    @property
+    def old_classifier(self) -> dict[str, Any]:
+        """What `OldSystem.from_arrays` takes of the classifier, if there is one."""
+        one = self.classifier
+        if one is None:
+            return {}
+        return {
+            "classifier_weight": one.weight.detach().cpu(),
+            "classifier_bias": None if one.bias is None else one.bias.detach().cpu(),
+            "classifier_scale": one.scale if one.kind in ("arcface", "cosface") else None,
+        }
+
+    @property
+    def cross(self) -> tuple[Tensor, Tensor] | None:
+        """(query, gallery) of the cross-test on the test images; None where there is no such test."""
+        return None if self.query is None else (self.query, self.gallery)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the training of this folder's model is over."""
+    return (folder / _FEATURES).is_file()
+
+
+def keep_model(
+    folder: Path,
+    model: nn.Module | None,
+    method: CompatibilityLoss | None,
+    history: list[dict[str, float]],
+    features: dict[str, Tensor],
+    made_of: dict[str, str],
+) -> None:
+    """Write a trained model's files, the features last.
+
+    Args:
+        folder: the run folder.
+        model, method: None for an old side that is a file of features.
+        features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any.
+        made_of: digests of what it was trained and measured on, by name.
+    """
+    write_history(folder / _HISTORY, history)
+    if model is not None:
+        weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+        weights |= {f"method.{name}": value for name, value in method.state_dict().items()}
+        save_tensors(weights, folder / _MODEL, advice=ADVICE)
+    save_tensors(features, folder / _FEATURES, made_of, advice=ADVICE)
+
+
+def read_model(
+    folder: Path,
+    model: nn.Module | None,
+    method: CompatibilityLoss | None,
+    device: str,
+    made_of: dict[str, str],
+    source: str = "",
+) -> TrainedModel:
+    """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode.
+
+    Raises:
+        ValueError: a file is damaged, the weights do not fit, or what it was made of has changed.
+    """
+    features, known = load_tensors(folder / _FEATURES)
+    refuse_changed(folder, known, made_of, source)
+    if model is None:
+        return TrainedModel(None, None, **features, history=read_history(folder / _HISTORY))
+    weights, _ = load_tensors(folder / _MODEL)
+    for prefix, module in (("model.", model), ("method.", method)):
+        state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the model in {folder} was written by another version of the package ({error}): delete "
+                f"the folder to train it anew"
+            ) from error
+    whole = deployed(model, method).eval().requires_grad_(False).to(device)
+    method.eval().requires_grad_(False)
+    return TrainedModel(whole, method, **features, history=read_history(folder / _HISTORY))
+
+
+def deployed(model: nn.Module, method: CompatibilityLoss) -> nn.Module:
+    """What maps images to stored features: the network, then the method's head if it has one."""
+    return model if method.head is None else nn.Sequential(model, method.head)
+
+
+def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
+    """(query, gallery): new and old features as the cross-test takes them, by the method in evaluation mode.
+
+    Args:
+        method: it keeps the mode that it was in.
+        new: float32 ``[N, d_n]``, stored features of the new model.
+        old: float32 ``[M, d_o]``, stored features of the old model.
+
+    Returns:
+        two float32 tensors of one width on the CPU; None where the method has no cross-test.
+    """
+    was_training, device = method.training, method.classifier.weight.device
+    method.eval()
+    with torch.inference_mode():
+        pair = method.comparable(new.to(device), old.to(device))
+    method.train(was_training)
+    return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)
