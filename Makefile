@@ -6,6 +6,7 @@ PRESET ?= quick
 CORES ?=
 PROFILE ?=
 TESTS ?=
+SET ?=
 UPGRADE ?=
 LAB ?=
 
@@ -15,6 +16,8 @@ STRIPPED := metadata.papermill cell.metadata.papermill cell.metadata.execution
 # the interpreter where the user named one.
 STATE = $(CURDIR) $(shell cat requirements.lock pyproject.toml | cksum)
 CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON))
+REPRODUCED = --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE)) \
+	$(foreach pair,$(SET),--set '$(pair)')
 
 export PYTHONUNBUFFERED = 1
 
@@ -26,6 +29,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|full or paper/NAME  CORES=2  PROFILE=slurm|kubernetes|FOLDER/  TESTS=tests/unit/test_config.py"
 	@echo "         paper/NAME: the papers' own experiments, see configs/paper and docs/data_sets.md"
+	@echo "         SET='epochs=2 device=cpu' (of reproduce: other values in all runs of the preset)"
 	@echo "         LAB='--no-browser --allow-root' (of JupyterLab; the second one in a container, as root)"
 
 # pip installs the lock's uv, with its hashes, and uv the rest in seconds.
@@ -45,10 +49,10 @@ env: ## the environment in .venv, from requirements.lock
 	"and is there room for 8 GB? The same command tries again."; exit 1; }
 
 reproduce: env ## the main job: every experiment of PRESET, then the page that compares them
-	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE))
+	@$(BIN)/python workflow/reproduce.py $(REPRODUCED)
 
 site: env ## reproduce, then the notebooks that take minutes as well
-	@$(BIN)/python workflow/reproduce.py --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE)) --site
+	@$(BIN)/python workflow/reproduce.py $(REPRODUCED) --site
 
 pages: env ## the pages of PRESET again, from the runs that are there
 	@$(BIN)/python workflow/pages.py --preset $(PRESET)

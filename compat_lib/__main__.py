@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the chosen experiments of a preset one after another and return the exit code."""
     from compat_lib.presets import load_preset
 
-    only, changes = _pairs(options.only), _pairs(options.set)
+    only, changes = field_values(options.only), field_values(options.set)
     preset = load_preset(options.preset, **changes)
     known = [*preset.experiments[0].to_dict(), "experiment_id", "run_id"]
     for name in only:
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(texts: Sequence[str]) -> dict[str, Any]:
+def field_values(texts: Sequence[str]) -> dict[str, Any]:
     """Fields and values; a value is JSON where it reads as such, and text where not."""
     pairs = {}
     for text in texts:

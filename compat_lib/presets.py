@@ -68,10 +68,10 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
         beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
         raise FileNotFoundError(f"there is no preset {path}; in that folder are: {beside}")
     content = _read_yaml(path)
-    unknown = sorted(set(content) - set(_SECTIONS))
+    unknown = sorted(set(content) - set(SECTIONS))
     if unknown:
-        raise ValueError(f"{path}: unknown section {', '.join(unknown)}; there are {', '.join(_SECTIONS)}")
-    for name, (kind, words) in _SECTIONS.items():
+        raise ValueError(f"{path}: unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    for name, (kind, words) in SECTIONS.items():
         value = content.get(name)
         rows = value if kind is list else []
         right = value is None or isinstance(value, kind)
@@ -105,7 +105,7 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     return Preset(path.stem, experiments, notebooks, processes, content.get("published") or {})
 
 
-_SECTIONS = {
+SECTIONS = {
     "description": (str, "text"),
     "defaults": (dict, "fields with values, such as {epochs: 20}"),
     "settings": (list, "a list of fields with values, such as [{scenario: open-class}]"),
@@ -140,7 +140,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{path}: a preset is a list of sections ({', '.join(_SECTIONS)}), each with a colon"
-        )
+        raise ValueError(f"{path}: a preset is a list of sections ({', '.join(SECTIONS)}), each with a colon")
     return content

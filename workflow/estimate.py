@@ -2,9 +2,10 @@
 
     python workflow/estimate.py --preset paper/bt2-cifar100       (make estimate PRESET=...)
 
-Each side's network takes a few real training steps on random pixels, with batches that double until a step
-takes a second; from there the time goes on in proportion. Counts are those that the preset declares as
-published, so that no data are needed; a preset that declares none reads its data set.
+Each side's network takes a real training step (after one that warms up) on two random images, and on twice as
+many until the images beyond two take a third of a second; the time of a whole batch lies on that line. Counts
+are those that the preset declares as published, so that no data are needed; a preset that declares none reads
+its data set.
 """
 
 import argparse
@@ -20,14 +21,13 @@ from companion.titles import setting_title
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.augmentation import to_float
 from compat_lib.data.decoding import height_width
-from compat_lib.experiment import Experiment
 from compat_lib.losses import build_method
 from compat_lib.models import EmbeddingModel, autocast, build_model
 from compat_lib.presets import Preset
 from compat_lib.recipe import classifier_of, settings_of, task
 from compat_lib.training import train
 
-ENOUGH = 1.0  # seconds of a step from which larger batches are not tried
+ENOUGH = 0.3  # seconds that more images add to a step: then they can be told from what every step takes
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
 GIGA = 1e9
 RECIPE = (
@@ -41,6 +41,8 @@ def counts(preset: Preset, config: ExperimentConfig) -> tuple[dict[str, list[int
     if preset.published:
         old, new = preset.published["old"], preset.published["new"]
         return {"old": [old[0] or round(new[0] * old[1] / new[1]), old[1]], "new": new}, 3
+    from compat_lib.experiment import Experiment  # takes two seconds, which published counts spare
+
     experiment = Experiment(config, say=lambda line: None)
     sides = {"old": experiment.old_images, "new": experiment.new_images}
     found = {side: [len(images), images.num_classes] for side, images in sides.items()}
@@ -59,20 +61,19 @@ def measured(
     classifier = classifier_of(config, loss, width, classes)
     method = build_method("independent", None, classifier, **task(config))
     parameters = [sum(p.numel() for p in module.parameters()) for module in (model, classifier)]
-    settings = settings_of(config, epochs=3, lr=1e-4, seed=0)
+    settings = settings_of(config, epochs=2, lr=1e-4, seed=0)
     took, batch = {}, 1
-    while batch < share and max(took.values(), default=0) < ENOUGH:
+    while batch < share and took.get(batch, 0.0) - took.get(2, 0.0) < ENOUGH:
         batch = min(2 * batch, share)
         pixels = torch.randint(256, (batch, channels, *size), dtype=torch.uint8)
         labels = torch.arange(batch) // 2 % classes  # two of each, for a task loss
         now = replace(settings, batch_size=batch, per_identity=0)
         history = train(model, method, pixels, labels, now, say=lambda line: None)
-        # Of the processor its own time counts, which other work hardly moves; the first step warms up.
-        took[batch] = min(row.get("processor_seconds", row["seconds"]) for row in history[1:])
+        # The first epoch's step warms up. Of a processor its own time counts: other work hardly moves it.
+        took[batch] = history[1].get("processor_seconds", history[1]["seconds"])
     remembered = activations(model, pixels.to(config.device), config) / batch
-    seconds, smaller = took[batch], took.get(batch // 2, 0.0)
-    slope = max(seconds - smaller, 0.1 * seconds) / (batch - batch // 2)  # of one more image
-    return *parameters, remembered, seconds + slope * (share - batch), batch
+    slope = max(took[batch] - took[2], 0.0) / max(batch - 2, 1)  # of one more image
+    return *parameters, remembered, took[batch] + slope * (share - batch), batch
 
 
 def activations(model: EmbeddingModel, pixels: torch.Tensor, config: ExperimentConfig) -> int:
@@ -117,9 +118,12 @@ def estimate(preset: Preset, device: str, say=print) -> None:
             network, dealt, remembered, seconds, batch = found
             steps = images // min(config.batch_size, images)
             per_parameter = 4 * (2 + MOMENTS[config.optimiser])
+            taken = preset.published.get(side, [images])[0] is None
             say(
                 f"  {side}  {name}, {width} coordinates: {images:,} images of {classes:,} classes; "
                 f"{epochs} epochs of {steps:,} steps, {epochs * steps:,} in all"
+                + taken
+                * "; how many images is not published: a share as that of the classes"
             )
             say(
                 f"       {network / 1e6:.1f} M parameters, classifier {width * classes / 1e6:.1f} M; memory "
@@ -127,7 +131,7 @@ def estimate(preset: Preset, device: str, say=print) -> None:
                 f"{config.optimiser}, {remembered * share / GIGA:.2f} GB for a batch's activations"
             )
             how = "measured" if batch == share else f"measured with {batch} of its {share} images, and scaled"
-            say(f"       a step of {seconds:.2g} s ({how}): {spoken(epochs * steps * seconds)} a model")
+            say(f"       a step of {seconds:.3g} s ({how}): {spoken(epochs * steps * seconds)} a model")
             total += number * epochs * steps * seconds
         features = sides["new"][0] * config.old_width * 4 / GIGA
         say(f"  old features of the new side's images: {features:.2f} GB")

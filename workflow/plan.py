@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import yaml
 from execute import NotebookError, declared_parameters
 
 from compat_lib.config import ExperimentConfig
-from compat_lib.presets import Preset, load_preset
+from compat_lib.files import write_text
+from compat_lib.presets import SECTIONS, Preset, load_preset
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -250,3 +252,18 @@ def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]
         runs_root = roots.pop()
     root = (ROOT / runs_root).resolve()
     return load_preset(path, runs_root=str(root)), path, root
+
+
+def changed_preset(preset: str, runs_root: str | None, changes: Mapping[str, object]) -> str:
+    """A copy of a preset among its runs, with other values of sections, or of fields in all its runs."""
+    if not changes:
+        return preset
+    _, path, root = read(preset, runs_root)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content |= {name: value for name, value in changes.items() if name in SECTIONS}
+    fields = {name: value for name, value in changes.items() if name not in SECTIONS}
+    for rows in ("settings", "methods"):
+        content[rows] = [row | fields for row in content.get(rows) or [{}]]
+    copy = root / path.stem / path.name
+    write_text(copy, yaml.safe_dump(content, sort_keys=False))
+    return str(copy)

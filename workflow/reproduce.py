@@ -21,6 +21,7 @@ import psutil
 import warm
 from execute import WATCHED, NotebookError
 
+from compat_lib.__main__ import field_values
 from compat_lib.files import explained
 
 HERE = Path(__file__).resolve().parent
@@ -131,6 +132,9 @@ def main() -> int:
     parser.add_argument("--runs-root", help="where the runs go, from the repository's root (default: runs)")
     parser.add_argument("--site", action="store_true", help="then the remaining notebooks, and the site")
     parser.add_argument(
+        "--set", metavar="FIELD=VALUE", action="append", default=[], help="changed in all runs"
+    )
+    parser.add_argument(
         "--profile", default=LOCAL, help="default (this machine), slurm, kubernetes, or a folder of your own"
     )
     options = parser.parse_args()
@@ -141,7 +145,8 @@ def main() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = options.cores or min(available, MOST_CORES)
     try:
-        return reproduce(options.preset, cores, options.runs_root, options.site, profile.resolve())
+        preset = plan.changed_preset(options.preset, options.runs_root, field_values(options.set))
+        return reproduce(preset, cores, options.runs_root, options.site, profile.resolve())
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         print(f"make reproduce: {error}", file=sys.stderr)
     except NotebookError as error:

@@ -1,18 +1,14 @@
 """The estimate: its arithmetic by hand, a preset with its own data, and published ones without any."""
 
 import sys
-from pathlib import Path
 
+import estimate
 import pytest
 import torch
 from torch import nn
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))
-import estimate  # noqa: E402
-
-from compat_lib.config import ExperimentConfig  # noqa: E402
-from compat_lib.presets import Preset  # noqa: E402
+from compat_lib.config import ExperimentConfig
+from compat_lib.presets import Preset
 
 SMALL = ExperimentConfig(
     **{"old_backbone": "convnet-half", "new_backbone": "convnet-half", "image_size": 16, "batch_size": 8},
@@ -32,7 +28,7 @@ def test_counts_and_steps_by_hand():
     assert (
         "new  convnet-half, 8 coordinates: 100 images of 20 classes; 3 epochs of 12 steps, 36 in all" in text
     )
-    assert "(measured)" in text and "1 new models" in text
+    assert "(measured)" in text and "1 new models" in text and text.count("not published: a share") == 1
 
 
 def test_a_preset_without_counts_reads_its_data(tmp_path):

@@ -1,20 +1,17 @@
 """Presets of published settings: constants as published, notebooks that take them, what they refuse."""
 
-import sys
 from pathlib import Path
 
+import execute
+import plan
 import pytest
 
+from compat_lib.losses import method_options
+from compat_lib.optimisation import learning_rate
+from compat_lib.presets import load_preset
+from compat_lib.recipe import refuse_impossible, settings_of
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "workflow"))
-import execute  # noqa: E402
-import plan  # noqa: E402
-
-from compat_lib.losses import method_options  # noqa: E402
-from compat_lib.optimisation import learning_rate  # noqa: E402
-from compat_lib.presets import load_preset  # noqa: E402
-from compat_lib.recipe import refuse_impossible, settings_of  # noqa: E402
-
 FOLDER = ROOT / "configs" / "paper"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yml"))
 

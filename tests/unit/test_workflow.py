@@ -260,6 +260,17 @@ def test_a_parameter_that_no_notebook_has_is_refused(stub):
     assert "no notebook has a parameter ablaton" in caught.value.what
 
 
+def test_a_preset_with_other_values_is_written_among_its_runs(stub, tmp_path):
+    changes = {"epochs": 1, "dataset_options": {"images": 3}, "methods": [{"method": "bct", "epochs": 7}]}
+    path = plan.changed_preset("tiny", str(tmp_path / "runs"), changes)
+    assert path == str(tmp_path / "runs" / "tiny" / "tiny.yml")
+    (run,) = plan.read(path)[0].experiments
+    assert (run.method, run.epochs, run.dataset_options) == ("bct", 1, {"images": 3})
+    wrong = plan.changed_preset("tiny", str(tmp_path / "runs"), {"epoch": 1})
+    with pytest.raises(ValueError, match="epoch"):
+        plan.read(wrong)
+
+
 def test_a_runs_root_elsewhere_is_named_in_full(stub, tmp_path):
     preset, _, root = plan.read("tiny", str(tmp_path / "elsewhere"))
     assert root == tmp_path / "elsewhere"
