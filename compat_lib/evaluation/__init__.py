@@ -10,7 +10,6 @@ from compat_lib.evaluation.compatibility import (
     compare,
     criterion,
     gain_interval,
-    tar_name,
     update_gain,
     upgrade_scores,
 )
@@ -25,6 +24,7 @@ from compat_lib.evaluation.protocols.roc import tar_at_far, verification_1_to_1
 from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.ranking import retrieval, top_k
+from compat_lib.evaluation.records import tar_name
 from compat_lib.evaluation.tar import cosine_histograms, roc_curve, verification
 from compat_lib.evaluation.upgrade import changes, upgrade_changes
 

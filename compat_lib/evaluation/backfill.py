@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.compatibility import RANKS, tar_name
+from compat_lib.evaluation.compatibility import RANKS
 from compat_lib.evaluation.counting import count
 from compat_lib.evaluation.inputs import fractions, unit_rows
 from compat_lib.evaluation.orders import ORDERS, backfill_order
@@ -22,13 +22,15 @@ from compat_lib.evaluation.tar import verify
 
 SHARES = tuple(i / 10 for i in range(11))
 
+Point = dict[str, float | None]  # "map", "rank1", "tar@far=1e-2", ...; None where not measurable
+
 
 @dataclass(frozen=True)
 class BackfillCurve:
     """Metrics with a gallery of which a growing share was embedded again."""
 
     shares: tuple[float, ...]
-    points: tuple[dict[str, float | None], ...]  # one for each share: "map", "rank1", "tar@far=1e-2", ...
+    points: tuple[Point, ...]  # one for each share
     order: str = "random"
     average_precision: np.ndarray = field(  # float64 [shares, Nq], nan for a query without a right item
         default_factory=lambda: np.empty((0, 0)), repr=False, compare=False
@@ -51,7 +53,7 @@ class BackfillCurve:
 
     def values(self, name: str) -> np.ndarray:
         """Return one metric for every share, float64; nan where not measurable."""
-        return np.array([np.nan if point[name] is None else point[name] for point in self.points])
+        return np.array([point[name] for point in self.points], np.float64)
 
     def area(self, name: str) -> float | None:
         """Return the mean height of a metric's curve, by trapezia, or None where that is not measurable.
@@ -151,46 +153,48 @@ def mixed_gallery_curve(
     places = backfill_order(old, labels, order, certainty=certainty, seed=seed)
     queries, before, after = mixed_forms(old, new, query, cross)
     name = order if isinstance(order, str) else "given"
-    asked = None if query is None else query_labels
-    return mixed_curve(queries, before, after, labels, places, shares, fars, name, asked)
+    measured = all_pairs(queries, labels, None if query is None else query_labels, fars)
+    return mixed_curve(before, after, places, shares, name, measured)
 
 
-def mixed_curve(
-    queries: Tensor,
-    before: Tensor,
-    after: Tensor,
-    labels: Any,
-    places: np.ndarray,
-    shares: tuple[float, ...],
-    fars: tuple[float, ...],
-    order: str,
-    query_labels: Any = None,
-) -> BackfillCurve:
-    """Return the curve of a gallery's rows before and after, of which those at `places` change one by one.
-
-    Arguments are those of `mixed_gallery_curve` after `mixed_forms`; query_labels None: the gallery's images
-    are the queries.
-    """
+def all_pairs(
+    queries: Tensor, labels: Any, query_labels: Any, fars: tuple[float, ...]
+) -> Callable[[Tensor], tuple[Point, np.ndarray]]:
+    """What `mixed_curve` measures of all pairs; query_labels None: the gallery's images are the queries."""
     options: dict[str, Any] = {}
     if query_labels is None:
         query_labels = labels
-        options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(after)))
-    points, precision = [], []
+        options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(queries)))
+
+    def measured(gallery: Tensor) -> tuple[Point, np.ndarray]:
+        pairs = PairScores(queries, query_labels, gallery, labels, **options)
+        ranked = rank(pairs, RANKS)
+        tars = verify(pairs, count(pairs), fars).values if fars else {}
+        return ranked.values | tars, ranked.average_precision
+
+    return measured
+
+
+def mixed_curve(
+    before: Tensor,
+    after: Tensor,
+    places: np.ndarray,
+    shares: Sequence[float],
+    order: str,
+    measured: Callable[[Tensor], tuple[Point, np.ndarray]],
+) -> BackfillCurve:
+    """Return the curve of a gallery whose rows `before` [N, d] change one by one, at `places`, to `after`.
+
+    `measured` returns the metrics of a gallery, and the average precision of each query.
+    """
+    found = []
     for share in shares:
         rows = torch.from_numpy(places[: round(share * len(after))]).to(after.device)
         gallery = before.clone()
         gallery[rows] = after[rows]
-        pairs = PairScores(queries, query_labels, gallery, labels, **options)
-        ranked = rank(pairs, RANKS)
-        point: dict[str, float | None] = {"map": ranked.map}
-        point |= {f"rank{k}": value for k, value in ranked.rank.items()}
-        if fars:
-            verified = verify(pairs, count(pairs), fars)
-            tars = zip(fars, verified.tar, verified.measurable, strict=True)
-            point |= {tar_name(far): tar if ok else None for far, tar, ok in tars}
-        points.append(point)
-        precision.append(ranked.average_precision)
-    return BackfillCurve(shares, tuple(points), order, np.stack(precision))
+        found.append(measured(gallery))
+    points, precision = zip(*found, strict=True)
+    return BackfillCurve(tuple(shares), points, order, np.stack(precision))
 
 
 def backfill_orders(
@@ -221,18 +225,12 @@ def backfill_orders(
         curve = mixed_gallery_curve(old, new, labels, order=order, certainty=certainty, seed=seed, **options)
         curves[name] = replace(curve, order=name)
     asked = labels if options.get("query_labels") is None else options["query_labels"]
-    compared = {
-        name: paired_scores(
-            curve.area_by_query,
-            curves["random"].area_by_query,
-            asked,
-            draws=draws,
-            seed=seed,
-            names=(f"the order {name}", "the random order"),
-        )
-        for name, curve in curves.items()
-        if name != "random" and len(set(curve.shares)) > 1
-    }
+    compared = {}
+    for name, curve in curves.items():
+        if name != "random" and len(set(curve.shares)) > 1:
+            areas = curve.area_by_query, curves["random"].area_by_query
+            names = f"the order {name}", "the random order"
+            compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed, names=names)
     return BackfillOrders(curves, compared)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from compat_lib.evaluation.counting import PER_UNIT, Counts, most_accepted
 from compat_lib.evaluation.inputs import codes
 from compat_lib.evaluation.pairs import PairScores, at_least
+from compat_lib.evaluation.records import Record
 
 KEPT = 2**22  # impostor scores held to place the thresholds
 TAIL, EXTRA = 2, 100  # impostor scores looked at: this many times what the largest FAR needs, and some more
@@ -53,6 +54,11 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | No
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def drawn_record(name: str, value: float | None, draws: np.ndarray) -> Record:
+    """Return a record without names of models: a value with its draws and their interval."""
+    return Record(None, None, name, value, *(interval(draws) or (None, None)), draws=draws)
 
 
 def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.ndarray:

@@ -36,11 +36,10 @@ class Generations:
 
         nan above the diagonal, where an older model would ask a newer gallery, and where not measurable.
         """
-        values = np.full((len(self.names), len(self.names)), np.nan)
-        for i, j in zip(*np.tril_indices(len(self.names)), strict=True):
-            value = self.get(i, j, metric).value
-            values[i, j] = np.nan if value is None else value
-        return values
+        ages = range(len(self.names))
+        return np.array(
+            [[self.get(i, j, metric).value if j <= i else None for j in ages] for i in ages], float
+        )
 
     def criteria(self, metric: str = "map") -> dict[Pair, bool | None]:
         """Return for each later query i and earlier gallery j whether M(i, j) > M(j, j), as in `criterion`.
@@ -48,26 +47,18 @@ class Generations:
         None where either was not measurable. The first generation that fails breaks the chain: the gallery of
         that age has to be embedded again.
         """
-        found: dict[Pair, bool | None] = {}
-        for i in range(1, len(self.names)):
-            for j in range(i):
-                cross, bar = self.get(i, j, metric).value, self.get(j, j, metric).value
-                found[i, j] = None if cross is None or bar is None else cross > bar
-        return found
+        pairs = [(i, j) for i in range(len(self.names)) for j in range(i)]
+        values = {(i, j): (self.get(i, j, metric).value, self.get(j, j, metric).value) for i, j in pairs}
+        return {pair: None if None in both else both[0] > both[1] for pair, both in values.items()}
 
     def margins(self, metric: str = "map") -> dict[Pair, PairedComparison]:
         """Return M(i, j) - M(j, j) with its interval for each pair that was measured."""
         found = {}
         for i, j in (pair for pair, holds in self.criteria(metric).items() if holds is not None):
             cross, bar = self.get(i, j, metric), self.get(j, j, metric)
-            found[i, j] = paired_comparison(
-                cross.value,
-                bar.value,
-                draws_a=cross.draws,
-                draws_b=bar.draws,
-                identities=self.identities,
-                names=(f"{cross.query}/{cross.gallery}", f"{bar.query}/{bar.gallery}"),
-            )
+            about = {"identities": self.identities, "names": [f"{x.query}/{x.gallery}" for x in (cross, bar)]}
+            drawn = {"draws_a": cross.draws, "draws_b": bar.draws}
+            found[i, j] = paired_comparison(cross.value, bar.value, **drawn, **about)
         return found
 
 

@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compat_lib.evaluation.bootstrap import bootstrap_mean, bootstrap_tar, identity_weights, interval
+from compat_lib.evaluation.bootstrap import (
+    bootstrap_mean,
+    bootstrap_tar,
+    drawn_record,
+    identity_weights,
+    interval,
+)
 from compat_lib.evaluation.counting import Counts, count
 from compat_lib.evaluation.inputs import UnitRows, codes, fractions
 from compat_lib.evaluation.pairs import PairScores, SameImages
-from compat_lib.evaluation.ranking import Retrieval, rank
-from compat_lib.evaluation.records import HEADLINES, PAIRS, Record, Records
+from compat_lib.evaluation.ranking import Retrieval, rank, scores
+from compat_lib.evaluation.records import HEADLINES, PAIRS, Readable, Record, Records, tar_name
 from compat_lib.evaluation.tar import FARS, Verification, verify
 
 RANKS = (1, 5)
@@ -23,23 +29,12 @@ HEADLINE = HEADLINES["pairs"]  # the metric of the criterion and of the update g
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Readable):
     """All metrics of one old and one new model on one test set."""
 
     records: Records  # of old/old, new/old, new/new, with their draws; value None: not measurable
     notes: dict[tuple[str, str], str] = field(repr=False)  # (query, gallery) -> what was excluded
     retrievals: dict[tuple[str, str], Retrieval] = field(repr=False, compare=False)  # of those measured
-
-    def summary(self) -> str:
-        """Return one line for each pair of models."""
-        lines = []
-        for query, gallery in PAIRS:
-            there = self.records.select(query=query, gallery=gallery)
-            shown = ", ".join(
-                f"{r.metric} " + ("n/a" if r.value is None else f"{r.value:.4f}") for r in there
-            )
-            lines.append(f"{query}/{gallery}: {shown}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -50,16 +45,6 @@ class Queries:
     new: Any  # float [Nq, d_new]
     labels: Any  # whole numbers or names [Nq]
     ids: Any = None  # image ids [Nq]; None: no query stands in the gallery
-
-
-def tar_name(far: float) -> str:
-    """Return the name of TAR at a FAR.
-
-    >>> tar_name(1e-3), tar_name(0.025)
-    ('tar@far=1e-3', 'tar@far=2.5e-2')
-    """
-    digits, exponent = f"{far:e}".split("e")
-    return f"tar@far={digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def compare(
@@ -205,39 +190,27 @@ def pair_test(
     counts = count(pairs)
     verified = verify(pairs, counts, fars)
     retrieved = rank(ordered, RANKS)
-    tars = np.full((len(fars), weights.shape[1]), np.nan)
-    if tars.size:
-        tars = bootstrap_tar(pairs, counts, weights, fars)
-    found: list[tuple[str, float | None, np.ndarray]] = [
-        (tar_name(far), tar, drawn) if ok else (tar_name(far), None, np.full_like(drawn, np.nan))
-        for far, tar, ok, drawn in zip(fars, verified.tar, verified.measurable, tars, strict=True)
-    ]
-    weights = weights[np.unique(queries)]
-    found.append(("map", retrieved.map, bootstrap_mean(retrieved.average_precision, queries, weights)))
-    for k, value in retrieved.rank.items():
-        hit = np.where(retrieved.first_match > 0, retrieved.first_match <= k, np.nan)
-        found.append((f"rank{k}", value, bootstrap_mean(hit, queries, weights)))
-    records = Records(
-        Record(None, None, name, value, *(interval(drawn) or (None, None)), draws=drawn)
-        for name, value, drawn in found
-    )
+    drawn = np.full((len(fars), weights.shape[1]), np.nan)
+    if drawn.size:
+        drawn = bootstrap_tar(pairs, counts, weights, fars)
+        drawn[~np.array(verified.measurable)] = np.nan
+    by_query = (bootstrap_mean(x, queries, weights[np.unique(queries)]) for x in scores(retrieved).values())
+    values = verified.values | retrieved.values
+    records = Records(map(drawn_record, values, values.values(), (*drawn, *by_query)))
     return PairTest(records, counts, verified, retrieved)
 
 
-def cross_test(
-    query: Any, gallery: Any, labels: Any, *, fars: Sequence[float] = FARS, draws: int = 200, seed: int = 0
-) -> PairTest:
-    """Return new/old as `compare` measures it inside one set of images, and nothing else.
+def one_set_test(query: Any, gallery: Any, labels: Any, *, draws: int = 200, seed: int = 0) -> PairTest:
+    """Return new/old, or new/new where the gallery is None, as `compare` has it inside one set of images.
 
-    Args:
-        query, gallery: float [N, d] of the same images; no image meets itself.
-        labels, fars, draws, seed: as in `compare`.
+    `query` and `gallery` are float [N, d] of the same images; the rest as in `compare`.
     """
-    sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
-    numbers = codes(labels, None, (len(sides[0]), 0), "labels")
-    each = (np.arange(len(sides[0])),) * 2
+    asking = UnitRows(query, "query")
+    asked = asking if gallery is None else UnitRows(gallery, "gallery")
+    numbers = codes(labels, None, (len(asking), 0), "labels")
     weights = identity_weights(numbers[0], draws, seed)
-    return pair_test(*sides, numbers, each, fractions(fars, "a FAR"), weights, unordered=False)
+    each = (np.arange(len(asking)),) * 2
+    return pair_test(asking, asked, numbers, each, FARS, weights, unordered=gallery is None)
 
 
 def criterion(records: Records, metric: str = HEADLINE) -> bool | None:

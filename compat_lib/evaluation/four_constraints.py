@@ -11,7 +11,7 @@ import torch
 from compat_lib.evaluation.bootstrap import identity_weights, interval
 from compat_lib.evaluation.inputs import unit_rows
 from compat_lib.evaluation.pairs import EXCLUDED, PairScores, Tile
-from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.records import Readable, Record, Records
 
 STATEMENTS = (
     "same identity: d(new, old) <= d(old, old)",
@@ -23,7 +23,7 @@ ROUNDING = 1e-6  # float32 cosines of equal pairs may differ by this much
 
 
 @dataclass(frozen=True)
-class Constraints:
+class Constraints(Readable):
     """How well each of the four constraints holds; tuples in the order of STATEMENTS, constraints 1 to 4."""
 
     share: tuple[float | None, ...]  # of the pairs, fraction; None where there is no pair of that kind
@@ -43,13 +43,10 @@ class Constraints:
             found.append(Record(None, None, f"constraint{k + 1}/slack", self.slack[k]))
         return Records(found)
 
-    def summary(self) -> str:
-        """Return one line for each constraint."""
-        lines = []
-        for statement, share, slack in zip(STATEMENTS, self.share, self.slack, strict=True):
-            shown = "no such pair" if share is None else f"{share:.4f} of the pairs, mean slack {slack:+.4f}"
-            lines.append(f"{statement}: {shown}")
-        return "\n".join(lines)
+    @property
+    def about(self) -> str:
+        """What the constraints say."""
+        return "; ".join(f"{k}, {statement}" for k, statement in enumerate(STATEMENTS, 1))
 
 
 def constraints(

@@ -35,7 +35,7 @@ class UnitRows:
         self._features = features
         self.whole = True  # whole numbers so small that their products add up exactly in float32
         broken = 0
-        for part in self._parts(len(self)):
+        for part in slices(len(self), ENTRIES // self.shape[1]):
             rows = self._taken(part)
             broken += int((~torch.isfinite(rows).all(1)).sum())
             if self.whole:
@@ -52,7 +52,7 @@ class UnitRows:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the rows of these numbers (int64 [n]) with unit length, float32 [n, D]."""
         unit = torch.empty(len(rows), self.shape[1], device=self.device)
-        for part in self._parts(len(rows)):
+        for part in slices(len(rows), ENTRIES // self.shape[1]):
             unit[part] = self.exact(rows[part])
         return unit
 
@@ -70,9 +70,11 @@ class UnitRows:
             return torch.from_numpy(self._features[place].astype(np.float64))
         return self._features[rows.to(self.device) if isinstance(rows, Tensor) else rows].double()
 
-    def _parts(self, rows: int) -> Iterator[slice]:
-        step = max(1, ENTRIES // self.shape[1])
-        return (slice(start, start + step) for start in range(0, rows, step))
+
+def slices(length: int, step: int) -> Iterator[slice]:
+    """Yield slices that cover 0..length-1, of `step` each, or of 1 where that is less."""
+    step = max(1, step)
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 def unit_rows(features: Any, side: str) -> Tensor:

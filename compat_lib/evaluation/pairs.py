@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, slices
 
 EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
 HELD = 2**23  # pairs whose scores are kept, 32 MiB: a small evaluation asks for each tile five times
@@ -27,10 +27,9 @@ def _padded(
 ) -> Tensor:
     # The rows in this order, followed by rows of zeros so that a tile may start at any row.
     rows = torch.zeros((len(order) // tile + 2) * tile, side.shape[1], device=device)
-    step = max(1, ENTRIES // side.shape[1])
-    for start in range(0, len(order), step):
-        part = torch.from_numpy(order[start : start + step]).to(side.device)
-        rows[start : start + len(part)] = (side.raw(part) if whole else side[part]).to(device)
+    for place in slices(len(order), ENTRIES // side.shape[1]):
+        part = torch.from_numpy(order[place]).to(side.device)
+        rows[place] = (side.raw(part) if whole else side[part]).to(device)
     return rows
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import SHARES, BackfillCurve, mixed_curve
+from compat_lib.evaluation.backfill import SHARES, BackfillCurve, all_pairs, mixed_curve
 from compat_lib.evaluation.inputs import codes, unit_rows
 from compat_lib.evaluation.orders import backfill_order
 
@@ -49,7 +49,8 @@ def merged_indexes_curve(
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
     scales = [_strangers(side, number) for side in (before, after.to(before.device))]
     queries, galleries = _merged(before, after.to(before.device), scales)
-    return mixed_curve(queries, *galleries, labels, places, tuple(shares), tuple(fars), "random")
+    measured = all_pairs(queries, labels, None, tuple(fars))
+    return mixed_curve(*galleries, places, shares, "random", measured)
 
 
 def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:
@@ -69,15 +70,10 @@ def _merged(
     """Queries, and the gallery's rows before and after: their products are one multiple of the scores."""
     one, none = old.new_ones(len(old), 1), old.new_zeros(len(old), 1)
     (centre_old, spread_old), (centre_new, spread_new) = scales
-    parts = [
-        old / spread_old,
-        new / spread_new,
-        -centre_old / spread_old * one,
-        -centre_new / spread_new * one,
-    ]
+    offsets = -centre_old / spread_old * one, -centre_new / spread_new * one
     before = torch.cat([old, torch.zeros_like(new), one, none], 1)
     after = torch.cat([torch.zeros_like(old), new, none, one], 1)
-    queries = torch.cat(parts, 1)
+    queries = torch.cat([old / spread_old, new / spread_new, *offsets], 1)
     # All rows of a side are of one length, so that unit rows have the same order of scores.
     length = float(np.sqrt(sum((1 + centre**2) / spread**2 for centre, spread in scales)))
     return queries / length, (before / 2**0.5, after / 2**0.5)

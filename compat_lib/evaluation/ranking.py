@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, slices
 from compat_lib.evaluation.pairs import EXCLUDED, PairScores, at_least, float_keys
+from compat_lib.evaluation.records import Measured
 
 MATCHES = 2**23  # right items of the queries that are worked on together
 BLOCK = 2**24  # entries of the gallery that are searched together
@@ -22,7 +23,7 @@ MUCH = 32  # sorting scores takes about as long as looking up one in this many
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Measured):
     """Retrieval quality; arrays in the order of the queries."""
 
     map: float  # mean average precision, fraction
@@ -33,10 +34,15 @@ class Retrieval:
     excluded: int
     note: str
 
-    def summary(self) -> str:
-        """Return one line for reading."""
-        ranks = ", ".join(f"rank-{k} {value:.4f}" for k, value in self.rank.items())
-        return f"mAP {self.map:.4f}, {ranks} ({self.queries} of {len(self.first_match)} queries have a match)"
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics by name."""
+        return {"map": self.map} | {f"rank{k}": value for k, value in self.rank.items()}
+
+    @property
+    def about(self) -> str:
+        """How many queries count."""
+        return f"{self.queries} of {len(self.first_match)} queries have a match"
 
 
 def retrieval(
@@ -82,6 +88,13 @@ def retrieval(
         query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
     )
     return rank(pairs, ranks)
+
+
+def scores(ranked: Retrieval | Any, name: str = "rank") -> dict[str, np.ndarray]:
+    """Return each query's part in "map", "rank1" and so on, float64 [Nq], nan for one that does not count."""
+    first = ranked.first_match
+    hits = {f"{name}{k}": np.where(first > 0, first <= k, np.nan) for k in ranked.rank}
+    return {"map": ranked.average_precision} | hits
 
 
 def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
@@ -233,12 +246,10 @@ def top_k(
     asked = query.exact(torch.arange(len(query))).cpu()
     scores = np.full((len(query), k), -np.inf, np.float32)
     columns = np.full((len(query), k), -1)
-    step = max(1, BLOCK // gallery.shape[1])
-    for start in range(0, len(gallery), step):
-        rows = np.arange(start, min(start + step, len(gallery)))
-        block = gallery.exact(torch.from_numpy(rows)).cpu()
-        found = _best_of_block(asked, block, k, None if ids is None else (ids[0], ids[1][rows]))
-        found_columns = np.where(found[0] > -np.inf, found[1] + start, -1)
+    for part in slices(len(gallery), BLOCK // gallery.shape[1]):
+        block = gallery.exact(torch.arange(part.start, part.stop)).cpu()
+        found = _best_of_block(asked, block, k, None if ids is None else (ids[0], ids[1][part]))
+        found_columns = np.where(found[0] > -np.inf, found[1] + part.start, -1)
         scores, columns = _best(np.c_[scores, found[0]], np.c_[columns, found_columns], k)
     return scores, columns
 
@@ -253,8 +264,7 @@ def _best_of_block(
         query.float().numpy(), gallery.float().numpy(), more, metric=faiss.METRIC_INNER_PRODUCT
     )
     scores = np.empty_like(rough)
-    step = max(1, ENTRIES // (more * query.shape[1]))
-    for part in (slice(row, row + step) for row in range(0, len(query), step)):
+    for part in slices(len(query), ENTRIES // (more * query.shape[1])):
         found = gallery[torch.from_numpy(columns[part])]
         scores[part] = _rounded(torch.einsum("qd,qkd->qk", query[part], found))
     if ids is not None:

@@ -1,10 +1,8 @@
-"""Metrics as tidy records: one number a record, with the models that it compares and its interval.
+"""Metrics as tidy records, one number each: what evaluations return, ``metrics.json`` holds and tables read.
 
-    records.get("new", "old", "map").value          # query model first
-    records.select(gallery="mixed", order="random") # the backfill curve
-    records.frame()                                 # one row a record, for pandas
-
-This is what every evaluation returns, what ``metrics.json`` holds, and what tables and pictures read.
+records.get("new", "old", "map").value          # query model first
+records.select(gallery="mixed", order="random") # the backfill curve
+records.frame()                                 # one row a record, for pandas
 """
 
 from __future__ import annotations
@@ -129,6 +127,15 @@ class Records(Sequence[Record]):
         """The same records with some fields set, such as ``adapter="ridge"``."""
         return Records(dataclasses.replace(one, **fields) for one in self)
 
+    def summary(self) -> str:
+        """One line for each pair of models: every number as it is, with its interval."""
+        lines: dict[str, list[str]] = {}
+        for one in self:
+            pair = "/".join(filter(None, (one.query, one.gallery)))
+            number = shown(one.value, one.low, one.high, percent=False, digits=4)
+            lines.setdefault(f"{pair}: " if pair else "", []).append(f"{one.metric} {number}")
+        return "\n".join(pair + ", ".join(found) for pair, found in lines.items())
+
     def frame(self) -> pd.DataFrame:
         """One row a record: query, gallery, metric, value, low, high, adapter, order, share."""
         return pd.DataFrame([[getattr(one, name) for name in COLUMNS] for one in self], columns=list(COLUMNS))
@@ -148,6 +155,47 @@ class Records(Sequence[Record]):
             return cls(Record(**{"query": None, "gallery": None, "value": None} | dict(row)) for row in rows)
         except TypeError as error:
             raise ValueError(f"these are no records of metrics ({error})") from None
+
+
+class Readable:
+    """A result whose `records` are its numbers."""
+
+    about = ""  # what they were measured on
+
+    def summary(self) -> str:
+        """Return one line for each pair of models, and what was measured."""
+        return self.records.summary() + (f" ({self.about})" if self.about else "")
+
+
+class Measured(Readable):
+    """A result that names no models; its `values` are its numbers by metric, None where not measurable."""
+
+    @property
+    def records(self) -> Records:
+        """The values as records."""
+        return Records(Record(None, None, name, value) for name, value in self.values.items())
+
+
+def rates(kind: str, levels: Sequence[float], values: Sequence[float], measurable: Sequence[bool]) -> dict:
+    """Rates at levels by name, None where not measurable.
+
+    >>> rates("tar@far", [1e-3, 0.025], [0.5, 0.9], [False, True])
+    {'tar@far=1e-3': None, 'tar@far=2.5e-2': 0.9}
+    """
+    found = {}
+    for level, value, known in zip(levels, values, measurable, strict=True):
+        digits, exponent = f"{level:e}".split("e")
+        found[f"{kind}={digits.rstrip('0').rstrip('.')}e{int(exponent)}"] = value if known else None
+    return found
+
+
+def tar_name(far: float) -> str:
+    """Return the name of TAR at a FAR.
+
+    >>> tar_name(1e-3), tar_name(0.025)
+    ('tar@far=1e-3', 'tar@far=2.5e-2')
+    """
+    return next(iter(rates("tar@far", [far], [0.0], [True])))
 
 
 def _number(value: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
 from compat_lib.evaluation.inputs import UnitRows, fractions
 from compat_lib.evaluation.pairs import PairScores
+from compat_lib.evaluation.records import Measured, rates
 
 FARS = (1e-2, 1e-3, 1e-4)
 
@@ -26,7 +27,7 @@ class Roc:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Measured):
     """True accept rates at false accept rates; tuples in the order of `fars`."""
 
     fars: tuple[float, ...]
@@ -39,13 +40,15 @@ class Verification:
     note: str
     roc: Roc = field(repr=False, compare=False)  # the curve of the same pairs, which costs nothing more
 
-    def summary(self) -> str:
-        """Return one line for reading."""
-        parts = [
-            f"TAR@FAR={far:g} " + (f"{tar:.4f}" if ok else "not measurable")
-            for far, tar, ok in zip(self.fars, self.tar, self.measurable, strict=True)
-        ]
-        return f"{', '.join(parts)} ({self.positives} genuine, {self.negatives} impostor pairs)"
+    @property
+    def values(self) -> dict[str, float | None]:
+        """TAR at every FAR, by name."""
+        return rates("tar@far", self.fars, self.tar, self.measurable)
+
+    @property
+    def about(self) -> str:
+        """How many pairs there are."""
+        return f"{self.positives} genuine, {self.negatives} impostor pairs"
 
 
 def verification(

@@ -15,7 +15,7 @@ from compat_lib.evaluation.compatibility import compare
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.inputs import codes, names_or_numbers
 from compat_lib.evaluation.ranking import Retrieval, retrieval
-from compat_lib.evaluation.records import PAIRS, Record, Records
+from compat_lib.evaluation.records import PAIRS, Readable, Record, Records
 from compat_lib.evaluation.tar import FARS
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
@@ -80,7 +80,7 @@ class IdentityChanges:
 
 
 @dataclass(frozen=True)
-class Changes:
+class Changes(Readable):
     """Losses and gains of an upgrade; fractions, None where there is nothing to take a mean of."""
 
     losing: float  # share of the identities whose mean average precision falls
@@ -101,18 +101,10 @@ class Changes:
             for name, ends in self.intervals.items()
         )
 
-    def summary(self) -> str:
-        """Return two lines for reading."""
-        loss, gain = (
-            "" if mean is None else f" (mean AP {sign}{mean:.4f})"
-            for sign, mean in (("-", self.forgetting), ("+", self.gain))
-        )
-        return (
-            f"identities: {self.losing:.4f} lose{loss}, {self.gaining:.4f} gain{gain}, "
-            f"of {len(self.by_identity.identities)}\n"
-            f"queries: {self.negative_flips:.4f} right before and wrong after, "
-            f"{self.positive_flips:.4f} wrong before and right after"
-        )
+    @property
+    def about(self) -> str:
+        """How many identities there are."""
+        return f"{len(self.by_identity.identities)} identities"
 
 
 def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 200, seed: int = 0) -> Changes:
@@ -133,9 +125,9 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
 
     >>> right = retrieval([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 1])
     >>> partly = retrieval([[1.0, 0.0], [1.0, 0.1]], [0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 1])
-    >>> print(changes(right, partly, [0, 1], draws=0).summary())
-    identities: 0.5000 lose (mean AP -0.5000), 0.0000 gain, of 2
-    queries: 0.5000 right before and wrong after, 0.0000 wrong before and right after
+    >>> found = changes(right, partly, [0, 1], draws=0)
+    >>> found.losing, found.forgetting, found.gaining, found.negative_flips, found.positive_flips
+    (0.5, 0.5, 0.0, 0.5, 0.0)
     """
     counted = before.first_match > 0
     if not np.array_equal(counted, after.first_match > 0):
@@ -201,6 +193,5 @@ def upgrade_changes(
     """
     query, gallery = (new, old) if cross is None else cross
     ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(labels)))
-    before = retrieval(old, labels, old, labels, **ids)
     after = retrieval(query, labels, gallery, labels, **ids)
-    return changes(before, after, labels, draws=draws, seed=seed)
+    return changes(retrieval(old, labels), after, labels, draws=draws, seed=seed)

@@ -79,7 +79,7 @@ def test_landmark_map_equals_the_definition(k, size):
     assert result.average_precision == pytest.approx(expected, abs=1e-12)
     assert result.map == pytest.approx(np.mean(expected)) and result.k == k
     assert result.empty == sum(len(items) == 0 for items in relevant)
-    assert f"mAP@{k} {result.map:.4f} (8 queries, {result.empty} without" in result.summary()
+    assert f"map {result.map:.4f} (the first {k} items; 8 queries, {result.empty} without" in result.summary()
 
 
 def test_landmark_map_over_all_items_equals_scikit_learn():
@@ -147,7 +147,7 @@ def test_revisited_equals_the_protocol(monkeypatch, seed, tile):
         assert found.map == pytest.approx(np.nanmean(values))
         assert list(found.precision.values()) == pytest.approx(list(rates)) and tuple(found.precision) == KS
         assert found.queries == np.isfinite(values).sum()
-    assert f"medium: mAP {result.medium.map:.4f}, mP@1" in result.summary()
+    assert f"map {result.medium.map:.4f}, easy/map" in result.summary()
 
 
 def test_revisited_by_hand():
@@ -173,7 +173,7 @@ def test_queries_without_right_items_are_skipped_by_protocol():
     assert np.isnan(result.medium.average_precision).tolist() == [False, True, False]
     nothing = revisited(query, gallery, [[]] * 3, [[]] * 3, [[]] * 3)
     assert math.isnan(nothing.easy.map) and math.isnan(nothing.hard.precision[5])
-    assert nothing.medium.queries == 0 and "n" in nothing.summary()
+    assert nothing.medium.queries == 0 and "map n/a" in nothing.summary()
 
 
 @settings(max_examples=15, deadline=None)

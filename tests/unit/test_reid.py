@@ -105,7 +105,7 @@ def test_published_rate_by_hand():
     result = reid(*sides, fars=fars)
     assert result.tpr == pytest.approx((2 / 3, 2 / 3, 2 / 3, 1, 0, 1))
     assert result.measurable == (True, True, True, True, False, True)
-    assert "TPR@FPR=0.1 not measurable" in result.summary()
+    assert "tpr@fpr=1e-1 n/a" in result.summary()
     # The conservative reading accepts: at most 1 of 3 others may pass, and 0.6 ties with one.
     strict = reid(*sides, fars=(0.3, 0.34, 1), reading="conservative")
     assert strict.tpr == pytest.approx((math.nan, 3 / 4, 1), nan_ok=True)

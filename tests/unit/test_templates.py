@@ -153,9 +153,6 @@ class Counted:
         total = float(np.sum(enrolled[1]) + 10 * np.sum(probe[1]))
         self.records = Records([Record(None, None, "sum", total), Record(None, None, "n/a", None)])
 
-    def summary(self):
-        return f"sum {self.records[0].value:g}"
-
 
 def test_three_tests_enrol_the_old_and_probe_with_the_new():
     old, new = Templates([1], [[1.0]]), Templates([1], [[2.0]])
@@ -163,7 +160,10 @@ def test_three_tests_enrol_the_old_and_probe_with_the_new():
     sums = tests.records.select(metric="sum")
     assert [one.value for one in sums] == [11.0, 21.0, 22.0]
     assert [(one.query, one.gallery) for one in sums] == [("old", "old"), ("new", "old"), ("new", "new")]
-    assert tests.summary().splitlines() == ["old/old: sum 11", "new/old: sum 21", "new/new: sum 22"]
+    assert tests.summary().splitlines() == [
+        f"{pair}: sum {total}.0000, n/a n/a"
+        for pair, total in (("old/old", 11), ("new/old", 21), ("new/new", 22))
+    ]
 
 
 def test_tests_that_cannot_be_are_none():
@@ -173,7 +173,7 @@ def test_tests_that_cannot_be_are_none():
     assert [one.value for one in alone.records.select(metric="sum")] == [None, None, 22.0]
     wider = three_tests(Templates([1], [[1.0, 1.0]]), new, Counted)
     assert [one.value for one in wider.records.select(metric="sum")] == [22.0, None, 22.0]
-    assert "new/old: not measured" in wider.summary()
+    assert "new/old: sum n/a" in wider.summary()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

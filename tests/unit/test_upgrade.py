@@ -47,7 +47,7 @@ def test_by_hand():
     assert (result.negative_flips, result.positive_flips) == pytest.approx((1 / 6, 2 / 6))
     assert flat(result.records)["new_old/negative_flips"] == result.negative_flips
     assert set(result.intervals.values()) == {None} and flat(result.records)["new_old/gain/low"] is None
-    assert "0.3333 lose (mean AP -0.2000), 0.3333 gain (mean AP +0.0500), of 3" in result.summary()
+    assert "losing 0.3333, gaining 0.3333, forgetting 0.2000, gain 0.0500" in result.summary()
 
 
 def test_a_difference_of_rounding_is_none():

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.inputs import fractions, names_or_numbers
+from compat_lib.evaluation.inputs import fractions, names_or_numbers, slices
 from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
@@ -21,10 +20,9 @@ from compat_lib.evaluation.protocols.templates import (
     three_tests,
     unit_templates,
 )
-from compat_lib.evaluation.records import Record, Records, shown
+from compat_lib.evaluation.records import Measured, rates
 
 FPIRS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-FPIR_GRID = tuple((10.0 ** (np.arange(101) / 25 - 4)).tolist())  # 100 points over four decades, and 1
 RANKS = (1, 5, 10)
 SCORES = 2**20  # scores that are held together
 EQUAL = 1e-12  # scores that differ by no more are tied
@@ -33,7 +31,7 @@ Side = tuple[Tensor, np.ndarray]  # unit rows, the subject of each
 
 
 @dataclass(frozen=True)
-class GallerySearch:
+class GallerySearch(Measured):
     """Probes searched in one gallery; tuples in the order of `fpirs`."""
 
     fpirs: tuple[float, ...]
@@ -44,22 +42,21 @@ class GallerySearch:
     mates: int  # probes whose subject is in the gallery
     non_mates: int
     entries: int
-    curve: np.ndarray = field(repr=False, compare=False)  # float64 [101], TPIR at FPIR_GRID
 
     @property
-    def records(self) -> Records:
-        """Records such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
-        return _records(
-            self, {f"top{k}": n / self.mates if self.mates else None for k, n in self.hits.items()}
-        )
+    def values(self) -> dict[str, float | None]:
+        """Such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
+        top = {f"top{k}": n / self.mates if self.mates else None for k, n in self.hits.items()}
+        return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top
 
-    def summary(self) -> str:
-        """Return one line for reading."""
-        return f"{_shown(self.records)} ({self.mates} mate, {self.non_mates} non-mate probes)"
+    @property
+    def about(self) -> str:
+        """How many probes there are."""
+        return f"{self.mates} mate, {self.non_mates} non-mate probes"
 
 
 @dataclass(frozen=True)
-class Identification:
+class Identification(Measured):
     """Mixed probes searched in two galleries of different subjects; tuples in the order of `fpirs`."""
 
     fpirs: tuple[float, ...]
@@ -71,17 +68,18 @@ class Identification:
     probes: int  # probe templates
     unenrolled: int  # those whose subject is in neither gallery: misses in `top`
     shared: int  # probe templates that are gallery templates themselves
-    curve: np.ndarray = field(repr=False, compare=False)  # float64 [101], mean TPIR at FPIR_GRID
 
     @property
-    def records(self) -> Records:
-        """Records "tpir@fpir=1e-2", "top1" and "stacked_top1", a share of all probes too, and so on."""
+    def values(self) -> dict[str, float | None]:
+        """Such as "tpir@fpir=1e-2", "top1" and "stacked_top1", a share of all probes too."""
+        top = {f"top{k}": share for k, share in self.top.items()}
         stacked = {f"stacked_top{k}": n / self.probes for k, n in self.stacked_hits.items()}
-        return _records(self, {f"top{k}": share for k, share in self.top.items()} | stacked)
+        return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top | stacked
 
-    def summary(self) -> str:
-        """Return one line for reading."""
-        return f"{_shown(self.records)} ({self.probes} probes)"
+    @property
+    def about(self) -> str:
+        """How many probes there are."""
+        return f"{self.probes} probes"
 
 
 def identification_1_to_n(
@@ -174,7 +172,6 @@ def identification(
         len(asked),
         stacked.non_mates,
         int(np.isin(templates, lists[2][0]).sum()),
-        (first.curve + second.curve) / 2,
     )
 
 
@@ -259,8 +256,7 @@ def _search(
     # For each probe: its mate's score, the best other one, and how many others score at least the mate's.
     own, best, ahead = np.full(len(mate), np.nan), np.empty(len(mate)), np.empty(len(mate), np.int64)
     gallery = gallery.to(probe.device)
-    step = max(1, SCORES // len(gallery))
-    for rows in (slice(start, start + step) for start in range(0, len(mate), step)):
+    for rows in slices(len(mate), SCORES // len(gallery)):
         scores = (probe[rows] @ gallery.T).cpu().numpy()
         place = np.flatnonzero(mates[rows]), mate[rows][mates[rows]]
         own[rows][mates[rows]] = scores[place]
@@ -269,32 +265,19 @@ def _search(
         ahead[rows] = (scores >= own[rows, None] - EQUAL).sum(1)
     identified = np.sort(own[mates & (own > best + EQUAL)])
     strangers = np.sort(best[~mates])[::-1]
-    levels = np.array(fpirs + FPIR_GRID)
-    allowed = most_accepted(levels, len(strangers))
-    thresholds = tpir = np.full(len(levels), np.nan)
+    allowed = most_accepted(np.array(fpirs), len(strangers))
+    thresholds = tpir = np.full(len(fpirs), np.nan)
     if len(strangers):
         thresholds = strangers[np.maximum(allowed - 1, 0)]
     if len(strangers) and mates.any():
         tpir = (len(identified) - np.searchsorted(identified, thresholds + EQUAL, "right")) / mates.sum()
-    asked = slice(0, len(fpirs))
     return GallerySearch(
         fpirs,
-        tuple(tpir[asked].tolist()),
-        tuple(thresholds[asked].tolist()),
-        tuple(((allowed >= 1) & ~np.isnan(tpir))[asked].tolist()),
+        tuple(tpir.tolist()),
+        tuple(thresholds.tolist()),
+        tuple(((allowed >= 1) & ~np.isnan(tpir)).tolist()),
         {k: int((ahead[mates] < k).sum()) for k in ranks},
         int(mates.sum()),
         len(strangers),
         len(gallery),
-        tpir[len(fpirs) :],
     )
-
-
-def _records(result: GallerySearch | Identification, top: dict[str, float | None]) -> Records:
-    levels = zip(result.fpirs, result.tpir, result.measurable, strict=True)
-    rates = {f"tpir@fpir={tar_name(fpir).split('=')[1]}": tpir if ok else None for fpir, tpir, ok in levels}
-    return Records(Record(None, None, name, value) for name, value in (rates | top).items())
-
-
-def _shown(records: Records) -> str:
-    return ", ".join(f"{one.metric} {shown(one.value, percent=False, digits=4)}" for one in records)

@@ -12,10 +12,11 @@ from compat_lib.evaluation.inputs import UnitRows, names_or_numbers, plain_array
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.protocols.templates import positions
 from compat_lib.evaluation.ranking import rankings, top_k
+from compat_lib.evaluation.records import Measured
 
 
 @dataclass(frozen=True)
-class LandmarkRetrieval:
+class LandmarkRetrieval(Measured):
     """Mean average precision over the first k items."""
 
     map: float  # fraction
@@ -23,10 +24,16 @@ class LandmarkRetrieval:
     k: int
     empty: int  # queries without relevant items
 
-    def summary(self) -> str:
-        """Return one line for reading."""
+    @property
+    def values(self) -> dict[str, float]:
+        """The one number."""
+        return {"map": self.map}
+
+    @property
+    def about(self) -> str:
+        """What is counted."""
         size = len(self.average_precision)
-        return f"mAP@{self.k} {self.map:.4f} ({size} queries, {self.empty} without relevant items count 0)"
+        return f"the first {self.k} items; {size} queries, {self.empty} without relevant items count 0"
 
 
 @dataclass(frozen=True)
@@ -40,21 +47,24 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Revisited:
+class Revisited(Measured):
     """The three protocols; medium is the headline."""
 
     easy: Protocol
     medium: Protocol
     hard: Protocol
 
-    def summary(self) -> str:
-        """Return one line for each protocol."""
-        lines = []
-        for name in ("easy", "medium", "hard"):
-            found = getattr(self, name)
-            rates = ", ".join(f"mP@{k} {value:.4f}" for k, value in found.precision.items())
-            lines.append(f"{name}: mAP {found.map:.4f}, {rates} ({found.queries} queries)")
-        return "\n".join(lines)
+    @property
+    def values(self) -> dict[str, float]:
+        """ "map" and "mp@1" of medium, "easy/map", "hard/mp@5" and so on."""
+        kinds = {"": self.medium, "easy/": self.easy, "hard/": self.hard}
+        found = {f"{kind}map": one.map for kind, one in kinds.items()}
+        return found | {f"{n}mp@{k}": mp for n, one in kinds.items() for k, mp in one.precision.items()}
+
+    @property
+    def about(self) -> str:
+        """How many queries count."""
+        return ", ".join(f"{getattr(self, n).queries} {n}" for n in ("easy", "medium", "hard")) + " queries"
 
 
 def landmark_map(

@@ -9,10 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import BackfillCurve, mixed_forms, mixed_gallery_curve
-from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
-from compat_lib.evaluation.compatibility import compare, cross_test
+from compat_lib.evaluation.backfill import (
+    BackfillCurve,
+    Point,
+    mixed_curve,
+    mixed_forms,
+    mixed_gallery_curve,
+)
+from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
+from compat_lib.evaluation.compatibility import one_set_test
 from compat_lib.evaluation.orders import backfill_order
+from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.identification import identification
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
@@ -20,9 +27,8 @@ from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_
 from compat_lib.evaluation.protocols.reid import Reid, reid
 from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
 from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
-from compat_lib.evaluation.ranking import Retrieval, retrieval
-from compat_lib.evaluation.records import PAIRS, Record, Records
-from compat_lib.evaluation.tar import FARS
+from compat_lib.evaluation.ranking import Retrieval, scores
+from compat_lib.evaluation.records import PAIRS, Records
 from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
 
 RANKS = (1, 5, 10)
@@ -66,20 +72,15 @@ def measure_protocol(
         width = min(old.shape[1], new.shape[1])
         cross = new[:, :width], old[:, :width]
     sides = dict(zip(PAIRS, ((old, old), cross, (new, new)), strict=True))
-    ranked, found = {}, {}
-    for pair, side in sides.items():
-        if side is not None and protocol in RANKED:
-            ranked[pair] = RANKED[protocol](*side, images)
-            found[pair] = _ranked_records(ranked[pair], _asking(protocol, images), draws)
-        elif side is not None:
-            found[pair] = one_test(protocol, *side, images, lists, draws=draws)
-    blank = found["new", "new"].changed(value=None, low=None, high=None, draws=None)
+    tests = {pair: _test(protocol, *side, images, lists, draws) for pair, side in sides.items() if side}
+    blank = tests["new", "new"][0].changed(value=None, low=None, high=None, draws=None)
     records = Records()
-    for query, gallery in PAIRS:
-        records += found.get((query, gallery), blank).changed(query=query, gallery=gallery)
+    for pair in PAIRS:
+        found = tests[pair][0] if pair in tests else blank
+        records += found.changed(query=pair[0], gallery=pair[1])
     if protocol not in RANKED or cross is None:
         return records
-    before, after = (ranked[pair] for pair in PAIRS[:2])
+    before, after = (tests[pair][1] for pair in PAIRS[:2])
     records += changes(before, after, _asking(protocol, images), draws=draws).records
     if protocol == "reid":
         return records + mixed_reid(old, new, images, cross).records
@@ -88,13 +89,7 @@ def measure_protocol(
 
 
 def one_test(
-    protocol: str,
-    query: Tensor,
-    gallery: Tensor | None,
-    images: Images,
-    lists: Lists,
-    *,
-    draws: int = 200,
+    protocol: str, query: Tensor, gallery: Tensor | None, images: Images, lists: Lists, *, draws: int = 200
 ) -> Records:
     """Return one query model against one gallery model by a protocol, without names of models.
 
@@ -103,15 +98,7 @@ def one_test(
             or the same tensor: the self-test.
         protocol, images, lists, draws: as in `measure_protocol`.
     """
-    gallery = query if gallery is None else gallery
-    if protocol == "pairs":
-        if gallery is not query:
-            return cross_test(query, gallery, images.labels, draws=draws).records
-        found = compare(None, query, images.labels, fars=FARS, draws=draws).records
-        return found.select(query="new", gallery="new").changed(query=None, gallery=None)
-    if protocol in RANKED:
-        return _ranked_records(RANKED[protocol](query, gallery, images), _asking(protocol, images), draws)
-    return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws)
+    return _test(protocol, query, None if gallery is query else gallery, images, lists, draws)[0]
 
 
 def measure_adapters(
@@ -130,26 +117,34 @@ def measure_adapters(
         forms: adapter -> (queries [N, d], gallery [N, d]) as they meet.
         protocol, images, lists, draws: as in `measure_protocol`; flips are of "pairs" and whole rankings.
     """
-    asking, records, before = _asking(protocol, images), Records(), None
-    if protocol == "pairs":
-        ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(old)))
-        before = retrieval(old, images.labels, old, images.labels, **ids)
-    elif protocol in RANKED:
-        before = RANKED[protocol](old, old, images)
-    for adapter, (query, gallery) in forms.items():
-        if protocol == "pairs":
-            test = cross_test(query, gallery, images.labels, draws=draws)
-            found, after = test.records, test.retrieval
-        elif before is not None:
-            after = RANKED[protocol](query, gallery, images)
-            found = _ranked_records(after, asking, draws)
-        else:
-            found = one_test(protocol, query, gallery, images, lists, draws=draws)
+    records, before = Records(), None
+    if protocol == "pairs" or protocol in RANKED:
+        before = RANKED.get(protocol, _leave_one_out)(old, old, images)
+    for adapter, sides in forms.items():
+        found, after = _test(protocol, *sides, images, lists, draws)
         if before is not None:
-            flips = changes(before, after, asking, draws=draws).records
+            flips = changes(before, after, _asking(protocol, images), draws=draws).records
             found += [one for one in flips if one.metric.endswith("_flips")]
         records += found.changed(query="new", gallery="old", adapter=adapter)
     return records
+
+
+def _test(
+    protocol: str, query: Tensor, gallery: Tensor | None, images: Images, lists: Lists, draws: int
+) -> tuple[Records, Retrieval | Reid | None]:
+    """The records of one test, see `one_test`, and the ranking behind them where it is whole."""
+    if protocol == "pairs":
+        test = one_set_test(query, gallery, images.labels, draws=draws)
+        return test.records, test.retrieval
+    gallery = query if gallery is None else gallery
+    if protocol not in RANKED:
+        return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws), None
+    ranked = RANKED[protocol](query, gallery, images)
+    values = scores(ranked, "rank" if protocol == "reid" else "top")
+    values["map"] = values.pop("map")  # last
+    if protocol == "reid":
+        values["minp"] = ranked.inverse_negative_penalty
+    return _means(values, _asking(protocol, images), draws), ranked
 
 
 def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
@@ -171,15 +166,6 @@ def _asking(protocol: str, images: Images) -> Tensor:
     return images.labels[query_rows(images)] if protocol == "reid" else images.labels
 
 
-def _ranked_records(found: Retrieval | Reid, labels: Tensor, draws: int) -> Records:
-    first, name = found.first_match, "rank" if isinstance(found, Reid) else "top"
-    values = {f"{name}{k}": np.where(first > 0, first <= k, np.nan) for k in found.rank}
-    values["map"] = found.average_precision
-    if isinstance(found, Reid):
-        values["minp"] = found.inverse_negative_penalty
-    return _means(values, labels, draws)
-
-
 def mixed_reid(
     old: Tensor,
     new: Tensor,
@@ -196,17 +182,14 @@ def mixed_reid(
     sides = (cross[0][asked], cross[1][~asked])
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
     places = backfill_order(old[~asked], images.labels[~asked], "random", seed=0)
-    points, precision = [], []
-    for share in shares:
-        rows = torch.from_numpy(places[: round(share * len(before))])
-        mixed = before.clone()
-        mixed[rows] = after[rows]
-        features = mixed.new_zeros(len(asked), mixed.shape[1])
-        features[asked], features[~asked] = queries, mixed
+
+    def measured(gallery: Tensor) -> tuple[Point, np.ndarray]:
+        features = gallery.new_zeros(len(asked), gallery.shape[1])
+        features[asked], features[~asked] = queries, gallery
         found = _reid(features, features, images)
-        points.append({"map": found.map, "rank1": found.rank[1], "minp": found.minp})
-        precision.append(found.average_precision)
-    return BackfillCurve(tuple(shares), tuple(points), "random", np.stack(precision))
+        return {"map": found.map, "rank1": found.rank[1], "minp": found.minp}, found.average_precision
+
+    return mixed_curve(before, after, places, shares, "random", measured)
 
 
 def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
@@ -253,18 +236,12 @@ def same_class(images: Images) -> Tensor:
     items = items[images.labels[items].argsort(stable=True)]
     known = images.labels[items].contiguous()
     start, stop = (torch.searchsorted(known, images.labels[rows], right=side) for side in (False, True))
-    found = [
-        torch.stack([row.expand(b - a), items[a:b]], 1) for row, a, b in zip(rows, start, stop, strict=True)
-    ]
-    return torch.cat(found)
+    asking, found = expand(start.numpy(), stop.numpy())
+    return torch.stack([rows[asking], items[found]], 1)
 
 
 def _means(values: Mapping[str, np.ndarray], labels: Tensor, draws: int) -> Records:
     """The mean over the queries that count, with its interval over identities."""
     weights = identity_weights(labels, draws)
-    records = []
-    for name, value in values.items():
-        drawn = bootstrap_mean(value, labels, weights)
-        mean = float(np.nanmean(value)) if np.isfinite(value).any() else None
-        records.append(Record(None, None, name, mean, *(interval(drawn) or (None, None)), draws=drawn))
-    return Records(records)
+    means = {n: float(np.nanmean(v)) if np.isfinite(v).any() else None for n, v in values.items()}
+    return Records(drawn_record(n, means[n], bootstrap_mean(v, labels, weights)) for n, v in values.items())

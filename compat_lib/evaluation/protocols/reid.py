@@ -13,13 +13,14 @@ from compat_lib.evaluation.counting import count
 from compat_lib.evaluation.inputs import UnitRows, codes, fractions, names_or_numbers, table
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rankings
+from compat_lib.evaluation.records import Measured, rates
 from compat_lib.evaluation.tar import verify
 
 READINGS = ("published", "conservative")
 
 
 @dataclass(frozen=True)
-class Reid:
+class Reid(Measured):
     """Re-identification quality; arrays in the order of the queries, fractions from 0 to 1."""
 
     map: float  # mean average precision
@@ -42,17 +43,17 @@ class Reid:
         """The mean of mAP and CMC@1, FastReID's single number."""
         return (self.map + float(self.cmc[0])) / 2
 
-    def summary(self) -> str:
-        """Return one line for reading."""
-        ranks = ", ".join(f"rank-{k} {value:.4f}" for k, value in self.rank.items())
-        rates = "".join(
-            f", TPR@FPR={far:g} " + (f"{tpr:.4f}" if ok else "not measurable")
-            for far, tpr, ok in zip(self.fars, self.tpr, self.measurable, strict=True)
-        )
-        return (
-            f"mAP {self.map:.4f}, mINP {self.minp:.4f}, {ranks}, metric {self.metric:.4f}{rates} "
-            f"({self.queries} queries, {self.skipped} skipped)"
-        )
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The metrics by name, "tpr@fpr=1e-3" None where not measurable."""
+        ranks = {f"rank{k}": value for k, value in self.rank.items()}
+        found = {"map": self.map, "minp": self.minp} | ranks | {"metric": self.metric}
+        return found | rates("tpr@fpr", self.fars, self.tpr, self.measurable)
+
+    @property
+    def about(self) -> str:
+        """How many queries count."""
+        return f"{self.queries} queries, {self.skipped} skipped"
 
 
 def reid(

@@ -11,9 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_curve
 
-from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.inputs import fractions, names_or_numbers
+from compat_lib.evaluation.inputs import fractions, names_or_numbers, slices
 from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
@@ -21,7 +20,7 @@ from compat_lib.evaluation.protocols.templates import (
     three_tests,
     unit_templates,
 )
-from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.records import Measured, rates
 from compat_lib.evaluation.tar import Roc
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -29,7 +28,7 @@ VALUES = 2**18  # numbers of one side that are multiplied together
 
 
 @dataclass(frozen=True)
-class PairVerification:
+class PairVerification(Measured):
     """True accept rates on a list of pairs; tuples in the order of `fars`."""
 
     fars: tuple[float, ...]
@@ -44,19 +43,14 @@ class PairVerification:
     roc: Roc = field(repr=False, compare=False)  # corners of the curve; straight runs have their ends only
 
     @property
-    def records(self) -> Records:
-        """Records such as "tar@far=1e-4" and "auc"; value None where not measurable."""
-        levels = zip(self.fars, self.tar, self.measurable, strict=True)
-        rates = [Record(None, None, tar_name(far), tar if ok else None) for far, tar, ok in levels]
-        return Records([*rates, Record(None, None, "auc", self.auc)])
+    def values(self) -> dict[str, float | None]:
+        """Such as "tar@far=1e-4", None where not measurable, and "auc"."""
+        return rates("tar@far", self.fars, self.tar, self.measurable) | {"auc": self.auc}
 
-    def summary(self) -> str:
-        """Return one line for reading."""
-        parts = [
-            f"TAR@FAR={far:g} {tar:.4f}" + ("" if ok else " (below one impostor pair)")
-            for far, tar, ok in zip(self.fars, self.tar, self.measurable, strict=True)
-        ]
-        return f"{', '.join(parts)}, AUC {self.auc:.4f} ({self.positives} genuine, {self.negatives} impostor)"
+    @property
+    def about(self) -> str:
+        """How many pairs there are."""
+        return f"{self.positives} genuine, {self.negatives} impostor pairs"
 
 
 def verification_1_to_1(
@@ -121,10 +115,9 @@ def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: 
     second = names_or_numbers(second, "second template ids", len(first))
     rows = torch.from_numpy(found(np.asarray(enrolled.ids), first, "first")).to(right.device)
     others = torch.from_numpy(found(np.asarray(probe.ids), second, "second")).to(right.device)
-    step = max(1, VALUES // left.shape[1])
     # Into one array: pieces that stayed between freed ones would scatter the heap, gigabytes for IJB-C.
     scores = torch.empty(len(first), dtype=torch.float64, device=right.device)
-    for part in (slice(start, start + step) for start in range(0, len(first), step)):
+    for part in slices(len(first), VALUES // left.shape[1]):
         # Not a matrix product: its rounding would depend on where a pair stands.
         scores[part] = (left[rows[part]] * right[others[part]]).sum(1)
     return scores.cpu().numpy()

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import as_tensor, names_or_numbers, unit_length
-from compat_lib.evaluation.records import PAIRS, Records
+from compat_lib.evaluation.inputs import as_tensor, names_or_numbers, slices, unit_length
+from compat_lib.evaluation.records import PAIRS, Readable, Records
 
 ROWS = 8192  # images that are worked on together
 
@@ -24,7 +24,7 @@ class Templates(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TemplateTests:
+class TemplateTests(Readable):
     """Results of one protocol for old/old, new/old (enrolled by the old model, new probes) and new/new."""
 
     results: dict[tuple[str, str], Any]  # (query, gallery) -> result, None where not measured
@@ -38,13 +38,6 @@ class TemplateTests:
             there = blank if result is None else result.records
             found += there.changed(query=query, gallery=gallery)
         return Records(found)
-
-    def summary(self) -> str:
-        """Return one line for each pair of models."""
-        return "\n".join(
-            f"{query}/{gallery}: {'not measured' if result is None else result.summary()}"
-            for (query, gallery), result in self.results.items()
-        )
 
 
 def image_features(
@@ -85,7 +78,7 @@ def image_features(
     weight = torch.from_numpy(weights).to(rows.device)
     single = rows.dtype in (torch.float16, torch.bfloat16, torch.float32)
     result = torch.empty(rows.shape, dtype=torch.float32 if single else torch.float64, device=rows.device)
-    for part in (slice(start, start + ROWS) for start in range(0, len(rows), ROWS)):
+    for part in slices(len(rows), ROWS):
         block = rows[part].double() + mirrored[part].to(rows.device).double()
         result[part] = (unit_length(block) if normalise else block) * weight[part, None]
     return result if isinstance(features, Tensor) else result.numpy()
@@ -128,8 +121,8 @@ def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = Non
     kinds, medium = np.unique(names_or_numbers(media, "media", len(rows)), return_inverse=True)
     _, group, sizes = np.unique(template * len(kinds) + medium, return_inverse=True, return_counts=True)
     pooled = torch.zeros(len(ids), rows.shape[1], dtype=torch.float64, device=rows.device)
-    for start in range(0, len(rows), ROWS):
-        wanted = start + np.flatnonzero(template[start : start + ROWS] >= 0)
+    for part in slices(len(rows), ROWS):
+        wanted = part.start + np.flatnonzero(template[part] >= 0)
         block = rows[torch.from_numpy(wanted).to(rows.device)].double()
         share = torch.from_numpy(1.0 / sizes[group[wanted]]).to(rows.device)
         pooled.index_add_(0, torch.from_numpy(template[wanted]).to(rows.device), block * share[:, None])
@@ -147,7 +140,7 @@ def three_tests(
 ) -> TemplateTests:
     """Return `evaluate(enrolled, probe)` for old/old, new/old (of equal widths only) and new/new.
 
-    `old` None: only new/new is measured. What `evaluate` returns has `records` and `summary()`.
+    `old` None: only new/new is measured. What `evaluate` returns has `records`.
     """
     sides = dict(zip(PAIRS, ((old, old), (old, new), (new, new)), strict=True))
     results = {}
