@@ -74,7 +74,7 @@ class ExperimentConfig:
     image_size: int = 32  # pixels; the width where image_height says another height
     image_height: int | None = None  # pixels; None: squares
     stream: bool = False  # keep images encoded, and decode each batch: for sets larger than memory
-    data_seed: int = 0  # draws the data set and its validation part; the same for every run seed
+    data_seed: int | None = 0  # draws the data set and its validation part; None: the run's seed
     scenario: str = "open-class"
     old_share: float = 0.3  # share of classes (or of each class's images) that the old model saw
     shuffle_seed: int | None = 0  # None: classes in the data set's own order

@@ -26,12 +26,11 @@ from compat_lib import distributed
 from compat_lib.config import WHERE, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet
-from compat_lib.evaluation.protocols.measure import one_test
 from compat_lib.experiment_data import ExperimentData
 from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
-from compat_lib.measuring import measure_upgrade
+from compat_lib.measuring import measure_old, measure_upgrade
 from compat_lib.models import EmbeddingModel
 from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.predecessor import find_predecessor
@@ -55,7 +54,15 @@ from compat_lib.runs import (
     write_run,
 )
 from compat_lib.shared_old import take_old
-from compat_lib.trained_model import TrainedModel, compared, deployed, is_trained, keep_model, read_model
+from compat_lib.trained_model import (
+    TrainedModel,
+    compared,
+    deployed,
+    is_trained,
+    keep_model,
+    named,
+    read_model,
+)
 from compat_lib.training import TrainingSettings, embed_together, train
 from compat_lib.validation import validate, whole_identities
 
@@ -155,10 +162,8 @@ class Experiment(ExperimentData):
                 class_map=class_map,
                 **model.old_classifier,
             ).save(folder / "old_system")
-            config, test, lists = self.config, self.data.test, self.data.lists
-            records = one_test(config.protocol, model.test, None, test, lists, draws=config.bootstrap_draws)
-            records = records.changed(query="old", gallery="old")
-            write_run(folder, config, records, model, self.data, images, self.old_made_of, started)
+            records = measure_old(self.config, self.data, model)
+            write_run(folder, self.config, records, model, self.data, images, self.old_made_of, started)
         distributed.agreed(None)
 
     def _train_old(self, folder: Path) -> None:
@@ -374,13 +379,12 @@ class Experiment(ExperimentData):
         )
         whole = deployed(model, method)
         flip = config.flip_test or config.protocol == "ijb"  # whose features are such sums
-        features = {
-            "test": self.embed(whole, data.test.images, flip=flip),
-            "val": self.embed(whole, data.val.images),
-        }
-        cross = None if old is None else compared(method, features["test"], self.old.test)
-        if cross is not None:
-            features["query"], features["gallery"] = cross
+        features = {"val": self.embed(whole, data.val.images)}
+        for part, tested in data.tests.items():
+            test = features[named("test", part)] = self.embed(whole, tested.images, flip=flip)
+            cross = None if old is None else compared(method, test, self.old.on(part).test)
+            if cross is not None:
+                features[named("query", part)], features[named("gallery", part)] = cross
         if self._first:
             keep_model(folder, model, method, history, features, made_of)
             (folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -54,6 +54,7 @@ class ExperimentData:
     def old_made_of(self) -> dict[str, str]:
         """What the old side's files belong to: they are refused when it has changed."""
         parts = {"training": self.new_images, "validation": self.data.val, "test": self.data.test}
+        parts |= self.data.other_tests
         if self.config.old_dataset or self.config.old_classes:  # which the configuration does not determine
             parts["old training"] = self.old_images
         digests = {f"{part} images": images.digest() for part, images in parts.items()}

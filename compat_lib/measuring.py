@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from compat_lib.adapted import Adapted, Labelled, with_old_query, without_training
 from compat_lib.config import ExperimentConfig
-from compat_lib.data.images import Splits
+from compat_lib.data.images import ImageSet, Splits
 from compat_lib.evaluation.orders import margin
-from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol
+from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.upgrade import QUARTERS
@@ -28,12 +30,46 @@ def measure_upgrade(
 
     Args:
         config: names the protocol and the bootstrap's draws.
-        data: its test images are measured, weights of interpolations are chosen on its validation images.
+        data: its test parts are measured, weights of interpolations are chosen on its validation images.
         old, new: the models with their features of both.
         train: old and new features of the training images with their labels, by which maps are fitted for a
             model that was trained without the old one; None for any other method.
     """
-    measured = {"images": data.test, "lists": data.lists, "draws": config.bootstrap_draws}
+    records, adapted, end = Records(), _adapted(data, old, new, train), 0
+    for part, images in data.tests.items():
+        rows = slice(end, end := end + len(images))
+        own = {
+            name: replace(one, query=one.query[rows], gallery=one.gallery[rows])
+            for name, one in adapted.items()
+        }
+        measured = _part(config, images, data.lists, old.on(part), new.on(part), own)
+        if train is not None and config.protocol == "pairs":  # it needs no compatible model
+            sides = old.on(part).test, new.on(part).test, images.labels
+            merged = merged_indexes_curve(*sides, shares=QUARTERS, fars=())
+            measured += merged.records.changed(adapter="rank-merge")
+        records += measured.changed(part=part)
+    return records
+
+
+def measure_old(config: ExperimentConfig, data: Splits, old: TrainedModel) -> Records:
+    """The old model's self-test on every test part; arguments as in `measure_upgrade`."""
+    records = Records()
+    for part, images in data.tests.items():
+        test = (old.on(part).test, None, images, data.lists)
+        found = one_test(config.protocol, *test, draws=config.bootstrap_draws)
+        records += found.changed(query="old", gallery="old", part=part)
+    return records
+
+
+def _part(
+    config: ExperimentConfig,
+    images: ImageSet,
+    lists: dict[str, Tensor],
+    old: TrainedModel,
+    new: TrainedModel,
+    adapted: dict[str, Adapted],
+) -> Records:
+    measured = {"images": images, "lists": lists, "draws": config.bootstrap_draws}
     records = measure_protocol(
         config.protocol,
         old.test,
@@ -43,7 +79,6 @@ def measure_upgrade(
         learned=_learned(new, old),
         **measured,
     )
-    adapted = _adapted(data.val.labels, old, new, train)
     records += [
         Record("new", "old", "alpha", one.alpha, adapter=name)
         for name, one in adapted.items()
@@ -52,9 +87,6 @@ def measure_upgrade(
     if adapted:
         forms = {name: (one.query, one.gallery) for name, one in adapted.items()}
         records += measure_adapters(config.protocol, old.test, forms, **measured)
-    if train is not None and config.protocol == "pairs":  # it needs no compatible model
-        merged = merged_indexes_curve(old.test, new.test, data.test.labels, shares=QUARTERS, fars=())
-        records += merged.records.changed(adapter="rank-merge")
     return records
 
 
@@ -75,12 +107,16 @@ def _learned(new: TrainedModel, old: TrainedModel) -> np.ndarray | None:
 
 
 def _adapted(
-    labels: Tensor, old: TrainedModel, new: TrainedModel, train: Labelled | None
+    data: Splits, old: TrainedModel, new: TrainedModel, train: Labelled | None
 ) -> dict[str, Adapted]:
-    """What the cross-test takes instead of the features as they are; `labels` of the validation images."""
-    if train is not None:
-        return without_training(train, (old.val, new.val, labels), (old.test, new.test))
-    if new.cross is None:
+    """What the cross-test takes instead of the features as they are, one test part after another."""
+    if train is None and new.cross is None:
         return {}
+    parts = [(old.on(part), new.on(part)) for part in data.tests]
+    sides = [(before.test, after.test) if train is not None else after.cross for before, after in parts]
+    test = tuple(torch.cat(side) for side in zip(*sides, strict=True))
+    labels = data.val.labels
+    if train is not None:
+        return without_training(train, (old.val, new.val, labels), test)
     query, gallery = compared(new.method, new.val, old.val)
-    return with_old_query((gallery, query, labels), new.cross)
+    return with_old_query((gallery, query, labels), test)

@@ -87,7 +87,8 @@ def load_data(config: ExperimentConfig, name: str, options: dict[str, Any]) -> S
     if "path" in options:  # a kernel starts in notebooks/, the workflow at the root
         options = options | {"path": project_path(options["path"])}
     root = config.data_root or os.environ.get(DATA_VARIABLE) or project_path("data")
-    how = {"size": config.size, "seed": config.data_seed, "stream": config.stream}
+    seed = config.seed if config.data_seed is None else config.data_seed
+    how = {"size": config.size, "seed": seed, "stream": config.stream}
     return load(name, root=root, **how, **options)
 
 
@@ -170,7 +171,8 @@ def refuse_unmeasurable(config: ExperimentConfig, data: Splits) -> None:
     _refuse_lonely(data.val, "val", config)
     _refuse_few_vertices(config, data.train.num_classes)
     if config.protocol in ("pairs", "leave-one-out"):
-        _refuse_lonely(data.test, "test", config)
+        for part, images in data.tests.items():
+            _refuse_lonely(images, part or "test", config)
         _refuse_distractors(data.test, config)
     refuse_protocol(config.protocol, data.name, data.test, data.lists)
 

@@ -32,14 +32,24 @@ if TYPE_CHECKING:
     from compat_lib.trained_model import TrainedModel
 
 ADVICE = "choose another folder with runs_root (--runs-root of make reproduce), or make room"
-_MODELS = ("query", "gallery", "metric", "adapter")
+_MODELS = ("query", "gallery", "metric", "adapter", "part")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run, read lazily from its folder."""
+    """A complete run, read lazily from its folder, as one part of its test images shows it."""
 
     folder: Path
+    part: str | None = None  # of `parts`; None: the data set's test
+
+    def on(self, part: str | None) -> Run:
+        """The same run by another part of its test images: `metrics` and `draws` are then that part's."""
+        return Run(self.folder, part)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its other test parts, such as "in-domain"."""
+        return tuple(dict.fromkeys(one.part for one in self._measured if one.part))
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -48,11 +58,16 @@ class Run:
 
     @cached_property
     def metrics(self) -> Records:
-        """Every measured number.
+        """Every number that was measured on this part, and those of the training.
 
         Raises:
             ValueError: the file holds no records; the sentence names it.
         """
+        own = [one for one in self._measured if one.part == self.part or one.metric.startswith("train/")]
+        return Records(own).changed(part=None) if self.part else Records(own)
+
+    @cached_property
+    def _measured(self) -> Records:
         path = self.folder / "metrics.json"
         try:
             rows = read_json(path)
@@ -70,7 +85,7 @@ class Run:
 
     def draws(self, query: str, gallery: str, metric: str, adapter: str | None = None) -> np.ndarray | None:
         """Bootstrap draws over identities, float64 [draws]; None where none were kept."""
-        found = self._draws.get((query, gallery, metric, adapter))
+        found = self._draws.get((query, gallery, metric, adapter, self.part))
         return None if found is None else np.array(found, dtype=float)
 
     @cached_property
@@ -132,7 +147,7 @@ def write_run(
     sums += ["processor_seconds"] if all("processor_seconds" in row for row in history) else []
     cost |= {name: sum(row[name] for row in history) for name in sums}
     records += [Record(None, None, f"train/{name}", value) for name, value in cost.items()]
-    parts = {"train": images, "val": data.val, "test": data.test}
+    parts = data.parts | {"train": images}
     facts = {
         "images": {name: len(part) for name, part in parts.items()},
         "classes": {name: part.num_classes for name, part in parts.items()},

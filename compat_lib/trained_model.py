@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class TrainedModel:
         query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
             gives no way to compare new features with old ones. None for an old model.
         gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
+        others: test, query and gallery of other test parts, as `named`.
     """
 
     model: nn.Module | None
@@ -40,6 +41,12 @@ class TrainedModel:
     history: list[dict[str, float]]
     query: Tensor | None = None
     gallery: Tensor | None = None
+    others: dict[str, Tensor] = field(default_factory=dict)
+
+    def on(self, part: str | None) -> TrainedModel:
+        """The same model with the features of another test part as its test; None: this one."""
+        own = {name: self.others.get(named(name, part)) for name in ("test", "query", "gallery")}
+        return replace(self, **own) if part else self
 
     @property
     def classifier(self) -> Classifier | None:
@@ -64,6 +71,15 @@ class TrainedModel:
         return None if self.query is None else (self.query, self.gallery)
 
 
+def named(features: str, part: str | None) -> str:
+    """The name in a run's file of features of a test part; None: the data set's test.
+
+    >>> named("test", None), named("test", "in-domain")
+    ('test', 'in-domain/test')
+    """
+    return f"{part}/{features}" if part else features
+
+
 def is_trained(folder: Path) -> bool:
     """Whether the training of this folder's model is over."""
     return (folder / _FEATURES).is_file()
@@ -82,7 +98,8 @@ def keep_model(
     Args:
         folder: the run folder.
         model, method: None for an old side that is a file of features.
-        features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any.
+        features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any;
+            those of other test parts as `named`.
         made_of: digests of what it was trained and measured on, by name.
     """
     write_history(folder / _HISTORY, history)
@@ -108,8 +125,10 @@ def read_model(
     """
     features, known = load_tensors(folder / _FEATURES)
     refuse_changed(folder, known, made_of, source)
+    kept = {name: features.pop(name) for name in [*features] if "/" not in name}
+    kept |= {"others": features, "history": read_history(folder / _HISTORY)}
     if model is None:
-        return TrainedModel(None, None, **features, history=read_history(folder / _HISTORY))
+        return TrainedModel(None, None, **kept)
     weights, _ = load_tensors(folder / _MODEL)
     for prefix, module in (("model.", model), ("method.", method)):
         state = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
@@ -122,7 +141,7 @@ def read_model(
             ) from error
     whole = deployed(model, method).eval().requires_grad_(False).to(device)
     method.eval().requires_grad_(False)
-    return TrainedModel(whole, method, **features, history=read_history(folder / _HISTORY))
+    return TrainedModel(whole, method, **kept)
 
 
 def deployed(model: nn.Module, method: CompatibilityLoss) -> nn.Module:

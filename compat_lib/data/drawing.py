@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WORN = 0.8  # glasses are worn above it
 LIMIT = 2.2  # standard-normal draws are clamped here: no face falls apart, no pose leaves the frame
 DRAWING = 1  # part of the cache's digest: raise it whenever the same numbers give other pixels
 PARAMETER_NAMES = (
@@ -211,7 +212,7 @@ class _Face:
         ring = 0.022 - (self.eye_distance - self.eye_size - 0.05).abs_()
         inner = self.eye_x - self.eye_size - 0.05
         bridge = torch.minimum(0.022 - (self.fy - self.eye_y).abs_(), inner - self.side)
-        worn = torch.sigmoid(8 * (self.p["glasses"] - 0.8))
+        worn = torch.sigmoid(8 * (self.p["glasses"] - WORN))
         self._mix(self._alpha(torch.maximum(ring, bridge)).mul_(worn), self.canvas.new_full((1, 1), 0.1))
 
     def _alpha(self, distance: Tensor) -> Tensor:

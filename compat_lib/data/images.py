@@ -137,6 +137,7 @@ class Splits:
     val: ImageSet
     test: ImageSet
     lists: dict[str, Tensor] = field(default_factory=dict)  # of a protocol, see docs/protocols.md
+    other_tests: dict[str, ImageSet] = field(default_factory=dict)  # by part, such as "in-domain"
     skipped: tuple[str, ...] = ()  # image files that could not be read, where that was asked for
 
     def __repr__(self) -> str:
@@ -145,5 +146,10 @@ class Splits:
 
     @property
     def parts(self) -> dict[str, ImageSet]:
-        """Train, val and test by name."""
-        return {"train": self.train, "val": self.val, "test": self.test}
+        """Train, val, test and other tests by name."""
+        return {"train": self.train, "val": self.val, "test": self.test} | self.other_tests
+
+    @property
+    def tests(self) -> dict[str | None, ImageSet]:
+        """All test parts, by the name that their records carry: None is `test`."""
+        return {None: self.test} | self.other_tests

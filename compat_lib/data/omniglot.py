@@ -26,6 +26,7 @@ def omniglot(
     size: int | tuple[int, int] = 32,
     seed: int = 0,
     stream: bool = False,
+    in_domain: float = 0.0,
 ) -> Splits:
     """Return Omniglot: training on background characters, test on evaluation characters of other alphabets.
 
@@ -41,18 +42,26 @@ def omniglot(
             `.../images_evaluation` with `<Alphabet>/<character>/*.png`. Without it torchvision downloads it.
         size: pixels, of squares or (height, width); area average from 105 x 105.
         stream: see `compat_lib.data.load`.
+        in_domain: share of the training characters, 0..0.5, chosen by seed, that makes a second test part
+            "in-domain" instead: other characters of the training alphabets. Validation stays what it is.
 
     Returns:
         Splits of uint8 [N, 1, H, W], black ink (0) on white (255), 20 images per character.
 
     Raises:
         FileNotFoundError: "Omniglot is not there and could not be downloaded ...".
-        ValueError: "... too few ...", and what `decode_classes` raises.
+        ValueError: "... too few ...", "in_domain must ...", and what `decode_classes` raises.
     """
+    if not isinstance(in_domain, int | float) or not 0 <= in_domain <= 0.5:
+        raise ValueError(f"in_domain must be a share of the characters in 0..0.5; got {in_domain!r}")
     base = data_root(root)
     background, evaluation = (_part(base, part, size, stream) for part in CHARACTERS)
     is_val = held_classes(background, seeded_generator("omniglot", seed, "validation"), VAL_SHARE)
-    return Splits("omniglot", background.compact(~is_val), background.compact(is_val), evaluation)
+    train, val, others = background.compact(~is_val), background.compact(is_val), {}
+    if in_domain:
+        is_test = held_classes(train, seeded_generator("omniglot", seed, "in-domain"), in_domain)
+        train, others["in-domain"] = train.compact(~is_test), train.compact(is_test)
+    return Splits("omniglot", train, val, evaluation, other_tests=others)
 
 
 def _part(base: Path, part: str, size: int | tuple[int, int], stream: bool) -> ImageSet:

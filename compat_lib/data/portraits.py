@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from .cache import cached_arrays
-from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, draw_nuisances, render
+from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, WORN, draw_nuisances, render
 from .images import ImageSet, Splits, data_root, seeded_generator
 
 OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_LABEL, OUTLIER_OCCLUSION = 1, 2  # 0: none
+RANGES = {"outliers": (0, 0.5), "test_pose": (0, 1.5), "test_light": (0, 1.5)}  # of other knobs 0..1
 LEAST = {"seed": 0, "size": 8, "identities": 2, "images": 1, "eval_identities": 2, "eval_images": 2}
+LOOK = ("hair_light", "hair_red", "hair_blue", "hairline", "hair_width", "fringe", "beard", "glasses")
 STORED = ("images", "labels", "outlier", "true_label")
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the processor's cache
 
@@ -42,6 +44,10 @@ def portraits(
     noise: float = 0.04,
     outliers: float = 0.0,
     outlier_kind: str = "both",
+    looks: int = 1,
+    imbalance: float = 1.0,
+    test_pose: float | None = None,
+    test_light: float | None = None,
 ) -> Splits:
     """Return the portraits, rendered now or read from the cache under the data root.
 
@@ -62,6 +68,12 @@ def portraits(
         outliers: fraction (not %) of training images that are outliers, 0..0.5.
         outlier_kind: "label" moves an image to a random other identity, "occlusion" puts a large rectangle
             over the face, "both" makes half of each.
+        looks: 1, or 2: every image has one of an identity's two looks, at random, which differ in hair and
+            beard and of which one wears glasses, so that a class has two centres.
+        imbalance: images of the largest training class over those of the smallest, 1..images. Sizes fall from
+            `images` as a geometric series, the long tail of Cui et al. (CVPR 2019, arXiv 1901.05555).
+        test_pose, test_light: `pose` and `light`, 0..1.5, of a second test part "shifted", other images of
+            the test's identities; None: the same as in training. Without either there is no such part.
 
     Returns:
         Splits of uint8 [N, 3, size, size]. Every part has the extras "outlier" int64 [N] (0 none, 1 wrong
@@ -78,38 +90,76 @@ def portraits(
     for name, value in counts.items():
         if not isinstance(value, int) or value < LEAST[name]:
             raise ValueError(f"{name} must be a whole number of at least {LEAST[name]}; got {value!r}")
-    for name, value in {**knobs, "outliers": outliers}.items():
-        most = 0.5 if name == "outliers" else 1
-        if not isinstance(value, int | float) or not 0 <= value <= most:
-            raise ValueError(f"{name} must be a number in 0..{most}; got {value!r}")
+    shifts = {"test_pose": test_pose, "test_light": test_light}
+    shifts = {name: value for name, value in shifts.items() if value is not None}
+    for name, value in {**knobs, **shifts, "outliers": outliers, "imbalance": imbalance}.items():
+        least, most = (1, images) if name == "imbalance" else RANGES.get(name, (0, 1))
+        if not isinstance(value, int | float) or not least <= value <= most:
+            raise ValueError(f"{name} must be a number in {least}..{most}; got {value!r}")
+    if looks not in (1, 2):
+        raise ValueError(f"looks must be 1 or 2; got {looks!r}")
     if outlier_kind not in OUTLIER_KINDS:
         raise ValueError(f"unknown outlier_kind {outlier_kind!r}; choose one of {', '.join(OUTLIER_KINDS)}")
     knobs = {name: float(value) for name, value in knobs.items()}
+    shifts = {name: float(value) for name, value in shifts.items()}
     made_of = {"outliers": float(outliers), "outlier_kind": outlier_kind if outliers else "none"}
-    people = {"train": identities, "val": eval_identities, "test": eval_identities}
+    # Later knobs stand here only when they are turned: the caches of before remain what they are.
+    made_of |= {"looks": looks} if looks > 1 else {}
+    made_of |= {"imbalance": float(imbalance)} if imbalance > 1 else {}
+    evaluated = torch.full((eval_identities,), eval_images)
+    parts = {"train": class_sizes(identities, images, imbalance), "val": evaluated, "test": evaluated}
+    parts |= {"shifted": evaluated} if shifts else {}
 
     def write(folder: Path) -> None:
-        for part, count in people.items():
-            each, share = (images, outliers) if part == "train" else (eval_images, 0)
+        for part, sizes in parts.items():
+            people = ("portraits", seed, "test" if part == "shifted" else part)
+            who = draw_identities(len(sizes), seeded_generator(*people, "identities"))[None]
+            if looks > 1:
+                who = torch.cat([who, other_looks(who, seeded_generator(*people, "looks"))])
+            strengths = {name.removeprefix("test_"): value for name, value in shifts.items()}
+            strengths = knobs | (strengths if part == "shifted" else {})
+            share = outliers if part == "train" else 0
             stream = ("portraits", seed, part)
-            made = _draw_part(stream, count, each, size, share, outlier_kind, **knobs)
+            made = _draw_part(stream, who, sizes, size, share, outlier_kind, **strengths)
             for name, values in zip(STORED, made, strict=True):
                 np.save(folder / f"{part}_{name}.npy", values.numpy())
 
-    recipe = {"drawing": DRAWING, **made_of, **knobs, **counts}
-    bytes_of_all = 3 * size**2 * (identities * images + 2 * eval_identities * eval_images)
+    recipe = {"drawing": DRAWING, **made_of, **knobs, **counts, **shifts}
+    bytes_of_all = 3 * size**2 * int(torch.cat([*parts.values()]).sum())
     arrays = cached_arrays(data_root(root) / "portraits", recipe, write, size=bytes_of_all)
-    parts = {}
-    for part, count in people.items():
+    made = {}
+    for part, sizes in parts.items():
         held = {name: torch.from_numpy(arrays[f"{part}_{name}"]) for name in STORED}
-        names = tuple(f"{part}-{number:04d}" for number in range(count))
-        parts[part] = ImageSet(held.pop("images"), held.pop("labels"), names, held)
-    return Splits("portraits", **parts)
+        prefix = "test" if part == "shifted" else part
+        names = tuple(f"{prefix}-{number:04d}" for number in range(len(sizes)))
+        made[part] = ImageSet(held.pop("images"), held.pop("labels"), names, held)
+    return Splits("portraits", *(made.pop(part) for part in ("train", "val", "test")), other_tests=made)
+
+
+def class_sizes(classes: int, largest: int, imbalance: float) -> Tensor:
+    """Return int64 [classes], falling as a geometric series from `largest` to largest / imbalance.
+
+    >>> class_sizes(3, 20, 4).tolist(), class_sizes(3, 20, 1).tolist()
+    ([20, 10, 5], [20, 20, 20])
+    """
+    fall = torch.linspace(0, -1, classes, dtype=torch.float64)
+    return (largest * imbalance**fall).round().long()
 
 
 def draw_identities(count: int, generator: torch.Generator) -> Tensor:
     """Return identity parameters, standard normal and clamped to +-2.2, float32 [count, 36]."""
     return torch.randn(count, len(PARAMETER_NAMES), generator=generator).clamp_(-LIMIT, LIMIT)
+
+
+def other_looks(identities: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the same identities, float32 [..., 36], with other hair and beard, and glasses on or off."""
+    drawn = torch.randn(identities.shape, generator=generator).clamp_(-LIMIT, LIMIT)
+    of = {name: PARAMETER_NAMES.index(name) for name in LOOK}
+    other = identities.clone()
+    other[..., [*of.values()]] = drawn[..., [*of.values()]]
+    worn = identities[..., of["glasses"]] > WORN
+    other[..., of["glasses"]] = torch.where(worn, -LIMIT, LIMIT)
+    return other
 
 
 def draw_outliers(
@@ -133,11 +183,14 @@ def draw_outliers(
 
 
 def _draw_part(
-    stream: tuple, people: int, each: int, size: int, share: float, kind: str, *, noise: float, **knobs: float
+    stream: tuple, who: Tensor, sizes: Tensor, size: int, share: float, kind: str, *, noise: float, **knobs
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Render one part, as STORED; every kind of draw has its own stream, so that no knob disturbs another."""
-    identities = draw_identities(people, seeded_generator(*stream, "identities"))
-    true_label = torch.arange(people).repeat_interleave(each)
+    """Render one part, as STORED, of identities [looks, classes, 36]; every kind of draw has its own stream,
+    so that no knob disturbs another.
+    """
+    looks, people, _ = who.shape
+    true_label = torch.arange(people).repeat_interleave(sizes)
+    look = torch.randint(looks, true_label.shape, generator=seeded_generator(*stream, "look"))
     nuisances = draw_nuisances(len(true_label), seeded_generator(*stream, "nuisances"), **knobs)
     outlier, labels = draw_outliers(true_label, people, share, kind, seeded_generator(*stream, "outliers"))
     occluded = outlier == OUTLIER_OCCLUSION  # by a large box in the middle
@@ -150,10 +203,10 @@ def _draw_part(
 
     def render_block(start: int) -> None:
         rows = slice(start, start + block)
-        who, how = identities[true_label[rows]], {name: values[rows] for name, values in nuisances.items()}
+        how = {name: values[rows] for name, values in nuisances.items()}
         # A stream for each block: their order does not matter.
         grain = seeded_generator(*stream, "noise", start)
-        pixels[rows] = render(who, how, size, noise=noise, generator=grain)
+        pixels[rows] = render(who[look[rows], true_label[rows]], how, size, noise=noise, generator=grain)
 
     # Blocks side by side, each on one thread: faster than threads inside the small operations, and the bytes
     # cannot depend on how many threads there are.

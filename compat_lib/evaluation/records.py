@@ -48,6 +48,7 @@ class Record:
         order: order of the backfill, "random", "uncertain" or "farthest".
         share: share of the gallery that is re-embedded, 0..1.
         draws: float64 [draws], the bootstrap draws behind the interval, or None.
+        part: which test images, where a data set has more than one such part ("in-domain"); None: its test.
     """
 
     query: str | None
@@ -60,10 +61,11 @@ class Record:
     order: str | None = None
     share: float | None = None
     draws: np.ndarray | None = field(default=None, repr=False, compare=False)
+    part: str | None = None
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Record) if f.name != "draws")
-KEYS = ("query", "gallery", "metric", "adapter", "order", "share")  # what tells two records apart
+KEYS = ("query", "gallery", "metric", "adapter", "order", "share", "part")  # what tells two records apart
 
 
 class Records(Sequence[Record]):
@@ -78,7 +80,7 @@ class Records(Sequence[Record]):
         self._records = tuple(records)
         self._by_key = {tuple(getattr(one, key) for key in KEYS): one for one in self._records}
         if len(self._by_key) != len(self._records):
-            raise ValueError("two records have the same query, gallery, metric, adapter, order and share")
+            raise ValueError(f"two records have the same {', '.join(KEYS)}")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -101,9 +103,10 @@ class Records(Sequence[Record]):
         adapter: str | None = None,
         order: str | None = None,
         share: float | None = None,
+        part: str | None = None,
     ) -> Record | None:
         """The one record of these names, or None."""
-        return self._by_key.get((query, gallery, metric, adapter, order, share))
+        return self._by_key.get((query, gallery, metric, adapter, order, share, part))
 
     def get(self, query: str | None, gallery: str | None, metric: str, **where: Any) -> Record:
         """The one record of these names; KeyError, with the metrics of these two models, if there is none."""
@@ -137,7 +140,7 @@ class Records(Sequence[Record]):
         return "\n".join(pair + ", ".join(found) for pair, found in lines.items())
 
     def frame(self) -> pd.DataFrame:
-        """One row a record: query, gallery, metric, value, low, high, adapter, order, share."""
+        """One row a record: query, gallery, metric, value, low, high, adapter, order, share, part."""
         return pd.DataFrame([[getattr(one, name) for name in COLUMNS] for one in self], columns=list(COLUMNS))
 
     def plain(self) -> list[dict[str, Any]]:

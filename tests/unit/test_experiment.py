@@ -80,7 +80,7 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(module, "train", never)
-    monkeypatch.setattr(module, "one_test", never)
+    monkeypatch.setattr(module, "measure_old", never)
     monkeypatch.setattr(module, "measure_upgrade", never)
     again = silent(tiny(root))
     assert list(again.evaluate().metrics) == list(oracle.metrics)

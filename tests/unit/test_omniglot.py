@@ -60,6 +60,28 @@ def test_validation_is_seeded_and_disjoint_from_training(tmp_path):
     assert len(chosen) > 1
 
 
+def test_in_domain_characters_are_held_out_of_training_alone(tmp_path):
+    draw_tree(tmp_path, background=20)
+    for seed in range(3):
+        plain, data = (
+            omniglot(tmp_path, seed=seed, size=8),
+            omniglot(tmp_path, seed=seed, size=8, in_domain=0.2),
+        )
+        assert (data.val.digest(), data.test.digest()) == (plain.val.digest(), plain.test.digest())
+        held = data.tests["in-domain"]
+        assert held.num_classes == 3 and len(held) == 9  # round(0.2 x 17)
+        assert not set(held.classes) & set(data.train.classes)
+        assert sorted(held.classes + data.train.classes) == sorted(plain.train.classes)
+        for image, label in zip(held.images, held.labels, strict=True):
+            rows = plain.train.labels == plain.train.classes.index(held.classes[label])
+            assert (plain.train.images[rows] == image).flatten(1).all(1).any()
+    assert list(plain.tests) == [None]
+    with pytest.raises(
+        ValueError, match=r"in_domain must be a share of the characters in 0\.\.0\.5; got 0\.6"
+    ):
+        omniglot(tmp_path, in_domain=0.6)
+
+
 def test_without_a_tree_torchvision_downloads_it(tmp_path, monkeypatch):
     asked = []
 

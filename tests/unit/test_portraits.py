@@ -4,7 +4,7 @@ import torch
 from compat_lib.data import load
 from compat_lib.data.drawing import PARAMETER_NAMES, draw_nuisances, render
 from compat_lib.data.images import seeded_generator
-from compat_lib.data.portraits import draw_identities, draw_outliers, portraits
+from compat_lib.data.portraits import class_sizes, draw_identities, draw_outliers, other_looks, portraits
 
 SMALL = {"identities": 6, "images": 5, "eval_identities": 3, "eval_images": 2}
 PLAIN = {"pose": 0.0, "light": 0.0, "expression": 0.0, "occlusion": 0.0}
@@ -58,6 +58,7 @@ def test_every_argument_that_changes_pixels_has_its_own_cache_and_bytes_repeat(t
     changes = [{}, {"seed": 1}, {"size": 16}, {"images": 4}, {"occlusion": 0.9}, {"outliers": 0.3}]
     changes += [{name: 0.1} for name in ("pose", "light", "expression", "noise")]
     changes += [{"outliers": 0.3, "outlier_kind": kind} for kind in ("label", "occlusion")]
+    changes += [{"looks": 2}, {"imbalance": 2.5}]
     digests = [portraits(tmp_path / "a", **{**SMALL, **change}).train.digest() for change in changes]
     assert len(set(digests)) == len(changes)
     torch.manual_seed(1)  # the global generator has no part in it
@@ -169,6 +170,56 @@ def test_identity_can_be_read_from_the_pixels_and_nuisances_make_it_harder(tmp_p
     assert 1 / 40 < usual < easy
 
 
+def test_two_looks_make_two_kinds_of_images_and_leave_the_rest_alone(tmp_path):
+    counts = {"identities": 4, "images": 20, "eval_identities": 2, "eval_images": 4, "noise": 0.0}
+    plain, both = portraits(tmp_path, **PLAIN, **counts), portraits(tmp_path, **PLAIN, **counts, looks=2)
+    assert torch.equal(both.train.labels, plain.train.labels)
+    changed = (both.train.images != plain.train.images).flatten(1).any(dim=1)
+    for identity in range(4):
+        assert 4 <= int(changed[both.train.labels == identity].sum()) <= 16  # of 20 fair coins
+    assert (both.test.images != plain.test.images).any() and (both.val.images != plain.val.images).any()
+
+
+def test_the_other_look_has_other_hair_and_glasses_on_or_off():
+    first = draw_identities(500, torch.Generator().manual_seed(0))
+    second = other_looks(first, torch.Generator().manual_seed(1))
+    differ = [name for k, name in enumerate(PARAMETER_NAMES) if (first[:, k] != second[:, k]).any()]
+    hair = {name for name in PARAMETER_NAMES if name.startswith(("hair", "fringe"))}
+    assert set(differ) == hair | {"beard", "glasses"}
+    worn = [each[:, PARAMETER_NAMES.index("glasses")] > 0.8 for each in (first, second)]
+    assert torch.equal(worn[0], ~worn[1])
+
+
+def test_class_sizes_fall_as_a_geometric_series(tmp_path):
+    sizes = class_sizes(101, 1000, 100)  # 1000 / 100^(k/100)
+    assert (sizes[0], sizes[50], sizes[100]) == (1000, 100, 10)
+    assert sizes.tolist() == [round(1000 * 100 ** (-k / 100)) for k in range(101)]
+    data = portraits(tmp_path, **{**SMALL, "images": 9}, imbalance=9, outliers=0.2)
+    assert data.train.extras["true_label"].bincount().tolist() == class_sizes(6, 9, 9).tolist()
+    assert data.train.extras["true_label"].bincount().tolist()[::5] == [9, 1]
+    assert data.test.labels.bincount().unique().tolist() == [2]
+
+
+def test_the_shifted_part_shows_the_people_of_the_test_in_stronger_poses(tmp_path):
+    counts = {**SMALL, "eval_identities": 40, "eval_images": 5, "occlusion": 0.0, "noise": 0.0}
+    plain, data = portraits(tmp_path, **counts), portraits(tmp_path, **counts, test_pose=1.5, test_light=1)
+    assert [part.digest() for part in (data.train, data.val, data.test)] == [
+        part.digest() for part in (plain.train, plain.val, plain.test)
+    ]
+    assert list(plain.tests) == [None] and list(data.tests) == [None, "shifted"]
+    shifted = data.tests["shifted"]
+    assert shifted.classes == data.test.classes and torch.equal(shifted.labels, data.test.labels)
+
+    def spread(images):  # of the images of one person
+        faces = images.images[:, :, 8:24, 8:24].float().reshape(40, 5, -1)
+        return (faces - faces.mean(1, keepdim=True)).square().mean()
+
+    assert spread(shifted) > 1.2 * spread(data.test)
+    same = portraits(tmp_path, **counts, test_pose=0.7).tests["shifted"]  # 0.7 is the default
+    assert not torch.equal(same.images, data.test.images)  # other images
+    assert float(spread(same)) == pytest.approx(float(spread(data.test)), rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -180,6 +231,10 @@ def test_identity_can_be_read_from_the_pixels_and_nuisances_make_it_harder(tmp_p
         ({"noise": "0.1"}, "noise must be a number"),
         ({"outliers": 0.6}, r"outliers must be a number in 0\.\.0\.5"),
         ({"outlier_kind": "blur"}, "both, label, occlusion"),
+        ({"looks": 3}, "looks must be 1 or 2; got 3"),
+        ({"imbalance": 6}, r"imbalance must be a number in 1\.\.5; got 6"),
+        ({"test_pose": 1.6}, r"test_pose must be a number in 0\.\.1\.5; got 1.6"),
+        ({"test_light": "1"}, r"test_light must be a number in 0\.\.1\.5"),
     ],
 )
 def test_arguments_out_of_range_are_named(tmp_path, change, sentence):

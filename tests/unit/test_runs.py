@@ -45,6 +45,20 @@ def test_damaged_json_names_the_file(tmp_path):
         runs.read_json(path)
 
 
+def test_a_run_is_asked_part_by_part(tmp_path):
+    drawn = Record("new", "old", "map", 0.6, draws=np.array([0.5, 0.7]))
+    other = Records([drawn, Record("new", "old", "map", 0.4, adapter="ridge")]).changed(part="shifted")
+    plain = [Record("new", "old", "map", 0.9), Record(None, None, "train/epochs", 2)]
+    runs.write_metrics(tmp_path, other + plain)
+    run = runs.Run(tmp_path)
+    assert list(run.metrics) == plain and run.parts == ("shifted",)
+    assert run.draws("new", "old", "map") is None
+    shifted = run.on("shifted")
+    assert shifted.metrics.value("new", "old", "map") == 0.6 and shifted.draws("new", "old", "map")[1] == 0.7
+    assert shifted.metrics.value("new", "old", "map", adapter="ridge") == 0.4
+    assert shifted.metrics.value(None, None, "train/epochs") == 2 and len(shifted.metrics) == 3
+
+
 def test_only_folders_with_metrics_are_runs(tmp_path):
     for name in ("complete", "killed"):
         folder = tmp_path / "experiment" / name
@@ -110,6 +124,16 @@ def test_an_old_model_has_no_sides_of_a_cross_test(tmp_path):
     keep_model(tmp_path, *parts(), HISTORY, features(), MADE_OF)
     side = read_model(tmp_path, *parts(), "cpu", MADE_OF)
     assert side.query is None and side.cross is None
+
+
+def test_features_of_other_test_parts_are_kept_beside(tmp_path):
+    own, other = features(), features()
+    others = {f"shifted/{name}": other["test"] for name in ("test", "query", "gallery")}
+    keep_model(tmp_path, *parts(), HISTORY, own | others, MADE_OF)
+    side = read_model(tmp_path, *parts(), "cpu", MADE_OF)
+    assert torch.equal(side.test, own["test"]) and side.cross is None and side.on(None) is side
+    shifted = side.on("shifted")
+    assert torch.equal(shifted.test, other["test"]) and torch.equal(shifted.cross[1], other["test"])
 
 
 def test_training_is_over_when_the_last_file_is_there(tmp_path, monkeypatch):
