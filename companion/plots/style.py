@@ -43,6 +43,7 @@ _METHODS = {
     "advbct": ("#882255", "*"),
     "hot_refresh": ("#AA4499", ">"),
     "hoc": ("#DDAA33", "p"),
+    "neighbours": ("#1B7837", "X"),
     "dual_tuning": ("#CC6677", "v"),
     "mixbct": ("#332288", "o"),
     "bt2": ("#B8860B", "P"),

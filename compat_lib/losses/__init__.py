@@ -12,6 +12,8 @@ from compat_lib.old_system import OldSystem
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
+for _name in sorted(METHODS):  # tables list them in this order, whichever file imports another
+    METHODS[_name] = METHODS.pop(_name)
 
 __all__ = ["METHODS", "Classifier", "CompatibilityLoss", "Step", "build_method", "method_options"]
 

@@ -9,6 +9,11 @@ from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
 
 
+def excess(new: Tensor, old: Tensor, threshold: float) -> Tensor:
+    """Mean over pairs of rows [N, d] of the distance of their unit features above a threshold; a scalar."""
+    return (feature_distances(new, old) - threshold).clamp(min=0).mean()
+
+
 class WeakenedL2(CompatibilityLoss):
     """Classification plus the distance between new and old unit feature, as far as it exceeds a threshold.
 
@@ -40,8 +45,5 @@ class WeakenedL2(CompatibilityLoss):
         self.weights["distance"] = check_number("weight", weight)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        distances = feature_distances(step.embeddings, step.old_features)
-        return {
-            "classification": self.classification(step),
-            "distance": (distances - self.threshold).clamp(min=0).mean(),
-        }
+        distance = excess(step.embeddings, step.old_features, self.threshold)
+        return {"classification": self.classification(step), "distance": distance}

@@ -333,7 +333,9 @@ def test_options_may_be_numpy_scalars():
     assert check_choice("pad", np.str_("zero"), ("refuse", "zero")) == "zero"
 
 
-ONE_WIDTH = ("l2", "weakened_l2", "unibct", "nccl", "advbct", "lce", "hot_refresh", "hoc", "mixbct")
+ONE_WIDTH = (
+    *("l2", "weakened_l2", "unibct", "nccl", "advbct", "lce", "hot_refresh", "hoc", "mixbct", "neighbours"),
+)
 
 
 @pytest.mark.parametrize("name", ONE_WIDTH)

@@ -1,0 +1,99 @@
+"""Neighbours against a slow loop over all pairs, finite differences, NCCL with the same rows; ablations."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
+
+from compat_lib.losses import build_method, neighbours
+from compat_lib.old_system import OldSystem
+
+
+def slow_contrast(step, old, temperature, positives="class"):
+    """Row by row over the whole training set, from the formula; `step` has embedded rows alone."""
+    features, classes = [unit(row) for row in old.features.double().tolist()], old.labels.tolist()
+    losses = []
+    for row, embedding in zip(step.rows.tolist(), step.embeddings.tolist(), strict=True):
+        scores = [dot(unit(embedding), feature) / temperature for feature in features]
+        total = math.log(sum(math.exp(score) for score in scores))
+        mates = [j for j, label in enumerate(classes) if label == classes[row]]
+        mates = [row] if positives == "own" else mates
+        own = [(1 + dot(features[row], features[j])) / 2 * (total - scores[j]) for j in mates]
+        losses.append(sum(own) / len(mates))
+    return sum(losses) / len(losses)
+
+
+def slow_distance(step, threshold):
+    pairs = zip(step.embeddings.tolist(), step.old_features.tolist(), strict=True)
+    distances = [math.dist(unit(new), unit(past)) for new, past in pairs]
+    return sum(max(0.0, one - threshold) for one in distances) / len(distances)
+
+
+def uneven():
+    """Classes of 1, 2, 5 and 9 rows, one without any, in no order; rows of 3 coordinates."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.tensor([0, 1, 3, 4]).repeat_interleave(torch.tensor([1, 2, 5, 9]))
+    labels = labels[torch.randperm(17, generator=generator)]
+    return OldSystem.from_arrays(2 * torch.randn(17, 3, generator=generator), labels, num_classes=5)
+
+
+@pytest.mark.parametrize("positives", ["class", "own"])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("make", [make_old, uneven])
+def test_value_and_gradient(monkeypatch, make, temperature, positives):
+    monkeypatch.setattr(neighbours, "ANCHORS_AT_ONCE", 3)
+    old = make()
+    classifier = make_classifier(width=old.width)
+    options = {"temperature": temperature, "positives": positives, "threshold": 0.4}
+    method = build_method("neighbours", old, classifier, **options).double()
+    assert method.rows_to_embed(torch.arange(8), old.labels[:8], torch.Generator()) is None
+    step = make_step(old, old.width, dtype=torch.float64)
+    step = dataclasses.replace(step, old_features=step.old_features.double())
+    terms = method(step)
+    expected = slow_contrast(step, old, temperature, positives)
+    assert terms["contrast"].item() == pytest.approx(expected, rel=1e-5)
+    assert terms["distance"].item() == pytest.approx(slow_distance(step, 0.4), rel=1e-6)
+    assert method.weights == {"classification": 1.0, "contrast": 3.0, "distance": 10.0}
+    assert check_gradient(method, step)
+
+
+def test_it_is_the_contrast_of_nccl_when_the_queue_holds_the_training_set():
+    old = make_old(classes=5, per_class=4)
+    step = make_step(old, rows=torch.arange(20))
+    options = {"temperature": 0.3, "queue": 20}
+    theirs = build_method("nccl", old, make_classifier(), **options)(step)["feature_contrast"]
+    ours = build_method("neighbours", old, make_classifier(), temperature=0.3)(step)["contrast"]
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_rows_beyond_the_bound_are_drawn_anew_and_stand_for_all():
+    old = make_old(classes=5, per_class=40)
+    step = make_step(old)
+    whole = build_method("neighbours", old, make_classifier())(step)["contrast"].item()
+    part = build_method("neighbours", old, make_classifier(), rows=100)
+    drawn = [part(step)["contrast"].item() for _ in range(200)]
+    assert len(set(drawn)) == 200
+    # half of the rows: the sum is half as large, and the rest of the loss is the same
+    share = part.shares[step.rows].mean().item()
+    assert sum(drawn) / 200 + share * math.log(2) == pytest.approx(whole, abs=0.05)
+    assert build_method("neighbours", old, make_classifier(), rows=200)(step)["contrast"].item() == whole
+
+
+def test_replaced_rows_are_those_of_mixbct_and_have_no_contrast():
+    old = make_old(per_class=8)
+    rows = torch.arange(20)
+    methods = [build_method(name, old, make_classifier(), mix_ratio=0.4) for name in ("neighbours", "mixbct")]
+    masks = [
+        method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(1)) for method in methods
+    ]
+    assert torch.equal(*masks) and masks[0].sum() == 12
+    step = make_step(old, rows=rows, embedded=masks[0])
+    ours, theirs = (method(step) for method in methods)
+    assert ours["classification"].item() == theirs["classification"].item()
+    embedded = dataclasses.replace(
+        step, rows=rows[masks[0]], old_features=step.old_features[masks[0]].double()
+    )
+    assert ours["contrast"].item() == pytest.approx(slow_contrast(embedded, old, 0.1), rel=1e-4)
+    assert ours["distance"].item() == pytest.approx(slow_distance(embedded, 0.6), rel=1e-5)
