@@ -1,12 +1,11 @@
 """The views of an upgrade: what they are made of, what they show, and that they need no network."""
 
-import importlib.util
 import json
 import math
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
+import explore_views as benchmark
 import ipywidgets
 import numpy as np
 import pytest
@@ -340,13 +339,11 @@ def test_a_moved_control_draws_again_in_place(upgrade, monkeypatch):
 
 
 def test_the_benchmark_moves_every_view():
-    place = Path(__file__).parents[2] / "benchmarks" / "explore_views.py"
-    spec = importlib.util.spec_from_file_location("explore_views", place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    views = module.moves(module.make_upgrade(120, 12).prepared(), tsne=False)
+    views = benchmark.moves(benchmark.make_upgrade(120, 12).prepared(), tsne=False)
     for draws in views.values():
-        assert len({module.seconds(draw, still=False)[2] for draw in draws}) > 1  # a move changes the picture
+        assert (
+            len({benchmark.seconds(draw, still=False)[2] for draw in draws}) > 1
+        )  # a move changes the picture
 
 
 # -- training images as MixBCT meets them --------------------------------------------------------

@@ -1,9 +1,7 @@
-import importlib.util
-from pathlib import Path
-
 import faiss
 import numpy as np
 import pytest
+import ranking_speed as benchmark
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,10 +160,6 @@ def test_large_labels_of_two_types_stay_apart():
 
 
 def test_benchmark_ranks_alike():
-    path = Path(__file__).parents[2] / "benchmarks" / "ranking_speed.py"
-    spec = importlib.util.spec_from_file_location("ranking_speed", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     size = {"queries": 60, "gallery": 90, "width": 8, "images": 5}
     ours = benchmark.measure_ours(**size)
     for search in benchmark.SEARCHES:

@@ -1,9 +1,7 @@
 """An experiment whose images stay encoded gives the numbers of the same images in memory, to the bit."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
+import paper_scale_data as benchmark
 import pytest
 import torch
 from PIL import Image
@@ -86,10 +84,6 @@ def test_embeddings_written_block_by_block_are_those_in_memory(place, tmp_path):
 
 
 def test_every_part_of_the_benchmark_runs(tmp_path, monkeypatch):
-    place = Path(__file__).parents[2] / "benchmarks" / "paper_scale_data.py"
-    spec = importlib.util.spec_from_file_location("paper_scale_data", place)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     monkeypatch.setattr(benchmark, "BATCH", 8)
     size, path = {"rows": 60, "classes": 7, "width": 5}, tmp_path / "rows.npy"
     benchmark.write_features(path, **size)

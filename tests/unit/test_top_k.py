@@ -1,7 +1,5 @@
-import importlib.util
-from pathlib import Path
-
 import faiss
+import million_scale as benchmark
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +7,6 @@ from hypothesis import strategies as st
 
 from compat_lib.evaluation import ranking
 from compat_lib.evaluation.ranking import top_k
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def make_features(queries=13, gallery=40, width=6, seed=0):
@@ -119,15 +115,7 @@ def test_order_of_queries_scale_and_k_do_not_matter(seed, k):
     assert (np.diff(values[:, :40]) <= 0).all()
 
 
-def load_benchmark(name):
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_benchmark_of_a_million_runs_small():
-    benchmark = load_benchmark("million_scale")
     size = {"queries": 30, "gallery": 600, "width": 16, "images": 6}
     found, faiss_found = (f(**size, k=10) for f in (benchmark.measure_search, benchmark.measure_faiss))
     assert found["rank1"] == faiss_found["rank1"] > 0.3
