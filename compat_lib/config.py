@@ -10,7 +10,7 @@ import json
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,34 @@ SCHEDULES = ("cosine", "polynomial", "multistep")
 WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
 _NEW_SIDE = ("new_backbone", "new_head", "new_weights", "new_loss", "new_width", "epochs", "lr")
-_RANGES = {  # field -> lowest and highest value
-    **dict.fromkeys(("image_size", "image_height", "old_width", "new_width"), (1, None)),
-    **dict.fromkeys(("old_epochs", "epochs", "validate_every"), (1, None)),
-    "batch_size": (2, None),
-    **dict.fromkeys(("shift", "pad", "seed", "data_seed", "bootstrap_draws", "per_identity"), (0, None)),
-    **dict.fromkeys(("threads", "workers"), (0, None)),
-    **dict.fromkeys(("erase", "resized_crop"), (0, 1)),
-    **dict.fromkeys(("weight_decay", "margin", "task_weight", "warmup_steps"), (0, None)),
-    **dict.fromkeys(("checkpoint_steps", "checkpoint_minutes"), (0, None)),
-    "accumulate": (1, None),
-    **dict.fromkeys(("warmup", "margin_ramp"), (0, 1)),
-    "label_smoothing": (0, 0.999),
+_CHOICES = {  # field -> what it may be
+    **dict.fromkeys(("dataset", "old_dataset"), DATASETS),
+    "scenario": SCENARIOS,
+    **dict.fromkeys(("old_loss", "new_loss"), LOSSES),
+    **dict.fromkeys(("old_head", "new_head"), HEADS),
+    "old_strength": ("normal", "weak"),
+    "budget": BUDGETS,
+    "precision": PRECISIONS,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "decay": ("matrices", "all"),
+    "protocol": PROTOCOLS,
+    "task_loss": TASK_LOSSES,
 }
+_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  # of which fields
+    ("be at least 0", lambda x: x >= 0, ("shift", "pad", "seed", "data_seed", "bootstrap_draws")),
+    ("be at least 0", lambda x: x >= 0, ("per_identity", "weight_decay", "margin", "task_weight")),
+    ("be at least 0", lambda x: x >= 0, ("warmup_steps", "checkpoint_steps", "checkpoint_minutes")),
+    ("be at least 0", lambda x: x >= 0, ("threads", "workers")),
+    ("be at least 1", lambda x: x >= 1, ("image_size", "image_height", "old_width", "new_width")),
+    ("be at least 1", lambda x: x >= 1, ("old_epochs", "epochs", "validate_every", "accumulate")),
+    ("be at least 2", lambda x: x >= 2, ("batch_size",)),
+    ("be above 0", lambda x: x > 0, ("old_lr", "lr", "scale", "clip")),
+    ("lie between 0 and 1", lambda x: 0 <= x <= 1, ("erase", "resized_crop", "warmup", "margin_ramp")),
+    ("lie between 0 and 0.999", lambda x: 0 <= x <= 0.999, ("label_smoothing",)),
+    ("lie strictly between 0 and 1", lambda x: 0 < x < 1, ("old_share",)),
+    ("lie above 0 and at most at 1", lambda x: 0 < x <= 1, ("classifier_sample",)),
+)
 
 
 @dataclass(frozen=True)
@@ -149,65 +164,48 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
-        allowed = {"dataset": DATASETS, "scenario": SCENARIOS, "old_loss": LOSSES, "new_loss": LOSSES}
-        allowed |= {"old_head": HEADS, "new_head": HEADS}
-        allowed |= {"old_strength": ("normal", "weak"), "budget": BUDGETS, "precision": PRECISIONS}
-        allowed |= {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "decay": ("matrices", "all")}
-        allowed |= {"protocol": PROTOCOLS}
-        for name, choices in (allowed | {"task_loss": TASK_LOSSES}).items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        if self.old_dataset is not None:
-            if self.old_dataset not in DATASETS:
-                known = ", ".join(DATASETS)
-                raise ValueError(f"old_dataset is {self.old_dataset!r}; choose one of {known}, or None")
-            if self.scenario != "open-class" or self.old_classes is not None:
-                raise ValueError(
-                    "an old_dataset shares no class with dataset, and is taken whole: set scenario to "
-                    f"open-class and old_classes to None; got {self.scenario} and {self.old_classes!r}"
-                )
-        if self.old_features is not None:
-            others = ("old_dataset", "old_classes", "old_run")
-            wrong = [name for name in others if getattr(self, name) is not None]
-            if wrong or self.scenario != "open-class":
-                raise ValueError(
-                    "old_features come from a model that is not trained here, and the new one learns from "
-                    f"all of train/: leave out {' and '.join(wrong) or 'scenario'}; got {self.scenario}"
-                )
-        elif self.old_test_features is not None or self.old_features_columns:
-            raise ValueError("old_test_features and old_features_columns need old_features, a file")
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices and (name, value) != ("old_dataset", None):
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+        for words, within, names in _RANGES:
+            for name in names:
+                if (value := getattr(self, name)) is not None and not within(value):
+                    raise ValueError(f"{name} must {words}; got {value}")
+        for sentence in self._contradictions():
+            raise ValueError(sentence)
+
+    def _contradictions(self) -> Iterator[str]:
+        """What fields say against each other, a sentence each."""
+        if self.old_dataset is not None and (self.scenario != "open-class" or self.old_classes is not None):
+            yield (
+                "an old_dataset shares no class with dataset, and is taken whole: set scenario to "
+                f"open-class and old_classes to None; got {self.scenario} and {self.old_classes!r}"
+            )
+        others = ("old_dataset", "old_classes", "old_run")
+        wrong = [name for name in others if getattr(self, name) is not None]
+        if self.old_features is not None and (wrong or self.scenario != "open-class"):
+            yield (
+                "old_features come from a model that is not trained here, and the new one learns from "
+                f"all of train/: leave out {' and '.join(wrong) or 'scenario'}; got {self.scenario}"
+            )
+        if self.old_features is None and (self.old_test_features is not None or self.old_features_columns):
+            yield "old_test_features and old_features_columns need old_features, a file"
         if self.old_classes is not None and not self.scenario.endswith("class"):
-            raise ValueError(
-                f"old_classes splits by class: choose extended-class or open-class; got {self.scenario}"
-            )
-        if not 0 < self.old_share < 1:
-            raise ValueError(f"old_share must lie strictly between 0 and 1; got {self.old_share}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and (value < low or high is not None and value > high):
-                words = f"be at least {low}" if high is None else f"lie between {low} and {high}"
-                raise ValueError(f"{name} must {words}; got {value}")
-        if not 0 < self.classifier_sample <= 1:
-            raise ValueError(
-                f"classifier_sample must lie above 0 and at most at 1; got {self.classifier_sample}"
-            )
+            yield f"old_classes splits by class: choose extended-class or open-class; got {self.scenario}"
         if self.batch_size < 2 * self.accumulate:
-            raise ValueError(
+            yield (
                 f"accumulate is {self.accumulate}, which leaves fewer than two images of a batch of "
                 f"{self.batch_size} to a part; at most {self.batch_size // 2} would do"
             )
-        for name in ("old_lr", "lr", "scale", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
         if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError(
+            yield (
                 f"schedule {self.schedule!r} and milestones {self.milestones} do not go together: "
                 f'"multistep" needs milestones, shares of the steps such as [0.5, 0.75], and no other has any'
             )
         if not all(isinstance(one, numbers.Real) and 0 < one < 1 for one in self.milestones):
-            raise ValueError(f"milestones must be shares of the steps between 0 and 1; got {self.milestones}")
+            yield f"milestones must be shares of the steps between 0 and 1; got {self.milestones}"
         if self.task_loss != "none" and self.per_identity < 2:
-            raise ValueError(
+            yield (
                 f"task_loss {self.task_loss!r} compares images of one identity within a batch: set "
                 f"per_identity to 2 or more (4 is usual); got {self.per_identity}"
             )
@@ -341,19 +339,24 @@ def _typed(name: str, kind: str, value: Any) -> Any:
         value = as_number(value)
     if kind == "int" and isinstance(value, float) and value.is_integer():
         value = int(value)
-    types = {"float": numbers.Real, "int": numbers.Integral, "str": str, "bool": bool, "dict": dict}
-    types["list"] = (list, tuple)
-    if isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool)):
-        if kind == "float" and not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number; got {value}")
-        if kind in ("dict", "list"):
-            return with_numbers(value)
-        return {"float": float, "int": int}.get(kind, lambda same: same)(value)
-    words = {"float": "a number", "int": "a whole number", "str": "text", "bool": "True or False"}
-    words["list"] = "a list of numbers"
-    raise TypeError(
-        f"{name} must be {words.get(kind, 'a dictionary of options')}; got {value!r} ({type(value).__name__})"
-    )
+    types, words = _TYPES[kind]
+    if not isinstance(value, types) or isinstance(value, bool) and kind != "bool":
+        raise TypeError(f"{name} must be {words}; got {value!r} ({type(value).__name__})")
+    if kind == "float" and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; got {value}")
+    if kind in ("dict", "list"):
+        return with_numbers(value)
+    return {"float": float, "int": int}.get(kind, lambda same: same)(value)
+
+
+_TYPES = {
+    "float": (numbers.Real, "a number"),
+    "int": (numbers.Integral, "a whole number"),
+    "str": (str, "text"),
+    "bool": (bool, "True or False"),
+    "dict": (dict, "a dictionary of options"),
+    "list": ((list, tuple), "a list of numbers"),
+}
 
 
 def as_number(text: str) -> Any:

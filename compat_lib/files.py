@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MARK = f".part-{socket.gethostname()}-"  # a process number means something on its own machine only
+FULL_CHECK_BYTES = 2**30  # larger files are told apart by size: hashing costs more than it protects
 _CAUSES = {
     errno.ENOSPC: "no space is left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -146,6 +147,18 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.get("sha256", digest := _digest(tensors)) != digest:
         raise ValueError(f"{path} is damaged: its numbers are not those that were written")
     return tensors, metadata
+
+
+def file_identity(path: str | Path) -> dict[str, int | str]:
+    """What tells a file from another one of its name: "bytes" and, where hashing is cheap, "sha256"."""
+    size = Path(path).stat().st_size
+    return {"bytes": size} | ({"sha256": file_sha256(path)} if size <= FULL_CHECK_BYTES else {})
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,28 +8,26 @@ the package also serves those who have lost the old weights.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.files import load_arrays, load_tensors, map_rows, save_tensors, write_rows, write_text
+from compat_lib.class_means import ROWS_AT_ONCE, class_means, credible_rows
+from compat_lib.files import file_identity, load_arrays, load_tensors, save_tensors, write_rows
+from compat_lib.user_arrays import count_classes, mapped_numbers, numbers
 
-TENSORS, DESCRIPTION = "old_system.safetensors", "old_system.json"
-MAPPED = "features.npy"  # beside them, where the features stay on disk
-VERSION = 2
+__all__ = ["ROWS_AT_ONCE", "OldSystem", "class_means", "credible_rows", "rows_of"]
+
+TENSORS = "old_system.safetensors"
+MAPPED = "features.npy"  # beside it, where the features stay on disk
+VERSION = 3
 ARRAYS = ("features", "labels", "prototypes", "classifier_weight", "classifier_bias", "class_map")
 SCALARS = ("classifier_scale", "num_classes")
-ROWS_AT_ONCE = 65_536
-FULL_CHECK_BYTES = 2**30  # larger files of features are told apart by size alone
 
 # how each thing can be had, for the sentence that a user reads when it is missing
 _REMEDY = {
@@ -98,7 +96,7 @@ class OldSystem:
         ([[2.0, 0.0], [0.0, 2.0]], ['features', 'prototypes'])
         """
         mapped = features if isinstance(features, Path) else None
-        features = numbers("features", features, 2) if mapped is None else _mapped(mapped)
+        features = numbers("features", features, 2) if mapped is None else mapped_numbers(mapped)
         prototypes = numbers("prototypes", prototypes, 2)
         weight = numbers("classifier_weight", classifier_weight, 2)
         bias = numbers("classifier_bias", classifier_bias, 1)
@@ -111,7 +109,7 @@ class OldSystem:
                 "give at least one of features with labels, prototypes and classifier_weight, of one old "
                 f"model and so of one width; the widths here: {widths or 'none'}"
             )
-        num_classes = _count_classes(num_classes, labels, class_map, prototypes)
+        num_classes = count_classes(num_classes, labels, class_map, prototypes)
         if features is not None and labels is None:
             raise ValueError(f"there are no labels for {len(features)} rows of features; give one for each")
         for name, array, count, of in (
@@ -163,23 +161,22 @@ class OldSystem:
         Raises:
             FileNotFoundError, ValueError: a file is missing, damaged, of another save or another version.
         """
-        description, path = Path(folder) / DESCRIPTION, Path(folder) / TENSORS
+        path, mapped = Path(folder) / TENSORS, Path(folder) / MAPPED
         try:
-            text = json.loads(description.read_text(encoding="utf-8"))
-            scalars = {name: text[name] for name in SCALARS}
             tensors, metadata = load_tensors(path)
-            if kept := text.get("mapped"):
-                tensors["features"] = Path(folder) / MAPPED
-                if not tensors["features"].is_file() or _identity(tensors["features"]) != kept:
+            known = json.loads(metadata.get("old_system", "{}"))
+            if known.get("version") != VERSION:
+                raise ValueError("it is of another version")
+            if known["mapped"]:
+                tensors["features"] = mapped
+                if not mapped.is_file() or file_identity(mapped) != known["mapped"]:
                     raise ValueError(f"{MAPPED} is missing, damaged or of another save")
-            if (text["version"], text["sha256"]) != (VERSION, metadata["sha256"]):
-                raise ValueError(f"{DESCRIPTION} is of another version or another save")
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise ValueError(
-                f"{description} and {TENSORS} hold no whole old system ({error}); save it again, or delete "
-                "the folder of its run to train it anew"
+                f"{path} holds no whole old system ({error}); save it again, or delete the folder of its run "
+                "to train it anew"
             ) from error
-        return cls._from_file(path, tensors | scalars, model)
+        return cls._from_file(path, tensors | {name: known[name] for name in SCALARS}, model)
 
     @classmethod
     def _from_file(cls, path: str | Path, arrays: dict[str, Any], model: nn.Module | None) -> OldSystem:
@@ -189,7 +186,7 @@ class OldSystem:
             raise type(error)(f"{path}: {error}") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write everything but the network and the oracle's features to a folder, each file in one piece.
+        """Write everything but the network and the oracle's features to a folder, in one piece.
 
         Memory-mapped features are copied there block by block, unless that is where they are.
         """
@@ -200,15 +197,9 @@ class OldSystem:
             target, rows = Path(folder) / MAPPED, tensors.pop("features")
             if not (target.is_file() and target.samefile(self.mapped)):
                 write_rows(target, len(rows), rows.split(ROWS_AT_ONCE))
-            mapped = _identity(target)
-        text = {
-            "version": VERSION,
-            "num_classes": self.num_classes,
-            "classifier_scale": self.classifier_scale,
-            "shapes": {name: list(value.shape) for name, value in tensors.items()},
-            "sha256": save_tensors(tensors, Path(folder) / TENSORS),
-        } | ({"mapped": mapped} if mapped else {})
-        write_text(Path(folder) / DESCRIPTION, json.dumps(text, indent=2) + "\n")
+            mapped = file_identity(target)
+        known = {"version": VERSION, "mapped": mapped} | {name: arrays[name] for name in SCALARS}
+        save_tensors(tensors, Path(folder) / TENSORS, {"old_system": json.dumps(known)})
 
     def with_oracle(self, features) -> OldSystem:
         """The same old system beside an oracle: a new model that was trained without compatibility.
@@ -306,88 +297,10 @@ class OldSystem:
             raise ValueError(f"{what} are computed from features, which are not there; pass them")
         return self.features
 
-    def to(self, device: str | torch.device) -> OldSystem:
-        """The same old system with every tensor, and the network, on a device; mapped features stay."""
-
-        def move(value):
-            return value.to(device) if isinstance(value, Tensor | nn.Module) else value
-
-        moved = {name: move(value) for name, value in vars(self).items()}
-        if self.mapped is not None:
-            moved["features"] = self.features
-        return OldSystem(**moved | {"_cache": {key: move(value) for key, value in self._cache.items()}})
-
     def __repr__(self) -> str:
         rows = "" if self.labels is None else f"{len(self.labels)} rows, "
         has = ", ".join(sorted(self.has))
         return f"OldSystem({rows}width {self.width}, {self.num_classes} classes, has {has})"
-
-
-# -- a user's arrays ---------------------------------------------------------------------------
-
-
-def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> Tensor | None:
-    """A user's array (NumPy, torch, pandas, lists) as finite float32, or int64 if `whole`; None stays None.
-
-    Rows are taken in their order, whatever index a pandas table has.
-
-    Raises:
-        TypeError, ValueError: "features must be real numbers, not complex64", "features hold 2 values that
-            are not finite, first in row 7; ...", and for another shape.
-
-    >>> numbers("classifier_bias", [1, 2], 1)
-    tensor([1., 2.])
-    """
-    if value is None:
-        return None
-    if isinstance(value, list | tuple) and len(value) and isinstance(value[0], Tensor):
-        value = torch.stack(list(value))
-    if not isinstance(value, Tensor):
-        value = np.asarray(value)
-        value = np.array(value.tolist()) if value.dtype == object else value  # such as pandas' Int64
-    kind = value.dtype.name if isinstance(value, np.ndarray) else str(value.dtype).removeprefix("torch.")
-    if not kind.startswith(("int", "uint") if whole else ("int", "uint", "float", "bfloat", "bool")):
-        raise TypeError(f"{name} must be {'whole' if whole else 'real'} numbers, not {value.dtype}")
-    if isinstance(value, np.ndarray):
-        with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
-            value = torch.from_numpy(np.require(value, np.int64 if whole else np.float32, "CW"))
-    value = value.detach().to(torch.int64 if whole else torch.float32).contiguous()
-    if value.ndim != dimensions or not value.numel():
-        shape = "[rows, width]" if dimensions == 2 else "[rows]"
-        raise ValueError(f"{name} must have the shape {shape} and not be empty, not {list(value.shape)}")
-    if len(wrong := (~value.isfinite()).nonzero()):
-        raise ValueError(
-            f"{name} hold {len(wrong)} values that are not finite, first in row {int(wrong[0, 0])}; extract "
-            "them again, or leave these rows out"
-        )
-    return value
-
-
-def _mapped(path: Path) -> Tensor:
-    """Features that stay on disk, checked block by block: float16 or float32 [N, d], finite."""
-    features = map_rows(path)
-    if features.dtype not in (torch.float16, torch.float32) or features.ndim != 2 or not features.numel():
-        raise ValueError(
-            f"{path} must hold float16 or float32 of the shape [rows, width], not {features.dtype} of "
-            f"{list(features.shape)}; write it with numpy.save"
-        )
-    for start in range(0, len(features), ROWS_AT_ONCE):
-        wrong = (~features[start : start + ROWS_AT_ONCE].isfinite().all(dim=1)).nonzero()
-        if len(wrong):
-            raise ValueError(
-                f"{path} holds values that are not finite, first in row {start + int(wrong[0])}; extract "
-                "them again, or leave these rows out"
-            )
-    return features
-
-
-def _identity(path: Path) -> dict[str, Any]:
-    """What tells a file of features from another: its size and, where hashing is cheap, its digest."""
-    size = path.stat().st_size
-    if size > FULL_CHECK_BYTES:
-        return {"bytes": size}
-    with path.open("rb") as file:
-        return {"bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def rows_of(features: Tensor, rows: Tensor) -> Tensor:
@@ -397,100 +310,3 @@ def rows_of(features: Tensor, rows: Tensor) -> Tensor:
     tensor([[0., 0., 1.]])
     """
     return features[rows.to(features.device)].to(rows.device, torch.float32)
-
-
-def _count_classes(given: Any, labels: Tensor | None, *tables: Tensor | None) -> int:
-    """How many new classes there are: as the user says, as tables by class say, or as the labels go."""
-    if given is not None:
-        if not isinstance(given, int | np.integer) or given < 1:
-            raise ValueError(f"num_classes must be a whole number of at least 1, not {given!r}")
-        return int(given)
-    if sizes := [len(table) for table in tables if table is not None]:
-        return sizes[0]
-    if labels is None:
-        raise ValueError("how many new classes there are is not known; pass num_classes or labels")
-    count, distinct = int(labels.max()) + 1, len(labels.unique())
-    if count > 1000 + 10 * distinct:  # tables with a row for each class would not fit into memory
-        raise ValueError(
-            f"labels go up to {count - 1}, but only {distinct} are distinct; number the classes from 0, as "
-            "numpy.unique(labels, return_inverse=True) does, or pass num_classes"
-        )
-    return count
-
-
-# -- statistics, in double precision, block by block and on the CPU: bounded memory, equal bits everywhere
-
-
-def class_means(features: Tensor, labels: Tensor, num_classes: int, *, unit: bool = False) -> Tensor:
-    """Mean feature of each class.
-
-    Args:
-        features: [N, d] floating point.
-        labels: int64 [N], 0..C-1, in any order.
-        num_classes: C.
-        unit: average normalised rows.
-
-    Returns:
-        float32 [C, d] on the CPU, not normalised; a row of zeros for a class without samples.
-
-    >>> class_means(torch.tensor([[1.0], [5.0], [2.0]]), torch.tensor([1, 0, 1]), 3).tolist()
-    [[5.0], [1.5], [0.0]]
-    """
-    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64)
-    for block, block_labels in _blocks(features, labels):
-        sums.index_add_(0, block_labels, F.normalize(block, dim=1) if unit else block)
-    return (sums / _counts(labels, num_classes).clamp(min=1)[:, None]).float()
-
-
-def credible_rows(
-    features: Tensor, labels: Tensor, num_classes: int, share: float, columns: bool = True
-) -> Tensor:
-    """The ceil(share x n) rows of each class of n rows that lie nearest to the mean of the class.
-
-    Source: MixBCT (arXiv 2308.06948), published selection script: unit rows, then every column divided by its
-    norm over the whole set. Deviations: rows are grouped by label wherever they stand, and the count allows
-    for rounding.
-
-    Args:
-        features, labels, num_classes: as in `class_means`; rows are normalised here.
-        share: fraction, 0..1.
-        columns: False leaves out the division of the columns.
-
-    Returns:
-        bool [N] on the CPU; of equal distances the earlier row is kept.
-
-    >>> credible_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]]), torch.zeros(3).long(), 1, 0.5)
-    tensor([ True, False,  True])
-    """
-    counts = _counts(labels, num_classes)
-    squares = torch.zeros(features.shape[1], dtype=torch.float64)
-    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64)
-    for block, block_labels in _blocks(features, labels):
-        block = F.normalize(block, dim=1)
-        squares += block.square().sum(dim=0)
-        sums.index_add_(0, block_labels, block)
-    norms = squares.sqrt() if columns else torch.ones_like(squares)
-    norms[norms == 0] = 1.0  # a column of zeros stays one
-    means = sums / norms / counts.clamp(min=1)[:, None]
-    distances = torch.cat(
-        [
-            torch.linalg.vector_norm(F.normalize(block, dim=1) / norms - means[block_labels], dim=1)
-            for block, block_labels in _blocks(features, labels)
-        ]
-    )
-    labels = labels.cpu()
-    # in single precision, since differences in the last bits of a double are ties
-    ranks = pd.Series(distances.float().numpy()).groupby(labels.numpy()).rank(method="first")
-    # 0.55 * 100 is 55.000...01 in floating point, and its ceiling would be 56
-    kept = (share * counts.double() - 1e-9).ceil()
-    return torch.tensor(ranks.to_numpy()) <= kept[labels]
-
-
-def _blocks(features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(features), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        yield features[rows].cpu().double(), labels[rows].cpu()
-
-
-def _counts(labels: Tensor, num_classes: int) -> Tensor:
-    return torch.bincount(labels.cpu(), minlength=num_classes)

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from compat_lib.files import explained, write_text
+from compat_lib.files import explained, file_identity, write_text
 
 from .images import DATA_VARIABLE
 
 MANIFEST = "manifest.json"
-FULL_CHECK_BYTES = 2**30  # larger files are checked by size alone: hashing them costs more than it protects
 
 
 def cached_arrays(
@@ -70,10 +69,7 @@ def _make(folder: Path, recipe: Mapping[str, object], write: Callable[[Path], No
     if size > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, "no room")
     write(folder)
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.glob("*.npy"))
-    }
+    files = {path.name: file_identity(path) for path in sorted(folder.glob("*.npy"))}
     text = json.dumps({"recipe": recipe, "files": files}, indent=1, sort_keys=True)
     write_text(folder / MANIFEST, text + "\n")
 
@@ -82,15 +78,8 @@ def _read(folder: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays, or None when the folder is missing, incomplete or not what its manifest says."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, said in files.items():
-            path, size = folder / name, said["bytes"]
-            if path.stat().st_size != size or (size <= FULL_CHECK_BYTES and _sha256(path) != said["sha256"]):
-                return None
+        if any(not file_identity(folder / name).items() <= said.items() for name, said in files.items()):
+            return None
         return {Path(name).stem: np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in files}
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,7 +30,7 @@ from pyarrow import compute, dataset, ipc
 from pyarrow import csv as arrow_csv
 
 from compat_lib.files import load_arrays, load_tensors
-from compat_lib.old_system import numbers
+from compat_lib.user_arrays import numbers
 
 USUAL = {
     "features": ("features", "feature", "embeddings", "embedding", "emb", "vectors", "vector"),

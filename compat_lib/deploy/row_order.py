@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from compat_lib.deploy.feature_files import FeatureTable, as_keys
-from compat_lib.old_system import numbers
+from compat_lib.user_arrays import numbers
 
 PARTS = {"train", "val", "test", "query"}
 NAMED = 10  # images without a feature that an error names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.config import project_path
-from compat_lib.files import load_tensors
+from compat_lib.files import file_sha256, load_tensors
 
 SUFFIXES = (".pth", ".pt", ".safetensors")  # of files of weights
 
@@ -51,8 +50,7 @@ def file_digest(path: str) -> str:
         ValueError: it cannot be read.
     """
     try:
-        with project_path(path).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(project_path(path))
     except OSError as error:
         raise ValueError(f"weights {path} cannot be read ({error.strerror})") from None
 
@@ -65,7 +63,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is absent, damaged, or holds anything but tensors.
     """
-    file = project_path(path).expanduser()
+    file = project_path(path)
     try:
         if file.suffix == ".safetensors":
             state: Any = load_tensors(file)[0]

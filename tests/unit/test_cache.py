@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from compat_lib.data import cache
+from compat_lib import files
 from compat_lib.data.cache import cached_arrays
 
 
@@ -69,7 +69,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
 def test_large_files_are_checked_by_size_alone(tmp_path, monkeypatch):
     calls = []
     cached_arrays(tmp_path, {}, writer(7, calls))
-    monkeypatch.setattr(cache, "FULL_CHECK_BYTES", 10)
+    monkeypatch.setattr(files, "FULL_CHECK_BYTES", 10)
     flip_a_byte(next(tmp_path.iterdir()))
     cached_arrays(tmp_path, {}, writer(7, calls))
     assert calls == [7]
@@ -134,6 +134,6 @@ def test_a_disk_that_fills_up_or_is_read_only_is_said_with_the_way_out(tmp_path,
     def refuse(*arguments, **options):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(cache.Path, "mkdir", refuse)
+    monkeypatch.setattr("compat_lib.data.cache.Path.mkdir", refuse)
     with pytest.raises(OSError, match="the disk is read-only; .*COMPAT_DATA"):
         cached_arrays(tmp_path, {}, writer(1, []))

@@ -110,7 +110,9 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "models": {"config", "data", "networks"},
     "evaluation": set(),
     "adapters": {"evaluation"},
-    "old_system": set(),
+    "class_means": set(),
+    "user_arrays": {"class_means"},
+    "old_system": {"class_means", "user_arrays"},
     "distributed": set(),
     "losses": {"distributed", "old_system"},
     "optimisation": set(),
@@ -123,7 +125,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
     "trained_model": {"losses", "runs"},
     "validation": {"evaluation", "losses", "trained_model"},
-    "deploy": {"adapters", "config", "evaluation", "experiment", "old_system"},  # reads runs
+    "deploy": {"adapters", "config", "evaluation", "experiment", "user_arrays"},  # reads runs
 }
 
 
