@@ -1,5 +1,15 @@
 """Evaluation of features: arrays in, records and small frozen dataclasses out.
 
+What holds for every call, unless it says otherwise:
+
+- features are real numbers [N, D], NumPy or torch, rows of any length, computed where the tensor lies. A row
+  of zeros has cosine 0 with everything;
+- labels, identities, cameras, subjects and image ids are whole numbers or names [N], alike on both sides.
+  Pairs with equal image ids are excluded; without ids nothing is;
+- FARs, FPIRs and shares are fractions, k counts from 1;
+- `draws` are those of a bootstrap over identities (0: no intervals), paired by `seed`;
+- NaN, lengths or widths that do not fit and levels out of range are a ValueError of one sentence.
+
 The main calls stand here; everything else is imported from its file.
 """
 

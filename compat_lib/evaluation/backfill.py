@@ -124,22 +124,16 @@ def mixed_gallery_curve(
     smaller share.
 
     Args:
-        old, new: float [N, D] features of the same gallery images.
-        labels: whole numbers or names [N].
-        shares: fractions of the gallery, 0 to 1, that are new; rounded to whole images.
+        old, new: [N, D] features of the same gallery images.
+        shares: 0 to 1, of the gallery that is new; rounded to whole images.
         order: which images come first. "random"; "uncertain": the least certain; "farthest": the old feature
             farthest from the mean of its class; or all row numbers 0..N-1. Ties are in random order.
         certainty: float [N], for "uncertain": higher is more certain, such as `margin(logits)`.
-        query: float [Nq, D] new features of a query set of other images, or None.
-        query_labels: [Nq], given with the query.
+        query: [Nq, D] new features of a query set of other images, with their `query_labels`, or None.
         cross: (query form [Nq, d], gallery form [N, d]) in which a new query meets an old gallery item, when
             that is not (query, old) themselves. An item that is backfilled meets the query as it is.
         seed: of the random order, and of ties.
-        fars: fractions in (0, 1]; () measures retrieval only, in about half of the time.
-
-    Raises:
-        ValueError: shares or FARs that are no fractions, shapes that do not fit, NaN, and the errors of
-            `backfill_order`.
+        fars: () measures retrieval only, in about half of the time.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]]
     >>> new = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
@@ -210,14 +204,9 @@ def backfill_orders(
 ) -> BackfillOrders:
     """Return the curves of every order, and the area under each one's mAP minus that of the random order.
 
-    The difference is paired by query; its interval is a bootstrap over the queries' identities.
-
-    Args:
-        certainty: float [N] for the order "uncertain", which is left out without it.
-        orders: further orders by name.
-        draws: bootstrap draws over identities.
-        seed: of the random order, of ties and of the draws.
-        options: further arguments of `mixed_gallery_curve`, alike for every order.
+    The difference is paired by query; its interval is a bootstrap over the queries' identities. `certainty`
+    is for the order "uncertain", left out without it; `orders` are further ones by name, and `options`
+    arguments of `mixed_gallery_curve`, alike for every order.
     """
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
     curves = {}

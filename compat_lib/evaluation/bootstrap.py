@@ -24,13 +24,10 @@ CHUNK = 512  # pairs multiplied at a time: their weights stay in the cache
 
 
 def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray:
-    """Return how often each identity occurs in each draw; it depends on the labels and the seed only.
+    """Return how often each identity occurs in each draw, int64 [identities, draws].
 
-    Two models evaluated on the same labels are therefore paired draw by draw.
-
-    Returns:
-        int64 [identities, draws], the identities being the sorted distinct labels; each column sums to their
-        number.
+    It depends on the labels and the seed only: two models on the same labels are paired draw by draw. The
+    identities are the sorted distinct labels; each column sums to their number.
 
     >>> identity_weights([5, 5, 9, 11], draws=2).sum(axis=0).tolist()
     [3, 3]
@@ -41,9 +38,7 @@ def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """Return the percentile interval of the draws; None when fewer than two are numbers.
-
-    Draws that are nan (not measurable in that draw) are left out.
+    """Return the percentile interval of the draws that are numbers; None when fewer than two are.
 
     >>> interval(np.arange(101.0), level=0.5)
     (25.0, 75.0)
@@ -68,8 +63,7 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
 
     Args:
         values: float64 [N], one for each query.
-        labels: labels [N].
-        weights: int64 [identities, draws], the rows of these identities.
+        labels: [N]; `weights`, int64 [identities, draws], has a row for each of these.
 
     Returns:
         float64 [draws]; nan for a draw that holds no query.
@@ -99,9 +93,7 @@ def bootstrap_tar(
     false accept rate stays at or below the level). Only the highest impostor scores are looked at; when a
     draw needs more, the tail is made longer. Memory is bounded.
 
-    Args:
-        counts: the histogram of `pairs`.
-        weights: int64 [identities of both sides together, draws], from `identity_weights`.
+    `counts` is the histogram of `pairs`, `weights` that of `identity_weights` for both sides together.
     """
     weight = weights.astype(np.float64)
     size = len(weight)

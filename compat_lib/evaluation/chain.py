@@ -78,13 +78,11 @@ def generations(
     `compare`, with one set of draws for all: every difference is paired.
 
     Args:
-        features: float [N, d_g] for each generation, oldest first, of the same images.
-        labels: whole numbers or names [N].
+        features: [N, d_g] for each generation, oldest first, of the same images.
         comparable: (i, j) -> function of the features of query generation i and of gallery generation j, as
             tensors, that returns the query and the gallery form to compare, or None; such as the method's own
             `comparable`. Without one the features are compared as they are, where their widths agree.
         names: of the generations, all different; None: "generation 0", ...
-        fars, draws, seed: as in `compare`, with its errors.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> chain = generations([points, points, points], [0, 0, 1, 1], fars=(), draws=0)

@@ -63,23 +63,16 @@ def compare(
 
     Without `queries`, one set of images is query set and gallery: old/old and new/new use unordered pairs and
     leave-one-out retrieval; new/old uses new queries against the old gallery without the pairs of the same
-    image, in both orders. With `queries`, every query meets every gallery image but those with its own id, in
-    all three. Memory does not grow with the number of pairs.
-
-    Intervals are percentiles of a bootstrap over identities: a drawn identity brings its queries, and for
-    verification its gallery images too.
+    image, in both orders. With `queries`, every query meets every gallery image but those with its own id.
+    Memory does not grow with the number of pairs. In the bootstrap a drawn identity brings its queries, and
+    for verification its gallery images too.
 
     Args:
-        old: float [N, d_old] features of the old model, or None.
-        new: float [N, d_new] features of the new model for the same images.
-        labels: whole numbers or names [N].
-        queries: the query images, where they are not those of `old` and `new`, which are then the gallery.
+        old, new: [N, d_old], or None, and [N, d_new] features of the same images.
+        queries: the query images, where `old`, `new` and `labels` are those of the gallery alone.
         ids: image ids [N] of the gallery, given together with those of the queries.
-        cross: float [Nq, d] and [N, d], the query and the gallery side of new/old where these are not the new
+        cross: [Nq, d] and [N, d], the query and the gallery side of new/old where these are not the new
             features of the queries and the old ones of the gallery, but transformed or cut or padded.
-        fars: fractions in (0, 1].
-        draws: bootstrap draws; 0 for no intervals.
-        seed: of the draws.
 
     Returns:
         records of "tar@far=1e-3" and so on, "map", "rank1" and "rank5". Their value is None where not
@@ -87,8 +80,8 @@ def compare(
         there are no old features or the widths differ.
 
     Raises:
-        ValueError: for NaN, lengths or a model's widths that differ, no genuine or no impostor pair, ids
-            without queries, and equal ids with unequal labels.
+        ValueError: also for no genuine or no impostor pair, ids without queries, and equal ids with unequal
+            labels.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> result = compare(points, points, [0, 0, 1, 1], fars=[0.5], draws=0)
@@ -179,9 +172,8 @@ def pair_test(
 
     Args:
         query, gallery: unit rows [Nq, D], [Ng, D].
-        identities: whole numbers from 0 of both sides, the rows of `weights`.
+        identities: whole numbers from 0 of both sides, the rows of `weights` [identities, draws].
         ids: image ids of both sides, or (None, None).
-        weights: int64 [identities, draws], from `identity_weights`.
         unordered: verify every unordered pair inside `query`, which is the gallery too.
     """
     queries = identities[0]

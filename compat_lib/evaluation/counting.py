@@ -42,11 +42,7 @@ def most_accepted(far: float, negatives: Any) -> Any:
 
 
 def count(pairs: PairScores) -> Counts:
-    """Return the histogram of all pairs; excluded ones are not counted.
-
-    Raises:
-        ValueError: "there is no genuine pair ..." or "there is no impostor pair ...".
-    """
+    """Return the histogram of all pairs; ValueError where there is no genuine or no impostor pair."""
     size = 3 * PER_UNIT + 1
     everything = torch.zeros(size, dtype=torch.int64, device=pairs.device)
     same = torch.zeros_like(everything)
@@ -91,14 +87,12 @@ class _Bracket:
 
 
 def boundaries(pairs: PairScores, counts: Counts, allowed: list[int]) -> dict[int, tuple[float, int]]:
-    """Return, for each number k of impostors allowed, the highest impostor score to refuse and what passes.
+    """Return, for each number k of impostors allowed, the highest impostor score to refuse, and how many
+    genuine pairs lie above it: k -> (score, number).
 
     That score is the (k + 1)-th largest of the impostors, 0 <= k < negatives. It is searched in the bin that
     holds it, which is refined by counting, never by holding scores: no number of pairs and no tie can fill
     the memory. A float32 has 32 bits, and each pass settles 16 of them.
-
-    Returns:
-        k -> (score, number of genuine pairs above it).
     """
     above = np.cumsum(counts.different[::-1])
     accepted = np.cumsum(counts.same[::-1])

@@ -74,14 +74,12 @@ def constraints(
     satisfied: equal distances are equal up to rounding. Memory does not grow with the number of pairs.
 
     Args:
-        old, new: float [N, d_old], [N, d_new] features of the same held-out images.
-        labels: whole numbers or names [N].
+        old, new: [N, d_old], [N, d_new] features of the same held-out images.
         cross: (query form of new [N, d], gallery form of old [N, d]) between which d(n_i, o_j) is taken, for
             models of unequal width or a transformed gallery. None: new and old themselves.
         distance: "cosine", 1 - cos; "euclidean", between unit rows, sqrt(2 - 2 cos): the same shares, as one
             is a rising function of the other, with other slacks.
-        draws: bootstrap draws over the identities of the queries i for the intervals of the shares; 0: none.
-        seed: of the draws.
+        draws: over the identities of the queries i, for the intervals of the shares.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]
     >>> result = constraints(old, [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0, 0, 1])

@@ -16,12 +16,8 @@ ENTRIES = 2**21  # entries that are scaled to unit length together
 class UnitRows:
     """The rows of a feature table, scaled to unit length at the moment they are taken.
 
-    A gallery of a million is thus never held a second time. Rows of zeros have no direction: they stay zero,
-    and their cosine with everything is 0.
-
-    Args:
-        features: float [N, D], NumPy array (any strides and byte order) or torch tensor (its device is kept).
-        side: what the error messages call them, such as "query".
+    A gallery of a million is thus never held a second time. Rows of zeros stay zero. `side` is what the error
+    messages call them, such as "query".
 
     >>> rows = UnitRows([[3.0, 4.0], [0.0, 0.0]], "query")
     >>> rows.shape, rows[torch.tensor([1, 0])].tolist()
@@ -145,10 +141,7 @@ def codes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of both sides as numbers 0..K-1 of the sorted distinct values, int64.
 
-    Args:
-        query, gallery: whole numbers or names of both sides; gallery None: those of the query.
-        lengths: how many there should be.
-        what: what the error messages call them, such as "labels".
+    `gallery` None: the values of the query; `lengths`: how many there should be; `what`: such as "labels".
     """
     sides = [names_or_numbers(query, f"query {what}", lengths[0])]
     if gallery is not None:

@@ -20,12 +20,8 @@ def backfill_order(
     """Return the gallery's rows in the order in which they are embedded again, int64 [N].
 
     Source: least certain first as in hot-refresh model upgrades (RACT, arXiv 2201.09724) and FastFill
-    (arXiv 2303.04766, whose uncertainty is learnt); farthest first is ours.
-
-    Args:
-        old: [N, D] old features of the gallery.
-        labels: whole numbers or names [N].
-        order, certainty, seed: as in `mixed_gallery_curve`.
+    (arXiv 2303.04766, whose uncertainty is learnt); farthest first is ours. Arguments as in
+    `mixed_gallery_curve`.
 
     >>> backfill_order([[1.0], [1.0], [1.0]], [0, 0, 0], "uncertain", certainty=[0.5, 0.1, 0.9]).tolist()
     [1, 0, 2]

@@ -91,10 +91,8 @@ def paired_comparison(
     Args:
         a, b: numbers [S] of the two methods, seed by seed in the same order (or one number); more is better.
         draws_a, draws_b: float [S, draws] (or [draws] for one seed), the bootstrap draws of the same values,
-            from the same labels and the same seed of the draws, as `compare` gives them; nan where a draw
-            could not be measured. None: the identities' noise is left out.
-        identities: number of test identities, for the sentence.
-        names: of the two methods.
+            from the same labels and seed; nan where a draw could not be measured. None: without that noise.
+        identities, names: number of test identities, and of the two methods, for the sentence.
         level: coverage, 0 to 1.
 
     >>> draws = {"draws_a": [0.52, 0.53, 0.54], "draws_b": [0.49, 0.50, 0.51]}
@@ -140,9 +138,7 @@ def paired_scores(
     Args:
         a, b: float [S, N] (or [N] for one seed), a score of every query for each seed, more is better; nan
             for queries that do not count, the same ones in both (`Retrieval.average_precision`).
-        labels: whole numbers or names [N], the same for every seed.
-        draws: bootstrap draws over identities, 0 or more.
-        seed: of the draws.
+        labels: [N], the same for every seed.
         names, level: as in `paired_comparison`.
 
     >>> result = paired_scores([0.9, 0.8, 0.7, 0.9], [0.5, 0.6, 0.5, 0.6], [0, 0, 1, 1], draws=100)

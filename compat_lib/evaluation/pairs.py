@@ -84,11 +84,8 @@ class Tile:
 class PairScores:
     """The pairs of a query set and a gallery and their cosines, both sides sorted by label.
 
-    Args:
-        query: [Nq, D], unit rows: a float32 tensor, or `UnitRows`, which saves memory.
-        gallery: [Ng, D], likewise, or None: every unordered pair i < j inside `query`.
-        query_labels, gallery_labels: labels [Nq], [Ng].
-        query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
+    query, gallery: [Nq, D], [Ng, D], unit rows: float32 tensors, or `UnitRows`, which saves memory. Gallery
+    None: every unordered pair i < j inside `query`.
     """
 
     def __init__(

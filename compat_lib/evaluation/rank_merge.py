@@ -31,12 +31,8 @@ def merged_indexes_curve(
     Source: rank merge for online backfilling (Seo et al., WACV 2025, arXiv 2301.03767), of which the abstract
     alone was read. An old entry answers the old query and a new entry the new one, so that both models run at
     query time and neither need be compatible. Scores are brought onto one scale by those of strangers: 0 is
-    their median, 1 is passed by one in a hundred, as in `deploy.gallery.score_scale`.
-
-    Args:
-        old, new: float [N, d_old], [N, d_new] features of the same images, queries and gallery at once.
-        labels: whole numbers or names [N].
-        shares, seed, fars: as in `mixed_gallery_curve`.
+    their median, 1 is passed by one in a hundred, as in `deploy.gallery.score_scale`. Queries and gallery are
+    the same images; arguments as in `mixed_gallery_curve`.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]]
     >>> new = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]

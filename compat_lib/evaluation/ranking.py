@@ -59,18 +59,8 @@ def retrieval(
 
     Average precision is the mean, over the right items, of (right items so far) / (rank). Ties are
     pessimistic: every wrong item tied with a right one is ranked before it, so features that collapse to a
-    point gain nothing. A query without a right item in the gallery is skipped and not counted.
-
-    Args:
-        query: float [Nq, D]; NumPy or torch (computed where the tensor lies).
-        query_labels: whole numbers or names [Nq].
-        gallery: float [Ng, D], or None: each query is left out of a gallery that is the query set itself.
-        gallery_labels: [Ng], given with the gallery.
-        query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
-        ranks: the k of rank-k, 1 or more.
-
-    Raises:
-        ValueError: for NaN, unequal widths or lengths, and "no query has a right item in the gallery ...".
+    point gain nothing. A query without a right item in the gallery is skipped and not counted; without any,
+    it is a ValueError. `gallery` None: each query is left out of a gallery that is the query set itself.
 
     >>> result = retrieval([[1.0, 0.0]], [7], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [7, 8, 7])
     >>> result.average_precision.tolist()  # the tied wrong item comes first: (1/2 + 2/3) / 2
@@ -197,12 +187,9 @@ def _sorted(scores: Tensor) -> Tensor:
 
 
 def rankings(pairs: PairScores) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the whole ranking of every query, one block of queries after another.
+    """Yield rows of queries int64 [r] and, for each, all gallery rows int64 [r, Ng], the best first.
 
     Ties rank by gallery row; excluded items come last.
-
-    Yields:
-        rows of the queries int64 [r] and gallery rows int64 [r, Ng], the best first.
     """
     height, width = pairs.tile
     step = max(1, min(height, MATCHES // pairs.shape[1]))
@@ -224,12 +211,6 @@ def top_k(
 
     The search is exact: FAISS finds the candidates, whose cosines are then taken in float64 and rounded to
     float32. Ties go to the item that stands first in the gallery, which may be memory-mapped.
-
-    Args:
-        query: float [Nq, D], any length of row; NumPy or torch.
-        gallery: float [Ng, D], likewise.
-        k: items wanted, 1 or more.
-        query_ids, gallery_ids: image ids [Nq], [Ng]; pairs with equal ids are left out. None: nothing is.
 
     Returns:
         scores float32 [Nq, k], cosines, and indices int64 [Nq, k], rows of the gallery. Where fewer than k

@@ -65,18 +65,8 @@ def verification(
 
     The TAR at FAR f is the largest TAR of any threshold whose false accept rate is at most f (the
     conservative reading; IJB's tools take the nearest point instead). With ties the whole tied group is
-    accepted or refused. A FAR is measurable when f times the number of impostor pairs is at least 1.
-
-    Args:
-        query: float [Nq, D], any length of row; NumPy or torch (computed where the tensor lies).
-        query_labels: whole numbers or names [Nq].
-        gallery: float [Ng, D], or None: every unordered pair i < j inside the query set.
-        gallery_labels: [Ng], given with the gallery.
-        query_ids, gallery_ids: image ids; pairs with equal ids are excluded. None: nothing is excluded.
-        fars: fractions in (0, 1].
-
-    Raises:
-        ValueError: for NaN, unequal widths or lengths, no genuine or no impostor pair, no fractions as FARs.
+    accepted or refused. A FAR is measurable when f times the number of impostor pairs is at least 1. Without
+    a genuine or an impostor pair it is a ValueError. `gallery` None: every unordered pair inside `query`.
 
     >>> features = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]
     >>> result = verification(features, [0, 0, 1, 1], fars=[0.25, 0.1])
@@ -97,10 +87,10 @@ def roc_curve(
     query_ids: Any = None,
     gallery_ids: Any = None,
 ) -> Roc:
-    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart.
+    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart, see `verification`.
 
     Every point is exact: the rates are those of accepting the scores at or above its threshold. Thresholds
-    between which no score lies are left out. Arguments and errors are those of `verification`.
+    between which no score lies are left out.
 
     >>> roc = roc_curve([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], [0, 0, 1, 1])
     >>> roc.far.tolist(), roc.tar.tolist()
@@ -119,10 +109,10 @@ def cosine_histograms(
     gallery_ids: Any = None,
     bins: int = 100,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return histograms of the cosines of genuine and of impostor pairs.
+    """Return histograms of the cosines of genuine and of impostor pairs, see `verification`.
 
-    The bins divide [-1, 1] evenly; the last one includes 1. The other arguments are those of `verification`;
-    a kind of pair that does not occur has an empty histogram.
+    The bins divide [-1, 1] evenly; the last one includes 1. A kind of pair that does not occur has an empty
+    histogram.
 
     Returns:
         edges float64 [bins + 1], same identity int64 [bins], different identities int64 [bins].

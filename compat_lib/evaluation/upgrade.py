@@ -34,14 +34,7 @@ def measure(
 ) -> Records:
     """All metrics of an upgrade: records of `compare`, `backfill_orders`, `constraints`, `changes`.
 
-    Args:
-        old, new: float [N, d_old], [N, d_new] features of the same test images.
-        labels: [N].
-        cross: (query side, gallery side) as the method compares them; None where it cannot, and then only
-            the self-tests are measured.
-        certainty: [N], how sure the old classifier is of each gallery image, or None.
-        learned: all rows in an order of backfill that the method learnt, or None.
-        draws: bootstrap draws over identities.
+    Arguments as in `protocols.measure.measure_protocol`.
     """
     compared = compare(old, new, labels, cross=cross, fars=FARS, draws=draws)
     if cross is None:
@@ -114,14 +107,11 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
     instead of a classifier's first class, and with all counted queries as its denominator, as there. The
     relative rate divides it by (share right before) x (share wrong now), as MPT (arXiv 2511.08322) and others
     report it, so that models of unequal quality can be compared. None where that is zero.
-    Intervals are percentiles of a bootstrap over the queries' identities.
 
     Args:
         before: such as old queries in the old gallery.
         after: such as new queries in the same gallery, still old.
-        labels: whole numbers or names [Nq] of the queries.
-        draws: bootstrap draws; 0 for no intervals.
-        seed: of the draws.
+        labels: [Nq] of the queries; intervals are over these.
 
     >>> right = retrieval([[1.0, 0.0], [0.0, 1.0]], [0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 1])
     >>> partly = retrieval([[1.0, 0.0], [1.0, 0.1]], [0, 1], [[1.0, 0.0], [0.0, 1.0]], [0, 1])
@@ -177,14 +167,8 @@ def upgrade_changes(
 ) -> Changes:
     """Return who gains and who loses when new queries meet the old gallery: old/old before, new/old after.
 
-    Every image is a query and a gallery item; no image is compared with itself.
-
-    Args:
-        old, new: float [N, d_old], [N, d_new] features of the same images.
-        labels: whole numbers or names [N].
-        cross: (query form of new [N, d], gallery form of old [N, d]) that the cross-test compares. None: new
-            and old themselves.
-        draws, seed: as in `changes`.
+    Every image is a query and a gallery item; no image is compared with itself. `cross` are the forms of
+    (queries, gallery) that the cross-test compares, None: new and old themselves.
 
     >>> points = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]]
     >>> result = upgrade_changes(points, points, [0, 0, 1, 1], draws=0)

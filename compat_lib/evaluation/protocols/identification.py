@@ -94,13 +94,8 @@ def identification_1_to_n(
 ) -> TemplateTests:
     """Return 1:N identification for old/old, new/old (old galleries, new probes) and new/new.
 
-    Args:
-        old, new: templates of either model, as `pool_templates` returns them; old may be None.
-        gallery_1, gallery_2, probes, fpirs, ranks: those of `identification`.
-
-    Returns:
-        an `Identification` for each pair of models, whose records `criterion` takes; new/old is None when the
-        widths differ.
+    old, new: templates of either model, as `pool_templates` returns them; old may be None. The rest as in
+    `identification`.
 
     >>> new = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
     >>> tests = identification_1_to_n(new, new, ([1], ["ada"]), ([2], ["bob"]), ([3], ["ada"]), fpirs=[1])
@@ -135,16 +130,12 @@ def identification(
     that breaks its assumptions is refused: one template for each subject of a gallery, no subject in both.
 
     Args:
-        enrolled, probe: templates that the galleries and the probes are looked up in, such as those of
-            `pool_templates`; computed where the probe's tensor lies.
-        gallery_1, gallery_2, probes: (template ids, subjects), one entry for each image or for each template,
-            whole numbers or names; reduced to unique templates.
-        fpirs: fractions in (0, 1].
-        ranks: the k of top-k, 1 or more.
+        enrolled, probe: templates that the galleries and the probes are looked up in.
+        gallery_1, gallery_2, probes: (template ids, subjects), one entry for each image or for each template;
+            reduced to unique templates.
 
     Raises:
-        ValueError: a template with two subjects or without images, a subject with two templates in a gallery
-            or in both galleries.
+        ValueError: also for a template with two subjects or without images.
 
     >>> rows = Templates(np.array([1, 2, 3, 4]), [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8]])
     >>> result = identification(rows, rows, ([1], [50]), ([2], [60]), ([3, 4], [50, 60]), fpirs=[1.0])
@@ -186,8 +177,8 @@ def gallery_search(
 ) -> GallerySearch:
     """Return the open-set search of probes in one gallery with one entry for each subject.
 
-    Scores are float64 inner products. A probe whose subject is in the gallery is a mate probe, every other a
-    non-mate.
+    Scores are float64 inner products of rows, which must be of unit length. A probe whose subject is in the
+    gallery is a mate probe, every other a non-mate.
 
     - hits at k: mate probes whose entry is among the k most similar. Ties are pessimistic: every entry tied
       with the mate's is ranked before it (the published code leaves ties to an unstable sort).
@@ -198,16 +189,6 @@ def gallery_search(
 
     Scores that differ by 1e-12 or less are tied: the last digit of a product depends on where a row stands.
     An FPIR below one non-mate probe gets the strictest threshold and is marked as not measurable.
-
-    Args:
-        gallery, probe: float [G, D], [P, D] of unit length; NumPy or torch; computed where the probe lies.
-        gallery_subjects: whole numbers or names [G], all different.
-        probe_subjects: [P].
-        fpirs: fractions in (0, 1].
-        ranks: the k of the hits, 1 or more.
-
-    Raises:
-        ValueError: rows not of unit length, a subject with two entries.
 
     >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
     >>> result = gallery_search(gallery, [1, 2], probes, [1, 1, 3], fpirs=[1.0])
@@ -224,8 +205,6 @@ def template_subjects(
     templates: Any, subjects: Any, *, what: str = "the list"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the unique templates of a list by image, sorted, and the subject of each.
-
-    `templates` and `subjects` are whole numbers or names [N]; a template with two subjects is refused.
 
     >>> [x.tolist() for x in template_subjects([9, 4, 9], ["ada", "bob", "ada"])]
     [[4, 9], ['bob', 'ada']]

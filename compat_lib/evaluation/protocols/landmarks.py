@@ -76,14 +76,8 @@ def landmark_map(
     AP = (sum of the precision at each hit) / min(number of relevant items, k). A query without relevant items
     counts 0. Ties go to the item that stands first in the gallery.
 
-    Args:
-        query, gallery: float [Nq, D], [Ng, D], any length of row; NumPy or torch.
-        relevant: for each query its relevant gallery items, each once: rows of the gallery, or ids.
-        k: items looked at, 1 or more.
-        gallery_ids: whole numbers or names [Ng], all different, when `relevant` holds ids.
-
-    Raises:
-        ValueError: an item of `relevant` is not in the gallery or there twice, and those of `top_k`.
+    `relevant`: for each query its relevant gallery items, each once: rows of the gallery, or ids of
+    `gallery_ids` [Ng], all different.
 
     >>> gallery = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]
     >>> landmark_map([[1.0, 0.0], [0.0, 1.0]], gallery, [[0, 2], []], k=3).average_precision.tolist()
@@ -120,13 +114,7 @@ def revisited(
     first min(k, rank of the last right item) items. Queries without right items are skipped. Ties go to the
     item that stands first in the gallery (the published tool sorts them at will).
 
-    Args:
-        query, gallery: float [Nq, D], [Ng, D], any length of row; NumPy or torch (computed where it lies).
-        easy, hard, junk: for each query, rows of the gallery; no row twice for one query.
-        ks: the k of mean precision at k, 1 or more.
-
-    Raises:
-        ValueError: an item is not in the gallery or there twice for one query, NaN, unequal widths.
+    `easy`, `hard`, `junk`: for each query, rows of the gallery, no row twice for one query.
 
     >>> gallery = [[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]
     >>> result = revisited([[1.0, 0.0]], gallery, [[1]], [[3]], [[0]])

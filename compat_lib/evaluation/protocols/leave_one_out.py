@@ -24,16 +24,10 @@ def leave_one_out(
     pessimistic, see `retrieval`.
 
     Args:
-        query: float [N, D], any length of row; NumPy or torch (computed where the tensor lies).
-        labels: whole numbers or names [N].
-        gallery: float [N, D'], another model's features of the same images in the same order (cross-test: the
-            old model's); None: the query features (self-test).
+        gallery: [N, D'], another model's features of the same images in the same order (cross-test: the old
+            model's); None: the query features (self-test).
         cut: cut features of unequal widths to their first min(D, D') coordinates, before they are normalised,
             as BT2 does. False: they are refused.
-        ranks: the k of top-k, 1 or more.
-
-    Raises:
-        ValueError: those of `retrieval`.
 
     >>> new = [[1.0, 0.1, 5.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     >>> old = [[1.0, 0.0], [1.0, 0.2], [0.0, 1.0]]

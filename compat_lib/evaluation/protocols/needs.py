@@ -29,8 +29,7 @@ _NEEDS = {  # protocol -> extras and lists without which nothing can be measured
 def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) -> None:
     """Refuse, before anything is trained, a protocol that these test images cannot be measured by.
 
-    Raises:
-        ValueError: extras or lists are missing, lists name what is not there, or no query has a right item.
+    ValueError: extras or lists are missing, lists name what is not there, or no query has a right item.
     """
     extras, needed, who = _NEEDS.get(protocol, ((), (), ""))
     missing = [f"{name!r} of each test image" for name in extras if name not in images.extras]

@@ -92,18 +92,12 @@ def reid(
     queries and another one to the gallery.
 
     Args:
-        query, gallery: float [Nq, D], [Ng, D], any length of row; NumPy or torch (computed where it lies).
-        *_identities, *_cameras: whole numbers or names [Nq], [Ng].
-        max_rank: length of the CMC curve, 1 or more.
-        ranks: the k of CMC@k, 1 or more.
-        fars: the FPR, fractions in (0, 1]; () measures the ranking only.
+        max_rank: length of the CMC curve.
+        ranks: the k of CMC@k.
+        fars: the FPR; () measures the ranking only.
         reading: "published" or "conservative".
         junk: identities that are dropped from the gallery, -1 or "-1" in Market-1501, and skipped as queries.
             Distractors (identity 0 there) stay as wrong items.
-
-    Raises:
-        ValueError: no query has a right item left, all items are junk, an unknown reading, and those of
-            `verification`.
 
     >>> result = reid([[1, 0], [0, 1]], [7, 8], [1, 1], [[1, 0], [3, 1], [1, 1]], [7, 0, 7], [1, 2, 2])
     >>> result.average_precision.tolist()  # its own camera's item is removed, the distractor comes first

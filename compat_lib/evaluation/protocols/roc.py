@@ -73,10 +73,6 @@ def verification_1_to_1(
         first, second: template ids [P] of the pairs: enrolment, probe.
         same, fars, reading: those of `tar_at_far`.
 
-    Returns:
-        a `PairVerification` for each pair of models, whose records `criterion` takes; new/old is None when
-        the widths differ.
-
     >>> old = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> new = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
     >>> found = verification_1_to_1(old, new, [1, 1, 2], [2, 3, 3], [1, 0, 0], fars=[0.5]).records
@@ -91,19 +87,11 @@ def verification_1_to_1(
 
 
 def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: Any) -> np.ndarray:
-    """Return the inner product of every pair of a list, in float64 as IJB's published tools have it.
+    """Return the inner product of every pair of a list, float64 [P] as IJB's published tools have it.
 
-    Memory grows with the templates and with the pairs (8 bytes each), never with pairs x width.
-
-    Args:
-        enrolled, probe: templates, as `pool_templates` returns them; computed where the probe's tensor lies.
-        first, second: ids [P] among the enrolled and among the probe templates.
-
-    Returns:
-        float64 [P]; a pair of given rows has the same score wherever it stands in the list.
-
-    Raises:
-        ValueError: ids without a template, rows not of unit length.
+    `first`, `second` are ids [P] among the enrolled and among the probe templates. Memory grows with the
+    templates and with the pairs (8 bytes each), never with pairs x width. A pair of given rows has the same
+    score wherever it stands in the list.
 
     >>> templates = Templates(np.array([7, 9]), [[1.0, 0.0], [0.6, 0.8]])
     >>> pair_list_scores(templates, templates, [7, 9, 9], [9, 7, 9]).tolist()
@@ -147,11 +135,6 @@ def tar_at_far(
     Args:
         scores: real numbers [P], finite; compared in float64.
         same: True or 1 [P] where the pair shows one identity, else False or 0.
-        fars: fractions in (0, 1].
-        reading: "conservative" or "nearest".
-
-    Raises:
-        ValueError: an unknown reading, scores that are not finite, no genuine or no impostor pair.
 
     >>> scores, same = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [1, 0, 1, 0, 0, 0]
     >>> tar_at_far(scores, same, [0.2]).tar, tar_at_far(scores, same, [0.2], reading="nearest").tar

@@ -51,8 +51,8 @@ def image_features(
     switches and always computes N0 D1 F1.
 
     Args:
-        features: float [N, D] of the images, not normalised; NumPy array or torch tensor.
-        flipped: float [N, D] of the mirrored images in the same order, added; None: no flip test (F0).
+        features: [N, D] of the images, not normalised.
+        flipped: [N, D] of the mirrored images in the same order, added; None: no flip test (F0).
         detector_scores: float [N], 0 or more, usually at most 1; None: no weights (D0).
         normalise: scale rows to unit length before they are weighted (N1). A row of zeros stays zero.
 
@@ -95,15 +95,12 @@ def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = Non
     sums are float64 here, there of the features' type.
 
     Args:
-        features: float [N, D] of the images, such as those of `image_features`; NumPy array or torch tensor.
-        templates, media: whole numbers or names [N], the template and the medium of each image.
+        features: [N, D] of the images, such as those of `image_features`.
+        templates, media: [N], the template and the medium of each image.
         keep: ids of the templates that are wanted, in any order and number; None: all.
 
     Returns:
         ids (sorted) and features (float64 [T, D], of the kind and on the device of `features`).
-
-    Raises:
-        ValueError: images with NaN, and ids in `keep` that no image has.
 
     >>> images = [[3.0, 0.0], [1.0, 0.0], [0.0, 2.0], [5.0, 0.0]]
     >>> pooled = pool_templates(images, templates=[4, 4, 4, 2], media=[1, 1, 8, 1])
