@@ -403,7 +403,7 @@ def recorded_values(run: Run, oracle: Run) -> dict[str, float | None]:
     values |= {
         f"oracle/{t}/{m}": _value(oracle, *pair, m) for (t, m), pair in names.items() if t != "old_old"
     }
-    adapted = [one for one in run.metrics.select(gallery="old", metric="map") if one.adapter]
+    adapted = [one for one in run.metrics.select(query="new", gallery="old", metric="map") if one.adapter]
     values |= {f"adapter/{one.adapter}/new_old/map": one.value for one in adapted}
     return values | {"backbone_images": _value(run, None, None, "train/backbone_images")}
 

@@ -32,7 +32,10 @@ SCHEDULES = ("cosine", "polynomial", "multistep")
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
 WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
 _ONE_RUN_ONLY = ("method", "method_options", "budget")
-_NEW_SIDE = ("new_backbone", "new_head", "new_weights", "new_loss", "new_width", "epochs", "lr")
+_NEW_SIDE = (
+    *("new_backbone", "new_head", "new_weights", "new_loss", "new_width", "epochs", "lr"),
+    "old_outliers",  # put into the old features as they are read
+)
 _CHOICES = {  # field -> what it may be
     **dict.fromkeys(("dataset", "old_dataset"), DATASETS),
     "scenario": SCENARIOS,
@@ -57,6 +60,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  #
     ("be at least 2", lambda x: x >= 2, ("batch_size",)),
     ("be above 0", lambda x: x > 0, ("old_lr", "lr", "scale", "clip")),
     ("lie between 0 and 1", lambda x: 0 <= x <= 1, ("erase", "resized_crop", "warmup", "margin_ramp")),
+    ("lie between 0 and 1", lambda x: 0 <= x <= 1, ("old_outliers",)),
     ("lie between 0 and 0.999", lambda x: 0 <= x <= 0.999, ("label_smoothing",)),
     ("lie strictly between 0 and 1", lambda x: 0 < x < 1, ("old_share",)),
     ("lie above 0 and at most at 1", lambda x: 0 < x <= 1, ("classifier_sample",)),
@@ -110,6 +114,7 @@ class ExperimentConfig:
     old_features: str | None = None  # a file of your old model's features of all images; None: train one
     old_test_features: str | None = None  # those of the test images, where they lie in a file of their own
     old_features_columns: dict[str, Any] = field(default_factory=dict)  # "ids", "features": their names there
+    old_outliers: float = 0.0  # share of the rows whose old feature is that of an image of another class
     # the new side
     new_backbone: str = "resnet-small"
     new_head: str = "linear"

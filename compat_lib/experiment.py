@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from compat_lib import distributed
 from compat_lib.config import WHERE, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
-from compat_lib.data.images import ImageSet
+from compat_lib.data.images import ImageSet, seeded_generator
 from compat_lib.experiment_data import ExperimentData
 from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
@@ -189,10 +189,16 @@ class Experiment(ExperimentData):
     def old_system(self) -> OldSystem:
         """What a method may use of the old model: features of the new training set, and the rest.
 
+        `old_outliers` are in it, and in nothing else: the old model, its test features and the files stay.
+
         Raises:
             RuntimeError: the old model is not trained yet.
         """
-        return OldSystem.load(self.config.old_folder / "old_system", model=self.old.model)
+        config = self.config
+        old = OldSystem.load(config.old_folder / "old_system", model=self.old.model)
+        if not config.old_outliers:
+            return old
+        return old.with_outliers(config.old_outliers, seeded_generator("old outliers", config.seed))
 
     @property
     def old_run(self) -> Run:

@@ -11,6 +11,7 @@ from torch import Tensor
 from compat_lib.adapted import Adapted, Labelled, with_old_query, without_training
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
+from compat_lib.evaluation.ceiling import ceiling
 from compat_lib.evaluation.orders import margin
 from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
@@ -43,10 +44,12 @@ def measure_upgrade(
             for name, one in adapted.items()
         }
         measured = _part(config, images, data.lists, old.on(part), new.on(part), own)
-        if train is not None and config.protocol == "pairs":  # it needs no compatible model
-            sides = old.on(part).test, new.on(part).test, images.labels
-            merged = merged_indexes_curve(*sides, shares=QUARTERS, fars=())
-            measured += merged.records.changed(adapter="rank-merge")
+        if train is not None:  # what needs no compatible model
+            before, after = old.on(part).test, new.on(part).test
+            measured += ceiling(config.protocol, before, images.labels, draws=config.bootstrap_draws)
+            if config.protocol == "pairs":
+                merged = merged_indexes_curve(before, after, images.labels, shares=QUARTERS, fars=())
+                measured += merged.records.changed(adapter="rank-merge")
         records += measured.changed(part=part)
     return records
 

@@ -213,6 +213,31 @@ class OldSystem:
             raise ValueError(f"there are {len(features)} oracle features for {count} old ones; give one each")
         return dataclasses.replace(self, oracle_features=features)
 
+    def with_outliers(self, share: float, generator: torch.Generator) -> OldSystem:
+        """The same old system with wrong features in some rows: those of random images of other classes.
+
+        What is derived from features (prototypes, credible rows) sees them; classifier and model do not.
+
+        Args:
+            share: fraction, 0..1; round(share N) rows, drawn without replacement, are outliers.
+            generator: a CPU generator.
+
+        Raises:
+            ValueError: "outliers need features of two classes or more ...".
+        """
+        features, labels = self._features("outliers"), self.labels.cpu()
+        counts = torch.bincount(labels)
+        if int((counts > 0).sum()) < 2:
+            raise ValueError("outliers need features of two classes or more, to be taken from another class")
+        rows = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+        sizes, starts = counts[labels[rows]], (counts.cumsum(0) - counts)[labels[rows]]
+        draws = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+        place = (draws * (len(labels) - sizes)).long()  # among the rows of all other classes, sorted by class
+        place += torch.where(place >= starts, sizes, 0)
+        wrong = features.to(torch.float32, copy=True)
+        wrong[rows] = rows_of(features, labels.argsort(stable=True)[place]).to(wrong)
+        return dataclasses.replace(self, features=wrong, mapped=None, _cache={})
+
     @property
     def has(self) -> frozenset[str]:
         """What is there, of: features, prototypes, classifier, model, oracle."""

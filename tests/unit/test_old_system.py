@@ -1,5 +1,6 @@
 """What an old system takes, refuses, derives and keeps; class means and credible rows against slow loops."""
 
+import collections
 import math
 
 import numpy as np
@@ -452,3 +453,39 @@ def test_files_of_features_that_cannot_be_used_are_refused(tmp_path, array, sent
         np.save(tmp_path / "f.npy", array)
     with pytest.raises(ValueError, match=sentence):
         OldSystem.from_arrays(tmp_path / "f.npy", [0, 1])
+
+
+def test_outliers_are_features_of_other_classes_and_reach_all_that_is_derived():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 50 + [2] * 10 + [3] * 140)[torch.randperm(200, generator=generator)]
+    features = 4 * torch.eye(4)[labels] + 0.1 * torch.randn(200, 4, generator=generator)
+    clean = OldSystem.from_arrays(features, labels)
+    spoiled = clean.with_outliers(0.3, torch.Generator().manual_seed(1))
+    assert torch.equal(clean.features, features) and torch.equal(spoiled.labels, labels)
+    changed = (spoiled.features != features).any(dim=1)
+    assert int(changed.sum()) == 60
+    taken = collections.Counter()
+    for row in changed.nonzero()[:, 0].tolist():
+        (source,) = (features == spoiled.features[row]).all(dim=1).nonzero()[:, 0].tolist()
+        assert labels[source] != labels[row]
+        taken[int(labels[row]), int(labels[source])] += 1
+    assert taken[3, 0] > taken[3, 2] > 0  # in proportion to their images: 50 and 10
+    means = [spoiled.features[labels == k].double().mean(0) for k in (0, 2, 3)]
+    assert torch.allclose(spoiled.prototypes()[[0, 2, 3]].double(), torch.stack(means), atol=1e-6)
+    large = labels == 3
+    assert spoiled.credible(0.5)[large & changed].sum() == 0  # the nearer half of a class has none
+    again = clean.with_outliers(0.3, torch.Generator().manual_seed(1))
+    assert torch.equal(again.features, spoiled.features)
+    assert torch.equal(clean.with_outliers(0.0, generator).features, features)
+    with pytest.raises(ValueError, match="outliers need features of two classes or more"):
+        OldSystem.from_arrays(features, torch.zeros(200, dtype=torch.int64)).with_outliers(0.1, generator)
+
+
+def test_outliers_of_mapped_features_leave_the_file(tmp_path):
+    path = tmp_path / "features.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(12, 3)).astype(np.float16))
+    clean = OldSystem.from_arrays(path, np.arange(12) % 3)
+    spoiled = clean.with_outliers(0.5, torch.Generator().manual_seed(0))
+    assert spoiled.mapped is None and spoiled.features.dtype == torch.float32
+    assert int((spoiled.features != clean.features.float()).any(dim=1).sum()) == 6
+    assert np.array_equal(np.load(path), clean.features.numpy())

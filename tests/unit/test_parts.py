@@ -6,7 +6,7 @@ from tiny_runs import TINY, silent, tiny
 
 from compat_lib.adapters import fit_ridge
 from compat_lib.data.scenarios import split
-from compat_lib.evaluation.compatibility import compare, cross_test
+from compat_lib.evaluation.compatibility import compare, one_set_test
 
 SHIFTED = {"dataset_options": TINY["dataset_options"] | {"test_pose": 1.2}}
 
@@ -33,7 +33,7 @@ def test_every_number_is_measured_on_both_parts(root):
         found = there.value(expected.query, expected.gallery, expected.metric)
         assert found == pytest.approx(expected.value, abs=1e-6)
     ridge = fit_ridge(experiment.old_system.features, experiment.training_features()).apply(old)
-    expected = cross_test(new, ridge, images.labels, draws=0).records.value(None, None, "map")
+    expected = one_set_test(new, ridge, images.labels, draws=0).records.value(None, None, "map")
     assert there.value("new", "old", "map", adapter="ridge") == pytest.approx(expected, abs=1e-4)
     assert experiment.old_run.on("shifted").metrics.value("old", "old", "map") == there.value(
         "old", "old", "map"

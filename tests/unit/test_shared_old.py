@@ -41,7 +41,8 @@ def test_an_old_model_is_trained_once_for_all_new_sides(tmp_path):
     first = configured(tmp_path)
     old, run, said = old_of(first)
     assert "old model: 6 classes" in said
-    wider = first.changed(new_width=16, new_backbone="resnet-small", epochs=2, lr=0.05, new_loss="softmax")
+    other = {"new_width": 16, "new_backbone": "resnet-small", "epochs": 2, "lr": 0.05, "new_loss": "softmax"}
+    wider = first.changed(**other, old_outliers=0.25)
     assert wider.old_folder != first.old_folder and wider.old_side == first.old_side
     wider.old_folder.mkdir(parents=True)
     (wider.old_folder / "checkpoint.pt").write_bytes(b"of a training that was killed")
@@ -51,11 +52,16 @@ def test_an_old_model_is_trained_once_for_all_new_sides(tmp_path):
     assert again.test.equal(old.test) and again.history == old.history
     assert taken.metrics.plain() == run.metrics.plain()
     assert taken.config["new_width"] == 16 and taken.config["experiment_id"] == wider.experiment_id
-    own = {"experiment_id", "run_id", "old_run_id", "new_width", "new_backbone", "epochs", "lr", "new_loss"}
+    own = {"experiment_id", "run_id", "old_run_id", "old_outliers", *other}
     assert {k for k, v in taken.config.items() if v != run.config[k]} == own
     assert Run(wider.old_folder).config["made_of"] == run.config["made_of"]
-    # The upgrade on top of it goes its way.
-    assert 0 <= Experiment(wider, say=lambda line: None).evaluate().metrics.value("new", "new", "map") <= 1
+    # The upgrade on top of it goes its way, with other old features of the training images and of no others.
+    upgrade = Experiment(wider, say=lambda line: None)
+    assert 0 <= upgrade.evaluate().metrics.value("new", "new", "map") <= 1
+    clean = Experiment(first, say=lambda line: None)
+    clean.train_old()
+    wrong = (upgrade.old_system.features != clean.old_system.features).any(dim=1)
+    assert int(wrong.sum()) == round(0.25 * len(upgrade.new_images)) and upgrade.old.test.equal(old.test)
 
 
 @pytest.mark.parametrize("changes", [{"old_epochs": 2}, {"seed": 1}, {"batch_size": 17}, {"scale": 16.0}])
