@@ -102,8 +102,12 @@ def run(options: argparse.Namespace) -> int:
     from compat_lib import distributed
     from compat_lib.experiment import Experiment
 
-    for config in chosen:
-        Experiment(config)  # refuses what cannot be, before the first of them is trained
+    looked: set[Path] = set()
+    for config in chosen:  # refuses what cannot be, before the first of them is trained
+        experiment = Experiment(config)
+        if config.old_folder not in looked:  # else its data have been looked at
+            experiment.refuse_data()
+            looked.add(config.old_folder)
     for config in chosen:
         experiment = Experiment(config)
         experiment.train_old() if options.old else experiment.evaluate()

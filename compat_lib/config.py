@@ -15,6 +15,8 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any
 
+from compat_lib.names import instead
+
 DATASETS = (
     *("portraits", "omniglot", "cifar100", "folder", "ms1mv3", "celeba-lfw"),
     *("market1501", "dukemtmc", "msmt17", "imagenet", "places365"),
@@ -171,7 +173,7 @@ class ExperimentConfig:
             object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices and (name, value) != ("old_dataset", None):
-                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+                raise ValueError(f"{name} is {value!r}; choose one of {instead(value, choices)}")
         for words, within, names in _RANGES:
             for name in names:
                 if (value := getattr(self, name)) is not None and not within(value):
@@ -223,9 +225,9 @@ class ExperimentConfig:
             ValueError: a name is not a field; the sentence lists the closest fields.
         """
         known = [item.name for item in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(f"unknown configuration {', '.join(unknown)}; the fields are {', '.join(known)}")
+        for name in values:
+            if name not in known:
+                raise ValueError(f"unknown configuration {name}; the fields are {instead(name, known)}")
         return cls(**values)
 
     @classmethod

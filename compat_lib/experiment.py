@@ -39,7 +39,6 @@ from compat_lib.recipe import (
     network,
     network_made_of,
     refuse_impossible,
-    refuse_unmeasurable,
     settings_of,
     task,
 )
@@ -109,12 +108,11 @@ class Experiment(ExperimentData):
         """The deployed model: trained, read when it has been, or the new model of an earlier upgrade.
 
         Raises:
-            ValueError: the data have changed since it was trained, or a part of them has no two images of
-                one class, so that nothing could be measured.
+            FileNotFoundError, ValueError: see :meth:`refuse_data`; or the data have changed since.
         """
         if self._old is None:
             folder = self.config.old_folder
-            refuse_unmeasurable(self.config, self.data)
+            self.refuse_data()
             with only_one(folder):
                 before = find_predecessor(self)
                 if not distributed.agreed(is_complete(folder)):

@@ -12,7 +12,7 @@ from compat_lib.data.images import ImageSet, Splits, tensor_digest
 from compat_lib.data.scenarios import Scenario
 from compat_lib.losses import method_options
 from compat_lib.old_features import read_old_features
-from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set
+from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set, refuse_unmeasurable
 
 
 class ExperimentData:
@@ -70,6 +70,16 @@ class ExperimentData:
         options = method_options(self.config.method) | self.config.method_options
         made_of = self.old_made_of | network_made_of(self.config, "new")
         return made_of | {"method options": json.dumps(options, sort_keys=True)}
+
+    def refuse_data(self) -> None:
+        """Look at the data, and at old features from a file, before anything is trained on them.
+
+        Raises:
+            FileNotFoundError, ValueError: they are not there or cannot be read; old features do not fit them;
+                a part has no two images of one class; they do not suit the scenario or the protocol.
+        """
+        refuse_unmeasurable(self.config, self.data)
+        _ = self.given_features if self.config.old_features else self.old_images
 
     @property
     def source(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compat_lib.config import ExperimentConfig, with_numbers
+from compat_lib.names import instead
 
 
 def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> list[ExperimentConfig]:
@@ -68,9 +69,9 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
         beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
         raise FileNotFoundError(f"there is no preset {path}; in that folder are: {beside}")
     content = _read_yaml(path)
-    unknown = sorted(set(content) - set(SECTIONS))
-    if unknown:
-        raise ValueError(f"{path}: unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    for name in content:
+        if name not in SECTIONS:
+            raise ValueError(f"{path}: unknown section {name}; there are {instead(name, SECTIONS)}")
     for name, (kind, words) in SECTIONS.items():
         value = content.get(name)
         rows = value if kind is list else []

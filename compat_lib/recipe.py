@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.config import ExperimentConfig, project_path
-from compat_lib.data import DATA_VARIABLE, load
+from compat_lib.data import DATA_VARIABLE, load, reader_of
 from compat_lib.data.augmentation import Augmentation
 from compat_lib.data.decoding import height_width
 from compat_lib.data.images import DISTRACTOR, ImageSet, Splits
@@ -146,6 +146,9 @@ def refuse_impossible(config: ExperimentConfig) -> None:
 
 
 def _build_on_stand_in(config: ExperimentConfig) -> None:
+    for prefix in ("", "old_") if config.old_dataset else ("",):
+        name, options = (getattr(config, f"{prefix}{field}") for field in ("dataset", "dataset_options"))
+        reader_of(name, options, config.stream)
     Augmentation.of(config).check(*height_width(config.size))
     kind = find_method(config.method)
     new_width = kind.model_width(config.old_width, config.new_width)
@@ -207,7 +210,10 @@ def _refuse_few_vertices(config: ExperimentConfig, classes: int) -> None:
 def _refuse_lonely(images: ImageSet, part: str, config: ExperimentConfig) -> None:
     """Refuse a part whose classes have one image each: there would be nothing to find."""
     if int(torch.bincount(images.labels).max()) < 2:
-        where = f" ({config.dataset_options['path']}/{part})" if "path" in config.dataset_options else ""
+        where, path = "", config.dataset_options.get("path")
+        if path is not None:
+            apart = (project_path(path) / part).is_dir()
+            where = f" ({path}/{part if apart else 'train, of which it is held out'})"
         raise ValueError(
             f"the {part} part of {config.dataset}{where} has no class with two images, so that nothing can "
             f"be found or verified in it: add images, or merge classes"

@@ -137,8 +137,12 @@ def contents(pages: set[str]) -> str:
     return "\n\n".join(filter(None, blocks))
 
 
-def page_of_runs(jobs: list[plan.Job], page: dict[str, str], root: Path) -> str:
-    """Every run that the preset asks for, with its page or its state, as markdown."""
+def page_of_runs(jobs: list[plan.Job], page: dict[str, str], root: Path, without: dict[str, str]) -> str:
+    """Every run that the preset asks for, with its page or its state, as markdown.
+
+    Args:
+        without: notebooks that have no page, and why not.
+    """
     lines = [
         "# Every run of this preset",
         "",
@@ -153,10 +157,11 @@ def page_of_runs(jobs: list[plan.Job], page: dict[str, str], root: Path) -> str:
             shown = f"[{words}]({page[job.target]}.ipynb)" if how == "done" else words
             folder = job.result.parent.relative_to(root).as_posix()
             lines.append(f"| {shown} | {how} | {setting} | `{folder}` |")
+    lines += [f"\n*{name}* has no page: {reason}." for name, reason in without.items()]
     return "\n".join(lines) + "\n"
 
 
-def lay_out(source: Path, jobs: list[plan.Job], root: Path) -> None:
+def lay_out(source: Path, jobs: list[plan.Job], root: Path, without: dict[str, str]) -> None:
     """Write what Sphinx reads into a folder; what is not newer keeps its time and is not drawn again."""
     page = names(jobs)
     done = {page[job.target]: root / job.target for job in jobs if plan.state(job, root) == "done"}
@@ -167,7 +172,7 @@ def lay_out(source: Path, jobs: list[plan.Job], root: Path) -> None:
     texts = {
         f"{name}.md": linked(file.read_text(encoding="utf-8"), pages) for name, file in documents.items()
     }
-    texts["runs.md"] = page_of_runs(jobs, page, root)
+    texts["runs.md"] = page_of_runs(jobs, page, root, without)
     for name, file in done.items():
         texts[f"{name}.ipynb"] = prepared(file, pages, contents(pages) if name == "index" else "")
     if "index" not in done:
@@ -202,7 +207,7 @@ def build(preset_name: str, runs_root: str | None = None) -> Path:
     folder = root / preset.name
     source, target = folder / "pages", folder / "site"
     source.mkdir(parents=True, exist_ok=True)
-    lay_out(source, jobs, root)
+    lay_out(source, jobs, root, plan.left_out(preset))
     app = Sphinx(
         source, source, target, folder / ".doctrees", "html", status=None, parallel=os.cpu_count() or 1
     )

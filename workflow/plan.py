@@ -25,7 +25,6 @@ OLD_SYSTEM = "01_old_system"
 START_HERE = "00_start_here"
 ALL_TABLES = "99_all_tables"
 PAGES = (START_HERE, ALL_TABLES)  # what make reproduce shows besides its runs
-WITH_OLD_MODEL = {START_HERE, "06_upgrade_a_gallery"}  # they ask an old network or classifier
 OWN_EXAMPLE = "07_your_own_system"
 FOR_THE_SITE = ("05_explore_features", "06_upgrade_a_gallery", "07_your_own_system", "08_costs")
 SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
@@ -208,22 +207,29 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
     return parameters | {name: value for name, value in place.items() if name in declared}
 
 
+def left_out(preset: Preset) -> dict[str, str]:
+    """Notebooks of which a preset has no page, and why not, as the end of a sentence."""
+    first, why = shown_first(preset), {}
+    if first.protocol != "pairs":
+        why[START_HERE] = f"it teaches by all pairs of test images, and the protocol is {first.protocol}"
+    if first.old_features is not None:
+        why[START_HERE] = "it trains a second old model, and the old side is a file of features"
+        why[OLD_SYSTEM] = "it looks into an old network, and the old side is a file of features"
+    return why
+
+
 def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[str] = PAGES) -> list[Job]:
     """The first and the last notebook, which show what the runs of a preset have left behind.
 
-    The first teaches by all pairs of test images; a preset of another protocol has the last one alone. So has
-    one whose old side is a file of features, since the first trains old models.
+    Without those that `left_out` tells of.
 
     Args:
         preset, path: the preset and its file.
         runs_root: where its runs are.
         notebooks: other notebooks of this kind, by name.
     """
-    jobs = []
-    first = shown_first(preset)
-    left_out = {START_HERE} if first.protocol != "pairs" else set()
-    left_out |= set() if first.old_features is None else WITH_OLD_MODEL
-    for stem in (stem for stem in notebooks if stem not in left_out):
+    jobs, without = [], left_out(preset)
+    for stem in (stem for stem in notebooks if stem not in without):
         notebook = NOTEBOOKS / f"{stem}.ipynb"
         target = f"{preset.name}/{stem.partition('_')[2]}.ipynb"
         jobs.append(Job(target, notebook, stem, page_parameters(notebook, preset, path, runs_root)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+from collections.abc import Callable, Mapping
 
 from compat_lib.config import DATASETS
+from compat_lib.names import instead
 
 from .images import DATA_VARIABLE, ImageSet, Splits, data_root
 
@@ -41,10 +43,26 @@ def load(
         options: what the function of that name in this package takes beyond that.
 
     Raises:
+        ValueError: see `reader_of`.
+        FileNotFoundError: the data set is not there, or not whole; says where it is looked for.
+    """
+    read, streamed = reader_of(name, options, stream), {"stream": True} if stream else {}
+    try:
+        return read(root=root, size=size, seed=seed, **streamed, **options)
+    except FileNotFoundError as error:
+        if name == "folder":
+            raise
+        raise FileNotFoundError(f"{error}; docs/data_sets.md says where {name} comes from") from error
+
+
+def reader_of(name: str, options: Mapping[str, object], stream: bool = False) -> Callable[..., Splits]:
+    """Return the function that reads a data set, once these options are known to be its own.
+
+    Raises:
         ValueError: "unknown data set ...", "... takes the options ...; got ...", "... stream cannot ...".
     """
     if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
+        raise ValueError(f"unknown data set {name!r}; choose one of {instead(name, DATASETS)}")
     # Imported on use, since a service needs none of them.
     module = _MODULES.get(name, name)
     maker = getattr(importlib.import_module(f".{module}", __name__), name.replace("-", "_"))
@@ -54,10 +72,10 @@ def load(
             f"data set {name!r} is always read in one way, so that stream cannot change it; leave stream out"
         )
     needed = {key for key, parameter in allowed.items() if parameter.default is parameter.empty}
-    if set(options) - set(allowed) or needed - set(options):
-        known = ", ".join(key for key in allowed if key not in ("root", "size", "seed", "stream")) or "none"
-        also = f" and needs {', '.join(needed)}" if needed else ""
+    own = [key for key in allowed if key not in ("root", "size", "seed", "stream")]
+    unknown = [key for key in options if key not in own]
+    if unknown or needed - set(options):
+        known = instead(*unknown[:1] or [""], own) + (f" and needs {', '.join(needed)}" if needed else "")
         given = ", ".join(options) or "none"
-        raise ValueError(f"data set {name!r} takes the options {known}{also}; got {given}")
-    streamed = {"stream": True} if stream else {}
-    return maker(root=root, size=size, seed=seed, **streamed, **options)
+        raise ValueError(f"data set {name!r} takes the options {known}; got {given}")
+    return maker

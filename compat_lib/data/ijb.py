@@ -55,7 +55,7 @@ def ijb(
     if not path.is_dir():
         raise FileNotFoundError(
             f"there is no folder {printable(path)}: put meta/{source.name}, the other lists and loose_crop/ "
-            "there, or name their folder (docs/data_sets.md says where to ask for the set)"
+            "there, or name their folder"
         )
     faces = read_list(source, {"image": str, "template": np.int64, "medium": np.int64})
     scores = meta / f"{part}_name_5pts_score.txt"

@@ -61,6 +61,8 @@ def list_images(folder: Path, others: Counter[str] | None = None) -> list[os.Dir
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {printable(folder)}")
     with os.scandir(folder) as entries:
         kept = (e for e in entries if not e.name.startswith(".") and e.name.lower() not in SYSTEM_NAMES)
         return sorted(kept, key=lambda entry: entry.name)

@@ -8,6 +8,7 @@ from compat_lib.losses import task
 from compat_lib.losses.base import METHODS, CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier
 from compat_lib.losses.options import check_choice, check_number
+from compat_lib.names import instead
 from compat_lib.old_system import OldSystem
 
 for _module in iter_modules(__path__):
@@ -21,7 +22,7 @@ __all__ = ["METHODS", "Classifier", "CompatibilityLoss", "Step", "build_method",
 def find_method(name: str) -> type[CompatibilityLoss]:
     """The class of the method called `name`; ValueError with the list of all when there is none."""
     if name not in METHODS:
-        raise ValueError(f"There is no method {name!r}. Methods: {', '.join(sorted(METHODS))}.")
+        raise ValueError(f"There is no method {name!r}. Methods: {instead(name, sorted(METHODS))}.")
     return METHODS[name]
 
 
@@ -65,7 +66,7 @@ def build_method(
     for option in options:
         if option not in allowed:
             raise ValueError(
-                f"The method {name} has no option {option!r}. Options: {', '.join(allowed) or 'none'}."
+                f"The method {name} has no option {option!r}. Options: {instead(option, allowed)}."
             )
     loss = method(old, classifier, **options)
     if check_choice("task_loss", task_loss, ("none", *task.KINDS)) != "none":

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from compat_lib.names import instead
 from compat_lib.networks import foreign
 from compat_lib.networks.iresnet import LAYERS, IResNet
 from compat_lib.networks.weights import SUFFIXES, Inputs, file_digest, named
@@ -146,7 +147,7 @@ def build_backbone(name: str, channels: int, size: Size, weights: str | None = N
     if rest:
         return foreign.own_network(name, channels, size)
     raise ValueError(
-        f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}, or torchvision:NAME, "
+        f"backbone {name!r} is unknown; choose one of {instead(name, BACKBONES)}, or torchvision:NAME, "
         f"timm:NAME, or MODULE:FUNCTION of your own"
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -211,10 +212,28 @@ def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_run_refuses_a_wrong_run_before_the_first_is_trained(tmp_path, capsys):
-    preset = tmp_path / "wrong.yml"
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("method: mixbtc", "no method 'mixbtc'.*(nearest: mixbct)"),
+        (
+            "method: mixbct, method_options: {mix_ration: 0.3}",
+            "mix_ratio, credible_share.*(nearest: mix_ratio)",
+        ),
+        ("dataset: portrait", "choose one of portraits, omniglot,.*(nearest: portraits)"),
+        ("dataset_options: {identites: 9}", "takes the options identities,.*(nearest: identities)"),
+        ("new_backbone: resnet81", "choose one of convnet,.*(nearest: resnet18)"),
+        ("epoch: 3", "unknown configuration epoch;.*(nearest: epochs)"),
+        ("dataset: folder, dataset_options: {path: nowhere}", "there is no folder .*nowhere"),
+        ("dataset: market1501", "no/Market-1501-v15.09.15 has no folder.*; docs/data_sets.md says where"),
+    ],
+)
+def test_run_refuses_a_wrong_run_before_the_first_is_trained(tmp_path, capsys, second, words):
+    preset, few = tmp_path / "wrong.yml", "{identities: 12, images: 4, eval_identities: 4, eval_images: 2}"
     preset.write_text(
-        f"defaults: {{runs_root: {tmp_path / 'runs'}}}\nmethods: [{{method: l2}}, {{method: mixbtc}}]\n"
+        f"defaults: {{runs_root: {tmp_path / 'runs'}, data_root: {tmp_path / 'no'}}}\n"
+        f"methods: [{{method: l2, dataset_options: {few}}}, {{{second}}}]\n"
     )
     assert command.main(["run", str(preset)]) == 2
-    assert "no method 'mixbtc'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert re.search(words.replace("(", r"\(").replace(")", r"\)"), capsys.readouterr().err, re.DOTALL)
+    assert not list(tmp_path.glob("runs/*/*"))

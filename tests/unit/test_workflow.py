@@ -14,6 +14,7 @@ from pathlib import Path
 
 import execute
 import nbformat
+import pages
 import plan
 import psutil
 import pytest
@@ -437,6 +438,10 @@ def test_a_preset_of_ones_own_images_has_neither_ablations_nor_the_authors_runs(
         path.write_text(lines + (f"notebooks: {asked}\n" if asked else ""))
         preset = load_preset(path, runs_root=str(tmp_path))
         (page,) = plan.page_jobs(preset, path, tmp_path)  # 00 trains old models, which are not there
+        assert "06_upgrade_a_gallery" in {job.notebook.stem for job in plan.all_jobs(preset, path, tmp_path)}
+        said = pages.page_of_runs([], {}, tmp_path, plan.left_out(preset))
+        assert "*00_start_here* has no page: it trains a second old model, and the old side is a file" in said
+        assert "*01_old_system* has no page: it looks into an old network" in said
         assert page.parameters["results_root"] == authors
         (job,) = plan.experiment_jobs(preset)  # nor is there an old model's page
         assert job.after == () and job.parameters.get("ablation", ablation) == ablation
