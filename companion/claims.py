@@ -1,16 +1,20 @@
-"""The papers' claims as data, one judge for all of them, and questions that no claim asks.
+"""The papers' claims as data (claims.yml), one judge for all of them, and questions that no claim asks.
 
-A claim is tried in every setting that ran, by paired differences with 95 % intervals: over seeds where there
-are two or more, and over the test identities of one run where there is one seed, which is then said to be
-indicative at the most. A difference below the tolerance, one point of the metric, counts as none.
+A claim is tried in every setting that ran, by paired differences with 95 % intervals that know seeds and test
+identities. One seed decides nothing: what it leans to is said beside the verdict. A difference below the
+tolerance, one point of the metric, counts as none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from companion.results import (
     HEADLINE,
@@ -19,263 +23,219 @@ from companion.results import (
     main_variant,
     measured,
     metric_of,
+    relative_costs,
     select,
     with_adapters,
 )
 from companion.tables import changed
 from companion.titles import method_title, setting_titles
+from compat_lib.evaluation import paired_comparison
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.losses import METHODS
 
-SHOWS = "shows"
-DOES_NOT_SHOW = "does not show"
-NOT_DECIDABLE = "not decidable within the seeds' noise"
+HOLDS = "holds"
+DOES_NOT_HOLD = "does not hold at this scale"
+NOT_DECIDABLE = "not decidable"
 NOT_RUN = "not run"
-TOLERANCE = 0.01  # absolute: one point of TAR or mAP
-WEAK = {"old_strength": "weak"}
-_WORDS = {"new_new": "self-test", "new_old": "cross-test"}
+SEVERITY = (DOES_NOT_HOLD, NOT_DECIDABLE, HOLDS)
+TOLERANCE = 0.01  # absolute: one point of TAR or mAP, or a hundredth of the oracle's training time
+_WORDS = {"new/new": "self-test", "new/old": "cross-test", "time": "training time"}
+# Beyond the claims: what the runs say anyway, in the words of claims.yml.
+QUESTIONS = (
+    "best trained > best adapter in new/old",
+    "mixbct > bct in new/old",
+    "dual_tuning > bct in new/old",
+    "bct > independent in new/new",
+    "l2 > independent in new/new",
+    "mixbct, equal passes > mixbct in new/old",
+    "mixbct, equal passes > mixbct in new/new",
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Who is compared with whom.
-
-    Args:
-        who: method, or a way to choose one, such as "best trained".
-        against: likewise; None: with the old model's own test, which is the compatibility criterion.
-        tests: "new_new" or "new_old", or both: better in one of them, and not worse in the other.
-        better: whether `who` must be better; False: not worse.
-    """
+    """ "who > against in TESTS", as claims.yml says; a side may also be "best trained" or "best adapter"."""
 
     who: str
-    against: str | None = None
-    tests: tuple[str, ...] = ("new_old",)
-    better: bool = True
+    against: str
+    tests: tuple[str, ...]
+    better: bool  # False: not worse
+
+    @classmethod
+    def read(cls, text: str) -> "Comparison":
+        """From its words.
+
+        >>> Comparison.read("mixbct >= independent in new/new")
+        Comparison(who='mixbct', against='independent', tests=('new/new',), better=False)
+        """
+        who, sign, against, tests = re.fullmatch(r"(.+?) (>=?) (.+) in (.+)", text).groups()
+        return cls(who, against, tuple(tests.split(" and ")), sign == ">")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a paper says, and the comparisons that decide it.
-
-    Args:
-        method: whose paper.
-        text: the claim for people.
-        comparisons: each is made in every setting.
-        where: fields of the settings in which it is tried; {}: all.
-        kinds: words for a kind of setting of which the claim speaks -> whether a setting is of that kind.
-    """
-
-    method: str
-    text: str
-    comparisons: tuple[Comparison, ...]
-    where: Mapping[str, str]
-    kinds: Mapping[str, Callable[[Mapping[str, Any]], bool]]
+def read_claims(path: Path) -> tuple[dict[str, Any], ...]:
+    """The rows of a file like claims.yml, with `decides` read."""
+    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tuple(row | {"decides": [Comparison.read(text) for text in row["decides"]]} for row in rows)
 
 
-CLAIMS = (
-    Claim(
-        "mixbct",
-        "unified over old models of varying quality",
-        (Comparison("mixbct"),),
-        {},
-        {
-            "a normal old model": lambda row: row["old_strength"] == "normal",
-            "a weak old model": lambda row: row["old_strength"] == "weak",
-            "an old model trained with softmax": lambda row: row["old_loss"] == "softmax",
-            "an old model trained with ArcFace": lambda row: row["old_loss"] == "arcface",
-        },
-    ),
-    Claim(
-        "mixbct",
-        "better than prototype methods when the old model is weak",
-        tuple(Comparison("mixbct", other, ("new_new", "new_old")) for other in ("bct", "dual_tuning")),
-        WEAK,
-        {"a weak old model": lambda row: row["old_strength"] == "weak"},
-    ),
-    Claim(
-        "mixbct",
-        "without L2's cost to the new model",
-        (
-            Comparison("independent", "l2", ("new_new",)),
-            Comparison("mixbct", "independent", ("new_new",), better=False),
-        ),
-        {},
-        {},
-    ),
-    Claim(
-        "dual_tuning",
-        "compatible across networks and losses (reconstruction)",
-        (Comparison("dual_tuning"),),
-        {},
-        {
-            "two different networks": lambda row: row["old_backbone"] != row["new_backbone"],
-            "two different losses": lambda row: row["old_loss"] != row["new_loss"],
-        },
-    ),
-    Claim(
-        "dual_tuning",
-        "without sacrificing performance (reconstruction)",
-        (Comparison("dual_tuning", "independent", ("new_new",), better=False),),
-        {},
-        {},
-    ),
-)
-# Beyond the claims: what the runs say anyway.
-QUESTIONS = (
-    Comparison("best trained", "best adapter"),
-    Comparison("mixbct", "bct"),
-    Comparison("dual_tuning", "bct"),
-    Comparison("bct", "independent", ("new_new",)),
-    Comparison("l2", "independent", ("new_new",)),
-    Comparison("mixbct, equal passes", "mixbct"),
-    Comparison("mixbct, equal passes", "mixbct", ("new_new",)),
-)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One comparison in one setting, in one test or two."""
-
-    setting: str
-    differences: dict[str, PairedComparison]  # "self-test MixBCT - BCT" -> its difference
-    verdict: str
-
-    @property
-    def seeds(self) -> int:
-        return min(one.seeds for one in self.differences.values())
+CLAIMS = read_claims(Path(__file__).with_name("claims.yml"))
 
 
 @dataclass(frozen=True)
 class Verdict:
     """A claim, what the runs say of it, and why."""
 
-    claim: Claim
-    verdict: str  # SHOWS, DOES_NOT_SHOW, NOT_DECIDABLE or NOT_RUN
-    parts: tuple[Part, ...]  # the least favourable first
+    claim: Mapping[str, Any]
+    evidence: pd.DataFrame  # setting, comparison, difference (PairedComparison), seeds, verdict; worst first
     missing: tuple[str, ...]
 
     @property
-    def indicative(self) -> bool:
-        """Whether the verdict rests on a setting that ran with one seed only.
+    def leaning(self) -> str:
+        """What the differences say if one seed were enough: one refuted part refutes, an absent one leaves
+        the claim not run."""
+        found = set(self.evidence["verdict"])
+        if DOES_NOT_HOLD in found:
+            return DOES_NOT_HOLD
+        return NOT_RUN if self.missing or not found else min(found, key=SEVERITY.index)
 
-        A claim shows when every part does, so one such part is enough; it is refuted or left open by any of
-        its parts, so one part with repeated seeds is enough for the verdict to stand.
-        """
-        seeds = [part.seeds for part in self.parts if part.verdict == self.verdict]
-        return bool(seeds) and (min(seeds) if self.verdict == SHOWS else max(seeds)) == 1
+    @property
+    def seeds(self) -> int:
+        """On which the leaning rests: a claim holds by its weakest part and fails by its strongest."""
+        seeds = self.evidence.loc[self.evidence["verdict"] == self.leaning, "seeds"]
+        return 0 if seeds.empty else int(seeds.min() if self.leaning == HOLDS else seeds.max())
+
+    @property
+    def verdict(self) -> str:
+        """HOLDS, DOES_NOT_HOLD, NOT_DECIDABLE or NOT_RUN."""
+        return NOT_DECIDABLE if self.leaning in (HOLDS, DOES_NOT_HOLD) and self.seeds == 1 else self.leaning
 
     @property
     def label(self) -> str:
-        """The verdict for a table; with one seed it carries its limit in its own words."""
-        if not self.indicative:
-            return self.verdict
-        if self.verdict == NOT_DECIDABLE:
-            return "not decidable: one seed, and within the noise of the test identities"
-        where = "on one seed" if all(part.seeds == 1 for part in self.parts) else "in part on one seed"
-        return f"{self.verdict}, {where}: indicative only, the seeds' noise is unknown"
+        """The verdict for a table, with the number of seeds and with what one seed leans to."""
+        if self.verdict == NOT_RUN:
+            return NOT_RUN
+        seeds = f"{self.seeds} seed{'s' * (self.seeds != 1)}"
+        if self.verdict == DOES_NOT_HOLD:
+            settings = self.evidence.groupby("setting")["verdict"].agg(
+                lambda found: DOES_NOT_HOLD in set(found)
+            )
+            seeds += f", in {settings.sum()} of {len(settings)} settings"
+        if self.verdict != NOT_DECIDABLE:
+            return f"{self.verdict} ({seeds})"
+        lean = f"; on this one it {self.leaning.split(' at')[0]}" if self.leaning != NOT_DECIDABLE else ""
+        return f"{NOT_DECIDABLE} with {seeds}{lean}"
 
     @property
-    def evidence(self) -> pd.DataFrame:
-        """Every comparison, the least favourable first: setting, comparison, difference, seeds, verdict."""
-        return pd.DataFrame(
-            [
-                {
-                    "setting": part.setting,
-                    "comparison": what,
-                    "difference": changed(one),
-                    "seeds": str(one.seeds),
-                    "verdict": part.verdict.split(" within")[0],
-                }
-                for part in self.parts
-                for what, one in part.differences.items()
-            ],
-            columns=["setting", "comparison", "difference", "seeds", "verdict"],
-        )
+    def why(self) -> str:
+        """What was tried and the likely reason, where the claim seems not to hold."""
+        return self.claim["failing"].strip() if self.leaning == DOES_NOT_HOLD else ""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The evidence as text."""
+        return self.evidence.assign(difference=self.evidence["difference"].map(changed)).astype(str)
 
 
 def judge(differences: Sequence[PairedComparison], *, better: bool) -> str:
     """What differences say of "better than", or of "not worse than".
 
-    Not worse: shows when a loss of the tolerance is ruled out; does not show when the interval lies below
-    minus the tolerance. Better: shows when one interval lies above zero and no test is worse; does not show
-    when a test is worse, or when a lead of the tolerance is ruled out in all. Otherwise not decidable.
+    Not worse: holds when a loss of the tolerance is ruled out; does not when the interval lies below minus
+    the tolerance. Better: holds when one interval lies above zero and no test is worse; does not when a test
+    is worse, or when a lead of the tolerance is ruled out in all. Otherwise not decidable.
 
     >>> lead = PairedComparison(0.05, 0.02, 0.08, seeds=3)
     >>> nothing = PairedComparison(-0.002, -0.005, 0.001, seeds=3)
-    >>> judge([lead], better=True), judge([nothing], better=True), judge([nothing], better=False)
-    ('shows', 'does not show', 'shows')
+    >>> judge([lead], better=True), judge([nothing], better=False)
+    ('holds', 'holds')
     """
     not_worse = all(one.low > -TOLERANCE for one in differences)  # nan, no interval, compares false
     if any(one.high < -TOLERANCE for one in differences):
-        return DOES_NOT_SHOW
+        return DOES_NOT_HOLD
     if not better:
-        return SHOWS if not_worse else NOT_DECIDABLE
+        return HOLDS if not_worse else NOT_DECIDABLE
     if all(one.high < TOLERANCE and not one.low > 0 for one in differences):
-        return DOES_NOT_SHOW
-    return SHOWS if not_worse and any(one.low > 0 for one in differences) else NOT_DECIDABLE
+        return DOES_NOT_HOLD
+    return HOLDS if not_worse and any(one.low > 0 for one in differences) else NOT_DECIDABLE
 
 
 def try_claim(
-    claim: Claim,
-    runs: pd.DataFrame,
-    metric: str = HEADLINE,
-    *,
-    budget: str = "steps",
+    claim: Mapping[str, Any], runs: pd.DataFrame, metric: str = HEADLINE, *, budget: str = "steps"
 ) -> Verdict:
-    """The verdict on a claim: one refuted part refutes it, an absent one leaves it not run.
+    """The verdict on a claim, from every setting of which it speaks.
 
     Args:
-        claim: of CLAIMS, or your own.
+        claim: of `claims`, or your own.
         budget: "steps", or "passes": runs at equal backbone passes, where a method that embeds every row
             has none of its own because its runs at equal steps are just that.
     """
     runs = runs[runs["method"] != "old"]
     titles = setting_titles(runs)
-    parts, tried, missing = [], [], [] if titles else ["every run"]
-    for setting in dict.fromkeys(select(runs, **claim.where)["experiment_id"]):
-        own = runs[runs["experiment_id"] == setting]
-        for comparison in claim.comparisons:
-            found, absent = _differences(comparison, own, metric, budget)
-            if absent:
-                missing += [f"{name} in {titles[setting]}" for name in absent]
-            else:
-                verdict = judge(list(found.values()), better=comparison.better)
-                parts.append(Part(titles[setting], found, verdict))
-                tried.append(own.iloc[0])
-    missing += [words for words, kind in claim.kinds.items() if not any(kind(row) for row in tried)]
-    severity = (DOES_NOT_SHOW, NOT_DECIDABLE, SHOWS)
-    parts.sort(key=lambda part: (severity.index(part.verdict), min(d.low for d in part.differences.values())))
-    verdicts = [part.verdict for part in parts]
-    if DOES_NOT_SHOW in verdicts:
-        verdict = DOES_NOT_SHOW
-    elif missing or not parts:
-        verdict = NOT_RUN
-    else:
-        verdict = NOT_DECIDABLE if NOT_DECIDABLE in verdicts else SHOWS
-    return Verdict(claim, verdict, tuple(parts), tuple(dict.fromkeys(missing)))
+    rows, tried, missing = [], [], [] if titles else ["every run"]
+    fields = runs.drop_duplicates("experiment_id").to_dict("records")
+    for setting in (row for row in fields if _fits(row, claim.get("where", {}))):
+        own, title = select(runs, experiment_id=setting["experiment_id"]), titles[setting["experiment_id"]]
+        for comparison in claim["decides"]:
+            found, absent = compared(comparison, own, metric, budget)
+            missing += [f"{name} in {title}" for name in absent]
+            verdict = judge(list(found.values()), better=comparison.better) if found else None
+            rows += [(title, what, one, one.seeds, verdict) for what, one in found.items()]
+            tried += [setting] * bool(found)
+    missing += [need["kind"] for need in claim.get("needs", ()) if not _met(need, tried)]
+    table = pd.DataFrame(rows, columns=["setting", "comparison", "difference", "seeds", "verdict"])
+    worst = [(SEVERITY.index(row[-1]), row[2].low) for row in rows]
+    table = table.loc[sorted(table.index, key=lambda k: worst[k])].reset_index(drop=True)
+    return Verdict(claim, table, tuple(dict.fromkeys(missing)))
 
 
-def _differences(
-    comparison: Comparison, runs: pd.DataFrame, metric: str, budget: str = "steps"
+def _fits(row: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether a setting has these fields; a list stands for any of its values, "outliers" for any kind."""
+    options = row.get("dataset_options") or "{}"
+    known = row | (json.loads(options) if isinstance(options, str) else options)
+    known["outliers"] = any((value or 0) > 0 for name, value in known.items() if name.endswith("outliers"))
+    return all(
+        known.get(name) in (value if isinstance(value, list) else [value]) for name, value in where.items()
+    )
+
+
+def _met(need: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> bool:
+    where = {name: value for name, value in need.items() if name not in ("kind", "differ", "pairs")}
+    a, b = need.get("differ", ("experiment_id", ""))
+    pairs = {(row[a], row.get(b)) for row in tried if _fits(row, where) and row[a] != row.get(b)}
+    return len(pairs) >= need.get("pairs", 1)
+
+
+def compared(
+    comparison: Comparison, runs: pd.DataFrame, metric: str = HEADLINE, budget: str = "steps"
 ) -> tuple[dict[str, PairedComparison], list[str]]:
     """What is compared -> its difference in one setting; and what is not there."""
-    metric = metric_of(runs, metric)
-    who = _pick(runs, comparison.who, comparison.tests[0], metric, budget)
-    other = _pick(runs, comparison.against or comparison.who, comparison.tests[0], metric, budget)
-    sides = {comparison.who: who} | ({comparison.against: other} if comparison.against else {})
-    absent = [method_title(name) for name, side in sides.items() if side.empty]
+    metric, first = metric_of(runs, metric), comparison.tests[0]
+    names = [name for name in (comparison.who, comparison.against) if name != "old/old"]
+    sides = [_pick(runs, name, first, metric, budget) for name in names]
+    absent = [_named(name) for name, side in zip(names, sides, strict=True) if side.empty]
     if absent:
         return {}, absent
-    found = {}
+    titles, found = [_title(side) for side in sides], {}
     for test in comparison.tests:
-        if comparison.against is None:
-            what, bound = f"{_title(who)} new/old - old/old", TESTS["old_old"]
+        pair = TESTS.get(test.replace("/", "_"))
+        if test == "time":
+            oracle = main_variant(runs, "independent")
+            one = _times(*(relative_costs(side, oracle)[0] for side in sides))
+        elif len(sides) == 1:
+            one = difference(sides[0], pair, sides[0], TESTS["old_old"], metric)
         else:
-            what, bound = f"{_WORDS[test]} {_title(who)} - {_title(other)}", TESTS[test]
-        found[what] = difference(who, TESTS[test], other, bound, metric)
+            one = difference(sides[0], pair, sides[1], pair, metric)
+        found[f"{_WORDS[test]} {' - '.join([*titles, 'old/old'][:2])}"] = one
     if any(one.seeds == 0 for one in found.values()):
-        return {}, [f"{' and '.join(map(method_title, sides))} with {metric} measured on a common seed"]
+        measure = metric if "time" not in comparison.tests else "training time"
+        return {}, [f"{' and '.join(map(_named, names))} with {measure} measured on a common seed"]
     return found, []
+
+
+def _times(left: Mapping[int, Any], right: Mapping[int, Any]) -> PairedComparison:
+    seeds = [seed for seed in left if seed in right]
+    if not seeds:
+        return PairedComparison(np.nan, np.nan, np.nan, 0)
+    return paired_comparison(*([side[seed].value for seed in seeds] for side in (left, right)))
 
 
 def _pick(runs: pd.DataFrame, name: str, test: str, metric: str, budget: str) -> pd.DataFrame:
@@ -284,28 +244,41 @@ def _pick(runs: pd.DataFrame, name: str, test: str, metric: str, budget: str) ->
         adapters = name == "best adapter"
         methods = [m for m in dict.fromkeys(runs["method"]) if m.startswith("adapter/") == adapters]
         variants = [main_variant(runs, m) for m in methods if m != "independent"]
+        pair = TESTS[test.replace("/", "_")]
         means = [
-            np.mean([one.value for one in measured(v, *TESTS[test], metric).values()] or [-1])
-            for v in variants
+            np.mean([one.value for one in measured(v, *pair, metric).values()] or [-1]) for v in variants
         ]
         return variants[int(np.argmax(means))] if variants and max(means) >= 0 else runs[:0]
-    method, *passes = name.split(", equal ")
+    method, options, passes = parsed(name)
+    if options is not None:
+        return select(runs, method=method, budget=budget, method_options=options)
+    if passes or budget == "passes":
+        own = main_variant(runs, method, "passes")
+        if passes or len(own):
+            return own
     steps = main_variant(runs, method)
-    if passes:
-        return main_variant(runs, method, "passes")
-    if budget == "steps":
-        return steps
-    embeds_all = (
-        not steps.empty and _images(steps).min() > 0.99 * _images(select(runs, method="independent")).max()
-    )
-    own = main_variant(runs, method, "passes")
-    return steps if own.empty and embeds_all else own
+    return steps if budget == "steps" or _embeds_all(steps, runs) else steps[:0]
 
 
-def _images(runs: pd.DataFrame) -> pd.Series:
-    return pd.Series(
-        [one.value for one in measured(runs, None, None, "train/backbone_images").values()], dtype=float
-    )
+def _embeds_all(own: pd.DataFrame, runs: pd.DataFrame) -> bool:
+    images = relative_costs(own, main_variant(runs, "independent"))[1]
+    return bool(images) and min(one.value for one in images.values()) > 0.99
+
+
+def parsed(name: str) -> tuple[str, str | None, bool]:
+    """Method, options as `results` keeps them, and whether its runs at equal passes are meant."""
+    method, options, passes = re.fullmatch(r"([\w/-]+)(?:\((.+)\))?(, equal passes)?", name).groups()
+    if options is not None:
+        values = dict(part.split("=") for part in options.split(", "))
+        options = json.dumps({key: yaml.safe_load(value) for key, value in values.items()}, sort_keys=True)
+    return method, options, bool(passes)
+
+
+def _named(name: str) -> str:
+    if name.startswith("best "):
+        return name
+    method, options, passes = parsed(name)
+    return method_title(method, "passes" if passes else "steps", options or "{}")
 
 
 def _title(runs: pd.DataFrame) -> str:
@@ -319,12 +292,13 @@ def verdict_table(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:
     Args:
         found: "steps" and perhaps "passes" -> verdicts of the same claims in the same order.
     """
-    first, *_ = found.values()
-    table = pd.DataFrame({"paper": [METHODS[one.claim.method].title for one in first]})
-    table["claim"] = [one.claim.text for one in first]
-    for budget, verdicts in found.items():
-        table[budget] = [one.label for one in verdicts]
-    return table
+    first = next(iter(found.values()))
+    columns = {name: [one.claim[name] for one in first] for name in ("id", "claim", "preset")}
+    table = pd.DataFrame(
+        {"id": columns["id"], "paper": [METHODS[one.claim["method"]].title for one in first]}
+    )
+    table = table.assign(claim=columns["claim"], **{"decided by": columns["preset"]})
+    return table.assign(**{budget: [one.label for one in verdicts] for budget, verdicts in found.items()})
 
 
 def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
@@ -336,25 +310,19 @@ def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
     """
     runs = with_adapters(runs[runs["method"] != "old"])
     lines = []
-    for question in QUESTIONS:
+    for question in map(Comparison.read, QUESTIONS):
         found = {}
         for setting, title in setting_titles(runs).items():
-            own, _ = _differences(question, runs[runs["experiment_id"] == setting], metric)
-            for what, one in own.items():
-                found[f"{what.split(' ', 1)[1]}; {title}"] = one
+            own, _ = compared(question, select(runs, experiment_id=setting), metric)
+            found |= {f"{what.split(' ', 1)[1]}; {title}": one for what, one in own.items()}
         if found:
             values = sorted(found.items(), key=lambda item: item[1].value)
             above = sum(one.low > 0 for one in found.values())
             below = sum(one.high < 0 for one in found.values())
-            asked = f"{_WORDS[question.tests[0]]}, {_named(question.who)} minus {_named(question.against)}"
-            line = {"question": asked, "above zero": above, "below": below}
+            sides = f"{_named(question.who)} minus {_named(question.against)}"
+            line = {"question": f"{_WORDS[question.tests[0]]}, {sides}", "above zero": above, "below": below}
             line["not decided"] = len(found) - above - below
             for end, (where, one) in (("least", values[0]), ("most", values[-1])):
                 line[end] = f"{changed(one)}\n{where}"
-            lines.append({name: str(value) for name, value in line.items()})
-    return pd.DataFrame(lines)
-
-
-def _named(name: str) -> str:
-    method, *passes = name.split(", equal ")
-    return method_title(method, "passes" if passes else "steps")
+            lines.append(line)
+    return pd.DataFrame(lines).astype(str)

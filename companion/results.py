@@ -9,14 +9,13 @@ Nothing here trains; a run that is expected and not there has a row all the same
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from companion.titles import ADAPTERS, needs_of, plot_name, row_title
+from companion.titles import ADAPTERS, CEILINGS, SETTING, asks_alone, needs_of, plot_name, row_title
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import gain_interval, paired_comparison, update_gain
 from compat_lib.evaluation.compatibility import HEADLINE
@@ -25,12 +24,9 @@ from compat_lib.evaluation.records import Record, metric_for
 from compat_lib.runs import Run, list_runs
 
 MERGED = "two indexes, rank merge"
+WITH_OLD_QUERY = "with-old-query"
+_ENDS = ("", "_low", "_high")
 GROUP = ("experiment_id", "method", "budget", "method_options")
-SETTING = (
-    *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
-    *("old_backbone", "new_backbone", "protocol"),
-    *("dataset_options", "old_dataset_options", "old_features"),
-)
 TESTS = {"old_old": ("old", "old"), "new_old": ("new", "old"), "new_new": ("new", "new")}
 
 
@@ -127,6 +123,16 @@ def main_variant(runs: pd.DataFrame, method: str, budget: str = "steps") -> pd.D
 # -- numbers of several seeds ----------------------------------------------------------------------
 
 
+class Spread(NamedTuple):
+    """A number over seeds; low and high are mean -+ deviation of several, or the interval of one."""
+
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    deviation: float = np.nan  # of several seeds
+    n: int = 0
+
+
 def measured(
     runs: pd.DataFrame,
     query: str | None,
@@ -135,53 +141,34 @@ def measured(
     order: str | None = None,
     adapter: str | None = None,
 ) -> dict[int, Record]:
-    """A number of every run that has it, seed -> record without draws; of an adapter's row the adapter's."""
+    """A number of every run that has it, seed -> record; of an adapter's row the adapter's.
+
+    Args:
+        adapter: of another row; WITH_OLD_QUERY is new/old when the old model runs at query time too.
+    """
     found = {}
     for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True):
-        through = adapter or _adapter(method, query, gallery)
+        through = _through(method, query, gallery, adapter)
         one = run.metrics.find(query, gallery, metric, adapter=through, order=order)
         if one is not None and one.value is not None:
             found[seed] = one
     return found
 
 
-def with_old_query(runs: pd.DataFrame, metric: str) -> dict[int, Record]:
-    """new/old when the old model runs at query time too, as `measured`; of an adapter's row nothing."""
-    found = {}
-    for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True):
-        adapter = "procrustes-slerp" if method == "independent" else "with-old-query"
-        one = run.metrics.find("new", "old", metric, adapter=adapter)
-        if one is not None and one.value is not None and not method.startswith("adapter/"):
-            found[seed] = one
-    return found
+def _through(method: str, query: str | None, gallery: str | None, adapter: str | None = None) -> str | None:
+    if method.startswith("adapter/") and (query, gallery) == ("new", "old"):
+        return "none" if adapter else method.removeprefix("adapter/")
+    return "procrustes-slerp" if (method, adapter) == ("independent", WITH_OLD_QUERY) else adapter
 
 
-def _adapter(method: str, query: str | None, gallery: str | None) -> str | None:
-    adapted = method.startswith("adapter/") and (query, gallery) == ("new", "old")
-    return method.removeprefix("adapter/") if adapted else None
-
-
-def _draws(runs: pd.DataFrame, seeds: Iterable[int], query: str, gallery: str, metric: str) -> list | None:
-    """Bootstrap draws of these seeds' runs, or None where one has kept none."""
-    rows = dict(zip(runs["seed"], zip(runs["run"], runs["method"], strict=True), strict=True))
-    drawn = [
-        run.draws(query, gallery, metric, _adapter(method, query, gallery))
-        for run, method in (rows[seed] for seed in seeds)
-    ]
-    return None if any(draws is None for draws in drawn) else drawn
-
-
-def spread(found: Mapping[int, Record]) -> tuple[float, float, float, float]:
-    """Mean, low, high and deviation over the seeds.
-
-    Low and high are, with several seeds, the mean minus and plus the deviation; with one its own interval.
-    """
+def spread(found: Mapping[int, Record]) -> Spread:
+    """Mean, ends, deviation and number of the seeds' values."""
     values = np.array([one.value for one in found.values()], dtype=float)
     if len(values) > 1:
         mean, deviation = float(values.mean()), float(values.std(ddof=1))
-        return mean, mean - deviation, mean + deviation, deviation
-    (one,) = found.values() or (Record(None, None, "", np.nan),)
-    return float(one.value), *(np.nan if end is None else float(end) for end in (one.low, one.high)), np.nan
+        return Spread(mean, mean - deviation, mean + deviation, deviation, len(values))
+    ends = ((one.value, one.low, one.high) for one in found.values())
+    return next((Spread(*(np.nan if x is None else float(x) for x in one), n=1) for one in ends), Spread())
 
 
 def metric_of(runs: pd.DataFrame, metric: str = HEADLINE) -> str:
@@ -189,8 +176,24 @@ def metric_of(runs: pd.DataFrame, metric: str = HEADLINE) -> str:
     return metric_for(runs["protocol"].iloc[0], metric) if len(runs) else metric
 
 
+def _draws(runs: pd.DataFrame, seeds: list[int], query: str, gallery: str, metric: str) -> np.ndarray | None:
+    """Bootstrap draws [seeds, draws] of these seeds' runs, or None where one has kept none, or fewer."""
+    of = {
+        seed: run.draws(query, gallery, metric, _through(method, query, gallery))
+        for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True)
+        if seed in seeds
+    }
+    drawn = [of[seed] for seed in seeds]
+    whole = None not in [None if one is None else len(one) for one in drawn]
+    return np.array(drawn) if whole and len({len(one) for one in drawn}) == 1 else None
+
+
 def difference(
-    a: pd.DataFrame, test_a: tuple[str, str], b: pd.DataFrame, test_b: tuple[str, str], metric: str
+    a: pd.DataFrame,
+    test_a: tuple[str, str],
+    b: pd.DataFrame,
+    test_b: tuple[str, str],
+    metric: str,
 ) -> PairedComparison:
     """A metric of runs ``a`` minus that of runs ``b``, seed by seed: see `evaluation.paired_comparison`.
 
@@ -201,45 +204,43 @@ def difference(
     Returns:
         Without a seed that both have: value, low and high nan, and seeds 0.
     """
-    left, right = measured(a, *test_a, metric), measured(b, *test_b, metric)
+    sides = ((a, test_a), (b, test_b))
+    left, right = (measured(side, *test, metric) for side, test in sides)
     seeds = [seed for seed in left if seed in right]
     if not seeds:
         return PairedComparison(np.nan, np.nan, np.nan, 0)
-    drawn = [_draws(a, seeds, *test_a, metric), _draws(b, seeds, *test_b, metric)]
-    lengths = {None} if None in drawn else {len(draws) for side in drawn for draws in side}
-    known = len(lengths) == 1 and None not in lengths
-    sides = {"draws_a": np.array(drawn[0]), "draws_b": np.array(drawn[1])} if known else {}
-    values = ([side[seed].value for seed in seeds] for side in (left, right))
-    return paired_comparison(*values, **sides)
+    drawn = [_draws(side, seeds, *test, metric) for side, test in sides]
+    known = all(one is not None for one in drawn) and drawn[0].shape == drawn[1].shape
+    draws = {"draws_a": drawn[0], "draws_b": drawn[1]} if known else {}
+    return paired_comparison(*([side[seed].value for seed in seeds] for side in (left, right)), **draws)
 
 
-def gain(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> tuple[float, float, float, float]:
-    """Update gain (new/old - old/old) / (oracle's new/new - old/old), paired by seed, as `spread` gives it.
+def gain(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[int, Record]:
+    """Update gain (new/old - old/old) / (oracle's new/new - old/old) of each seed, with its interval.
 
-    Source: BCT (Shen et al., CVPR 2020). Undefined, nan, where the oracle does not beat the old model.
+    Source: BCT (Shen et al., CVPR 2020). Undefined, and left out, where the oracle does not beat the old
+    model.
     """
     sides = [(runs, TESTS["new_old"]), (runs, TESTS["old_old"]), (oracle, TESTS["new_new"])]
     values = [measured(side, *test, metric) for side, test in sides]
-    seeds = [seed for seed in values[0] if all(seed in one for one in values)]
-    gains = {seed: update_gain(*(one[seed].value for one in values)) for seed in seeds}
-    gains = {seed: Record(None, None, "gain", value) for seed, value in gains.items() if value is not None}
-    if len(gains) == 1:
-        drawn = [_draws(side, gains, *test, metric) for side, test in sides]
-        ends = None if None in drawn else gain_interval(*(draws[0] for draws in drawn))
-        gains = {
-            seed: replace(one, low=ends[0], high=ends[1]) for seed, one in gains.items() if ends
-        } or gains
-    return spread(gains)
+    gains = {}
+    for seed in (seed for seed in values[0] if all(seed in one for one in values)):
+        drawn = [_draws(side, [seed], *test, metric) for side, test in sides]
+        ends = None if any(one is None for one in drawn) else gain_interval(*(one[0] for one in drawn))
+        value = update_gain(*(one[seed].value for one in values))
+        gains[seed] = Record(None, None, "gain", value, *(ends or ()))
+    return {seed: one for seed, one in gains.items() if one.value is not None}
 
 
 def scores(
-    runs: pd.DataFrame, metric: str = HEADLINE, expected: Iterable[ExperimentConfig] | None = None
+    runs: pd.DataFrame,
+    metric: str = HEADLINE,
+    expected: Iterable[ExperimentConfig] | None = None,
 ) -> pd.DataFrame:
     """Self-test, cross-test, criterion, update gain and cost of every method in every experiment.
 
-    With several seeds a number is the mean over them, and "…_low" and "…_high" are that mean minus and plus
-    the deviation. With one seed they are the 95 % bootstrap interval over test identities. The old model,
-    the new model and the oracle are paired by seed and by bootstrap draw.
+    Each number has columns "…_low", "…_high", "…_deviation" and "…_n", see `Spread`. The old model, the new
+    model and the oracle are paired by seed and by bootstrap draw.
 
     Args:
         metric: its name among those of all pairs; an experiment of another protocol is scored by the metric
@@ -250,16 +251,17 @@ def scores(
     Returns:
         One row for each experiment, method, budget and method_options, adapters last in their experiment.
         Columns: the group, the setting's fields, seeds (expected), n and oracle_n (found); old_old, new_old,
-        new_new, oracle, gain, flips (share of the queries that were answered right before and are not now)
-        and with_old_query (new/old when the old model runs at query time too), each with _low, _high and
-        _deviation; margin (new/old - old/old) and self_change (new/new minus
-        the oracle's) with _low and _high, always the 95 % interval of the paired difference; criterion (share
-        of the seeds in which new/old > old/old; nan when not measurable); decided (whether the margin's
-        interval leaves out zero); cost and images (training time, and images that went through the network,
-        relative to the oracle's); metric; title; needs.
+        new_new, oracle, gain, flips (share of the queries that were answered right before and are not now),
+        with_old_query (new/old when the old model runs at query time too) and those of CEILINGS; margin
+        (new/old - old/old) and self_change (new/new minus the oracle's) with _low and _high, always the 95 %
+        interval of the paired difference; criterion (share of the seeds in which new/old > old/old; nan when
+        not measurable); decided (whether the margin's interval leaves out zero); new_old_best and
+        new_new_best (the best of those that ask alike, or not to be told from it by the paired difference);
+        cost and images (training time, and images that went through the network, relative to the oracle's);
+        metric; title; needs.
     """
     runs = with_adapters(runs[runs["method"] != "old"])
-    rows = []
+    rows, sides = [], []
     for group, (fields, seeds) in _groups(runs, expected).items():
         own = select(runs, **dict(zip(GROUP, group, strict=True)))
         own = own[own["seed"].isin(seeds)]
@@ -268,8 +270,26 @@ def scores(
         counts = {"seeds": len(seeds), "n": len(own), "oracle_n": len(oracle)}
         asked = metric_for(fields["protocol"], metric)
         rows.append(fields | counts | {"metric": asked} | _compared(own, oracle, asked))
+        sides.append(own)
     columns = [*GROUP, *SETTING, "metric", "title", "needs", "n", "seeds"]
-    return pd.DataFrame(rows, columns=None if rows else columns)
+    table = pd.DataFrame(rows, columns=None if rows else columns)
+    for test in ("new_old", "new_new"):
+        best = {k for _, own in table.groupby("experiment_id") for k in _best(own, sides, test)}
+        table[f"{test}_best"] = table.index.isin(best)
+    return table
+
+
+def _best(rows: pd.DataFrame, sides: list[pd.DataFrame], test: str) -> list[int]:
+    """Places of the best row of an experiment and of those that the paired difference cannot tell from it."""
+    asks = rows["method"].map(lambda name: asks_alone(name) if test == "new_old" else "/" not in name)
+    rows = rows[asks & rows[test].notna()]
+    if len(rows) < 2:
+        return []
+    best = rows[test].idxmax()
+    pair, metric = TESTS[test], rows["metric"].iloc[0]
+    apart = {k: difference(sides[best], pair, sides[k], pair, metric) for k in rows.index if k != best}
+    tied = [k for k, one in apart.items() if np.isfinite(one.low) and not one.decided]
+    return [best, *tied] if any(np.isfinite(one.low) for one in apart.values()) else []
 
 
 def _groups(
@@ -300,17 +320,17 @@ def _groups(
 
 
 def _compared(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[str, Any]:
-    old, cross, own = (measured(runs, *test, metric) for test in TESTS.values())
-    spreads = {name: spread(found) for name, found in zip(TESTS, (old, cross, own), strict=True)}
-    spreads["oracle"] = spread(measured(oracle, "new", "new", metric))
-    spreads["gain"] = gain(runs, oracle, metric)
-    spreads["flips"] = spread(measured(runs, "new", "old", "negative_flips"))
-    spreads["with_old_query"] = spread(with_old_query(runs, metric))
-    row: dict[str, Any] = {
-        name + end: value
-        for name, values in spreads.items()
-        for end, value in zip(("", "_low", "_high", "_deviation"), values, strict=True)
-    }
+    found = {name: measured(runs, *test, metric) for name, test in TESTS.items()}
+    old, cross = found["old_old"], found["new_old"]
+    found["oracle"] = measured(oracle, *TESTS["new_new"], metric)
+    found["gain"] = gain(runs, oracle, metric)
+    found["flips"] = measured(runs, *TESTS["new_old"], "negative_flips")
+    found["with_old_query"] = measured(runs, *TESTS["new_old"], metric, adapter=WITH_OLD_QUERY)
+    found |= {name: measured(runs, *TESTS["old_old"], metric, adapter=name) for name in CEILINGS}
+    row: dict[str, Any] = {}
+    for name, one in found.items():
+        low, high, deviation, n = (f"{name}_{end}" for end in Spread._fields[1:])
+        row |= dict(zip((name, low, high, deviation, n), spread(one), strict=True))
     margin = difference(runs, TESTS["new_old"], runs, TESTS["old_old"], metric)
     change = difference(runs, TESTS["new_new"], oracle, TESTS["new_new"], metric)
     for name, one in (("margin", margin), ("self_change", change)):
@@ -318,17 +338,21 @@ def _compared(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[str
     held = [cross[seed].value > old[seed].value for seed in cross if seed in old]
     row["criterion"] = float(np.mean(held)) if held else np.nan
     row["decided"] = margin.decided
-    # Processor time where both have it: other work on the machine hardly moves it.
-    times = [_ratio(runs, oracle, f"train/{name}") for name in ("processor_seconds", "seconds")]
-    row["cost"] = next((time for time in times if np.isfinite(time)), np.nan)
-    row["images"] = _ratio(runs, oracle, "train/backbone_images")
+    row["cost"], row["images"] = (spread(one).value for one in relative_costs(runs, oracle))
     return row
 
 
-def _ratio(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> float:
-    ours, theirs = (measured(side, None, None, metric) for side in (runs, oracle))
-    ratios = [ours[seed].value / theirs[seed].value for seed in ours if seed in theirs]
-    return float(np.mean(ratios)) if ratios else np.nan
+def relative_costs(runs: pd.DataFrame, oracle: pd.DataFrame) -> tuple[dict[int, Record], dict[int, Record]]:
+    """Training time of each seed, and images through the network, relative to the oracle's.
+
+    Processor time where both have it: other work on the machine hardly moves it.
+    """
+    found = {}
+    for name in ("processor_seconds", "seconds", "backbone_images"):
+        ours, theirs = (measured(side, None, None, f"train/{name}") for side in (runs, oracle))
+        ratios = {seed: ours[seed].value / theirs[seed].value for seed in ours if seed in theirs}
+        found[name] = {seed: Record(None, None, name, value) for seed, value in ratios.items()}
+    return found["processor_seconds"] or found["seconds"], found["backbone_images"]
 
 
 # -- what the pictures take ------------------------------------------------------------------------
@@ -338,27 +362,23 @@ def points(rows: pd.DataFrame, experiment_id: str) -> dict[str, dict[str, Any]]:
     """Rows of one experiment as the plots take them (self_cross_scatter, gain_dots).
 
     Returns:
-        plot name -> self, cross, gain, each with _low and _high (None where there is no number), criterion
-        (True when it holds in every seed), and title.
+        plot name -> self, cross, gain, each with _low and _high, and asked (new/old with the old query too;
+        all None where there is no number), criterion (True when it holds in every seed), and title.
     """
+    columns = {"self": "new_new", "cross": "new_old", "gain": "gain", "asked": "with_old_query"}
     found = {}
     for row in rows[rows["experiment_id"] == experiment_id].to_dict("records"):
-        numbers = {
-            name + end: None if pd.isna(row[source + end]) else float(row[source + end])
-            for name, source in (("self", "new_new"), ("cross", "new_old"), ("gain", "gain"))
-            for end in ("", "_low", "_high")
-        }
+        numbers = {name + end: row[column + end] for name, column in columns.items() for end in _ENDS}
+        numbers = {name: None if pd.isna(value) else float(value) for name, value in numbers.items()}
         found[plot_name(row)] = numbers | {"criterion": row["criterion"] == 1.0, "title": row["title"]}
     return found
 
 
 def bounds(rows: pd.DataFrame, experiment_id: str) -> dict[str, float | None]:
     """What an experiment's methods are compared with: keywords "old_old" and "oracle" of the plots."""
-    best = rows[rows["experiment_id"] == experiment_id].sort_values("n", kind="stable").tail(1)
-    return {
-        name: float(best[name].iloc[0]) if best[name].notna().any() else None
-        for name in ("old_old", "oracle")
-    }
+    best = rows[rows["experiment_id"] == experiment_id].nlargest(1, "n", keep="last")
+    means = {name: best[name].dropna() for name in ("old_old", "oracle")}
+    return {name: float(values.iloc[0]) if len(values) else None for name, values in means.items()}
 
 
 def backfill(
@@ -369,36 +389,29 @@ def backfill(
     Args:
         adapter: "rank-merge" of an independent run: two indexes, each asked by its own model.
     """
-    found = [
-        one
-        for one in run.metrics.select(gallery="mixed", metric=metric, order=order, adapter=adapter)
-        if one.share is not None
-    ]
-    found.sort(key=lambda one: one.share)
-    return [one.share for one in found], [one.value for one in found]
+    found = run.metrics.select(gallery="mixed", metric=metric, order=order, adapter=adapter)
+    curve = sorted((one.share, one.value) for one in found if one.share is not None)
+    return [share for share, _ in curve], [value for _, value in curve]
 
 
 def backfill_curves(runs: pd.DataFrame, experiment_id: str, metric: str = "map") -> dict[str, tuple]:
     """The mixed-gallery curve of every method of an experiment that has one, and of two indexes (MERGED).
 
     Returns:
-        plot name -> (shares, means over the seeds), and with several seeds two lists more, mean minus and
+        plot name -> (shares, means over the seeds), and with several seeds two arrays more, mean minus and
         plus the deviation.
     """
     curves, methods = {}, by_method(runs, experiment_id)
     sources = [(name, own, None) for name, own in methods.items()]
-    sources += [(MERGED, methods[name], "rank-merge") for name in methods if name == "independent"]
+    sources += [(MERGED, own, "rank-merge") for name, own in methods.items() if name == "independent"]
     for name, own, adapter in sources:
         found = [backfill(run, metric, adapter=adapter) for run in own["run"]]
-        found = [
-            (shares, np.array(values, float)) for shares, values in found if shares and None not in values
-        ]
+        found = [pd.Series(values, shares) for shares, values in found if shares and None not in values]
         if found:
-            values = np.stack([values for _, values in found])
-            mean = values.mean(axis=0)
-            deviation = values.std(axis=0, ddof=1) if len(values) > 1 else None
-            curves[name] = (found[0][0], mean)
-            curves[name] += () if deviation is None else (mean - deviation, mean + deviation)
+            seeds = pd.concat(found, axis=1)
+            mean, deviation = seeds.mean(axis=1).to_numpy(), seeds.std(axis=1).to_numpy()
+            band = (mean - deviation, mean + deviation) if len(found) > 1 else ()
+            curves[name] = (seeds.index.tolist(), mean, *band)
     return curves
 
 
@@ -408,6 +421,6 @@ def histories(runs: pd.DataFrame, experiment_id: str) -> dict[str, list[dict[str
     for name, own in by_method(runs, experiment_id).items():
         tables = [pd.DataFrame(run.history) for run in own["run"] if (run.folder / "history.csv").is_file()]
         if tables:
-            mean = pd.concat(tables).groupby("epoch", as_index=False).mean().to_dict("records")
-            found[name] = [{key: value for key, value in row.items() if not pd.isna(value)} for row in mean]
+            mean = pd.concat(tables).groupby("epoch", as_index=False).mean()
+            found[name] = [row.dropna().to_dict() for _, row in mean.iterrows()]
     return found

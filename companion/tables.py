@@ -1,8 +1,10 @@
 """The tables as people read them: data frames of text, per cent with 95 % intervals unless a title says so.
 
-`runs` is a frame of `results.collect`, `rows` one of `results.scores`; `styled` shows any table.
+`runs` is a frame of `results.collect`, `rows` one of `results.scores`; `styled` shows any table. A cell of
+several seeds is mean ± deviation (n), one of a single seed its value with the interval over identities.
 """
 
+import html
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,8 +15,17 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from companion import results
-from companion.results import HEADLINE, TESTS, by_method, difference, measured, row_of, scores, spread
-from companion.titles import ADAPTERS, QUERIES, is_reconstruction, method_title, row_title, setting_titles
+from companion.results import HEADLINE, TESTS, Spread, by_method, difference, measured, row_of, scores, spread
+from companion.titles import (
+    ADAPTERS,
+    CEILINGS,
+    QUERIES,
+    is_reconstruction,
+    method_title,
+    query_cost,
+    row_title,
+    setting_titles,
+)
 from compat_lib.evaluation import upgrade_scores
 from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.paired import PairedComparison
@@ -22,6 +33,8 @@ from compat_lib.evaluation.records import PRINTED, metric_for, metric_title, sho
 from compat_lib.runs import Run
 
 MISSING = "missing"
+BEST = " ★"  # ends a cell of the best, and of those that the paired test cannot tell from it
+INSIDE = " in-domain"  # after the name of a test column
 OLD_QUERY = "with the old query"
 VALIDATION = "val/new_new/tar@far=1e-2"
 FLAT = 0.02  # absolute: two points of the metric
@@ -34,9 +47,7 @@ DETAILS: dict[str, dict[str, tuple]] = {
         "right before, wrong now": ("new", "old", "negative_flips"),
         "wrong before, right now": ("new", "old", "positive_flips"),
         "right before, wrong now, of what two unrelated models have": (
-            "new",
-            "old",
-            "relative_negative_flips",
+            *("new", "old", "relative_negative_flips"),
         ),
     },
     "Constraints that hold": {
@@ -72,73 +83,89 @@ def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def result_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Cross-test, self-test, criterion and update gain of every method of one experiment.
+def result_table(rows: pd.DataFrame, inside: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What every method of one experiment finds, and what that costs: new/old and new/new, training, query.
 
     Args:
         rows: of scores, those of one experiment.
+        inside: the same of its in-domain test, which then has columns of its own.
 
     Returns:
-        Columns: method; n (seeds found, "1/3" where two of three are missing); new/old; with the old query
-        (new/old when the old model runs at query time too; where a run has it); new/new; new/old >
-        old/old (whether it holds); new/old - old/old, with its paired interval; update gain (a fraction);
-        right before, wrong now. The first row holds what each must be compared with: old/old under new/old,
-        the oracle's new/new under new/new.
+        Columns: method; new/old; new/new; both in-domain, if given; new/old - old/old and new/new - oracle,
+        with their paired intervals; time and images (of the training, relative to the oracle's); query (what
+        runs then). BEST ends the cells of the best and of those that cannot be told from it. The first rows
+        hold what each must be compared with, their number is in ``attrs["references"]``.
     """
-    best = max(rows.to_dict("records"), key=lambda row: row["n"])
-    lines = [
-        {
-            "method": "compare with",
-            "n": "",
-            "new/old": f"old/old {_cell(best, 'old_old')}" if best["n"] else MISSING,
-            "new/new": f"oracle {_cell(best, 'oracle')}" if best["oracle_n"] else MISSING,
-        }
-    ]
-    for row in rows.to_dict("records"):
-        line = {"method": row["title"], "n": f"{row['n']}" + f"/{row['seeds']}" * (row["n"] != row["seeds"])}
-        line |= {
-            "new/old": _cell(row, "new_old"),
-            OLD_QUERY: _cell(row, "with_old_query") if np.isfinite(row["with_old_query"]) else "",
-            "new/new": _cell(row, "new_new"),
-            "new/old > old/old": criterion_words(row),
-            "new/old - old/old": _cell(row, "margin", signed=True),
-            "update gain": _cell(row, "gain", percent=False, digits=2, signed=True),
-            "right before, wrong now": _cell(row, "flips") if np.isfinite(row["flips"]) else "",
-        }
-        if not row["n"]:
-            line |= {
-                name: MISSING for name in ("new/old", "new/new", "new/old > old/old", "new/old - old/old")
-            }
-        if not (row["n"] and row["oracle_n"]):
-            line["update gain"] = MISSING
-        lines.append(line)
-    table = pd.DataFrame(lines).fillna("")
-    order = ["method", "n", "new/old", OLD_QUERY]
-    table = table[[*order, *(name for name in table.columns if name not in order)]]
-    return table if rows["with_old_query"].notna().any() else table.drop(columns=OLD_QUERY)
+    parts = (
+        [("", rows)] if inside is None or not inside["new_old_n"].any() else [("", rows), (INSIDE, inside)]
+    )
+    lines = _references(parts)
+    references = len(lines)
+    for k, row in enumerate(rows.to_dict("records")):
+        line, oracle = {"method": row["title"]}, row["method"] == "independent"
+        for test, title in (("new_old", "new/old"), ("new_new", "new/new")):
+            for end, part in parts:
+                one = part.iloc[k].to_dict()
+                line[title + end] = _cell(one, test) + BEST * one[f"{test}_best"] if one["n"] else MISSING
+        line["new/old - old/old"] = _cell(row, "margin", signed=True) if row["n"] else MISSING
+        if not row["method"].startswith("adapter/"):
+            there = row["n"] and row["oracle_n"]
+            change = "is the oracle" if oracle else _cell(row, "self_change", signed=True)
+            line["new/new - oracle"] = change if there else MISSING
+            costs = (("cost", "time"), ("images", "images")) if there else ()
+            line |= {title: shown(row[name], percent=False, digits=2) for name, title in costs}
+        lines.append(line | {"query": query_cost(row["method"])})
+    tests = [title + end for end, _ in parts for title in ("new/old", "new/new")]
+    order = ["method", *tests, "new/old - old/old", "new/new - oracle", "time", "images", "query"]
+    table = pd.DataFrame(lines).reindex(columns=order).astype(object).fillna("")
+    table.attrs["references"] = references
+    return table
 
 
-def cost_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each trained method costs beside the oracle: self-test, training time and images (ratios)."""
+def _references(parts: Sequence[tuple[str, pd.DataFrame]]) -> list[dict[str, str]]:
+    """The bar and the ceilings, a line each."""
+    titles = {"old_old": "the bar: old queries, old gallery", **CEILINGS}
+    titles = {name: {"method": title} for name, title in titles.items()}
+    full = {"method": "full backfill by the oracle"}
+    for end, part in parts:
+        best = part.loc[part["n"].idxmax()].to_dict()
+        for name, line in titles.items():
+            if np.isfinite(best[name]):
+                line[f"new/old{end}"] = _cell(best, name)
+        full |= {
+            f"{test}{end}": _cell(best, "oracle") if best["oracle_n"] else MISSING
+            for test in ("new/old", "new/new")
+        }
+    if len(titles["old_old"]) == 1:
+        titles["old_old"]["new/old"] = MISSING
+    return [line for line in (*titles.values(), full) if len(line) > 1]
+
+
+def first_day_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whether each method's upgrade pays on its first day, by how much, and for whom not.
+
+    Returns:
+        Columns: method; new/old > old/old (whether it holds); update gain (a fraction); with the old query
+        (new/old when the old model runs at query time too, where a run has it); right before, wrong now.
+    """
     lines = []
-    for row in rows[~rows["method"].str.startswith("adapter/")].to_dict("records"):
-        both = row["n"] > 0 and row["oracle_n"] > 0
-        oracle = row["method"] == "independent"
-        change = "is the oracle" if oracle else _cell(row, "self_change", signed=True)
-        line = {"method": row["title"], "new/new minus oracle": change if both else MISSING}
-        for name, title in (("cost", "time"), ("images", "images")):
-            line[title] = shown(row[name], percent=False, digits=2) if both else ""
+    for row in rows.to_dict("records"):
+        gained = _cell(row, "gain", percent=False, digits=2, signed=True)
+        line = {"method": row["title"], "new/old > old/old": criterion_words(row) if row["n"] else MISSING}
+        line["update gain"] = gained if row["n"] and row["oracle_n"] else MISSING
+        for name, title in (("with_old_query", OLD_QUERY), ("flips", "right before, wrong now")):
+            line[title] = _cell(row, name) if np.isfinite(row[name]) else ""
         lines.append(line)
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines)
+    return table if rows["with_old_query"].notna().any() else table.drop(columns=OLD_QUERY)
 
 
 def needs_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What each method must still have of the old model, and how much of its code is published."""
     own = rows.drop_duplicates("method")
-    notes = ["published only in part" if is_reconstruction(method) else "" for method in own["method"]]
-    titles = [method_title(method) for method in own["method"]]
-    columns = {"method": titles, "needs of the old model": own["needs"].tolist(), "note": notes}
-    return pd.DataFrame(columns)
+    columns = {"method": own["method"].map(method_title), "needs of the old model": own["needs"]}
+    note = own["method"].map(lambda method: "published only in part" * is_reconstruction(method))
+    return pd.DataFrame(columns | {"note": note})
 
 
 def criterion_words(row: Mapping[str, Any]) -> str:
@@ -446,16 +473,26 @@ def changed(one: PairedComparison) -> str:
 
 
 def _cell(row: Mapping[str, Any], name: str, **form: Any) -> str:
-    ends = ("", "_low", "_high", "_deviation")
-    return spread_cell(tuple(row.get(name + end, np.nan) for end in ends), **form)
+    """A number of a row of scores; n is said with several seeds, and where some of them are missing."""
+    known = (row.get(end and f"{name}_{end}" or name, np.nan) for end in ("", *Spread._fields[1:]))
+    value = Spread(*known)
+    return spread_cell(value._replace(n=0 if np.isnan(value.n) else int(value.n)), row["seeds"], **form)
 
 
-def spread_cell(values: tuple[float, float, float, float], **form: Any) -> str:
-    """Mean ± deviation of several seeds, or the value of one with its interval."""
-    mean, low, high, deviation = values
-    if np.isfinite(deviation):
-        return f"{shown(mean, **form)} ± {shown(deviation, **(form | {'signed': False}))}"
-    return shown(mean, low, high, **form)
+def spread_cell(values: Spread, seeds: int = 1, **form: Any) -> str:
+    """Mean ± deviation (n) of several seeds, or the value of one with its interval.
+
+    Args:
+        seeds: how many there should be.
+
+    >>> spread_cell(Spread(0.5, 0.49, 0.51, 0.01, 3)), spread_cell(Spread(0.5, 0.49, 0.51, n=1), 2)
+    ('50.0 ± 1.0 (3)', '50.0 [49.0, 51.0] (1 of 2)')
+    """
+    text = shown(values.value, values.low, values.high, **form)
+    if values.n > 1:
+        text = f"{shown(values.value, **form)} ± {shown(values.deviation, **(form | {'signed': False}))}"
+    missing = f" of {seeds}" * (values.n < seeds)
+    return text + (f" ({values.n}{missing})" if values.n and (values.n > 1 or missing) else "")
 
 
 _CELL = "text-align: left; vertical-align: top; padding: 3px 6px;"
@@ -467,13 +504,15 @@ _STYLE = [
 ]
 
 
-def styled(table: pd.DataFrame, caption: str = "", references: int = 0) -> Styler:
+def styled(table: pd.DataFrame, caption: str = "") -> Styler:
     """A table of text as plain HTML without scripts, the same bytes for the same table.
+
+    Cells that end with BEST are bold. The first ``table.attrs["references"]`` rows are tinted: what the
+    others are compared with.
 
     Args:
         table: any of this module, or your own.
         caption: above the table.
-        references: number of first rows that the others are compared with; they are tinted.
 
     Returns:
         A Styler: a notebook shows it by itself, ``.to_html()`` gives the text.
@@ -484,21 +523,19 @@ def styled(table: pd.DataFrame, caption: str = "", references: int = 0) -> Style
     style = (
         shown_table.style.hide(axis="index").set_caption(caption).set_uuid(digest).set_table_styles(_STYLE)
     )
-    if references:
+    if references := table.attrs.get("references", 0):
         tint = {"background-color": "#e4edf6"}
         style = style.set_properties(subset=pd.IndexSlice[: references - 1, :], **tint)
-    return style.map(_look).format(escape="html")
+    return style.map(_look).format(lambda cell: html.escape(str(cell).removesuffix(BEST)))
 
 
 def _look(cell: Any) -> str:
     """Grey for what is not there; an interval stays on one line however narrow the page is."""
     if cell in (MISSING, shown(None)):
         return "color: #999"
-    return (
-        "white-space: nowrap"
-        if isinstance(cell, str) and re.search(r"\[.*\]$|±", cell)
-        else "white-space: pre-line"
-    )
+    whole = isinstance(cell, str) and re.search(r"\[.*\]|±", cell) and "\n" not in cell and len(cell) < 40
+    bold = "font-weight: bold; " * (isinstance(cell, str) and cell.endswith(BEST))
+    return bold + ("white-space: nowrap" if whole else "white-space: pre-line")
 
 
 def side_by_side(tables: Sequence[Styler]) -> str:
@@ -520,5 +557,6 @@ def markdown(table: pd.DataFrame, left: int = 1) -> str:
     | x | 1.0 |
     """
     rules = ["---"] * left + ["---:"] * (len(table.columns) - left)
-    lines = [list(table.columns), rules, *table.astype(str).to_numpy().tolist()]
+    bold = table.astype(str).replace(rf"^(.*){BEST}$", r"**\1**", regex=True)
+    lines = [list(table.columns), rules, *bold.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -24,6 +24,7 @@ QUERIES = {
     "midpoint": "with the old query, half-way",
 }
 OLD_QUERIES = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")  # which ask the old model too
+CEILINGS = {"mean-of-five": "the query as mean of five other old features of its identity"}
 DATASETS = {
     "portraits": "Portraits",
     "omniglot": "Omniglot",
@@ -41,6 +42,11 @@ PROTOCOLS = {
     "leave-one-out": "leave-one-out retrieval",
     "landmarks": "landmark retrieval",
 }
+SETTING = (  # the fields of a configuration that make an experiment
+    *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
+    *("old_backbone", "new_backbone", "old_epochs", "epochs", "old_width", "new_width", "protocol"),
+    *("dataset_options", "old_dataset_options", "old_features"),
+)
 LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace", "simplex": "simplex"}
 
 
@@ -85,6 +91,26 @@ def needs_of(method: str) -> str:
     return ", ".join([*sorted(needs), *at_query_time]) or "nothing"
 
 
+def query_cost(method: str) -> str:
+    """What runs at query time, for a table; a gallery that has to be mapped beforehand is named as well.
+
+    >>> query_cost("bct"), query_cost("adapter/ridge-query"), query_cost("adapter/ridge")
+    ('new model', 'new model, map', 'new model; gallery mapped')
+    """
+    if method in OLD_QUERIES:
+        return "new and old model"
+    if not method.startswith("adapter/"):
+        return "new model"
+    mapped = method.endswith("-query"), not method.endswith("-query")
+    mapped = (True, True) if method == "adapter/lambda-orthogonal" else mapped
+    return "new model" + ", map" * mapped[0] + "; gallery mapped" * mapped[1]
+
+
+def asks_alone(method: str) -> bool:
+    """Whether the new model alone asks a gallery that nobody has touched, as compatible training does."""
+    return query_cost(method) in ("new model", "new model, map")
+
+
 def data_set_title(row: Mapping[str, Any], field: str = "dataset") -> str | None:
     """A data set for people: an image folder by its own name; None where the row has none.
 
@@ -118,13 +144,32 @@ def setting_title(row: Mapping[str, Any]) -> str:
 
 
 def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
-    """Title of every experiment in a frame, with the hash of its identifier where titles would be equal."""
-    titles = {row["experiment_id"]: setting_title(row) for row in rows.to_dict("records")}
-    named = list(titles.values())
-    return {
-        name: title if named.count(title) == 1 else f"{title} ({name.rsplit('-', 1)[-1]})"
-        for name, title in titles.items()
-    }
+    """Title of every experiment in a frame; those that would be equal say in which fields they differ.
+
+    >>> one = {"dataset": "omniglot", "scenario": "open-data", "old_loss": "softmax", "new_loss": "arcface"}
+    >>> rows = [one | {"experiment_id": f"x-{k}", "old_epochs": k} for k in (2, 20)]
+    >>> setting_titles(pd.DataFrame(rows))["x-2"]
+    'Omniglot, open-data, softmax to ArcFace, old_epochs=2'
+    """
+    settings = {row["experiment_id"]: row for row in rows.to_dict("records")}
+    titles = pd.Series({name: setting_title(row) for name, row in settings.items()}, dtype=object)
+    for title, alike in titles.groupby(titles):
+        if len(alike) > 1:
+            fields = pd.DataFrame([_fields(settings[name]) for name in alike.index], alike.index).astype(str)
+            apart = fields.columns[fields.nunique() > 1]
+            for name, row in fields[apart].iterrows():
+                told = [f"{field}={value}" for field, value in row.items() if value not in ("None", "nan")]
+                titles[name] = (
+                    ", ".join([title, *told]) if len(apart) else f"{title} ({name.rsplit('-', 1)[-1]})"
+                )
+    return titles.to_dict()
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells settings apart, with the options of the data set beside the other fields."""
+    options = row.get("dataset_options") or {}
+    options = json.loads(options) if isinstance(options, str) else options
+    return {name: row[name] for name in SETTING if name in row and name != "dataset_options"} | options
 
 
 def plot_name(row: Mapping[str, Any]) -> str:

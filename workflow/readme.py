@@ -35,7 +35,7 @@ from companion.results import (
     scores,
     with_adapters,
 )
-from companion.titles import setting_title
+from companion.titles import method_title, setting_titles
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
@@ -66,31 +66,33 @@ class Results:
     def runs(self) -> pd.DataFrame:
         return collect(self.folder)
 
-    def settings(self) -> list[str]:
-        """Names of all settings, without their hashes."""
-        return sorted(name.rsplit("-", 1)[0] for name in set(self.runs["experiment_id"]))
+    def settings(self) -> dict[str, str]:
+        """Every setting of the folder, experiment identifier -> title."""
+        titles = setting_titles(self.runs[self.runs["method"] != "old"])
+        return dict(sorted(titles.items(), key=lambda item: item[1]))
 
     def of(self, setting: str) -> pd.DataFrame:
-        """The runs of a setting.
+        """The runs of a setting, by its identifier or by its name alone: then the one with the most seeds.
 
         Raises:
-            ValueError: "there is no setting 'x' in results; there are …", or several have the name.
+            ValueError: "there is no setting 'x' in results; there are …".
         """
-        found = {name for name in self.runs["experiment_id"] if name.rsplit("-", 1)[0] == setting}
-        if len(found) != 1:
-            there = ", ".join(sorted(found)) or "no such setting; there are " + ", ".join(self.settings())
-            raise ValueError(f"one setting {setting!r} is asked of {self.folder.name}: {there}")
-        return self.runs[self.runs["experiment_id"] == found.pop()]
+        runs = self.runs[self.runs["method"] != "old"]
+        named = runs[runs["experiment_id"].map(lambda name: setting in (name, name.rsplit("-", 1)[0]))]
+        if named.empty:
+            there = ", ".join(self.settings()) or "none"
+            raise ValueError(f"there is no setting {setting!r} in {self.folder.name}; there are {there}")
+        chosen = named.groupby("experiment_id")["seed"].nunique().idxmax()
+        return runs[runs["experiment_id"] == chosen]
 
-    def title(self, setting: str) -> str:
-        """A setting for people."""
-        return setting_title(self.of(setting).iloc[0])
+    def seeds(self, setting: str) -> str:
+        """On how many seeds a setting's numbers rest, in words."""
+        count = self.of(setting)["seed"].nunique()
+        return "one seed" if count == 1 else f"{count} seeds"
 
     def classes(self, setting: str) -> int:
         """Training classes of a setting's new models."""
-        runs = self.of(setting)
-        new = runs.loc[runs["method"] != "old", "run"]
-        (count,) = {run.config["facts"]["classes"]["train"] for run in new}
+        (count,) = {run.config["facts"]["classes"]["train"] for run in self.of(setting)["run"]}
         return count
 
     def rows(self, setting: str, metric: str = HEADLINE) -> pd.DataFrame:
@@ -98,7 +100,7 @@ class Results:
         order = ["independent", "adapter", *METHODS]
         rows = scores(self.of(setting), metric)
         place = rows["method"].map(lambda method: order.index(method.split("/")[0]))
-        return rows.assign(place=place).sort_values("place", kind="stable")
+        return rows.assign(place=place).sort_values("place", kind="stable", ignore_index=True)
 
     def table(
         self,
@@ -111,19 +113,65 @@ class Results:
         """A markdown table, one line a method.
 
         Args:
-            columns: of `tables.result_table` and `tables.cost_table`; none: all of the former but n.
-            methods: which, in this order; none: all.
+            columns: of `tables.result_table` and `tables.first_day_table`; none: all of the former.
+            methods: which, in this order; none: all, below what they are compared with.
             plain: columns without their intervals.
         """
         rows = self.rows(setting, metric)
         if methods:
-            rows = pd.DataFrame([self._row(setting, method, metric) for method in methods])
-        found = tables.result_table(rows)[1:]
-        columns = columns or tuple(found.columns[2:])
-        found = found.merge(tables.cost_table(rows), on="method", how="left").fillna("")
+            rows = rows.loc[[self._row(setting, method, metric).name for method in methods]]
+        result = tables.result_table(rows)
+        references = result[: result.attrs["references"] * (not methods)]
+        found = pd.concat([references, result.merge(tables.first_day_table(rows), on="method")]).fillna("")
+        found = found[["method", *(columns or result.columns[1:])]]
         for name in plain:
             found[name] = found[name].str.replace(r" \[.*\]", "", regex=True)
-        return tables.markdown(found[["method", *columns]])
+        return tables.markdown(found)
+
+    def headline(self, setting: str, *methods: str) -> str:
+        """README's table: new/old and new/new of at most eight methods, in both tests where there are two."""
+        rows = self.rows(setting)
+        there = [method for method in methods if method in set(rows["method"])][:8]
+        chosen = rows.loc[[self._row(setting, method, HEADLINE).name for method in there]]
+        result = tables.result_table(chosen)
+        tests = [name for name in result if name.startswith(("new/old", "new/new")) and " - " not in name]
+        return tables.markdown(result[["method", *tests, "query"]].iloc[result.attrs["references"] :])
+
+    def day(self, setting: str, metric: str = HEADLINE) -> str:
+        """`tables.first_day_table` of a setting."""
+        return tables.markdown(tables.first_day_table(self.rows(setting, metric)))
+
+    def names(self, setting: str, number: str, how: str) -> str:
+        """The trained methods whose difference is "above" zero, "below" it, or "within" the noise of it.
+
+        Args:
+            number: "margin" (new/old minus the bar) or "self_change" (new/new minus the oracle's).
+        """
+        rows = self.rows(setting)
+        rows = rows[rows["method"].isin(METHODS) & (rows["method"] != "independent")]
+        rows = rows[(rows["budget"] == "steps") & (rows["method_options"] == "{}")]
+        rows = rows[rows[f"{number}_low"].notna()]
+        above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
+        chosen = rows[{"above": above, "below": below, "within": ~(above | below)}[how]]
+        return ", ".join(chosen["title"]) or "none"
+
+    def by_setting(self, number: str, *methods: str) -> str:
+        """A difference ("margin" or "self_change") of some methods in every setting, one line a setting."""
+        lines = []
+        for setting, title in self.settings().items():
+            rows = self.rows(setting)
+            row = self._row(setting, "independent", HEADLINE)
+            line = {"setting": title, "classes": str(self.classes(setting)), "seeds": str(row["n"])}
+            line |= {"old/old": self.number(setting, "independent", "old/old", interval=False)}
+            line |= {"oracle": self.number(setting, "independent", "new/new", interval=False)}
+            for method in methods:
+                there = method in set(rows["method"])
+                one = self._row(setting, method, HEADLINE) if there else {}
+                ends = [one.get(number + end) for end in ("", "_low", "_high")]
+                options = method_title("", options=one["method_options"]) if there else ""
+                line[method_title(method)] = shown(*ends, signed=True) + options if there else ""
+            lines.append(line)
+        return tables.markdown(pd.DataFrame(lines))
 
     def number(
         self,
@@ -170,10 +218,9 @@ class Results:
         rows, (name, budget) = self.rows(setting, metric), _named(method)
         found = rows[(rows["method"] == name) & (rows["budget"] == budget)]
         if found.empty:
-            raise ValueError(
-                f"{method} did not run in {setting}; there are {', '.join(dict.fromkeys(rows['method']))}"
-            )
-        return found.iloc[0]
+            there = ", ".join(dict.fromkeys(rows["method"]))
+            raise ValueError(f"{method} did not run in {setting}; there are {there}")
+        return found.loc[(found["method_options"] != "{}").idxmin()]  # by its defaults where they ran
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
@@ -199,7 +246,18 @@ class Results:
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = ("table", "number", "difference", "settings", "title", "rows", "search", "classes")
+        names = (
+            "table",
+            "headline",
+            "day",
+            "number",
+            "difference",
+            "settings",
+            "seeds",
+            "names",
+            "by_setting",
+        )
+        names += ("rows", "search", "classes")
         functions = {name: getattr(self, name) for name in names} | {"metric_title": metric_title}
         return environment.get_template(template).render(**functions)
 

@@ -1,17 +1,22 @@
 """Every verdict from runs made to give it."""
 
+import json
+
 import numpy as np
 import pytest
+from scipy import stats
 from synthetic_runs import METRIC, configs, write_run
 
 from companion import claims
-from companion.claims import DOES_NOT_SHOW, NOT_DECIDABLE, NOT_RUN, SHOWS, judge, try_claim
+from companion.claims import DOES_NOT_HOLD, HOLDS, NOT_DECIDABLE, NOT_RUN, judge, try_claim
 from companion.results import collect
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import Record
+from compat_lib.losses import METHODS, method_options
 
-UNIFIED, BEATS, WITHOUT_COST, COMPATIBLE, NO_SACRIFICE = claims.CLAIMS
+CLAIMS = {claim["id"]: claim for claim in claims.CLAIMS}
+BEATS, WITHOUT_COST, UNIFIED, NO_SACRIFICE = (CLAIMS[name] for name in ("M1", "M2", "M3", "D3"))
 NORMAL = {}
 ARCFACE = {"old_loss": "arcface"}
 WEAK = {"old_strength": "weak", "old_epochs": 4}
@@ -49,37 +54,48 @@ def full(tmp_path):
     return tmp_path
 
 
-def test_everything_shows_but_what_does_not(full):
+def test_every_row_of_the_table_is_whole():
+    assert list(CLAIMS) == [f"M{k}" for k in range(1, 7)] + [f"D{k}" for k in range(1, 8)]
+    for claim in claims.CLAIMS:
+        assert claim["failing"] and claim["preset"] and claim["method"] in METHODS
+        for comparison in claim["decides"]:
+            for side in {comparison.who, comparison.against} - {"old/old"}:
+                method, options, _ = claims.parsed(side)
+                assert method in METHODS and set(json.loads(options or "{}")) <= set(method_options(method))
+
+
+def test_what_holds_and_what_does_not(full):
     frame = collect(full)
-    found = [try_claim(claim, frame) for claim in claims.CLAIMS]
-    assert [one.verdict for one in found] == [SHOWS] * 4 + [DOES_NOT_SHOW]
+    found = [try_claim(CLAIMS[name], frame) for name in ("M1", "M2", "M3", "D5", "D3")]
+    assert [one.verdict for one in found] == [HOLDS] * 4 + [DOES_NOT_HOLD]
+    assert [one.label for one in found[:1]] == ["holds (3 seeds)"] and found[0].why == ""
     # with the weak old model the self-test of Dual-Tuning is 0.80 where the oracle has 0.91
     loser = found[-1]
-    assert [part.verdict for part in loser.parts].count(DOES_NOT_SHOW) == 1
-    first = loser.evidence.iloc[0]
+    assert loser.label == "does not hold at this scale (3 seeds, in 1 of 3 settings)"
+    assert loser.why.startswith("Tried:")
+    assert loser.evidence["verdict"].tolist() == [DOES_NOT_HOLD, HOLDS, HOLDS]
+    first = loser.table.iloc[0]
     assert first["comparison"].startswith("self-test Dual-Tuning - ") and "-11.0 [" in first["difference"]
     assert first["seeds"] == "3" and "weak" in first["setting"]
-    assert not any(verdict.indicative for verdict in found)
     table = claims.verdict_table({"steps": found, "passes": found})
-    assert table.columns.tolist() == ["paper", "claim", "steps", "passes"]
+    assert table.columns.tolist() == ["id", "paper", "claim", "decided by", "steps", "passes"]
     assert table["steps"].tolist() == [one.label for one in found]
 
 
 def test_numbers_of_a_part(full):
-    verdict = try_claim(UNIFIED, collect(full))
-    (part,) = (part for part in verdict.parts if "weak" in part.setting)
-    (difference,) = part.differences.values()
+    evidence = try_claim(UNIFIED, collect(full)).evidence
+    (difference,) = evidence.loc[evidence["setting"].str.contains("weak"), "difference"]
     # margins 0.07, 0.072, 0.068: standard error 0.002 / sqrt(3), t(2) = 4.303
     assert difference.value == pytest.approx(0.07)
-    assert difference.low == pytest.approx(0.07 - 4.3027 * 0.002 / 3**0.5, abs=1e-6)
-    assert difference.seeds == 3 and difference.draws == 0 and len(verdict.parts) == 3
+    assert difference.low == pytest.approx(0.07 - stats.t.ppf(0.975, 2) * 0.002 / 3**0.5, abs=1e-6)
+    assert difference.seeds == 3 and difference.draws == 0 and len(evidence) == 3
 
 
 def test_one_failed_setting_refutes(tmp_path):
     write_setting(tmp_path, NORMAL, GOOD)
     write_setting(tmp_path, ARCFACE, GOOD | {"mixbct": (0.30, 0.93)})
     verdict = try_claim(UNIFIED, collect(tmp_path))
-    assert verdict.verdict == DOES_NOT_SHOW and "a weak old model" in verdict.missing
+    assert verdict.verdict == DOES_NOT_HOLD and "a weak old model" in verdict.missing
 
 
 def test_noise_is_not_a_verdict(tmp_path):
@@ -87,14 +103,14 @@ def test_noise_is_not_a_verdict(tmp_path):
     for seed, own in enumerate((0.95, 0.85, 0.91)):
         write_run(tmp_path, ExperimentConfig(method="dual_tuning", seed=seed), 0.36, 0.56, own)
     verdict = try_claim(NO_SACRIFICE, collect(tmp_path))
-    assert verdict.verdict == verdict.label == NOT_DECIDABLE
+    assert verdict.verdict == NOT_DECIDABLE and verdict.label == "not decidable with 3 seeds"
 
 
 def test_what_is_missing_is_named(tmp_path):
     write_setting(tmp_path, NORMAL, {name: GOOD[name] for name in ("independent", "mixbct")})
     frame = collect(tmp_path)
     unified = try_claim(UNIFIED, frame)
-    assert unified.verdict == NOT_RUN and len(unified.parts) == 1
+    assert unified.verdict == NOT_RUN and len(unified.evidence) == 1
     assert unified.missing == ("a weak old model", "an old model trained with ArcFace")
     assert try_claim(BEATS, frame).missing == ("a weak old model",)
     (method,) = try_claim(WITHOUT_COST, frame).missing
@@ -107,44 +123,81 @@ def test_nothing_ran(tmp_path):
     found = [try_claim(claim, collect(tmp_path)) for claim in claims.CLAIMS]
     assert {verdict.verdict for verdict in found} == {NOT_RUN}
     assert all("every run" in verdict.missing for verdict in found)
-    assert found[0].evidence.empty and claims.findings_table(collect(tmp_path)).empty
+    assert found[0].table.empty and claims.findings_table(collect(tmp_path)).empty
 
 
 @pytest.mark.parametrize(
     ("width", "label"),
     [
-        (0.02, "shows, on one seed: indicative only, the seeds' noise is unknown"),
-        (0.4, "not decidable: one seed, and within the noise of the test identities"),
-        (None, "not decidable: one seed, and within the noise of the test identities"),
+        (0.02, "not decidable with 1 seed; on this one it holds"),
+        *((w, "not decidable with 1 seed") for w in (0.4, None)),
     ],
 )
-def test_one_seed_is_indicative_only(tmp_path, width, label):
+def test_one_seed_decides_nothing(tmp_path, width, label):
     write_setting(tmp_path, NORMAL, GOOD, seeds=(0,), width=width)
-    assert try_claim(COMPATIBLE, collect(tmp_path)).label == label
+    assert try_claim(CLAIMS["D5"], collect(tmp_path)).label == label
 
 
 def test_one_seed_among_repeated_settings(tmp_path):
     write_setting(tmp_path, NORMAL, GOOD)
     write_setting(tmp_path, ARCFACE, GOOD, seeds=(0,), width=0.02)
-    verdict = try_claim(COMPATIBLE, collect(tmp_path))
-    assert verdict.label == "shows, in part on one seed: indicative only, the seeds' noise is unknown"
+    assert try_claim(CLAIMS["D5"], collect(tmp_path)).verdict == NOT_DECIDABLE
 
 
 def test_one_repeated_counterexample_is_enough(tmp_path):
     write_setting(tmp_path, NORMAL, GOOD | {"dual_tuning": (0.56, 0.80)})
     write_setting(tmp_path, ARCFACE, GOOD | {"dual_tuning": (0.56, 0.80)}, seeds=(0,), width=0.001)
-    verdict = try_claim(NO_SACRIFICE, collect(tmp_path))
-    assert verdict.verdict == DOES_NOT_SHOW and not verdict.indicative
+    assert try_claim(NO_SACRIFICE, collect(tmp_path)).verdict == DOES_NOT_HOLD
 
 
-def test_across_networks_and_losses_needs_both(tmp_path):
-    write_setting(tmp_path, {"new_loss": "softmax", "old_backbone": "resnet-small"}, GOOD)
-    missing = try_claim(COMPATIBLE, collect(tmp_path)).missing
-    assert missing == ("two different networks", "two different losses")
+def test_one_pair_of_networks_or_losses_is_not_enough(tmp_path):
+    networks, losses = CLAIMS["D1"], CLAIMS["D2"]
+    write_setting(tmp_path, {"new_loss": "softmax"}, GOOD)  # convnet to resnet-small, one loss
+    frame = collect(tmp_path)
+    assert try_claim(networks, frame).missing == ("two pairs of different networks",)
+    assert try_claim(losses, frame).missing == ("two pairs of different losses",)
+    other = {"old_backbone": "resnet-small", "new_backbone": "mobilenet"}
+    write_setting(tmp_path, other, GOOD)
+    assert try_claim(networks, collect(tmp_path)).verdict == HOLDS
+    assert try_claim(losses, collect(tmp_path)).verdict == NOT_RUN  # softmax to ArcFace is one pair
+    write_setting(tmp_path, {"old_loss": "cosface"}, GOOD)
+    assert try_claim(losses, collect(tmp_path)).verdict == HOLDS
+
+
+def test_only_settings_with_outliers_are_asked_about_outliers(tmp_path):
+    claim = CLAIMS["M4"]
+    without = GOOD["mixbct"]
+    for options, cross in (({}, 0.2), ({"outliers": 0.2}, 0.50)):
+        write_setting(tmp_path, {"dataset_options": options}, {"independent": (0.0, 0.91), "mixbct": without})
+        for seed in range(3):
+            config = ExperimentConfig(
+                method="mixbct", seed=seed, dataset_options=options, method_options={"credible_share": 1.0}
+            )
+            write_run(tmp_path, config, 0.36, cross, 0.93)
+    verdict = try_claim(claim, collect(tmp_path))
+    assert verdict.verdict == HOLDS and len(verdict.evidence) == 1
+    assert verdict.evidence["difference"][0].value == pytest.approx(0.08)  # 0.58 less 0.50
+
+
+def test_time_is_compared_relative_to_the_oracle(tmp_path):
+    seconds = {
+        "independent": (10, 20, 30),
+        "bct": (11, 22, 33),
+        "dual_tuning": (11, 22, 33),
+        "mixbct": (7, 14, 20),
+    }
+    for method, each in seconds.items():
+        for seed, one in enumerate(each):
+            write_run(tmp_path, ExperimentConfig(method=method, seed=seed), 0.36, 0.5, 0.9, seconds=one)
+    verdict = try_claim(CLAIMS["M6"], collect(tmp_path))
+    assert verdict.verdict == HOLDS and len(verdict.evidence) == 2
+    # 1.1 less 0.7, 0.7 and 2/3 of the oracle's time
+    assert verdict.evidence["difference"][0].value == pytest.approx(1.1 - (0.7 + 0.7 + 2 / 3) / 3)
 
 
 def test_each_setting_is_judged_by_its_own_runs_and_an_ablation_never_stands_for_its_method(tmp_path):
     """Older runs by other options in another setting do not outvote the defaults in the first."""
+    claim = CLAIMS["D1"] | {"needs": []}
     write_setting(tmp_path, NORMAL, GOOD, seeds=(0,), width=0.001)
     ablation = ExperimentConfig(method="dual_tuning", method_options={"structure_weight": 0.0})
     write_run(tmp_path, ablation, 0.36, 0.1, 0.2, width=0.001)
@@ -153,12 +206,12 @@ def test_each_setting_is_judged_by_its_own_runs_and_an_ablation_never_stands_for
         tmp_path, ARCFACE, {"independent": (0.0, 0.91), "bct": GOOD["bct"]}, seeds=(0,), width=0.001
     )
     write_run(tmp_path, ExperimentConfig(**older, **ARCFACE), 0.36, 0.30, 0.93, width=0.001)
-    verdict = try_claim(COMPATIBLE, collect(tmp_path))
+    verdict = try_claim(claim, collect(tmp_path))
     assert not verdict.missing
     named = verdict.evidence.set_index("comparison")["verdict"].to_dict()
     assert named == {
-        "Dual-Tuning (prototype_weight=1.0) new/old - old/old": DOES_NOT_SHOW,
-        "Dual-Tuning new/old - old/old": SHOWS,
+        "cross-test Dual-Tuning (prototype_weight=1.0) - old/old": DOES_NOT_HOLD,
+        "cross-test Dual-Tuning - old/old": HOLDS,
     }
     table = claims.findings_table(collect(tmp_path)).set_index("question")
     row = table.loc["cross-test, Dual-Tuning minus BCT"]
@@ -177,8 +230,8 @@ def test_equal_passes_takes_the_right_runs(tmp_path):
         config = ExperimentConfig(method="mixbct", seed=seed, budget="passes", **WEAK)
         write_run(tmp_path, config, 0.05, 0.12, 0.60 + NOISE[seed])
     frame = collect(tmp_path)
-    assert try_claim(BEATS, frame, budget="passes").verdict == DOES_NOT_SHOW
-    assert try_claim(BEATS, frame).verdict == SHOWS
+    assert try_claim(BEATS, frame, budget="passes").verdict == DOES_NOT_HOLD
+    assert try_claim(BEATS, frame).verdict == HOLDS
     questions = claims.findings_table(frame)["question"].tolist()
     assert "self-test, MixBCT, equal backbone passes minus MixBCT" in questions
 
@@ -186,12 +239,12 @@ def test_equal_passes_takes_the_right_runs(tmp_path):
 @pytest.mark.parametrize(
     ("low", "high", "better", "not_worse"),
     [
-        (0.02, 0.05, SHOWS, SHOWS),
-        (-0.005, 0.05, NOT_DECIDABLE, SHOWS),
+        (0.02, 0.05, HOLDS, HOLDS),
+        (-0.005, 0.05, NOT_DECIDABLE, HOLDS),
         (-0.05, 0.05, NOT_DECIDABLE, NOT_DECIDABLE),
-        (-0.005, 0.005, DOES_NOT_SHOW, SHOWS),
-        (-0.05, -0.005, DOES_NOT_SHOW, NOT_DECIDABLE),
-        (-0.05, -0.02, DOES_NOT_SHOW, DOES_NOT_SHOW),
+        (-0.005, 0.005, DOES_NOT_HOLD, HOLDS),
+        (-0.05, -0.005, DOES_NOT_HOLD, NOT_DECIDABLE),
+        (-0.05, -0.02, DOES_NOT_HOLD, DOES_NOT_HOLD),
         (np.nan, np.nan, NOT_DECIDABLE, NOT_DECIDABLE),
     ],
 )
@@ -207,7 +260,7 @@ def test_judge_two_tests_at_once():
         judge(pair, better=True)
         for pair in ([lead, equal], [lead, loss], [equal, equal], [lead, open_], [equal, open_])
     ]
-    assert said == [SHOWS, DOES_NOT_SHOW, DOES_NOT_SHOW, NOT_DECIDABLE, NOT_DECIDABLE]
+    assert said == [HOLDS, DOES_NOT_HOLD, DOES_NOT_HOLD, NOT_DECIDABLE, NOT_DECIDABLE]
 
 
 def test_findings_count_settings_and_name_the_extremes(full):

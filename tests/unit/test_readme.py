@@ -30,7 +30,7 @@ def made(tmp_path):
 
 def test_numbers_and_differences_by_hand(made):
     found, setting = made
-    assert found.settings() == [setting]
+    assert list(found.settings().values()) == ["Portraits, open-class, softmax to ArcFace"]
     assert found.number(setting, "bct", "new/old", "map") == "60.0 [59.0, 61.0]"
     assert found.number(setting, "bct", "old/old", "map", interval=False) == "40.0"
     assert found.number(setting, "bct", "gain", "map", interval=False) == "+0.40"  # 0.2 / 0.5
@@ -49,13 +49,36 @@ def test_a_table_of_chosen_methods_and_columns(made):
         "| method | new/old | update gain | time |",
         "| --- | ---: | ---: | ---: |",
         "| MixBCT | 50.0 [49.0, 51.0] | +0.20 | 1.00 |",
-        "| BCT | 60.0 [59.0, 61.0] | +0.40 | 0.50 |",
+        "| BCT | **60.0 [59.0, 61.0]** | +0.40 | 0.50 |",  # the best
     ]
+
+
+def test_the_headline_and_its_sentences(made):
+    found, setting = made
+    lines = found.headline(setting, "bct", "mixbct", "absent").splitlines()
+    assert lines[0] == "| method | new/old | new/new | query |" and len(lines) == 4
+    rows = found.rows(setting, "map")
+    assert rows["new_old_best"].tolist() == [False, True, False]  # 0.6 against 0.5: equal draws around both
+    found.rows = lambda *_: rows
+    assert found.names(setting, "margin", "above") == "BCT, MixBCT"
+    assert found.names(setting, "self_change", "below") == "BCT"
+    assert found.names(setting, "self_change", "within") == "MixBCT"
+    assert found.names(setting, "margin", "below") == "none" and found.seeds(setting) == "one seed"
+
+
+def test_the_setting_of_a_name_is_the_one_with_the_most_seeds(tmp_path):
+    for epochs, seeds in ((20, 1), (30, 3)):
+        for config in configs(["independent", "bct"], range(seeds), epochs=epochs):
+            write_run(tmp_path, config, 0.4, 0.5, 0.9)
+    found = readme.Results(tmp_path)
+    name = config.experiment_id
+    assert len(found.settings()) == 2 and found.seeds(name.rsplit("-", 1)[0]) == "3 seeds"
+    assert set(found.of(name.rsplit("-", 1)[0])["experiment_id"]) == {name}
 
 
 def test_what_is_not_there_is_refused(made):
     found, setting = made
-    with pytest.raises(ValueError, match=f"no such setting; there are {setting}"):
+    with pytest.raises(ValueError, match=f"no setting 'x' in .*; there are {setting}"):
         found.number("x", "bct", "new/old")
     with pytest.raises(ValueError, match="l2 did not run in .*; there are independent, bct, mixbct"):
         found.number(setting, "l2", "new/old")
