@@ -313,12 +313,9 @@ class ExperimentConfig:
 
     def _digest(self, leave_out: tuple[str, ...] = ()) -> str:
         # Only what differs from the defaults: a field that a later version adds renames no run.
-        defaults = {item.name: _default(item) for item in fields(self)}
-        values = {
-            name: value
-            for name, value in self.to_dict().items()
-            if name not in WHERE and name not in leave_out and value != defaults[name]
-        }
+        kept = [item for item in fields(self) if item.name not in WHERE and item.name not in leave_out]
+        given = {item.name: (getattr(self, item.name), _default(item)) for item in kept}
+        values = {name: value for name, (value, default) in given.items() if value != default}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
 

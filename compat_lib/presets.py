@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,9 +96,8 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}, chains: {error}") from error
     experiments += later
-    folders = [config.run_folder for config in experiments]
-    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
-    if twice:
+    folders = Counter(str(config.run_folder) for config in experiments)
+    if twice := sorted(folder for folder, times in folders.items() if times > 1):
         raise ValueError(f"{path} lists the same run twice: {', '.join(twice)}")
     processes = content.get("processes", 1)
     if processes < 1:
