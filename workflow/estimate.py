@@ -61,16 +61,16 @@ def measured(
     classifier = classifier_of(config, loss, width, classes)
     method = build_method("independent", None, classifier, **task(config))
     parameters = [sum(p.numel() for p in module.parameters()) for module in (model, classifier)]
-    settings = settings_of(config, epochs=2, lr=1e-4, seed=0)
+    settings = settings_of(config, epochs=1, lr=1e-4, seed=0)
     took, batch = {}, 1
     while batch < share and took.get(batch, 0.0) - took.get(2, 0.0) < ENOUGH:
         batch = min(2 * batch, share)
         pixels = torch.randint(256, (batch, channels, *size), dtype=torch.uint8)
         labels = torch.arange(batch) // 2 % classes  # two of each, for a task loss
-        now = replace(settings, batch_size=batch, per_identity=0)
+        now = replace(settings, batch_size=batch, per_identity=0, epochs=2 if batch == 2 else 1)
         history = train(model, method, pixels, labels, now, say=lambda line: None)
-        # The first epoch's step warms up. Of a processor its own time counts: other work hardly moves it.
-        took[batch] = history[1].get("processor_seconds", history[1]["seconds"])
+        # The very first step warms up. Of a processor its own time counts: other work hardly moves it.
+        took[batch] = history[-1].get("processor_seconds", history[-1]["seconds"])
     remembered = activations(model, pixels.to(config.device), config) / batch
     slope = max(took[batch] - took[2], 0.0) / max(batch - 2, 1)  # of one more image
     return *parameters, remembered, took[batch] + slope * (share - batch), batch

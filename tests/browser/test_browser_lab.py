@@ -1,20 +1,19 @@
 """JupyterLab in a real browser: a reader opens a notebook, runs all cells and moves a slider."""
 
-import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from devtools import Guarded
 from execute import declared_parameters
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+NAME = "05_explore_features"
 TOKEN = "browser-test"
 SETTINGS = Path(__file__).resolve().parents[2] / "workflow" / "lab"  # make lab starts with these
 SMALL = {  # the sizes of the preset smoke, or less
@@ -38,26 +37,31 @@ READY = f"""(w => w && w.context.isReady && w.sessionContext.isReady && w.sessio
 RUN_ALL = f"""(() => {{ window.ended = null; jupyterapp.shell.activateById(({PANEL}).id);
   jupyterapp.commands.execute("notebook:run-all-cells").then(
     () => {{ window.ended = "done"; }}, error => {{ window.ended = String(error); }}); }})()"""
-# The first cell with a slider, and what it shows now: pictures, and the sentence below a live one.
-SLIDER_CELL = "[...document.querySelectorAll('.jp-CodeCell')].find(c => c.querySelector('.noUi-handle'))"
-SHOWN = f"""(cell => [...cell.querySelectorAll(".jp-OutputArea img, .jp-OutputArea svg, .jp-OutputArea p")]
-  .filter(part => part.tagName !== "IMG" || part.complete).map(part => part.src || part.outerHTML).join(" ")
-)({SLIDER_CELL})"""
+# What the first cell with a slider shows now: pictures, and the sentence below a live one.
+SHOWN = """cell => [...cell.querySelectorAll(".jp-OutputArea img, .jp-OutputArea svg, .jp-OutputArea p")]
+  .filter(part => part.tagName !== "IMG" || part.complete).map(part => part.src || part.outerHTML).join()"""
+START = """
+import os, sys
+from execute import end_with
+from jupyterlab.labapp import main
+end_with(os.getppid())
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="module")
-def lab(project, browser, tmp_path_factory) -> Iterator[str]:
+def lab(project, tmp_path_factory) -> Iterator[str]:
     """The address of a JupyterLab on copies of the notebooks with small parameters."""
     folder = tmp_path_factory.mktemp("lab")
     copy = folder / "project"
     (copy / "notebooks").mkdir(parents=True)
     for name in ("compat_lib", "companion", "configs", "docs", "figures", "results"):
         (copy / name).symlink_to(project / name)
-    for name in ("00_start_here", "05_explore_features"):
-        smaller(project / "notebooks" / f"{name}.ipynb", copy / "notebooks" / f"{name}.ipynb")
-    server, address = start_lab(folder, copy)
-    yield address
-    server.close()
+    smaller(project / "notebooks" / f"{NAME}.ipynb", copy / "notebooks" / f"{NAME}.ipynb")
+    server = start_lab(folder, copy)
+    yield address_of(server, folder)
+    server.terminate()
+    server.wait(timeout=60)
 
 
 def smaller(notebook: Path, copy: Path) -> None:
@@ -72,9 +76,9 @@ def smaller(notebook: Path, copy: Path) -> None:
     copy.write_text(json.dumps(content), encoding="utf-8")
 
 
-def start_lab(folder: Path, root: Path) -> tuple[Guarded, str]:
+def start_lab(folder: Path, root: Path) -> subprocess.Popen:
     """A JupyterLab server that knows no settings of this machine's user and asks the network nothing."""
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={root}"]
+    command = [sys.executable, "-c", START, "--no-browser", f"--ServerApp.root_dir={root}"]
     command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
     command += ["--LabApp.expose_app_in_browser=True"]
     # As make lab has it: else it asks whether it may fetch news, over the notebook.
@@ -88,65 +92,51 @@ def start_lab(folder: Path, root: Path) -> tuple[Guarded, str]:
         "IPYTHONDIR": str(folder / "ipython"),
         "COMPAT_DATA": str(folder / "images"),
         "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYTHONPATH": os.pathsep.join((str(SETTINGS.parent), os.environ.get("PYTHONPATH", ""))),
     }
-    server = Guarded(command, folder / "lab.log", **places)
-
-    def address() -> str | None:
-        for file in (folder / "runtime").glob("jpserver-*.json"):
-            try:
-                base = json.loads(file.read_text())["url"]
-                urllib.request.urlopen(f"{base}api/status?token={TOKEN}", timeout=5).close()
-                return base
-            except (OSError, ValueError):  # being written, or not listening yet
-                return None
-        return None
-
-    return server, server.wait_until(address, 60, "JupyterLab to start")
+    with (folder / "lab.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | places)
 
 
-def run_all(tab, lab: str, name: str, seconds: float) -> list[dict]:
-    """Open a notebook, run all cells as the menu Run does, and return the code cells."""
-    tab.resize(1280, 900)
-    tab.open(f"{lab}lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
-    tab.wait_for(READY, 60, f"{name} and its kernel")
-    tab.evaluate(RUN_ALL)
-    tab.wait_for("window.ended", seconds, f"the cells of {name}")
-    return tab.evaluate(CELLS)
+def address_of(server: subprocess.Popen, folder: Path) -> str:
+    """Where a server listens, once it does."""
+    deadline = time.monotonic() + 120
+    while "is running at" not in (folder / "lab.log").read_text(errors="replace"):
+        assert server.poll() is None and time.monotonic() < deadline, (folder / "lab.log").read_text()
+        time.sleep(0.2)
+    (file,) = (folder / "runtime").glob("jpserver-*.json")
+    return json.loads(file.read_text())["url"]
 
 
-@contextlib.contextmanager
-def last_picture(tab, file: Path) -> Iterator[None]:
-    """A picture of what the reader sees at the end, also when the test fails."""
+def test_a_reader_runs_all_cells_and_moves_a_slider(open_page, lab, pictures):
+    page = open_page(f"{lab}lab/tree/notebooks/{NAME}.ipynb?token={TOKEN}&reset", offline=False)
+    page.wait_for_function(READY, timeout=60_000)
+    page.evaluate(RUN_ALL)
     try:
-        yield
+        page.wait_for_function("window.ended", timeout=300_000)
     finally:
-        tab.picture(file)
-
-
-@pytest.mark.parametrize("name", ["00_start_here", "05_explore_features"])
-def test_a_reader_runs_all_cells_and_moves_a_slider(tab, lab, pictures, name):
-    with last_picture(tab, pictures / f"lab-{name}-cells.png"):
-        cells = run_all(tab, lab, name, seconds=300)
+        page.screenshot(path=pictures / f"lab-{NAME}-cells.png")
+    cells = page.evaluate(CELLS)
     assert [error for cell in cells for error in cell["errors"]] == []
     assert [cell["source"][:60] for cell in cells if cell["count"] is None] == [], "cells that did not run"
-    assert not tab.evaluate("document.body.innerText.includes('Error displaying widget')")
-    assert not tab.evaluate("document.body.innerText.includes('Jupyter news')")
+    said = page.inner_text("body")
+    assert "Error displaying widget" not in said and "Jupyter news" not in said
 
-    tab.wait_for(f"{SLIDER_CELL} && {SHOWN}", 20, "a slider with its picture")
-    tab.evaluate(f"{SLIDER_CELL}.querySelector('.noUi-handle').focus()")
-    tab.evaluate("new Promise(done => setTimeout(done, 500))")  # what comes into sight is drawn then
-    tab.picture(pictures / f"lab-{name}-slider-before.png")
-    before = tab.evaluate(SHOWN)
-    value = f"{SLIDER_CELL}.querySelector('.noUi-handle').getAttribute('aria-valuenow')"
-    start = tab.evaluate(value)
+    cell = page.locator(".jp-CodeCell").filter(has=page.locator(".noUi-handle")).first
+    handle = cell.locator(".noUi-handle").first
+    handle.focus()
+    page.wait_for_timeout(500)  # what comes into sight is drawn then
+    page.screenshot(path=pictures / f"lab-{NAME}-slider-before.png")
+    before, start = cell.evaluate(SHOWN), handle.get_attribute("aria-valuenow")
+    assert before, "a slider without its picture"
     begun = time.monotonic()
-    tab.press("ArrowRight")
-    if tab.evaluate(value) == start:  # it stands at its right end
-        tab.press("ArrowLeft")
-    assert tab.evaluate(value) != start, "the slider does not move"
-    changed = f"(now => now && now !== {json.dumps(before)})({SHOWN})"
-    tab.wait_for(changed, 20, "another picture after the slider has moved")
-    print(f"{name}: another picture {time.monotonic() - begun:.2f} s after the key")
-    tab.picture(pictures / f"lab-{name}-slider-after.png")
-    hosts = {urlsplit(address).hostname for address in tab.requests if address.startswith("http")}
+    page.keyboard.press("ArrowRight")
+    if handle.get_attribute("aria-valuenow") == start:  # it stands at its right end
+        page.keyboard.press("ArrowLeft")
+    assert handle.get_attribute("aria-valuenow") != start, "the slider does not move"
+    changed = f"([cell, before]) => (now => now && now !== before)(({SHOWN})(cell))"
+    page.wait_for_function(changed, arg=[cell.element_handle(), before], timeout=20_000)
+    print(f"{NAME}: another picture {time.monotonic() - begun:.2f} s after the key")
+    page.screenshot(path=pictures / f"lab-{NAME}-slider-after.png")
+    hosts = {urlsplit(address).hostname for address in page.asked if address.startswith("http")}
     assert hosts == {"127.0.0.1"}, "something was asked for elsewhere"

@@ -11,15 +11,13 @@ from stub_project import make_project
 FEW = "defaults: {epochs: 3, device: cuda}\nmethods:\n  - {method: l2}\n"
 
 
-def snakemake(root, profile, *options, **variables):
+def snakemake(root, profile, *options, target="experiments", **variables):
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--directory", "runs"]
     command += ["--config", "preset=few", f"runs_root={root / 'runs'}", "--workflow-profile", str(profile)]
     return subprocess.run(
-        [*command, *options, "experiments"],
+        [*command, *options, target],
         cwd=root,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join((str(root), os.environ.get("PYTHONPATH", "")))}
-        | variables,
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} | variables,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

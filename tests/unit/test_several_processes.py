@@ -8,6 +8,8 @@ import pytest
 from stub_project import COMMON, make_project, write_notebook
 from test_clusters import snakemake
 
+from compat_lib.presets import load_preset
+
 PRESET = """
 processes: 2
 defaults:
@@ -25,9 +27,8 @@ methods:
 """
 FINDS = """
 from compat_lib.config import ExperimentConfig
-fields = {"runs_root": runs_root, "seed": seed, "method": "mixbct"} | settings
-config = ExperimentConfig(**fields)
-assert (config.FOLDER / "metrics.json").is_file()
+config = ExperimentConfig(**{"runs_root": runs_root, "seed": seed} | settings)
+assert (config.old_folder / "metrics.json").is_file()
 """
 
 
@@ -35,10 +36,9 @@ def asked(project, folder, preset):
     """What Snakemake would run for a preset of the repository."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(project / "workflow" / "Snakefile")]
     command += ["--directory", str(folder), "--config", f"preset={preset}", f"runs_root={folder}"]
-    command += ["--cores", "8", "--dry-run", "--printshellcmds", "experiments"]
-    path = os.pathsep.join((str(project), os.environ.get("PYTHONPATH", "")))
+    command += ["--cores", "8", "--dry-run", "--printshellcmds", "experiments", "--quiet", "host"]
     done = subprocess.run(
-        [*command, "--quiet", "host"], env=os.environ | {"PYTHONPATH": path}, text=True, capture_output=True
+        command, env=os.environ | {"PYTHONPATH": str(project)}, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -56,17 +56,14 @@ def test_one_process_needs_no_torchrun(project, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_the_notebooks_find_it(project, tmp_path):
+def test_two_processes_train_an_old_model_and_its_notebook_finds_it(project, tmp_path):
     root = make_project(tmp_path / "stub", project)
-    for name, folder in (("01_old_system", "old_folder"), ("03_mixbct", "run_folder")):
-        write_notebook(
-            root / "notebooks" / f"{name}.ipynb", FINDS.replace("FOLDER", folder), parameters=COMMON
-        )
+    write_notebook(root / "notebooks" / "01_old_system.ipynb", FINDS, parameters=COMMON)
     (root / "configs" / "few.yml").write_text(PRESET)
     (root / "runs").mkdir()
-    done = snakemake(
-        root, root / "workflow" / "profiles" / "default", "--cores", "2", COMPAT_DATA=str(tmp_path)
-    )
+    (config,) = load_preset(root / "configs" / "few.yml", runs_root=str(root / "runs")).experiments
+    target = f"{config.experiment_id}/{config.old_folder.name}/notebook.ipynb"
+    profile = root / "workflow" / "profiles" / "default"
+    done = snakemake(root, profile, "--cores", "2", target=target, COMPAT_DATA=str(tmp_path))
     assert done.returncode == 0, done.stdout
-    assert len(list(root.glob("runs/*/*/notebook.ipynb"))) == 2
-    assert len(list(root.glob("runs/*/*/metrics.json"))) == 2
+    assert (root / "runs" / target).is_file() and (config.old_folder / "metrics.json").is_file()
