@@ -70,7 +70,39 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  #
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class TrainingSettings:
+    """The recipe of a training, which every method shares."""
+
+    epochs: int = 20
+    batch_size: int = 256
+    per_identity: int = 0  # images of each identity in a batch, which a task loss needs; 0: at random
+    optimiser: str = "sgd"  # with Nesterov momentum; or "adam", "adamw"
+    lr: float = 0.1
+    schedule: str = "cosine"  # to zero; or "polynomial" (of power 2), "multistep" (x 0.1)
+    milestones: list[float] = field(default_factory=list)  # of "multistep": shares of the steps
+    weight_decay: float = 5e-4
+    decay: str = "matrices"  # what decays; "all": biases and normalisation too, as many papers do
+    warmup: float = 0.1  # share of the steps
+    warmup_steps: int | None = None  # steps of the warm-up, instead of a share
+    clip: float = 5.0  # norm of the network's gradient; the classifier is not clipped
+    shift: int = 2  # augmentation: pixels
+    flip: bool = False  # augmentation: mirror images
+    pad: int = 0  # augmentation: pixels of zeros around an image, out of which it is cut; needs shift 0
+    erase: float = 0.0  # augmentation: probability that a rectangle is erased
+    resized_crop: float = 0.0  # augmentation: smallest share that is cut out and enlarged; needs shift 0
+    seed: int = 0
+    precision: str = "auto"
+    accumulate: int = 1  # parts in which a batch passes through the network: less memory, a third more time
+    compile: bool = False  # torch.compile of the network
+    sync_batchnorm: bool = False  # under torchrun: batch statistics over the rows of all processes
+    checkpoint_steps: int = 0  # keep a checkpoint after so many steps within an epoch; 0: after each epoch
+    checkpoint_minutes: float = 10.0  # and after so many minutes; 0: not by time
+    device: str = "cpu"
+    workers: int = 0  # processes that decode images when stream is on
+
+
+@dataclass(frozen=True)
+class ExperimentConfig(TrainingSettings):
     """Everything that determines one run; unknown or impossible values are refused on construction.
 
     The fields are plain literals so that a notebook's parameters cell, a preset and ``config.json``
@@ -123,19 +155,7 @@ class ExperimentConfig:
     new_weights: str | None = None
     new_loss: str = "arcface"
     new_width: int = 64
-    epochs: int = 20
-    lr: float = 0.1
-    # shared by both sides
-    batch_size: int = 256
-    per_identity: int = 0  # images of each identity in a batch, which a task loss needs; 0: at random
-    optimiser: str = "sgd"  # with Nesterov momentum; or "adam", "adamw"
-    schedule: str = "cosine"  # to zero; or "polynomial" (of power 2), "multistep" (x 0.1)
-    milestones: list[float] = field(default_factory=list)  # of "multistep": shares of the steps
-    weight_decay: float = 5e-4
-    decay: str = "matrices"  # what decays; "all": biases and normalisation too
-    warmup: float = 0.1  # share of the steps
-    warmup_steps: int | None = None  # steps of the warm-up, instead of a share
-    clip: float = 5.0  # norm of the network's gradient
+    # shared by both sides, beside the fields of TrainingSettings
     label_smoothing: float = 0.0
     task_loss: str = "none"  # beside the classifier's, on both sides: "triplet" or "circle", as re-ID trains
     task_weight: float = 1.0
@@ -143,29 +163,15 @@ class ExperimentConfig:
     margin: float = 0.3  # m: radians for ArcFace, cosine for CosFace
     margin_ramp: float = 0.3  # share of the steps over which the margin grows from zero
     classifier_sample: float = 1.0  # share of the classes in a step's softmax (Partial FC)
-    shift: int = 2  # augmentation: pixels
-    flip: bool = False  # augmentation: mirror images
-    pad: int = 0  # augmentation: pixels of zeros around an image, out of which it is cut; needs shift 0
-    erase: float = 0.0  # augmentation: probability that a rectangle is erased
-    resized_crop: float = 0.0  # augmentation: smallest share that is cut out and enlarged; needs shift 0
     validate_every: int = 2  # epochs between looks at the validation identities
     # the method
     method: str = "independent"
     method_options: dict[str, Any] = field(default_factory=dict)
     budget: str = "steps"  # "passes": more epochs for a method that embeds fewer rows a step
-    seed: int = 0
     # where and how
     flip_test: bool = False  # test features are of each image and its mirror image, as faces are tested
     bootstrap_draws: int = 200
-    precision: str = "auto"
-    accumulate: int = 1  # parts in which a batch passes through the network: less memory, a third more time
-    compile: bool = False  # torch.compile of the network
-    sync_batchnorm: bool = False  # under torchrun: batch statistics over the rows of all processes
-    checkpoint_steps: int = 0  # keep a checkpoint after so many steps within an epoch; 0: after each epoch
-    checkpoint_minutes: float = 10.0  # and after so many minutes; 0: not by time
-    device: str = "cpu"
     threads: int = 0  # 0: leave torch's own number; runs repeat to the bit with equal numbers
-    workers: int = 0  # processes that decode images when stream is on
     runs_root: str = "runs"
 
     def __post_init__(self) -> None:

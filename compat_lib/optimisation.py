@@ -5,46 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from compat_lib.config import TrainingSettings
+
 MOMENTUM = 0.9
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What every method shares; by default SGD with Nesterov momentum, warm-up, then a cosine to zero."""
-
-    epochs: int = 20
-    batch_size: int = 256
-    optimiser: str = "sgd"  # or "adam", "adamw"
-    lr: float = 0.1
-    schedule: str = "cosine"  # or "polynomial", "multistep", see `learning_rate`
-    milestones: tuple[float, ...] = ()  # of "multistep": shares of all steps
-    weight_decay: float = 5e-4
-    decay: str = "matrices"  # decaying biases and norms helps nobody; "all" does so, as many papers do
-    warmup: float = 0.1  # share of all steps
-    warmup_steps: int | None = None  # the same in steps; None: by share
-    clip: float = 5.0  # norm of the network's gradient; the classifier is not clipped
-    shift: int = 2  # this and the next four: see Augmentation
-    flip: bool = False
-    pad: int = 0
-    erase: float = 0.0
-    resized_crop: float = 0.0
-    per_identity: int = 0  # images of each identity in a batch; 0: at random
-    seed: int = 0
-    precision: str = "auto"
-    accumulate: int = 1  # parts in which a batch passes through the network, see `InParts`
-    compile: bool = False  # torch.compile of the network
-    sync_batchnorm: bool = False  # batch statistics over the rows of all processes, not of each
-    device: str = "cpu"
-    workers: int = 0  # processes that decode images which are not in memory
-    checkpoint_steps: int = 0  # also write one after so many steps within an epoch; 0: do not
-    checkpoint_minutes: float = 10.0  # likewise
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

@@ -116,7 +116,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "old_system": {"class_means", "user_arrays"},
     "distributed": set(),
     "losses": {"distributed", "old_system"},
-    "optimisation": set(),
+    "optimisation": {"config"},
     "checkpoint": {"distributed", "losses"},
     "finite": {"losses"},
     "training": {
