@@ -76,11 +76,7 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
     ) -> Progress:
-        """Restore what was written last, if anything was.
-
-        Raises:
-            ValueError: the file is damaged, or belongs to other settings or images.
-        """
+        """Restore what was written last, if anything was; a damaged file, or one of others, is refused."""
         if not self.path.is_file():
             return Progress()
         try:
@@ -118,9 +114,8 @@ def _change_dealt(
     for name, parameter in method.classifier.named_parameters():
         state["method"][f"classifier.{name}"] = change(state["method"][f"classifier.{name}"])
         states = state["optimiser"]["state"]
-        place = (
-            order.index(id(parameter)) if id(parameter) in order else None
-        )  # a fixed classifier is not there
+        # A fixed classifier is not there.
+        place = order.index(id(parameter)) if id(parameter) in order else None
         if place in states:  # in a new dictionary: the old one is the optimiser's own
             rows = {key: isinstance(value, Tensor) and value.ndim > 0 for key, value in states[place].items()}
             states[place] = {k: change(v) if rows[k] else v for k, v in states[place].items()}

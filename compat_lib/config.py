@@ -114,10 +114,8 @@ class ExperimentConfig(TrainingSettings):
     ('mixbct-s0', 'portraits-open-class-softmax-to-arcface')
 
     Raises:
-        ValueError: a field has a value that is not allowed; the sentence names the field, the value
-            and what is allowed.
-        TypeError: a field has the wrong type (text that reads as a number is taken as one, because
-            YAML 1.1 reads ``1e-3`` as text).
+        TypeError, ValueError: a field has another type (text that reads as a number is taken as one, because
+            YAML 1.1 reads ``1e-3`` as text) or value; the sentence says which are allowed.
     """
 
     # data
@@ -225,11 +223,7 @@ class ExperimentConfig(TrainingSettings):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExperimentConfig:
-        """A configuration from names and values.
-
-        Raises:
-            ValueError: a name is not a field; the sentence lists the closest fields.
-        """
+        """A configuration from names and values; a name that is no field is a ValueError."""
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
@@ -255,17 +249,10 @@ class ExperimentConfig(TrainingSettings):
         >>> third.old_backbone, third.new_backbone, third.old_run.split("/")[1][:6]
         ('resnet-small', 'resnet18', 'bct-s0')
         """
-        inherited = {
-            "old_run": f"{self.experiment_id}/{self.run_id}",
-            "old_strength": "normal",
-            "old_backbone": self.new_backbone,
-            "old_head": self.new_head,
-            "old_weights": self.new_weights,
-            "old_loss": self.new_loss,
-            "old_width": self.new_width,
-            "old_epochs": self.epochs,
-            "old_lr": self.lr,
-        }
+        parts = ("backbone", "head", "weights", "loss", "width")
+        inherited = {f"old_{part}": getattr(self, f"new_{part}") for part in parts}
+        inherited |= {"old_epochs": self.epochs, "old_lr": self.lr, "old_strength": "normal"}
+        inherited["old_run"] = f"{self.experiment_id}/{self.run_id}"
         return self.changed(**(inherited | changes))
 
     def changed(self, **changes: Any) -> ExperimentConfig:

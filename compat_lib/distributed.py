@@ -22,11 +22,7 @@ WAIT = timedelta(days=1)  # the first process measures and writes while the othe
 
 
 def start(device: str) -> None:
-    """Join the processes that torchrun started, once; `device` "cuda" then means each process's own.
-
-    Raises:
-        ValueError: the device is one numbered GPU, which all processes would share.
-    """
+    """Join the processes that torchrun started, once; `device` "cuda" then means each process's own."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     cuda = torch.device(device).type == "cuda"

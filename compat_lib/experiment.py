@@ -72,12 +72,9 @@ class Experiment(ExperimentData):
     """One configuration, and the calls that train and measure by it.
 
     Args:
-        config: the validated configuration.
+        config: what cannot be built is refused: a method, option, network or device that is not there,
+            widths that the method cannot compare, more threads than this machine has cores.
         say: receives one line an epoch and a word on what was found finished.
-
-    Raises:
-        ValueError: the configuration asks for what cannot be: an unknown method, option, network or device,
-            widths that the method cannot compare, or more threads than this machine has cores.
     """
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None] = print) -> None:
@@ -95,11 +92,7 @@ class Experiment(ExperimentData):
 
     @property
     def old(self) -> TrainedModel:
-        """The old model, once :meth:`train_old` or :meth:`train` was called.
-
-        Raises:
-            RuntimeError: neither was called.
-        """
+        """The old model, once :meth:`train_old` or :meth:`train` was called; before, a RuntimeError."""
         if self._old is None:
             raise RuntimeError("there is no old model yet: call experiment.train_old() first")
         return self._old
@@ -188,9 +181,6 @@ class Experiment(ExperimentData):
         """What a method may use of the old model: features of the new training set, and the rest.
 
         `old_outliers` are in it, and in nothing else: the old model, its test features and the files stay.
-
-        Raises:
-            RuntimeError: the old model is not trained yet.
         """
         config = self.config
         old = OldSystem.load(config.old_folder / "old_system", model=self.old.model)
@@ -200,11 +190,7 @@ class Experiment(ExperimentData):
 
     @property
     def old_run(self) -> Run:
-        """The old model's run folder.
-
-        Raises:
-            RuntimeError: the old model is not trained yet.
-        """
+        """The old model's run folder."""
         _ = self.old
         return Run(self.config.old_folder)
 
@@ -212,11 +198,7 @@ class Experiment(ExperimentData):
 
     @property
     def new(self) -> TrainedModel:
-        """The new model, once :meth:`train` was called.
-
-        Raises:
-            RuntimeError: it was not.
-        """
+        """The new model, once :meth:`train` was called; before, a RuntimeError."""
         if self._new is None:
             raise RuntimeError("there is no new model yet: call experiment.train() first")
         return self._new

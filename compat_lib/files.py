@@ -100,9 +100,9 @@ def save_tensors(
 
 
 def write_rows(path: str | Path, count: int, blocks: Iterable[Tensor], advice: str = "") -> None:
-    """Write tensors [n, ...] that follow each other as one .npy file of ``count`` rows, block by block.
+    """Write tensors [n, ...] that follow each other as one .npy file of ``count`` rows, in one piece.
 
-    In one piece, see :func:`replacing`; and written, not mapped: a full disk is an error and kills nothing.
+    Block by block, and written, not mapped: a full disk is an error and kills nothing.
     """
     with replacing(path, advice) as part, part.open("wb") as out:
         for number, block in enumerate(blocks):
@@ -114,11 +114,7 @@ def write_rows(path: str | Path, count: int, blocks: Iterable[Tensor], advice: s
 
 
 def map_rows(path: str | Path) -> Tensor:
-    """The rows of an .npy file, memory-mapped: only those that are taken are read, and none is changed.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file; it is damaged, or no .npy file of numbers.
-    """
+    """The rows of an .npy file, memory-mapped: only those that are taken are read, and none is changed."""
     import torch
 
     try:

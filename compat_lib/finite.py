@@ -41,11 +41,7 @@ class Watch:
             self.look()
 
     def look(self) -> None:
-        """Read what was noted.
-
-        Raises:
-            NotFiniteError: names the first step that broke, its terms and the likely cause.
-        """
+        """Read what was noted; the first step that broke is a NotFiniteError."""
         for where, names, values in self.noted:
             loss, norm, embeddings, old, *terms = values.tolist()
             if not math.isfinite(loss):

@@ -91,8 +91,7 @@ def build_model(
         head: "linear" or "bn-neck", see :class:`EmbeddingModel`.
 
     Raises:
-        ValueError: "backbone ... is unknown ...", "... needs images of at least 16 pixels ...", a width that
-            the head cannot give, weights that are not there or do not fit.
+        ValueError: what is unknown, does not fit the size or the head, or could not be fetched.
 
     >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 8])
@@ -144,9 +143,7 @@ def refuse_model(name: str, *, weights: str | None = None, **asked: Any) -> None
     """Raise what :func:`build_model` raises, once in a process; torchvision's networks take no memory."""
     if weights is None and not is_own(name):
         try:
-            with torch.device(
-                "meta"
-            ):  # whose first use takes two seconds, unless torchvision is there already
+            with torch.device("meta"):  # its first use takes two seconds, unless torchvision is there already
                 build_model(name, **asked)
             return
         except NotImplementedError:  # it looks at numbers while it is built
@@ -166,9 +163,6 @@ def resolve_precision(device: torch.device | str, precision: str) -> str:
     """``float32``, ``bfloat16`` or ``float16``: what a precision means on this device.
 
     ``auto`` is bfloat16, but float32 on processors that would emulate bfloat16 at a loss.
-
-    Raises:
-        ValueError: "precision ... is unknown ...".
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")

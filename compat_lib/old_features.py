@@ -24,8 +24,7 @@ def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tenso
         "train", "val" and "test": float32 ``[N, old_width]`` each, in the order of their images.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged, has another width, or leaves a doubt
-            which row belongs to which image; images without a row are named.
+        FileNotFoundError, ValueError: a file is missing or damaged, has another width, or no row of an image.
     """
     # Here, since a run without such a file has no need of pandas and pyarrow's readers.
     from compat_lib.deploy.feature_files import read_features
@@ -35,12 +34,8 @@ def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tenso
             f"old_features are joined to images by the names of their files, which data set {config.dataset} "
             f"does not have ({', '.join(nameless)}); use dataset: folder"
         )
-    files = [config.old_features, config.old_test_features]
-    tables = [
-        read_features(project_path(file), columns=config.old_features_columns)
-        for file in files
-        if file is not None
-    ]
+    files = [file for file in (config.old_features, config.old_test_features) if file is not None]
+    tables = [read_features(project_path(file), columns=config.old_features_columns) for file in files]
     for table in tables:
         width = table.features.shape[1]
         if width != config.old_width:

@@ -70,18 +70,13 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
         beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
         raise FileNotFoundError(f"there is no preset {path}; in that folder are: {beside}")
     content = _read_yaml(path)
-    for name in content:
+    for name, value in content.items():
         if name not in SECTIONS:
             raise ValueError(f"{path}: unknown section {name}; there are {instead(name, SECTIONS)}")
-    for name, (kind, words) in SECTIONS.items():
-        value = content.get(name)
-        rows = value if kind is list else []
-        right = value is None or isinstance(value, kind)
-        if (
-            not right
-            or name not in ("seeds", "description")
-            and not all(isinstance(r, dict) for r in rows or ())
-        ):
+        kind, words = SECTIONS[name]
+        rows = value if kind is list and name != "seeds" else []
+        right = isinstance(value, kind) and all(isinstance(row, dict) for row in rows)
+        if value is not None and not right:
             raise ValueError(f"{path}: {name} must be {words}; got {value!r}")
     experiments = []
     settings, seeds = content.get("settings") or [{}], content.get("seeds") or [0]
@@ -125,9 +120,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-            if twice:
+            keys = Counter(str(self.construct_object(key, deep=True)) for key, _ in node.value)
+            if twice := sorted(key for key, count in keys.items() if count > 1):
                 line = node.start_mark.line + 1
                 raise ValueError(f"{', '.join(twice)} is given twice in the mapping of line {line}; keep one")
             return super().construct_mapping(node, deep)

@@ -104,12 +104,7 @@ def deal_out(config: ExperimentConfig, data: Splits) -> Scenario:
 
 
 def old_training_set(config: ExperimentConfig, data: Splits, scenario: Scenario) -> ImageSet:
-    """The images that the old model trains on, of this data set or of another.
-
-    Raises:
-        ValueError: images of an `old_dataset` have another number of channels, or the old features come
-            from a file.
-    """
+    """The images that the old model trains on, of this data set or of another."""
     if config.old_features:
         raise ValueError(
             "old_features come from a file, and nothing says on which images their model was trained"

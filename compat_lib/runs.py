@@ -194,11 +194,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ValueError: the file is not JSON; the sentence names it.
-    """
+    """The content of a JSON file of a run."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -214,11 +210,7 @@ def write_history(path: str | Path, rows: list[dict[str, float]]) -> None:
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """What :func:`write_history` wrote.
-
-    Raises:
-        ValueError: the file is missing or damaged; the sentence names it.
-    """
+    """What :func:`write_history` wrote."""
     try:
         # As text first: float() reads back the very number that was written.
         rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
@@ -232,11 +224,7 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
 def refuse_changed(
     place: Path, known: Mapping[str, str], made_of: Mapping[str, str], source: str = ""
 ) -> None:
-    """Refuse stored results of other images or options than those of now.
-
-    Raises:
-        ValueError: the sentence says what has changed, and what to do.
-    """
+    """Refuse stored results of other images or options than those of now, and say which."""
     changed = sorted(name for name, digest in made_of.items() if known.get(name) != digest)
     if changed:
         raise ValueError(

@@ -118,11 +118,7 @@ def read_model(
     made_of: dict[str, str],
     source: str = "",
 ) -> TrainedModel:
-    """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode.
-
-    Raises:
-        ValueError: a file is damaged, the weights do not fit, or what it was made of has changed.
-    """
+    """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode."""
     features, known = load_tensors(folder / _FEATURES)
     refuse_changed(folder, known, made_of, source)
     kept = {name: features.pop(name) for name in [*features] if "/" not in name}

@@ -33,9 +33,6 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Returns:
         float64 [2, 3]: matrix and shift.
 
-    Raises:
-        ValueError: "all points fall together ...".
-
     >>> similarity(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 3.0]])).round(6).tolist()
     [[0.0, -2.0, 1.0], [2.0, 0.0, 1.0]]
     """
@@ -60,9 +57,6 @@ def align(image: Image.Image, points: np.ndarray, size: tuple[int, int]) -> Imag
         points: float [5, 2], x and y in pixels of the image, in the template's order; whole numbers are
             pixel centres.
         size: pixels.
-
-    Raises:
-        ValueError: "all points fall together ...".
     """
     height, width = size
     scale = min(height, width) / TEMPLATE_SIDE
@@ -97,8 +91,7 @@ def aligned_images(
         source: the list, whose line k is image k, for errors.
 
     Raises:
-        FileNotFoundError: "line 3 of ... names 7.jpg, which is not in ...".
-        ValueError: "line 3 of ...: the five points of 7.jpg ...".
+        FileNotFoundError, ValueError: an image is missing; five points are not finite or fall together.
     """
     there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)

@@ -46,11 +46,7 @@ class Augmentation:
         return cls(**{item.name: getattr(settings, item.name) for item in fields(cls)})
 
     def check(self, height: int, width: int) -> None:
-        """Refuse what cannot be done to images of that size.
-
-        Raises:
-            ValueError: "shift must be ...", "... shift 2 and pad 10: ... set all but one to 0".
-        """
+        """Refuse what cannot be done to images of that size."""
         side = min(height, width)
         for name in ("shift", "pad"):
             if not 0 <= getattr(self, name) < side:

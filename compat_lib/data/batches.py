@@ -48,10 +48,6 @@ class Groups:
     batches T is the largest with sum_i min(g_i, T) >= P T, where identity i has g_i = ceil(n_i / K) groups.
     What does not fit waits for another epoch, drawn anew.
 
-    Raises:
-        ValueError: "per_identity must be ...", "batch_size 10 is no multiple of per_identity 4 ...",
-            "batches of 64 images with 4 of each identity need 16 identities, but there are 10 ...".
-
     >>> groups = Groups(torch.tensor([7, 7, 7, 9]), batch_size=4, per_identity=2)
     >>> groups.batches, sorted(groups.rows(torch.Generator().manual_seed(0)).tolist())[-2:]    # row 3 twice
     (1, [3, 3])
@@ -130,9 +126,6 @@ class Batches:
         per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come.
         workers: processes that decode encoded images; 0: none.
         rank, world: this process gives the rank-th of `world` equal, contiguous parts of each batch.
-
-    Raises:
-        ValueError: "shift must be ...", "batches of 10 images cannot be dealt out ...", what `Groups` raises.
 
     >>> six = torch.zeros(6, 1, 4, 4, dtype=torch.uint8)
     >>> batches = Batches(six, torch.arange(6), batch_size=4, seed=0)

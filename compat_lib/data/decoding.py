@@ -50,7 +50,7 @@ def open_image(path: object, mode: str, content: bytes | None = None) -> Image.I
     moving picture the first frame counts.
 
     Raises:
-        UnreadableImages: "cannot read the image ... (...)".
+        UnreadableImages: it is damaged or absent.
     """
     try:
         if content is None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from .alignment import aligned_images
 from .cache import cached_arrays
@@ -18,7 +17,6 @@ from .encoded import EncodedImages
 from .ijb import GALLERIES, ijb
 from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
 from .recordio import RecordFile, unpacked
-from .scenarios import split
 from .trees import class_folders, decode_classes, download
 
 VAL_IDENTITIES = 200
@@ -44,9 +42,8 @@ def ms1mv3(
     `train.rec` and `train.idx`. Any set packed like it is read. Images keep the file's order, on which the
     published splits depend: take `shuffle_seed` None for these.
 
-    The published setting has no validation part. Here `validation` identities are held out by seed. With 0
-    none is, and the published counts hold; validation then shows that many as by default of the training
-    identities, so that it says how well a model knows them and not how well it does on others.
+    The published setting has no validation part. Here `validation` identities are held out by seed; with 0
+    none is, as published, and validation is a sample of the training identities.
 
     Args:
         root: data root, see `data_root`.
@@ -80,11 +77,11 @@ def records(place: Path, base: Path, size: int | tuple[int, int]) -> ImageSet:
     """Return the images of `train.rec` in a folder, in the order of their numbers.
 
     The first record says where the images end, when it is without an image itself, as InsightFace writes it;
-    otherwise every record is one. Rows and labels are kept in the cache of the data root, since reading
-    them means looking into all of a file of tens of gigabytes.
+    otherwise every record is one. Rows and labels are cached: reading them means looking into all of a file
+    of tens of gigabytes.
 
     Raises:
-        FileNotFoundError, ValueError: what `RecordFile` raises; a label that is no class.
+        FileNotFoundError, ValueError: a file is missing or damaged; a label is no class.
     """
     file = RecordFile(place / "train.rec")
     recipe = {"rules": _RULES, "records": str(place.absolute())}
@@ -178,7 +175,7 @@ def celeba_lfw(
         validation: identities of CelebA held out by seed, at least 2.
 
     Raises:
-        FileNotFoundError: "CelebA is not there and could not be downloaded ...", "LFW is not there ...".
+        FileNotFoundError: one of them is not there; the sentence says where to put it.
     """
     if validation < 2:
         raise ValueError(f"validation must be at least 2 identities; got {validation}")
@@ -212,23 +209,3 @@ def _lfw(base: Path, size: int | tuple[int, int]) -> ImageSet:
     if not several.any():
         raise ValueError(f"{place} has no person with two images, so that nothing can be found in it")
     return people.compact(several)
-
-
-def published_counts(labels: Tensor) -> dict[str, tuple[int, int]]:
-    """Return what MixBCT publishes of MS1Mv3's parts: name -> (here, published).
-
-    Source: README and configurations of MixBCT (arXiv 2308.06948).
-
-    Args:
-        labels: int64 [N], of all images in the file's order.
-    """
-    open_class, open_data = (split(labels, f"open-{unit}", share=0.3) for unit in ("class", "data"))
-    return {
-        "images": (len(labels), 5_179_510),
-        "identities": (len(labels.unique()), 93_431),
-        "class30 identities": (len(open_class.old_classes), 28_029),
-        "class70 identities": (len(open_class.new_classes), 65_402),
-        "class30 images": (len(open_class.old_rows), 1_581_241),
-        "class70 images": (len(open_class.new_rows), 3_598_269),
-        "data30 images": (len(open_data.old_rows), 1_554_138),
-    }

@@ -36,27 +36,22 @@ def folder(
     """Return the images of a folder with train/<class>/*, test/<class>/* and optionally val/<class>/*.
 
     Images are decoded once into a memory-mapped cache under the data root, or with `stream` batch by batch,
-    without a cache; the folder itself is only read.
-    Class folders are numbered in sorted order, each part for itself. What is left out (other kinds of files,
-    folders inside classes, other parts) is said in the log.
+    without a cache; the folder itself is only read. Class folders are numbered in sorted order, each part for
+    itself. What is left out (other kinds of files, folders inside classes, other parts) is said in the log.
 
     With query/<class>/* these images are the queries of the protocols re-identification and landmarks, which
     ask the gallery test/: they are part of the test images, and the extra "query" (bool) tells which.
 
     With `skip_unreadable` images that cannot be read are left out and named, in the log and in
-    `Splits.skipped`; otherwise an error names them all.
-
-    Without val/, 10 % of the classes or images are held out of training for validation by seed, see
-    `with_validation`.
+    `Splits.skipped`; otherwise an error names them all. Without val/, 10 % of the classes or images are held
+    out of training for validation by seed, see `with_validation`.
 
     Returns:
         Splits of uint8 [N, 3, H, W], RGB.
 
     Raises:
-        FileNotFoundError: "... has no folder train ...".
-        ValueError: "cannot read 3 images ...", "class ... has no images ...", "... has 1 class folder ...",
-            "nothing can be held out for validation ...", "no image of class ... can be read ...".
-        OSError: the data root is on a full or read-only disk.
+        FileNotFoundError, ValueError, OSError: a part is missing, images cannot be read or are too few, the
+            data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()
     name, skipped = printable(place.name) or "folder", [] if skip_unreadable else None
@@ -82,9 +77,6 @@ def cifar100(
         size: pixels; the photographs have 32 x 32.
         stream: see `folder`; torchvision's copy always is in memory.
         validation: share of each class's training images, see `with_validation`; 0 trains on all 50,000.
-
-    Raises:
-        FileNotFoundError: "CIFAR100 is not there and could not be downloaded ...".
     """
     base = data_root(root)
     place = base / "cifar100"

@@ -45,8 +45,7 @@ def ijb(
         1:N lists do not tell the subject of a template, the template.
 
     Raises:
-        ValueError: "unknown part ...", a list with a wrong line, lists that contradict each other.
-        FileNotFoundError: a list or an image is missing.
+        FileNotFoundError, ValueError: a list or an image is missing; a line is wrong; lists contradict.
     """
     if part not in GALLERIES:
         raise ValueError(f"unknown part {part!r} of IJB; choose one of {', '.join(GALLERIES)}")

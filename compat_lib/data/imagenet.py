@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
 from .decoding import printable
 from .images import ImageSet, Splits, data_root
-from .listed import listed_images, with_validation
+from .listed import listed_images, listed_set, with_validation
 from .lists import read_list
 from .trees import class_folders, decode_classes, list_images
 
@@ -46,8 +47,7 @@ def imagenet(
         Splits, streamed; classes are the WordNet numbers, in their order.
 
     Raises:
-        FileNotFoundError: "... has no folder train ...", "... no list says of which class ..."; ValueError:
-            images and list that do not belong together.
+        FileNotFoundError, ValueError: a folder or the list is missing; images and list do not go together.
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
@@ -87,8 +87,7 @@ def places365(
         Splits, streamed; classes are the names of the list of categories, in its numbers' order.
 
     Raises:
-        FileNotFoundError: "there is no list ...", "... has no folder ...", "line 3 of ... names ...".
-        ValueError: "line 3 of ...", about a wrong line or a class that is no category.
+        FileNotFoundError, ValueError: a list, a folder or an image is missing; a line is wrong.
     """
     base = data_root(root) / "places365" if path is None else Path(path).expanduser()
     categories = read_list(base / "categories_places365.txt", {"category": str, "class": np.int64})
@@ -113,11 +112,10 @@ def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     CenterCrop(224) give it. Augmentation in a training takes this crop and not the whole image.
     """
     (height, width), (wide, high) = size, image.size
+    scaled_width, scaled_height = (side * 256 // 224 for side in (width, height))
     if wide * height <= high * width:
-        scaled_width = width * 256 // 224
         scaled = scaled_width, scaled_width * high // wide
     else:
-        scaled_height = height * 256 // 224
         scaled = scaled_height * wide // high, scaled_height
     left, top = (round((have - want) / 2) for have, want in zip(scaled, (width, height), strict=True))
     image = image.resize(scaled, Image.Resampling.BILINEAR)
@@ -134,9 +132,8 @@ def _flat(base: Path, size: int | tuple[int, int]) -> ImageSet:
             f"{printable(base / 'val')} has {len(names)} images, {printable(source)} lists {len(wnid_of)}, "
             f"and {min(odd)} is in one of them alone; unpack the images anew"
         )
-    classes, labels = np.unique([wnid_of[stem] for stem in stems], return_inverse=True)
-    images = listed_images(base / "val", names, lambda row: "val", size=size, resize=centre_crop)
-    return ImageSet(images, torch.from_numpy(labels), tuple(classes.tolist()))
+    rows = pd.DataFrame({"file": names, "class": [wnid_of[stem] for stem in stems]})
+    return listed_set(base / "val", rows, lambda row: "val", size=size, resize=centre_crop)
 
 
 def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:

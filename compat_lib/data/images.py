@@ -14,9 +14,7 @@ from torch import Tensor
 from .encoded import EncodedImages, Names
 
 DATA_VARIABLE = "COMPAT_DATA"
-DISTRACTOR = (
-    "distractor"  # the class of re-identification's wrong detections, of which no two show one person
-)
+DISTRACTOR = "distractor"  # the class of re-identification's wrong detections: no two show one person
 _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-mapped or strided tensor
 
 
@@ -25,9 +23,6 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 
     Args:
         root: None takes the environment variable COMPAT_DATA, and without that `data` where we are.
-
-    Raises:
-        NotADirectoryError: "data root ... is a file ...".
     """
     chosen = root if root is not None else os.environ.get(DATA_VARIABLE) or "data"
     path = Path(chosen).expanduser().absolute()

@@ -6,8 +6,10 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -17,6 +19,20 @@ from .images import ImageSet, Splits, held_classes, seeded_generator
 
 VAL_SHARE = 0.1
 VAL_IMAGES = 10  # classes with fewer images keep all of them for training
+
+
+def listed_set(folder: Path, rows: pd.DataFrame, origin: Callable[[int], str], **how: Any) -> ImageSet:
+    """Return the images of a table with their classes, streamed.
+
+    Args:
+        folder, origin, how: as in `listed_images`.
+        rows: a row an image: "file", "class" (text; labels count the classes in their sorted order), and any
+            further columns, which become extras.
+    """
+    classes, labels = np.unique(rows["class"].to_numpy(str), return_inverse=True)
+    extras = {name: torch.tensor(rows[name].to_numpy()) for name in rows.columns.drop(["file", "class"])}
+    images = listed_images(folder, rows["file"].tolist(), origin, **how)
+    return ImageSet(images, torch.from_numpy(labels), tuple(classes.tolist()), extras)
 
 
 def listed_images(
@@ -34,9 +50,6 @@ def listed_images(
         names: [N] paths of the files.
         origin: row -> where its name stands, such as "line 3 of list_train.txt", for errors.
         size, resize: see `EncodedImages`.
-
-    Raises:
-        FileNotFoundError: "line 3 of ... names a/7.jpg, which is not in ...".
     """
     total, place = hashlib.sha256(), os.fspath(folder)
     for row, name in enumerate(names):
@@ -67,11 +80,8 @@ def with_validation(
     impossible the other is taken.
 
     Args:
-        share: of what is held out, 0 to 1 (excluded); 0 trains on everything, as published. The looks during
-            a training, from which nothing is chosen, then see a part that trains as well: the share `looked`.
-
-    Raises:
-        ValueError: "validation must be ...", "nothing can be held out for validation ...".
+        share: of what is held out, 0 to 1 (excluded); 0 trains on everything, as published, and validation is
+            the share `looked` of it.
     """
     if not 0 <= share < 1:
         raise ValueError(f"validation must be a share of at least 0 and below 1; got {share}")

@@ -25,9 +25,7 @@ def read_list(
         header: the first line names the columns.
 
     Raises:
-        FileNotFoundError: "there is no list ...".
-        ValueError: "... is empty ...", "line 3 of ... has 2 fields ...", "line 3 of ...: 'x' is no whole
-            number ...".
+        FileNotFoundError, ValueError: there is no list; it is empty; the first wrong line, by its number.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no list {printable(path)}; it comes with the data set's lists")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from .decoding import printable
 from .images import DISTRACTOR, ImageSet, Splits, data_root
-from .listed import VAL_SHARE, listed_images, with_validation
+from .listed import VAL_SHARE, listed_set, with_validation
 from .lists import read_list
 from .trees import list_images
 
@@ -48,7 +47,7 @@ def market1501(
         "distractor".
 
     Raises:
-        FileNotFoundError: "... has no folder ..."; ValueError: a name or a query that cannot be, by file.
+        FileNotFoundError, ValueError: a folder is missing; a name or a query that cannot be, by file.
     """
     base = data_root(root) / "Market-1501-v15.09.15" if path is None else Path(path).expanduser()
     return _by_names("market1501", base, size, seed, validation)
@@ -101,7 +100,7 @@ def msmt17(
         Splits as those of `market1501`. Test identities are counted from 0 again and named "test-0000".
 
     Raises:
-        FileNotFoundError: "... is not there ...", "line 3 of ... names ..."; ValueError: wrong lines.
+        FileNotFoundError, ValueError: a folder or an image is missing; a line is wrong.
     """
     if identities not in ("train", "all"):
         raise ValueError(f"identities must be train or all; got {identities!r}")
@@ -185,16 +184,10 @@ def _test_part(
             "queries and gallery of one release"
         )
     both = pd.concat([query, gallery], ignore_index=True)
-    return _part(base, both, size, torch.arange(len(both)) < len(query))
+    return _part(base, both.assign(query=both.index < len(query)), size)
 
 
-def _part(
-    base: Path, rows: pd.DataFrame, size: int | tuple[int, int], is_query: torch.Tensor | None = None
-) -> ImageSet:
+def _part(base: Path, rows: pd.DataFrame, size: int | tuple[int, int]) -> ImageSet:
     # Sorted names: "distractor" comes after all numbers.
-    classes, labels = np.unique(rows.identity.to_numpy(str), return_inverse=True)
-    extras = {"camera": torch.tensor(rows.camera.to_numpy(np.int64))}
-    if is_query is not None:
-        extras["query"] = is_query
-    images = listed_images(base, rows.file.tolist(), rows.origin.tolist().__getitem__, size=size)
-    return ImageSet(images, torch.from_numpy(labels), tuple(classes.tolist()), extras)
+    table = rows.drop(columns="origin").rename(columns={"identity": "class"})
+    return listed_set(base, table, rows.origin.tolist().__getitem__, size=size)

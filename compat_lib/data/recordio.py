@@ -42,8 +42,7 @@ def read_index(path: Path, size: int) -> Index:
         size: bytes of the file of records, which every record must lie in.
 
     Raises:
-        ValueError: "... has record 7 at byte 99 ...", "... names record 7 twice ...", and what `read_list`
-            raises.
+        ValueError: a wrong line; records outside the file, or named twice.
     """
     frame = read_list(path, {"record number": np.int64, "byte": np.int64}, sep="\t")
     index = Index(*(frame[name].to_numpy() for name in frame))
@@ -80,9 +79,6 @@ class RecordFile:
 
     Args:
         path: of the file; its index has the same name and the ending ".idx".
-
-    Raises:
-        FileNotFoundError: "there is no file of records ...".
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,11 +103,7 @@ class RecordFile:
         return read_index(self.path.with_suffix(".idx"), 4 * len(self.words))
 
     def __call__(self, offset: int) -> Image.Image:
-        """Return the decoded image of the record at a byte offset, RGB.
-
-        Raises:
-            UnreadableImages: "cannot read the image .../train.rec, record 7 (...)".
-        """
+        """Return the decoded image of the record at a byte offset, RGB; UnreadableImages names the record."""
         _, encoded = unpacked(self.payload(int(offset)))
         try:
             return open_image(self.path, "RGB", encoded)
@@ -119,11 +111,7 @@ class RecordFile:
             raise UnreadableImages([(self._name(offset), error.files[0][1])]) from error
 
     def payload(self, offset: int) -> bytes:
-        """Return the bytes of the record at an offset, its parts joined.
-
-        Raises:
-            UnreadableImages: "cannot read the image .../train.rec, record 7 (it is cut off ...)".
-        """
+        """Return the bytes of the record at an offset, its parts joined, or name the record in an error."""
         parts, word = [], offset // 4
         while True:
             if word + 2 > len(self.words) or self.words[word] != MAGIC:

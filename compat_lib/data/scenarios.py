@@ -59,10 +59,6 @@ def split(
         chosen: int64 labels of the old side's classes, see `named_classes`; share and shuffle_seed then say
             nothing. Class scenarios only.
 
-    Raises:
-        ValueError: "unknown scenario ...", "share must be ...",
-            "share ... leaves the old or the new side of ... empty ...".
-
     >>> s = split([0, 0, 1, 1, 2, 2], "open-class", share=0.34)
     >>> s.old_rows.tolist(), s.new_rows.tolist(), s.new_labels.tolist(), s.class_map.tolist()
     ([0, 1], [2, 3, 4, 5], [0, 0, 1, 1], [-1, -1])
@@ -143,9 +139,7 @@ def named_classes(given: str, classes: Sequence[str], also: Iterable[str] = ()) 
         also: names that may stand in the file although nothing trains on them (held out for validation).
 
     Raises:
-        FileNotFoundError: "old_classes ... is no file ...".
-        ValueError: "... line 3 names the class ..., which the training set does not have ...", "old_classes
-            ... compares numbers, but ... is none".
+        FileNotFoundError, ValueError: there is no such file; a line names no class; a class is no number.
 
     >>> named_classes("<3", ["0001", "0002", "0007"]).tolist()
     [0, 1]

@@ -100,7 +100,7 @@ def decode_classes(
 
     Raises:
         UnreadableImages: names every file that cannot be decoded.
-        ValueError: "class ... has no images ...", "skip_unreadable ... cannot stream ...".
+        ValueError: a class has no images.
     """
     if stream and skipped is not None:
         raise ValueError(
@@ -184,11 +184,7 @@ def decode_classes(
 
 
 def download(kind: str, base: Path, layout: str, **options: Any) -> Any:
-    """Return torchvision's data set of that name, downloaded to the data root.
-
-    Raises:
-        FileNotFoundError: "... is not there and could not be downloaded ..."; says what to put where.
-    """
+    """Return torchvision's data set of that name, downloaded to the data root, or say what to put where."""
     try:
         import torchvision  # takes a second, and is not needed where the images are
 

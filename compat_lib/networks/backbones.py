@@ -127,10 +127,6 @@ def build_backbone(name: str, channels: int, size: Size, weights: str | None = N
             square) that it has as parameters; without ``channels`` it gives a network of three, like the
             others, and grey images are repeated, see :func:`input_scaling`.
         weights: a publisher's name, see :mod:`compat_lib.networks.foreign`; a file is read by who calls.
-
-    Raises:
-        ValueError: the name or the weights are unknown or could not be fetched, or the network cannot be
-            built for this size.
     """
     source, _, rest = name.partition(":")
     if named(weights) and source not in ("torchvision", "timm", *_OF_TORCHVISION):

@@ -23,11 +23,7 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers of the inception netwo
 
 
 def torchvision_weights(name: str, weights: str | None) -> Any:
-    """A member of torchvision's enumeration of a network's weights; None of None.
-
-    Raises:
-        ValueError: torchvision has no such network or no such weights of it.
-    """
+    """A member of torchvision's enumeration of a network's weights; None of None."""
     from torchvision import models  # takes a second, and the small networks do without
 
     known = models.list_models(module=models)
@@ -45,9 +41,6 @@ def torchvision_network(name: str, weights: str | None = None) -> nn.Module:
 
     Args:
         weights: a name of torchvision's, such as DEFAULT; None: freshly initialised.
-
-    Raises:
-        ValueError: as :func:`torchvision_weights`, or the weights could not be fetched.
     """
     from torchvision import models
 
@@ -79,9 +72,6 @@ def timm_network(name: str, size: tuple[int, int], weights: str | None = None) -
     Args:
         size: pixels; networks of one size are built for it.
         weights: "pretrained", or a tag of timm's, such as a1_in1k; None: freshly initialised.
-
-    Raises:
-        ValueError: timm is not installed, has no such network or weights, or could not fetch them.
     """
     timm, full = _timm(), _with_tag(name, weights)
     if not timm.is_model(name):
@@ -141,9 +131,6 @@ def own_function(name: str) -> tuple[Callable[..., nn.Module], str]:
 
     The module is looked for in the working directory and the project's root as well. It is loaded once in a
     process, as Python does it: an edited file counts from the next one on.
-
-    Raises:
-        ValueError: the module cannot be imported, or has no such function.
     """
     place, _, wanted = name.partition(":")
     before = list(sys.path)
@@ -173,11 +160,7 @@ def own_parameters(name: str) -> set[str]:
 
 
 def own_network(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
-    """What the reader's function gives.
-
-    Raises:
-        ValueError: as :func:`own_function`, or it gives no nn.Module.
-    """
+    """What the reader's function gives."""
     known = {"channels": channels, "size": size[0] if size[0] == size[1] else size}
     network = own_function(name)[0](**{word: known[word] for word in own_parameters(name)})
     if not isinstance(network, nn.Module):

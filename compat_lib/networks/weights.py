@@ -44,11 +44,7 @@ def named(weights: str | None) -> bool:
 
 
 def file_digest(path: str) -> str:
-    """SHA-256 of a file of weights.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """SHA-256 of a file of weights."""
     try:
         return file_sha256(project_path(path))
     except OSError as error:
@@ -59,9 +55,6 @@ def read_weights(path: str) -> dict[str, Tensor]:
     """The tensors of a file of weights, by name; nothing in it can run code.
 
     Of a run folder's ``model.safetensors`` the network's; of a checkpoint, what it calls ``state_dict``.
-
-    Raises:
-        ValueError: the file is absent, damaged, or holds anything but tensors.
     """
     file = project_path(path)
     try:
@@ -87,10 +80,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], who: str) -> None:
     """Load weights into a network, all of them; those of a classifier that was taken off are left.
 
     Args:
-        who: "weights ... of backbone ...", for the sentence.
-
-    Raises:
-        ValueError: names that are missing or unexpected, or shapes that differ, listed.
+        who: "weights ... of backbone ...", for the sentence on what is missing or of another shape.
     """
     removed = {name for name, module in network.named_modules() if isinstance(module, nn.Identity)}
     ours = network.state_dict()

@@ -7,11 +7,12 @@ import torch
 import torchvision
 from PIL import Image
 from record_files import image_record, jpeg, write_face_set, write_records
+from recordio_scale import published_counts
 from test_ijb import write_ijb
 
 from compat_lib.data import load
 from compat_lib.data.alignment import TEMPLATE
-from compat_lib.data.faces import celeba_lfw, ms1mv3, published_counts, records
+from compat_lib.data.faces import celeba_lfw, ms1mv3, records
 from compat_lib.data.scenarios import split
 
 SIZES = [3, 2, 4, 3, 2, 5, 3, 2]
