@@ -32,8 +32,8 @@ from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.measuring import measure_old, measure_upgrade
 from compat_lib.models import EmbeddingModel
+from compat_lib.old_sources import find_predecessor, take_old
 from compat_lib.old_system import MAPPED, OldSystem
-from compat_lib.predecessor import find_predecessor
 from compat_lib.recipe import (
     classifier_of,
     network,
@@ -52,7 +52,6 @@ from compat_lib.runs import (
     write_json,
     write_run,
 )
-from compat_lib.shared_old import take_old
 from compat_lib.trained_model import (
     TrainedModel,
     compared,

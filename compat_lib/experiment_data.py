@@ -11,7 +11,7 @@ from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits, tensor_digest
 from compat_lib.data.scenarios import Scenario
 from compat_lib.losses import method_options
-from compat_lib.old_features import read_old_features
+from compat_lib.old_sources import read_old_features
 from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set, refuse_unmeasurable
 
 

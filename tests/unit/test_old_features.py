@@ -10,7 +10,7 @@ from compat_lib import data
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import retrieval
 from compat_lib.experiment import Experiment
-from compat_lib.old_features import read_old_features
+from compat_lib.old_sources import read_old_features
 
 pytestmark = pytest.mark.precision
 

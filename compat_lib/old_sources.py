@@ -1,0 +1,169 @@
+"""Old sides that are not trained here: of an earlier generation, another experiment, a file of features."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compat_lib.config import WHERE, ExperimentConfig, project_path
+from compat_lib.data.decoding import printable
+from compat_lib.data.images import ImageSet, Splits
+from compat_lib.files import explained
+from compat_lib.runs import ADVICE, Run, is_complete, write_json
+
+if TYPE_CHECKING:
+    from compat_lib.experiment import Experiment
+
+# What differs between the folders: the configuration, which is written anew, and what comes last or is local.
+_NOT_TAKEN = ("config.json", "metrics.json", ".lock", "checkpoint.pt", "figures", "*.ipynb")
+
+
+def find_predecessor(experiment: Experiment) -> Experiment | None:
+    """Of a chain: the experiment that `old_run` names, with its new model read; None where it names none.
+
+    Raises:
+        ValueError: there is no such run, its training images are others, or its network is not the one that
+            the configuration names as the old one.
+    """
+    config = experiment.config
+    if config.old_run is None:
+        return None
+    folder = project_path(config.runs_root) / config.old_run
+    if not is_complete(folder):
+        raise ValueError(
+            f"old_run is {config.old_run!r}, but there is no finished run in {folder}: run it first"
+        )
+    where = {name: getattr(config, name) for name in WHERE}
+    earlier = type(experiment)(ExperimentConfig.of_run(Run(folder).config, **where), say=experiment.say)
+    model = earlier.train()
+    width = model.test.shape[1]
+    if model.classifier.width != width:
+        raise ValueError(
+            f"{config.old_run} stores features of width {width} and classifies "
+            f"{model.classifier.width} of them: no method here reads such an old model; go on from "
+            f"another method than {earlier.config.method}"
+        )
+    theirs = (earlier.config.new_backbone, earlier.config.new_loss, width)
+    ours = (config.old_backbone, config.old_loss, config.old_width)
+    if theirs != ours:
+        raise ValueError(
+            f"the new model of {config.old_run} has (backbone, loss, width) {theirs}, but the old side "
+            f"of this experiment is {ours}: take ExperimentConfig.next_generation, or set old_* to these"
+        )
+    if earlier.new_images.digest() != experiment.new_images.digest():
+        raise ValueError(
+            f"the model of {config.old_run} was trained on other images than this experiment's: keep "
+            f"data set, scenario and their seeds through all generations"
+        )
+    return earlier
+
+
+def take_old(config: ExperimentConfig, made_of: dict[str, str]) -> Path | None:
+    """Link the old model's folder from an experiment that differs in its new side alone, if there is one.
+
+    Args:
+        config: says which old side, and where runs are.
+        made_of: digests of what it must have been trained and measured on.
+
+    Returns:
+        the folder that it was taken from; None when there is none, and nothing is written then.
+    """
+    folder = config.old_folder
+    for other in sorted(project_path(config.runs_root).glob(f"*/old-s{config.seed}-*")):
+        if other == folder or not is_complete(other):
+            continue
+        stored = Run(other).config
+        if stored.get("made_of") != made_of or _old_side(stored) != config.old_side:
+            continue
+        with explained(folder, ADVICE):
+            shutil.copytree(
+                other,
+                folder,
+                ignore=shutil.ignore_patterns(*_NOT_TAKEN),
+                copy_function=_link,
+                dirs_exist_ok=True,
+            )
+        new = config.to_dict() | {"method": "old", "experiment_id": config.experiment_id}
+        new |= {"run_id": folder.name, "old_run_id": folder.name}
+        write_json(folder / "config.json", stored | {k: v for k, v in new.items() if k in stored})
+        with explained(folder, ADVICE):
+            (folder / "checkpoint.pt").unlink(missing_ok=True)  # of a training that was stopped here
+            _link(other / "metrics.json", folder / "metrics.json")  # last: the run is complete
+        return other
+    return None
+
+
+def _old_side(stored: dict) -> str | None:
+    try:
+        return ExperimentConfig.of_run(stored, method="independent", method_options={}).old_side
+    except (TypeError, ValueError):  # of another version
+        return None
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """A second name of the file, where the file system has such; run files are replaced, never changed."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tensor]:
+    """The old model's features of all images of a data set, joined by the images' names.
+
+    Validation images that were held out of train/ keep their rows, since they keep their names.
+
+    Args:
+        config: names the file (or the two, see `old_test_features`) and the width.
+        data: its images have names, as those of class folders do.
+
+    Returns:
+        "train", "val" and "test": float32 ``[N, old_width]`` each, in the order of their images.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing or damaged, has another width, or no row of an image.
+    """
+    # Here, since a run without such a file has no need of pandas and pyarrow's readers.
+    from compat_lib.deploy.feature_files import read_features
+
+    if nameless := [name for name, part in data.parts.items() if part.names is None]:
+        raise ValueError(
+            f"old_features are joined to images by the names of their files, which data set {config.dataset} "
+            f"does not have ({', '.join(nameless)}); use dataset: folder"
+        )
+    files = [file for file in (config.old_features, config.old_test_features) if file is not None]
+    tables = [read_features(project_path(file), columns=config.old_features_columns) for file in files]
+    for table in tables:
+        width = table.features.shape[1]
+        if width != config.old_width:
+            raise ValueError(
+                f"{table.path} holds features of width {width}, but old_width is {config.old_width}; set "
+                f"old_width: {width}, and new_width too unless another one is meant"
+            )
+    groups = [("train", "val"), ("test",)] if len(tables) == 2 else [("train", "val", "test")]
+    found: dict[str, Tensor] = {}
+    for table, parts in zip(tables, groups, strict=True):
+        found |= _joined(table, {part: data.parts[part] for part in parts})
+    return found
+
+
+def _joined(table, parts: dict[str, ImageSet]) -> dict[str, Tensor]:
+    """Features of the parts from one table, part by part."""
+    from compat_lib.deploy.row_order import align
+
+    listed = {part: [images.names[row] for row in range(len(images))] for part, images in parts.items()}
+    # Once each: validation images may train as well, see `with_validation`.
+    files = list(dict.fromkeys(name for names in listed.values() for name in names))
+    place = {name: row for row, name in enumerate(files)}
+    features = align(table, [printable(name) for name in files]).features
+    return {
+        part: torch.from_numpy(features[np.array([place[name] for name in names])])
+        for part, names in listed.items()
+    }
