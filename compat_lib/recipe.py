@@ -70,9 +70,8 @@ def classifier_of(
 
 def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> TrainingSettings:
     """The schedule that every method shares."""
-    own = {"epochs": epochs, "lr": lr, "seed": seed}
-    names = [item.name for item in fields(TrainingSettings) if item.name not in own]
-    return TrainingSettings(**own, **{name: getattr(config, name) for name in names})
+    shared = {item.name: getattr(config, item.name) for item in fields(TrainingSettings)}
+    return TrainingSettings(**(shared | {"epochs": epochs, "lr": lr, "seed": seed}))
 
 
 def task(config: ExperimentConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 from .decoding import open_image, printable
 from .encoded import EncodedImages, Names
 from .listed import listed_images
+from .lists import refuse_line
 
 # Eyes, nose and corners of the mouth, left to right, in an image of 112 x 112 pixels; pixel centres are whole
 # numbers. Published with ArcFace (Deng et al., CVPR 2019) and used by all sets that are cut to 112 x 112.
@@ -95,12 +96,7 @@ def aligned_images(
     """
     there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)
-    if not good.all():
-        row = int((~good).argmax())
-        raise ValueError(
-            f"line {row + 1} of {printable(source)}: the five points of {names[row]} are not finite or fall "
-            "together; fetch the list anew"
-        )
+    refuse_line(source, ~good, lambda row: f"has five points of {names[row]} that are not finite or one")
     points = np.ascontiguousarray(points)
     digest = hashlib.sha256(there.digest().encode() + points.tobytes()).hexdigest()
     reader = AlignedFaces(there.files, points, there.size)

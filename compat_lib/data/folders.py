@@ -14,7 +14,15 @@ from PIL import Image
 from .decoding import UnreadableImages, printable, smooth_resize
 from .images import ImageSet, Splits, data_root
 from .listed import VAL_SHARE, with_validation
-from .trees import class_folders, decode_classes, download, list_images, subfolders, tell_left_out
+from .trees import (
+    class_folders,
+    decode_classes,
+    download,
+    list_images,
+    needed_folder,
+    subfolders,
+    tell_left_out,
+)
 
 _log = logging.getLogger(__name__)
 PARTS = ("train", "test", "val", "query")
@@ -104,10 +112,9 @@ def _splits(
     share: float = VAL_SHARE,
     skipped: list[str] | None = None,
 ) -> Splits:
-    found = {path.name: path for path in subfolders(place)}
     for needed in ("train", "test"):
-        if needed not in found:
-            raise FileNotFoundError(f"{printable(place)} has no folder {needed}; expected {_LAYOUT}")
+        needed_folder(place, needed, expected=_LAYOUT)
+    found = {path.name: path for path in subfolders(place)}
     others = [printable(other) for other in found if other not in PARTS]
     present = [found[part] for part in PARTS if part in found]
     for path in (place, *present):

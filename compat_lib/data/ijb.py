@@ -12,11 +12,10 @@ from torch import Tensor
 from .alignment import aligned_images
 from .decoding import printable
 from .images import ImageSet
-from .lists import read_list
+from .lists import ANEW, read_list, refuse_line
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}  # as the files of each set call them
 _POINTS = ("left eye", "right eye", "nose", "left mouth", "right mouth")
-_ANEW = "take images and lists of one release, and fetch them anew"
 
 
 def ijb(
@@ -62,8 +61,7 @@ def ijb(
     points = read_list(scores, {"image": str} | columns | {"score": np.float32})
     _same_images(faces["image"], points["image"], source, scores)
     detector = points["score"].to_numpy(copy=True)
-    if (row := _first(detector < 0)) is not None:
-        raise ValueError(f"line {row + 1} of {printable(scores)} has the score {detector[row]}; {_ANEW}")
+    refuse_line(scores, detector < 0, lambda row: f"has the score {detector[row]}")
     where = points[list(columns)].to_numpy().reshape(-1, len(_POINTS), 2)
     images = aligned_images(path / "loose_crop", faces["image"].tolist(), where, size, scores)
     template = faces["template"].to_numpy(copy=True)
@@ -79,40 +77,35 @@ def ijb(
     return ImageSet(images, labels, classes, extras), lists
 
 
-def _first(wrong: np.ndarray) -> int | None:
-    return int(wrong.argmax()) if wrong.any() else None
-
-
 def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) -> None:
     if len(first) != len(second):
         raise ValueError(
-            f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}; {_ANEW}"
+            f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}; {ANEW}"
         )
-    if (row := _first((first != second).to_numpy())) is not None:
-        raise ValueError(
-            f"line {row + 1} of {printable(one)} is {first[row]} and of {printable(other)} {second[row]}, "
-            f"but both list the same images in one order; {_ANEW}"
-        )
+
+    def says(row: int) -> str:
+        there = f"of {printable(other)} {second[row]}"
+        return f"is {first[row]} and {there}, but both list the same images in one order"
+
+    refuse_line(one, (first != second).to_numpy(), says)
 
 
 def _pairs(path: Path, known: np.ndarray) -> Tensor:
     columns = ("template", "second template", "same person")
     pairs = read_list(path, dict.fromkeys(columns, np.int64)).to_numpy(copy=True)
-    if (row := _first((pairs[:, 2] != 0) & (pairs[:, 2] != 1))) is not None:
-        raise ValueError(
-            f"line {row + 1} of {printable(path)} ends in {pairs[row, 2]}, not in 0 or 1; {_ANEW}"
-        )
-    _refuse_unknown(pairs[:, :2], known, path, 1)
+    odd = (pairs[:, 2] != 0) & (pairs[:, 2] != 1)
+    refuse_line(path, odd, lambda row: f"ends in {pairs[row, 2]}, not in 0 or 1")
+    _refuse_unknown(pairs[:, :2], known, path)
     return torch.from_numpy(pairs)
 
 
-def _refuse_unknown(templates: np.ndarray, known: np.ndarray, path: Path, line: int) -> None:
+def _refuse_unknown(templates: np.ndarray, known: np.ndarray, path: Path, *, header: bool = False) -> None:
     absent = ~np.isin(templates, known)
-    if (row := _first(absent.any(1))) is not None:
-        raise ValueError(
-            f"line {row + line} of {printable(path)} names template {templates[row][absent[row]][0]}, of "
-            f"which there is no image; {_ANEW}"
-        )
+
+    def says(row: int) -> str:
+        return f"names template {templates[row][absent[row]][0]}, of which there is no image"
+
+    refuse_line(path, absent.any(1), says, header=header)
 
 
 def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
@@ -123,7 +116,7 @@ def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
     found = {}
     for name, path in paths.items():
         frame = read_list(path, {"template": np.int64, "subject": np.int64}, sep=",", header=True)
-        _refuse_unknown(frame[["template"]].to_numpy(), known, path, 2)
+        _refuse_unknown(frame[["template"]].to_numpy(), known, path, header=True)
         unique = frame.drop_duplicates()  # the file has a line an image; the index keeps its number
         known_subjects = pd.concat([*found.values(), unique]).drop_duplicates()
         _refuse_second(known_subjects, "template", "subject", path)
@@ -136,7 +129,7 @@ def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
         raise ValueError(
             f"line {row + 2} of {printable(paths['gallery2'])} has subject "
             f"{found['gallery2']['subject'][row]}, as has {paths['gallery1'].name}, but no subject is in "
-            f"both galleries; {_ANEW}"
+            f"both galleries; {ANEW}"
         )
     return {
         name: torch.from_numpy(frame.sort_values("template").to_numpy(copy=True))
@@ -149,16 +142,15 @@ def _refuse_second(frame: pd.DataFrame, key: str, value: str, path: Path) -> Non
     if len(again):
         raise ValueError(
             f"line {again.index[0] + 2} of {printable(path)} gives {key} {again[key].iloc[0]} a second "
-            f"{value}, {again[value].iloc[0]}; each has one there: {_ANEW}"
+            f"{value}, {again[value].iloc[0]}; each has one there: {ANEW}"
         )
 
 
 def _classes(template: np.ndarray, lists: dict[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
-    told = [lists[name].numpy() for name in ("gallery1", "gallery2", "probes") if name in lists]
-    told = np.concatenate(told) if told else np.empty((0, 2), np.int64)
-    subject = (
-        pd.Series(template).map(dict(told.tolist())).to_numpy(np.float64)
-    )  # exact: ids are small numbers
+    told = [
+        row for name in ("gallery1", "gallery2", "probes") if name in lists for row in lists[name].tolist()
+    ]
+    subject = pd.Series(template).map(dict(told)).to_numpy(np.float64)  # exact: ids are small numbers
     unknown = np.isnan(subject)
     named = np.where(unknown, template, np.nan_to_num(subject)).astype(np.int64)
     kinds, labels = np.unique(np.stack([unknown, named], 1), axis=0, return_inverse=True)

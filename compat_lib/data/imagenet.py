@@ -13,8 +13,8 @@ from PIL import Image
 from .decoding import printable
 from .images import ImageSet, Splits, data_root
 from .listed import listed_images, listed_set, with_validation
-from .lists import read_list
-from .trees import class_folders, decode_classes, list_images
+from .lists import read_list, refuse_line
+from .trees import class_folders, decode_classes, list_images, needed_folder
 
 VAL_SHARE = 0.01  # of the training images of each class: 12,800 of ImageNet, 18,000 of Places365
 _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -51,15 +51,13 @@ def imagenet(
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
-    for part in ("train", "val"):
-        if not (base / part).is_dir():
-            raise FileNotFoundError(f"{printable(base)} has no folder {part}; expected {layout}")
+    train, val = (needed_folder(base, part, expected=layout) for part in ("train", "val"))
 
-    def tree(part: str) -> ImageSet:
-        return decode_classes(class_folders(base / part, layout), size=size, shrink=centre_crop, stream=True)
+    def tree(place: Path) -> ImageSet:
+        return decode_classes(class_folders(place, layout), size=size, shrink=centre_crop, stream=True)
 
-    test = _flat(base, size) if list_images(base / "val") else tree("val")
-    return with_validation("imagenet", tree("train"), test, seed=seed, share=validation, looked=VAL_SHARE)
+    test = _flat(base, size) if list_images(val) else tree(val)
+    return with_validation("imagenet", tree(train), test, seed=seed, share=validation, looked=VAL_SHARE)
 
 
 def places365(
@@ -141,8 +139,7 @@ def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
     if (source := base / _KAGGLE).is_file():
         rows = read_list(source, {"image": str, "prediction": str}, sep=",", header=True)
         first = rows.prediction.str.split().str[0]
-        if first.isna().any():
-            raise ValueError(f"line {first.isna().idxmax() + 2} of {printable(source)} names no class")
+        refuse_line(source, first.isna(), lambda row: "names no class", header=True)
         return source, dict(zip(rows.image, first, strict=True))
     from torchvision.datasets import imagenet as reader  # takes a second, and is not needed elsewhere
 
@@ -162,20 +159,12 @@ def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
 def _by_list(
     base: Path, name: str, folders: tuple[str, ...], classes: list[str], size: int | tuple[int, int]
 ) -> ImageSet:
-    place = next((base / folder for folder in folders if (base / folder).is_dir()), None)
-    if place is None:
-        raise FileNotFoundError(
-            f"{printable(base)} has no folder {' or '.join(folders)}; unpack the images there"
-        )
+    place = needed_folder(base, *folders, expected="the images unpacked there")
     rows = read_list(base / name, {"file": str, "class": np.int64})
     labels = torch.tensor(rows["class"].to_numpy())
+    known = f"categories_places365.txt names 0 to {len(classes) - 1}"
     wrong = (labels < 0) | (labels >= len(classes))
-    if wrong.any():
-        row = int(wrong.int().argmax())
-        raise ValueError(
-            f"line {row + 1} of {printable(base / name)} has the class {labels[row]}, but "
-            f"categories_places365.txt names 0 to {len(classes) - 1}; take lists of one release"
-        )
+    refuse_line(base / name, wrong.numpy(), lambda row: f"has the class {labels[row]}, but {known}")
     images = listed_images(
         place,
         rows.file.str.removeprefix("/").tolist(),

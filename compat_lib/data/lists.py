@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .decoding import printable
+
+ANEW = "take images and lists of one release, and fetch them anew"
 
 
 def read_list(
@@ -50,6 +52,20 @@ def read_list(
         return frame
     except (ValueError, OverflowError) as error:  # pandas' own parser errors are ValueErrors
         raise ValueError(_first_wrong_line(path, columns, sep, header) or f"{path}: {error}") from error
+
+
+def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, header: bool = False) -> None:
+    """Refuse a list at its first wrong line.
+
+    Args:
+        path: of the list.
+        wrong: bool [N], of each row.
+        says: row -> what is wrong with it, after "line 3 of list.txt".
+        header: the rows begin at the second line.
+    """
+    if np.any(wrong):
+        row = int(np.argmax(wrong))
+        raise ValueError(f"line {row + 1 + header} of {printable(path)} {says(row)}; {ANEW}")
 
 
 def _first_wrong_line(path: Path, columns: Mapping[str, type], sep: str, header: bool) -> str | None:

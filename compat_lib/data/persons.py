@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ import pandas as pd
 from .decoding import printable
 from .images import DISTRACTOR, ImageSet, Splits, data_root
 from .listed import VAL_SHARE, listed_set, with_validation
-from .lists import read_list
-from .trees import list_images
+from .lists import read_list, refuse_line
+from .trees import list_images, needed_folder
 
 _JUNK, _BACKGROUND = -1, 0  # identities that Market-1501 writes for no person and for wrong detections
 _MSMT17 = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_test_v2")}
@@ -132,28 +131,23 @@ def _by_names(name: str, base: Path, size: int | tuple[int, int], seed: int, val
 
 def _named(base: Path, folder: str) -> pd.DataFrame:
     """file, name of the identity, camera and origin of the images of a folder, without junk."""
-    place = base / folder
-    if not place.is_dir():
-        raise FileNotFoundError(
-            f"{printable(base)} has no folder {folder}; expected bounding_box_train, query and "
-            "bounding_box_test"
+    place = needed_folder(base, folder, expected="bounding_box_train, query and bounding_box_test")
+    files = pd.Series([entry.name for entry in list_images(place)], dtype=object)
+    frame = files.str.extract(r"^(?P<identity>-1|\d+)_c(?P<camera>\d+)")
+    frame["file"], frame["origin"] = f"{folder}/" + files, [printable(place / name) for name in files]
+    if (odd := frame.identity.isna()).any():
+        raise ValueError(
+            f"{frame.origin[odd.idxmax()]} does not begin with an identity and a camera, such as 0002_c1s1; "
+            "rename or remove the file"
         )
-    rows = []
-    for entry in list_images(place):
-        found = re.match(r"(-1|\d+)_c(\d+)", entry.name)
-        if found is None:
-            raise ValueError(
-                f"{printable(entry.path)} does not begin with an identity and a camera, such as 0002_c1s1; "
-                "rename or remove the file"
-            )
-        if int(found[1]) != _JUNK:
-            person = found[1].zfill(4)  # one name a person, however it is written
-            rows.append((f"{folder}/{entry.name}", person, int(found[2]), printable(entry.path)))
-    if not rows:
-        raise ValueError(f"{printable(place)} has no images; unpack the data set anew")
-    frame = pd.DataFrame(rows, columns=["file", "identity", "camera", "origin"])
+    person = frame.identity.astype(int)
+    frame["identity"] = frame.identity.str.zfill(4)  # one name a person, however it is written
+    frame["camera"] = frame.camera.astype(int)
     if folder == "bounding_box_test":
-        frame.loc[frame.identity.astype(int) == _BACKGROUND, "identity"] = DISTRACTOR
+        frame.loc[person == _BACKGROUND, "identity"] = DISTRACTOR
+    frame = frame[person != _JUNK].reset_index(drop=True)
+    if frame.empty:
+        raise ValueError(f"{printable(place)} has no images; unpack the data set anew")
     return frame
 
 
@@ -162,12 +156,8 @@ def _listed(base: Path, name: str, folder: str, prefix: str) -> pd.DataFrame:
     frame = read_list(base / name, {"file": str, "identity": np.int64})
     frame["origin"] = [f"line {number} of {printable(base / name)}" for number in range(1, len(frame) + 1)]
     camera = frame.file.str.extract(r"^(?:.*/)?[^_/]+_[^_/]+_(\d+)_[^/]*$")[0]
-    if camera.isna().any():
-        row = frame[camera.isna()].iloc[0]
-        raise ValueError(
-            f"{row.origin} names {row.file}, whose third field is no camera, as 01 is in "
-            "0000_000_01_0303morning_0015_0.jpg; fetch the list anew"
-        )
+    right = "whose third field is no camera, as 01 is in 0000_000_01_0303morning_0015_0.jpg"
+    refuse_line(base / name, camera.isna(), lambda row: f"names {frame.file[row]}, {right}")
     frame["camera"], frame["file"] = camera.astype(int), folder + "/" + frame.file
     frame["identity"] = prefix + frame.identity.astype(str).str.zfill(4)
     return frame

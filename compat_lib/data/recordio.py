@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from .decoding import UnreadableImages, open_image, printable
-from .lists import read_list
+from .lists import read_list, refuse_line
 
 MAGIC = 0xCED7230A
 LENGTH_BITS = 29
@@ -47,13 +47,14 @@ def read_index(path: Path, size: int) -> Index:
     frame = read_list(path, {"record number": np.int64, "byte": np.int64}, sep="\t")
     index = Index(*(frame[name].to_numpy() for name in frame))
     wrong = (index.offsets < 0) | (index.offsets > size - 8) | (index.offsets % 4 != 0)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"line {row + 1} of {printable(path)} has record {index.numbers[row]} at byte "
-            f"{index.offsets[row]}, where no record of {size} bytes can begin: the index and the file of "
-            f"records do not belong together, or the copy of the latter is incomplete; {_AGAIN}"
+
+    def says(row: int) -> str:
+        return (
+            f"has record {index.numbers[row]} at byte {index.offsets[row]}, where no record of {size} bytes "
+            "can begin: the index and the file of records do not belong together, or the latter is incomplete"
         )
+
+    refuse_line(path, wrong, says)
     order = np.sort(index.numbers)
     twice = order[1:][order[1:] == order[:-1]]
     if len(twice):

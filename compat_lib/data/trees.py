@@ -38,6 +38,14 @@ def subfolders(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
 
 
+def needed_folder(place: Path, *names: str, expected: str) -> Path:
+    """Return the first of these folders that a place has; without any a FileNotFoundError."""
+    found = next((place / name for name in names if (place / name).is_dir()), None)
+    if found is None:
+        raise FileNotFoundError(f"{printable(place)} has no folder {' or '.join(names)}; expected {expected}")
+    return found
+
+
 def class_folders(place: Path, layout: str) -> dict[str, Path]:
     """Return the folders inside a folder by their sorted names; fewer than two are a ValueError."""
     found = {folder.name: folder for folder in subfolders(place)}

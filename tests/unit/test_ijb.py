@@ -172,5 +172,5 @@ def test_points_without_extent_and_broken_images_are_told(place):
     lines = scores.read_text().splitlines()
     lines[4] = "5.jpg" + " 3.0" * 10 + " 0.5"
     scores.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"line 5 of .*score\.txt: the five points of 5\.jpg"):
+    with pytest.raises(ValueError, match=r"line 5 of .*score\.txt has five points of 5\.jpg"):
         ijb(place)
