@@ -4,9 +4,8 @@ import sys
 
 import pytest
 import torch
+from tiny_runs import silent, tiny
 
-from compat_lib.config import ExperimentConfig
-from compat_lib.experiment import Experiment
 from compat_lib.models import build_model, refuse_model
 from compat_lib.networks import foreign
 from compat_lib.networks.backbones import digests
@@ -134,19 +133,11 @@ def test_what_is_not_there_or_no_network_is_refused(reader):
 
 
 def test_a_changed_network_is_a_changed_run(reader, tmp_path):
-    config = ExperimentConfig(
-        dataset_options={"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
-        old_backbone="readers_network:whole",
-        new_backbone="convnet",
-        new_weights="start.pth",
-        flip_test=True,
-        **{"old_epochs": 1, "epochs": 1, "batch_size": 16, "old_width": 8, "new_width": 8},
-        bootstrap_draws=0,
-        data_root=str(tmp_path / "data"),
-    )
+    network = {"old_backbone": "readers_network:whole", "new_weights": "start.pth", "flip_test": True}
+    config = tiny(tmp_path, **network, old_epochs=1, epochs=1, bootstrap_draws=0)
 
     def experiment(**changes):
-        return Experiment(config.changed(**changes), say=lambda line: None)
+        return silent(config.changed(**changes))
 
     with pytest.raises(ValueError, match="weights start.pth cannot be read"):  # before anything is trained
         experiment()

@@ -181,17 +181,6 @@ def test_probes_of_one_kind_only():
     assert everybody.records.value(None, None, "top1") == everybody.hits[1] / 90
 
 
-def test_other_containers_give_the_same():
-    gallery, subjects, probe, probe_subjects = make_search()
-    expected = gallery_search(gallery, subjects, probe, probe_subjects)
-    tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in (gallery, subjects, probe, probe_subjects)]
-    assert gallery_search(*tensors) == expected
-    names = [np.array([f"subject {s}" for s in x]).astype(object) for x in (subjects, probe_subjects)]
-    assert gallery_search(gallery.tolist(), names[0], np.asfortranarray(probe), names[1]) == expected
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert gallery_search(tensors[0].requires_grad_(), *tensors[1:]) == expected
-
-
 # -- two galleries ---------------------------------------------------------------------------------
 
 

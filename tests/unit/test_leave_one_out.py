@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -74,13 +73,3 @@ def test_cut_keeps_the_first_coordinates_and_then_normalises(seed, more, wide):
     sides = (np.c_[new, extra], old) if wide else (new, np.c_[old, extra])
     result, expected = leave_one_out(sides[0], labels, sides[1], cut=True), leave_one_out(new, labels, old)
     assert result.map == expected.map and np.array_equal(result.first_match, expected.first_match)
-
-
-def test_tensors_lists_and_names_give_the_same():
-    new, old, labels = make_models()
-    expected = leave_one_out(new, labels, old[:, :4], cut=True).map
-    names = [f"class {label}" for label in labels]
-    assert leave_one_out(torch.tensor(new), torch.tensor(labels), torch.tensor(old[:, :4]), cut=True).map == (
-        expected
-    )
-    assert leave_one_out(new.tolist(), names, old[:, :4].tolist(), cut=True).map == expected

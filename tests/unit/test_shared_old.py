@@ -3,31 +3,17 @@
 import json
 
 import pytest
+from tiny_runs import silent, tiny
 
-from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
 from compat_lib.runs import Run
 
 pytestmark = pytest.mark.precision
 
-PORTRAITS = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
-
 
 def configured(root, **changes):
-    values = {
-        "dataset_options": PORTRAITS,
-        "old_backbone": "convnet-half",
-        "new_backbone": "convnet-half",
-        "old_epochs": 1,
-        "epochs": 1,
-        "batch_size": 16,
-        "old_width": 8,
-        "new_width": 8,
-        "bootstrap_draws": 10,
-        "data_root": str(root / "data"),
-        "runs_root": str(root / "runs"),
-    }
-    return ExperimentConfig(**(values | changes))
+    one = {"new_backbone": "convnet-half", "old_epochs": 1, "epochs": 1}
+    return tiny(root, **(one | changes))
 
 
 def old_of(config):
@@ -56,9 +42,9 @@ def test_an_old_model_is_trained_once_for_all_new_sides(tmp_path):
     assert {k for k, v in taken.config.items() if v != run.config[k]} == own
     assert Run(wider.old_folder).config["made_of"] == run.config["made_of"]
     # The upgrade on top of it goes its way, with other old features of the training images and of no others.
-    upgrade = Experiment(wider, say=lambda line: None)
+    upgrade = silent(wider)
     assert 0 <= upgrade.evaluate().metrics.value("new", "new", "map") <= 1
-    clean = Experiment(first, say=lambda line: None)
+    clean = silent(first)
     clean.train_old()
     wrong = (upgrade.old_system.features != clean.old_system.features).any(dim=1)
     assert int(wrong.sum()) == round(0.25 * len(upgrade.new_images)) and upgrade.old.test.equal(old.test)

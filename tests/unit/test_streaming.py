@@ -5,9 +5,8 @@ import paper_scale_data as benchmark
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import silent, tiny
 
-from compat_lib.config import ExperimentConfig
-from compat_lib.experiment import Experiment
 from compat_lib.models import build_model, embed
 
 pytestmark = pytest.mark.precision
@@ -29,19 +28,11 @@ def place(tmp_path_factory):
 
 
 def config(place, runs, **changes):
-    sizes = {"image_size": 16, "image_height": 24, "batch_size": 8, "old_share": 0.5}
-    networks = {
-        "old_backbone": "convnet-half",
-        "new_backbone": "convnet-half",
-        "old_width": 8,
-        "new_width": 8,
-    }
+    source = {"dataset": "folder", "dataset_options": {"path": str(place)}, "old_share": 0.5}
+    size = {"image_size": 16, "image_height": 24, "batch_size": 8, "new_backbone": "convnet-half"}
     augmentation = {"shift": 0, "pad": 3, "erase": 0.5, "flip": True}
     how = {"epochs": 1, "old_epochs": 1, "bootstrap_draws": 0, "method": "mixbct", "precision": "float32"}
-    where = {"data_root": str(runs / "data"), "runs_root": str(runs)}
-    source = {"dataset": "folder", "dataset_options": {"path": str(place)}}
-    values = sizes | networks | augmentation | how | where | source
-    return ExperimentConfig(**values | changes)
+    return tiny(runs, **(source | size | augmentation | how | changes))
 
 
 def numbers(run):
@@ -53,8 +44,8 @@ def numbers(run):
 
 
 def test_a_streamed_experiment_is_the_one_in_memory(place, tmp_path):
-    memory = Experiment(config(place, tmp_path), say=lambda line: None)
-    streamed = Experiment(config(place, tmp_path, stream=True, workers=1), say=lambda line: None)
+    memory = silent(config(place, tmp_path))
+    streamed = silent(config(place, tmp_path, stream=True, workers=1))
     assert memory.data.train.images.shape == streamed.data.train.images.shape == (48, 3, 24, 16)
     one, two = numbers(memory.evaluate()), numbers(streamed.evaluate())
     assert one == two and len(one) > 20
@@ -64,17 +55,17 @@ def test_a_streamed_experiment_is_the_one_in_memory(place, tmp_path):
     assert torch.equal(features, memory.training_features())
     assert torch.equal(streamed.training_features(), features)  # read again
     assert (streamed.config.run_folder / "training_features.npy").is_file()
-    again = Experiment(config(place, tmp_path, stream=True), say=lambda line: None)
+    again = silent(config(place, tmp_path, stream=True))
     assert numbers(again.evaluate()) == two  # another number of workers is the same run
     with (place / "test" / "class-0" / "0.png").open("ab") as file:
         file.write(b" ")
-    changed = Experiment(config(place, tmp_path, stream=True), say=lambda line: None)
+    changed = silent(config(place, tmp_path, stream=True))
     with pytest.raises(ValueError, match="was made with other test images than now in"):
         changed.evaluate()
 
 
 def test_embeddings_written_block_by_block_are_those_in_memory(place, tmp_path):
-    images = Experiment(config(place, tmp_path, stream=True)).data.train.images
+    images = silent(config(place, tmp_path, stream=True)).data.train.images
     model = build_model("convnet-half", width=8, size=(24, 16))
     whole = embed(model, images, precision="float32", batch_size=20)
     mapped = embed(model, images[:], precision="float32", batch_size=20, out=tmp_path / "a" / "rows.npy")

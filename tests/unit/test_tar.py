@@ -223,23 +223,6 @@ def test_bins_hold_the_scores_of_all_tiles(monkeypatch):
     assert np.array_equal(counts.different, np.histogram(values[~same], edges)[0])
 
 
-def test_numpy_torch_and_names_give_the_same():
-    features, labels = make_features(6, 4)
-    features = features.astype(np.float32)
-    expected = verification(features, labels, fars=FARS)
-    assert verification(torch.from_numpy(features), torch.from_numpy(labels), fars=FARS) == expected
-    assert verification(features.tolist(), [f"person {label}" for label in labels], fars=FARS) == expected
-    names = np.array([f"person {label}" for label in labels], object)  # as pandas gives them
-    assert verification(features, names, fars=FARS) == expected
-
-
-def test_autocast_and_gradients_do_not_reach_the_scores():
-    features, labels = make_features(6, 4)
-    tensor = torch.tensor(features, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert verification(tensor, labels, fars=FARS) == verification(features, labels, fars=FARS)
-
-
 @pytest.mark.parametrize(
     "arguments, options, message",
     [
