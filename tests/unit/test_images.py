@@ -81,7 +81,7 @@ def test_seeded_streams_repeat_and_differ(one, other):
         ("faces", {}, "portraits, omniglot, cifar100, folder"),
         ("portraits", {"people": 3}, "takes the options identities, images, .*; got people"),
         ("portraits", {"stream": True}, "'portraits' is always read in one way, .* leave stream out"),
-        ("omniglot", {"pose": 1}, "takes the options none; got pose"),
+        ("omniglot", {"pose": 1}, "takes the options in_domain; got pose"),
         ("folder", {}, "takes the options path, skip_unreadable and needs path; got none"),
     ],
 )

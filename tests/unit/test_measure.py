@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from compat_lib import data as datasets
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.evaluation.orders import backfill_order
@@ -201,7 +200,7 @@ def test_an_experiment_from_end_to_end(protocol, tmp_path, monkeypatch):
         "landmarks": (reid_images(), landmark_lists(reid_images())),
     }[protocol]
     splits = Splits("shades", pictures(80, 20, 1), pictures(20, 5, 2), test, lists)
-    monkeypatch.setattr(datasets, "load", lambda *arguments, **options: splits)
+    monkeypatch.setattr("compat_lib.recipe.load", lambda *arguments, **options: splits)
     config = ExperimentConfig(
         protocol=protocol,
         old_backbone="convnet-half",
