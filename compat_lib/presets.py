@@ -22,6 +22,8 @@ def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> l
         methods = ", ".join(sorted({config.method for config in experiments}))
         raise ValueError(f"after is {after!r}; a chain goes on after a method of the preset: {methods}")
     later = [config.next_generation(**changes) for config in earlier]
+    if after == "independent":
+        return later
     alone = {"method": "independent", "method_options": {}}
     return [run for config in later for run in (config.changed(**alone), config)]
 
@@ -57,27 +59,17 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
             ``method_options``, ``budget``), ``chains`` (a list of ``after: method`` with fields of the third
             side: once that method's run is there its new model plays the old one, for a run by the same
             method and one by none), ``notebooks`` (other parameters of the notebooks), ``processes`` and
-            ``published``, see `Preset`.
+            ``published``, see `Preset`. ``base`` is another preset, by its path from this one: its sections
+            stand where this one has none, and its defaults where this one's do not say otherwise.
         overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
 
     Raises:
         FileNotFoundError: no such preset; the sentence lists those beside it.
-        ValueError: an unknown section or field, a chain after a method that the preset does not run, or
-            the same run listed twice.
+        ValueError: an unknown section or field, a base of itself, a chain after a method that the preset does
+            not run, or the same run listed twice.
     """
     path = Path(path)
-    if not path.is_file():
-        beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
-        raise FileNotFoundError(f"there is no preset {path}; in that folder are: {beside}")
-    content = _read_yaml(path)
-    for name, value in content.items():
-        if name not in SECTIONS:
-            raise ValueError(f"{path}: unknown section {name}; there are {instead(name, SECTIONS)}")
-        kind, words = SECTIONS[name]
-        rows = value if kind is list and name != "seeds" else []
-        right = isinstance(value, kind) and all(isinstance(row, dict) for row in rows)
-        if value is not None and not right:
-            raise ValueError(f"{path}: {name} must be {words}; got {value!r}")
+    content = _sections(path)
     experiments = []
     settings, seeds = content.get("settings") or [{}], content.get("seeds") or [0]
     for setting, seed, method in itertools.product(settings, seeds, content.get("methods") or [{}]):
@@ -101,7 +93,33 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     return Preset(path.stem, experiments, notebooks, processes, content.get("published") or {})
 
 
+def _sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a preset says, each section of the right kind, over what its base says."""
+    if not path.is_file():
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
+        raise FileNotFoundError(f"there is no preset {path}; in that folder are: {beside}")
+    content = _read_yaml(path)
+    for name, value in content.items():
+        if name not in SECTIONS:
+            raise ValueError(f"{path}: unknown section {name}; there are {instead(name, SECTIONS)}")
+        kind, words = SECTIONS[name]
+        rows = value if kind is list and name != "seeds" else []
+        right = isinstance(value, kind) and all(isinstance(row, dict) for row in rows)
+        if value is not None and not right:
+            raise ValueError(f"{path}: {name} must be {words}; got {value!r}")
+    if not content.get("base"):
+        return content
+    above = (*above, path.resolve())
+    base = path.parent / content["base"]
+    if base.resolve() in above:
+        raise ValueError(f"{path}: base is {content['base']}, which is based on this preset itself")
+    below = _sections(base, above)
+    defaults = {**(below.get("defaults") or {}), **(content.get("defaults") or {})}
+    return below | content | {"defaults": defaults}
+
+
 SECTIONS = {
+    "base": (str, "the path of another preset from this one, such as quick.yml"),
     "description": (str, "text"),
     "defaults": (dict, "fields with values, such as {epochs: 20}"),
     "settings": (list, "a list of fields with values, such as [{scenario: open-class}]"),

@@ -58,8 +58,14 @@ class Job:
 
 
 def preset_path(preset: str) -> Path:
-    """A preset's file: a name stands for configs/<name>.yml, anything with a suffix is a path."""
-    return Path(preset).resolve() if Path(preset).suffix else ROOT / "configs" / f"{preset}.yml"
+    """A preset's file: a name stands for configs/<name>.yml, or for the one of that name in a folder of it.
+
+    Anything with a suffix is a path.
+    """
+    if Path(preset).suffix:
+        return Path(preset).resolve()
+    path, deeper = ROOT / "configs" / f"{preset}.yml", sorted((ROOT / "configs").glob(f"*/{preset}.yml"))
+    return path if path.is_file() or not deeper else deeper[0]
 
 
 def in_project(path: str | os.PathLike) -> str:

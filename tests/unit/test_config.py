@@ -87,6 +87,32 @@ def test_preset_is_settings_times_seeds_times_methods(tmp_path):
     assert all(config.epochs == 3 and config.runs_root == "elsewhere" for config in preset.experiments)
 
 
+def test_a_preset_stands_on_its_base(tmp_path):
+    below = "defaults: {epochs: 3, lr: 0.2}\nseeds: [1, 2]\nmethods: [{method: bct}, {method: l2}]"
+    (tmp_path / "below.yml").write_text(below)
+    (tmp_path / "deeper").mkdir()
+    path = tmp_path / "deeper" / "above.yml"
+    path.write_text("base: ../below.yml\ndefaults: {epochs: 5}\nseeds: [3]")
+    found = {(one.method, one.seed, one.epochs, one.lr) for one in load_preset(path).experiments}
+    assert found == {("bct", 3, 5, 0.2), ("l2", 3, 5, 0.2)} and load_preset(path).name == "above"
+    path.write_text("base: above.yml")
+    with pytest.raises(
+        ValueError, match=r"above\.yml: base is above\.yml, which is based on this preset itself"
+    ):
+        load_preset(path)
+    path.write_text("base: none.yml")
+    with pytest.raises(FileNotFoundError, match=r"no preset .*none\.yml; in that folder are: above\.yml"):
+        load_preset(path)
+
+
+def test_a_chain_after_no_method_has_one_run_a_generation(tmp_path):
+    path = tmp_path / "chain.yml"
+    path.write_text("methods: [{method: independent}]\nchains: [{after: independent, epochs: 7}]")
+    first, third = load_preset(path).experiments
+    assert third.method == "independent" and third.epochs == 7
+    assert third.old_run == f"{first.experiment_id}/{first.run_id}"
+
+
 def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
     path = tmp_path / "chain.yml"
     path.write_text(
