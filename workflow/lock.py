@@ -17,7 +17,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("workflow", "test")
+EXTRAS = ("workflow", "milvus", "test")
 DIGEST = "# dependency tables of pyproject.toml: sha256 "
 CONDA_HEAD = """\
 # For conda users: conda env create -f environment.yml && conda activate compat_lib

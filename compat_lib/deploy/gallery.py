@@ -9,15 +9,16 @@
     gallery.confirm()                                        # or gallery.rollback()
 
 SQLite keeps the entries (gallery.db, in WAL mode: many readers, one writer, every change wholly or not at
-all); FAISS searches them in memory, with indexes that are made from the database at the first search.
+all); FAISS searches them in memory, with indexes that are made from the database at the first search, or
+Milvus does, which each change brings up to the database.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,10 @@ import numpy as np
 from compat_lib.deploy import gallery_database
 from compat_lib.deploy.gallery_answers import Contents, Hits, as_hits, best_of, each_once, most_found, overlap
 from compat_lib.deploy.gallery_database import DamagedGallery, as_json, in_words, nfc
+from compat_lib.deploy.gallery_index import InMemory, Part, index_options
+from compat_lib.deploy.gallery_milvus import InMilvus
 from compat_lib.deploy.gallery_models import Model, fitted, form_of, mapped, refuse_strangers
-from compat_lib.deploy.gallery_search import (
-    BLOCK,
-    ModelIndex,
-    checked_count,
-    checked_rows,
-    index_options,
-    score_scale,
-)
+from compat_lib.deploy.gallery_search import checked_count, checked_rows, score_scale
 from compat_lib.deploy.gallery_store import State
 from compat_lib.deploy.gallery_upgrade import Progress, Upgrades
 
@@ -69,12 +65,13 @@ class Gallery(Upgrades):
         folder: of a gallery that `create` made.
         index: another index than the gallery's own, for this object only: "flat" (exact), "ivf" or "hnsw",
             see `ModelIndex`. It is built at the first search: of 200,000 x 64 numbers, a flat one in 2 s, a
-            graph in 20 to 30 s of one core.
-        options: of the index: nlist and nprobe; or m, ef_construction and ef_search.
+            graph in 20 to 30 s of one core. Or "milvus", see `InMilvus`.
+        options: of the index: nlist and nprobe; m, ef_construction and ef_search; or uri and index_type.
 
     Raises:
         FileNotFoundError: "there is no gallery in photos ..."
         DamagedGallery: the file is cut short or altered.
+        ImportError: an index whose packages are missing. ConnectionError: Milvus does not answer a search.
 
     >>> import tempfile
     >>> gallery = Gallery.create(tempfile.mkdtemp() + "/shop", {"old": 2})
@@ -91,11 +88,18 @@ class Gallery(Upgrades):
             kind, kept = database.execute("SELECT kind, options FROM about").fetchone()
         if index in (None, kind):
             index, options = kind, json.loads(kept) | options
-        self._kind, self._options = index, index_options(index, options)
-        self._turn = threading.RLock()  # searches of several threads take turns
-        # (model, what maps its entries, table) -> the change that the index is at, and the index
-        self._indexes: dict[tuple[str, bytes | None, str], tuple[int, ModelIndex]] = {}
+        self._kind, options = index, index_options(index, options)
+        if index == "milvus":
+            self._index = InMilvus(self, **options)
+        else:
+            self._index = InMemory(self, index, options)
         self._alone_in: dict[tuple, int] = {}  # (change, models) -> entries that none of these has made
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        with super()._changing() as database:
+            yield database
+        self._index.changed()
 
     def __reduce__(self) -> tuple:
         index, options = self._given
@@ -159,7 +163,20 @@ class Gallery(Upgrades):
         if isinstance(queries, Mapping) == (model is not None):
             raise ValueError("give queries and their model, or a mapping from models to the queries of each")
         given = queries if isinstance(queries, Mapping) else {model: queries}
-        with self._turn, self._reading() as database:
+        while True:
+            change, hits = self._answers(given, k, model, scales)
+            # An index that others change too may have gone on to a later change meanwhile.
+            if not self._index.shared:
+                return hits
+            with self._reading() as database:
+                if change == self._now(database).change:
+                    return hits
+
+    def _answers(
+        self, given: Mapping, k: int, model: str | None, scales: Mapping[str, tuple[float, float]] | None
+    ) -> tuple[int, Hits]:
+        """The change that the gallery is at, and what a search finds there."""
+        with self._reading() as database:
             state, sides = self._now(database), {}
             for name, rows in given.items():
                 state.code(name := nfc(name))
@@ -173,15 +190,17 @@ class Gallery(Upgrades):
                 refuse_strangers(state.models, state.counts, nfc(model), queries=True)
                 parts = self._mixed(state, nfc(model), sides[nfc(model)])
             parts = list(parts)
-            for name, *_ in parts if scales is not None or len(sides) > 1 else ():
-                if name not in (scales or {}) or not scales[name][1] > 0:
-                    raise ValueError(f"scales need (centre, spread above 0) for {name!r}, which has entries")
+            for part, _ in parts if scales is not None or len(sides) > 1 else ():
+                if part.model not in (scales or {}) or not scales[part.model][1] > 0:
+                    raise ValueError(
+                        f"scales need (centre, spread above 0) for {part.model!r}, which has entries"
+                    )
             scores, keys = [], []
-            for name, asked, adapter, table in parts if number else ():
-                index = self._index(database, state, name, adapter, table, asked.shape[1])
-                cosines, found = index.search(asked, min(k, len(index.keys)))
+            for part, asked in parts if number else ():
+                size = state.size(part.model, part.table)
+                cosines, found = self._index.search(database, state, part, asked, min(k, size))
                 if scales is not None:
-                    cosines = (cosines - scales[name][0]) / scales[name][1]
+                    cosines = (cosines - scales[part.model][0]) / scales[part.model][1]
                 scores.append(cosines.astype(np.float32))
                 keys.append(found)
             # The last columns stand for hits that are not there.
@@ -192,72 +211,41 @@ class Gallery(Upgrades):
                 tables.append("beside")
                 scores, keys = each_once(scores, keys, _owners(database, keys, tables))
             scores, keys = best_of(scores, keys, k)
-            return as_hits(scores, keys, _owners(database, keys, tables), list(state.models))
+            return state.change, as_hits(scores, keys, _owners(database, keys, tables), list(state.models))
 
-    def _mixed(self, state: State, model: str, rows: np.ndarray) -> Iterator[tuple]:
-        """What one model's queries search: (who made the entries, queries, what maps the entries, table)."""
+    def _mixed(self, state: State, model: str, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
+        """What one model's queries search, each part with the queries in the form that meets it."""
         for name in (name for name, number in state.counts.items() if number):
             form, adapter = form_of(state.models, model, name), state.models[model].adapter
             if form == "gallery":
-                yield name, rows, adapter, "entries"
+                yield Part(name, adapter=adapter), rows
             elif form == "query":
-                yield name, mapped(rows, adapter), None, "entries"
+                yield Part(name), mapped(rows, adapter)
             else:
-                yield name, fitted(rows, form, state.models[name].width), None, "entries"
+                yield Part(name), fitted(rows, form, state.models[name].width)
 
-    def _own(self, database: sqlite3.Connection, state: State, sides: dict) -> Iterator[tuple]:
+    def _own(
+        self, database: sqlite3.Connection, state: State, sides: dict
+    ) -> Iterator[tuple[Part, np.ndarray]]:
         """What each model's queries search among its own features, in the form of `_mixed`."""
-        beside = {name: state.kept.get(name, 0) + state.waiting.get(name, 0) for name in sides}
         codes = [state.code(name) for name in sides]
-        if (key := (state.change, *codes)) not in self._alone_in:
+        if (alone := self._alone_in.get(key := (state.change, *codes))) is None:
             sql = "SELECT COUNT(*) FROM entries WHERE model NOT IN (SELECT value FROM json_each(?1))"
-            if any(beside.values()):
+            if any(state.size(name, "beside") for name in sides):
                 sql += (
                     " AND id NOT IN (SELECT id FROM beside WHERE model IN (SELECT value FROM json_each(?1)))"
                 )
-            self._alone_in = {key: database.execute(sql, (json.dumps(codes),)).fetchone()[0]}
-        if self._alone_in[key]:
+            (alone,) = database.execute(sql, (json.dumps(codes),)).fetchone()
+            self._alone_in = {key: alone}
+        if alone:
             raise ValueError(
-                f"{self._alone_in[key]} entries have no feature of {' or '.join(map(repr, sides))}; give the "
+                f"{alone} entries have no feature of {' or '.join(map(repr, sides))}; give the "
                 "queries of the model that made them too, or backfill first"
             )
         for name, rows in sides.items():
-            for table, number in (("entries", state.counts[name]), ("beside", beside[name])):
-                if number:
-                    yield name, rows, None, table
-
-    def _index(
-        self,
-        database: sqlite3.Connection,
-        state: State,
-        name: str,
-        adapter: bytes | None,
-        table: str,
-        width: int,
-    ) -> ModelIndex:
-        """The index of a model's features in one table, brought to this state of the gallery."""
-        # Taken out meanwhile, because an index that was left half way is wrong.
-        change, index = self._indexes.pop((name, adapter, table), (None, None))
-        if change != state.change:
-            index = index or ModelIndex(self._kind, self._options, width)
-            sql = f"SELECT key FROM {table} WHERE model = ? ORDER BY key"
-            keys = np.fromiter((row[0] for row in database.execute(sql, (state.code(name),))), np.int64)
-            index.follow(keys, functools.partial(self._features, database, adapter=adapter, table=table))
-            used = {None, *(model.adapter for model in state.models.values())}
-            self._indexes = {key: kept for key, kept in self._indexes.items() if key[1] in used}
-        self._indexes[name, adapter, table] = state.change, index
-        return index
-
-    def _features(
-        self, database: sqlite3.Connection, keys: np.ndarray, adapter: bytes | None, table: str
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Parts (keys, features float32 [n, width]) that together are those of these rising keys, mapped."""
-        sql = f"SELECT feature, checksum FROM {table} WHERE key IN (SELECT value FROM json_each(?))"
-        sql += " ORDER BY key"
-        for start in range(0, len(keys), BLOCK):
-            part = keys[start : start + BLOCK]
-            features = self._table(database.execute(sql, (as_json(part),)).fetchall())
-            yield part, features if adapter is None else mapped(features, adapter)
+            for table in ("entries", "beside"):
+                if state.size(name, table):
+                    yield Part(name, table), rows
 
 
 def _owners(

@@ -58,7 +58,7 @@ def create(folder: Path, models: Mapping[str, int], index: str, options: dict[st
     """Make an empty gallery; see `Gallery.create`."""
     declared = [(number, *named(*one), "[]", None) for number, one in enumerate(models.items())]
     for path in sorted(folder.glob("*")):
-        if not path.name.startswith((".", "gallery.db")):
+        if not path.name.startswith((".", "gallery.db", "milvus.db")):
             raise FileExistsError(f"the folder {folder} holds other files, such as {path.name}; give another")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +110,9 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
     address = f"{(folder / 'gallery.db').absolute().as_uri()}?{how}"
     try:
         with contextlib.closing(sqlite3.connect(address, WAIT, isolation_level=None, uri=True)) as database:
+            database.execute(
+                "PRAGMA recursive_triggers = ON"
+            )  # what REPLACE deletes is deleted for triggers too
             yield database
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -160,6 +163,13 @@ def stored(database: sqlite3.Connection, unit: np.ndarray) -> Iterable[tuple[int
     (last,) = database.execute(sql).fetchone()
     features = (row.tobytes() for row in unit.astype("<f4", copy=False))
     return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, max(last + 1, time.time_ns())))
+
+
+def as_table(folder: Path, rows: list[tuple]) -> np.ndarray:
+    """Features float32 [n, width] of rows (feature, checksum, ...), which are compared."""
+    if any(zlib.crc32(row[0]) != row[1] for row in rows):
+        raise damaged(folder)
+    return np.frombuffer(b"".join(row[0] for row in rows), "<f4").reshape(len(rows), -1).copy()
 
 
 def as_ids(values: Any, repeats: bool = False) -> np.ndarray:

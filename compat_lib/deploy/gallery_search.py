@@ -1,26 +1,14 @@
-"""What a gallery's search is made of: rows of unit length, who may meet whom, and one FAISS index a model."""
+"""What a gallery takes from its user: rows, which get unit length, their scale, and numbers."""
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-# kind of index -> its options; None: chosen by the number of entries
-KINDS: dict[str, dict[str, int | None]] = {
-    "flat": {},
-    "ivf": {"nlist": None, "nprobe": None},
-    "hnsw": {"m": 16, "ef_construction": 40, "ef_search": 64},
-}
-EXACT_BELOW = 4096  # entries of a model that are searched one by one whatever the kind
-TRAINING_ROWS = 64  # features for each cell
 SCALE_ROWS = 2000  # most features of a side that a scale is taken from, evenly spaced
 BLOCK = 16_384  # rows that are read, scaled and written at a time
-
-Load = Callable[[np.ndarray], Iterable[tuple[np.ndarray, np.ndarray]]]  # keys -> parts (keys, features)
 
 
 def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
@@ -111,141 +99,8 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
     return float(centre), float(high - centre)
 
 
-# -- the index -----------------------------------------------------------------------------------
-
-
-def index_options(kind: str, given: dict[str, Any]) -> dict[str, int | None]:
-    """The options of a kind of index, checked, defaults filled in.
-
-    >>> index_options("hnsw", {"ef_search": 100})
-    {'m': 16, 'ef_construction': 40, 'ef_search': 100}
-    """
-    if kind not in KINDS:
-        raise ValueError(f"the index {kind!r} is not known; choose one of {', '.join(KINDS)}")
-    for name, value in given.items():
-        if name not in KINDS[kind]:
-            allowed = ", ".join(KINDS[kind]) or "none"
-            raise ValueError(f"the index {kind!r} has no option {name}; its options: {allowed}")
-        if value is not None or KINDS[kind][name] is not None:
-            checked_count(name, value, least=4 if name == "m" else 1)  # graphs of m 2 and 3 fall apart
-    return KINDS[kind] | given
-
-
 def checked_count(name: str, value: Any, least: int = 1) -> int:
     """A whole number of at least 1, or another least one; "k is 0; give a whole number of at least 1"."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
     return int(value)
-
-
-class ModelIndex:
-    """The entries of one model, searchable by inner product of unit rows.
-
-    *flat* compares with every entry. *ivf* sorts entries into cells around centres found by k-means, trained
-    on a random sample of this model's own entries when they first number `EXACT_BELOW` (nlist cells, or fewer
-    where a cell would have less than 39 entries), and looks into the nearest cells; it is trained again when
-    the entries have become four times as many, or half. *hnsw* walks through a graph of neighbours, from
-    which nothing can be taken out: a replaced entry stays as a waypoint and is left out of the answers; when
-    more than half of the graph would be such entries, it is built again. Where they would return too few,
-    both compare with every entry instead.
-
-    Args:
-        kind: of `KINDS`; below `EXACT_BELOW` entries every kind is flat.
-        options: all options of the kind.
-        width: numbers in a feature.
-    """
-
-    def __init__(self, kind: str, options: dict[str, Any], width: int) -> None:
-        self.kind, self.options, self.width = kind, options, width
-        self.keys = np.empty(0, np.int64)  # rising
-        self._start("flat", 0)
-
-    def _start(self, form: str, size: int) -> None:
-        import faiss  # here, because it takes most of a second and writing to a gallery needs no index
-
-        self.form, self._built = form, size  # what is built now, and entries when it was built
-        self._rows, self._live = (
-            np.empty(0, np.int64),
-            np.empty(0, bool),
-        )  # hnsw: key of each row of the graph
-        if form == "hnsw":
-            self._index = faiss.IndexHNSWFlat(self.width, self.options["m"], faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction = self.options["ef_construction"]
-        elif form == "ivf":
-            # FAISS asks for 39 entries a cell, and refuses fewer entries than cells.
-            cells = min(self.options["nlist"] or int(4 * math.sqrt(size)), size // 39)
-            centres = faiss.IndexFlatIP(self.width)
-            self._index = faiss.IndexIVFFlat(centres, self.width, cells, faiss.METRIC_INNER_PRODUCT)
-        else:
-            self._index = faiss.IndexIDMap(faiss.IndexFlatIP(self.width))
-
-    def follow(self, keys: np.ndarray, load: Load) -> None:
-        """Make these the entries.
-
-        Args:
-            keys: int64 [n], rising.
-            load: gives the features of some keys, part by part.
-        """
-        gone = np.setdiff1d(self.keys, keys, assume_unique=True)
-        new = np.setdiff1d(keys, self.keys, assume_unique=True)
-        if self._worn(len(keys), len(new)) and (len(gone) or len(new)):
-            self._start(self.kind if len(keys) >= EXACT_BELOW else "flat", len(keys))
-            new = keys
-            if self.form == "ivf":
-                sample = np.random.default_rng(0).permutation(keys)[: TRAINING_ROWS * self._index.nlist]
-                self._index.train(np.concatenate([features for _, features in load(np.sort(sample))]))
-        elif self.form == "hnsw":
-            self._live[np.isin(self._rows, gone)] = False
-        elif len(gone):
-            self._index.remove_ids(gone)
-        for part, features in load(new):
-            if self.form == "hnsw":
-                self._index.add(features)
-                self._rows = np.append(self._rows, part)
-                self._live = np.append(self._live, np.ones(len(part), bool))
-            else:
-                self._index.add_with_ids(features, part)
-        self.keys = keys
-
-    def _worn(self, size: int, new: int) -> bool:
-        """Whether to build anew rather than to go on with what there is."""
-        if self.form == "flat":
-            return self.kind != "flat" and size >= EXACT_BELOW
-        if self.form == "ivf":
-            return size > 4 * self._built or 2 * size < self._built
-        return len(self._rows) + new > 2 * size
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines float32 [Nq, k], best first, and keys int64 [Nq, k].
-
-        Args:
-            queries: float32 [Nq, width] of unit length.
-            k: from 1 to the number of entries.
-        """
-        # Many answers from few cells or a narrow walk would be few and poor.
-        exact = self.form == "flat" or 4 * k > len(self.keys)
-        scores, rows = self._some(queries, k, exact)
-        short = np.flatnonzero((rows < 0).any(axis=1))
-        if len(short) and not exact:
-            scores[short], rows[short] = self._some(queries[short], k, exact=True)
-        return scores, self._rows[rows] if self.form == "hnsw" else rows
-
-    def _some(self, queries: np.ndarray, k: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
-
-        index, params = self._index, None
-        if self.form == "ivf":
-            cells = index.nlist
-            for_k = -(-k * cells // len(self.keys))  # cells of k entries
-            wanted = self.options["nprobe"] or max(16, cells // 16, 8 * for_k)
-            probes = cells if exact else min(cells, max(wanted, 2 * for_k))
-            params = faiss.SearchParametersIVF(nprobe=probes)
-        if self.form == "hnsw":
-            chosen = faiss.IDSelectorBitmap(np.packbits(self._live, bitorder="little"))
-            if exact:
-                index, params = faiss.downcast_index(index.storage), faiss.SearchParameters(sel=chosen)
-            else:
-                breadth = max(self.options["ef_search"], 2 * k)
-                params = faiss.SearchParametersHNSW(sel=chosen, efSearch=breadth)
-        # FAISS's own search, also where faiss.contrib.torch_utils has put one without params in its place.
-        return getattr(index, "search_numpy", index.search)(queries, k, params=params)

@@ -18,6 +18,7 @@ from compat_lib.deploy.gallery_database import (
     LATER,
     as_ids,
     as_json,
+    as_table,
     asked,
     damaged,
     id_array,
@@ -50,6 +51,12 @@ class State(NamedTuple):
                 f"are {', '.join(map(repr, self.models))}. Give the right name, or declare the model"
             )
         return list(self.models).index(name)
+
+    def size(self, model: str, table: str) -> int:
+        """How many features of the model are in the table, "entries" or "beside"."""
+        if table == "entries":
+            return self.counts[model]
+        return self.kept.get(model, 0) + self.waiting.get(model, 0)
 
 
 class Store:
@@ -107,7 +114,7 @@ class Store:
             rows = asked(database, "model, feature, checksum", as_ids(ids, repeats=True))
         if len({row[0] for row in rows}) != 1:
             raise ValueError("give ids of entries that one model has made, such as ids(model)")
-        return self._table([row[1:] for row in rows])
+        return as_table(self.folder, [row[1:] for row in rows])
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -243,11 +250,6 @@ class Store:
 
     def _size(self) -> int:
         return sum(path.stat().st_size for path in self.folder.glob("gallery.db*"))
-
-    def _table(self, rows: list[tuple[bytes, int]]) -> np.ndarray:
-        if any(zlib.crc32(feature) != checksum for feature, checksum in rows):
-            raise damaged(self.folder)
-        return np.frombuffer(b"".join(feature for feature, _ in rows), "<f4").reshape(len(rows), -1).copy()
 
     # -- the database ------------------------------------------------------------------------------
 

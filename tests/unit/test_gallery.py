@@ -21,6 +21,7 @@ import torch
 
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
+from compat_lib.deploy.gallery_index import Part
 
 WIDTH = 16
 
@@ -220,7 +221,7 @@ def test_padding_compares_with_zeros_in_both_directions(tmp_path):
         assert np.array_equal(hits.ids, np.argsort(-(unit(queries) @ wide.T), axis=1))
 
 
-@pytest.mark.parametrize("index", ["flat", "hnsw"])
+@pytest.mark.parametrize("index", ["flat", "hnsw", "milvus"])
 @pytest.mark.parametrize("side", ["query", "gallery"])
 @pytest.mark.parametrize("width", [WIDTH, 24])
 def test_an_adapter_serves_queries_of_another_space(tmp_path, side, width, index):
@@ -448,7 +449,7 @@ def test_approximate_indexes_follow_removals_and_backfill(tmp_path, clustered, k
     made.insert(np.arange(5000), features[:5000], "old")
     alive = np.arange(6000) < 5000
     assert recall(made.search(queries, 10, "old"), queries, features, alive) > 0.95
-    assert made._indexes["old", None, "entries"][1].form == kind
+    assert made._index.indexes[Part("old")][1].form == kind
     made.insert(np.arange(5000, 6000), features[5000:], "old")
     gone = np.random.default_rng(1).permutation(6000)[:2000]
     made.remove(gone)

@@ -66,6 +66,28 @@ def die_at(step):
             return result
     sqlite3.connect = functools.partial(connect, factory=Dying)
 
+def die_at_call(step):
+    # SIGKILL before or after the call number `step` that changes Milvus, or that commits a change
+    from pymilvus import MilvusClient
+    number = 0
+    def counted(call):
+        def counting(*arguments, **options):
+            nonlocal number
+            for moment in ("before", "after"):
+                number += 1
+                if number == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                result = call(*arguments, **options) if moment == "before" else result
+            return result
+        return counting
+    class Dying(Quick):
+        def execute(self, *arguments):
+            call = super().execute
+            return (counted(call) if arguments[0] == "COMMIT" else call)(*arguments)
+    sqlite3.connect = functools.partial(connect, factory=Dying)
+    for name in ("upsert", "delete", "create_collection", "drop_collection"):
+        setattr(MilvusClient, name, counted(getattr(MilvusClient, name)))
+
 def die_beyond(size):
     # a signal half way through the first writing that would make any file longer than this
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -110,11 +132,15 @@ def confirm(gallery):
 
 for line in sys.stdin:
     task = json.loads(line)
+    if task["call"]:  # once, before the first of these
+        import milvus_lite.adapter.grpc.server
     child = os.fork()
     if child == 0:
         gallery = Gallery.open(task["folder"])
         if task["step"]:
             die_at(task["step"])
+        if task["call"]:
+            die_at_call(task["call"])
         if task["size"]:
             die_beyond(task["size"])
         say("began")
@@ -133,13 +159,13 @@ class Writers:
             [sys.executable, "-c", WRITER], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def run(self, folder: Path, work: str, step: int = 0, size: int = 0, wait=None):
+    def run(self, folder: Path, work: str, step: int = 0, size: int = 0, call: int = 0, wait=None):
         """(exit status, changes reported) of one writer.
 
-        `step`: it kills itself there; `size`: half way through the writing that makes a file longer.
+        `step`, `call`: it kills itself there; `size`: half way through the writing that makes a file longer.
         `wait`: it is killed after so many reports and so many seconds more.
         """
-        task = json.dumps({"folder": str(folder), "work": work, "step": step, "size": size})
+        task = json.dumps({"folder": str(folder), "work": work, "step": step, "size": size, "call": call})
         self.process.stdin.write(task.encode() + b"\n")
         self.process.stdin.flush()
         pid, reported, begun = 0, 0, False
@@ -166,9 +192,9 @@ def writers(project):
     one.process.wait(timeout=60)
 
 
-def made(folder: Path, inserted: int) -> Gallery:
+def made(folder: Path, inserted: int, index: str = "flat") -> Gallery:
     """A gallery with the first entries, in changes as a writer makes them."""
-    gallery = Gallery.create(folder, {"old": WIDTH, "new": WIDTH})
+    gallery = Gallery.create(folder, {"old": WIDTH, "new": WIDTH}, index)
     gallery.declare("new", WIDTH, compatible_with="old")
     for start in range(0, inserted, 4 * CHUNK):
         ids = np.arange(start, min(start + 4 * CHUNK, inserted))
@@ -332,3 +358,34 @@ def sound(gallery: Gallery, writers: Writers, work: str, given: int, reported: i
     if again:
         assert writers.run(gallery.folder, work)[0] == 0
         gallery.verify()
+
+
+@pytest.mark.slow
+def test_milvus_goes_on_from_what_a_kill_left(tmp_path, writers):
+    """Killed between the database and Milvus or within: the next one to ask finds what FAISS finds."""
+    manager = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
+    folder, asked = tmp_path / "gallery", TABLE[1][:4] + TABLE[0][:4]
+
+    def found() -> None:
+        for model in ("old", "new"):
+            exact = Gallery.open(folder, index="flat").search(asked, 50, model)
+            hits = Gallery.open(folder).search(asked, 50, model)
+            assert np.array_equal(hits.ids, exact.ids) and np.array_equal(hits.models, exact.models)
+            assert np.allclose(hits.scores, exact.scores, atol=1e-6)
+        manager.release_server(str(folder / "milvus.db"))  # it serves one process at a time
+
+    made(folder, ENTRIES - 2 * CHUNK, "milvus")
+    gallery, kills = Gallery.open(folder, index="flat"), {}  # leaves Milvus behind
+    for work in ("insert", "backfill", "rollback", "remove"):
+        if work == "backfill":
+            gallery.backfill("new", lambda ids: TABLE[1][ids], order=ORDER[: 3 * CHUNK])
+        if work == "remove":
+            gallery.remove(gallery.ids()[CHUNK:])
+        status, call = -signal.SIGKILL, 0
+        while status:  # each goes on where the last one was killed, and gets a little further
+            call += 3
+            status, _ = writers.run(folder, work, call=call)
+            assert status in (0, -signal.SIGKILL)
+            kills[work] = kills.get(work, 0) + (status != 0)
+            found()
+    assert min(kills.values()) > 1 and not len(gallery)
