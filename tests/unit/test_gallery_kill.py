@@ -360,7 +360,6 @@ def sound(gallery: Gallery, writers: Writers, work: str, given: int, reported: i
         gallery.verify()
 
 
-@pytest.mark.slow
 def test_milvus_goes_on_from_what_a_kill_left(tmp_path, writers):
     """Killed between the database and Milvus or within: the next one to ask finds what FAISS finds."""
     manager = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
