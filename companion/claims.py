@@ -24,14 +24,17 @@ from companion.results import (
     measured,
     metric_of,
     relative_costs,
+    row_of,
     select,
     with_adapters,
 )
 from companion.tables import changed
 from companion.titles import method_title, setting_titles
+from compat_lib.config import project_path
 from compat_lib.evaluation import paired_comparison
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.losses import METHODS
+from compat_lib.presets import load_preset
 
 HOLDS = "holds"
 DOES_NOT_HOLD = "does not hold at this scale"
@@ -172,6 +175,8 @@ def try_claim(
     titles = setting_titles(runs)
     rows, tried, missing = [], [], [] if titles else ["every run"]
     fields = runs.drop_duplicates("experiment_id").to_dict("records")
+    decisive = decided_by(claim) & set(titles) or set(titles)  # what is there, where its presets have not run
+    fields = [row for row in fields if row["experiment_id"] in decisive]
     for setting in (row for row in fields if _fits(row, claim.get("where", {}))):
         own, title = select(runs, experiment_id=setting["experiment_id"]), titles[setting["experiment_id"]]
         for comparison in claim["decides"]:
@@ -185,6 +190,13 @@ def try_claim(
     worst = [(SEVERITY.index(row[-1]), row[2].low) for row in rows]
     table = table.loc[sorted(table.index, key=lambda k: worst[k])].reset_index(drop=True)
     return Verdict(claim, table, tuple(dict.fromkeys(missing)))
+
+
+def decided_by(claim: Mapping[str, Any]) -> set[str]:
+    """The experiments of the presets that decide a claim."""
+    paths = [project_path("configs") / f"{name}.yml" for name in claim["presets"]]
+    there = [load_preset(path).experiments for path in paths if path.is_file()]
+    return {config.experiment_id for experiments in there for config in experiments}
 
 
 def _fits(row: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
@@ -270,7 +282,8 @@ def parsed(name: str) -> tuple[str, str | None, bool]:
     method, options, passes = re.fullmatch(r"([\w/-]+)(?:\((.+)\))?(, equal passes)?", name).groups()
     if options is not None:
         values = dict(part.split("=") for part in options.split(", "))
-        options = json.dumps({key: yaml.safe_load(value) for key, value in values.items()}, sort_keys=True)
+        values = {key: yaml.safe_load(value) for key, value in values.items()}
+        options = row_of({"method": method, "method_options": values})["method_options"]
     return method, options, bool(passes)
 
 
@@ -293,11 +306,9 @@ def verdict_table(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:
         found: "steps" and perhaps "passes" -> verdicts of the same claims in the same order.
     """
     first = next(iter(found.values()))
-    columns = {name: [one.claim[name] for one in first] for name in ("id", "claim", "preset")}
-    table = pd.DataFrame(
-        {"id": columns["id"], "paper": [METHODS[one.claim["method"]].title for one in first]}
-    )
-    table = table.assign(claim=columns["claim"], **{"decided by": columns["preset"]})
+    rows = [(one.claim["id"], METHODS[one.claim["method"]].title, one.claim["claim"]) for one in first]
+    table = pd.DataFrame(rows, columns=["id", "paper", "claim"])
+    table["decided by"] = [", ".join(one.claim["presets"]) for one in first]
     return table.assign(**{budget: [one.label for one in verdicts] for budget, verdicts in found.items()})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion.results import HEADLINE, collect, scores
+from companion.results import HEADLINE, collect, on, scores
 from compat_lib.config import ExperimentConfig
 
 YOURS, AUTHORS = "your runs", "the authors' runs"
@@ -26,8 +26,11 @@ class Reading:
     expected: tuple[ExperimentConfig, ...] | None
     left_out: int
 
-    def rows(self, metric: str = HEADLINE) -> pd.DataFrame:
+    def rows(self, metric: str = HEADLINE, part: str | None = None) -> pd.DataFrame:
         """Rows of `scores` for every experiment, missing runs of expected experiments among them.
+
+        Args:
+            part: another part of the test images, see `results.parts`.
 
         Raises:
             ValueError: "no run has the metric '…'; there are …".
@@ -36,7 +39,7 @@ class Reading:
         known = {one.metric for run in pairs for one in run.metrics.select(query="new", gallery="new")}
         if known and metric not in known:
             raise ValueError(f"no run has the metric {metric!r}; there are {', '.join(sorted(known))}")
-        return scores(self.runs, metric, self.expected)
+        return scores(on(self.runs, part) if part else self.runs, metric, self.expected)
 
     def place(self, experiment_id: str) -> str | None:
         """Where the runs of an experiment come from; None when there is none."""

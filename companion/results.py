@@ -21,6 +21,7 @@ from compat_lib.evaluation import gain_interval, paired_comparison, update_gain
 from compat_lib.evaluation.compatibility import HEADLINE
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import Record, metric_for
+from compat_lib.losses import METHODS, method_options
 from compat_lib.runs import Run, list_runs
 
 MERGED = "two indexes, rank merge"
@@ -44,20 +45,35 @@ def collect(*roots: str | Path) -> pd.DataFrame:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for run in (run for root in roots for run in list_runs(root)):
         ids = {"experiment_id": run.folder.parent.name, "run_id": run.folder.name}
-        rows.setdefault(tuple(ids.values()), ids | row_of(run))
+        rows.setdefault(tuple(ids.values()), ids | row_of_run(run))
     columns = [*GROUP, *SETTING, "run_id", "seed", "old_run", "test_identities", "folder", "run"]
     return pd.DataFrame(list(rows.values())) if rows else pd.DataFrame(columns=columns)
 
 
-def row_of(run: Run) -> dict[str, Any]:
-    """The configuration of a run, and the run itself, as a row of `collect`."""
-    config = {"budget": "steps", "method_options": {}, "old_run": None, "seed": 0} | run.config
-    config = {"protocol": "pairs"} | config
-    facts = config.pop("facts", {})
-    nested = dict | list
-    fields = {key: json.dumps(v, sort_keys=True) if isinstance(v, nested) else v for key, v in config.items()}
-    identities = facts.get("classes", {}).get("test")
-    return fields | {"test_identities": identities, "folder": str(run.folder), "run": run}
+def row_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as a row of `collect`; options that have their default are left out."""
+    row = {"budget": "steps", "method_options": {}, "old_run": None, "seed": 0, "protocol": "pairs"} | config
+    facts, options = row.pop("facts", {}), row["method_options"]
+    defaults = method_options(row["method"]) if row["method"] in METHODS else {}
+    row["method_options"] = {name: value for name, value in options.items() if value != defaults.get(name)}
+    nested = {name: value for name, value in row.items() if isinstance(value, dict | list)}
+    row |= {name: json.dumps(value, sort_keys=True) for name, value in nested.items()}
+    return row | {"test_identities": facts.get("classes", {}).get("test")}
+
+
+def row_of_run(run: Run) -> dict[str, Any]:
+    """A run as a row of `collect`."""
+    return row_of(run.config) | {"folder": str(run.folder), "run": run}
+
+
+def parts(runs: pd.DataFrame) -> list[str]:
+    """The other parts of test images that some of the runs were measured on, such as "in-domain"."""
+    return list(dict.fromkeys(part for run in runs["run"] for part in run.parts))
+
+
+def on(runs: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The same runs as another part of their test images shows them."""
+    return runs.assign(run=[run.on(part) for run in runs["run"]])
 
 
 def tidy(runs: pd.DataFrame) -> pd.DataFrame:
@@ -298,8 +314,7 @@ def _groups(
     """What makes a row, in the order of the table: group -> (its fields, its seeds)."""
     sources = []
     for config in expected or ():
-        options = json.dumps(config.method_options, sort_keys=True)
-        source = config.to_dict() | {"experiment_id": config.experiment_id, "method_options": options}
+        source = row_of(config.to_dict()) | {"experiment_id": config.experiment_id}
         sources.append(source)
         if config.method == "independent":
             there = select(runs, experiment_id=config.experiment_id, seed=config.seed)["method"]
@@ -326,7 +341,7 @@ def _compared(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[str
     found["gain"] = gain(runs, oracle, metric)
     found["flips"] = measured(runs, *TESTS["new_old"], "negative_flips")
     found["with_old_query"] = measured(runs, *TESTS["new_old"], metric, adapter=WITH_OLD_QUERY)
-    found |= {name: measured(runs, *TESTS["old_old"], metric, adapter=name) for name in CEILINGS}
+    found |= {name: measured(oracle, *TESTS["old_old"], metric, adapter=name) for name in CEILINGS}
     row: dict[str, Any] = {}
     for name, one in found.items():
         low, high, deviation, n = (f"{name}_{end}" for end in Spread._fields[1:])

@@ -15,7 +15,17 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from companion import results
-from companion.results import HEADLINE, TESTS, Spread, by_method, difference, measured, row_of, scores, spread
+from companion.results import (
+    HEADLINE,
+    TESTS,
+    Spread,
+    by_method,
+    difference,
+    measured,
+    row_of_run,
+    scores,
+    spread,
+)
 from companion.titles import (
     ADAPTERS,
     CEILINGS,
@@ -34,7 +44,6 @@ from compat_lib.runs import Run
 
 MISSING = "missing"
 BEST = " ★"  # ends a cell of the best, and of those that the paired test cannot tell from it
-INSIDE = " in-domain"  # after the name of a test column
 OLD_QUERY = "with the old query"
 VALIDATION = "val/new_new/tar@far=1e-2"
 FLAT = 0.02  # absolute: two points of the metric
@@ -83,22 +92,21 @@ def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def result_table(rows: pd.DataFrame, inside: pd.DataFrame | None = None) -> pd.DataFrame:
+def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """What every method of one experiment finds, and what that costs: new/old and new/new, training, query.
 
     Args:
         rows: of scores, those of one experiment.
-        inside: the same of its in-domain test, which then has columns of its own.
+        others: part of the test images, such as "in-domain" -> the same rows by it, for columns of its own.
 
     Returns:
-        Columns: method; new/old; new/new; both in-domain, if given; new/old - old/old and new/new - oracle,
+        Columns: method; new/old; new/new; both of each other part; new/old - old/old and new/new - oracle,
         with their paired intervals; time and images (of the training, relative to the oracle's); query (what
         runs then). BEST ends the cells of the best and of those that cannot be told from it. The first rows
         hold what each must be compared with, their number is in ``attrs["references"]``.
     """
-    parts = (
-        [("", rows)] if inside is None or not inside["new_old_n"].any() else [("", rows), (INSIDE, inside)]
-    )
+    measured_on = {name: part for name, part in (others or {}).items() if part["new_old_n"].any()}
+    parts = [("", rows), *((f", {name}", part) for name, part in measured_on.items())]
     lines = _references(parts)
     references = len(lines)
     for k, row in enumerate(rows.to_dict("records")):
@@ -379,7 +387,7 @@ def verdict_table(run: Run, oracle: Run, *metrics: str) -> pd.DataFrame:
     The intervals are over test identities (95 %): they do not know how another training seed would come out.
     """
     runs = pd.DataFrame(
-        [row_of(one) | {"experiment_id": ""} for one in {run.folder: run, oracle.folder: oracle}.values()]
+        [row_of_run(one) | {"experiment_id": ""} for one in {run.folder: run, oracle.folder: oracle}.values()]
     )
     lines, protocol = [], run.config.get("protocol", "pairs")
     for metric in dict.fromkeys(metric_for(protocol, metric) for metric in metrics):
@@ -393,7 +401,7 @@ def verdict_table(run: Run, oracle: Run, *metrics: str) -> pd.DataFrame:
 
 
 def _is(row: Mapping[str, Any], run: Run) -> bool:
-    own = row_of(run)
+    own = row_of_run(run)
     return all(row[name] == own[name] for name in ("method", "budget", "method_options"))
 
 
@@ -405,7 +413,7 @@ def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFr
         metric: its name among those of all pairs, as for `scores`.
     """
     metric = metric_for(next(iter(runs.values())).config.get("protocol", "pairs"), metric)
-    frames = {name: pd.DataFrame([row_of(run)]) for name, run in runs.items()}
+    frames = {name: pd.DataFrame([row_of_run(run)]) for name, run in runs.items()}
     first = next(iter(frames.values()))
     lines = []
     for name, run in runs.items():

@@ -24,7 +24,7 @@ QUERIES = {
     "midpoint": "with the old query, half-way",
 }
 OLD_QUERIES = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")  # which ask the old model too
-CEILINGS = {"mean-of-five": "the query as mean of five other old features of its identity"}
+CEILINGS = {"mean-of-five": "ceiling: the query is the mean of five other old features of its identity"}
 DATASETS = {
     "portraits": "Portraits",
     "omniglot": "Omniglot",
@@ -45,6 +45,7 @@ PROTOCOLS = {
 SETTING = (  # the fields of a configuration that make an experiment
     *("dataset", "old_dataset", "scenario", "old_strength", "old_loss", "new_loss"),
     *("old_backbone", "new_backbone", "old_epochs", "epochs", "old_width", "new_width", "protocol"),
+    "old_outliers",
     *("dataset_options", "old_dataset_options", "old_features"),
 )
 LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace", "simplex": "simplex"}
@@ -155,7 +156,7 @@ def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
     titles = pd.Series({name: setting_title(row) for name, row in settings.items()}, dtype=object)
     for title, alike in titles.groupby(titles):
         if len(alike) > 1:
-            fields = pd.DataFrame([_fields(settings[name]) for name in alike.index], alike.index).astype(str)
+            fields = pd.DataFrame([_fields(settings[name]) for name in alike.index], alike.index).map(str)
             apart = fields.columns[fields.nunique() > 1]
             for name, row in fields[apart].iterrows():
                 told = [f"{field}={value}" for field, value in row.items() if value not in ("None", "nan")]

@@ -4,12 +4,13 @@
 
 A template (docs/templates/*.j2, jinja2) asks for tables and numbers by name; no number is written by hand:
 
-    {{ table("omniglot-open-class-softmax-to-arcface", "new/old", "new/new", "update gain") }}
-    {{ number("omniglot-open-class-softmax-to-arcface", "mixbct", "new/old") }}
-    {{ difference("omniglot-open-class-softmax-to-arcface", "mixbct", "bct", "new/new", "map") }}
+    {% set S = first_of("quick:1") %}  {# the first setting of configs/quick.yml #}
+    {{ table(S, "new/old", "new/new", "update gain") }}
+    {{ number(S, "mixbct", "new/old") }}
+    {{ difference(S, "mixbct", "bct", "new/new", "map") }}
 
-A setting is the name of a folder of results/ without its hash; "mixbct, passes" means the run at equal
-backbone passes. Metrics are in per cent, differences in points, both with their 95 % intervals.
+A setting is the name of a folder of results/; "mixbct, passes" means the run at equal backbone passes.
+Metrics are in per cent, differences in points, both with their 95 % intervals.
 """
 
 import argparse
@@ -32,13 +33,17 @@ from companion.results import (
     difference,
     main_variant,
     metric_of,
+    on,
+    parts,
     scores,
+    select,
     with_adapters,
 )
 from companion.titles import method_title, setting_titles
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
+from compat_lib.presets import load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -48,7 +53,7 @@ PAGES = {
     "choosing_options.md.j2": "docs/choosing_options.md",
     "which_method.md.j2": "docs/which_method.md",
 }
-FIRST_DAY = ("omniglot-open-class-softmax-to-arcface", "mixbct")  # of figures/first_day.png
+OMNIGLOT = ("evidence/omniglot:1", "omniglot-open-class-softmax-to-arcface-69d6ba")  # README's setting
 
 
 class Results:
@@ -66,24 +71,42 @@ class Results:
     def runs(self) -> pd.DataFrame:
         return collect(self.folder)
 
-    def settings(self) -> dict[str, str]:
-        """Every setting of the folder, experiment identifier -> title."""
+    @cached_property
+    def _settings(self) -> dict[str, str]:
         titles = setting_titles(self.runs[self.runs["method"] != "old"])
         return dict(sorted(titles.items(), key=lambda item: item[1]))
 
+    def settings(self) -> dict[str, str]:
+        """Every setting of the folder, experiment identifier -> title."""
+        return self._settings
+
+    def first_of(self, *names: str) -> str:
+        """The first of some settings that is there.
+
+        Args:
+            names: a setting, or "PRESET:3", the third of the settings of configs/PRESET.yml.
+        """
+        for name in names:
+            preset, place = (*name.split(":"), "")[:2]
+            if place:
+                listed = [
+                    one.experiment_id for one in load_preset(ROOT / f"configs/{preset}.yml").experiments
+                ]
+                name = list(dict.fromkeys(listed))[int(place) - 1]
+            if name in self.settings():
+                return name
+        raise ValueError(f"none of the settings {', '.join(names)} is in {self.folder.name}")
+
     def of(self, setting: str) -> pd.DataFrame:
-        """The runs of a setting, by its identifier or by its name alone: then the one with the most seeds.
+        """The runs of a setting, old models left out.
 
         Raises:
             ValueError: "there is no setting 'x' in results; there are …".
         """
-        runs = self.runs[self.runs["method"] != "old"]
-        named = runs[runs["experiment_id"].map(lambda name: setting in (name, name.rsplit("-", 1)[0]))]
-        if named.empty:
+        if setting not in self.settings():
             there = ", ".join(self.settings()) or "none"
             raise ValueError(f"there is no setting {setting!r} in {self.folder.name}; there are {there}")
-        chosen = named.groupby("experiment_id")["seed"].nunique().idxmax()
-        return runs[runs["experiment_id"] == chosen]
+        return select(self.runs[self.runs["method"] != "old"], experiment_id=setting)
 
     def seeds(self, setting: str) -> str:
         """On how many seeds a setting's numbers rest, in words."""
@@ -95,12 +118,19 @@ class Results:
         (count,) = {run.config["facts"]["classes"]["train"] for run in self.of(setting)["run"]}
         return count
 
-    def rows(self, setting: str, metric: str = HEADLINE) -> pd.DataFrame:
+    def rows(self, setting: str, metric: str = HEADLINE, part: str | None = None) -> pd.DataFrame:
         """Rows of `scores`: the independent model, its adapters, then the methods in the library's order."""
         order = ["independent", "adapter", *METHODS]
-        rows = scores(self.of(setting), metric)
+        rows = scores(on(self.of(setting), part) if part else self.of(setting), metric)
         place = rows["method"].map(lambda method: order.index(method.split("/")[0]))
         return rows.assign(place=place).sort_values("place", kind="stable", ignore_index=True)
+
+    def _result(self, setting: str, metric: str, methods: tuple[str, ...]) -> pd.DataFrame:
+        """`tables.result_table` of all rows or of some methods', with the columns of every test part."""
+        rows = self.rows(setting, metric)
+        chosen = [self._row(setting, method, metric).name for method in methods] or rows.index
+        others = {part: self.rows(setting, metric, part).loc[chosen] for part in parts(self.of(setting))}
+        return tables.result_table(rows.loc[chosen], others)
 
     def table(
         self,
@@ -117,12 +147,10 @@ class Results:
             methods: which, in this order; none: all, below what they are compared with.
             plain: columns without their intervals.
         """
-        rows = self.rows(setting, metric)
-        if methods:
-            rows = rows.loc[[self._row(setting, method, metric).name for method in methods]]
-        result = tables.result_table(rows)
+        result = self._result(setting, metric, methods)
         references = result[: result.attrs["references"] * (not methods)]
-        found = pd.concat([references, result.merge(tables.first_day_table(rows), on="method")]).fillna("")
+        days = tables.first_day_table(self.rows(setting, metric))
+        found = pd.concat([references, result.merge(days, on="method")]).fillna("")
         found = found[["method", *(columns or result.columns[1:])]]
         for name in plain:
             found[name] = found[name].str.replace(r" \[.*\]", "", regex=True)
@@ -130,10 +158,8 @@ class Results:
 
     def headline(self, setting: str, *methods: str) -> str:
         """README's table: new/old and new/new of at most eight methods, in both tests where there are two."""
-        rows = self.rows(setting)
-        there = [method for method in methods if method in set(rows["method"])][:8]
-        chosen = rows.loc[[self._row(setting, method, HEADLINE).name for method in there]]
-        result = tables.result_table(chosen)
+        there = set(self.rows(setting)["method"])
+        result = self._result(setting, HEADLINE, tuple(one for one in methods if one in there)[:8])
         tests = [name for name in result if name.startswith(("new/old", "new/new")) and " - " not in name]
         return tables.markdown(result[["method", *tests, "query"]].iloc[result.attrs["references"] :])
 
@@ -224,7 +250,7 @@ class Results:
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
-        setting, method = FIRST_DAY
+        setting, method = self.first_of(*OMNIGLOT), "mixbct"
         runs = self.of(setting)
         curves = [backfill(main_variant(runs, name)["run"].iloc[0]) for name in ("independent", method)]
         before = float(self._row(setting, method, "map")["old_old"])
@@ -246,19 +272,9 @@ class Results:
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = (
-            "table",
-            "headline",
-            "day",
-            "number",
-            "difference",
-            "settings",
-            "seeds",
-            "names",
-            "by_setting",
-        )
-        names += ("rows", "search", "classes")
-        functions = {name: getattr(self, name) for name in names} | {"metric_title": metric_title}
+        names = "first_of table headline day number difference settings seeds names by_setting search classes"
+        functions = {name: getattr(self, name) for name in names.split()}
+        functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
         return environment.get_template(template).render(**functions)
 
 

@@ -1,5 +1,6 @@
 """Every verdict from runs made to give it."""
 
+import itertools
 import json
 
 import numpy as np
@@ -57,7 +58,7 @@ def full(tmp_path):
 def test_every_row_of_the_table_is_whole():
     assert list(CLAIMS) == [f"M{k}" for k in range(1, 7)] + [f"D{k}" for k in range(1, 8)]
     for claim in claims.CLAIMS:
-        assert claim["failing"] and claim["preset"] and claim["method"] in METHODS
+        assert claim["failing"] and claim["presets"] and claim["method"] in METHODS
         for comparison in claim["decides"]:
             for side in {comparison.who, comparison.against} - {"old/old"}:
                 method, options, _ = claims.parsed(side)
@@ -165,18 +166,34 @@ def test_one_pair_of_networks_or_losses_is_not_enough(tmp_path):
 
 
 def test_only_settings_with_outliers_are_asked_about_outliers(tmp_path):
-    claim = CLAIMS["M4"]
-    without = GOOD["mixbct"]
-    for options, cross in (({}, 0.2), ({"outliers": 0.2}, 0.50)):
-        write_setting(tmp_path, {"dataset_options": options}, {"independent": (0.0, 0.91), "mixbct": without})
-        for seed in range(3):
-            config = ExperimentConfig(
-                method="mixbct", seed=seed, dataset_options=options, method_options={"credible_share": 1.0}
+    for options, worst in (({}, 0.65), ({"outliers": 0.2}, 0.50)):
+        values = {0.7: 0.55, 0.9: 0.58, 1.0: worst}
+        for (share, cross), seed in itertools.product(values.items(), range(3)):
+            chosen = {"dataset_options": options, "method_options": {"credible_share": share}}
+            write_run(
+                tmp_path,
+                ExperimentConfig(method="mixbct", seed=seed, **chosen),
+                0.36,
+                cross + NOISE[seed],
+                0.9,
             )
-            write_run(tmp_path, config, 0.36, cross, 0.93)
-    verdict = try_claim(claim, collect(tmp_path))
-    assert verdict.verdict == HOLDS and len(verdict.evidence) == 1
-    assert verdict.evidence["difference"][0].value == pytest.approx(0.08)  # 0.58 less 0.50
+    verdict = try_claim(CLAIMS["M4"], collect(tmp_path))
+    assert verdict.evidence["setting"].str.contains("outliers").tolist() == [True, True]
+    leads = [one.value for one in verdict.evidence["difference"]]
+    assert sorted(leads) == pytest.approx([0.05, 0.08])  # of 0.7 and of 0.9 over 1
+
+
+def test_the_presets_that_decide_a_claim_come_first(tmp_path, monkeypatch):
+    write_setting(tmp_path, NORMAL, GOOD)
+    write_setting(tmp_path, ARCFACE, GOOD | {"bct": (0.20, 0.93)})
+    frame, claim = collect(tmp_path), CLAIMS["D5"]
+    assert try_claim(claim, frame).verdict == DOES_NOT_HOLD  # no run of its preset: all settings are asked
+    deciding = ExperimentConfig(**NORMAL).experiment_id
+    monkeypatch.setattr(claims, "decided_by", lambda claim: {deciding})
+    assert try_claim(claim, frame).verdict == HOLDS
+    monkeypatch.undo()
+    quick = claims.decided_by(claim | {"presets": ["quick", "absent"]})
+    assert {name.split("-")[0] for name in quick} == {"portraits"}
 
 
 def test_time_is_compared_relative_to_the_oracle(tmp_path):

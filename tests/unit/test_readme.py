@@ -25,7 +25,7 @@ def made(tmp_path):
         write_run(
             tmp_path, config, 0.4, cross, own, width=0.01, metric="map", seconds=10 if cross > 0.5 else 20
         )
-    return readme.Results(tmp_path), config.experiment_id.rsplit("-", 1)[0]
+    return readme.Results(tmp_path), config.experiment_id
 
 
 def test_numbers_and_differences_by_hand(made):
@@ -59,21 +59,19 @@ def test_the_headline_and_its_sentences(made):
     assert lines[0] == "| method | new/old | new/new | query |" and len(lines) == 4
     rows = found.rows(setting, "map")
     assert rows["new_old_best"].tolist() == [False, True, False]  # 0.6 against 0.5: equal draws around both
-    found.rows = lambda *_: rows
+    found.rows = lambda *_, **__: rows
     assert found.names(setting, "margin", "above") == "BCT, MixBCT"
     assert found.names(setting, "self_change", "below") == "BCT"
     assert found.names(setting, "self_change", "within") == "MixBCT"
     assert found.names(setting, "margin", "below") == "none" and found.seeds(setting) == "one seed"
 
 
-def test_the_setting_of_a_name_is_the_one_with_the_most_seeds(tmp_path):
-    for epochs, seeds in ((20, 1), (30, 3)):
-        for config in configs(["independent", "bct"], range(seeds), epochs=epochs):
-            write_run(tmp_path, config, 0.4, 0.5, 0.9)
-    found = readme.Results(tmp_path)
-    name = config.experiment_id
-    assert len(found.settings()) == 2 and found.seeds(name.rsplit("-", 1)[0]) == "3 seeds"
-    assert set(found.of(name.rsplit("-", 1)[0])["experiment_id"]) == {name}
+def test_a_setting_is_named_by_its_preset_or_its_folder(made):
+    found, setting = made  # by defaults, which are not those of quick
+    assert found.first_of("quick:1", setting) == setting
+    with pytest.raises(ValueError, match="none of the settings quick:1, x is in"):
+        found.first_of("quick:1", "x")
+    assert readme.Results().first_of("quick:1").startswith("portraits-open-class-softmax-to-arcface")
 
 
 def test_what_is_not_there_is_refused(made):

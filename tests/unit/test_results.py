@@ -7,10 +7,11 @@ import pytest
 from scipy import stats
 from synthetic_runs import METRIC, configs, write_looks, write_run, write_three_seeds
 
-from companion import reading, results
+from companion import reading, results, tables
 from companion.titles import ADAPTERS
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.records import Record
+from compat_lib.losses import method_options
 
 
 @pytest.fixture
@@ -222,3 +223,36 @@ def test_the_authors_fill_an_experiment_that_is_not_begun(tmp_path):
 def test_an_unknown_metric_is_refused(three_seeds):
     with pytest.raises(ValueError, match="no run has the metric 'tar'; there are tar@far=1e-3"):
         reading.read_runs(three_seeds).rows("tar")
+
+
+def test_a_second_test_part_and_the_ceiling_of_the_old_features(tmp_path):
+    oracle, bct = configs(["independent", "bct"])
+    best = Record("old", "old", METRIC, 0.75, adapter="mean-of-five")
+    pairs = (("old", "old", 0.3), ("new", "old", 0.5), ("new", "new", 0.6))
+    inside = [Record(q, g, METRIC, value, part="in-domain") for q, g, value in pairs]
+    write_run(tmp_path, oracle, 0.4, 0.0, 0.9, more=[best, *inside])
+    write_run(tmp_path, bct, 0.4, 0.45, 0.9, more=inside)
+    frame = results.collect(tmp_path)
+    assert results.parts(frame) == ["in-domain"]
+    row = row_of(results.scores(frame), "bct")
+    assert (row["new_old"], row["mean-of-five"], row["cost"]) == (0.45, 0.75, 1.0)
+    other = row_of(results.scores(results.on(frame, "in-domain")), "bct")
+    assert (other["old_old"], other["new_old"], other["new_new"], other["cost"]) == (0.3, 0.5, 0.6, 1.0)
+    assert math.isnan(other["mean-of-five"])
+    whole = reading.read_runs(tmp_path)
+    table = tables.result_table(whole.rows(METRIC), {"in-domain": whole.rows(METRIC, "in-domain")})
+    assert table.columns[1:5].tolist() == [
+        *("new/old", "new/new", "new/old, in-domain", "new/new, in-domain")
+    ]
+    assert table["new/old"].tolist()[:3] == ["40.0", "75.0", "90.0"]  # bar, ceiling, full backfill
+    assert table["new/old, in-domain"].tolist()[:3] == ["30.0", "", "60.0"]
+    assert table["new/old, in-domain"].tolist()[-1] == "50.0"
+
+
+def test_options_that_are_defaults_are_no_variant(tmp_path):
+    for share in (0.9, 0.7):
+        config = ExperimentConfig(method="mixbct", method_options={"credible_share": share})
+        write_run(tmp_path, config, 0.4, 0.5, 0.9)
+    default = method_options("mixbct")["credible_share"]
+    told = set(results.collect(tmp_path)["method_options"])
+    assert told == {"{}" if s == default else f'{{"credible_share": {s}}}' for s in (0.9, 0.7)}
