@@ -22,7 +22,7 @@ REPRODUCED = --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce site pages smoke full estimate tune readme docs test precision lab lint format lock clean
+.PHONY: help env reproduce site pages smoke full estimate tune readme features docs test precision lab lint format lock clean
 
 help: ## this list
 	@echo "make TARGET, one of"
@@ -71,6 +71,9 @@ tune: env ## the search for every method's options, into results/tuning: hours, 
 
 readme: env ## README.md, the pages of docs/ with numbers, figures/first_day.png from docs/templates and results/
 	@$(BIN)/python workflow/readme.py
+
+features: env ## release/features-omniglot-s0.npz: the features of one seed of the main runs, for docs/features.md
+	@$(BIN)/python workflow/features.py
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses
 	@$(BIN)/python workflow/methods_page.py

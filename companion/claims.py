@@ -179,12 +179,14 @@ def try_claim(
     fields = [row for row in fields if row["experiment_id"] in decisive]
     for setting in (row for row in fields if _fits(row, claim.get("where", {}))):
         own, title = select(runs, experiment_id=setting["experiment_id"]), titles[setting["experiment_id"]]
+        lacking: list[str] = []
         for comparison in claim["decides"]:
             found, absent = compared(comparison, own, metric, budget)
-            missing += [f"{name} in {title}" for name in absent]
+            lacking += absent
             verdict = judge(list(found.values()), better=comparison.better) if found else None
             rows += [(title, what, one, one.seeds, verdict) for what, one in found.items()]
             tried += [setting] * bool(found)
+        missing += [f"{', '.join(dict.fromkeys(lacking))} in {title}"] * bool(lacking)
     missing += [need["kind"] for need in claim.get("needs", ()) if not _met(need, tried)]
     table = pd.DataFrame(rows, columns=["setting", "comparison", "difference", "seeds", "verdict"])
     worst = [(SEVERITY.index(row[-1]), row[2].low) for row in rows]
