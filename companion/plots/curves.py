@@ -147,6 +147,10 @@ def validation_panels(histories: Mapping[str, History], *, titles: Mapping[str, 
     """
     series = {name: history_series(history, VALIDATION) for name, history in histories.items()}
     frames = {name: pd.DataFrame({"x": x, "y": y}) for name, (x, y) in series.items() if len(x)}
+    if not frames:
+        figure = plt.figure(figsize=(6, 0.6))
+        figure.text(0, 0.5, "Too few validation images: no look could measure TAR@FAR=1e-2.")
+        return figure
     ends = {name: shown(frame["y"].iloc[-1]) for name, frame in frames.items()}
     figure = _panels(frames, ends, titles, {}, "epoch", _validation_title(VALIDATION))
     for ax in figure.axes:

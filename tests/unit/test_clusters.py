@@ -11,11 +11,11 @@ from stub_project import make_project
 FEW = "defaults: {epochs: 3, device: cuda}\nmethods:\n  - {method: l2}\n"
 
 
-def snakemake(root, profile, *options, target="experiments", **variables):
+def snakemake(root, profile, *options, **variables):
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--directory", "runs"]
     command += ["--config", "preset=few", f"runs_root={root / 'runs'}", "--workflow-profile", str(profile)]
     return subprocess.run(
-        [*command, *options, target],
+        [*command, *options, "experiments"],
         cwd=root,
         env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} | variables,
         text=True,

@@ -273,6 +273,7 @@ def test_validation_panels_skip_epochs_and_methods_without_the_metric():
     }
     figure = plots.validation_panels(looks, titles={"mixbct": "MixBCT"})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["bct\n75.0", "MixBCT\n50.0"]
+    assert "Too few" in plots.validation_panels({"l2": looks["l2"]}).texts[0].get_text()
 
 
 def test_constraints_are_drawn_or_their_absence_is_said(ax):
