@@ -224,7 +224,7 @@ def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
         ("dataset_options: {identites: 9}", "takes the options identities,.*(nearest: identities)"),
         ("new_backbone: resnet81", "choose one of convnet,.*(nearest: resnet18)"),
         ("epoch: 3", "unknown configuration epoch;.*(nearest: epochs)"),
-        ("dataset: folder, dataset_options: {path: nowhere}", "there is no folder .*nowhere"),
+        ("dataset: folder, dataset_options: {path: nowhere}", "nowhere has no folder train"),
         ("dataset: market1501", "no/Market-1501-v15.09.15 has no folder.*; docs/data_sets.md says where"),
     ],
 )
