@@ -54,11 +54,7 @@ class LinearMap:
 
 
 def load_adapter(path: str | Path) -> LinearMap:
-    """The map that `LinearMap.save`, or ``compat-lib check --save-adapter``, wrote.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file; it is damaged, or holds no map.
-    """
+    """The map that `LinearMap.save`, or ``compat-lib check --save-adapter``, wrote; else a ValueError."""
     tensors, about = load_tensors(path)
     wanted = {"matrix", "source_mean", "target_mean"}
     if set(tensors) != wanted or about.get("side") not in SIDES:
@@ -71,11 +67,8 @@ def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
 
     Source: the orthogonal Procrustes problem (Schoenemann, Psychometrika 1966): U V^T of the singular value
     decomposition of source^T target. For unequal widths this is the polar factor: its rows or its columns,
-    whichever are fewer, are orthonormal.
-
-    Args:
-        source, target: [N, d_s], [N, d_t] features of the same images (numpy or torch), normalised here.
-        centre: subtract the mean of each side first, and add the target's mean back in `apply`.
+    whichever are fewer, are orthonormal. `source` and `target` are features of the same images, normalised
+    here; `centre` subtracts the mean of each side first, and adds the target's mean back in `apply`.
 
     >>> quarter_turn = fit_procrustes([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]])
     >>> quarter_turn.apply([[2.0, 0.0]]).tolist()
@@ -91,7 +84,7 @@ def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) ->
 
     Source: ridge regression (Hoerl and Kennard, Technometrics 1970), (S^T S + g I)^-1 S^T T on unit rows with
     g = penalty x trace(S^T S) / d_s, the mean eigenvalue: one value means the same for any number of rows and
-    any width. Without penalty the solution of least norm is taken. Arguments as in `fit_procrustes`.
+    any width. Without penalty the solution of least norm is taken. The rest as in `fit_procrustes`.
 
     >>> half = fit_ridge([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]], penalty=1.0)
     >>> half.matrix.round(decimals=3).tolist()
@@ -176,7 +169,7 @@ def fit_interpolation(
     the others. Of equal ones the nearest to 1/2 is taken. At most `TUNED` images are looked at.
 
     Args:
-        old, new: [N, d_old], [N, d_new] features of the same images (numpy or torch).
+        old, new: [N, d_old], [N, d_new] features of the same images.
         labels: [N], identities; needed unless there is one weight and `compatible` says which map.
         alphas: weights of the new feature in 0..1 to choose from; (0.5,) is the midpoint.
         compatible: True: compare new features as they are, for a model trained to be compatible; False:

@@ -98,17 +98,14 @@ def fit_orthogonal(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> OrthogonalAdapter:
-    """The adapter fitted to features of the same images.
+    """The adapter fitted to features of the same images with labels int64 [N].
 
     Source: see OrthogonalAdapter; Adam at 1e-3 and lambda 12 as published. Not stated there, and our choices:
     the steepness of the penalty, the epochs and the batch.
 
     Args:
-        old, new: [N, d_old], [N, d_new] features (numpy or torch).
-        labels: int64 [N].
         threshold: lambda, how far from orthogonal the backward map may be, in the Frobenius norm.
         steepness: a, how fast the penalty sets in beyond it.
-        epochs, batch_size, lr: of Adam.
         seed: for the start and the order of the rows; the global random generator is left alone.
     """
     old, new = as_tensor(old, "old features"), as_tensor(new, "new features")

@@ -78,8 +78,7 @@ def check_compatibility(
         draws, seed: bootstrap draws, and the seed of all that is drawn.
         say: receives a line before each step.
 
-    Raises:
-        ValueError: with a sentence for every input from which there is no answer.
+    Input from which there is no answer is a ValueError with a sentence.
 
     >>> old = [[1.0, 0.0], [0.5, 0.9], [0.0, 1.0], [0.9, 0.5]]
     >>> new = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]
@@ -155,10 +154,9 @@ def check_files(
 ) -> CompatibilityCheck:
     """The same of two files of features with labels and perhaps ids, which `files` and `notes` then tell of.
 
-    Args, Raises:
-        files and columns as `read_features` has them; group: the column of groups, in either file; relevance:
-        a file for `read_relevance`; beside: "labels", "ids", "new_labels" and "new_ids" -> files that hold
-        them where the features' files do not; and from metric to say the options of `check_compatibility`.
+    Files and columns are as in `read_features`; group: the column of groups, in either file; relevance: a
+    file for `read_relevance`; beside: "labels", "ids", "new_labels" and "new_ids" -> files that hold them
+    where the features' files do not. The rest are options of `check_compatibility`.
     """
     columns, beside = dict(columns or {}), dict(beside or {})
     apart = {side: {r: beside.get(f"{side}{r}") for r in ("labels", "ids")} for side in ("", "new_")}
@@ -169,13 +167,10 @@ def check_files(
     keys = {"new_labels": after.labels, "ids": before.ids, "new_ids": after.ids}
     if group is not None:
         options["groups"] = _groups(before, after, group)
+    labels = before.labels
     if relevance is not None:
-        options["relevance"], keys["new_labels"], before = (
-            read_relevance(relevance),
-            None,
-            replace(before, labels=None),
-        )
-    result = check_compatibility(before.features, after.features, before.labels, **keys, **options)
+        options["relevance"], keys["new_labels"], labels = read_relevance(relevance), None, None
+    result = check_compatibility(before.features, after.features, labels, **keys, **options)
     files = _file("old", before), _file("new", after)
     notes = [f"{files[n]['name']}: {note}" for n, one in enumerate((before, after)) for note in one.notes]
     return replace(result, notes=(*notes, *result.notes), files=files)

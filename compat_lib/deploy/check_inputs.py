@@ -59,10 +59,10 @@ def bring_together(
 ) -> Sides:
     """Both models' features of the images that both have; arguments and errors as in `check_compatibility`.
 
-    Rows are joined by ids, or row i is row i; text is compared in Unicode's NFC. Images without a label
-    (`NO_LABEL`, None, nan) are left out, and so are old rows that hold zeros, or one vector for different
-    identities: what a model gives for an unreadable image, by which the new model must not gain. Such new
-    rows stay and count against the new model. Notes tell of all of it. Without any labels there are none.
+    Rows are joined by ids, or row i is row i. Images without a label (`NO_LABEL`, None, nan) are left out,
+    and so are old rows that hold zeros, or one vector for different identities: what a model gives for an
+    unreadable image, by which the new model must not gain. Such new rows stay and count against the new
+    model. Notes tell of all of it.
     """
     notes, units, keys = [], {}, {}
     given = {"old": (old_features, labels, ids), "new": (new_features, new_labels, new_ids)}

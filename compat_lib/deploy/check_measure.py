@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from compat_lib.deploy import check_inputs as given
-from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
+from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import RANKS, PairTest, pair_test
 from compat_lib.evaluation.counting import PER_UNIT, Counts
 from compat_lib.evaluation.ranking import Retrieval, top_k
-from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.records import Records
 
 FARS = (1e-3, 1e-4)
 CELLS = 10**7  # identities x draws that are held; beyond it identities without a query are drawn in groups
@@ -127,7 +127,7 @@ class ByLists:
     def test(self, query: Tensor, gallery: Tensor, among: np.ndarray | slice = slice(None)) -> PairTest:
         """Query and gallery features [N, D] of all images, measured; `among`: which of the queries ask."""
         rows, weights = self.rows[among], self.weights[among]
-        lists = [self.lists[n] for n in np.arange(len(self.rows))[among]]
+        lists = [self.lists[n] for n in self.owners[among]]
         asking, searched = query[torch.from_numpy(rows)], gallery[torch.from_numpy(self.items)]
         places, nearest = _places(asking, searched, lists, rows, self.items)
         first = np.array([line[0] for line in places])
@@ -137,14 +137,13 @@ class ByLists:
             k = len(lists[0])
             overlap = np.array([(line <= k).mean() for line in places])
             values = {f"overlap@{k}": overlap, "nearest@1": nearest <= 1, f"nearest@{k}": nearest <= k}
-        records = []
-        for name, each in values.items():
-            drawn = bootstrap_mean(each, np.arange(len(rows)), weights)
-            ends = interval(drawn) or (None, None)
-            records.append(Record(None, None, name, float(np.mean(each)), *ends, draws=drawn))
+        records = Records(
+            drawn_record(name, float(np.mean(each)), bootstrap_mean(each, np.arange(len(rows)), weights))
+            for name, each in values.items()
+        )
         hits = {k: float((first <= k).mean()) for k in RANKS}
-        found = Retrieval(float(average.mean()), hits, average, first, len(rows), 0, "")
-        return PairTest(Records(records), None, None, found)
+        found = Retrieval(float(average.mean()), hits, average, first, len(rows), 0)
+        return PairTest(records, None, None, found)
 
     def asking(self, among: np.ndarray | slice = slice(None)) -> int:
         """Queries."""

@@ -24,6 +24,7 @@ OLD, NEW, CROSS, ADAPTED = "#0072B2", "#E8740C", "#8E4A9E", "#9C8A5A"  # as in e
 COLOURS = {("old", "old", None): OLD, ("new", "old", None): CROSS, ("new", "new", None): NEW}
 SIZE = (4.8, 3.9)  # inches; read at this width on a telephone, two or three side by side on a desk
 BINS = 64  # of a histogram of cosines, in a unit
+MAPS = ("procrustes-query", "procrustes", "ridge-query", "ridge")  # of the queries, or of the gallery
 ALONE = {  # rows that are no linear map of one side
     "midpoint": "new and old/old, midpoint",
     "slerp": "new and old/old, SLERP",

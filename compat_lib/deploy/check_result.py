@@ -14,7 +14,7 @@ import pandas as pd
 
 from compat_lib import __version__
 from compat_lib.adapters import LinearMap
-from compat_lib.deploy.check_pictures import pictures, title
+from compat_lib.deploy.check_pictures import MAPS, pictures, title
 from compat_lib.evaluation.compatibility import PairTest
 from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.records import Record, Records, metric_title, shown
@@ -32,6 +32,14 @@ CHANGED = {
     "losing": "{} whose mAP falls",
     "gaining": "{} whose mAP rises",
 } | {f"constraint{k}/share": f"pairs of {text}" for k, text in enumerate(STATEMENTS, 1)}
+STEPS = {  # what to try by what is still there, and the rows that tell what it is worth
+    "If the old model still runs when queries come, ask with both, interpolated": ("midpoint", "slerp"),
+    "If pairs of old and new features are all there is, map one side (--save-adapter)": MAPS,
+    "If the images can be embedded again, backfill, those first that gain most (evaluation.backfill_order)": (
+        None,
+    ),
+    "If the new model was trained to be cut or padded, give the features so": ("cut", "pad"),
+}
 LINE = 97  # characters of a terminal's line
 
 Names = tuple[str, str, str | None]  # query model, gallery model, adapter
@@ -56,9 +64,7 @@ class CompatibilityCheck:
     notes: tuple[str, ...]  # what was left out or drawn at random, and what to be careful with
     basis: dict[str, int]  # images, identities, queries, identities that ask, draws, seed
     tests: dict[Names, PairTest] = field(repr=False)  # histograms and ROC curves, for pictures
-    how: str = (
-        "identities"  # by which it was measured; or "relevance" lists, or "neighbours" for want of both
-    )
+    how: str = "identities"  # by which it was measured; or "relevance", or "neighbours" without both
     groups: tuple[dict[str, Any], ...] = ()  # group, queries, asking, verdict
     adapter: LinearMap | None = field(default=None, repr=False)  # the best one, fitted to all images
     files: tuple[dict[str, Any], ...] = ()  # where they were: side, name, rows, width, bytes, sha256
@@ -82,16 +88,12 @@ class CompatibilityCheck:
             return f"{verdict}: {self.reason}."
         old, new = (self._shown(self.records.get(m, "old", self.metric)) + unit for m in ("old", "new"))
         gain = self._shown(self._gain, signed=True)
+        said = f"in the old gallery new queries reach {new} in {metric_title(self.metric)}, old queries {old}"
         if self.verdict == UNLABELLED:
             k = self.metric.partition("@")[2]
-            return (
-                f"{verdict}: of the {k} images that the new model itself finds nearest, new queries find "
-                f"{new} in the old gallery, and old queries {old}, a difference of {gain}; {self.reason}."
-            )
-        return (
-            f"{verdict}: in the old gallery new queries reach {new} in {metric_title(self.metric)}, old "
-            f"queries {old}, a difference of {gain}; {self.reason}."
-        )
+            said = f"of the {k} images that the new model itself finds nearest, new queries find {new} in "
+            said += f"the old gallery, and old queries {old}"
+        return f"{verdict}: {said}, a difference of {gain}; {self.reason}."
 
     @property
     def threshold(self) -> str:
@@ -109,41 +111,23 @@ class CompatibilityCheck:
 
     @property
     def next_steps(self) -> list[str]:
-        """After "not compatible": what to try, by what the user still has."""
+        """After "not compatible": what to try, by what the user still has, and what it is worth here."""
         if self.verdict != NOT_COMPATIBLE:
             return []
         steps = []
-
-        def best(text: str, names: list[Names], after: str = "") -> None:
-            found = [self.records.get(*name[:2], self.metric, adapter=name[2]) for name in names]
-            if found := [one for one in found if one.value is not None]:
-                one = max(found, key=lambda one: one.value)
-                gain = self.records.find(*one_names(one), f"gain/{self.metric}", adapter=one.adapter)
-                worth = f", {self._shown(gain, signed=True)} against old/old"
+        for text, adapters in STEPS.items():
+            rows = [one for one in self.tests if one[2] in adapters and (one[2] or one[:2] == ("new", "new"))]
+            some = [self.records.get(q, g, self.metric, adapter=adapter) for q, g, adapter in rows]
+            if some := [one for one in some if one.value is not None]:
+                best = max(some, key=lambda one: one.value)
+                names = best.query, best.gallery, f"gain/{self.metric}"
+                gain = self.records.find(*names, adapter=best.adapter)
+                worth = f"{self._shown(best)} %, {self._shown(gain, signed=True)} against old/old"
                 worth += "" if gain is not None and gain.value > 0 else ", which is no gain"
-                name = title(*one_names(one), one.adapter)
-                steps.append(f"{text}: {name}, reaches {self._shown(one)} %{worth}{after}.")
-
-        def one_names(one: Record) -> tuple[str, str]:
-            return one.query, one.gallery
-
-        both = [one for one in self.tests if one[2] in ("midpoint", "slerp")]
-        trained = [one for one in self.tests if one[2] in ("cut", "pad")]
-        maps = [one for one in self.tests if one[2] and one not in both + trained]
-        best("If the old model still runs when queries come, ask with both, interpolated", both)
-        best("If pairs of old and new features are all there is, map one side (--save-adapter)", maps)
-        best(
-            "If the images can be embedded again, backfill, those first that gain most "
-            "(evaluation.backfill_order)",
-            [("new", "new", None)],
-        )
-        best("If the new model was trained to be cut or padded, give the features so", trained)
-        steps.append(
-            "If the new model can be trained again, use one of the compatible methods (docs/which_method.md)"
-            + ("" if ("new", "old", None) in self.tests else ", in the old width")
-            + "."
-        )
-        return steps
+                steps.append(f"{text}: {title(best.query, best.gallery, best.adapter)}, reaches {worth}.")
+        wide = "" if ("new", "old", None) in self.tests else ", in the old width"
+        retrain = "If the new model can be trained again, use one of the compatible methods"
+        return [*steps, f"{retrain} (docs/which_method.md){wide}."]
 
     @property
     def _gain(self) -> Record | None:
@@ -186,9 +170,7 @@ class CompatibilityCheck:
         rows = {}
         for one in self.groups:
             names = [f"group={one['group']}/{what}{self.metric}" for what in ("", "", "gain/")]
-            there = [
-                self.records.find(q, "old", n) for q, n in zip(("old", "new", "new"), names, strict=True)
-            ]
+            there = map(self.records.find, ("old", "new", "new"), ("old",) * 3, names)
             cells = [self._shown(x, signed=n == 2) for n, x in enumerate(there)]
             rows[one["group"]] = [one["queries"], one["asking"], *cells, one["verdict"]]
         columns = ["queries", "asking", "old/old", "new/old", "difference", "verdict"]
@@ -196,11 +178,8 @@ class CompatibilityCheck:
 
     def plain(self) -> dict[str, Any]:
         """Everything but the pictures, for JSON."""
-        names = (
-            *("verdict", "metric", "how", "sentence", "threshold", "next_steps"),
-            *("notes", "basis", "groups", "files"),
-        )
-        record = {name: getattr(self, name) for name in names}
+        names = "verdict metric how sentence threshold next_steps notes basis groups files"
+        record = {name: getattr(self, name) for name in names.split()}
         return record | {"version": __version__, "records": self.records.plain()}
 
     def measured_on(self) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from compat_lib.adapters import ADAPTERS, ALPHAS, LinearMap, fit_interpolation
 from compat_lib.deploy import check_inputs as given
 from compat_lib.deploy.check_measure import Measure, accepted, threshold_of, value_of
+from compat_lib.deploy.check_pictures import MAPS
 from compat_lib.deploy.check_result import Names
 from compat_lib.deploy.check_verdict import UNDECIDED, judged
 from compat_lib.evaluation.compatibility import HEADLINE, PairTest
@@ -38,35 +39,25 @@ def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
             yield ("new", "old", "cut"), F.normalize(after[:, :narrow], dim=1), before
         padded = (F.pad(side, (0, wide - side.shape[1])) for side in (after, before))
         yield ("new", "old", "pad"), *padded
-    for name in ADAPTERS if adapter else ():
-        for side in ("query", "gallery"):
-            mapped = by_the_other_half(f"{name}-{side}", sides, seed)
-            yield ("new", "old", adapter_name(name, side)), *_sided(side, mapped, sides)
-    for name in ("midpoint", "slerp") if adapter and (sides.labels is not None) else ("midpoint",) * adapter:
+    for name in MAPS if adapter else ():
+        mapped = by_the_other_half(name, sides, seed)
+        yield ("new", "old", name), *((mapped, before) if name.endswith("query") else (after, mapped))
+    for name in ("midpoint", "slerp")[: 1 + (sides.labels is not None)] if adapter else ():
         yield ("new", "old", name), by_the_other_half(name, sides, seed), before
     yield ("new", "new", None), after, after
-
-
-def adapter_name(kind: str, side: str) -> str:
-    """What records call a linear map: "ridge" of the gallery, "ridge-query" of the queries."""
-    return kind if side == "gallery" else f"{kind}-query"
-
-
-def _sided(side: str, mapped: Tensor, sides: given.Sides) -> tuple[Tensor, Tensor]:
-    return (mapped, sides.before) if side == "query" else (sides.after, mapped)
 
 
 def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
     """Mapped or interpolated features, each image's by what the half without its identity was fitted to.
 
-    `name`: "ridge-query" (new features in the old space), "ridge-gallery" (old ones in the new), likewise of
+    `name`: "ridge-query" (new features in the old space), "ridge" (old ones in the new), likewise of
     Procrustes, "midpoint" or "slerp" (queries of both models). Without labels halves are of images.
     """
     before, after, labels = sides.before, sides.after, sides.labels
     each = np.arange(len(before)) if labels is None else labels
     half = np.random.default_rng(seed).permutation(int(each.max()) + 1)[each] % 2
     rows = [torch.from_numpy(np.flatnonzero(half == side)).to(before.device) for side in (0, 1)]
-    mapped = torch.empty_like(after if name.endswith("gallery") else before)
+    mapped = torch.empty_like(after if name in ADAPTERS else before)
     for seen, unseen in (rows, reversed(rows)):
         known = None if labels is None else labels[seen.cpu().numpy()]
         apply = _fit(name, before[seen], after[seen], known)
@@ -77,22 +68,20 @@ def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
 
 def _fit(name: str, old: Tensor, new: Tensor, labels: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """A function from old and new features of images to those that `name` makes of them."""
-    kind, _, side = name.partition("-")
-    if side == "query":
-        fitted = ADAPTERS[kind](new, old)
-        return lambda before, after: fitted.apply(after)
-    if side == "gallery":
-        fitted = ADAPTERS[kind](old, new)
+    if name in ADAPTERS:
+        fitted = ADAPTERS[name](old, new)
         return lambda before, after: fitted.apply(before)
-    alphas = ALPHAS if kind == "slerp" else (0.5,)
+    if name.endswith("-query"):
+        fitted = ADAPTERS[name.removesuffix("-query")](new, old)
+        return lambda before, after: fitted.apply(after)
+    alphas = ALPHAS if name == "slerp" else (0.5,)
     compatible = None if labels is not None else False
     return fit_interpolation(old, new, labels, alphas=alphas, compatible=compatible).apply
 
 
 def best_map(records: Records, metric: str) -> Record | None:
     """The linear map that reaches most, on identities that it had not seen."""
-    names = [adapter_name(kind, side) for kind in ADAPTERS for side in ("query", "gallery")]
-    some = [one for one in records.select(metric=metric) if one.adapter in names and one.value is not None]
+    some = [one for one in records.select(metric=metric) if one.adapter in MAPS and one.value is not None]
     return max(some, key=lambda one: one.value, default=None)
 
 

@@ -9,71 +9,38 @@ What was left out or guessed stands in ``notes``.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
-import re
 import unicodedata
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
-from pyarrow import compute, dataset, ipc
-from pyarrow import csv as arrow_csv
 
+from compat_lib.deploy.feature_tables import USUAL, Found, Refused, choose, not_read, read_table, read_text
 from compat_lib.files import load_arrays, load_tensors
 from compat_lib.user_arrays import numbers
 
-USUAL = {
-    "features": ("features", "feature", "embeddings", "embedding", "emb", "vectors", "vector"),
-    "ids": ("ids", "id", "uuid", "path", "file", "filename", "file_name", "image", "image_id", "image_path"),
-    "labels": ("labels", "label", "class", "identity"),
-}
 UNSIGNED = (
     "the features are unsigned 8-bit numbers, taken as they are: subtract the zero point first if they are "
     "quantised, and unpack them with numpy.unpackbits where they are packed bits"
 )
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-WRITTEN_LIST = rf"^[\s\[({{]*{NUMBER}(?:[\s,;]+{NUMBER})*[\s\])}}]*$"
-LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{NUMBER}(?:\s+{NUMBER})+\s*)", re.ASCII | re.DOTALL)
-WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
-VECTORS = r"(large_|fixed_size_)?(list|binary)|extension<.*tensor"  # Arrow's types of cells of many numbers
-
-Roles = dict[str, list[str]]  # features, ids, labels -> names of columns
-Found = tuple[dict[str, np.ndarray], list[str]]  # values by role, and notes
-
-
-class Refused(ValueError):
-    """A file that is not read, with the reason; `read_features` adds its name."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """What a file of features holds, in the file's order.
-
-    Args:
-        path: of the file.
-        features: float32 [N, D], finite.
-        labels: [N], whole numbers or text ("" where one is missing), or None.
-        ids: [N], whole numbers or text, names of the images, or None.
-        notes: what was left out or guessed, a sentence each.
-        groups: [N], whole numbers or text, of a column that was asked for, or None.
-    """
+    """What a file of features holds, in the file's order."""
 
     path: Path
-    features: np.ndarray
-    labels: np.ndarray | None = None
-    ids: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-    groups: np.ndarray | None = None
+    features: np.ndarray  # float32 [N, D], finite
+    labels: np.ndarray | None = None  # [N], whole numbers or text, "" where one is missing
+    ids: np.ndarray | None = None  # [N], whole numbers or text, names of the images
+    notes: tuple[str, ...] = ()  # what was left out or guessed, a sentence each
+    groups: np.ndarray | None = None  # [N], whole numbers or text, of a column that was asked for
 
     def __str__(self) -> str:
         rows, width = self.features.shape
@@ -115,24 +82,24 @@ def read_features(
         raise ValueError(f"{path}: features are read from {', '.join(READERS)}; save them in one of these")
     reader = _run if (path / "features.safetensors").is_file() else READERS[suffix]
     found, notes = _read(reader, path, columns | ({"groups": group} if group else {}))
-    for role, beside in (("ids", ids), ("labels", labels)):
-        if beside is not None:
-            beside = Path(beside).expanduser()
-            tabular = role == "labels" and beside.suffix.lower() in (".csv", ".tsv", ".parquet")
-            found[role] = _read(functools.partial(_by_id, found) if tabular else _lines, beside, {})
+    if ids is not None:
+        found["ids"] = _read(_lines, Path(ids).expanduser(), {})
+    if labels is not None:
+        beside = Path(labels).expanduser()
+        tabular = beside.suffix.lower() in (".csv", ".tsv", ".parquet")
+        found["labels"] = _read(functools.partial(_by_id, found) if tabular else _lines, beside, {})
     notes += [UNSIGNED] if found["features"].dtype == np.uint8 else []
     try:
         features = numbers("features", found["features"], 2).numpy()
-        roles = "labels", "ids", "groups"
-        keys = {role: as_keys(role, found[role]) if role in found else None for role in roles}
+        keys = {role: as_keys(role, found[role]) for role in ("labels", "ids", "groups") if role in found}
         for role, values in keys.items():
-            if values is not None and len(values) != len(features):
+            if len(values) != len(features):
                 raise ValueError(f"there are {len(values)} {role} for {len(features)} rows of features")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if keys["labels"] is not None and (missing := int((keys["labels"] == "").sum())):
+    if missing := int((keys.get("labels", np.zeros(0)) == "").sum()):
         notes.append(f"{missing} of {len(features)} rows have no label")
-    return FeatureTable(path, features, keys["labels"], keys["ids"], tuple(notes), keys["groups"])
+    return FeatureTable(path, features, notes=tuple(notes), **keys)
 
 
 def _read(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
@@ -194,8 +161,8 @@ def _arrays(path: Path, columns: dict[str, str]) -> Found:
     else:
         tensors = load_tensors(path)[0]
         arrays = {k: (v.float() if v.is_floating_point() else v).numpy() for k, v in tensors.items()}
-    chosen = _choose(list(arrays), columns, [name for name, array in arrays.items() if array.ndim == 2])
-    return {k: arrays[v[0]] for k, v in chosen.items() if v}, _not_read(arrays, chosen)
+    chosen = choose(list(arrays), columns, [name for name, array in arrays.items() if array.ndim == 2])
+    return {k: arrays[v[0]] for k, v in chosen.items() if v}, not_read(arrays, chosen)
 
 
 def _npy(path: Path, columns: dict[str, str]) -> Found:
@@ -218,9 +185,11 @@ def _lines(path: Path, columns: dict[str, str]) -> np.ndarray:
 
 def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) -> np.ndarray:
     """Labels from a table of ids and labels, in the order of the features' ids; "" where it has none."""
-    mark = {".tsv": "\t"}.get(path.suffix.lower(), ",")
-    read = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else None
-    read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False) if read is None else read
+    if path.suffix.lower() == ".parquet":
+        read = pd.read_parquet(path)
+    else:
+        mark = "\t" if path.suffix.lower() == ".tsv" else ","
+        read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False)
     named = {role: [name for name in read if str(name).lower() in USUAL[role]] for role in ("ids", "labels")}
     if any(len(names) != 1 for names in named.values()) or "ids" not in found:
         raise Refused(
@@ -230,9 +199,8 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
     ids, labels = (as_keys(role, read[names[0]].to_numpy()).astype(str) for role, names in named.items())
     if (twice := pd.Series(ids).duplicated()).any():
         raise Refused(f"the id {ids[int(twice.argmax())].item()!r} stands there twice")
-    return (
-        pd.Series(labels, ids).reindex(as_keys("ids", found["ids"]).astype(str)).fillna("").to_numpy(object)
-    )
+    wanted = as_keys("ids", found["ids"]).astype(str)
+    return pd.Series(labels, ids).reindex(wanted, fill_value="").to_numpy(object)
 
 
 def _run(path: Path, columns: dict[str, str]) -> Found:
@@ -257,243 +225,13 @@ def _run(path: Path, columns: dict[str, str]) -> Found:
     return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, notes * odd
 
 
-# -- tables --------------------------------------------------------------------------------------
-
-
-def _table(path: Path, columns: dict[str, str]) -> Found:
-    parts, notes = [path], []
-    if path.is_dir():
-        parts = sorted(part for part in path.rglob("*.parquet") if part.name[0] not in "._")
-        if not parts:
-            raise Refused("it is a folder without a .parquet file")
-        notes = [f"{len(parts)} parts, in the order of their names"]
-    if path.suffix.lower() in (".feather", ".arrow"):
-        with pa.memory_map(str(path)) as file:
-            try:
-                table = dataset.dataset(ipc.open_file(file).read_all())
-            except pa.ArrowInvalid:  # no index at its end, so perhaps a stream
-                file.seek(0)
-                table = dataset.dataset(ipc.open_stream(file).read_all())
-    else:
-        table = dataset.dataset([str(part) for part in parts], format="parquet", partitioning="hive")
-    names = table.schema.names
-    chosen = _choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
-    return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + _not_read(names, chosen)
-
-
-def _text(path: Path, columns: dict[str, str]) -> Found:
-    """A table in text with commas, semicolons, tabs or bars, and with decimal points or commas."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            excel = re.match(r"sep=(.)\r?\n", file.readline())  # how Excel is told the separator
-            mark, decimal, head = _dialect(path, excel[1] if excel else ",;\t|", int(bool(excel)))
-            if not excel:
-                file.seek(0)
-            reader = csv.reader(file, delimiter=mark)
-            header = [name.strip() for name in next(filter(None, reader), [])]
-    except UnicodeDecodeError as error:
-        raise Refused("it is not text in UTF-8; save it as such") from error
-    except pd.errors.EmptyDataError as error:
-        raise Refused("it is empty; write the names of the columns into the first line") from error
-    notes = _check_header(header, columns)
-    head.columns = header
-    vectors = []
-    for name, column in head.select_dtypes(exclude="number").items():
-        some = [cell for cell in column.dropna().astype(str) if cell.strip()]
-        if some and all(map(LIKE_A_LIST.fullmatch, some)):
-            vectors.append(name)
-    chosen = _choose(header, columns, vectors)
-    used, single = sum(chosen.values(), []), [name for name in chosen["features"] if name not in vectors]
-    options = (
-        arrow_csv.ReadOptions(
-            use_threads=False,  # so that its errors say which row
-            block_size=1 << 24,
-            column_names=header,
-            skip_rows=reader.line_num + bool(excel),
-        ),
-        arrow_csv.ParseOptions(delimiter=mark, newlines_in_values=True),
-        arrow_csv.ConvertOptions(
-            include_columns=used,
-            column_types=dict.fromkeys(used, pa.string()) | dict.fromkeys(single, pa.float64()),
-            null_values=[""],
-            decimal_point=decimal,
-        ),
-    )
-    try:
-        found = _values(arrow_csv.read_csv(path, *options), chosen)
-    except pa.ArrowInvalid as error:
-        said = re.sub(r"column #(\d+)", lambda match: f"column {header[int(match[1])]!r}", str(error))
-        raise Refused(
-            f"{said}; mend the row (every cell is needed, one decimal sign in the whole file, and quotes in "
-            "pairs around text that holds the separator), or leave it out"
-        ) from error
-    for role in ("ids", "labels"):
-        if role in found and all(WHOLE.fullmatch(one) for one in found[role] if one):
-            whole = [int(one.removesuffix(".0")) if one else None for one in found[role]]
-            found[role] = np.array(whole, dtype=object)
-    return found, [*notes, *_not_read(header, chosen)]
-
-
-def _dialect(path: Path, marks: str, skipped: int) -> tuple[str, str, pd.DataFrame]:
-    """The separator and decimal sign with which the first rows hold the most numbers, and these rows."""
-    found, unread = [], False
-    for mark, decimal in product(marks, ".,"):
-        options = {"sep": mark, "decimal": decimal, "skiprows": skipped, "encoding": "utf-8-sig"}
-        options |= {"nrows": 100, "index_col": False, "keep_default_na": False, "on_bad_lines": "skip"}
-        with warnings.catch_warnings(action="ignore"):  # under a wrong separator much looks odd
-            try:
-                found += [] if mark == decimal else [(mark, decimal, pd.read_csv(path, **options))]
-            except pd.errors.ParserError:
-                unread = True
-    best = max(found, key=lambda x: (x[2].select_dtypes("number").shape[1], x[2].shape[1]), default=None)
-    if best is None or (unread and best[2].shape[1] == 1):
-        raise Refused("its quotes do not go in pairs; look for a lone one")
-    return best
-
-
-def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:
-    """A note where the names of the columns are numbers; a refusal where they look like a row."""
-    known = {"", *columns.values(), *sum(USUAL.values(), ())}
-    numbers = [name for name in header if re.fullmatch(NUMBER.replace(r"\.", "[.,]"), name)]
-    others = [name for name in header if name not in numbers and name.lower() not in known]
-    counted = any(numbers == [str(i + start) for i in range(len(numbers))] for start in (0, 1))
-    odd = not counted or (others and len(numbers) < 4)  # no feature goes 0, 1, 2, 3
-    fractions = not all(name.isdigit() for name in numbers)
-    if fractions or (odd and 2 * len(numbers) >= len(header)) or any(name.startswith("[") for name in header):
-        raise Refused(
-            f"the first line ({', '.join(header[:4])}, ...) looks like a row, not like the names of the "
-            "columns; write them above it, such as path,f0,f1,..."
-        )
-    return [f"the first line was taken for names, {', '.join(header[:4])}, ..."] if numbers else []
-
-
-# -- columns -------------------------------------------------------------------------------------
-
-
-def _choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[str]) -> Roles:
-    """Which columns are ids, labels (at most one each) and features; `vectors` hold one in each cell."""
-    if twice := [name for name, times in Counter(header).items() if name and times > 1]:
-        raise Refused(f"two columns are called {twice[0]!r}; give each its own name")
-    shown, free, chosen = ", ".join(header[:8]) + ", ..." * (len(header) > 8), list(header), {}
-    for role in ("ids", "labels", "groups", "features"):
-        usual = [name for name in free if name.lower() in USUAL.get(role, ())]
-        if role == "features":
-            some = [name for name in free if name in vectors]
-            usual = [name for name in some if name in usual] or some or usual
-        found = [columns[role]] if role in columns else usual
-        if role == "groups":  # in one of the files that are read for one purpose
-            found = [name for name in found if name in free]
-        if len(found) > 1:
-            raise Refused(
-                f"the {role} could be {' or '.join(map(repr, found))}; say which, with "
-                f"columns={{{role!r}: {found[0]!r}}}"
-            )
-        if role == "features" and not set(found) & set(free):
-            found = _numbered(free, columns.get(role))
-        if (found or role == "features") and not set(found) & set(free):
-            called = f" {columns[role]!r}" if role in columns else ""
-            raise Refused(
-                f"there is no column of {role}{called} in {shown}; number features f0, f1, ..., or give the "
-                f"right name with columns={{{role!r}: ...}}"
-            )
-        chosen[role] = found
-        taken = set(found)
-        free = [name for name in free if name not in taken]
-    return chosen
-
-
-def _numbered(header: list[str], start: str | None) -> list[str]:
-    """Columns that begin alike and end in a number, in the order of the numbers."""
-    groups: dict[str, list[tuple[int, str]]] = {}
-    for name in header:
-        if match := re.fullmatch(r"(.*?)(\d+)", name):
-            groups.setdefault(match[1], []).append((int(match[2]), name))
-    starts = [one for one in groups if len(groups[one]) > 1] if start is None else [start]
-    if len(starts) > 1:
-        raise Refused(
-            f"numbered columns begin with {' and with '.join(map(repr, starts))}; say which are features, "
-            f"with columns={{'features': {starts[0]!r}}}"
-        )
-    group = sorted(groups.get(starts[0], [])) if starts else []
-    for (number, name), (after, other) in pairwise(group):
-        if after != number + 1:
-            raise Refused(f"column {name} is followed by {other}; number them without gaps and doubles")
-    return [name for _, name in group]
-
-
-def _not_read(names: Sequence[str], chosen: Roles) -> list[str]:
-    """The note about columns or arrays that were left out, if any."""
-    used = set(sum(chosen.values(), []))
-    left = [name or "a column without a name" for name in names if name not in used]
-    return [f"not read: {', '.join(left)}"] if left else []
-
-
-def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
-    if not len(table):
-        raise Refused("there are columns, but no row")
-    names, first = chosen["features"], table[chosen["features"][0]]
-    if len(names) == 1 and re.match(rf"(large_)?string|{VECTORS}", str(first.type)):
-        features = _vectors(names[0], first)
-    else:
-        features = np.stack([_numeric(name, table[name]) for name in names], axis=1)
-    keys = {role: chosen[role][0] for role in ("ids", "labels", "groups") if chosen[role]}
-    return {"features": features} | {
-        role: np.array(table[name].to_pylist(), object) for role, name in keys.items()
-    }
-
-
-def _vectors(name: str, column: pa.ChunkedArray) -> np.ndarray:
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = pa.chunked_array([chunk.storage for chunk in column.chunks])
-    if re.match("(large_)?string", str(column.type)):  # "[0.5, 1.5]" or, by NumPy, "[0.5 1.5]"
-        column = compute.fill_null(column, "")
-        row = compute.index(compute.match_substring_regex(column, WRITTEN_LIST), False).as_py()
-        if row >= 0:
-            raise Refused(
-                f"column {name!r} holds {column[row].as_py()[:40]!r} in row {row}, which is no whole list of "
-                "numbers (NumPy shortens long ones with '...'); export it again, or leave the row out"
-            )
-        column = compute.split_pattern_regex(compute.utf8_trim(column, " []{}()\r\n\t"), r"[,;\s]+")
-        column = column.cast(pa.list_(pa.float64()))
-    if "list" not in str(column.type):
-        raise Refused(
-            f"column {name!r} holds bytes, and nothing says of which numbers; write lists, such as "
-            "[numpy.frombuffer(cell, 'float32') for cell in column]"
-        )
-    lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy()
-    width = int(np.median(lengths))
-    if len(wrong := np.flatnonzero((lengths != width) | (lengths == 0))):
-        raise Refused(
-            f"column {name!r} holds {lengths[wrong[0]] or 'no'} numbers in row {wrong[0]}, and {width} in "
-            f"most rows ({len(wrong)} of {len(lengths)} are unlike them); leave these rows out"
-        )
-    return _numeric(name, compute.list_flatten(column), width).reshape(len(lengths), -1)
-
-
-def _numeric(name: str, column: pa.ChunkedArray, width: int = 1) -> np.ndarray:
-    """Numbers without gaps, 64-bit ones as float32."""
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise Refused(f"column {name!r} holds {column.type}, not numbers; convert it")
-    if column.null_count:
-        row = compute.index(column.is_null(), True).as_py() // width
-        raise Refused(
-            f"column {name!r} has {column.null_count} empty cells, first in row {row}; extract these images "
-            "again, or leave the rows out"
-        )
-    values = column.to_numpy()
-    with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
-        return values if values.dtype.itemsize < 8 else values.astype(np.float32)
-
-
 READERS = {
     ".npz": _arrays,
     ".npy": _npy,
-    ".csv": _text,
-    ".tsv": _text,
-    ".parquet": _table,
-    ".feather": _table,
-    ".arrow": _table,
+    ".csv": read_text,
+    ".tsv": read_text,
+    ".parquet": read_table,
+    ".feather": read_table,
+    ".arrow": read_table,
     ".safetensors": _arrays,
 }

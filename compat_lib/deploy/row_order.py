@@ -24,23 +24,14 @@ NAMED = 10  # images without a feature that an error names
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Rows of a file of features in the order of the images of a folder.
+    """Rows of a file of features in the order of the images of a folder."""
 
-    Args:
-        features: float32 [N, D], one row for each image.
-        labels: int64 [N], the number of each image's class folder.
-        classes: names of the class folders, sorted: the order in which data sets number them.
-        rows: int64 [N], where each row stood in the file.
-        proof: how it is known which row belongs to which image, as the end of a sentence.
-        left_over: rows of the file that belong to none of the images.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    rows: np.ndarray
-    proof: str
-    left_over: int
+    features: np.ndarray  # float32 [N, D], one row for each image
+    labels: np.ndarray  # int64 [N], the number of each image's class folder
+    classes: tuple[str, ...]  # names of the class folders, sorted: the order in which data sets number them
+    rows: np.ndarray  # int64 [N], where each row stood in the file
+    proof: str  # how it is known which row belongs to which image, as the end of a sentence
+    left_over: int  # rows of the file that belong to none of the images
 
 
 def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = False) -> Aligned:
@@ -168,8 +159,7 @@ def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
             "classifier_classes" [C_old], and perhaps "classifier_bias" [C_old] and "classifier_scale".
         classes: names of the C new classes, in the order in which they are numbered.
 
-    Raises:
-        ValueError: a table without names, or a name twice.
+    A table without names, or a name twice, is a ValueError.
 
     >>> given = by_class({"prototypes": [[1.0], [2.0]], "prototype_classes": ["b", "x"]}, ["a", "b"])
     >>> given["num_classes"], given["prototypes"].tolist()

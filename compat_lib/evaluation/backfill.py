@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from compat_lib.evaluation.tar import verify
 SHARES = tuple(i / 10 for i in range(11))
 
 Point = dict[str, float | None]  # "map", "rank1", "tar@far=1e-2", ...; None where not measurable
+Measure = tuple[Point, np.ndarray]  # of one gallery, and the average precision [Nq] of the queries
 
 
 @dataclass(frozen=True)
@@ -141,26 +142,35 @@ def mixed_gallery_curve(
     >>> curve.values("rank1").tolist()
     [0.5, 1.0, 1.0]
     """
+    name = order if isinstance(order, str) else "given"
+    options = shares, certainty, query, query_labels, cross, seed, fars
+    return _curves(old, new, labels, {name: order}, *options)[name]
+
+
+def _curves(
+    old, new, labels, orders, shares, certainty, query, query_labels, cross, seed, fars
+) -> dict[str, BackfillCurve]:
+    """The curve of each order by its name, see `mixed_gallery_curve`."""
     fars, shares = fractions(fars, "a FAR"), tuple(float(share) for share in shares)
     if not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
-    places = backfill_order(old, labels, order, certainty=certainty, seed=seed)
+    options = {"certainty": certainty, "seed": seed}
+    places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
     queries, before, after = mixed_forms(old, new, query, cross)
-    name = order if isinstance(order, str) else "given"
-    measured = all_pairs(queries, labels, None if query is None else query_labels, fars)
-    return mixed_curve(before, after, places, shares, name, measured)
+    measured, whole = all_pairs(queries, labels, None if query is None else query_labels, fars), {}
+    return {name: mixed_curve(before, after, x, shares, name, measured, whole) for name, x in places.items()}
 
 
 def all_pairs(
     queries: Tensor, labels: Any, query_labels: Any, fars: tuple[float, ...]
-) -> Callable[[Tensor], tuple[Point, np.ndarray]]:
+) -> Callable[[Tensor], Measure]:
     """What `mixed_curve` measures of all pairs; query_labels None: the gallery's images are the queries."""
     options: dict[str, Any] = {}
     if query_labels is None:
         query_labels = labels
         options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(queries)))
 
-    def measured(gallery: Tensor) -> tuple[Point, np.ndarray]:
+    def measured(gallery: Tensor) -> Measure:
         pairs = PairScores(queries, query_labels, gallery, labels, **options)
         ranked = rank(pairs, RANKS)
         tars = verify(pairs, count(pairs), fars).values if fars else {}
@@ -175,18 +185,26 @@ def mixed_curve(
     places: np.ndarray,
     shares: Sequence[float],
     order: str,
-    measured: Callable[[Tensor], tuple[Point, np.ndarray]],
+    measured: Callable[[Tensor], Measure],
+    whole: dict[int, Measure],
 ) -> BackfillCurve:
     """Return the curve of a gallery whose rows `before` [N, d] change one by one, at `places`, to `after`.
 
-    `measured` returns the metrics of a gallery, and the average precision of each query.
+    `measured` is asked for each gallery; `whole` keeps what it returns for no and for all new rows, which no
+    order changes.
     """
     found = []
     for share in shares:
-        rows = torch.from_numpy(places[: round(share * len(after))]).to(after.device)
+        new = round(share * len(after))
+        if new in whole:
+            found.append(whole[new])
+            continue
+        rows = torch.from_numpy(places[:new]).to(after.device)
         gallery = before.clone()
         gallery[rows] = after[rows]
         found.append(measured(gallery))
+        if new in (0, len(after)):
+            whole[new] = found[-1]
     points, precision = zip(*found, strict=True)
     return BackfillCurve(tuple(shares), points, order, np.stack(precision))
 
@@ -198,22 +216,25 @@ def backfill_orders(
     *,
     certainty: Any = None,
     orders: Mapping[str, Sequence[int]] | None = None,
+    shares: Sequence[float] = SHARES,
+    query: Any = None,
+    query_labels: Any = None,
+    cross: tuple[Any, Any] | None = None,
+    fars: Sequence[float] = (1e-2,),
     draws: int = 200,
     seed: int = 0,
-    **options: Any,
 ) -> BackfillOrders:
     """Return the curves of every order, and the area under each one's mAP minus that of the random order.
 
     The difference is paired by query; its interval is a bootstrap over the queries' identities. `certainty`
-    is for the order "uncertain", left out without it; `orders` are further ones by name, and `options`
-    arguments of `mixed_gallery_curve`, alike for every order.
+    is for the order "uncertain", left out without it; `orders` are further ones by name. The rest as in
+    `mixed_gallery_curve`.
     """
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
-    curves = {}
-    for name, order in (chosen | dict(orders or {})).items():
-        curve = mixed_gallery_curve(old, new, labels, order=order, certainty=certainty, seed=seed, **options)
-        curves[name] = replace(curve, order=name)
-    asked = labels if options.get("query_labels") is None else options["query_labels"]
+    chosen |= dict(orders or {})
+    options = shares, certainty, query, query_labels, cross, seed, fars
+    curves = _curves(old, new, labels, chosen, *options)
+    asked = labels if query_labels is None else query_labels
     compared = {}
     for name, curve in curves.items():
         if name != "random" and len(set(curve.shares)) > 1:

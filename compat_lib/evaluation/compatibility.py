@@ -33,7 +33,6 @@ class Comparison(Readable):
     """All metrics of one old and one new model on one test set."""
 
     records: Records  # of old/old, new/old, new/new, with their draws; value None: not measurable
-    notes: dict[tuple[str, str], str] = field(repr=False)  # (query, gallery) -> what was excluded
     retrievals: dict[tuple[str, str], Retrieval] = field(repr=False, compare=False)  # of those measured
 
 
@@ -108,7 +107,6 @@ def compare(
         names = "cross-test's query", "cross-test's gallery"
         sides["new", "old"] = tuple(map(UnitRows, cross, names))
     records: list[Record] = []
-    notes: dict[tuple[str, str], str] = {}
     retrievals: dict[tuple[str, str], Retrieval] = {}
     for pair, (query, gallery) in sides.items():
         there = query is not None and gallery is not None
@@ -116,14 +114,13 @@ def compare(
             # Inside one set and model the order of the two does not matter.
             unordered = queries is None and pair != ("new", "old")
             test = pair_test(query, gallery, numbers, each, fars, weights, unordered=unordered)
-            found, notes[pair], retrievals[pair] = test.records, test.verification.note, test.retrieval
+            found, retrievals[pair] = test.records, test.retrieval
         else:
             nothing = np.full(draws, np.nan)
             names = [*map(tar_name, fars), "map", *(f"rank{k}" for k in RANKS)]
             found = [Record(None, None, name, None, draws=nothing) for name in names]
-            notes[pair] = "Not measured: no old features, or features of unequal width without `cross`."
         records += Records(found).changed(query=pair[0], gallery=pair[1])
-    return Comparison(Records(records), notes, retrievals)
+    return Comparison(Records(records), retrievals)
 
 
 def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:

@@ -143,16 +143,6 @@ class PairScores:
             self._same = SameImages(ids[0][self.order], ids[1][columns])
         self.excluded = lengths[0] if self.triangular else 0 if self._same is None else self._same.count
 
-    @property
-    def note(self) -> str:
-        """What was excluded, as a sentence."""
-        if self.triangular:
-            return "Unordered pairs inside one set; no image is paired with itself."
-        if self._same is None:
-            return "Every query with every gallery item; nothing was excluded."
-        equal = f"{self.excluded} pairs with equal ids (the same image)"
-        return f"Every query with every gallery item but {equal}."
-
     def block(self, row: int, stop: int, column: int) -> Tensor:
         """Return the scores of sorted rows row..stop-1 with one tile of columns, float32 [r, c], to read."""
         if self._held is None:

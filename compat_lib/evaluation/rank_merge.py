@@ -46,7 +46,7 @@ def merged_indexes_curve(
     scales = [_strangers(side, number) for side in (before, after.to(before.device))]
     queries, galleries = _merged(before, after.to(before.device), scales)
     measured = all_pairs(queries, labels, None, tuple(fars))
-    return mixed_curve(*galleries, places, shares, "random", measured)
+    return mixed_curve(*galleries, places, shares, "random", measured, {})
 
 
 def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:

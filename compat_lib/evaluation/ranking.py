@@ -31,8 +31,7 @@ class Retrieval(Measured):
     average_precision: np.ndarray  # float64 [Nq], nan for a query without a right item
     first_match: np.ndarray  # int64 [Nq], rank of the first right item from 1; 0 where there is none
     queries: int  # queries with a right item: those that count
-    excluded: int
-    note: str
+    excluded: int  # pairs with equal ids
 
     @property
     def values(self) -> dict[str, float]:
@@ -111,7 +110,6 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
         first,
         int(valid.sum()),
         pairs.excluded,
-        pairs.note,
     )
 
 

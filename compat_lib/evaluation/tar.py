@@ -36,8 +36,7 @@ class Verification(Measured):
     measurable: tuple[bool, ...]
     positives: int  # genuine pairs: two images of one identity
     negatives: int  # impostor pairs
-    excluded: int
-    note: str
+    excluded: int  # pairs with equal ids, or an image with itself
     roc: Roc = field(repr=False, compare=False)  # the curve of the same pairs, which costs nothing more
 
     @property
@@ -169,6 +168,5 @@ def verify(pairs: PairScores, counts: Counts, fars: tuple[float, ...]) -> Verifi
         counts.positives,
         counts.negatives,
         pairs.excluded,
-        pairs.note,
         roc_points(counts),
     )

@@ -83,7 +83,6 @@ def test_query_and_gallery_equal_the_definition(ids):
     assert (result.positives, result.negatives) == (same.sum(), (~same).sum())
     assert result.tar == pytest.approx([slow_tar(same, cosines, far) for far in FARS], abs=1e-12)
     assert result.excluded == (10 if ids else 0)
-    assert "same image" in result.note if ids else "nothing was excluded" in result.note
 
 
 @pytest.mark.parametrize("tile", [(3, 5), (8, 4), (256, 1024)])

@@ -22,7 +22,7 @@ def make_result(precision, first):
     precision, first = np.array(precision, float), np.array(first)
     valid = first > 0
     rank = {1: float((first[valid] == 1).mean())}
-    return Retrieval(float(np.nanmean(precision)), rank, precision, first, int(valid.sum()), 0, "")
+    return Retrieval(float(np.nanmean(precision)), rank, precision, first, int(valid.sum()), 0)
 
 
 BEFORE = make_result([1.0, 0.5, 1.0, 0.2, np.nan, 0.5, 0.5], [1, 2, 1, 4, 0, 2, 3])

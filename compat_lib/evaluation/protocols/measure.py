@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.backfill import (
     BackfillCurve,
-    Point,
+    Measure,
     mixed_curve,
     mixed_forms,
     mixed_gallery_curve,
@@ -183,13 +183,13 @@ def mixed_reid(
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
     places = backfill_order(old[~asked], images.labels[~asked], "random", seed=0)
 
-    def measured(gallery: Tensor) -> tuple[Point, np.ndarray]:
+    def measured(gallery: Tensor) -> Measure:
         features = gallery.new_zeros(len(asked), gallery.shape[1])
         features[asked], features[~asked] = queries, gallery
         found = _reid(features, features, images)
         return {"map": found.map, "rank1": found.rank[1], "minp": found.minp}, found.average_precision
 
-    return mixed_curve(before, after, places, shares, "random", measured)
+    return mixed_curve(before, after, places, shares, "random", measured, {})
 
 
 def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
