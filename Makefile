@@ -73,7 +73,7 @@ readme: env ## README.md, the pages of docs/ with numbers, figures/first_day.png
 	@$(BIN)/python workflow/readme.py
 
 features: env ## release/features-omniglot-s0.npz: the features of one seed of the main runs, for docs/features.md
-	@$(BIN)/python workflow/features.py
+	@$(BIN)/python workflow/release.py
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses
 	@$(BIN)/python workflow/methods_page.py

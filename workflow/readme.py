@@ -113,6 +113,11 @@ class Results:
         count = self.of(setting)["seed"].nunique()
         return "one seed" if count == 1 else f"{count} seeds"
 
+    def metrics(self, setting: str) -> list[str]:
+        """What stands for TAR, mAP and rank-1 in a setting's protocol, each once."""
+        asked = (HEADLINE, "map", "rank1")
+        return list(dict.fromkeys(metric_of(self.of(setting), metric) for metric in asked))
+
     def classes(self, setting: str) -> int:
         """Training classes of a setting's new models."""
         (count,) = {run.config["facts"]["classes"]["train"] for run in self.of(setting)["run"]}
@@ -272,8 +277,8 @@ class Results:
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = "first_of table headline day number difference settings seeds names by_setting search classes"
-        functions = {name: getattr(self, name) for name in names.split()}
+        names = "first_of metrics table headline day number difference settings seeds names by_setting"
+        functions = {name: getattr(self, name) for name in (*names.split(), "search", "classes")}
         functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
         return environment.get_template(template).render(**functions)
 

@@ -29,8 +29,8 @@ def find_method(name: str) -> type[CompatibilityLoss]:
 def method_options(name: str) -> dict[str, object]:
     """Options of a method with their defaults.
 
-    >>> method_options("mixbct")
-    {'mix_ratio': 0.3, 'credible_share': 0.9, 'columns': True, 'pad': 'refuse'}
+    >>> method_options("weakened_l2")
+    {'weight': 10.0, 'threshold': 0.6}
     """
     method = find_method(name)
     if "__init__" not in method.__dict__:  # the base's own arguments are not options

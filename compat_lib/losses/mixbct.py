@@ -1,5 +1,6 @@
 """MixBCT: train on a batch in which some rows are the old model's features."""
 
+import copy
 import math
 
 import torch
@@ -25,6 +26,9 @@ class MixBCT(CompatibilityLoss):
             method is independent training to the bit.
         credible_share: T, share of each class's old features, nearest to their mean, that may be used, 0..1;
             published 0.9. With 0 nothing is replaced.
+        old_margin_factor: factor of the margin on old rows, 0..1; published 1. The classifier is drawn to
+            those of a weak old model that cannot keep the margin.
+        old_scale_factor: factor of the classifier's scale on old rows, above 0; published 1.
         columns: True divides every column of the old features by its norm before the distances are taken, as
             the published code does; False takes the distances between unit rows as they are.
         pad: "refuse" old features of another width, as in the paper, or "zero" to fill narrower ones with
@@ -47,12 +51,16 @@ class MixBCT(CompatibilityLoss):
         *,
         mix_ratio: float = 0.3,
         credible_share: float = 0.9,
+        old_margin_factor: float = 1.0,
+        old_scale_factor: float = 1.0,
         columns: bool = True,
         pad: str = "refuse",
     ):
         super().__init__(old, classifier)
         self.mix_ratio = check_number("mix_ratio", mix_ratio, 0, 1)
         check_number("credible_share", credible_share, 0, 1)
+        self.old_margin_factor = check_number("old_margin_factor", old_margin_factor, 0, 1)
+        self.old_scale_factor = check_number("old_scale_factor", old_scale_factor, 1e-6)
         check_choice("columns", columns, (True, False))
         check_choice("pad", pad, ("refuse", "zero"))
         if pad == "refuse" or old.width > classifier.width:
@@ -83,11 +91,25 @@ class MixBCT(CompatibilityLoss):
         return embedded
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        mixed = step.embeddings
-        if step.embedded is not None:
-            old = fit_width(step.old_features, self.classifier.width).to(step.embeddings.dtype)
-            mixed = old.index_copy(0, step.embedded.nonzero()[:, 0].to(old.device), step.embeddings)
-        return {"classification": self.classifier.loss(mixed, step.labels, step.progress)}
+        classifier, labels = self.classifier, step.labels
+        if step.embedded is None:
+            return {"classification": classifier.loss(step.embeddings, labels, step.progress)}
+        old = fit_width(step.old_features, classifier.width).to(step.embeddings.dtype)
+        new, past = (rows.nonzero()[:, 0].to(old.device) for rows in (step.embedded, ~step.embedded))
+        if self.old_margin_factor == self.old_scale_factor == 1:
+            mixed = old.index_copy(0, new, step.embeddings)
+            return {"classification": classifier.loss(mixed, labels, step.progress)}
+        loss = len(past) * self._milder().loss(old[past], labels[past], step.progress)
+        if len(new):
+            loss = loss + len(new) * classifier.loss(step.embeddings, labels[new], step.progress)
+        return {"classification": loss / len(labels)}
+
+    def _milder(self) -> Classifier:
+        """The classifier as old rows meet it: the same weights."""
+        milder = copy.copy(self.classifier)
+        milder.margin = self.old_margin_factor * milder.margin
+        milder.scale = self.old_scale_factor * milder.scale
+        return milder
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
         return new, fit_width(old, new.shape[1])

@@ -95,8 +95,8 @@ class Neighbours(MixBCT):
     def terms(self, step: Step) -> dict[str, Tensor]:
         rows, old, table = step.rows, step.old_features, self.table
         if step.embedded is not None:
-            embedded = step.embedded.to(rows.device)
-            rows, old = rows[embedded], old[embedded]
+            kept = step.embedded.nonzero()[:, 0].to(rows.device)
+            rows, old = rows[kept], old[kept]
         if len(table) > self.rows:
             drawn = torch.randint(len(table), (self.rows,), generator=step.generator)
             table = table[drawn.to(table.device)]

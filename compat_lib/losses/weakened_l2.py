@@ -45,5 +45,9 @@ class WeakenedL2(CompatibilityLoss):
         self.weights["distance"] = check_number("weight", weight)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        distance = excess(step.embeddings, step.old_features, self.threshold)
+        distance = excess(step.embeddings, self.targets(step), self.threshold)
         return {"classification": self.classification(step), "distance": distance}
+
+    def targets(self, step: Step) -> Tensor:
+        """What each embedding is pulled to, [B, d]; for methods that pull elsewhere."""
+        return step.old_features

@@ -335,6 +335,7 @@ def test_options_may_be_numpy_scalars():
 
 ONE_WIDTH = (
     *("l2", "weakened_l2", "unibct", "nccl", "advbct", "lce", "hot_refresh", "hoc", "mixbct", "neighbours"),
+    *("bct_weakened_l2", "blended_l2", "distilled_query"),
 )
 
 

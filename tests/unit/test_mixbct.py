@@ -14,6 +14,8 @@ from method_steps import (
     make_old,
     make_step,
     slow_classification,
+    slow_cross_entropy,
+    slow_logits,
 )
 
 from compat_lib.losses import build_method
@@ -42,6 +44,31 @@ def test_value_equals_the_slow_loop_in_batch_order(width, pad):
     expected = slow_classification(method.classifier, mixed, step.labels.tolist())
     assert terms["classification"].item() == pytest.approx(expected, rel=1e-6)
     assert check_gradient(method, step)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0])
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "linear"])
+def test_old_rows_with_a_margin_and_a_scale_of_their_own(kind, ratio):
+    old = make_old()
+    options = {"mix_ratio": ratio, "credible_share": 1.0, "old_margin_factor": 0.2, "old_scale_factor": 0.5}
+    method = build_method("mixbct", old, make_classifier(kind), **options)
+    rows = torch.arange(16)
+    embedded = method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(0))
+    step = make_step(old, embedded=embedded, rows=rows, dtype=torch.float64)
+    method.double()
+    fresh, classifier, losses = iter(step.embeddings.tolist()), method.classifier, []
+    for keep, past, label in zip(
+        embedded.tolist(), step.old_features.tolist(), step.labels.tolist(), strict=True
+    ):
+        if keep:
+            logits = slow_logits(classifier, next(fresh), label)
+        else:
+            cosine = kind != "linear"
+            logits = slow_logits(classifier, past, label, 0.2 * classifier.margin)
+            logits = [(0.5 if cosine else 1) * score for score in logits]
+        losses.append(slow_cross_entropy(logits, label))
+    assert method(step)["classification"].item() == pytest.approx(sum(losses) / 16, rel=1e-6)
+    assert ratio == 1 or check_gradient(method, step)
 
 
 def test_backbone_gradient_is_zero_for_replaced_rows_and_real_for_the_others():

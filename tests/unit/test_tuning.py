@@ -72,8 +72,8 @@ def test_each_part_of_a_range_is_drawn_from_once(declared):
 
 def test_every_trial_is_planned_once_method_by_method(declared):
     plan = declared.plan()
-    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 15 * 9 * 4
-    assert [trial.number for trial in plan[:30]] == [0] * 15 + [1] * 15
+    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 18 * 9 * 4
+    assert [trial.number for trial in plan[:36]] == [0] * 18 + [1] * 18
     assert {cell.seed for cell in declared.cells} == {100, 101}
     assert list(dict.fromkeys(trial.config.dataset for trial in plan)) == ["portraits", "omniglot"]
 

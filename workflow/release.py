@@ -1,6 +1,6 @@
 """Write the features of one seed of a preset's main runs to one file (make features).
 
-    python workflow/features.py [--preset evidence/omniglot] [--seed 0] [--out release]
+    python workflow/release.py [--preset evidence/omniglot] [--seed 0] [--out release]
 
 docs/features.md says what is in it, and evaluates a map and a loss on it in seconds.
 """

@@ -2,9 +2,9 @@
 
 import re
 
-import features
 import numpy as np
 import pytest
+import release
 from tiny_runs import silent, tiny
 
 from compat_lib.evaluation import compare
@@ -20,7 +20,7 @@ def runs(tmp_path_factory):
 
 def test_the_file_gives_the_numbers_of_the_runs(runs):
     configs, (oracle, bct) = runs
-    made = features.arrays(features.main_runs(configs, ("independent", "bct"), 0))
+    made = release.arrays(release.main_runs(configs, ("independent", "bct"), 0))
     assert {name.split("/")[0] for name in made} == {"train", "val", "test"}
     assert {made[f"test/{name}"].dtype for name in ("old", "bct")} == {np.dtype("float16")}
     assert len(made["train/old"]) == len(made["train/independent"]) == len(made["train/labels"])
@@ -31,11 +31,11 @@ def test_the_file_gives_the_numbers_of_the_runs(runs):
 
 
 def test_the_examples_of_the_page_run(runs, tmp_path, monkeypatch, capsys):
-    made = features.arrays(features.main_runs(runs[0], ("independent", "bct"), 0))
+    made = release.arrays(release.main_runs(runs[0], ("independent", "bct"), 0))
     (tmp_path / "release").mkdir()
     np.savez_compressed(tmp_path / "release/features-omniglot-s0.npz", **made)
     monkeypatch.chdir(tmp_path)
-    page = (features.ROOT / "docs/features.md").read_text(encoding="utf-8")
+    page = (release.ROOT / "docs/features.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     exec("\n".join(blocks), {})
     said = capsys.readouterr().out.splitlines()
@@ -46,6 +46,6 @@ def test_the_examples_of_the_page_run(runs, tmp_path, monkeypatch, capsys):
 def test_what_is_not_complete_is_refused(runs):
     configs, _ = runs
     with pytest.raises(ValueError, match="not complete: l2-s0-.*make reproduce"):
-        features.main_runs([*configs, configs[0].changed(method="l2")], ("independent", "l2"), 0)
+        release.main_runs([*configs, configs[0].changed(method="l2")], ("independent", "l2"), 0)
     with pytest.raises(ValueError, match="no run of mixbct by its defaults with seed 0"):
-        features.main_runs(configs, ("mixbct",), 0)
+        release.main_runs(configs, ("mixbct",), 0)

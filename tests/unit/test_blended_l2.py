@@ -1,0 +1,35 @@
+"""Blended L2 against a slow loop, finite differences, and weakened L2 where nothing is blended."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from method_steps import check_gradient, make_classifier, make_old, make_step, slow_means, unit
+
+from compat_lib.losses import build_method
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_value_and_gradient(share):
+    old = make_old()
+    method = build_method("blended_l2", old, make_classifier(), share=share).double()
+    step = make_step(old, dtype=torch.float64)
+    step = dataclasses.replace(step, old_features=step.old_features.double())
+    means, losses = slow_means(old), []
+    rows = (step.embeddings.tolist(), step.old_features.tolist(), step.labels.tolist())
+    for new, past, label in zip(*rows, strict=True):
+        pairs = zip(unit(past), unit(means[label]), strict=True)
+        target = unit([(1 - share) * own + share * mean for own, mean in pairs])
+        losses.append(max(0.0, math.dist(unit(new), target) - 0.4))
+    assert method(step)["distance"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+    assert method.weights == {"classification": 1.0, "distance": 10.0}
+    assert check_gradient(method, step)
+
+
+def test_without_a_share_it_is_weakened_l2():
+    old = make_old()
+    step = make_step(old)
+    blended = build_method("blended_l2", old, make_classifier(), share=0.0)(step)
+    weakened = build_method("weakened_l2", old, make_classifier(), threshold=0.4)(step)
+    assert blended["distance"].item() == pytest.approx(weakened["distance"].item(), rel=1e-6)

@@ -1,0 +1,42 @@
+"""Distilled query against SciPy's Procrustes and a slow interpolation, and weakened L2 at its end."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
+from scipy.linalg import orthogonal_procrustes
+
+from compat_lib.losses import build_method
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_value_and_gradient(alpha):
+    old = make_old()
+    method = build_method("distilled_query", old, make_classifier(), alpha=alpha).double()
+    step = make_step(old, dtype=torch.float64)
+    step = dataclasses.replace(step, old_features=step.old_features.double())
+    past, oracle = (
+        np.array([unit(row) for row in features.double().tolist()])
+        for features in (old.features, old.oracle_features)
+    )
+    turned = (oracle @ orthogonal_procrustes(oracle, past)[0]).tolist()
+    losses = []
+    for row, new in zip(step.rows.tolist(), step.embeddings.tolist(), strict=True):
+        start, end = past[row].tolist(), turned[row]
+        angle = math.acos(dot(start, end))
+        shares = (math.sin((1 - alpha) * angle), math.sin(alpha * angle))
+        target = unit([shares[0] * a + shares[1] * b for a, b in zip(start, end, strict=True)])
+        losses.append(max(0.0, math.dist(unit(new), target) - 0.4))
+    assert method(step)["distance"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert check_gradient(method, step)
+
+
+def test_without_the_oracle_it_is_weakened_l2():
+    old = make_old()
+    step = make_step(old)
+    distilled = build_method("distilled_query", old, make_classifier(), alpha=0.0)(step)
+    weakened = build_method("weakened_l2", old, make_classifier(), threshold=0.4)(step)
+    assert distilled["distance"].item() == pytest.approx(weakened["distance"].item(), rel=1e-6)
