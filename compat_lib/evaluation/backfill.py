@@ -201,7 +201,7 @@ def mixed_curve(
             continue
         rows = torch.from_numpy(places[:new]).to(after.device)
         gallery = before.clone()
-        gallery[rows] = after[rows]
+        gallery[rows] = after[rows].to(gallery.dtype)
         found.append(measured(gallery))
         if new in (0, len(after)):
             whole[new] = found[-1]

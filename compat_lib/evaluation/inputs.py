@@ -30,12 +30,18 @@ class UnitRows:
         self.shape = tuple(features.shape)
         self._features = features
         self.whole = True  # whole numbers so small that their products add up exactly in float32
+        self.codes = (
+            True  # in each row zeros and one size, such as binary codes of length 1: their signs do so
+        )
         broken = 0
         for part in slices(len(self), ENTRIES // self.shape[1]):
             rows = self._taken(part)
             broken += int((~torch.isfinite(rows).all(1)).sum())
             if self.whole:
                 self.whole = bool((rows == rows.round()).all()) and float(rows.square().sum(1).max()) < 2**23
+            if self.codes:
+                size = rows.abs()
+                self.codes = bool(((size == 0) | (size == size.amax(1, keepdim=True))).all())
         if broken:
             raise ValueError(
                 f"{broken} of the {len(self)} rows of the {side} features hold NaN or infinite values; "
@@ -56,9 +62,9 @@ class UnitRows:
         """Return the rows of these numbers with unit length, float64 [n, D]."""
         return unit_length(self._taken(rows))
 
-    def raw(self, rows: Tensor) -> Tensor:
-        """Return the rows of these numbers as they are, float32 [n, D]."""
-        return self._taken(rows).float()
+    def multiples(self, rows: Tensor) -> Tensor:
+        """Return the rows of these numbers as whole ones, float32 [n, D]; for `whole` and `codes` alone."""
+        return (self._taken(rows) if self.whole else self._taken(rows).sign()).float()
 
     def _taken(self, rows: Tensor | slice) -> Tensor:
         if isinstance(self._features, np.ndarray):
@@ -74,9 +80,13 @@ def slices(length: int, step: int) -> Iterator[slice]:
 
 
 def unit_rows(features: Any, side: str) -> Tensor:
-    """Return all rows of `features`, checked and scaled to unit length: float32 [N, D], detached."""
+    """Return all rows of `features`, checked and scaled to unit length: float32 [N, D], detached.
+
+    float64 where they are whole numbers or codes, many of whose cosines are equal and should tie.
+    """
     rows = UnitRows(features, side)
-    return rows[torch.arange(len(rows))]
+    every = torch.arange(len(rows))
+    return rows.exact(every) if rows.whole or rows.codes else rows[every]
 
 
 def unit_length(rows: Tensor) -> Tensor:

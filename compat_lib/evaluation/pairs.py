@@ -23,13 +23,18 @@ TILES = {"cpu": (256, 1024), "cuda": (4096, 8192)}  # rows, columns; the CPU's f
 
 
 def _padded(
-    side: Tensor | UnitRows, order: np.ndarray, tile: int, whole: bool, device: torch.device
+    side: Tensor | UnitRows,
+    order: np.ndarray,
+    tile: int,
+    whole: bool,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
     # The rows in this order, followed by rows of zeros so that a tile may start at any row.
-    rows = torch.zeros((len(order) // tile + 2) * tile, side.shape[1], device=device)
+    rows = torch.zeros((len(order) // tile + 2) * tile, side.shape[1], dtype=dtype, device=device)
     for place in slices(len(order), ENTRIES // side.shape[1]):
         part = torch.from_numpy(order[place]).to(side.device)
-        rows[place] = (side.raw(part) if whole else side[part]).to(device)
+        rows[place] = (side.multiples(part) if whole else side[part]).to(device)
     return rows
 
 
@@ -84,8 +89,8 @@ class Tile:
 class PairScores:
     """The pairs of a query set and a gallery and their cosines, both sides sorted by label.
 
-    query, gallery: [Nq, D], [Ng, D], unit rows: float32 tensors, or `UnitRows`, which saves memory. Gallery
-    None: every unordered pair i < j inside `query`.
+    query, gallery: [Nq, D], [Ng, D], unit rows: float32 tensors, float64 ones whose equal products shall tie,
+    or `UnitRows`, which saves memory. Gallery None: every unordered pair i < j inside `query`.
     """
 
     def __init__(
@@ -123,10 +128,13 @@ class PairScores:
         self.row_codes, self.column_codes = query_codes[self.order], gallery_codes[columns]
         # Whole numbers (binary codes, counts) are multiplied as they are and divided by their lengths in
         # float64: rows of equal cosine then tie, which products of rounded unit rows do not.
-        whole = all(isinstance(side, UnitRows) and side.whole for side in (query, gallery))
+        sides = query, gallery
+        whole = all(isinstance(side, UnitRows) and (side.whole or side.codes) for side in sides)
+        double = any(isinstance(side, Tensor) and side.dtype == torch.float64 for side in sides)
+        dtype = torch.float64 if double else torch.float32
         self._query, self._gallery = (
-            _padded(side, order, tile, whole, self.device)
-            for side, order, tile in zip((query, gallery), (self.order, columns), self.tile, strict=True)
+            _padded(side, order, tile, whole, dtype, self.device)
+            for side, order, tile in zip(sides, (self.order, columns), self.tile, strict=True)
         )
         self._scales = None
         if whole:
@@ -160,6 +168,8 @@ class PairScores:
         if self._scales is not None:
             first = self._scales[0][row : row + self.tile[0], None]
             scores = (scores * (first * self._scales[1][column : column + self.tile[1]])).float()
+        if scores.dtype == torch.float64:  # its last digits depend on the order of the sums
+            scores = scores.round(decimals=12).float()
         scores = scores.clamp_(-1.0, 1.0)[: stop - row, : right - column]
         if self._same is not None:
             self._same.exclude(scores, row, column)

@@ -187,7 +187,7 @@ def _sorted(scores: Tensor) -> Tensor:
 def rankings(pairs: PairScores) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield rows of queries int64 [r] and, for each, all gallery rows int64 [r, Ng], the best first.
 
-    Ties rank by gallery row; excluded items come last.
+    Among ties items of other labels come first, then by gallery row; excluded items come last.
     """
     height, width = pairs.tile
     step = max(1, min(height, MATCHES // pairs.shape[1]))
@@ -197,9 +197,10 @@ def rankings(pairs: PairScores) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for column in range(0, pairs.shape[1], width):
             part = slice(column, column + width)
             scores = -float_keys(pairs.block(row, stop, column)).cpu().numpy()
-            keys[:, part] = (scores << 32) + pairs.column_order[part]
+            own = pairs.column_codes[part] == pairs.row_codes[row:stop, None]
+            keys[:, part] = (scores << 32) + (own.astype(np.int64) << 31) + pairs.column_order[part]
         keys.sort(axis=1)
-        yield pairs.order[row:stop], keys & 0xFFFFFFFF
+        yield pairs.order[row:stop], keys & 0x7FFFFFFF
 
 
 def top_k(

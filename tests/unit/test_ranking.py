@@ -11,6 +11,9 @@ from pytorch_metric_learning.utils.inference import CustomKNN
 from sklearn.metrics import average_precision_score
 
 from compat_lib.evaluation import pairs, ranking, retrieval
+from compat_lib.evaluation.backfill import mixed_gallery_curve
+from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
+from compat_lib.evaluation.rank_merge import merged_indexes_curve
 
 
 def make_features(classes=8, images=5, width=6, noise=0.8, seed=0):
@@ -119,6 +122,32 @@ def test_ties_are_pessimistic_by_hand():
     result = retrieval([[5.0, 0.0]], [1], gallery, [0, 1, 1, 1, 0, 0])
     assert result.average_precision[0] == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3)
     assert result.first_match.tolist() == [2]
+
+
+@pytest.mark.parametrize("size", [1, 6**-0.5, 1e20, 1e-300])
+def test_codes_of_any_size_tie_in_every_metric(size):
+    rng = np.random.default_rng(0)
+    codes, labels = rng.choice([-1.0, 0.0, 1.0], (40, 6)), np.repeat(np.arange(10), 4)
+    codes[3] = 0
+    lengths = np.maximum(np.linalg.norm(codes, axis=1), 1)  # a row of zeros stays one, at cosine 0
+    similar = (codes @ codes.T / np.outer(lengths, lengths)).round(9)
+    expected = []
+    for row, line in enumerate(similar):
+        others = np.arange(40) != row
+        right = (labels == labels[row])[others]
+        places = 1 + np.flatnonzero(right[np.lexsort((right, -line[others]))])  # wrong ones first
+        expected.append((np.arange(1, 4) / places).mean())
+    features, ids = codes * size * rng.uniform(1, 2, (40, 1)), np.arange(40)
+    people = {"query_ids": ids, "gallery_ids": ids}
+    found = [
+        retrieval(features, labels, features, labels, **people).average_precision,
+        leave_one_out(features, labels).average_precision,
+        mixed_gallery_curve(features, -features, labels, shares=(0,), fars=(), cross=(features, features)),
+        merged_indexes_curve(features, features, labels, shares=(0.5,), fars=()),
+    ]
+    for one in found:
+        precision = one if isinstance(one, np.ndarray) else one.average_precision[0]
+        np.testing.assert_allclose(precision, expected, atol=1e-12)
 
 
 def test_collapsed_features_gain_nothing():

@@ -33,14 +33,14 @@ def slow_reid(query, people, cameras, gallery, gallery_people, gallery_cameras, 
     precision, penalty, curves, pooled = [], [], [], []
     for feature, person, camera in zip(query, people, cameras, strict=True):
         kept = [
-            (1 - cosine(feature, other), j, other_person == person)
-            for j, (other, other_person, other_camera) in enumerate(
-                zip(gallery, gallery_people, gallery_cameras, strict=True)
+            (round(1 - cosine(feature, other), 9), other_person == person)  # among ties right ones last
+            for other, other_person, other_camera in zip(
+                gallery, gallery_people, gallery_cameras, strict=True
             )
             if other_person != person or other_camera != camera
         ]
-        pooled += [(distance, not right) for distance, _, right in kept]
-        ranked = [right for _, _, right in sorted(kept)]
+        pooled += [(distance, not right) for distance, right in kept]
+        ranked = [right for _, right in sorted(kept)]
         if not any(ranked):
             precision.append(math.nan)
             penalty.append(math.nan)

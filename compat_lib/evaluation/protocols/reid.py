@@ -77,9 +77,9 @@ def reid(
     are removed; a query without a right item left is skipped and not counted. With right items at ranks
     r_1 < ... < r_m, AP is the mean of j / r_j and INP is m / r_m.
 
-    Deviations: ties rank by gallery row, so shuffle the gallery of features that may have collapsed; a query
-    with fewer than `max_rank` items keeps its last CMC value; every point of the ROC is looked at, where
-    scikit-learn's default drops those inside straight parts.
+    Deviations: ties are pessimistic, wrong items first; a query with fewer than `max_rank` items keeps its
+    last CMC value; every point of the ROC is looked at, where scikit-learn's default drops those inside
+    straight parts.
 
     TPR at FPR is over the pooled kept pairs, those of skipped queries included. "published" is FastReID's
     reading: its positives are the pairs of *different* identities, so TPR is the share of these that are told
