@@ -164,7 +164,7 @@ def gain_dots(
     ax.axvline(0.0, color=OLD, linestyle="--", linewidth=1.4)
     ax.axvline(1.0, color=ORACLE, linestyle="--", linewidth=1.4)
     ax.set_xlim(left, right)
-    ax.set_title("filled: criterion new/old > old/old holds; open: it does not", loc="left")
+    ax.set_title("filled: criterion new/old > old/old holds\nopen: it does not", loc="left")
     words = f"update gain, {metric_title(metric)}\n(0: old system, 1: oracle with full backfill)"
     _rows(ax, gains, titles, words)
     return ax
