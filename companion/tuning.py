@@ -21,7 +21,7 @@ COLUMNS = (
     *("failure", "epochs", "processor_seconds", "commit", "processor", "threads", "date"),
 )
 MEASURED = ("new_old", "new_new", "old_old", "oracle")
-SECTIONS = ("description", "trials", "seeds", "defaults", "datasets", "methods")
+SECTIONS = ("description", "trials", "finalists", "seeds", "defaults", "datasets", "methods")
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,36 @@ class Search:
     Args:
         path: the declaration.
         trials: draws a method.
+        finalists: how many of them, beside the default, are trained with the further seeds as well.
         ranges: method -> option -> (low, default when declared, high).
         cells: settings that every trial is trained in, one a data set and seed, in the order of running.
     """
 
     path: Path
     trials: int
+    finalists: int
     ranges: dict[str, dict[str, tuple[float, float, float]]]
     cells: list[ExperimentConfig]
+
+    @property
+    def first(self) -> list[ExperimentConfig]:
+        """The cells of the first seed, in which every trial is trained."""
+        return [cell for cell in self.cells if cell.seed == self.cells[0].seed]
+
+    @property
+    def further(self) -> list[ExperimentConfig]:
+        """The cells of the other seeds, in which the default and the finalists are."""
+        return [cell for cell in self.cells if cell not in self.first]
+
+    @property
+    def planned_each(self) -> int:
+        """How many trainings a method has, if it has options."""
+        return len(self.first) * (1 + self.trials) + len(self.further) * (1 + self.finalists)
+
+    @property
+    def planned(self) -> int:
+        """How many trainings the whole search has."""
+        return self.planned_each * sum(bool(options) for options in self.ranges.values())
 
     def draws(self, method: str) -> list[dict[str, float]]:
         """Options of the trials 1, 2, ... of a method, the same on every machine, three digits.
@@ -74,15 +96,30 @@ class Search:
             return []
         return [{name: one[1] for name, one in self.ranges[method].items()}, *self.draws(method)]
 
-    def plan(self) -> list[Trial]:
-        """Every training, in the order of running: trial by trial through all methods, cell by cell."""
-        options = {method: self.of(method) for method in self.ranges}
-        return [
-            Trial(method, number, cell.changed(method=method, method_options=options[method][number]))
-            for cell in self.cells
+    def trial(self, method: str, number: int, cell: ExperimentConfig) -> Trial:
+        """One training."""
+        return Trial(method, number, cell.changed(method=method, method_options=self.of(method)[number]))
+
+    def plan(self, lines: pd.DataFrame | None = None) -> list[Trial]:
+        """The trainings that are settled, in the order of running: trial by trial through all methods.
+
+        Args:
+            lines: see `finished`; a method's finalists are settled by them once its first stage is whole.
+        """
+        methods = [method for method, options in self.ranges.items() if options]
+        plan = [
+            self.trial(method, number, cell)
+            for cell in self.first
             for number in range(self.trials + 1)
-            for method in options
-            if options[method]
+            for method in methods
+        ]
+        if lines is None:
+            return plan
+        return plan + [
+            self.trial(method, number, cell)
+            for cell in self.further
+            for method in methods
+            for number in finalists(self, lines, method)
         ]
 
 
@@ -120,7 +157,7 @@ def read_search(path: str | Path, **overrides: Any) -> Search:
         for dataset in content["datasets"]
         for seed in content["seeds"]
     ]
-    return Search(path, content["trials"], content["methods"], cells)
+    return Search(path, content["trials"], content["finalists"], content["methods"], cells)
 
 
 def read_lines(folder: str | Path, dataset: str) -> pd.DataFrame:
@@ -135,8 +172,41 @@ def finished(search: Search, folder: str | Path) -> pd.DataFrame:
     """The lines of the declared trials, one each; lines of other declarations are left out."""
     datasets = list(dict.fromkeys(cell.dataset for cell in search.cells))
     lines = pd.concat([read_lines(folder, dataset) for dataset in datasets], ignore_index=True)
-    declared = {trial.config.run_id for trial in search.plan()}
-    return lines[lines["run"].isin(declared)].drop_duplicates("run").reset_index(drop=True)
+    lines = lines.drop_duplicates("run")
+    declared = {trial.config.run_id for trial in search.plan(lines)}
+    return lines[lines["run"].isin(declared)].reset_index(drop=True)
+
+
+def _whole(search: Search, lines: pd.DataFrame, method: str, cells: list, numbers: list[int]) -> pd.DataFrame:
+    """The lines of these trials of a method in those of the cells in which all of them are there."""
+    kept = [
+        lines[lines["run"].isin(runs)]
+        for cell in cells
+        if (runs := {search.trial(method, number, cell).config.run_id for number in numbers})
+        <= set(lines["run"])
+    ]
+    return pd.concat(kept) if kept else lines.iloc[:0]
+
+
+def _means(lines: pd.DataFrame) -> pd.DataFrame:
+    """Gain, price and score in points, a row a trial; nothing where a trial failed in one of the cells."""
+    values = lines[["trial", *MEASURED]].astype(float)
+    gain, price = values["new_old"] - values["old_old"], values["new_new"] - values["oracle"]
+    points = pd.DataFrame({"gain": 100 * gain, "price": 100 * price, "score": 50 * (gain + price)})
+    return points.groupby(values["trial"].astype(int)).agg(lambda column: column.mean(skipna=False))
+
+
+def finalists(search: Search, lines: pd.DataFrame, method: str) -> list[int]:
+    """Numbers of the trials that the further seeds have: the default, then the best of the first seed.
+
+    None while a training of the method's first stage is missing.
+    """
+    numbers = list(range(search.trials + 1))
+    first = _whole(search, lines, method, search.first, numbers)
+    if len(first) < len(numbers) * len(search.first):
+        return []
+    ranked = _means(first)["score"].drop(0).dropna().sort_values(ascending=False, kind="stable")
+    return [0, *ranked.index[: search.finalists]]
 
 
 def scores(search: Search, lines: pd.DataFrame) -> pd.DataFrame:
@@ -144,33 +214,35 @@ def scores(search: Search, lines: pd.DataFrame) -> pd.DataFrame:
 
     In each cell (a data set and seed) a trial has the gain in the cross-test, new/old minus old/old, and the
     price in the self-test, new/new minus the oracle's. The score is half of their sum, and the mean over the
-    cells in which all trials of the method are there, so that trials are compared on the same cells. A
-    trial that failed in one of them has no score.
+    cells in which all trials of the method are there, or all its finalists, so that trials are compared on
+    the same cells. A trial that failed in one of them has no score.
 
     Args:
         lines: see `finished`; shares in 0..1.
     Returns:
         columns method, trial, options (JSON), gain, price and score in points, and cells (how many).
     """
-    values = lines.assign(
-        gain=100 * (lines["new_old"] - lines["old_old"]), price=100 * (lines["new_new"] - lines["oracle"])
-    )
-    values["score"] = (values["gain"] + values["price"]) / 2
     rows = []
     for method in search.ranges:
-        own = values[values["method"] == method]
-        there = own.groupby(["dataset", "seed"])["trial"].nunique()
-        whole = there[there == search.trials + 1].index
-        own = own[own.set_index(["dataset", "seed"]).index.isin(whole)]
-        for number, options in enumerate(search.of(method)):
-            one = own[own["trial"] == number]
-            means = {name: one[name].astype(float).mean(skipna=False) for name in ("gain", "price", "score")}
-            row = {"method": method, "trial": number, "options": json.dumps(options)}
-            rows.append(row | means | {"cells": len(whole)})
+        options = search.of(method)
+        first = _whole(search, lines, method, search.first, list(range(len(options))))
+        last = finalists(search, lines, method) if options else []
+        both = pd.concat([first, _whole(search, lines, method, search.further, last)])
+        for number, one in enumerate(options):
+            own = (both if number in last else first).query("trial == @number")
+            means = _means(own).to_dict("records") or [
+                dict.fromkeys(("gain", "price", "score"), float("nan"))
+            ]
+            row = {"method": method, "trial": number, "options": json.dumps(one)}
+            rows.append(row | means[0] | {"cells": len(own)})
     return pd.DataFrame(rows)
 
 
 def best(scored: pd.DataFrame, method: str) -> pd.Series | None:
-    """The trial of a method with the highest score, number 0 among them; None while none has a score."""
+    """The trial of a method with the highest score, number 0 among them; None while none has a score.
+
+    Once finalists have been trained with further seeds, one of them.
+    """
     own = scored[(scored["method"] == method) & scored["score"].notna()]
+    own = own[own["cells"] == own["cells"].max()]
     return None if own.empty else own.loc[own["score"].idxmax()]

@@ -295,7 +295,7 @@ class SearchResults:
         self.search = tuning.read_search(declaration)
         self.lines = tuning.finished(self.search, folder)
         self.scored = tuning.scores(self.search, self.lines)
-        self.planned, self.done = len(self.search.plan()), len(self.lines)
+        self.planned, self.done = self.search.planned, len(self.lines)
         self.machines = sorted(set(self.lines["processor"].dropna()))
 
     def ranges(self) -> str:
@@ -326,8 +326,7 @@ class SearchResults:
             row["score of the default"] = "" if pd.isna(score) else shown(score / 100, signed=True)
             failed = self.lines[(self.lines["method"] == method) & self.lines["new_new"].isna()]
             trained = int((self.lines["method"] == method).sum())
-            of = len(own) * len(self.search.cells)
-            row |= {"trainings": f"{trained} of {of}", "failed": str(len(failed))}
+            row |= {"trainings": f"{trained} of {self.search.planned_each}", "failed": str(len(failed))}
             rows.append(row | {"n": f"{before['cells']} of {len(self.search.cells)}"})
         return tables.markdown(pd.DataFrame(rows), left=2)
 

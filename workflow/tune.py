@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion.tuning import COLUMNS, Search, Trial, read_lines, read_search
+from companion.tuning import COLUMNS, Search, Trial, finished, read_lines, read_search
 from compat_lib.data.images import Splits
 from compat_lib.evaluation.tar import verification
 from compat_lib.experiment import Experiment
@@ -106,27 +106,31 @@ def tune(search: Search, results: Path, *, other_machine: bool = False) -> None:
     Raises:
         ValueError: see `refuse_other_machine`.
     """
-    plan = search.plan()
     files = {cell.dataset: results / f"{cell.dataset}.csv" for cell in search.cells}
     lines = {dataset: read_lines(results, dataset) for dataset in files}
     if not other_machine:
         for dataset, path in files.items():
             refuse_other_machine(lines[dataset], path)
     results.mkdir(parents=True, exist_ok=True)
-    for place, trial in enumerate(plan, start=1):
-        dataset = trial.config.dataset
-        if trial.config.run_id in set(lines[dataset]["run"]):
-            continue
-        line = pd.DataFrame([run(trial)], columns=list(COLUMNS))
-        lines[dataset] = line if lines[dataset].empty else pd.concat([lines[dataset], line])
-        write_text(files[dataset], lines[dataset].to_csv(index=False))
-        shown = line.iloc[0]
-        values = shown["failure"] or f"new/old {shown['new_old']:.3f}, new/new {shown['new_new']:.3f}"
-        print(
-            f"{place}/{len(plan)} {dataset} seed {trial.config.seed}, {trial.method} {trial.number} "
-            f"{shown['options']}: {values}, {shown['processor_seconds']} s",
-            flush=True,
-        )
+
+    def missing() -> list[Trial]:
+        there = pd.concat(lines.values())
+        return [trial for trial in search.plan(there) if trial.config.run_id not in set(there["run"])]
+
+    while trials := missing():  # the second time those of the finalists, which the first ones settle
+        for trial in trials:
+            dataset = trial.config.dataset
+            line = pd.DataFrame([run(trial)], columns=list(COLUMNS))
+            lines[dataset] = line if lines[dataset].empty else pd.concat([lines[dataset], line])
+            write_text(files[dataset], lines[dataset].to_csv(index=False))
+            shown = line.iloc[0]
+            values = shown["failure"] or f"new/old {shown['new_old']:.3f}, new/new {shown['new_new']:.3f}"
+            print(
+                f"{len(finished(search, results))}/{search.planned} {dataset} seed {trial.config.seed}, "
+                f"{trial.method} {trial.number} {shown['options']}: {values}, "
+                f"{shown['processor_seconds']} s",
+                flush=True,
+            )
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import tune
 import yaml
 from tiny_runs import TINY
 
-from companion.tuning import COLUMNS, best, finished, read_lines, read_search, scores
+from companion.tuning import COLUMNS, best, finalists, finished, read_lines, read_search, scores
 from compat_lib.losses import METHODS, method_options
 
 DECLARED = tune.ROOT / "configs/tuning/search.yml"
@@ -38,6 +38,7 @@ def declare(folder, methods, **changes):
     content = {
         "description": "tiny",
         "trials": 1,
+        "finalists": 1,
         "seeds": [100],
         "defaults": {"old_epochs": 1, "epochs": 1, "bootstrap_draws": 0},
         "datasets": [{"dataset": "portraits"} | TINY],
@@ -72,10 +73,12 @@ def test_each_part_of_a_range_is_drawn_from_once(declared):
 
 def test_every_trial_is_planned_once_method_by_method(declared):
     plan = declared.plan()
-    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 18 * 9 * 4
+    assert len({trial.config.run_folder for trial in plan}) == len(plan) == 18 * 9 * 2
     assert [trial.number for trial in plan[:36]] == [0] * 18 + [1] * 18
+    assert {trial.config.seed for trial in plan} == {100}
     assert {cell.seed for cell in declared.cells} == {100, 101}
     assert list(dict.fromkeys(trial.config.dataset for trial in plan)) == ["portraits", "omniglot"]
+    assert declared.planned == 18 * declared.planned_each == 18 * (9 * 2 + 3 * 2)
 
 
 def test_trials_are_trained_once_on_validation_images_alone(tmp_path, monkeypatch, capsys):
@@ -113,32 +116,52 @@ def test_a_loss_that_stops_being_a_number_is_a_line_without_values(tmp_path):
     assert best(scores(search, finished(search, tmp_path / "lines")), "l2") is None
 
 
-def test_scores_by_hand_on_the_cells_that_are_whole(tmp_path):
-    search = read_search(declare(tmp_path, {"l2": {"weight": [1, 10, 100]}}, seeds=[100, 101]))
-    values = {(100, 0): (0.5, 0.7), (100, 1): (0.6, 0.8), (101, 0): (0.9, 0.9)}
+def written(search, trials, values, folder):
+    """Lines with (new/old, new/new) of each seed and trial; old/old is 0.4 and the oracle 0.9."""
     rows = [
-        {"method": "l2", "trial": trial.number, "dataset": "portraits", "seed": trial.config.seed}
+        {"method": trial.method, "trial": trial.number, "dataset": "portraits", "seed": trial.config.seed}
         | {"run": trial.config.run_id, "old_old": 0.4, "oracle": 0.9}
         | dict(zip(("new_old", "new_new"), values[trial.config.seed, trial.number], strict=True))
-        for trial in search.plan()
+        for trial in trials
         if (trial.config.seed, trial.number) in values
     ]
     other = rows[0] | {"run": "of-another-declaration"}
-    pd.DataFrame([*rows, other], columns=list(COLUMNS)).to_csv(tmp_path / "portraits.csv", index=False)
-    lines = finished(search, tmp_path)
-    assert len(lines) == 3
+    pd.DataFrame([*rows, other], columns=list(COLUMNS)).to_csv(folder / "portraits.csv", index=False)
+    return finished(search, folder)
+
+
+def test_scores_by_hand_and_the_finalists_alone_have_the_second_seed(tmp_path):
+    path = declare(tmp_path, {"l2": {"weight": [1, 10, 100]}}, seeds=[100, 101], trials=3)
+    search = read_search(path)
+    everywhere = [search.trial("l2", number, cell) for cell in search.cells for number in range(4)]
+    first = {(100, 0): (0.5, 0.7), (100, 1): (0.6, 0.9), (100, 2): (0.6, 0.8)}
+    lines = written(search, everywhere, first, tmp_path)
+    assert len(lines) == 3 and finalists(search, lines, "l2") == []  # trial 3 is missing
+    assert scores(search, lines)["score"].isna().all()
+    first[100, 3] = (0.4, 0.8)
+    lines = written(search, everywhere, first | {(101, 2): (0.9, 0.9)}, tmp_path)
     found = scores(search, lines)
-    # seed 101 lacks trial 1 and does not count: (10 - 20) / 2 and (20 - 10) / 2
-    assert found["score"].tolist() == pytest.approx([-5, 5]) and found["cells"].tolist() == [1, 1]
-    assert found["gain"].tolist() == pytest.approx([10, 20])
-    assert best(found, "l2")["trial"] == 1
+    # (10 - 20) / 2, (20 + 0) / 2, (20 - 10) / 2, (0 - 10) / 2
+    assert found["score"].tolist() == pytest.approx([-5, 10, 5, -5]) and set(found["cells"]) == {1}
+    assert finalists(search, lines, "l2") == [0, 1] and len(lines) == 4  # trial 2 is no finalist
+    assert [(one.config.seed, one.number) for one in search.plan(lines)[4:]] == [(101, 0), (101, 1)]
+    second = {(101, 0): (0.8, 0.9), (101, 1): (0.2, 0.9)}
+    lines = written(search, everywhere, first | second, tmp_path)
+    found = scores(search, lines)
+    assert found["score"].tolist() == pytest.approx([7.5, 0, 5, -5]) and found["cells"].tolist() == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert found["gain"].tolist()[:2] == pytest.approx([25, 0])
+    assert best(found, "l2")["trial"] == 0  # 0 is ahead of 1 on both seeds, 2 is no finalist
     page = readme.SearchResults(search.path, tmp_path)
-    assert page.done == 3 and page.planned == 4
-    weight = f"`weight={search.draws('l2')[0]['weight']:g}`"
-    cells = ["L2 regression", weight, "+5.0", "+20.0", "-10.0", "-5.0", "3 of 4", "0", "1 of 2"]
+    assert page.done == page.planned == 6
+    cells = ["L2 regression", "the default", "+7.5", "+25.0", "-10.0", "+7.5", "6 of 6", "0", "2 of 2"]
     assert page.outcome().splitlines()[-1] == f"| {' | '.join(cells)} |"
     lines.loc[lines["trial"] == 1, ["new_old", "new_new"]] = None  # it failed
-    assert best(scores(search, lines), "l2")["trial"] == 0
+    assert finalists(search, lines, "l2") == [0, 2]
 
 
 @pytest.mark.parametrize(
