@@ -105,7 +105,8 @@ OPTIONS = {  # of the methods, in MixBCT's comparison
     "nccl": {"feature_weight": 1, "logit_weight": 0.01, "temperature": 1, "queue": 8192},
     "unibct": {"scale": 1, "weight": 1, "propagation": 0.9, "temperature": 0.05},
     "advbct": {"boundary_weight": 4, "adversarial_weight": 4, "target_radius": 0.4, "hidden": 100},
-    "mixbct": {"mix_ratio": 0.3, "credible_share": 0.9, "columns": True},
+    "mixbct": {"mix_ratio": 0.3, "credible_share": 0.9, "columns": True}
+    | {"old_margin_factor": 1, "old_scale_factor": 1},
 }
 
 
