@@ -51,9 +51,13 @@ def collect(*roots: str | Path) -> pd.DataFrame:
 
 
 def row_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as a row of `collect`; options that have their default are left out."""
+    """A configuration as a row of `collect`; options that have the default of today are left out.
+
+    A run's name and `method_options` say what differed from the defaults of its day; `made_of` has all.
+    """
     row = {"budget": "steps", "method_options": {}, "old_run": None, "seed": 0, "protocol": "pairs"} | config
-    facts, options = row.pop("facts", {}), row["method_options"]
+    facts, used = row.pop("facts", {}), row.get("made_of", {}).get("method options", "{}")
+    options = json.loads(used) | row["method_options"]
     defaults = method_options(row["method"]) if row["method"] in METHODS else {}
     row["method_options"] = {name: value for name, value in options.items() if value != defaults.get(name)}
     nested = {name: value for name, value in row.items() if isinstance(value, dict | list)}

@@ -1,5 +1,6 @@
 """Numbers of runs side by side, from run folders whose numbers can be checked by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -256,3 +257,12 @@ def test_options_that_are_defaults_are_no_variant(tmp_path):
     default = method_options("mixbct")["credible_share"]
     told = set(results.collect(tmp_path)["method_options"])
     assert told == {"{}" if s == default else f'{{"credible_share": {s}}}' for s in (0.9, 0.7)}
+
+
+def test_a_run_of_other_defaults_is_a_variant(tmp_path):
+    write_run(tmp_path, ExperimentConfig(method="mixbct"), 0.4, 0.5, 0.9)
+    (path,) = tmp_path.glob("*/*/config.json")
+    then = method_options("mixbct") | {"mix_ratio": 0.2}
+    stored = json.loads(path.read_text()) | {"made_of": {"method options": json.dumps(then)}}
+    path.write_text(json.dumps(stored))
+    assert set(results.collect(tmp_path)["method_options"]) == {'{"mix_ratio": 0.2}'}
