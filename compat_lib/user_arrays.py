@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.class_means import ROWS_AT_ONCE
+from compat_lib.evaluation.inputs import plain
 from compat_lib.files import map_rows
 
 
@@ -27,18 +28,15 @@ def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> T
     """
     if value is None:
         return None
-    if isinstance(value, list | tuple) and len(value) and isinstance(value[0], Tensor):
-        value = torch.stack(list(value))
-    if not isinstance(value, Tensor):
-        value = np.asarray(value)
-        value = np.array(value.tolist()) if value.dtype == object else value  # such as pandas' Int64
+    value = plain(value)
+    value = np.array(value.tolist()) if value.dtype == object else value  # such as pandas' Int64
     kind = value.dtype.name if isinstance(value, np.ndarray) else str(value.dtype).removeprefix("torch.")
     if not kind.startswith(("int", "uint") if whole else ("int", "uint", "float", "bfloat", "bool")):
         raise TypeError(f"{name} must be {'whole' if whole else 'real'} numbers, not {value.dtype}")
     if isinstance(value, np.ndarray):
         with np.errstate(over="ignore"):  # what becomes infinite is refused with its row
             value = torch.from_numpy(np.require(value, np.int64 if whole else np.float32, "CW"))
-    value = value.detach().to(torch.int64 if whole else torch.float32).contiguous()
+    value = value.to(torch.int64 if whole else torch.float32).contiguous()
     if value.ndim != dimensions or not value.numel():
         shape = "[rows, width]" if dimensions == 2 else "[rows]"
         raise ValueError(f"{name} must have the shape {shape} and not be empty, not {list(value.shape)}")

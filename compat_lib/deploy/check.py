@@ -21,11 +21,12 @@ import torch
 
 from compat_lib.deploy import check_inputs as given
 from compat_lib.deploy import check_rows as table
-from compat_lib.deploy.check_measure import ByIdentity, ByLists, read_relevance
+from compat_lib.deploy.check_measure import ByIdentity, ByLists, read_relevance, relevant_pairs
 from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
 from compat_lib.deploy.check_verdict import cautions, decided
 from compat_lib.deploy.feature_files import FeatureTable, as_keys, read_features
+from compat_lib.deploy.gallery_search import checked_count
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.upgrade import changes
@@ -67,8 +68,8 @@ def check_compatibility(
         old_features, new_features: real [N, d_old], [N', d_new], NumPy, torch or lists; rows of any length.
         labels, new_labels: whole numbers or names [N], [N']; one of them, or both, may be None.
         ids, new_ids: whole numbers or names of the images, each once; None: row i of both is the same image.
-        relevance: in place of labels, a table with columns "query" and "item" of ids that belong together,
-            see `read_relevance`; the gallery is every row that is no query, or an answer to one.
+        relevance: in place of labels, a table of ids, "query", "item" and perhaps "relevance", as
+            `read_relevance` gives; the gallery is every row that is no query, or an answer to one.
         groups: [N], names of groups of the images, such as a camera: the verdict of each one's queries.
         metric: "tar@far=F", "map", "rank1" or "rank5". None: TAR at FAR 1e-3, or mAP with too few pairs of
             images or fewer than 30 identities.
@@ -87,16 +88,21 @@ def check_compatibility(
     ('undecided', True)
     """
     for name, value, least in (("queries", queries, 1), ("draws", draws, 0), ("seed", seed, 0)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}; give a whole number of at least {least}")
+        if value is not None:
+            checked_count(name, value, least)
     if threshold is not None and not -1 < threshold < 1:
         raise ValueError(f"the threshold is {threshold}; give a cosine between -1 and 1")
+    if groups is not None and len(groups) != len(old_features):
+        raise ValueError(
+            f"there are {len(groups)} groups for {len(old_features)} old features; give one each"
+        )
     if relevance is not None and (ids is None or labels is not None or new_labels is not None):
         raise ValueError("relevance lists name images by ids, and take the place of labels: give ids alone")
     keys = {"new_labels": new_labels, "ids": ids, "new_ids": new_ids}
     sides = given.bring_together(old_features, new_features, labels, **keys)
     if relevance is not None:
-        measure = ByLists.of(relevance, as_keys("ids", ids)[sides.rows], metric, draws, seed)
+        pairs = relevant_pairs(relevance)
+        measure = ByLists.of(pairs, as_keys("ids", ids)[sides.rows], metric, draws, seed)
     elif sides.labels is None:
         measure = ByLists.of_neighbours(sides.after, metric, queries, draws, seed)
     else:

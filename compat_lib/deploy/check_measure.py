@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.deploy import check_inputs as given
+from compat_lib.deploy.feature_files import as_keys
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import RANKS, PairTest, pair_test
 from compat_lib.evaluation.counting import PER_UNIT, Counts
@@ -85,19 +86,22 @@ class ByLists:
     lists: list[np.ndarray]  # for each query its right items, places in `items`; neighbours: nearest first
     weights: np.ndarray  # int64 [Q, draws]
     neighbours: bool = False  # the lists are the new model's own neighbours
+    unknown: tuple[int, int] = (0, 0)  # pairs with an id that no image has, and queries that have no other
     fars: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, relevance: pd.DataFrame, ids: np.ndarray, asked: str | None, draws: int, seed: int):
-        """The measure of relevance lists: pairs (query, item) of ids, text, that belong together."""
+        """The measure of relevance lists: `relevant_pairs`."""
         place = pd.Index(ids.astype(str))
         pairs = np.stack([place.get_indexer(relevance[name]) for name in ("query", "item")], 1)
         known = np.unique(pairs[(pairs >= 0).all(axis=1) & (pairs[:, 0] != pairs[:, 1])], axis=0)
+        strange = int((pairs < 0).any(axis=1).sum())
         if not len(known):
             one = relevance.iloc[0]
             raise ValueError(
                 f"no pair of the relevance lists (the first: {one['query']!r}, {one['item']!r}) has both its "
-                f"ids in the features (the first: {ids[0]!r}); the files hold queries and items, by their ids"
+                f"ids in the features (the first: {str(ids[0])!r}); the files hold queries and items, by "
+                "their ids"
             )
         if (metric := (asked or "map").strip().lower()) not in ("map", *(f"rank{k}" for k in RANKS)):
             raise ValueError(f"with relevance lists the metric is map, rank1 or rank5, not {asked!r}")
@@ -105,8 +109,10 @@ class ByLists:
         asks = np.isin(np.arange(len(ids)), pairs[:, 0])
         items = np.flatnonzero(~asks | np.isin(np.arange(len(ids)), known[:, 1]))
         rows, start = np.unique(known[:, 0], return_index=True)
+        unknown = strange, relevance["query"].nunique() - len(rows)
         lists = np.split(np.searchsorted(items, known[:, 1]), start[1:])
-        return cls(metric, rows, items, lists, identity_weights(np.arange(len(rows)), draws, seed))
+        weights = identity_weights(np.arange(len(rows)), draws, seed)
+        return cls(metric, rows, items, lists, weights, unknown=unknown)
 
     @classmethod
     def of_neighbours(cls, after: Tensor, asked: str | None, queries: int | None, draws: int, seed: int):
@@ -221,7 +227,7 @@ def threshold_of(counts: Counts, share: float) -> float:
 
 
 def read_relevance(path: str | Path) -> pd.DataFrame:
-    """Pairs "query" and "item" of ids, text, from relevance lists of TREC, or a table with a header.
+    """A table for `relevant_pairs` from relevance lists of TREC, or a table with a header.
 
     TREC's lines are ``query 0 item relevance``; a table (commas or tabs) has a column of queries, one of
     items, and perhaps one of relevance (`QRELS`). Pairs of relevance 0 or less are left out.
@@ -235,7 +241,7 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline().strip()
     mark = next((mark for mark in ",;\t" if mark in first), None)
-    header = [name.strip().lower() for name in first.split(mark)]
+    header = [name.strip(' "').lower() for name in first.split(mark)]
     found = {role: [name for name in header if name in names] for role, names in QRELS.items()}
     table = bool(found["query"] and found["item"])
     if not table and len(header) != 4:
@@ -244,19 +250,31 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
             "table with the columns query, item and relevance"
         )
     try:
-        frame = pd.read_csv(path, sep=mark or r"\s+", dtype=str, header=0 if table else None, comment=None)
+        options = {"sep": mark or r"\s+", "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+        frame = pd.read_csv(path, header=0 if table else None, **options)
         if table:
             frame.columns = header
-            chosen = {role: names[0] for role, names in found.items() if names}
-            frame = frame.rename(columns={name: role for role, name in chosen.items()})
+            frame = frame.rename(columns={names[0]: role for role, names in found.items() if names})
         else:
             frame.columns = ["query", "once", "item", "relevance"]
-        frame = frame.assign(relevance=pd.to_numeric(frame.get("relevance", "1")))
+        return relevant_pairs(frame)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} cannot be read as relevance lists ({error})") from error
-    if (gaps := frame[["query", "item"]].isna().any(axis=1)).any():
-        raise ValueError(f"{path}, line {int(gaps.argmax()) + 1 + table}: a query or an item is missing")
-    pairs = frame.loc[frame["relevance"] > 0, ["query", "item"]]
+
+
+def relevant_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Pairs "query" and "item" of ids, text: those of relevance above 0 where the table has that column.
+
+    >>> table = pd.DataFrame({"query": [7, 8], "item": ["a", "b"], "relevance": [1, 0]})
+    >>> relevant_pairs(table).to_numpy().tolist()
+    [['7', 'a']]
+    """
+    if not {"query", "item"} <= set(table):
+        raise ValueError(f"relevance lists are a table with the columns query and item, not {list(table)}")
+    numbers = pd.to_numeric(table.get("relevance", pd.Series(1, table.index)))
+    if numbers.isna().any():
+        raise ValueError(f"row {int(numbers.isna().argmax())} has no relevance")
+    pairs = table[["query", "item"]].apply(lambda column: as_keys("ids", column).astype(str))[numbers > 0]
     if pairs.empty:
-        raise ValueError(f"{path} names no pair of relevance above 0")
-    return pairs.apply(lambda column: column.str.strip().str.normalize("NFC"))
+        raise ValueError("no pair has a relevance above 0")
+    return pairs

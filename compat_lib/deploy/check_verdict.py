@@ -103,6 +103,9 @@ def cautions(
         f"Maps are fitted to {fitted:,} {what}, for {width} coordinates: more may lift them.": (
             adapter and fitted < 2 * width
         ),
+        "{} pairs of the relevance lists are left out, since no image has their ids; without them {} queries "
+        "have no answer and do not ask.".format(*getattr(measure, "unknown", (0, 0))): not people
+        and measure.unknown[0] > 0,
         "Without labels, maps are judged on images that they had not seen, but perhaps of identities that "
         "they had.": adapter and sides.labels is None,
         "Identities without a query only count as impostors and are drawn in groups.": (

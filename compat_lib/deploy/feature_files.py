@@ -9,22 +9,39 @@ What was left out or guessed stands in ``notes``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import re
 import unicodedata
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from compat_lib.deploy.feature_tables import USUAL, Found, Refused, choose, not_read, read_table, read_text
+from compat_lib.deploy.feature_tables import (
+    USUAL,
+    Found,
+    Refused,
+    choose,
+    not_read,
+    read_table,
+    read_text,
+    separator,
+    whole_numbers,
+)
+from compat_lib.evaluation.inputs import plain_array
 from compat_lib.files import load_arrays, load_tensors
 from compat_lib.user_arrays import numbers
 
+EXACT = 2**53  # below it a float holds each whole number
+ROUNDED = re.compile(r"-?\d([.,]\d+)?[eE]\+\d\d+")  # as Excel and pandas write long whole numbers
 UNSIGNED = (
     "the features are unsigned 8-bit numbers, taken as they are: subtract the zero point first if they are "
     "quantised, and unpack them with numpy.unpackbits where they are packed bits"
@@ -114,12 +131,15 @@ def _read(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise anything, also MemoryError
         said = str(error).removeprefix(f"{path} ")
-        raise ValueError(f"{path} cannot be read ({said}); is it whole, and what its name says?") from error
+        hint = "is it whole, and what its name says?"
+        if "Object arrays" in said:
+            hint = "Python objects could run code: save names as text, numpy.array(names, dtype=str)"
+        raise ValueError(f"{path} cannot be read ({said}); {hint}") from error
 
 
 def as_keys(what: str, values: Any) -> np.ndarray:
     """Ids or labels as whole numbers, or as text in Unicode's form NFC without blanks around it [N]; a
-    missing label is "".
+    missing label is "". Paths and UUIDs are text.
 
     Raises:
         ValueError: "the ids must be whole numbers or names, but row 3 holds None; ...".
@@ -127,7 +147,7 @@ def as_keys(what: str, values: Any) -> np.ndarray:
     >>> as_keys("ids", [7.0, 12]), as_keys("labels", ["anna", None])
     (array([ 7, 12]), array(['anna', ''], dtype='<U4'))
     """
-    array = np.asarray(values)
+    array = plain_array(values)
     if array.ndim != 1:
         raise ValueError(f"the {what} have shape {list(array.shape)}; give one for each row")
     if array.dtype.kind in "iu":
@@ -135,15 +155,23 @@ def as_keys(what: str, values: Any) -> np.ndarray:
     keys = []
     for row, one in enumerate(array.tolist()):
         one = one.item() if isinstance(one, np.generic) else one  # of an array of objects
-        if isinstance(one, float) and one.is_integer():  # what pandas makes of whole numbers beside a gap
-            one = int(one)
+        if isinstance(one, Decimal) or (isinstance(one, float) and abs(one) < EXACT):
+            one = int(one) if one % 1 == 0 else one  # from what pandas makes of whole numbers beside a gap
+        elif isinstance(one, PurePath | uuid.UUID):
+            one = str(one)
         elif isinstance(one, bytes):
-            one = one.decode("utf-8")
+            with contextlib.suppress(UnicodeDecodeError):
+                one = one.decode("utf-8")
         elif what != "ids" and pd.isna(one):
             one = ""
+        if isinstance(one, str) and ROUNDED.fullmatch(one):
+            raise ValueError(
+                f"the {what} hold {one!r} in row {row}, a long number that was rounded, so that several may "
+                "have become one; export them as text"
+            )
         if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what == "ids"):
             raise ValueError(
-                f"the {what} must be whole numbers or names, but row {row} holds {array[row]!r}; give every "
+                f"the {what} must be whole numbers or names, but row {row} holds {one!r}; give every "
                 "row one, or leave the row out"
             )
         keys.append(one)
@@ -180,7 +208,7 @@ def _lines(path: Path, columns: dict[str, str]) -> np.ndarray:
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     if "" in lines:
         raise Refused(f"line {lines.index('') + 1} is empty; write one name a line")
-    return np.array(lines, dtype=str)
+    return whole_numbers(np.array(lines, dtype=str))
 
 
 def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) -> np.ndarray:
@@ -188,18 +216,24 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
     if path.suffix.lower() == ".parquet":
         read = pd.read_parquet(path)
     else:
-        mark = "\t" if path.suffix.lower() == ".tsv" else ","
-        read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False)
+        mark = separator(path, ",;\t|")[0]
+        read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     named = {role: [name for name in read if str(name).lower() in USUAL[role]] for role in ("ids", "labels")}
     if any(len(names) != 1 for names in named.values()) or "ids" not in found:
         raise Refused(
             "a table beside the features has one column of ids and one of labels, called id and label, and "
             "the features have ids; or write the labels one a line"
         )
-    ids, labels = (as_keys(role, read[names[0]].to_numpy()).astype(str) for role, names in named.items())
+    ids, labels = (
+        as_keys(role, whole_numbers(read[names[0]].to_numpy())).astype(str) for role, names in named.items()
+    )
     if (twice := pd.Series(ids).duplicated()).any():
         raise Refused(f"the id {ids[int(twice.argmax())].item()!r} stands there twice")
     wanted = as_keys("ids", found["ids"]).astype(str)
+    if not np.isin(wanted, ids).any():
+        raise Refused(
+            f"none of its ids ({ids[0].item()!r}, ...) is one of the features ({wanted[0].item()!r}, ...)"
+        )
     return pd.Series(labels, ids).reindex(wanted, fill_value="").to_numpy(object)
 
 

@@ -50,7 +50,8 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
                 file.seek(0)
                 table = dataset.dataset(ipc.open_stream(file).read_all())
     else:
-        table = dataset.dataset([str(part) for part in parts], format="parquet", partitioning="hive")
+        kind = dataset.ParquetFileFormat(arrow_extensions_enabled=True)  # for UUIDs
+        table = dataset.dataset([str(part) for part in parts], format=kind, partitioning="hive")
     names = table.schema.names
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
     return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + not_read(names, chosen)
@@ -61,7 +62,7 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             excel = re.match(r"sep=(.)\r?\n", file.readline())  # how Excel is told the separator
-            mark, decimal, head = _dialect(path, excel[1] if excel else ",;\t|", int(bool(excel)))
+            mark, decimal, head = separator(path, excel[1] if excel else ",;\t|", int(bool(excel)))
             if not excel:
                 file.seek(0)
             reader = csv.reader(file, delimiter=mark)
@@ -102,14 +103,19 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
             f"{said}; mend the row (every cell is needed, one decimal sign in the whole file, and quotes in "
             "pairs around text that holds the separator), or leave it out"
         ) from error
-    for role in ("ids", "labels"):
-        if role in found and all(WHOLE.fullmatch(one) for one in found[role] if one):
-            whole = [int(one.removesuffix(".0")) if one else None for one in found[role]]
-            found[role] = np.array(whole, dtype=object)
+    found |= {role: whole_numbers(found[role]) for role in ("ids", "labels") if role in found}
     return found, [*notes, *not_read(header, chosen)]
 
 
-def _dialect(path: Path, marks: str, skipped: int) -> tuple[str, str, pd.DataFrame]:
+def whole_numbers(texts: np.ndarray) -> np.ndarray:
+    """Texts that are all whole numbers, or empty, as such; all else as it is."""
+    there = [one for one in texts if one not in ("", None)]
+    if not all(isinstance(one, str) and WHOLE.fullmatch(one) for one in there):
+        return texts
+    return np.array([int(one.removesuffix(".0")) if one else None for one in texts], object)
+
+
+def separator(path: Path, marks: str, skipped: int = 0) -> tuple[str, str, pd.DataFrame]:
     """The separator and decimal sign with which the first rows hold the most numbers, and these rows."""
     found, unread = [], False
     for mark, decimal in product(marks, ".,"):
@@ -204,7 +210,7 @@ def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
     if not len(table):
         raise Refused("there are columns, but no row")
     names, first = chosen["features"], table[chosen["features"][0]]
-    if len(names) == 1 and re.match(rf"(large_)?string|{VECTORS}", str(first.type)):
+    if len(names) == 1 and re.match(rf"(large_)?string|extension|{VECTORS}", str(first.type)):
         features = _vectors(names[0], first)
     else:
         features = np.stack([_numeric(name, table[name]) for name in names], axis=1)

@@ -33,10 +33,12 @@ class UnitRows:
         self.codes = (
             True  # in each row zeros and one size, such as binary codes of length 1: their signs do so
         )
-        broken = 0
+        broken = first = 0
         for part in slices(len(self), ENTRIES // self.shape[1]):
             rows = self._taken(part)
-            broken += int((~torch.isfinite(rows).all(1)).sum())
+            wrong = (~torch.isfinite(rows).all(1)).nonzero()
+            first = part.start + int(wrong[0]) if len(wrong) and not broken else first
+            broken += len(wrong)
             if self.whole:
                 self.whole = bool((rows == rows.round()).all()) and float(rows.square().sum(1).max()) < 2**23
             if self.codes:
@@ -44,8 +46,8 @@ class UnitRows:
                 self.codes = bool(((size == 0) | (size == size.amax(1, keepdim=True))).all())
         if broken:
             raise ValueError(
-                f"{broken} of the {len(self)} rows of the {side} features hold NaN or infinite values; "
-                "look for a diverged model or a corrupt image and leave these rows out"
+                f"{broken} of the {len(self)} rows of the {side} features hold NaN or infinite values, first "
+                f"row {first}; look for a diverged model or a corrupt image and leave these rows out"
             )
 
     def __len__(self) -> int:
@@ -98,15 +100,21 @@ def unit_length(rows: Tensor) -> Tensor:
     return rows / torch.where(length > 0, length, 1.0)
 
 
+def plain(values: Any) -> np.ndarray | Tensor:
+    """Return a detached tensor or a NumPy array, with NaN for what is masked."""
+    if isinstance(values, list | tuple) and len(values) and isinstance(values[0], Tensor):
+        values = torch.stack(list(values))
+    if np.ma.is_masked(values):
+        values = values.astype(object).filled(np.nan)
+    return values.detach() if isinstance(values, Tensor) else np.asarray(values)
+
+
 def table(features: Any, what: str) -> np.ndarray | Tensor:
     """Return features as they are, an array or a detached tensor; ValueError if no table of real numbers."""
-    if isinstance(features, Tensor):
-        features, real = features.detach(), not features.is_complex()
-    else:
-        if isinstance(features, np.ma.MaskedArray):  # what is masked is not there
-            features = features.astype(np.float64).filled(np.nan)
-        features = np.asarray(features)
-        real = features.dtype.kind in "fiub"
+    features = plain(features)
+    if features.dtype == object:  # such as pandas' Float64
+        features = np.array(features.tolist())
+    real = not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
     if features.ndim != 2 or 0 in features.shape or not real:
         raise ValueError(
             f"the {what} have shape {tuple(features.shape)} and type {features.dtype}; "
@@ -129,7 +137,8 @@ def as_tensor(features: Any, what: str) -> Tensor:
 
 def plain_array(values: Any) -> np.ndarray:
     """Return labels or ids as an array; names, also as pandas gives them, are of NumPy's type for text."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = plain(values)
+    array = array.cpu().numpy() if isinstance(array, Tensor) else array
     text = array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1))
     return array.astype(str) if text else array
 

@@ -163,7 +163,9 @@ def test_relevance_lists_give_the_usual_verdict(models):
         for d in np.flatnonzero(~asks)
         if labels[q] == labels[d]
     ]
-    relevance = pd.DataFrame([*pairs, ("q0", "nowhere")], columns=["query", "item"])
+    pairs = [(*pair, 1) for pair in pairs]
+    pairs += [("q0", "nowhere", 1), ("nobody", ids[1], 1), ("q0", ids[1], 0)]
+    relevance = pd.DataFrame(pairs, columns=["query", "item", "relevance"])
     result = check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance, draws=60)
     for query, gallery in (("old", "old"), ("new", "old"), ("new", "new")):
         unit = {"old": normalize(old), "new": normalize(new)}
@@ -174,10 +176,12 @@ def test_relevance_lists_give_the_usual_verdict(models):
         first = np.mean([line[score.argmax()] for line, score in zip(right, scores, strict=True)])
         assert result.records.value(query, gallery, "rank1") == pytest.approx(first)
     assert result.verdict == "compatible" and result.metric == "map" and result.basis["asking"] == 40
+    said = "2 pairs of the relevance lists are left out, since no image has their ids; without them 1 queries"
+    assert any(note.startswith(said) for note in result.notes)
     apart = check_compatibility(old, new @ turn, ids=ids, new_ids=ids, relevance=relevance, draws=60)
     assert apart.verdict == "not compatible"
     with pytest.raises(ValueError, match="no pair of the relevance lists"):
-        check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance.tail(1))
+        check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance.tail(2))
     with pytest.raises(ValueError, match="give ids alone"):
         check_compatibility(old, new, labels, ids=ids, new_ids=ids, relevance=relevance)
 
@@ -190,6 +194,7 @@ def test_relevance_lists_give_the_usual_verdict(models):
         "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\tZoë\t2\n",
         "query,image,relevance\nq1,d1,1\nq1,d2,-1\nq2,Zoë,1\n",
         "item;query\nd1;q1\nZoë;q2\n",
+        '"query_id","doc_id"\n"q1","d1"\n"q2","Zoë"\n',
     ],
 )
 def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
@@ -203,8 +208,10 @@ def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
     [
         ("q1 d1\n", "no line of relevance lists"),
         ("q1 0 d1 yes\n", "cannot be read as relevance lists"),
-        ("query,item\nq1,\n", "line 2: a query or an item is missing"),
-        ("q1 0 d1 0\n", "no pair of relevance above 0"),
+        ("query,item\nq1,d1\nq1,\n", "the ids must be whole numbers or names, but row 1 holds ''"),
+        ("q1 0 d1 1\nq1 0 d2\n", "row 1 has no relevance"),
+        ("q1 0 d1 0\n", "no pair has a relevance above 0"),
+        ("item,relevance\nd1,1\n", "no line of relevance lists"),
     ],
 )
 def test_relevance_lists_that_are_none_are_refused(tmp_path, text, message):

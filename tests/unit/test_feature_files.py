@@ -4,6 +4,9 @@ import io
 import json
 import unicodedata
 import zipfile
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -272,6 +275,14 @@ def test_what_is_no_such_file(tmp_path, kind):
         read_features(tmp_path / f"old.{kind}")
 
 
+def test_ids_may_be_uuids(tmp_path):
+    names = [UUID(int=n) for n in range(4)]
+    ids = pa.array([name.bytes for name in names], pa.uuid())
+    assert arrow(tmp_path / "old.parquet", id=ids, emb=FEATURES.tolist()).ids.tolist() == list(
+        map(str, names)
+    )
+
+
 def test_parts_of_a_partitioned_table(tmp_path):
     for label in ("anna", "bert"):
         (tmp_path / "old" / f"label={label}").mkdir(parents=True)
@@ -293,7 +304,7 @@ def test_npz_with_other_names_and_numbers_for_labels(tmp_path):
 BAD_NPZ = [
     ({"x": FEATURES[0]}, "no column of features in x"),
     ({"arr_0": FEATURES, "arr_1": FEATURES}, "the features could be 'arr_0' or 'arr_1'"),
-    ({"features": np.array([{"a": 1}], dtype=object)}, "cannot be read .*allow_pickle"),
+    ({"features": np.array([{"a": 1}], dtype=object)}, "cannot be read .*allow_pickle.* save names as text"),
     ({"features": FEATURES, "ids": IDS[:3]}, "there are 3 ids for 4 rows"),
     ({"features": FEATURES, "labels": [0.5, 1, 2, 3]}, "the labels must be .* row 0 holds"),
     ({"features": np.full((2, 2), np.nan)}, "4 values that are not finite"),
@@ -396,6 +407,10 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
         (np.array([3.0, 1.0]), [3, 1]),
         (np.array([2**63 + 1], np.uint64), [2**63 + 1]),
         (np.array([b"m\xc3\xbc", b"x"]), ["mü", "x"]),
+        ([Path("a/1.png"), UUID(int=1)], ["a/1.png", "00000000-0000-0000-0000-000000000001"]),
+        ([Decimal(2**60 + 1), Decimal("3.0")], [2**60 + 1, 3]),
+        (np.ma.array([3, 1]), [3, 1]),
+        (["1e5", "2E5"], ["1e5", "2E5"]),
         (np.array(["a", 7], dtype=object), ["a", "7"]),
         ([unicodedata.normalize("NFD", "Zoë/1.png")], ["Zoë/1.png"]),
     ],
@@ -405,13 +420,21 @@ def test_keys(value, expected):
 
 
 @pytest.mark.parametrize(
-    "value", [[0.5], [None], [pd.NA], [float("nan")], np.array([True]), np.array([1 + 0j])]
+    "value",
+    [[0.5], [None], [pd.NA], [float("nan")], [2.0**60], [b"\xff"], np.array([True]), np.array([1 + 0j])]
+    + [np.ma.array([1], mask=[True])],
 )
 def test_what_is_no_key(value):
     with pytest.raises(ValueError, match="the ids must be whole numbers or names, but row 0 holds"):
         as_keys("ids", value)
     with pytest.raises(ValueError, match="give one for each row"):
         as_keys("ids", [value])
+
+
+@pytest.mark.parametrize("rounded", ["1.15292E+18", "1.152921504606847e+18", "1,15E+18"])  # Excel, pandas
+def test_long_numbers_that_were_rounded_are_refused(tmp_path, rounded):
+    with pytest.raises(ValueError, match=r"the labels hold '1.*' in row 1, a long number that was rounded"):
+        csv_of(tmp_path, f"id;label;f0;f1\na;1;2;3\nb;{rounded};2;3\n")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
@@ -430,6 +453,13 @@ def test_labels_in_a_table_of_their_own_are_joined_by_ids(tmp_path, suffix):
     path = tmp_path / "twice.csv"
     path.write_text("id,label\na,1\na,2\n")
     with pytest.raises(ValueError, match="the id 'a' stands there twice"):
+        read_features(tmp_path / "old.npz", labels=path)
+    path.write_text("id;label\n" + "".join(f"{one};{n}.0\n" for n, one in enumerate(IDS)))
+    assert read_features(tmp_path / "old.npz", labels=path).labels.tolist() == ["0", "1", "2", "3"]
+    path.write_text("id,label\nx,1\n")
+    with pytest.raises(
+        ValueError, match=r"none of its ids \('x', ...\) is one of the features \('anna/2.png'"
+    ):
         read_features(tmp_path / "old.npz", labels=path)
     path.write_text("anna\nbert\n")
     with pytest.raises(ValueError, match="one column of ids and one of labels"):

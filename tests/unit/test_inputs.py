@@ -61,7 +61,9 @@ FORMS = {
     "data frame": pd.DataFrame(POINTS),
     "lists": POINTS.tolist(),
     "tensor with gradient": torch.tensor(POINTS, requires_grad=True),
-    "list of tensors": list(torch.tensor(POINTS)),
+    "list of tensors": list(torch.tensor(POINTS, requires_grad=True)),
+    "objects": POINTS.astype(object),
+    "pandas with Arrow": pd.DataFrame(POINTS).convert_dtypes(dtype_backend="pyarrow"),
 }
 HOLES = pd.DataFrame(POINTS).astype("Float64").mask(POINTS > 1)
 BAD_FORMS = {
@@ -72,7 +74,6 @@ BAD_FORMS = {
     "no columns": POINTS[:, :0],
     "unequal rows": [[1.0, 2.0], [1.0]],
     "complex": POINTS + 1j,
-    "objects": POINTS.astype(object),
     "names": POINTS.astype(str),
     "a generator": (row for row in POINTS),
     "a frame with holes": HOLES,
@@ -129,8 +130,8 @@ IDS = {  # every function that takes labels or ids
 @pytest.mark.parametrize(
     "labels",
     [3, "aabbccdd", LABELS.astype(float), LABELS[:, None], [[1], [1, 2]]]
-    + [pd.Series(["a", None] * 4), [], (x for x in LABELS), {1: 2}],
-    ids=["number", "text", "floats", "table", "ragged", "holes", "none", "generator", "map"],
+    + [pd.Series(["a", None] * 4), np.ma.array(LABELS, mask=CAMERAS), [], (x for x in LABELS), {1: 2}],
+    ids=["number", "text", "floats", "table", "ragged", "holes", "masked", "none", "generator", "map"],
 )
 def test_bad_labels_get_a_sentence(function, labels):
     with pytest.raises((ValueError, TypeError)):
@@ -157,6 +158,7 @@ def test_labels_of_every_form_give_the_same(function):
         names,
         np.array(names, object),
         torch.tensor(LABELS),
+        list(torch.tensor(LABELS)),
         LABELS.tolist(),
         LABELS.astype(np.uint8),
     ):

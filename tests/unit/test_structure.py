@@ -97,7 +97,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "evaluation": set(),
     "adapters": {"evaluation"},
     "class_means": set(),
-    "user_arrays": {"class_means"},
+    "user_arrays": {"class_means", "evaluation"},
     "old_system": {"class_means", "user_arrays"},
     "distributed": set(),
     "losses": {"adapters", "distributed", "old_system"},  # the first for the method that distils one
