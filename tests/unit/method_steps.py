@@ -54,7 +54,7 @@ def make_clusters(per_class, width, classes=5):
 def make_near_step(old, width, batch):
     """A float64 step whose embeddings lie around the old features, some inside a region, some outside."""
     step = make_step(old, width, batch, dtype=torch.float64)
-    near = step.old_features.double() + 2 * step.embeddings.detach()
+    near = step.old_features + 2 * step.embeddings.detach()
     return dataclasses.replace(step, embeddings=near.requires_grad_())
 
 
@@ -78,14 +78,14 @@ def make_step(old, width=6, batch=8, seed=2, embedded=None, dtype=torch.float32,
         labels=old.labels[rows],
         embeddings=embeddings.requires_grad_(),
         embedded=embedded,
-        old_features=None if old.features is None else old.features[rows],
+        old_features=None if old.features is None else old.features[rows].to(dtype),
         epoch=0,
         epochs=1,
         batch=0,
         batches=1,
         progress=progress,
         generator=generator,
-        oracle_features=None if old.oracle_features is None else old.oracle_features[rows],
+        oracle_features=None if old.oracle_features is None else old.oracle_features[rows].to(dtype),
     )
 
 

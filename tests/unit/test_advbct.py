@@ -77,9 +77,7 @@ def slow_log_probabilities(discriminator, rows):
 
 def slow_adversarial(method, step, embeddings):
     new = slow_log_probabilities(method.discriminator, [unit(n) for n in embeddings])
-    past = slow_log_probabilities(
-        method.discriminator, [unit(o) for o in step.old_features.double().tolist()]
-    )
+    past = slow_log_probabilities(method.discriminator, [unit(o) for o in step.old_features.tolist()])
     fading = (step.epochs - step.epoch + 1) / step.epochs
     return fading * (-sum(row[0] for row in new) / len(new) - sum(row[1] for row in past) / len(past))
 
@@ -121,7 +119,7 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
     parameters = list(method.discriminator.parameters())
     fooled = torch.autograd.grad(method(step)["adversarial"], (step.embeddings, *parameters))
     unit_new = torch.nn.functional.normalize(step.embeddings, dim=1)
-    unit_old = torch.nn.functional.normalize(step.old_features.double(), dim=1)
+    unit_old = torch.nn.functional.normalize(step.old_features, dim=1)
     honest = (
         (step.epochs + 1)
         / step.epochs
@@ -168,7 +166,7 @@ def test_rows_inside_their_sphere_cost_nothing_and_move_nothing(seed, inside, v)
     step = make_step(old, seed=seed, dtype=torch.float64)
     centres = method.old_centres[step.labels]
     axes = torch.nn.functional.normalize(centres, dim=1)
-    toward = torch.nn.functional.normalize(step.old_features.double(), dim=1)
+    toward = torch.nn.functional.normalize(step.old_features, dim=1)
     rows = torch.nn.functional.normalize(axes + inside * (toward - axes), dim=1).requires_grad_()
     assert ((rows - centres).norm(dim=1) <= method.old_radii[step.labels] + 1e-6).all()
     term = method(dataclasses.replace(step, embeddings=rows))["boundary"]

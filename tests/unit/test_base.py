@@ -147,7 +147,7 @@ def test_order_of_the_batch_and_lengths_of_features_do_not_matter(name, order, n
         labels=step.labels[order],
         embeddings=length * everything[order][embedded[order]],
         embedded=None if step.embedded is None else embedded[order],
-        old_features=past * step.old_features[order].double(),
+        old_features=past * step.old_features[order],
         oracle_features=past * step.oracle_features[order].double(),
     )
     expected = {term: value.item() for term, value in method(step).items()}

@@ -200,27 +200,6 @@ def test_cross_test_compares_the_first_coordinates(old_width, width, extra):
     assert past is old.features
 
 
-def test_head_is_trained_saved_and_leaves_autocast():
-    _, method = build()
-    assert set(method.state_dict()) == {
-        "classifier.weight",
-        "transformation.project.weight",
-        "transformation.project.bias",
-        "transformation.inner.angles",
-        "transformation.outer.angles",
-    }
-    outputs = torch.randn(4, 12)
-    plain = method.head(outputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(method.head(outputs), plain)
-    assert method.head(outputs.bfloat16()).dtype == torch.float32
-    _, other = build()
-    torch.nn.init.normal_(other.head.inner.angles)
-    assert not torch.equal(other.head(outputs), plain)
-    other.load_state_dict(method.state_dict())
-    assert torch.equal(other.head(outputs), plain)
-
-
 def test_zero_outputs_and_classes_without_samples_stay_finite():
     full = make_old(classes=4, class_map=None, classifier=False)
     labels = torch.tensor([0, 1, 3, 4])[full.labels]

@@ -1,6 +1,5 @@
 """Distilled query against SciPy's Procrustes and a slow interpolation, and weakened L2 at its end."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -17,7 +16,6 @@ def test_value_and_gradient(alpha):
     old = make_old()
     method = build_method("distilled_query", old, make_classifier(), alpha=alpha).double()
     step = make_step(old, dtype=torch.float64)
-    step = dataclasses.replace(step, old_features=step.old_features.double())
     past, oracle = (
         np.array([unit(row) for row in features.double().tolist()])
         for features in (old.features, old.oracle_features)

@@ -7,13 +7,11 @@ import torch
 import torchvision
 from PIL import Image
 from record_files import image_record, jpeg, write_face_set, write_records
-from recordio_scale import published_counts
 from test_ijb import write_ijb
 
 from compat_lib.data import load
 from compat_lib.data.alignment import TEMPLATE
 from compat_lib.data.faces import celeba_lfw, ms1mv3, records
-from compat_lib.data.scenarios import split
 
 SIZES = [3, 2, 4, 3, 2, 5, 3, 2]
 
@@ -123,24 +121,6 @@ def test_options_and_missing_files_are_told_in_a_sentence(root):
         ms1mv3(root)
     with pytest.raises(FileNotFoundError, match=r"no file of records .*nowhere/train\.rec"):
         ms1mv3(root, path=root / "nowhere", test="identities")
-
-
-def test_the_published_splits_by_arithmetic():
-    """Classes as published; images of each class are drawn, and counted by a plain loop."""
-    classes = 93_431
-    sizes = np.random.default_rng(0).integers(1, 4, classes)
-    labels = torch.from_numpy(np.repeat(np.arange(classes), sizes))
-    found = published_counts(labels)
-    assert found["identities"] == (93_431, 93_431)
-    assert found["class30 identities"] == (28_029, 28_029)
-    assert found["class70 identities"] == (65_402, 65_402)
-    assert found["class30 images"][0] == sizes[:28_029].sum()
-    assert found["class70 images"][0] == sizes[28_029:].sum()
-    assert found["data30 images"][0] == sum(max(1, round(0.3 * int(n))) for n in sizes)
-    published = {name: number for name, (_, number) in found.items()}
-    assert published["class30 images"] + published["class70 images"] == published["images"] == 5_179_510
-    data = split(labels, "open-data", share=0.3)
-    assert len(data.new_rows) == (sizes - np.maximum(1, np.round(0.3 * sizes))).sum() + (sizes == 1).sum()
 
 
 # -- CelebA and LFW ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_steps import make_classifier, make_old, make_step, slow_cross_entropy, slow_logits
+from method_steps import make_classifier, make_old, slow_cross_entropy, slow_logits
 
 from compat_lib.losses import build_method
 from compat_lib.losses.fastfill import UncertainTransform
@@ -65,11 +65,3 @@ def test_entries_that_the_transformation_cannot_know_come_first():
     assert query is new and gallery.shape == new.shape
     fit = torch.cosine_similarity(gallery, new)
     assert fit[~noisy].mean() > 0.8
-
-
-def test_the_new_model_trains_as_without_it():
-    old = make_old()
-    step = make_step(old)
-    terms = [build_method(name, old, make_classifier())(step) for name in ("independent", "fastfill")]
-    assert list(terms[1]) == ["classification"]
-    assert torch.equal(terms[0]["classification"], terms[1]["classification"])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_steps import dot, make_classifier, make_old, make_step, unit
+from method_steps import dot, make_classifier, unit
 
 from compat_lib.losses import build_method
 from compat_lib.losses.fct import GalleryTransform, fit_transform
@@ -128,22 +128,6 @@ def test_a_long_gallery_is_transformed_in_blocks(monkeypatch):
     assert not whole.requires_grad
 
 
-def test_training_is_independent_training_to_the_bit():
-    old = make_old()
-    results = []
-    for name in ("independent", "fct"):
-        method = build_method(name, old, make_classifier())
-        state = torch.get_rng_state()
-        step = make_step(old)
-        term = method(step)["classification"]
-        term.backward()
-        results.append((term, step.embeddings.grad, method.classifier.weight.grad, state))
-        assert method.weights == {"classification": 1.0}
-        assert [p for p in method.parameters() if p.requires_grad] == [method.classifier.weight]
-    for plain, ours in zip(*results, strict=True):
-        assert torch.equal(plain, ours)
-
-
 @pytest.mark.parametrize(("old_width", "width"), [(6, 6), (4, 6), (6, 3)])
 def test_cross_test_begins_with_the_fit(old_width, width):
     past, new = make_pairs(400, old_width, width)
@@ -167,27 +151,3 @@ def test_cross_test_begins_with_the_fit(old_width, width):
     assert gallery.shape == (400, width)
     assert torch.nn.functional.cosine_similarity(gallery, new).mean() > 0.9
     assert [p for p in method.parameters() if p.requires_grad] == [method.classifier.weight]
-
-
-def test_what_was_fitted_survives_a_checkpoint_and_a_repeated_finish():
-    past, new = make_pairs(40)
-    old = OldSystem.from_arrays(past, torch.arange(40) % 5)
-
-    def build():
-        return build_method("fct", old, make_classifier(width=5), fit_epochs=4, expansion=2)
-
-    fresh = build()
-    before = {key: value.clone() for key, value in fresh.state_dict().items()}
-    galleries = []
-    for seed in (3, 3, 4):
-        method = build()
-        torch.manual_seed(seed)
-        method.finish(lambda: new)
-        galleries.append(method.comparable(new, past)[1])
-    assert torch.equal(galleries[0], galleries[1])
-    assert not torch.equal(galleries[0], galleries[2])
-    assert before.keys() == method.state_dict().keys()
-    fresh.load_state_dict(method.state_dict())
-    assert torch.equal(fresh.comparable(new, past)[1], galleries[2])
-    fresh.load_state_dict(before)
-    assert fresh.comparable(new, past) is None

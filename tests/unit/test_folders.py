@@ -217,25 +217,6 @@ def test_cifar100_is_read_from_its_folder(root):
     assert data.val.labels.bincount().tolist() == [2] * 5
 
 
-def test_cifar100_as_bt2_and_fct_print_it(root):
-    """All images train, half of the classes the old model, and every test image asks all others."""
-    from compat_lib.config import ExperimentConfig
-    from compat_lib.experiment import Experiment
-
-    names = [f"ant{number}" for number in range(6)]
-    make(root / "cifar100", train=dict.fromkeys(names, 20), test=dict.fromkeys(names, 3))
-    changes = {"scenario": "extended-class", "old_share": 0.5, "shuffle_seed": None, "image_size": 16}
-    config = ExperimentConfig(
-        dataset="cifar100", dataset_options={"validation": 0}, data_root=str(root), **changes
-    )
-    experiment = Experiment(config, say=lambda line: None)
-    assert len(experiment.new_images) == 120 and len(experiment.old_images) == 60
-    assert experiment.old_images.classes == ("ant0", "ant1", "ant2")
-    assert experiment.scenario.class_map.tolist() == [0, 1, 2, -1, -1, -1]
-    assert experiment.data.val.labels.bincount().tolist() == [2] * 6  # looked at, and trained on
-    assert len(experiment.data.test) == 18
-
-
 class TinyCifar:
     """Stands for torchvision's data set: 4 classes in mixed order."""
 

@@ -46,16 +46,9 @@ def test_value_and_gradient(form, temperature, width, batch, negatives):
     options = {"form": form, "temperature": temperature, "negatives": negatives}
     method = build_method("hot_refresh", old, make_classifier(width=width, classes=4), **options).double()
     step = make_step(old, width, batch, dtype=torch.float64)
-    step = dataclasses.replace(step, old_features=step.old_features.double())
     terms = method(step)
-    expected = slow_contrast(
-        step.embeddings.tolist(),
-        step.old_features.tolist(),
-        step.labels.tolist(),
-        form,
-        temperature,
-        negatives,
-    )
+    rows = (step.embeddings.tolist(), step.old_features.tolist(), step.labels.tolist())
+    expected = slow_contrast(*rows, form, temperature, negatives)
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert (expected > 0) == (batch > 1)
     assert method.weights == {"classification": 1.0, "contrast": 1.0}
@@ -68,7 +61,7 @@ def test_against_the_library():
 
     old = make_old(classes=6, per_class=1, width=8, class_map=None)
     step = make_step(old, 8, batch=6, dtype=torch.float64)
-    past = step.old_features.double()
+    past = step.old_features
     ours = contrast(old, step, temperature=0.1, negatives=10)
     pairs = [(a, n) for a in range(6) for n in range(6) if a != n]
     anchors = torch.arange(6)

@@ -199,16 +199,3 @@ def test_damaged_places(tmp_path, damage, words):
     damage(write_places(tmp_path / "places365"))
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         load("places365", root=tmp_path, size=24)
-
-
-def test_half_of_the_classes_or_of_the_images_for_the_old_side(tmp_path):
-    from compat_lib.data.scenarios import split
-
-    write_places(tmp_path / "places365")
-    train = load("places365", root=tmp_path, size=24, validation=0).train
-    by_class = split(train.labels, "extended-class", share=0.5)
-    assert by_class.old_labels.bincount().tolist() == [12, 12] and len(by_class.new_rows) == 36
-    by_image = split(train.labels, "extended-data", share=0.5)
-    assert by_image.old_labels.bincount().tolist() == [6, 6, 6] and len(by_image.new_rows) == 36
-    old = train.with_labels(by_image.old_rows, by_image.old_labels, train.classes)
-    assert colours(old.images) == torch.arange(3).repeat_interleave(6).tolist()

@@ -37,7 +37,7 @@ def test_value_equals_the_slow_loop_in_batch_order(width, pad):
     fresh = iter(step.embeddings.tolist())
     mixed = [
         next(fresh) if keep else fitted(past, width)
-        for keep, past in zip(embedded.tolist(), step.old_features.double().tolist(), strict=True)
+        for keep, past in zip(embedded.tolist(), step.old_features.tolist(), strict=True)
     ]
     terms = method(step)
     assert list(terms) == ["classification"]
@@ -145,18 +145,6 @@ def test_draw_is_uniform_over_credible_rows():
         count += ~method.rows_to_embed(rows, old.labels[rows], generator)
     deviation = math.sqrt(3000 * 0.3 * 0.7)
     assert ((count - 900).abs() < 5 * deviation).all()
-
-
-def test_short_batches_are_counted_and_survive_a_checkpoint():
-    old = make_old()
-    method = build_method("mixbct", old, make_classifier(), mix_ratio=1.0, credible_share=0.5)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        method.rows_to_embed(torch.arange(20), old.labels, generator)
-    resumed = build_method("mixbct", old, make_classifier(), mix_ratio=1.0, credible_share=0.5)
-    resumed.load_state_dict(method.state_dict())
-    assert int(resumed.short_batches) == 3
-    assert set(method.state_dict()) == {"short_batches", "classifier.weight"}
 
 
 def test_ratio_is_not_cut_by_rounding():

@@ -1,6 +1,4 @@
-import os
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +7,6 @@ from PIL import Image
 
 from compat_lib.data import load
 from compat_lib.data.omniglot import area_resize, omniglot
-
-REAL = os.environ.get("COMPAT_DATA")
-HAS_REAL = bool(REAL) and (Path(REAL) / "omniglot-py" / "images_evaluation").is_dir()
 
 
 def draw_tree(root, background=14, evaluation=4, drawers=3):
@@ -63,10 +58,7 @@ def test_validation_is_seeded_and_disjoint_from_training(tmp_path):
 def test_in_domain_characters_are_held_out_of_training_alone(tmp_path):
     draw_tree(tmp_path, background=20)
     for seed in range(3):
-        plain, data = (
-            omniglot(tmp_path, seed=seed, size=8),
-            omniglot(tmp_path, seed=seed, size=8, in_domain=0.2),
-        )
+        plain, data = (omniglot(tmp_path, seed=seed, size=8, in_domain=share) for share in (0, 0.2))
         assert (data.val.digest(), data.test.digest()) == (plain.val.digest(), plain.test.digest())
         held = data.tests["in-domain"]
         assert held.num_classes == 3 and len(held) == 9  # round(0.2 x 17)
@@ -103,9 +95,8 @@ def test_too_few_characters_are_refused(tmp_path, background):
         omniglot(tmp_path, size=8)
 
 
-@pytest.mark.skipif(not HAS_REAL, reason="no Omniglot under COMPAT_DATA")
-def test_the_real_tree():
-    data = omniglot(REAL)
+def test_the_real_tree(omniglot_root):
+    data = omniglot(omniglot_root)
     assert (data.train.num_classes, data.val.num_classes, data.test.num_classes) == (819, 145, 659)
     assert len(data.train) + len(data.val) == 19280 and len(data.test) == 13180
     for part in (data.train, data.val, data.test):

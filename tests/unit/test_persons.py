@@ -7,10 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from compat_lib.config import ExperimentConfig
 from compat_lib.data import load
 from compat_lib.evaluation.protocols.reid import reid
-from compat_lib.experiment import Experiment
 
 # identity, camera: as in the names
 MARKET = {
@@ -182,39 +180,3 @@ def test_damaged_lists(tmp_path, damage, words):
     damage(base)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         load("msmt17", root=tmp_path, path=base, size=8)
-
-
-def test_a_truncated_picture_is_named_when_it_is_decoded(tmp_path):
-    base = write_market(tmp_path / "market")
-    file = next((base / "query").glob("0005*"))
-    file.write_bytes(file.read_bytes()[:300])
-    test = load("market1501", root=tmp_path, path=base, size=8).test
-    with pytest.raises(ValueError, match="cannot read the image .*query/0005_c2"):
-        test.images[torch.arange(5)]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"scenario": "extended-class", "old_classes": "<600"},
-        {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}},
-    ],
-)
-def test_dual_tunings_old_sides(tmp_path, changes):
-    write_market(tmp_path / "Market-1501-v15.09.15")
-    write_msmt17(tmp_path / "MSMT17_V1")
-    config = ExperimentConfig(
-        dataset="market1501",
-        dataset_options={"validation": 0},
-        data_root=str(tmp_path),
-        image_size=16,
-        **changes,
-    )
-    experiment = Experiment(config, say=lambda line: None)
-    assert len(experiment.new_images) == 21
-    found = experiment.scenario.class_map.tolist()
-    if "old_dataset" in changes:
-        assert experiment.old_images.num_classes == 8 and found == [-1] * 7
-    else:
-        assert experiment.old_images.classes == ("0002", "0007", "0010", "0011", "0599")
-        assert found == [0, 1, 2, 3, 4, -1, -1]

@@ -186,14 +186,3 @@ def test_schedule(epochs, refreshes):
     assert asked == refreshes
     changed = [e for e in range(1, epochs) if not torch.equal(tables[e], tables[e - 1])]
     assert changed == [e for e in refreshes if e > 0]
-
-
-def test_a_resumed_run_has_the_refined_prototypes():
-    old = make_old()
-    method = refreshed(old, torch.randn(20, 6, generator=torch.Generator().manual_seed(5)))
-    other = build_method("unibct", old, make_classifier(seed=9))
-    step = make_step(old)
-    assert not torch.equal(other(step)["prototype"], method(step)["prototype"])
-    other.load_state_dict(method.state_dict())
-    assert torch.equal(other.refined.weight, method.refined.weight)
-    assert all(torch.equal(a, b) for a, b in zip(other(step).values(), method(step).values(), strict=True))
