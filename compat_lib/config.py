@@ -12,6 +12,7 @@ import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,10 @@ class ExperimentConfig(TrainingSettings):
             yield "old_test_features and old_features_columns need old_features, a file"
         if self.old_classes is not None and not self.scenario.endswith("class"):
             yield f"old_classes splits by class: choose extended-class or open-class; got {self.scenario}"
+        for name in ("dataset_options", "old_dataset_options"):
+            path = getattr(self, name).get("path", "")
+            if not isinstance(path, str | PathLike):
+                yield f"{name}: path must be text; got {path!r}: put it in quotes, or write it as ./{path}"
         if self.batch_size < 2 * self.accumulate:
             yield (
                 f"accumulate is {self.accumulate}, which leaves fewer than two images of a batch of "

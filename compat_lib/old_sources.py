@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from compat_lib.config import WHERE, ExperimentConfig, project_path
@@ -20,6 +22,7 @@ from compat_lib.runs import ADVICE, Run, is_complete, write_json
 if TYPE_CHECKING:
     from compat_lib.experiment import Experiment
 
+_log = logging.getLogger(__name__)
 # What differs between the folders: the configuration, which is written anew, and what comes last or is local.
 _NOT_TAKEN = ("config.json", "metrics.json", ".lock", "checkpoint.pt", "figures", "*.ipynb")
 
@@ -156,13 +159,21 @@ def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tenso
 
 def _joined(table, parts: dict[str, ImageSet]) -> dict[str, Tensor]:
     """Features of the parts from one table, part by part."""
+    from compat_lib.deploy.check_inputs import alike
     from compat_lib.deploy.row_order import align
 
     listed = {part: [images.names[row] for row in range(len(images))] for part, images in parts.items()}
     # Once each: validation images may train as well, see `with_validation`.
     files = list(dict.fromkeys(name for names in listed.values() for name in names))
     place = {name: row for row, name in enumerate(files)}
-    features = align(table, [printable(name) for name in files]).features
+    found = align(table, [printable(name) for name in files])
+    features = found.features
+    if len(failed := np.flatnonzero(alike(F.normalize(torch.from_numpy(features)), found.labels))):
+        _log.warning(
+            "%s: %d of %d old features are zeros, or one vector for different classes, as from unreadable "
+            "images (the first: %s); they count as they are: take such images out of the folder",
+            *(table.path, len(failed), len(files), printable(files[failed[0]])),
+        )
     return {
         part: torch.from_numpy(features[np.array([place[name] for name in names])])
         for part, names in listed.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -138,12 +139,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = Counter(str(self.construct_object(key, deep=True)) for key, _ in node.value)
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
             if twice := sorted(key for key, count in keys.items() if count > 1):
                 line = node.start_mark.line + 1
                 raise ValueError(f"{', '.join(twice)} is given twice in the mapping of line {line}; keep one")
             return super().construct_mapping(node, deep)
 
+        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+            if re.match(r"[-+]?0[\d_]|.*:", node.value):
+                line, number = node.start_mark.line + 1, super().construct_yaml_int(node)
+                raise ValueError(
+                    f"line {line}: YAML reads {node.value} as {number}; write that, or put it in quotes"
+                )
+            return super().construct_yaml_int(node)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
     except yaml.YAMLError as error:

@@ -73,7 +73,7 @@ def in_project(path: str | os.PathLike) -> str:
 
     compat_lib.config.project_path is the other half of this.
     """
-    path = (ROOT / path).resolve()
+    path = (ROOT / Path(path).expanduser()).resolve()
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 

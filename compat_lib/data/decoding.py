@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,10 @@ def open_image(path: object, mode: str, content: bytes | None = None) -> Image.I
             # Pillow's 16-bit PGM: mode I, 0..65535
             wide = image.mode.startswith("I;16") or image.format == "PPM"
             white = 2**bits - 1 if wide else 255
-            return _eight_bits(ImageOps.exif_transpose(image), white).convert(mode)
+            negative = (
+                wide and getattr(image, "tag_v2", {}).get(262) == 0
+            )  # white is 0, which Pillow leaves so
+            return _eight_bits(ImageOps.exif_transpose(image), white, negative).convert(mode)
     except Image.UnidentifiedImageError:
         reason = "an image format that Pillow does not know" if content else "the file is empty"
     except PermissionError:
@@ -70,9 +74,10 @@ def open_image(path: object, mode: str, content: bytes | None = None) -> Image.I
     raise UnreadableImages([(os.fspath(path) if isinstance(path, os.PathLike) else str(path), reason)])
 
 
-def _eight_bits(image: Image.Image, white: int) -> Image.Image:
+def _eight_bits(image: Image.Image, white: int, negative: bool) -> Image.Image:
     if image.mode.startswith("I") and white > 255:
         wide = np.asarray(image, dtype=np.uint32)
+        wide = white - wide if negative else np.where(wide == image.info.get("transparency"), white, wide)
         return Image.fromarray(((wide * 255 + white // 2) // white).astype(np.uint8))
     if image.mode in ("I", "F"):
         low, high = image.getextrema()
@@ -96,5 +101,5 @@ def smooth_resize(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray
 
 
 def printable(path: str | os.PathLike) -> str:
-    """A path as text; what is not UTF-8 in it is replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """A path as text in Unicode's form NFC; what is not UTF-8 in it is replaced."""
+    return unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "replace"))

@@ -27,7 +27,7 @@ SYSTEM_NAMES = {
     "__macosx", "lost+found", "$recycle.bin", "@eadir", "#recycle", "system volume information",
     "thumbs.db", "desktop.ini",
 }  # fmt: skip
-RULES = 2  # part of the cache's digest: raise it whenever the same files give other pixels
+RULES = 3  # part of the cache's digest: raise it whenever the same files give other pixels
 _BLOCK = 512  # images decoded before they are written
 # Logged and not warned: a reader sees one line, without the line of code that it came from.
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders inside a folder, sorted by name, hidden ones and those of a system left out."""
-    return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
+    return [Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry)]
 
 
 def needed_folder(place: Path, *names: str, expected: str) -> Path:
@@ -60,11 +60,11 @@ def list_images(folder: Path, others: Counter[str] | None = None) -> list[os.Dir
     """Return the image files directly inside a folder, sorted by name; `others` counts the rest by suffix."""
     images = []
     for entry in _entries(folder):
-        if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
+        if entry.name.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(entry):
             images.append(entry)
         elif others is not None:
             suffix = Path(entry.name).suffix.lower() or "without suffix"
-            others["folder(s)" if entry.is_dir() else suffix] += 1
+            others["folder(s)" if os.path.isdir(entry) else suffix] += 1
     return images
 
 
@@ -129,7 +129,7 @@ def decode_classes(
             )
         for entry in images:
             # A link to nowhere is no file; it is named with all that cannot be read when it is to be decoded.
-            stat = entry.stat(follow_symlinks=entry.is_file())
+            stat = entry.stat(follow_symlinks=os.path.isfile(entry))
             listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
             content.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}"))
             files.append(entry.path)
@@ -138,6 +138,11 @@ def decode_classes(
     told = [f"{count} {what}" for what, count in sorted(others.items())]
     tell_left_out(place, told, f"images ({', '.join(IMAGE_SUFFIXES)}) directly in a class folder")
     classes, numbers = tuple(printable(name) for name in folders), torch.tensor(labels)
+    if twice := [name for name, times in Counter(classes).items() if times > 1]:
+        raise ValueError(
+            f"two class folders in {printable(place)} are called {twice[0]!r}, in two forms of Unicode or "
+            "with letters that are not UTF-8; merge or rename them"
+        )
     names = Names("/".join(path.split(os.sep)[-3:]) for path in files)  # part, class, file
     if stream:
         images = EncodedImages(files, size=size, mode=mode, resize=shrink, digest=content.hexdigest())

@@ -89,7 +89,7 @@ def bring_together(
         numbers, kept = (np.arange(len(rows[0])),) * 2
     rows = [row[kept] for row in rows]
     before, after = (units[s][torch.from_numpy(row)] for s, row in zip(units, rows, strict=True))
-    failed = _alike(before, numbers)
+    failed = alike(before, numbers)
     mostly = bool(2 * failed.sum() > len(failed))
     why = "features are zeros, or one vector for different identities, as from unreadable images"
     if failed.any():
@@ -98,7 +98,7 @@ def bring_together(
     if failed.any() and not mostly:
         before, after = (side[torch.from_numpy(~failed)] for side in (before, after))
         numbers, rows = np.unique(numbers[~failed], return_inverse=True)[1], [row[~failed] for row in rows]
-    if failed := _alike(after, numbers).sum():
+    if failed := alike(after, numbers).sum():
         notes.append(f"{failed} of the {len(after)} new {why}; kept.")
     sizes = np.bincount(numbers)
     if named and (len(sizes) < 2 or sizes.max() < 2):
@@ -201,7 +201,7 @@ def _odd_bytes(features: np.ndarray | Tensor, whole: bool) -> bool:
     return whole and (0 <= low < high <= 255 or (-128 <= low < high <= 127 and float(part.std()) > BYTES))
 
 
-def _alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:
+def alike(unit: Tensor, labels: np.ndarray) -> np.ndarray:
     """Which rows are zeros, or one vector that several identities share, bool [N].
 
     Rows are compared by a few random projections, rounded: what differs in the last bits is the same vector.

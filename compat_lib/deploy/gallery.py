@@ -191,9 +191,11 @@ class Gallery(Upgrades):
                 parts = self._mixed(state, nfc(model), sides[nfc(model)])
             parts = list(parts)
             for part, _ in parts if scales is not None or len(sides) > 1 else ():
-                if part.model not in (scales or {}) or not scales[part.model][1] > 0:
+                scale = (scales or {}).get(part.model)
+                if np.shape(scale) != (2,) or not (np.isfinite(scale).all() and scale[1] > 0):
                     raise ValueError(
-                        f"scales need (centre, spread above 0) for {part.model!r}, which has entries"
+                        f"scales need (centre, spread above 0) for {part.model!r}, which has entries; got "
+                        f"{scale}"
                     )
             scores, keys = [], []
             for part, asked in parts if number else ():

@@ -181,7 +181,8 @@ def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
     >>> as_ids([3, 1]), as_ids(["a.png"])
     (array([3, 1]), array(['a.png'], dtype=object))
     """
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    one_by_one = values.tolist() if hasattr(values, "tolist") else values
+    values = [one.item() if hasattr(one, "item") else one for one in one_by_one]  # NumPy's or torch's numbers
     if all(isinstance(one, str | PurePath | uuid.UUID) for one in values):
         values = [nfc(str(one)) for one in values]
     kind = str if values and isinstance(values[0], str) else int
@@ -190,7 +191,7 @@ def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
             good = isinstance(one, str) and one and one == one.encode("utf-8", "ignore").decode()
             good = good and "\0" not in one  # where SQLite's JSON ends
         else:
-            good = isinstance(one, int | np.integer) and not isinstance(one, bool) and 0 <= one < 2**63
+            good = isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**63
         if not good:
             raise ValueError(
                 f"the id {one!r} is neither text nor a whole number of at least 0 and below 2**63; give a "

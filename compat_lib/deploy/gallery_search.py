@@ -11,13 +11,20 @@ SCALE_ROWS = 2000  # most features of a side that a scale is taken from, evenly 
 BLOCK = 16_384  # rows that are read, scaled and written at a time
 
 
+def as_array(values: Any) -> np.ndarray:
+    """NumPy's array, with NaN for what is masked; torch, which may hand over tensors, is not imported."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":  # NumPy has no such type
+            values = values.float()
+    if np.ma.is_masked(values):
+        values = values.astype(np.float64).filled(np.nan)
+    return np.asarray(values)
+
+
 def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
-    """A NumPy table [n, width] of a list, an array or a torch tensor, which is never imported for it."""
-    if hasattr(features, "detach"):
-        features = features.detach().cpu()
-        if str(features.dtype) == "torch.bfloat16":  # NumPy has no such type
-            features = features.float()
-    array = np.asarray(features)
+    """A NumPy table [n, width] of a list, an array or a torch tensor."""
+    array = as_array(features)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or width not in (None, array.shape[1]):
         raise ValueError(
             f"the {who} have shape {array.shape} and type {array.dtype}; give real numbers "

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from compat_lib.deploy.gallery_database import as_ids, as_json, asked, id_array, nfc, stored
 from compat_lib.deploy.gallery_models import Model, refuse_strangers
-from compat_lib.deploy.gallery_search import as_rows, checked_count, unit_rows
+from compat_lib.deploy.gallery_search import as_array, as_rows, checked_count, unit_rows
 from compat_lib.deploy.gallery_store import State, Store
 
 # The next entries of a backfill: of its plan, or of all in the order in which they were written.
@@ -172,7 +172,7 @@ class Upgrades(Store):
         ids, keys = id_array([row[1] for row in rows]), [row[2] for row in rows]
         given, width, who = embed(ids), self.models[model].width, f"features of {model!r}"
         if isinstance(given, list | tuple):
-            given = [np.full(width, np.nan) if row is None else np.asarray(row) for row in given]
+            given = [np.full(width, np.nan) if row is None else as_array(row) for row in given]
         unit = unit_rows(as_rows(given, width, who))
         if len(ids) != len(unit):
             raise ValueError(

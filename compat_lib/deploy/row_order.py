@@ -68,8 +68,12 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
                 "is one row for each image and you know that they follow the class folders by name, and in "
                 "each the files by name, say so with trust_order=True"
             )
-        if table.labels is not None:
-            _check_classes(np.asarray(table.labels)[rows].astype(str), folders, files)
+        labels = (
+            np.zeros(len(rows), str) if table.labels is None else np.asarray(table.labels)[rows].astype(str)
+        )
+        known = np.flatnonzero(labels != "")  # a missing one says nothing
+        if len(known):
+            _check_classes(labels[known], folders[known], [files[row] for row in known])
             proof += ", and their labels agree with the class folders"
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from error

@@ -137,6 +137,13 @@ def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
         ("methods: [{method: bct}, {method: bct}]", "twice"),
         ("settings: [{scenario: none}]", "scenario"),
         ("defaults: {nonsense: 1}", "nonsense"),
+        ("seeds: [0, 010]", "line 1: YAML reads 010 as 8; write that"),
+        ("defaults:\n  epochs: 1:30", "line 2: YAML reads 1:30 as 90; write that"),
+        (
+            "defaults: {dataset: folder, dataset_options: {path: 2024}}",
+            "path must be text; got 2024: put it in",
+        ),
+        ("defaults: &a {epochs: 3}\nsettings: [{<<: *a, <<: *a}]", "<< is given twice"),
         ("methods: [{method: bct}]\nchains: [{after: l2}]", "after is 'l2'; .* of the preset: bct"),
         ("methods: [{method: bct}]\nchains: [{after: bct, epochs: none}]", "chains: epochs must be"),
     ],
@@ -146,6 +153,13 @@ def test_bad_presets_are_named(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         load_preset(path)
+
+
+def test_a_preset_may_have_anchors(tmp_path):
+    text = "defaults: &all {epochs: 3}\nsettings: [&one {<<: *all, lr: 0.2}, {<<: *one, lr: 0.3}]"
+    (tmp_path / "p.yml").write_text(text)
+    configs = load_preset(tmp_path / "p.yml").experiments
+    assert [(one.epochs, one.lr) for one in configs] == [(3, 0.2), (3, 0.3)]
 
 
 def test_missing_preset_lists_those_that_are_there(tmp_path):

@@ -30,6 +30,16 @@ def test_sixteen_bits_look_like_eight(tmp_path):
         assert np.array_equal(read_image(path, 64)[..., 1], pixels)
 
 
+def test_sixteen_bits_of_which_one_is_white(tmp_path):
+    sixteen = (RAMP * 65535).round().astype("u2")
+    Image.fromarray(sixteen).save(tmp_path / "a.tif", tiffinfo={262: 0})  # white is zero
+    assert np.array_equal(open_image(tmp_path / "a.tif", "L"), ((65535 - sixteen) / 257).round())
+    clear = int(sixteen[5, 7])
+    Image.fromarray(sixteen).save(tmp_path / "b.png", transparency=clear)
+    pixels = np.where(sixteen == clear, 255, (sixteen / 257).round())
+    assert np.array_equal(open_image(tmp_path / "b.png", "L"), pixels)
+
+
 def test_twelve_bits_look_like_eight(tmp_path):
     values = np.array([0, 4095, 2048, 100])  # two of them in three bytes
     packed = bytes.fromhex("".join(f"{value:03x}" for value in values))

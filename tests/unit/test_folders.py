@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+import unicodedata
 import urllib.error
 from pathlib import Path
 
@@ -174,6 +175,28 @@ def test_names_need_not_be_utf8(root, place):
     assert data.test.classes == ("ant", "b\ufffde") and len(data.test.digest()) == 64
     Path(os.fsdecode(file)).write_bytes(b"")
     with pytest.raises(ValueError, match="z\ufffd.png .the file is empty"):
+        folder(root, path=place, size=12)
+
+
+def test_names_in_either_form_of_unicode_are_one_class(root, place):
+    whole, apart = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    make(place, train={whole: 12, "bee": 12}, test={apart: 2, "bee": 2})
+    paint(place / "query", {whole: 1, "bee": 1})
+    data = folder(root, path=place, size=12)
+    assert data.val.classes == ("Zoë", "bee")  # shared with test: images are held out
+    assert data.test.classes == ("Zoë", "bee") and data.test.labels.bincount().tolist() == [3, 3]
+    paint(place / "train", {apart: 1})
+    with pytest.raises(ValueError, match="two class folders in .*train are called 'Zoë'"):
+        folder(root, path=place, size=12)
+
+
+def test_links_to_themselves_are_no_images(root, place):
+    make(place)
+    for name in ("train/loop", "train/ant/loop"):
+        (place / name).symlink_to("loop")
+    assert len(folder(root, path=place, size=12).test) == 5
+    (place / "test" / "ant" / "z.png").symlink_to("z.png")
+    with pytest.raises(ValueError, match="cannot read the image .*z.png .Too many levels of symbolic links"):
         folder(root, path=place, size=12)
 
 

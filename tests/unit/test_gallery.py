@@ -296,6 +296,8 @@ def test_scores_on_one_scale(old_and_new):
     for scales, sentence in (
         ({"new": (0, 1)}, "spread above 0. for 'old'"),
         ({"new": (0, 1), "old": (0.1, 0)}, "spread above 0. for 'old'"),
+        ({"new": (0, 1), "old": (np.nan, 1)}, r"for 'old', which has entries; got \(nan, 1\)"),
+        ({"new": (0, 1), "old": 0.5}, "for 'old', which has entries; got 0.5"),
     ):
         with pytest.raises(ValueError, match=sentence):
             made.search(queries, 1, "new", scales=scales)
@@ -347,6 +349,7 @@ NAN[1, 2] = np.nan
         ),
         (lambda g: g.features(["7"]), KeyError, "there is no entry with the id '7'"),
         (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: row 1)"),
+        (lambda g: g.insert([1, 2, 3], np.ma.masked_invalid(NAN), "old"), ValueError, "(the first: row 1)"),
         (lambda g: g.insert([1], rows(1, width=8), "old"), ValueError, "have shape (1, 8) and type float64"),
         (lambda g: g.remove([7, 8]), KeyError, "there is no entry with the id 8: 1 of the 2 ids are not in"),
         (lambda g: g.search(NAN, 1, "old"), ValueError, "1 of the queries of 'old' hold NaN"),
@@ -555,9 +558,10 @@ def test_images_that_cannot_be_read_stop_nothing(old_and_new, nothing):
 
     def embed(some):
         asked.extend(some.tolist())
-        return [nothing if one in broken else new[row[one]] for one in some.tolist()]
+        good = torch.tensor(new, requires_grad=True)  # as a network gives them
+        return [nothing if one in broken else good[row[one]] for one in some.tolist()]
 
-    steps = list(made.backfill("new", embed, ids, batch=100))
+    steps = list(made.backfill("new", embed, list(torch.tensor(ids)), batch=100))
     told = [(step.done, step.left, len(step.failed)) for step in steps]
     assert told == [(99, 200, 1), (198, 100, 2), (298, 0, 2)]
     assert set(steps[-1].failed) == broken and len(asked) == 300

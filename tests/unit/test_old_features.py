@@ -123,6 +123,15 @@ def test_test_features_in_a_file_of_their_own(place):
     assert all(torch.equal(value, both[part]) for part, value in read_old_features(two, splits).items())
 
 
+def test_old_features_of_unreadable_images_are_told(place, caplog):
+    ids, features = rows_of(place)
+    features[[5, 50]] = 0
+    config = configured(place, old_features=write(place.parent / "old.csv", ids, features))
+    read_old_features(config, silent(config).data)
+    assert "2 of 108 old features are zeros, or one vector for different classes" in caplog.text
+    assert any(f"(the first: {ids[row]})" in caplog.text for row in (5, 50))
+
+
 def refused(place, words, ids, features, **changes):
     config = configured(place, old_features=write(place.parent / "old.csv", ids, features), **changes)
     with pytest.raises(ValueError, match=words):

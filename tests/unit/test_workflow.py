@@ -37,6 +37,10 @@ def printed(path: Path) -> str:
     return "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
 
 
+def test_a_path_of_the_users_home_is_no_folder_of_the_project():
+    assert plan.in_project("~/data") == str(Path("~/data").expanduser().resolve())
+
+
 def test_a_notebook_runs_with_its_parameters_on_the_own_kernel(project, tmp_path):
     """Also where a kernel of the same name, which cannot start, comes first in Jupyter's search path."""
     other = tmp_path / "jupyter" / "kernels" / "python3"
