@@ -133,9 +133,14 @@ def field_values(texts: Sequence[str]) -> dict[str, Any]:
 
 def check(options: argparse.Namespace) -> int:
     """Check two files, print the summary, write what is asked for and return the exit code."""
+    read = (options.old, options.new, options.labels, options.ids, options.new_labels, options.new_ids)
+    taken = [path.resolve() for path in (*read, options.relevance) if path is not None]
     for path in (options.report, options.json, options.save_adapter):
-        if path is not None and path.resolve() in (options.old.resolve(), options.new.resolve()):
-            raise ValueError(f"{path} is an input and would be overwritten; give another name")
+        if path is not None and path.resolve() in taken:
+            raise ValueError(
+                f"{path} is an input, or written twice, and would be overwritten; give another name"
+            )
+        taken += [] if path is None else [path.resolve()]
     from compat_lib.deploy.check import check_files  # here, because torch takes seconds to load
     from compat_lib.files import write_text
 

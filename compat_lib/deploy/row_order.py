@@ -181,6 +181,9 @@ def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
             raise ValueError(f"{key} hold a name twice ({places.index[places.index.duplicated()][0]!r})")
         class_map = places.reindex(as_keys("classes", classes).astype(str), fill_value=-1).to_numpy()
         if table == "prototypes":
+            if (class_map < 0).all():
+                first = f"{called[0].item()!r}, {classes[0]!r}"
+                raise ValueError(f"none of the {key} is the name of a class (the first: {first})")
             given[table] = np.where(class_map[:, None] >= 0, rows[class_map], np.float32(0))
         else:
             given |= {table: rows, "class_map": class_map, "classifier_bias": tables.get("classifier_bias")}

@@ -75,6 +75,15 @@ class UnitRows:
         return self._features[rows.to(self.device) if isinstance(rows, Tensor) else rows].double()
 
 
+def refuse_unequal_widths(query: Tensor | UnitRows, gallery: Tensor | UnitRows) -> None:
+    """Raise a ValueError where a query has no cosine with a gallery item."""
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"the query features have {query.shape[1]} columns and the gallery features {gallery.shape[1]}; "
+            "cosines need equal widths; map one side into the other's space first"
+        )
+
+
 def slices(length: int, step: int) -> Iterator[slice]:
     """Yield slices that cover 0..length-1, of `step` each, or of 1 where that is less."""
     step = max(1, step)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, slices
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, refuse_unequal_widths, slices
 
 EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
 HELD = 2**23  # pairs whose scores are kept, 32 MiB: a small evaluation asks for each tile five times
@@ -111,11 +111,7 @@ class PairScores:
         if not self.triangular and gallery_labels is None:
             raise ValueError("gallery features were given without gallery_labels: give one for each row")
         gallery = query if gallery is None else gallery
-        if query.shape[1] != gallery.shape[1]:
-            raise ValueError(
-                f"the query features have {query.shape[1]} columns and the gallery features "
-                f"{gallery.shape[1]}; cosines need equal widths; map one side into the other's space first"
-            )
+        refuse_unequal_widths(query, gallery)
         lengths = len(query), len(gallery)
         query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
         self.device = query.device

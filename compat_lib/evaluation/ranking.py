@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, slices
+from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, refuse_unequal_widths, slices
 from compat_lib.evaluation.pairs import EXCLUDED, PairScores, at_least, float_keys
 from compat_lib.evaluation.records import Measured
 
@@ -220,6 +220,9 @@ def top_k(
     ([[1, 2]], [[1.0, 0.6000000238418579]])
     """
     query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
+    refuse_unequal_widths(query, gallery)
+    if k < 1:
+        raise ValueError(f"k is {k}; give a whole number of at least 1")
     ids = None
     if query_ids is not None or gallery_ids is not None:
         ids = codes(query_ids, gallery_ids, (len(query), len(gallery)), "ids")

@@ -159,6 +159,10 @@ def test_prototypes_and_classifier_find_their_classes_by_name():
         ({"classifier_weight": np.eye(2)}, "0 classifier_classes for 2 rows of class"),
         ({"prototypes": np.eye(2), "prototype_classes": ["a"]}, "there are 1 prototype_classes for 2 rows"),
         ({"prototypes": np.eye(2), "prototype_classes": ["a", "a"]}, "prototype_classes hold a name twice"),
+        (
+            {"prototypes": np.eye(2), "prototype_classes": ["x", "y"]},
+            "none of .* is the name of a class .*'x', 'a'",
+        ),
         ({"classifier_weight": [[np.nan]], "classifier_classes": ["a"]}, "not finite"),
     ],
 )

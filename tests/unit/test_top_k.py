@@ -49,6 +49,16 @@ def test_it_equals_the_definition(monkeypatch, k, tiled):
     assert np.abs(values - expected[0]).max() < 2e-6
 
 
+def test_what_cannot_be_searched_is_refused():
+    query, gallery = make_features()
+    with pytest.raises(ValueError, match="k is 0; give a whole number of at least 1"):
+        top_k(query, gallery, 0)
+    with pytest.raises(
+        ValueError, match="the query features have 5 columns and the gallery features 6; cosines"
+    ):
+        top_k(query[:, :5], gallery, 1)
+
+
 @pytest.mark.parametrize("queries, gallery, width, k", [(1, 1, 1, 1), (300, 2500, 16, 100), (3, 70, 128, 7)])
 def test_it_equals_faiss(queries, gallery, width, k):
     sides = [np.ascontiguousarray(x, np.float32) for x in make_features(queries, gallery, width)]
