@@ -35,6 +35,26 @@ def test_impossible_values_are_named(field, value, words):
     assert words in str(caught.value)
 
 
+FILE = {"old_features": "x.csv"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (FILE | {"scenario": "extended-class"}, "leave out scenario"),
+        (FILE | {"old_run": "a/b"}, "leave out old_run"),
+        ({"old_test_features": "y.csv"}, "need old_features, a file"),
+        ({"old_dataset": "mars"}, "old_dataset is 'mars'; choose one of portraits"),
+        ({"old_dataset": "folder", "scenario": "extended-class"}, "set scenario to open-class"),
+        ({"old_dataset": "folder", "old_classes": "<3"}, "old_classes to None"),
+        ({"old_classes": "<3", "scenario": "open-data"}, "choose extended-class or open-class"),
+    ],
+)
+def test_old_sides_that_cannot_be_are_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        ExperimentConfig(**fields)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("epochs", 1.5), ("epochs", "many"), ("lr", "fast"), ("flip", 1), ("method_options", []), ("lr", True)],

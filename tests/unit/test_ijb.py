@@ -8,9 +8,6 @@ from PIL import Image
 from compat_lib.data.alignment import TEMPLATE
 from compat_lib.data.decoding import UnreadableImages
 from compat_lib.data.ijb import ijb
-from compat_lib.evaluation.protocols.identification import identification
-from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
-from compat_lib.evaluation.protocols.templates import image_features, pool_templates
 
 TEMPLATES = [(11, 1), (11, 2), (11, 2), (12, 3), (13, 1), (14, 5), (15, 6)]  # of each image: template, medium
 SUBJECTS = {11: 500, 12: 600, 13: 500, 14: 600, 15: 700}
@@ -71,20 +68,6 @@ def test_the_nose_lies_on_the_template(place):
         rows, columns = (image[0] > 200).nonzero(as_tuple=True)
         centre = torch.stack([columns.float().mean(), rows.float().mean()])
         assert (centre - torch.tensor(TEMPLATE[2])).abs().max() < 0.6
-
-
-def test_the_protocol_takes_what_is_read(place):
-    images, lists = ijb(place)
-    draw = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
-    person = images.labels  # features that know the person exactly
-    features = image_features(draw[person], None, images.extras["detector"])
-    templates = pool_templates(features, images.extras["template"].numpy(), images.extras["media"].numpy())
-    first, second, same = lists["pairs"].numpy().T
-    found = tar_at_far(pair_list_scores(templates, templates, first, second), same, fars=[0.5])
-    assert found.tar == (1.0,)
-    known = [tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes")]
-    search = identification(templates, templates, *known)
-    assert search.top[1] == 2 / 3 and search.unenrolled == 1  # one probe is a stranger
 
 
 def test_without_the_lists_of_1_to_n_a_class_is_a_template(tmp_path):

@@ -46,14 +46,6 @@ def test_cross_and_self_test_equal_the_plain_loop(seed, width):
         assert result.excluded == 35
 
 
-def test_only_the_same_position_is_removed():
-    # The old feature of an image is its best match in the cross test; it must not count.
-    new, _, labels = make_models(classes=4, images=2, noise=0.0)
-    result = leave_one_out(np.eye(8), labels, np.eye(8))
-    assert result.rank[1] == 0.0
-    assert leave_one_out(new, labels, new).rank[1] == 1.0
-
-
 def test_classes_of_one_image_are_skipped():
     new, old, labels = make_models()
     labels = np.r_[labels, 90, 91]

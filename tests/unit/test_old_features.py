@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import silent, tiny
 
 from compat_lib import data
-from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation import retrieval
-from compat_lib.experiment import Experiment
 from compat_lib.old_sources import read_old_features
 
 pytestmark = pytest.mark.precision
@@ -53,25 +52,9 @@ def write(path, ids, features, **more):
 
 
 def configured(place, **changes):
-    values = {
-        "dataset": "folder",
-        "dataset_options": {"path": str(place)},
-        "method": "l2",
-        "new_backbone": "convnet-half",
-        "epochs": 1,
-        "batch_size": 16,
-        "image_size": 16,
-        "old_width": WIDTH,
-        "new_width": WIDTH,
-        "bootstrap_draws": 10,
-        "data_root": str(place.parent / "data"),
-        "runs_root": str(place.parent / "runs"),
-    }
-    return ExperimentConfig(**(values | changes))
-
-
-def silent(config):
-    return Experiment(config, say=lambda line: None)
+    values = {"dataset": "folder", "dataset_options": {"path": str(place)}, "method": "l2", "epochs": 1}
+    values |= {"new_backbone": "convnet-half", "image_size": 16, "old_width": WIDTH, "new_width": WIDTH}
+    return tiny(place.parent, **(values | changes))
 
 
 def test_each_image_has_its_own_row_and_held_out_classes_keep_theirs(place):
@@ -156,16 +139,3 @@ def test_methods_that_need_more_are_refused_with_those_that_do_not(place):
         silent(
             configured(place, old_features="x.csv", method="bct", method_options={"variant": "classifier"})
         )
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"scenario": "extended-class"}, "leave out scenario"),
-        ({"old_run": "a/b"}, "leave out old_run"),
-        ({"old_features": None, "old_test_features": "y.csv"}, "need old_features, a file"),
-    ],
-)
-def test_what_cannot_be_is_refused_with_the_configuration(place, changes, words):
-    with pytest.raises(ValueError, match=words):
-        configured(place, **({"old_features": "x.csv"} | changes))

@@ -233,15 +233,6 @@ def test_saved_and_loaded_is_the_same(old, tmp_path):
     assert [path.name for path in (tmp_path / "a" / "old system").iterdir()] == [TENSORS]
 
 
-def test_a_save_that_was_killed_leaves_the_earlier_one(tmp_path, monkeypatch):
-    old = make_old()
-    old.save(tmp_path)
-    monkeypatch.setattr("compat_lib.files.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        make_old(seed=9).save(tmp_path)
-    assert_same(OldSystem.load(tmp_path), old)
-
-
 def test_damaged_files_are_refused_with_the_file_and_the_remedy(tmp_path):
     path = tmp_path / TENSORS
     make_old().save(tmp_path)

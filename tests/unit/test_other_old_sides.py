@@ -73,17 +73,3 @@ def test_sets_of_other_channels_are_refused(tmp_path):
     experiment = silent(configured(tmp_path, dataset="omniglot", **changes))
     with pytest.raises(ValueError, match="portraits and dataset omniglot have 3 and 1 channels"):
         experiment.train_old()
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"old_dataset": "mars"}, "old_dataset is 'mars'; choose one of portraits"),
-        ({"old_dataset": "folder", "scenario": "extended-class"}, "set scenario to open-class"),
-        ({"old_dataset": "folder", "old_classes": "<3"}, "old_classes to None"),
-        ({"old_classes": "<3", "scenario": "open-data"}, "choose extended-class or open-class"),
-    ],
-)
-def test_what_cannot_be_is_refused_with_the_configuration(tmp_path, changes, words):
-    with pytest.raises(ValueError, match=words):
-        configured(tmp_path, **changes)

@@ -124,10 +124,13 @@ def test_constants_are_the_published_ones(name):
         assert found.published[part] == counts
 
 
-@pytest.mark.parametrize("name", NAMES)
+OTHERS = sorted(path.stem for path in FOLDER.parent.glob("*.yml"))
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *(f"paper/{name}" for name in NAMES)])
 def test_the_workflow_takes_it_by_name(name):
     """Every field reaches the notebook that runs it."""
-    for job in plan.all_jobs(*plan.read(f"paper/{name}")):
+    for job in plan.all_jobs(*plan.read(name)):
         execute.refuse_unknown(job.notebook, job.parameters)
 
 

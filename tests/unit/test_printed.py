@@ -43,7 +43,7 @@ def test_scores_and_claims_take_the_protocols_own_headline(runs, tmp_path):
     assert (row["difference"], row["verdict"]) == ("+10.0 [+8.1, +11.9]", claims.HOLDS)
     (title,) = setting_titles(runs).values()
     assert title == "CIFAR-100, extended-class, softmax to ArcFace, leave-one-out retrieval"
-    table = tables.run_table(runs["run"].iloc[0])
+    table = tables.run_table(*[runs["run"].iloc[0]] * 2)
     assert list(table.columns) == ["query/gallery", "top-1", "top-5", "mAP"]
     verdict = tables.verdict_table(*runs["run"][:2], "tar@far=1e-3", "tar@far=1e-2", "map")
     assert verdict["metric"].tolist() == ["top-1", "mAP"]

@@ -213,9 +213,9 @@ def test_scores_of_advbct_by_hand(tmp_path):
 
 
 def test_flatness_looks_at_the_last_third():
-    looks = [{"epoch": e, "x": v} for e, v in ((2, 0.1), (4, 0.6), (6, 0.5))]
-    assert "From epoch 4 to 6 it moved by -10.0 points: still moving" in tables.flatness(looks, "x")
-    assert "nothing can be said" in tables.flatness([{"epoch": 1}], "x")
+    looks = [{"epoch": e, tables.trust.VALIDATION: v} for e, v in ((2, 0.1), (4, 0.6), (6, 0.5))]
+    assert "From epoch 4 to 6 it moved by -10.0 points: still moving" in tables.flatness(looks)
+    assert "nothing can be said" in tables.flatness([{"epoch": 1}])
 
 
 @pytest.mark.parametrize(("last", "moves"), [(0.76, False), (0.78, True), (0.72, True)])
@@ -279,11 +279,11 @@ def pair(tmp_path):
 
 
 def test_a_run_beside_its_oracle(pair):
-    table = tables.run_table(*pair, metrics=("map", "rank1")).set_index("query/gallery")
+    table = tables.run_table(*pair).set_index("query/gallery")[["mAP", "rank-1"]]
     assert list(table.index) == ["old/old", "new/old", "new/new", "oracle new/old", "oracle new/new"]
     assert table.loc["new/new"].tolist() == ["70.0 [69.0, 71.0]", "n/a"]
-    assert len(tables.run_table(pair[1], pair[1], metrics=("map",))) == 3
-    adapted = tables.adapter_table(pair[1], metrics=("map", "rank1")).set_index("new/old")
+    assert len(tables.run_table(pair[1], pair[1])) == 3
+    adapted = tables.adapter_table(pair[1]).set_index("new/old")
     assert adapted["rank-1"].tolist() == ["70.0 [60.0, 80.0]", "n/a", "n/a"]
     assert adapted.loc["ridge adapter, gallery to new", "mAP"] == "30.0"
 

@@ -40,11 +40,6 @@ def test_credible_selection_drops_the_outliers(toy):
     assert not toy.system.credible(0.9)[toy.outlier].any()
 
 
-def test_all_methods_start_from_the_same_points(runs):
-    for run in runs.values():
-        assert torch.equal(run.points[0], runs["l2"].points[0])
-
-
 def test_only_the_independent_model_is_incompatible(runs):
     for name, run in runs.items():
         assert run.self_test[-1] > 0.9
@@ -80,11 +75,6 @@ def test_the_global_generator_is_left_alone(toy):
     torch.manual_seed(3)
     train_toy("mixbct", toy, snapshots=(2,))
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_mixing_nothing_is_independent_training(toy):
-    plain = train_toy("mixbct", toy, snapshots=(20,), mix_ratio=0.0)
-    assert torch.equal(plain.points, train_toy("independent", toy, snapshots=(20,)).points)
 
 
 def test_every_method_can_be_played(toy):

@@ -1,0 +1,201 @@
+"""The methods of an experiment side by side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.results import MERGED, TESTS, by_method, measured, spread
+from companion.tables.cells import BEST, MISSING, score_cell, spread_cell
+from companion.titles import (
+    CEILINGS,
+    is_reconstruction,
+    method_title,
+    query_cost,
+    row_title,
+    setting_titles,
+)
+from compat_lib.evaluation import upgrade_scores
+from compat_lib.evaluation.four_constraints import STATEMENTS
+from compat_lib.evaluation.records import shown
+
+OLD_QUERY = "with the old query"
+LEARNED = "by the method's own uncertainty"  # a column where a method has learnt one
+# What is looked at closely: caption -> column -> (query, gallery, metric, order), and whether it is a change.
+DETAILS: dict[str, dict[str, tuple]] = {
+    "Who gets worse": {
+        "identities that lose": ("new", "old", "losing"),
+        "identities that gain": ("new", "old", "gaining"),
+        "right before, wrong now": ("new", "old", "negative_flips"),
+        "wrong before, right now": ("new", "old", "positive_flips"),
+        "right before, wrong now, of what two unrelated models have": (
+            *("new", "old", "relative_negative_flips"),
+        ),
+    },
+    "Constraints that hold": {
+        f"{k}: {statement}": (None, None, f"constraint{k}/share") for k, statement in enumerate(STATEMENTS, 1)
+    },
+    "Order of backfill": {
+        "random order": ("new", "mixed", "area/map", "random"),
+        "least certain first": ("new", "mixed", "area_over_random/map", "uncertain"),
+        "farthest first": ("new", "mixed", "area_over_random/map", "farthest"),
+        LEARNED: ("new", "mixed", "area_over_random/map", "learned"),
+    },
+}
+
+
+def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every experiment in one line: how much of it is there, and which methods are compatible beyond noise.
+
+    Returns:
+        Columns: experiment, runs (found of expected, adapters not counted), compatible.
+    """
+    lines = []
+    for experiment, title in setting_titles(rows).items():
+        own = rows[rows["experiment_id"] == experiment]
+        trained = own[~own["method"].str.startswith("adapter/")]
+        met = "; ".join(own[own["decided"] & (own["margin"] > 0)]["title"]) or "none"
+        there = trained["n"].sum() > 0
+        runs = f"{trained['n'].sum()} of {trained['seeds'].sum()}"
+        line = {"experiment": title, "runs": runs if there else MISSING}
+        lines.append(line | {"new/old > old/old beyond noise": met if there else MISSING})
+    return pd.DataFrame(lines)
+
+
+def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    """What every method of one experiment finds, and what that costs: new/old and new/new, training, query.
+
+    Args:
+        rows: of scores, those of one experiment.
+        others: part of the test images, such as "in-domain" -> the same rows by it, for columns of its own.
+
+    Returns:
+        Columns: method; new/old; new/new; both of each other part; new/old - old/old and new/new - oracle,
+        with their paired intervals; time and images (of the training, relative to the oracle's); query (what
+        runs then). BEST ends the cells of the best and of those that cannot be told from it. The first rows
+        hold what each must be compared with, their number is in ``attrs["references"]``.
+    """
+    measured_on = {name: part for name, part in (others or {}).items() if part["new_old_n"].any()}
+    parts = [("", rows), *((f", {name}", part) for name, part in measured_on.items())]
+    lines = _references(parts)
+    references = len(lines)
+    for k, row in enumerate(rows.to_dict("records")):
+        line, oracle = {"method": row["title"]}, row["method"] == "independent"
+        for test, title in (("new_old", "new/old"), ("new_new", "new/new")):
+            for end, part in parts:
+                one = part.iloc[k].to_dict()
+                line[title + end] = (
+                    score_cell(one, test) + BEST * one[f"{test}_best"] if one["n"] else MISSING
+                )
+        line["new/old - old/old"] = score_cell(row, "margin", signed=True) if row["n"] else MISSING
+        if not row["method"].startswith("adapter/"):
+            there = row["n"] and row["oracle_n"]
+            change = "is the oracle" if oracle else score_cell(row, "self_change", signed=True)
+            line["new/new - oracle"] = change if there else MISSING
+            costs = (("cost", "time"), ("images", "images")) if there else ()
+            line |= {title: shown(row[name], percent=False, digits=2) for name, title in costs}
+        lines.append(line | {"query": query_cost(row["method"])})
+    tests = [title + end for end, _ in parts for title in ("new/old", "new/new")]
+    order = ["method", *tests, "new/old - old/old", "new/new - oracle", "time", "images", "query"]
+    table = pd.DataFrame(lines).reindex(columns=order).astype(object).fillna("")
+    table.attrs["references"] = references
+    return table
+
+
+def _references(parts: Sequence[tuple[str, pd.DataFrame]]) -> list[dict[str, str]]:
+    """The bar and the ceilings, a line each."""
+    titles = {"old_old": "the bar: old queries, old gallery", **CEILINGS}
+    titles = {name: {"method": title} for name, title in titles.items()}
+    full = {"method": "full backfill by the oracle"}
+    for end, part in parts:
+        best = part.loc[part["n"].idxmax()].to_dict()
+        for name, line in titles.items():
+            if np.isfinite(best[name]):
+                line[f"new/old{end}"] = score_cell(best, name)
+        full |= {
+            f"{test}{end}": score_cell(best, "oracle") if best["oracle_n"] else MISSING
+            for test in ("new/old", "new/new")
+        }
+    if len(titles["old_old"]) == 1:
+        titles["old_old"]["new/old"] = MISSING
+    return [line for line in (*titles.values(), full) if len(line) > 1]
+
+
+def first_day_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whether each method's upgrade pays on its first day, by how much, and for whom not.
+
+    Returns:
+        Columns: method; new/old > old/old (whether it holds); update gain (a fraction); with the old query
+        (new/old when the old model runs at query time too, where a run has it); right before, wrong now.
+    """
+    lines = []
+    for row in rows.to_dict("records"):
+        gained = score_cell(row, "gain", percent=False, digits=2, signed=True)
+        line = {"method": row["title"], "new/old > old/old": criterion_words(row) if row["n"] else MISSING}
+        line["update gain"] = gained if row["n"] and row["oracle_n"] else MISSING
+        for name, title in (("with_old_query", OLD_QUERY), ("flips", "right before, wrong now")):
+            line[title] = score_cell(row, name) if np.isfinite(row[name]) else ""
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    return table if rows["with_old_query"].notna().any() else table.drop(columns=OLD_QUERY)
+
+
+def needs_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each method must still have of the old model, and how much of its code is published."""
+    own = rows.drop_duplicates("method")
+    columns = {"method": own["method"].map(method_title), "needs of the old model": own["needs"]}
+    note = own["method"].map(lambda method: "published only in part" * is_reconstruction(method))
+    return pd.DataFrame(columns | {"note": note})
+
+
+def criterion_words(row: Mapping[str, Any]) -> str:
+    """Whether new/old > old/old holds, as a row of scores says it: "yes", "no, within noise", "n/a"."""
+    if pd.isna(row["criterion"]):
+        return shown(None)
+    held = round(row["criterion"] * row["n"])
+    word = {1.0: "yes", 0.0: "no"}.get(row["criterion"], f"in {held} of {row['n']} seeds")
+    return word if row["decided"] or not np.isfinite(row["margin_low"]) else f"{word}, within noise"
+
+
+def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.DataFrame:
+    """A close look at the upgrade by every method of an experiment.
+
+    Args:
+        caption: key of DETAILS.
+
+    Returns:
+        Columns: method, and those of DETAILS[caption]; empty where nothing of it was measured. Beside the
+        orders of backfill stand two indexes in random order.
+    """
+    lines, methods = [], by_method(runs, experiment_id)
+    for own in methods.values():
+        found = {title: measured(own, *key) for title, key in DETAILS[caption].items()}
+        if any(found.values()):
+            signs = {title: "over_random" in key[2] for title, key in DETAILS[caption].items()}
+            cells = {title: spread_cell(spread(one), signed=signs[title]) for title, one in found.items()}
+            lines.append({"method": row_title(own.iloc[0])} | cells)
+    for title, key in DETAILS[caption].items() if "independent" in methods else ():
+        merged = measured(methods["independent"], *key, adapter="rank-merge")
+        if merged:
+            lines.append({"method": MERGED, title: spread_cell(spread(merged))})
+    table = pd.DataFrame(lines).fillna("")
+    learned = LEARNED in table and not table[LEARNED].isin(["", shown(None)]).all()
+    return table if learned else table.drop(columns=LEARNED, errors="ignore")
+
+
+def upgrade_score_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
+    """AdvBCT's P_up, P_comp and P_1, per cent, 50 is neutral: the mean over the seeds that have an oracle."""
+    groups = by_method(runs, experiment_id)
+    oracle = measured(groups.pop("independent", runs[:0]), "new", "new", "map")
+    lines = []
+    for own in groups.values():
+        new, cross, old = (measured(own, *TESTS[test], "map") for test in ("new_new", "new_old", "old_old"))
+        seeds = [seed for seed in oracle if all(seed in side for side in (new, cross, old))]
+        found = [upgrade_scores(*(side[seed].value for side in (new, cross, old, oracle))) for seed in seeds]
+        line = {"method": row_title(own.iloc[0])}
+        for name, title in (("p_up", "P_up"), ("p_comp", "P_comp"), ("p_1", "P_1")):
+            known = [one[name] for one in found if one[name] is not None]
+            line[title] = shown(np.mean(known) / 100 if known else None)
+        lines.append(line)
+    return pd.DataFrame(lines)
