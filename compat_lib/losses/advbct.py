@@ -72,11 +72,10 @@ def old_extents(
 class AdvBCT(CompatibilityLoss):
     """Classification, an elastic boundary around each old class, and a discriminator that is to be fooled.
 
-    Source: AdvBCT (arXiv 2305.02610), its published code, and the port in MixBCT's comparison, whose weights
-    and radius are the defaults here. The centre of a class is the mean of its unit old features, and its
-    radius r the largest distance from there that is no outlier (beyond 1.5 interquartile ranges). The
-    boundary term is the mean, over the rows beyond the learned radius R, of how far; rows whose class keeps
-    fewer than two old features do not count. The adversarial term is the discriminator's loss on new rows,
+    Source: AdvBCT (arXiv 2305.02610), its published code, and the port in MixBCT's comparison. The centre of
+    a class is the mean of its unit old features, and its radius r the largest distance from there that is no
+    outlier (beyond 1.5 interquartile ranges). The boundary term is the mean, over the rows beyond the learned
+    radius R, of how far; rows whose class keeps fewer than two old features do not count. The adversarial term is the discriminator's loss on new rows,
     whose gradient is reversed and grows during training, then on old ones; it fades linearly over the epochs.
     Deviation from AdvBCT's own code, not from the port's: the discriminator sees normalised features.
 
@@ -98,7 +97,7 @@ class AdvBCT(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     one_width = True
-    published = {"boundary_weight": 4.0}
+    published = {"boundary_weight": 4.0, "adversarial_weight": 4.0, "target_radius": 0.4}
     formulas = {
         "boundary": r"\frac{1}{|A|}\sum_{i \in A} (\lVert \hat n_i - c_{y_i} \rVert_2 - R_{y_i}),"
         r" \quad A = \{ i \in K : \lVert \hat n_i - c_{y_i} \rVert_2 > R_{y_i} \},"
@@ -113,9 +112,9 @@ class AdvBCT(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        boundary_weight: float = 16.0,
-        adversarial_weight: float = 4.0,
-        target_radius: float = 0.4,
+        boundary_weight: float = 15.1,
+        adversarial_weight: float = 7.04,
+        target_radius: float = 0.418,
         hidden: int = 100,
     ):
         super().__init__(old, classifier)

@@ -52,8 +52,8 @@ class BCT(CompatibilityLoss):
         classifier: Classifier,
         *,
         variant: str = "prototypes",
-        scale: float = 16.0,
-        weight: float = 10.0,
+        scale: float = 10.8,
+        weight: float = 22.4,
         average: str = "raw",
     ):
         check_choice("variant", variant, tuple(NEEDS))

@@ -38,9 +38,9 @@ class DistilledQuery(WeakenedL2):
         old: OldSystem,
         classifier: Classifier,
         *,
-        weight: float = 10.0,
-        threshold: float = 0.4,
-        alpha: float = 0.5,
+        weight: float = 23.2,
+        threshold: float = 0.383,
+        alpha: float = 0.455,
     ):
         super().__init__(old, classifier, weight=weight, threshold=threshold)
         rotation = fit_procrustes(old.oracle_features, old.features).matrix

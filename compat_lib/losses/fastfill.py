@@ -61,19 +61,20 @@ class FastFill(FCT):
     name = "fastfill"
     title = "FastFill (no side information)"
     paper = "FastFill: Efficient Compatible Model Update (Jaeckle et al., ICLR 2023, arXiv 2303.04766)"
+    published = FCT.published | {"discrimination": 1.0, "uncertainty": 0.5}
 
     def __init__(
         self,
         old: OldSystem,
         classifier: Classifier,
         *,
-        discrimination: float = 1.0,
-        uncertainty: float = 0.5,
+        discrimination: float = 6.07,
+        uncertainty: float = 0.331,
         expansion: int = 4,
         fit_epochs: int = 40,
         fit_batch_size: int = 256,
-        fit_lr: float = 5e-4,
-        fit_weight_decay: float = 3.05e-5,
+        fit_lr: float = 0.00865,
+        fit_weight_decay: float = 0.000116,
     ):
         super().__init__(
             old,

@@ -147,7 +147,14 @@ class FCT(CompatibilityLoss):
         "(Ramanujan et al., CVPR 2022, arXiv 2112.02805)"
     )
     needs = frozenset({"features"})
-    published = {"expansion": 16, "fit_epochs": 80, "fit_batch_size": 1024}
+    published = {
+        "expansion": 16,
+        "fit_epochs": 80,
+        "fit_batch_size": 1024,
+        "fit_lr": 0.0005,
+        "fit_weight_decay": 3.05e-05,
+    }
+    published |= {"fit_lr": 5e-4, "fit_weight_decay": 3.05e-5}
     learns = "a transformation of the gallery, fitted after the training"
 
     def __init__(
@@ -158,8 +165,8 @@ class FCT(CompatibilityLoss):
         expansion: int = 4,
         fit_epochs: int = 40,
         fit_batch_size: int = 256,
-        fit_lr: float = 5e-4,
-        fit_weight_decay: float = 3.05e-5,
+        fit_lr: float = 0.00194,
+        fit_weight_decay: float = 0.000101,
     ):
         super().__init__(old, classifier)
         self.fit_options = {

@@ -34,12 +34,13 @@ class HOC(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     one_width = True
+    published = {"scale": 10.0, "weight": 9.0}
     formulas = {
         "contrast": r"-\frac{1}{B}\sum_i \log \frac{e^{\mu \hat n_i \cdot \hat o_i}}"
         r"{\sum_j e^{\mu \hat n_i \cdot \hat o_j}}, \quad y_j \neq y_i \text{ or } j = i",
     }
 
-    def __init__(self, old: OldSystem, classifier: Classifier, *, scale: float = 10.0, weight: float = 9.0):
+    def __init__(self, old: OldSystem, classifier: Classifier, *, scale: float = 15.4, weight: float = 11.5):
         super().__init__(old, classifier)
         self.scale = check_number("scale", scale, 1e-6)
         self.weights["contrast"] = check_number("weight", weight)

@@ -38,6 +38,7 @@ class HotRefresh(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     one_width = True
+    published = {"temperature": 0.01, "weight": 1.0}
     formulas = {
         "contrast": r"-\frac{1}{B}\sum_i \log \frac{e^{\hat n_i \cdot \hat o_i / \tau}}"
         r"{e^{\hat n_i \cdot \hat o_i / \tau} + \sum_j e^{\hat n_i \cdot \hat o_j / \tau}"
@@ -51,9 +52,9 @@ class HotRefresh(CompatibilityLoss):
         classifier: Classifier,
         *,
         form: str = "ract",
-        temperature: float = 0.01,
+        temperature: float = 0.0709,
         negatives: int = 10,
-        weight: float = 1.0,
+        weight: float = 1.6,
     ):
         super().__init__(old, classifier)
         self.form = check_choice("form", form, ("ract", "contra"))

@@ -37,11 +37,12 @@ class L2(CompatibilityLoss):
     paper = "Baseline of MixBCT (Liang et al., arXiv 2308.06948) and of BCT (Shen et al., arXiv 2003.11942)"
     needs = frozenset({"features"})
     one_width = True
+    published = {"weight": 10.0}
     formulas = {
         "distance": r"\frac{1}{B}\sum_i \lVert \hat n_i - \hat o_i \rVert_2",
     }
 
-    def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0):
+    def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 10.6):
         super().__init__(old, classifier)
         self.weights["distance"] = check_number("weight", weight)
 

@@ -57,8 +57,8 @@ class LCE(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        boundary_weight: float = 30.0,
-        alignment_weight: float = 30.0,
+        boundary_weight: float = 1.18,
+        alignment_weight: float = 19.3,
     ):
         super().__init__(old, classifier)
         self.weights["boundary"] = check_number("boundary_weight", boundary_weight)

@@ -69,7 +69,7 @@ class NCCL(CompatibilityLoss):
     needs = frozenset({"features"})
     one_width = True
     whole_classifier = True
-    published = {"feature_weight": 1.0}
+    published = {"feature_weight": 1.0, "logit_weight": 0.01, "temperature": 1.0}
     formulas = {
         "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
         r" \frac{\exp(\hat n_i \cdot \hat o_j / \tau)}{\sum_{l=1}^{Q} \exp(\hat n_i \cdot \hat o_l / \tau)},"
@@ -84,9 +84,9 @@ class NCCL(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        feature_weight: float = 10.0,
-        logit_weight: float = 0.01,
-        temperature: float = 1.0,
+        feature_weight: float = 9.07,
+        logit_weight: float = 0.908,
+        temperature: float = 0.136,
         queue: int = 8192,
         credible: str = "all",
     ):

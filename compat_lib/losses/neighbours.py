@@ -72,12 +72,12 @@ class Neighbours(MixBCT):
         old: OldSystem,
         classifier: Classifier,
         *,
-        contrast_weight: float = 3.0,
-        temperature: float = 0.1,
+        contrast_weight: float = 14.2,
+        temperature: float = 0.0852,
         positives: str = "class",
         rows: int = 2**16,
-        distance_weight: float = 10.0,
-        threshold: float = 0.6,
+        distance_weight: float = 16.8,
+        threshold: float = 0.251,
         mix_ratio: float = 0.0,
     ):
         super().__init__(old, classifier, mix_ratio=mix_ratio)

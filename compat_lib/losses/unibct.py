@@ -106,18 +106,18 @@ class UniBCT(CompatibilityLoss):
         "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P^* \hat n_i, y_i),"
         r" \quad p^*_c = \frac{1}{n_c} \sum_j z_j, \quad Z = (1 - \lambda)(I - \lambda E)^{-1} \hat O_c",
     }
-    published = {"scale": 1.0, "weight": 1.0, "refine": "column"}
+    published = {"scale": 1.0, "weight": 1.0, "refine": "column", "propagation": 0.9, "temperature": 0.05}
 
     def __init__(
         self,
         old: OldSystem,
         classifier: Classifier,
         *,
-        scale: float = 16.0,
-        weight: float = 10.0,
+        scale: float = 9.56,
+        weight: float = 11.6,
         refine: str = "row",
-        propagation: float = 0.9,
-        temperature: float = 0.05,
+        propagation: float = 0.326,
+        temperature: float = 0.137,
         start_share: float = 0.286,
         refresh_share: float = 0.571,
     ):
