@@ -26,8 +26,8 @@ times its **weight**; the first term is always the new model's own classificatio
 still be there of the old system while the new model trains: `features` (one old feature vector for each
 training image), `prototypes` (their class means, or these alone), `classifier` (the old one, with its class
 map), and for some methods an `oracle`, a new model trained without compatibility, which costs a second
-training; *one width* means that the new features must be as wide as the old ones. Where a default differs from
-what is published, a [search](choosing_options.md) on validation identities chose it.
+training; *one width* means that the new features must be as wide as the old ones. Where a default differs
+from what is published, a [search](choosing_options.md) on validation identities chose it.
 
 ## Symbols
 

@@ -75,8 +75,9 @@ class AdvBCT(CompatibilityLoss):
     Source: AdvBCT (arXiv 2305.02610), its published code, and the port in MixBCT's comparison. The centre of
     a class is the mean of its unit old features, and its radius r the largest distance from there that is no
     outlier (beyond 1.5 interquartile ranges). The boundary term is the mean, over the rows beyond the learned
-    radius R, of how far; rows whose class keeps fewer than two old features do not count. The adversarial term is the discriminator's loss on new rows,
-    whose gradient is reversed and grows during training, then on old ones; it fades linearly over the epochs.
+    radius R, of how far; rows whose class keeps fewer than two old features do not count. The adversarial
+    term is the discriminator's loss on new rows, whose gradient is reversed and grows during training, then
+    on old ones; it fades linearly over the epochs.
     Deviation from AdvBCT's own code, not from the port's: the discriminator sees normalised features.
 
     Args:
