@@ -179,8 +179,8 @@ class Results:
             number: "margin" (new/old minus the bar) or "self_change" (new/new minus the oracle's).
         """
         rows = self.rows(setting)
-        rows = rows[rows["method"].isin(METHODS) & (rows["method"] != "independent")]
-        rows = rows[(rows["budget"] == "steps") & (rows["method_options"] == "{}")]
+        trained = [one for one in METHODS if one != "independent" and one in set(rows["method"])]
+        rows = rows.loc[[self._row(setting, one, HEADLINE).name for one in trained]]
         rows = rows[rows[f"{number}_low"].notna()]
         above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
         chosen = rows[{"above": above, "below": below, "within": ~(above | below)}[how]]
