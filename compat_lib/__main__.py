@@ -7,9 +7,12 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compat_lib.config import ExperimentConfig
 
 RUN = """Train and measure runs of a preset, without notebooks; what has finished is not repeated.
 
@@ -102,12 +105,7 @@ def run(options: argparse.Namespace) -> int:
     from compat_lib import distributed
     from compat_lib.experiment import Experiment
 
-    looked: set[Path] = set()
-    for config in chosen:  # refuses what cannot be, before the first of them is trained
-        experiment = Experiment(config)
-        if config.old_folder not in looked:  # else its data have been looked at
-            experiment.refuse_data()
-            looked.add(config.old_folder)
+    refuse(chosen)
     for config in chosen:
         experiment = Experiment(config)
         experiment.train_old() if options.old else experiment.evaluate()
@@ -115,6 +113,18 @@ def run(options: argparse.Namespace) -> int:
             print(config.old_folder if options.old else config.run_folder, flush=True)
     distributed.end()
     return 0
+
+
+def refuse(configs: Iterable[ExperimentConfig]) -> None:
+    """Look at the options and data of all runs, before the first of them is trained."""
+    from compat_lib.experiment import Experiment
+
+    looked: set[Path] = set()
+    for config in configs:
+        experiment = Experiment(config)
+        if config.old_folder not in looked:
+            experiment.refuse_data()
+            looked.add(config.old_folder)
 
 
 def field_values(texts: Sequence[str]) -> dict[str, Any]:

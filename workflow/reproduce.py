@@ -21,7 +21,7 @@ import psutil
 import warm
 from execute import WATCHED, NotebookError
 
-from compat_lib.__main__ import field_values
+from compat_lib.__main__ import field_values, refuse
 from compat_lib.files import explained
 
 HERE = Path(__file__).resolve().parent
@@ -97,7 +97,10 @@ def reproduce(
         (root / preset.name).mkdir(parents=True, exist_ok=True)
     workflow = Workflow(path, root, cores, profile)
     workflow.clear_lock()
-    to_do = sum(plan.state(job, root) != "done" for job in jobs)
+    waiting = [job for job in jobs if plan.state(job, root) != "done"]
+    to_do = len(waiting)
+    if profile == PROFILES / LOCAL:  # a user's own images and features, where this machine sees them
+        refuse(job.config for job in waiting if job.config.dataset == "folder")
     print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
     begun, status = time.monotonic(), 0
     forked = (

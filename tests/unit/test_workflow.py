@@ -401,6 +401,18 @@ def test_an_unknown_preset_is_a_sentence(monkeypatch, capsys):
     assert "there is no preset" in message and "quick" in message and "Traceback" not in message
 
 
+def test_images_that_are_not_there_are_said_once_and_before_any_notebook(monkeypatch, capsys, tmp_path):
+    (tmp_path / "p.yml").write_text(
+        f"defaults: {{dataset: folder, dataset_options: {{path: {tmp_path / 'none'}}}}}\n"
+        "methods: [{method: independent}, {method: l2}]\n"
+    )
+    arguments = ["reproduce.py", "--preset", str(tmp_path / "p.yml"), "--runs-root", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(reproduce.Workflow, "make", None)
+    assert reproduce.main() == 1
+    assert capsys.readouterr().err.count("none has no folder train; expected") == 1
+
+
 def test_a_folder_that_cannot_be_written_is_a_sentence(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--preset", "smoke", "--runs-root", str(tmp_path)])
