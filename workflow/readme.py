@@ -179,12 +179,20 @@ class Results:
             number: "margin" (new/old minus the bar) or "self_change" (new/new minus the oracle's).
         """
         rows = self.rows(setting)
-        trained = [one for one in METHODS if one != "independent" and one in set(rows["method"])]
-        rows = rows.loc[[self._row(setting, one, HEADLINE).name for one in trained]]
+        rows = rows.loc[[self._row(setting, one, HEADLINE).name for one in self._trained(setting)]]
         rows = rows[rows[f"{number}_low"].notna()]
         above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
         chosen = rows[{"above": above, "below": below, "within": ~(above | below)}[how]]
-        return ", ".join(chosen["title"]) or "none"
+        return ", ".join(METHODS[one].title for one in chosen["method"]) or "none"
+
+    def other_options(self, setting: str) -> str:
+        """The trained methods that ran with other options alone than those that are defaults today."""
+        rows = [self._row(setting, one, HEADLINE) for one in self._trained(setting)]
+        return ", ".join(METHODS[row["method"]].title for row in rows if row["method_options"] != "{}")
+
+    def _trained(self, setting: str) -> list[str]:
+        there = set(self.rows(setting)["method"])
+        return [one for one in METHODS if one != "independent" and one in there]
 
     def by_setting(self, number: str, *methods: str) -> str:
         """A difference ("margin" or "self_change") of some methods in every setting, one line a setting."""
@@ -278,7 +286,9 @@ class Results:
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
         names = "first_of metrics table headline day number difference settings seeds names by_setting"
-        functions = {name: getattr(self, name) for name in (*names.split(), "search", "classes")}
+        functions = {
+            name: getattr(self, name) for name in (*names.split(), "other_options", "search", "classes")
+        }
         functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
         return environment.get_template(template).render(**functions)
 
