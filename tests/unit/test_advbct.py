@@ -86,13 +86,14 @@ def slow_adversarial(method, step, embeddings):
 @pytest.mark.parametrize(("width", "per_class", "hidden"), [(2, 7, 3), (6, 2, 100), (6, 12, 5), (16, 5, 1)])
 def test_values(width, per_class, hidden, target):
     old = make_clusters(per_class, width)
-    method = build(old, width, target_radius=target, hidden=hidden).double()
+    weights = {"boundary_weight": 2.0, "adversarial_weight": 3.0}
+    method = build(old, width, target_radius=target, hidden=hidden, **weights).double()
     step = dataclasses.replace(make_near_step(old, width, 9), epoch=2, epochs=5)
     terms, n, labels = method(step), step.embeddings.tolist(), step.labels.tolist()
     v = method.elasticity.tolist()
     assert terms["boundary"].item() == pytest.approx(slow_boundary(old, v, target, n, labels), abs=1e-6)
     assert terms["adversarial"].item() == pytest.approx(slow_adversarial(method, step, n), abs=1e-6)
-    assert method.weights == {"classification": 1.0, "boundary": 16.0, "adversarial": 4.0}
+    assert method.weights == {"classification": 1.0, "boundary": 2.0, "adversarial": 3.0}
 
 
 def test_gradient_of_the_boundary():

@@ -9,10 +9,11 @@ from compat_lib.losses import build_method
 def test_terms_and_weights_are_those_of_both():
     old = make_old()
     step = make_step(old, dtype=torch.float64)
+    bct, distance = {"scale": 9.0}, {"weight": 2.0, "threshold": 0.3}
     methods = [
-        build_method("bct_weakened_l2", old, make_classifier(), scale=9.0, threshold=0.3),
-        build_method("bct", old, make_classifier(), scale=9.0),
-        build_method("weakened_l2", old, make_classifier(), threshold=0.3),
+        build_method("bct_weakened_l2", old, make_classifier(), **bct, **distance, influence_weight=3.0),
+        build_method("bct", old, make_classifier(), **bct, weight=3.0),
+        build_method("weakened_l2", old, make_classifier(), **distance),
     ]
     both, *parts = (method(step) for method in methods)
     assert both == parts[0] | parts[1]

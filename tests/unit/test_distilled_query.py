@@ -14,7 +14,7 @@ from compat_lib.losses import build_method
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_value_and_gradient(alpha):
     old = make_old()
-    method = build_method("distilled_query", old, make_classifier(), alpha=alpha).double()
+    method = build_method("distilled_query", old, make_classifier(), alpha=alpha, threshold=0.4).double()
     step = make_step(old, dtype=torch.float64)
     past, oracle = (
         np.array([unit(row) for row in features.double().tolist()])
@@ -35,6 +35,6 @@ def test_value_and_gradient(alpha):
 def test_without_the_oracle_it_is_weakened_l2():
     old = make_old()
     step = make_step(old)
-    distilled = build_method("distilled_query", old, make_classifier(), alpha=0.0)(step)
+    distilled = build_method("distilled_query", old, make_classifier(), alpha=0.0, threshold=0.4)(step)
     weakened = build_method("weakened_l2", old, make_classifier(), threshold=0.4)(step)
     assert distilled["distance"].item() == pytest.approx(weakened["distance"].item(), rel=1e-6)

@@ -27,14 +27,15 @@ def slow_contrast(new, old, labels, scale):
 @pytest.mark.parametrize(("width", "batch"), [(2, 5), (6, 9), (8, 1)])
 def test_value_and_gradient(width, batch, scale):
     old = make_old(classes=4, per_class=6, width=width)
-    method = build_method("hoc", old, make_classifier(width=width, classes=4), scale=scale).double()
+    method = build_method("hoc", old, make_classifier(width=width, classes=4), scale=scale, weight=3.0)
+    method = method.double()
     step = make_step(old, width, batch, dtype=torch.float64)
     terms = method(step)
     rows = (step.embeddings.tolist(), step.old_features.tolist(), step.labels.tolist())
     expected = slow_contrast(*rows, scale)
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert (expected > 0) == (batch > 1)
-    assert method.weights == {"classification": 1.0, "contrast": 9.0}
+    assert method.weights == {"classification": 1.0, "contrast": 3.0}
     if batch <= 5:
         assert check_gradient(method, step)
 
@@ -54,6 +55,6 @@ def test_rows_of_the_own_class_do_not_count():
     old = OldSystem.from_arrays(axes, torch.arange(3).repeat_interleave(4))
     step = make_step(old, width=3, rows=torch.arange(12))
     perfect = dataclasses.replace(step, embeddings=5 * axes)
-    method = build_method("hoc", old, make_classifier(width=3, classes=3))
+    method = build_method("hoc", old, make_classifier(width=3, classes=3), scale=10.0)
     # the eight rows of the two other classes stand at a right angle
     assert method(perfect)["contrast"].item() == pytest.approx(math.log(1 + 8 * math.exp(-10)), abs=1e-6)

@@ -43,7 +43,7 @@ FORMS = ["ract", "contra"]
 @pytest.mark.parametrize(("width", "batch", "negatives"), [(2, 5, 1), (6, 9, 3), (4, 6, 10), (8, 1, 10)])
 def test_value_and_gradient(form, temperature, width, batch, negatives):
     old = make_old(classes=4, per_class=6, width=width)
-    options = {"form": form, "temperature": temperature, "negatives": negatives}
+    options = {"form": form, "temperature": temperature, "negatives": negatives, "weight": 3.0}
     method = build_method("hot_refresh", old, make_classifier(width=width, classes=4), **options).double()
     step = make_step(old, width, batch, dtype=torch.float64)
     terms = method(step)
@@ -51,7 +51,7 @@ def test_value_and_gradient(form, temperature, width, batch, negatives):
     expected = slow_contrast(*rows, form, temperature, negatives)
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert (expected > 0) == (batch > 1)
-    assert method.weights == {"classification": 1.0, "contrast": 1.0}
+    assert method.weights == {"classification": 1.0, "contrast": 3.0}
     if batch <= 6:  # hundreds of evaluations each
         assert check_gradient(method, step)
 
@@ -88,7 +88,8 @@ def test_extreme_features_stay_finite(form):
     past[5] = 0
     embeddings.requires_grad_()
     step = dataclasses.replace(step, embeddings=embeddings, old_features=past)
-    term = build_method("hot_refresh", old, make_classifier(), form=form)(step)["contrast"]
+    method = build_method("hot_refresh", old, make_classifier(), form=form, temperature=0.01)
+    term = method(step)["contrast"]
     term.backward()
     assert term.isfinite() and term > 0
     assert embeddings.grad.isfinite().all()
@@ -100,7 +101,7 @@ def test_a_perfect_step_costs_next_to_nothing():
     step = make_step(old, rows=torch.arange(6))
     perfect = dataclasses.replace(step, embeddings=5 * axes)
     for form in ("ract", "contra"):
-        method = build_method("hot_refresh", old, make_classifier(classes=6), form=form)
+        method = build_method("hot_refresh", old, make_classifier(classes=6), form=form, temperature=0.01)
         assert method(perfect)["contrast"].item() == pytest.approx(0, abs=1e-6)
 
 

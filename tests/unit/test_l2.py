@@ -19,14 +19,14 @@ def distance_term(old, step, **options):
 @pytest.mark.parametrize("width", [2, 6])
 def test_value_and_gradient(width, batch):
     old = make_old(width=width)
-    method = build_method("l2", old, make_classifier(width=width)).double()
+    method = build_method("l2", old, make_classifier(width=width), weight=3.0).double()
     step = make_step(old, width, batch, dtype=torch.float64)
     terms = method(step)
     rows = []
     for new, past in zip(step.embeddings.tolist(), step.old_features.tolist(), strict=True):
         rows.append(math.dist(unit(new), unit(past)))
     assert terms["distance"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-6)
-    assert method.weights == {"classification": 1.0, "distance": 10.0}
+    assert method.weights == {"classification": 1.0, "distance": 3.0}
     assert check_gradient(method, step)
 
 

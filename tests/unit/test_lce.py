@@ -51,14 +51,15 @@ def slow_terms(old, classifier, embeddings, labels):
 @pytest.mark.parametrize(("width", "per_class"), [(2, 7), (6, 2), (6, 12), (16, 5)])
 def test_value_and_gradient(kind, width, per_class):
     old = make_clusters(per_class, width)
-    method = build_method("lce", old, make_classifier(kind, width)).double()
+    weights = {"boundary_weight": 2.0, "alignment_weight": 3.0}
+    method = build_method("lce", old, make_classifier(kind, width), **weights).double()
     step = make_near_step(old, width, 8)
     terms, n = method(step), step.embeddings.tolist()
     boundary, alignment = slow_terms(old, method.classifier, n, step.labels.tolist())
     assert boundary > 0
     assert terms["boundary"].item() == pytest.approx(boundary, abs=1e-6)
     assert terms["alignment"].item() == pytest.approx(alignment, abs=1e-6)
-    assert method.weights == {"classification": 1.0, "boundary": 30.0, "alignment": 30.0}
+    assert method.weights == {"classification": 1.0, "boundary": 2.0, "alignment": 3.0}
     assert check_gradient(method, step)
 
 

@@ -170,7 +170,8 @@ def test_rows_that_are_not_credible_take_no_part():
     mask = nccl.credible_by_entropy(old.features, old.labels, 2)
     assert mask.tolist() == [True, True, True, True, False, False] * 2
     step = make_step(old, width=2, rows=torch.arange(12), dtype=torch.float64)
-    method = build_method("nccl", old, make_classifier(width=2, classes=2), credible="entropy").double()
+    options = {"credible": "entropy", "temperature": 1.0}
+    method = build_method("nccl", old, make_classifier(width=2, classes=2), **options).double()
     terms = method(step)
     fields = ("rows", "labels", "embeddings", "old_features")
     kept = dataclasses.replace(step, **{name: getattr(step, name)[mask] for name in fields})

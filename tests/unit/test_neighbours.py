@@ -47,14 +47,15 @@ def test_value_and_gradient(monkeypatch, make, temperature, positives):
     old = make()
     classifier = make_classifier(width=old.width)
     options = {"temperature": temperature, "positives": positives, "threshold": 0.4}
-    method = build_method("neighbours", old, classifier, **options).double()
+    weights = {"contrast_weight": 2.0, "distance_weight": 3.0}
+    method = build_method("neighbours", old, classifier, **options, **weights).double()
     assert method.rows_to_embed(torch.arange(8), old.labels[:8], torch.Generator()) is None
     step = make_step(old, old.width, dtype=torch.float64)
     terms = method(step)
     expected = slow_contrast(step, old, temperature, positives)
     assert terms["contrast"].item() == pytest.approx(expected, rel=1e-5)
     assert terms["distance"].item() == pytest.approx(slow_distance(step, 0.4), rel=1e-6)
-    assert method.weights == {"classification": 1.0, "contrast": 3.0, "distance": 10.0}
+    assert method.weights == {"classification": 1.0, "contrast": 2.0, "distance": 3.0}
     assert check_gradient(method, step)
 
 
@@ -70,20 +71,24 @@ def test_it_is_the_contrast_of_nccl_when_the_queue_holds_the_training_set():
 def test_rows_beyond_the_bound_are_drawn_anew_and_stand_for_all():
     old = make_old(classes=5, per_class=40)
     step = make_step(old)
-    whole = build_method("neighbours", old, make_classifier())(step)["contrast"].item()
-    part = build_method("neighbours", old, make_classifier(), rows=100)
+    whole = build_method("neighbours", old, make_classifier(), temperature=0.1)(step)["contrast"].item()
+    part = build_method("neighbours", old, make_classifier(), temperature=0.1, rows=100)
     drawn = [part(step)["contrast"].item() for _ in range(200)]
     assert len(set(drawn)) == 200
     # half of the rows: the sum is half as large, and the rest of the loss is the same
     share = part.shares[step.rows].mean().item()
     assert sum(drawn) / 200 + share * math.log(2) == pytest.approx(whole, abs=0.05)
-    assert build_method("neighbours", old, make_classifier(), rows=200)(step)["contrast"].item() == whole
+    every = build_method("neighbours", old, make_classifier(), temperature=0.1, rows=200)
+    assert every(step)["contrast"].item() == whole
 
 
 def test_replaced_rows_are_those_of_mixbct_and_have_no_contrast():
     old = make_old(per_class=8)
     rows = torch.arange(20)
-    methods = [build_method(name, old, make_classifier(), mix_ratio=0.4) for name in ("neighbours", "mixbct")]
+    options = {"neighbours": {"temperature": 0.1, "threshold": 0.6}, "mixbct": {}}
+    methods = [
+        build_method(name, old, make_classifier(), mix_ratio=0.4, **own) for name, own in options.items()
+    ]
     masks = [
         method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(1)) for method in methods
     ]

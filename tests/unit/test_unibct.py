@@ -137,7 +137,8 @@ def refreshed(old, embeddings, width=6, **options):
 def test_value_and_gradient(width, scale, refine):
     old = make_old(width=width, classifier=False)
     embeddings = torch.randn(20, width, generator=torch.Generator().manual_seed(5))
-    method = refreshed(old, embeddings, width, scale=scale, refine=refine).double()
+    options = {"scale": scale, "weight": 3.0, "propagation": 0.9, "temperature": 0.05, "refine": refine}
+    method = refreshed(old, embeddings, width, **options).double()
     step = make_step(old, width, dtype=torch.float64)
     terms = method(step)
     prototypes = slow_refined(
@@ -148,7 +149,7 @@ def test_value_and_gradient(width, scale, refine):
         for n, y in zip(step.embeddings.tolist(), step.labels.tolist(), strict=True)
     ]
     assert terms["prototype"].item() == pytest.approx(sum(rows) / len(rows), abs=1e-5)
-    assert method.weights == {"classification": 1.0, "prototype": 10.0}
+    assert method.weights == {"classification": 1.0, "prototype": 3.0}
     assert check_gradient(method, step)
 
 
@@ -156,10 +157,10 @@ def test_the_column_form_is_bct_with_the_mean_of_unit_features():
     old = make_old(classifier=False)
     step = make_step(old)
     embeddings = torch.randn(20, 6, generator=torch.Generator().manual_seed(5))
-    ours = refreshed(old, embeddings, refine="column")(step)["prototype"]
-    bct = build_method("bct", old, make_classifier(), average="unit")(step)["influence"]
+    ours = refreshed(old, embeddings, refine="column", scale=16.0)(step)["prototype"]
+    bct = build_method("bct", old, make_classifier(), average="unit", scale=16.0)(step)["influence"]
     torch.testing.assert_close(ours, bct)
-    assert not torch.allclose(refreshed(old, embeddings)(step)["prototype"], bct, atol=1e-3)
+    assert not torch.allclose(refreshed(old, embeddings, scale=16.0)(step)["prototype"], bct, atol=1e-3)
 
 
 @pytest.mark.parametrize(
