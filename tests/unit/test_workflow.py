@@ -332,7 +332,7 @@ def test_killed_failed_and_given_again(tmp_path, project):
     root = make_project(tmp_path / "stub", project)
 
     # Killed while the first methods run: nobody stays behind, the old model is there.
-    first = start(root, "--cores", "2", STUB_SECONDS="3")
+    first = start(root, "--cores", "2", STUB_SECONDS="8")
     wait_for("done in", first)
     wait_for("started", first)
     first.send_signal(signal.SIGKILL)
