@@ -372,6 +372,18 @@ def test_equal_data_give_equal_bytes(tmp_path, features, joint):
     assert "<dc:date>" not in svg and "font-family" not in svg
 
 
+def test_a_long_title_stays_in_the_picture(tmp_path):
+    figure, axis = plt.subplots(figsize=(4, 3), layout="constrained")
+    figure.suptitle("every method on the images of the house " * 3)
+    axis.set_title("softmax to ArcFace, " * 6)
+    plots.save_figure(figure, "long", tmp_path)
+    figure.canvas.draw()
+    for text in (*figure.texts, axis.title):
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width
+    plt.close(figure)
+
+
 def test_a_legend_below_leaves_the_axis_alone(ax):
     ax.plot([0, 1], [0, 1], label="a line")
     plots.legend_below(ax)
