@@ -87,7 +87,8 @@ def records(place: Path, base: Path, size: int | tuple[int, int]) -> ImageSet:
     recipe = {"rules": _RULES, "records": str(place.absolute())}
     for one in (file.path, file.path.with_suffix(".idx")):
         if one.is_file():
-            recipe[one.name] = [one.stat().st_size, one.stat().st_mtime_ns]
+            stat = one.stat()
+            recipe[one.name] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
     def write(folder: Path) -> None:
         offsets, labels = _rows(file)

@@ -99,7 +99,7 @@ def decode_classes(
     Args:
         folders: class name -> folder of its images; labels count the classes in this order, images
             follow in the order of their file names.
-        cache: folder of caches, keyed by names, sizes and times of change of all files; None if streamed.
+        cache: folder of caches, keyed by names, sizes, mtimes and ctimes of all files; None if streamed.
         size: pixels, of squares or (height, width).
         mode: "RGB" or "L".
         shrink: (image in that mode, size) -> uint8 [H, W] or [H, W, 3].
@@ -130,7 +130,9 @@ def decode_classes(
         for entry in images:
             # A link to nowhere is no file; it is named with all that cannot be read when it is to be decoded.
             stat = entry.stat(follow_symlinks=os.path.isfile(entry))
-            listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}"))
+            # Files that swap names keep their mtime, and tools set it at will; ctime is the system's own.
+            times = f"{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+            listing.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}\0{times}"))
             content.update(os.fsencode(f"\0{entry.name}\0{stat.st_size}"))
             files.append(entry.path)
             labels.append(label)

@@ -113,6 +113,22 @@ def test_decoded_once_outside_the_folder(root, place, monkeypatch):
     assert len(list((root / "cache").iterdir())) == cached + 2
 
 
+def test_files_that_swap_names_are_decoded_again_though_size_and_time_are_equal(root, place):
+    make(place)
+    one, two = (place / "test" / name / "000.png" for name in ("ant", "bee"))
+    pad = max(file.stat().st_size for file in (one, two))
+    for file in (one, two):  # a PNG reads the same with anything after its end
+        file.write_bytes(file.read_bytes().ljust(pad, b"\0"))
+        os.utime(file, ns=(0, 0))
+    before = folder(root, path=place, size=12).test
+    spare = place / "spare"
+    one.rename(spare), two.rename(one), spare.rename(two)
+    for file in (one, two):
+        os.utime(file, ns=(0, 0))
+    after = folder(root, path=place, size=12).test
+    assert torch.equal(after.images[[2, 1, 0, 3, 4]], before.images) and after.digest() != before.digest()
+
+
 def test_streamed_or_decoded_once_the_pixels_are_the_same(root, place):
     make(place)
     for name in ("train/ant/a.jpg", "test/bee/b.jpg"):
