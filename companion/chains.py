@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from companion.tables import changed
@@ -21,7 +22,8 @@ from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors
 from compat_lib.runs import Run, is_complete, list_runs
 
-FEATURES = "features.safetensors"
+FEATURES, MODEL = "features.safetensors", "model.safetensors"
+Step = Callable[[Tensor], Tensor]  # a query to the generation before
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Chain:
     def measure(self, labels: Any = None, *, draws: int = 200, composed: bool = False) -> Generations:
         """Every model as the query with every gallery of its own age or older, by `evaluation.generations`.
 
-        A model meets the gallery just before it as its method compares the two. It meets older ones as they
-        are, where no method in between transforms features; where one does, that pair is not measured.
+        A model meets the gallery just before it as its method compares the two. It meets older ones through
+        the maps that BC-Aligner learned on the way, and as they are where no method in between transforms
+        features; where another one does, that pair is not measured.
 
         Args:
             labels: whole numbers [N] of the test images; None: those of the data set, which is read for them.
@@ -78,34 +81,39 @@ class Chain:
                 if j == i - 1:
                     forms = (newer["query"], newer["gallery"]) if "query" in newer else None
                     found[i, j] = lambda *_, forms=forms: forms
-                elif not all(self._plain(step) for step in range(j + 1, i + 1)):
-                    found[i, j] = lambda *_: None
+                else:
+                    path = [self._back(step) for step in range(i, j, -1)]
+                    found[i, j] = (lambda *_: None) if None in path else partial(_carried, path=path)
         return found
 
     def _composed(self) -> dict[tuple[int, int], Callable]:
         """What each query meets when it is carried back by the maps between neighbours."""
-        maps = carried_back([tensors["val"] for tensors in self._tensors])
-
-        def forms(query: Tensor, gallery: Tensor, path: list[LinearMap]) -> tuple[Tensor, Tensor]:
-            for step in path:
-                query = step.apply(query)
-            return query, gallery
-
+        maps = [one.apply for one in carried_back([tensors["val"] for tensors in self._tensors])]
         pairs = ((i, j) for i in range(len(self.runs)) for j in range(i))
-        return {(i, j): partial(forms, path=maps[j:i][::-1]) for i, j in pairs}
+        return {(i, j): partial(_carried, path=maps[j:i][::-1]) for i, j in pairs}
 
-    def _plain(self, generation: int) -> bool:
-        """Whether a generation's method compares features with those before it as they are stored."""
+    def _back(self, generation: int) -> Step | None:
+        """What a generation's method does to queries of older galleries; None: more than can be repeated."""
         newer, older = self._tensors[generation], self._tensors[generation - 1]
+        if self.runs[generation].config["method"] == "bc_emb":
+            learned = load_tensors(self.runs[generation].folder / MODEL)[0]["method.map.weight"]
+            return partial(F.linear, weight=learned)
         pairs = (("query", newer["test"]), ("gallery", older["test"]))
-        return all(name in newer and torch.equal(newer[name], stored) for name, stored in pairs)
+        plain = all(name in newer and torch.equal(newer[name], stored) for name, stored in pairs)
+        return torch.nn.Identity() if plain else None
+
+
+def _carried(query: Tensor, gallery: Tensor, path: Sequence[Step]) -> tuple[Tensor, Tensor]:
+    for step in path:
+        query = step(query)
+    return query, gallery
 
 
 def carried_back(features: Sequence[Tensor]) -> list[LinearMap]:
     """Procrustes maps of each generation's features to those of the generation before it.
 
     Composed, they carry a query to any earlier gallery, and no stored feature is touched: what bc-emb (Hu et
-    al., KDD 2022, arXiv 2206.03040) does by trained linear maps, here after the training.
+    al., KDD 2022, arXiv 2206.03040; method "bc_emb") does by trained linear maps, here after the training.
 
     Args:
         features: [N, d_g] of the same images, oldest generation first; not those that are measured.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -183,6 +184,8 @@ class Experiment(ExperimentData):
         """
         config = self.config
         old = OldSystem.load(config.old_folder / "old_system", model=self.old.model)
+        if self.old.method is not None:
+            old = replace(old, maps=self.old.method.maps)
         if not config.old_outliers:
             return old
         return old.with_outliers(config.old_outliers, seeded_generator("old outliers", config.seed))

@@ -55,6 +55,8 @@ class OldSystem:
     model: nn.Module | None = None  # in evaluation mode, without gradients
     oracle_features: Tensor | None = None  # float32 [N, d_n], no part of the old system, see `with_oracle`
     mapped: Path | None = None  # the file of memory-mapped features
+    # of a chain, float32 [d_j, d]: what carries these features to galleries before them, the nearest first
+    maps: tuple[Tensor, ...] = ()  # given by dataclasses.replace, and no part of what is saved
     _cache: dict = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod

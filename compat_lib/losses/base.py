@@ -70,6 +70,7 @@ class CompatibilityLoss(nn.Module):
     weights: dict[str, float]  # one for each term; the loop computes the sum of weights[k] * terms[k]
     head: nn.Module | None = None  # turns the network's embeddings into the features that are stored
     task: TaskLoss | None = None  # the recipe's loss beside the classification, see `build_method`
+    maps: tuple[Tensor, ...] = ()  # what the next generation knows as `OldSystem.maps`
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

@@ -122,6 +122,34 @@ def test_composed_maps_carry_a_query_back_to_any_gallery(tmp_path):
         assert matrix[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
 
 
+def test_learned_maps_carry_a_query_on_where_bc_aligner_trained_it(tmp_path):
+    """Generations two and three have maps; a plain method between two of them changes no query."""
+    turns = [torch.randn(5, 5, generator=torch.Generator().manual_seed(g)).double() for g in range(3)]
+    test = features()
+    query = [None] + [(test[g].double() @ turns[g].T).float() for g in (1, 2)]
+    for methods in (("bc_emb", "bc_emb"), ("bct", "bc_emb"), ("bc_emb", "bct")):
+        root, second = tmp_path / "-".join(methods), FIRST.changed(method=methods[0])
+        third = second.next_generation(method=methods[1])
+        write(root, second, {"test": test[0]}, old=True)
+        write(root, third, {"test": test[1]}, old=True)
+        for g, config in ((1, second), (2, third)):
+            learned = config.method == "bc_emb"
+            forms = {"query": query[g] if learned else test[g], "gallery": test[g - 1]}
+            folder = write(root, config, {"test": test[g]} | forms)
+            weights = {"method.map.weight": turns[g].float()} if learned else {}
+            save_tensors(weights | {"model.first": torch.ones(1)}, folder / "model.safetensors")
+        (chain,) = chains.find_chains(root)
+        matrix = chain.measure(LABELS, draws=0).matrix("map")
+        one = torch.eye(5).double()
+        steps = [turns[g] if method == "bc_emb" else one for g, method in enumerate(methods, 1)]
+        carried = {(1, 0): test[1].double() @ steps[0].T, (2, 1): test[2].double() @ steps[1].T}
+        carried[2, 0] = carried[2, 1] @ steps[0].T
+        for (i, j), asked in carried.items():
+            assert matrix[i, j] == pytest.approx(precision(asked, test[j]), abs=1e-6), (methods, i, j)
+        for i in range(3):
+            assert matrix[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
+
+
 def test_numbers_are_those_of_scikit_learn(tmp_path):
     three_generations(tmp_path)
     (chain,) = chains.find_chains(tmp_path)

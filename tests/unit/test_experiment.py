@@ -298,6 +298,21 @@ def test_no_generation_follows_a_model_that_stores_more_than_it_classifies(root,
         silent(wider.next_generation()).evaluate()
 
 
+def test_a_third_generation_by_bc_aligner_knows_the_maps_of_the_second(root):
+    second = tiny(root, method="bc_emb", new_width=10)
+    middle, last = silent(second), silent(second.next_generation(new_width=6))
+    middle.evaluate()
+    run = last.evaluate()
+    (first,) = middle.new.method.maps
+    assert first.shape == (8, 10)
+    assert torch.equal(last.new.method.back, torch.cat([torch.eye(10), first]))
+    near, far = last.new.method.maps
+    torch.testing.assert_close(far, first @ near)
+    torch.testing.assert_close(last.new.query, last.new.test @ near.T)
+    assert torch.equal(last.new.gallery, last.old.test)
+    assert run.metrics.value("new", "old", "map", adapter="with-old-query") is not None
+
+
 @pytest.mark.parametrize(("method", "options"), [("bct", {}), ("mixbct", {"pad": "zero"})])
 def test_unequal_widths_are_compared_as_the_method_compares_them(root, method, options):
     experiment = silent(tiny(root, new_width=12, method=method, method_options=options))

@@ -16,6 +16,7 @@ from compat_lib.losses import METHODS, method_options
 DECLARED = tune.ROOT / "configs/tuning/search.yml"
 NOT_SEARCHED = {  # forms, sizes and schedules
     "advbct": {"hidden"},
+    "bc_emb": {"weight"},  # which came after the search
     "bct": {"variant", "average"},
     "bt2": {"extra"},
     "dual_tuning": {"logits", "o2n_rows"},

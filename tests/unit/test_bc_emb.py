@@ -1,0 +1,77 @@
+"""BC-Aligner against a slow loop over rows, galleries and coordinates, least squares, and its invariants."""
+
+import dataclasses
+
+import pytest
+import torch
+from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
+from torch.nn.functional import normalize
+
+from compat_lib.evaluation import compare
+from compat_lib.losses import build_method
+
+
+def slow_alignment(new, old, learned, maps):
+    """Mean over rows and galleries of |A (o - M n)|^2, every A a list of rows."""
+    total = 0.0
+    for n, o in zip(map(unit, new), map(unit, old), strict=True):
+        apart = [value - dot(row, n) for value, row in zip(o, learned, strict=True)]
+        for matrix in [None, *maps]:
+            carried = apart if matrix is None else [dot(row, apart) for row in matrix]
+            total += dot(carried, carried)
+    return total / len(new) / (1 + len(maps))
+
+
+@pytest.mark.parametrize("older", [(), (6,), (4, 3)])  # widths of the galleries before the old one
+@pytest.mark.parametrize(("width", "batch"), [(2, 5), (6, 9), (8, 1)])
+def test_value_and_gradient(width, batch, older):
+    generator = torch.Generator().manual_seed(3)
+    maps = tuple(torch.randn(rows, 6, generator=generator) for rows in older)
+    old = dataclasses.replace(make_old(classes=4, per_class=6), maps=maps)
+    method = build_method("bc_emb", old, make_classifier(width=width, classes=4), weight=3.0).double()
+    step = make_step(old, width, batch, dtype=torch.float64)
+    terms = method(step)
+    rows = (step.embeddings.tolist(), step.old_features.tolist(), method.map.weight.tolist())
+    expected = slow_alignment(*rows, [matrix.double().tolist() for matrix in maps])
+    assert terms["alignment"].item() == pytest.approx(expected, rel=1e-9)
+    assert method.weights == {"classification": 1.0, "alignment": 3.0}
+    if batch <= 5:
+        assert check_gradient(method, step)
+
+
+def test_a_linear_image_of_the_old_features_costs_nothing_and_is_found_again():
+    old = make_old(per_class=30)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0]
+    new = 5 * old.features @ turn.T
+    method = build_method("bc_emb", old, make_classifier())
+    step = dataclasses.replace(make_step(old, rows=torch.arange(len(new))), embeddings=new)
+    assert method(step)["alignment"] > 0.1
+    method.map.weight.data = turn.T.clone()
+    assert method(step)["alignment"].item() == pytest.approx(0, abs=1e-9)
+    query, gallery = method.comparable(new, old.features)
+    mapped = compare(old.features, new, old.labels, cross=(query, gallery), draws=0).records
+    assert mapped.value("new", "old", "map") == pytest.approx(mapped.value("old", "old", "map"))
+    assert gallery is old.features
+
+
+def test_the_best_map_is_that_of_least_squares_with_or_without_older_galleries():
+    """Whatever invertible map the error is looked at through, the same M has no gradient."""
+    maps = (torch.randn(6, 6, generator=torch.Generator().manual_seed(1)),)
+    for old in (make_old(per_class=10), dataclasses.replace(make_old(per_class=10), maps=maps)):
+        method = build_method("bc_emb", old, make_classifier(width=4)).double()
+        step = make_step(old, 4, rows=torch.arange(50), dtype=torch.float64)
+        sides = [normalize(side.detach()) for side in (step.embeddings, step.old_features)]
+        method.map.weight.data = torch.linalg.lstsq(*sides).solution.T
+        method(step)["alignment"].backward()
+        assert method.map.weight.grad.abs().max() < 1e-12 and step.embeddings.grad.abs().max() > 1e-4
+
+
+def test_maps_compose_through_generations():
+    generator = torch.Generator().manual_seed(2)
+    maps = (torch.randn(4, 6, generator=generator), torch.randn(3, 6, generator=generator))
+    method = build_method("bc_emb", dataclasses.replace(make_old(), maps=maps), make_classifier(width=5))
+    learned = method.map.weight.detach()
+    for found, expected in zip(method.maps, (learned, maps[0] @ learned, maps[1] @ learned), strict=True):
+        torch.testing.assert_close(found, expected)
+        assert not found.requires_grad
+    assert "back" not in method.state_dict() and not method.back.requires_grad
