@@ -1,0 +1,60 @@
+"""Copy the complete runs of a folder into results/, small: no weights, no features, draws of three metrics.
+
+    python workflow/keep_runs.py [--runs runs] [--results results] [--shared]
+
+Tables pair the draws of TAR, mAP and rank-1 (or what stands for them in a protocol) and of no map of a
+trained method. With --shared the seconds of training by the clock become null, because other work ran beside
+it; the processor's seconds stay.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from companion.results import HEADLINE
+from compat_lib.evaluation.records import metric_for
+from compat_lib.files import write_text
+from compat_lib.runs import Run, list_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def keep(run: Run, folder: Path, *, shared: bool = False) -> None:
+    """Write what results/ keeps of a run to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "environment.json", "history.csv"):
+        if (run.folder / name).is_file():  # an old model that another run trained has no history
+            shutil.copyfile(run.folder / name, folder / name)
+    rows = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
+    for row in rows:
+        if shared and row["metric"] == "train/seconds":
+            row["value"] = None
+    draws = json.loads((run.folder / "draws.json").read_text(encoding="utf-8"))
+    asked = {metric_for(run.config.get("protocol", "pairs"), one) for one in (HEADLINE, "map", "rank1")}
+    maps = run.config["method"] == "independent"
+    kept = [row for row in draws if row["metric"] in asked and (maps or "adapter" not in row)]
+    for name, lines in (("draws.json", kept), ("metrics.json", rows)):
+        text = ",\n".join(json.dumps(line) for line in lines)
+        write_text(folder / name, f"[\n{text}\n]\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="of run folders")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where they are kept")
+    parser.add_argument("--shared", action="store_true", help="other work ran beside these runs")
+    given = parser.parse_args()
+    runs = list_runs(given.runs)
+    if not runs:
+        print(f"There is no complete run in {given.runs}", file=sys.stderr)
+        return 2
+    for run in runs:
+        keep(run, given.results / run.folder.parent.name / run.folder.name, shared=given.shared)
+    print(f"kept: {len(runs)} runs in {given.results}; now make readme")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
