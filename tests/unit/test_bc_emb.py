@@ -7,6 +7,7 @@ import torch
 from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
 from torch.nn.functional import normalize
 
+from compat_lib.adapters import LinearMap
 from compat_lib.evaluation import compare
 from compat_lib.losses import build_method
 
@@ -74,4 +75,8 @@ def test_maps_compose_through_generations():
     for found, expected in zip(method.maps, (learned, maps[0] @ learned, maps[1] @ learned), strict=True):
         torch.testing.assert_close(found, expected)
         assert not found.requires_grad
+    new, old = torch.randn(7, 5), torch.randn(7, 6)
+    zeros = [torch.zeros(side) for side in learned.T.shape]
+    served = LinearMap(learned.T, *zeros, kind="bc-emb", side="query").apply(new)  # as docs/gallery.md has it
+    torch.testing.assert_close(served, normalize(method.comparable(new, old)[0].detach()))
     assert "back" not in method.state_dict() and not method.back.requires_grad
