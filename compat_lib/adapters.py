@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import as_tensor, codes, unit_length
+from compat_lib.evaluation.inputs import as_tensor, codes, paired_rows, unit_length
 from compat_lib.files import load_tensors, save_tensors
 
 ROWS_AT_ONCE = 65_536  # rows in double precision at a time, so that memory stays bounded
@@ -36,6 +36,11 @@ class LinearMap:
     def apply(self, features) -> Tensor:
         """Features [N, d_s] (numpy or torch), mapped: float32 [N, d_t], unit rows, on their device."""
         features = as_tensor(features, "features")
+        if features.shape[1] != len(self.matrix):
+            raise ValueError(
+                f"the map takes features of width {len(self.matrix)}, not {features.shape[1]}; it was fitted "
+                f"from {len(self.matrix)} to {self.matrix.shape[1]} numbers, in this direction alone"
+            )
         device = features.device
         centred = _unit(features, torch.float32) - self.source_mean.to(device)
         return _unit(centred @ self.matrix.to(device) + self.target_mean.to(device), torch.float32)
@@ -114,7 +119,9 @@ def slerp(start, end, alpha: float) -> Tensor:
     >>> slerp([[1.0, 0.0]], [[0.0, 1.0]], 1 / 3).round(decimals=3).tolist()
     [[0.8659999966621399, 0.5]]
     """
-    start, end = (_unit(as_tensor(side, "features"), torch.float32) for side in (start, end))
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; give the share of the arc, between 0 and 1")
+    start, end = (_unit(side, torch.float32) for side in paired_rows(start, end, "start", "end"))
     first, second = _weights((start * end).sum(1), alpha)
     return _unit(first[:, None] * start + second[:, None] * end, torch.float32)
 
@@ -144,9 +151,7 @@ class Interpolation:
         and then cut. Only the cosine of both knows of the coordinates beyond, so that they need no room:
         the rotated feature's first d_old coordinates are taken as long, or as short, as they are.
         """
-        old, new = (
-            _unit(as_tensor(x, f"{n} features"), torch.float32) for x, n in ((old, "old"), (new, "new"))
-        )
+        old, new = (_unit(side, torch.float32) for side in paired_rows(old, new, "old", "new"))
         if self.rotation is not None:
             new = new @ self.rotation.to(new.device)
         first, second = _weights((old * new).sum(1), self.alpha)
@@ -181,7 +186,7 @@ def fit_interpolation(
     >>> turned.apply([[1.0, 0.0]], [[0.0, 2.0]]).tolist()
     [[1.0, 0.0]]
     """
-    old, new = as_tensor(old, "old features"), as_tensor(new, "new features")
+    old, new = paired_rows(old, new, "old", "new")
     widths = old.shape[1], new.shape[1]
     if compatible and widths[0] != widths[1]:
         raise ValueError(f"features of width {widths[1]} and {widths[0]} need a map: compatible=False")
@@ -229,12 +234,7 @@ def _unit(features: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _moments(source, target, centre: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """S^T S, S^T T and the means of unit rows, float64 on the CPU, in blocks of rows."""
-    sides = as_tensor(source, "source features"), as_tensor(target, "target features")
-    if len(sides[0]) != len(sides[1]) or not all(torch.isfinite(side).all() for side in sides):
-        raise ValueError(
-            f"source has {len(sides[0])} rows, target {len(sides[1])}, and all values must be finite. Row i "
-            "of both must be the same image; leave images with NaN out on both sides."
-        )
+    sides = paired_rows(source, target, "source", "target")
 
     def blocks():
         for parts in zip(*(side.split(ROWS_AT_ONCE) for side in sides), strict=True):

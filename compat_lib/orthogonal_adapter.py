@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from compat_lib.evaluation.inputs import as_tensor
+from compat_lib.evaluation.inputs import as_tensor, codes, paired_rows
 from compat_lib.losses.heads import unit_rows
 
 ROWS_AT_ONCE = 65_536
@@ -98,7 +98,7 @@ def fit_orthogonal(
     lr: float = 1e-3,
     seed: int = 0,
 ) -> OrthogonalAdapter:
-    """The adapter fitted to features of the same images with labels int64 [N].
+    """The adapter fitted to features of the same images with labels, whole numbers or names [N].
 
     Source: see OrthogonalAdapter; Adam at 1e-3 and lambda 12 as published. Not stated there, and our choices:
     the steepness of the penalty, the epochs and the batch.
@@ -108,8 +108,8 @@ def fit_orthogonal(
         steepness: a, how fast the penalty sets in beyond it.
         seed: for the start and the order of the rows; the global random generator is left alone.
     """
-    old, new = as_tensor(old, "old features"), as_tensor(new, "new features")
-    labels = torch.as_tensor(labels).to(new.device)
+    old, new = paired_rows(old, new, "old", "new")
+    labels = torch.from_numpy(codes(labels, None, (len(old), 0), "labels")[0]).to(new.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapter = OrthogonalAdapter(min(old.shape[1], new.shape[1])).to(new.device)

@@ -154,6 +154,8 @@ def _curves(
     fars, shares = fractions(fars, "a FAR"), tuple(float(share) for share in shares)
     if not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
+    if (query is None) != (query_labels is None):
+        raise ValueError("only one of query and query_labels was given: give both, or neither")
     options = {"certainty": certainty, "seed": seed}
     places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
     queries, before, after = mixed_forms(old, new, query, cross)

@@ -271,7 +271,8 @@ def upgrade_scores(
     {'p_up': 50.0, 'p_comp': 50.0, 'p_1': 50.0}
     """
     gain = update_gain(cross, old_self, oracle_self)
-    change = (new_self - oracle_self) / oracle_self if new_self is not None and oracle_self else None
+    known = not _unknown(new_self, oracle_self) and oracle_self
+    change = (new_self - oracle_self) / oracle_self if known else None
     up, comp = (None if x is None else 100 * _logistic(x) for x in (change, gain))
     one = None if up is None or comp is None or not up + comp else 2 * up * comp / (up + comp)
     return {"p_up": up, "p_comp": comp, "p_1": one}

@@ -86,6 +86,8 @@ def constraints(
     >>> result.share[:2], [round(slack, 2) for slack in result.slack[:2]]  # 2: one of four pairs moved apart
     ((1.0, 1.0), [0.2, 0.2])
     """
+    if distance not in ("cosine", "euclidean"):
+        raise ValueError(f"distance is {distance!r}; choose 'cosine' or 'euclidean'")
     tables = _tables(old, new, labels, cross)
     order = tables[0]
     size = len(order.row_codes)

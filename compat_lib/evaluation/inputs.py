@@ -144,10 +144,25 @@ def as_tensor(features: Any, what: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype))
 
 
+def paired_rows(first: Any, second: Any, *names: str) -> tuple[Tensor, Tensor]:
+    """Return features of the same images by two models as tensors, see `as_tensor`; they must be finite."""
+    sides = tuple(
+        as_tensor(side, f"{name} features") for side, name in zip((first, second), names, strict=True)
+    )
+    if len(sides[0]) != len(sides[1]) or not all(torch.isfinite(side).all() for side in sides):
+        raise ValueError(
+            f"{names[0]} has {len(sides[0])} rows, {names[1]} {len(sides[1])}, all values must be finite. "
+            "Row i of both must be the same image; leave images with NaN out on both sides."
+        )
+    return sides
+
+
 def plain_array(values: Any) -> np.ndarray:
     """Return labels or ids as an array; names, also as pandas gives them, are of NumPy's type for text."""
     array = plain(values)
     array = array.cpu().numpy() if isinstance(array, Tensor) else array
+    if array.dtype.kind == "U" and isinstance(values, list | tuple):
+        array = np.array(values, object)  # else what is no name becomes one, such as a missing label "nan"
     text = array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1))
     return array.astype(str) if text else array
 
@@ -157,9 +172,10 @@ def names_or_numbers(values: Any, what: str, length: int | None = None) -> np.nd
     array = plain_array(values)
     if array.ndim != 1 or array.dtype.kind not in "iubUS" or len(array) != (length or len(array)):
         number = "each row" if length is None else f"each of {length} rows"
+        odd = [one for one in array.tolist() if not isinstance(one, str)] if array.dtype == object else []
         raise ValueError(
             f"the {what} have shape {array.shape} and type {array.dtype}; give one whole number (or name) "
-            f"for {number}"
+            f"for {number}{f', not {odd[0]!r}' if odd else ''}"
         )
     return array
 
@@ -183,9 +199,26 @@ def codes(
     return first, (first if gallery is None else inverse[len(sides[0]) :])
 
 
+def codes_of_ids(
+    query_ids: Any, gallery_ids: Any, lengths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return `codes` of the image ids of both sides, or None where there are none."""
+    if (query_ids is None) != (gallery_ids is None):
+        raise ValueError("only one of query_ids and gallery_ids was given: give both, or neither")
+    return None if query_ids is None else codes(query_ids, gallery_ids, lengths, "ids")
+
+
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """Return one whole number or several, or ValueError unless each is at least 1."""
+    numbers = np.atleast_1d(values)
+    if numbers.size and (numbers.ndim > 1 or numbers.dtype.kind not in "iu" or numbers.min() < 1):
+        raise ValueError(f"{what} are {values!r}; give whole numbers of at least 1, such as (1, 5)")
+    return tuple(numbers.tolist())
+
+
 def fractions(values: Any, what: str) -> tuple[float, ...]:
-    """Return the numbers of a list as floats, or ValueError unless each is above 0 and at most 1."""
-    numbers = tuple(float(value) for value in values)
+    """Return one number or several as floats, or ValueError unless each is above 0 and at most 1."""
+    numbers = tuple(np.atleast_1d(np.asarray(values, np.float64)).tolist())
     for number in numbers:
         if not 0 < number <= 1:
             raise ValueError(

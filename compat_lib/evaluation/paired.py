@@ -102,11 +102,14 @@ def paired_comparison(
     'not decidable'
     """
     values = [np.atleast_1d(np.asarray(x, np.float64)) for x in (a, b)]
-    if values[0].shape != values[1].shape or not np.isfinite(values).all():
+    shapes = [each.shape for each in values]
+    if shapes[0] != shapes[1] or values[0].ndim != 1 or 0 in shapes[0] or not np.isfinite(values).all():
         raise ValueError(
-            f"a has {len(values[0])} values and b has {len(values[1])}, or some are not finite; give one for "
-            "each seed that was measured on both sides"
+            f"a and b have shapes {shapes[0]} and {shapes[1]}, or some values are not finite; give one for "
+            "each seed that was measured on both sides (scores by query go to paired_scores)"
         )
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; give a coverage between 0 and 1, such as 0.95")
     differences = values[0] - values[1]
     seeds, value = len(differences), float(differences.mean())
     drawn = _draws(draws_a, draws_b, seeds)

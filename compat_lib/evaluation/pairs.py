@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, refuse_unequal_widths, slices
+from compat_lib.evaluation.inputs import (
+    ENTRIES,
+    UnitRows,
+    codes,
+    codes_of_ids,
+    refuse_unequal_widths,
+    slices,
+)
 
 EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
 HELD = 2**23  # pairs whose scores are kept, 32 MiB: a small evaluation asks for each tile five times
@@ -106,8 +113,6 @@ class PairScores:
         self.triangular = gallery is None
         if self.triangular and any(x is not None for x in (gallery_labels, query_ids, gallery_ids)):
             raise ValueError("gallery labels or ids were given without gallery features: give these too")
-        if (query_ids is None) != (gallery_ids is None):
-            raise ValueError("only one of query_ids and gallery_ids was given: give both, or neither")
         if not self.triangular and gallery_labels is None:
             raise ValueError("gallery features were given without gallery_labels: give one for each row")
         gallery = query if gallery is None else gallery
@@ -141,10 +146,8 @@ class PairScores:
         self.last = np.searchsorted(self.column_codes, self.row_codes, "right")
         if self.triangular:
             self.first = np.arange(1, lengths[0] + 1)
-        self._same = None
-        if query_ids is not None:
-            ids = codes(query_ids, gallery_ids, lengths, "ids")
-            self._same = SameImages(ids[0][self.order], ids[1][columns])
+        ids = codes_of_ids(query_ids, gallery_ids, lengths)
+        self._same = None if ids is None else SameImages(ids[0][self.order], ids[1][columns])
         self.excluded = lengths[0] if self.triangular else 0 if self._same is None else self._same.count
 
     def block(self, row: int, stop: int, column: int) -> Tensor:

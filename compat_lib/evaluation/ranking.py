@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import ENTRIES, UnitRows, codes, refuse_unequal_widths, slices
+from compat_lib.evaluation.inputs import (
+    ENTRIES,
+    UnitRows,
+    codes_of_ids,
+    refuse_unequal_widths,
+    slices,
+    whole_numbers,
+)
 from compat_lib.evaluation.pairs import EXCLUDED, PairScores, at_least, float_keys
 from compat_lib.evaluation.records import Measured
 
@@ -76,7 +83,7 @@ def retrieval(
     pairs = PairScores(
         query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
     )
-    return rank(pairs, ranks)
+    return rank(pairs, whole_numbers(ranks, "the ranks"))
 
 
 def scores(ranked: Retrieval | Any, name: str = "rank") -> dict[str, np.ndarray]:
@@ -223,9 +230,7 @@ def top_k(
     refuse_unequal_widths(query, gallery)
     if k < 1:
         raise ValueError(f"k is {k}; give a whole number of at least 1")
-    ids = None
-    if query_ids is not None or gallery_ids is not None:
-        ids = codes(query_ids, gallery_ids, (len(query), len(gallery)), "ids")
+    ids = codes_of_ids(query_ids, gallery_ids, (len(query), len(gallery)))
     asked = query.exact(torch.arange(len(query))).cpu()
     scores = np.full((len(query), k), -np.inf, np.float32)
     columns = np.full((len(query), k), -1)

@@ -11,6 +11,7 @@ from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_number, check_whole
 from compat_lib.old_system import OldSystem
+from compat_lib.user_arrays import numbers
 
 ROWS_AT_ONCE = 8192  # rows of a gallery that are transformed together
 WARMUP_SHARE = 5 / 80  # epochs of linear warm-up, of all epochs; as published
@@ -91,8 +92,12 @@ def fit_transform(
     >>> fit_transform(old, new, epochs=200).carry_over(old).argmax(dim=1).tolist()
     [1, 0]
     """
-    old = unit_rows(torch.as_tensor(old, dtype=torch.float32))
-    new = unit_rows(torch.as_tensor(new, dtype=torch.float32, device=old.device))
+    old, new = numbers("old features", old, 2), numbers("new features", new, 2)
+    if len(old) != len(new):
+        raise ValueError(
+            f"there are {len(new)} new features for {len(old)} old ones; give those of one image each"
+        )
+    old, new = unit_rows(old), unit_rows(new.to(old.device))
     with torch.random.fork_rng(devices=[]), torch.autocast(old.device.type, enabled=False):
         torch.manual_seed(seed)
         transform = kind(old.shape[1], new.shape[1], expansion=expansion).to(old.device)

@@ -8,15 +8,24 @@ import pytest
 import torch
 
 from compat_lib import evaluation as ev
-from compat_lib.adapters import fit_procrustes, fit_ridge
+from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge, slerp
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.inputs import as_tensor, plain_array, table
+from compat_lib.evaluation.protocols.templates import Templates
+from compat_lib.losses.fct import fit_transform
+from compat_lib.orthogonal_adapter import fit_orthogonal
 
 POINTS = np.random.default_rng(0).normal(size=(8, 3))
 UNIT = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
 LABELS = np.repeat(np.arange(4), 2)
 CAMERAS = np.tile([0, 1], 4)
 SHARES = {"shares": (0, 1), "fars": ()}
+TWO = POINTS, UNIT[::-1].copy()
+
+
+def reid(**options):
+    return ev.reid(POINTS, LABELS, CAMERAS, POINTS, LABELS, CAMERAS[::-1], **options)
+
 
 FEATURES = {  # every function that takes features, as a function of them
     "retrieval": lambda x: ev.retrieval(x, LABELS).map,
@@ -129,9 +138,21 @@ IDS = {  # every function that takes labels or ids
 @pytest.mark.parametrize("function", IDS)
 @pytest.mark.parametrize(
     "labels",
-    [3, "aabbccdd", LABELS.astype(float), LABELS[:, None], [[1], [1, 2]]]
+    [3, "aabbccdd", LABELS.astype(float), LABELS[:, None], [[1], [1, 2]], ["a", "b", float("nan"), 1] * 2]
     + [pd.Series(["a", None] * 4), np.ma.array(LABELS, mask=CAMERAS), [], (x for x in LABELS), {1: 2}],
-    ids=["number", "text", "floats", "table", "ragged", "holes", "masked", "none", "generator", "map"],
+    ids=[
+        "number",
+        "text",
+        "floats",
+        "table",
+        "ragged",
+        "missing in a list",
+        "holes",
+        "masked",
+        "none",
+        "generator",
+        "map",
+    ],
 )
 def test_bad_labels_get_a_sentence(function, labels):
     with pytest.raises((ValueError, TypeError)):
@@ -163,6 +184,67 @@ def test_labels_of_every_form_give_the_same(function):
         LABELS.astype(np.uint8),
     ):
         assert np.array(LABELLED[function](form), float) == pytest.approx(expected, nan_ok=True)
+
+
+TWICE = Templates(np.array([1, 1, 3]), np.eye(3))
+MISUSED = {  # once taken for something else, without a word -> what is said now
+    "ids of queries alone": (lambda: ev.top_k(POINTS, POINTS, 2, query_ids=LABELS), "only one of query_ids"),
+    "queries without labels": (
+        lambda: ev.mixed_gallery_curve(*TWO, LABELS, query=POINTS),
+        "only one of query",
+    ),
+    "labels without queries": (
+        lambda: ev.backfill_orders(*TWO, LABELS, query_labels=LABELS),
+        "only one of que",
+    ),
+    "rank 0": (lambda: ev.retrieval(POINTS, LABELS, ranks=[0, 1]), "whole numbers of at least 1"),
+    "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
+    "precision at 0": (lambda: ev.revisited(POINTS[:1], POINTS, [[1]], [[2]], [[0]], ks=[0]), "at least 1"),
+    "no CMC": (lambda: reid(max_rank=0), "ranks of the CMC curve are 0"),
+    "same of 2": (lambda: ev.tar_at_far([0.9, 0.5], [2, 0]), "True or 1"),
+    "same missing": (lambda: ev.tar_at_far([0.9, 0.5], [float("nan"), 0]), "True or 1"),
+    "same as text": (lambda: ev.tar_at_far([0.9, 0.5], ["1", "0"]), "True or 1"),
+    "scores by query": (lambda: ev.paired_comparison(POINTS, UNIT), "paired_scores"),
+    "no seed": (lambda: ev.paired_comparison([], []), "one for each seed"),
+    "per cent": (lambda: ev.paired_comparison([1, 2], [0, 0], level=95), "between 0 and 1"),
+    "an item twice": (lambda: ev.landmark_map(*TWO, [[]] * 8, gallery_ids=LABELS), "an item twice"),
+    "a matrix": (lambda: ev.landmark_map(POINTS[:1], POINTS[:2], [[True, False]]), "a list of the relevant"),
+    "a template twice": (lambda: ev.verification_1_to_1(None, TWICE, [1], [3], [0]), "the id 1 2 times"),
+    "ids without rows": (
+        lambda: ev.verification_1_to_1(None, TWICE._replace(ids=[1]), [1], [1], [0]),
+        "each of 3",
+    ),
+    "distance": (lambda: ev.constraints(*TWO, LABELS, distance="l2"), "'cosine' or 'euclidean'"),
+    "more new rows": (
+        lambda: fit_interpolation(POINTS[:5], UNIT, LABELS[:5], compatible=True),
+        "the same image",
+    ),
+    "one old row": (lambda: slerp(POINTS[:1], UNIT, 0.5), "the same image"),
+    "beyond the arc": (lambda: slerp(*TWO, 50), "share of the arc"),
+    "the other side": (lambda: fit_ridge(POINTS, POINTS[:, :2]).apply(POINTS[:, :2]), "of width 3, not 2"),
+    "rows of another set": (lambda: fit_orthogonal(POINTS[:5], UNIT, LABELS[:5], epochs=1), "the same image"),
+    "labels of another set": (lambda: fit_orthogonal(*TWO, [*LABELS, 9], epochs=1), "each of 8 rows"),
+    "rows that FCT lacks": (lambda: fit_transform(POINTS[:5], UNIT, epochs=1), "of one image each"),
+}
+
+
+@pytest.mark.parametrize("case", MISUSED)
+def test_what_a_call_would_take_for_something_else_is_refused(case):
+    call, said = MISUSED[case]
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_one_value_stands_for_a_list_of_one():
+    assert ev.verification(POINTS, LABELS, fars=0.5).tar == ev.verification(POINTS, LABELS, fars=[0.5]).tar
+    assert ev.retrieval(POINTS, LABELS, ranks=5).rank == ev.retrieval(POINTS, LABELS, ranks=[5]).rank
+    assert [reid(junk=one).junk for one in ("-1", 1, [1, "2"], ())] == [0, 2, 4, 0]
+
+
+def test_adapters_take_names_and_series_of_any_index():
+    plain = fit_orthogonal(*TWO, LABELS, epochs=1).backward_map.weight
+    for labels in (pd.Series(LABELS, index=LABELS[::-1]), [f"person {label}" for label in LABELS]):
+        assert torch.equal(fit_orthogonal(*TWO, labels, epochs=1).backward_map.weight, plain)
 
 
 def test_names_as_pandas_gives_them_are_ids_of_the_gallery():

@@ -168,7 +168,7 @@ def test_scores_that_have_no_curve_are_refused():
         tar_at_far([1, 2], [0, 1], reading="published")
     with pytest.raises(ValueError, match="2 genuine and 0 impostor pairs"):
         tar_at_far([1, 2], [1, 1])
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="one finite score for each pair"):
         tar_at_far([1, np.nan], [0, 1])
 
 

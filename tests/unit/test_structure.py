@@ -100,7 +100,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "user_arrays": {"class_means", "evaluation"},
     "old_system": {"class_means", "user_arrays"},
     "distributed": set(),
-    "losses": {"adapters", "distributed", "old_system"},  # the first for the method that distils one
+    "losses": {"adapters", "distributed", "old_system", "user_arrays"},  # the first for one that distils
     "optimisation": {"config"},
     "checkpoint": {"distributed", "losses"},
     "finite": {"losses"},

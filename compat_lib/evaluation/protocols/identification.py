@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.inputs import fractions, names_or_numbers, slices
+from compat_lib.evaluation.inputs import fractions, names_or_numbers, slices, whole_numbers
 from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
+    checked_templates,
     found,
     positions,
     three_tests,
@@ -142,13 +143,13 @@ def identification(
     >>> result.tpir, result.top[1], result.stacked_hits[1]
     ((1.0,), 1.0, 2)
     """
-    fpirs = fractions(fpirs, "an FPIR")
+    fpirs, ranks = fractions(fpirs, "an FPIR"), whole_numbers(ranks, "the ranks")
     templates, subjects = template_subjects(*probes, what="the probes")
-    asked = unit_templates(probe.features, "probe templates")
-    asked = asked[torch.from_numpy(found(np.asarray(probe.ids), templates, "the probe list"))]
+    ids, asked = checked_templates(probe, "probe templates")
+    asked = asked[torch.from_numpy(found(ids, templates, "the probe list"))]
     lists = [template_subjects(*gallery_1, what="gallery 1"), template_subjects(*gallery_2, what="gallery 2")]
     lists.append(tuple(np.concatenate(both) for both in zip(*lists, strict=True)))
-    ids, rows = np.asarray(enrolled.ids), unit_templates(enrolled.features, "enrolled templates")
+    ids, rows = checked_templates(enrolled, "enrolled templates")
     first, second, stacked = (
         _search((rows[torch.from_numpy(found(ids, known, what))], own), (asked, subjects), fpirs, ranks, what)
         for (known, own), what in zip(lists, ("gallery 1", "gallery 2", "both galleries"), strict=True)
@@ -198,7 +199,8 @@ def gallery_search(
     gallery, probe = unit_templates(gallery, "gallery features"), unit_templates(probe, "probe features")
     known = names_or_numbers(gallery_subjects, "gallery subjects", len(gallery))
     asking = names_or_numbers(probe_subjects, "probe subjects", len(probe))
-    return _search((gallery, known), (probe, asking), fractions(fpirs, "an FPIR"), ranks, "the gallery")
+    fpirs, ranks = fractions(fpirs, "an FPIR"), whole_numbers(ranks, "the ranks")
+    return _search((gallery, known), (probe, asking), fpirs, ranks, "the gallery")
 
 
 def template_subjects(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compat_lib.evaluation.inputs import UnitRows, names_or_numbers, plain_array, table
+from compat_lib.evaluation.inputs import UnitRows, names_or_numbers, plain_array, table, whole_numbers
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.protocols.templates import positions
 from compat_lib.evaluation.ranking import rankings, top_k
@@ -87,6 +87,8 @@ def landmark_map(
     ids = np.arange(len(gallery))
     if gallery_ids is not None:
         ids = names_or_numbers(gallery_ids, "gallery ids", len(gallery))
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError("gallery_ids name an item twice; give each gallery item an id of its own")
     lists = _rows(relevant, ids, len(query), "relevant")
     found = top_k(query, gallery, k)[1]
     hits = np.stack([np.isin(line, rows) for line, rows in zip(found, lists, strict=True)])
@@ -121,6 +123,7 @@ def revisited(
     >>> result.easy.map, result.medium.map, result.hard.map  # hard: at 0-based rank 1 behind item 2
     (1.0, 0.7916666666666666, 0.25)
     """
+    ks = whole_numbers(ks, "ks")
     sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
     queries, items = len(sides[0]), len(sides[1])
     every = np.arange(items)
@@ -159,7 +162,11 @@ def _rows(lists: Sequence[Any], ids: np.ndarray, queries: int, name: str) -> lis
     # The rows of the gallery that every query's ids name.
     if len(lists) != queries:
         raise ValueError(f"there are {len(lists)} lists of {name} items for {queries} queries; give one each")
-    items = [plain_array(each) for each in lists]
+    items = [plain_array(list(each) if isinstance(each, set) else each) for each in lists]
+    if isinstance(lists, dict) or any(each.ndim != 1 or each.dtype.kind == "b" for each in items):
+        raise ValueError(
+            f"give for each query, in their order, a list of the {name} items: ids, or rows from 0"
+        )
     known = [each for each in items if len(each)]
     rows = positions(ids, np.concatenate(known)) if known else np.zeros(0, np.int64)
     split = np.split(rows, np.cumsum([len(each) for each in items])[:-1])

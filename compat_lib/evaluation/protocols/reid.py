@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import UnitRows, codes, fractions, names_or_numbers, table
+from compat_lib.evaluation.inputs import (
+    UnitRows,
+    codes,
+    fractions,
+    names_or_numbers,
+    table,
+    whole_numbers,
+)
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rankings
 from compat_lib.evaluation.records import Measured, rates
@@ -68,7 +75,7 @@ def reid(
     ranks: Sequence[int] = (1, 5, 10),
     fars: Sequence[float] = (1e-4, 1e-3, 1e-2),
     reading: str = "published",
-    junk: Sequence[Any] = (-1,),
+    junk: Any = (-1,),
 ) -> Reid:
     """Return CMC, mAP, mINP and TPR at FPR of queries against a gallery seen by other cameras.
 
@@ -96,8 +103,8 @@ def reid(
         ranks: the k of CMC@k.
         fars: the FPR; () measures the ranking only.
         reading: "published" or "conservative".
-        junk: identities that are dropped from the gallery, -1 or "-1" in Market-1501, and skipped as queries.
-            Distractors (identity 0 there) stay as wrong items.
+        junk: one identity or several that are dropped from the gallery, -1 or "-1" in Market-1501, and
+            skipped as queries. Distractors (identity 0 there) stay as wrong items.
 
     >>> result = reid([[1, 0], [0, 1]], [7, 8], [1, 1], [[1, 0], [3, 1], [1, 1]], [7, 0, 7], [1, 2, 2])
     >>> result.average_precision.tolist()  # its own camera's item is removed, the distractor comes first
@@ -105,7 +112,8 @@ def reid(
     >>> result.rank, result.skipped, result.excluded
     ({1: 0.0, 5: 1.0, 10: 1.0}, 1, 1)
     """
-    fars = fractions(fars, "an FPR")
+    fars, ranks = fractions(fars, "an FPR"), whole_numbers(ranks, "the ranks")
+    (max_rank,) = whole_numbers(max_rank, "the ranks of the CMC curve")
     if reading not in READINGS:
         raise ValueError(f"the reading {reading!r} is not known; choose one of {', '.join(READINGS)}")
     query, gallery = table(query, "query features"), table(gallery, "gallery features")
@@ -158,11 +166,11 @@ def reid(
     )
 
 
-def _not_junk(identities: Any, junk: Sequence[Any]) -> np.ndarray:
+def _not_junk(identities: Any, junk: Any) -> np.ndarray:
     names = names_or_numbers(identities, "identities").astype(str)
-    rows = np.flatnonzero(~np.isin(names, [str(value) for value in junk]))
+    rows = np.flatnonzero(~np.isin(names, np.atleast_1d(junk).astype(str)))
     if not len(rows):
-        raise ValueError(f"all queries or all gallery items are junk, identity {tuple(junk)}; see junk=")
+        raise ValueError(f"all queries or all gallery items are junk, identity {junk}; see junk=")
     return rows
 
 

@@ -12,13 +12,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_curve
 
 from compat_lib.evaluation.counting import most_accepted
-from compat_lib.evaluation.inputs import fractions, names_or_numbers, slices
+from compat_lib.evaluation.inputs import fractions, names_or_numbers, plain_array, slices
 from compat_lib.evaluation.protocols.templates import (
     Templates,
     TemplateTests,
+    checked_templates,
     found,
     three_tests,
-    unit_templates,
 )
 from compat_lib.evaluation.records import Measured, rates
 from compat_lib.evaluation.tar import Roc
@@ -97,12 +97,13 @@ def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: 
     >>> pair_list_scores(templates, templates, [7, 9, 9], [9, 7, 9]).tolist()
     [0.6, 0.6, 1.0]
     """
-    right = unit_templates(probe.features, "probe templates")
-    left = unit_templates(enrolled.features, "enrolled templates").to(right.device)
+    probes, right = checked_templates(probe, "probe templates")
+    known, left = checked_templates(enrolled, "enrolled templates")
+    left = left.to(right.device)
     first = names_or_numbers(first, "first template ids")
     second = names_or_numbers(second, "second template ids", len(first))
-    rows = torch.from_numpy(found(np.asarray(enrolled.ids), first, "first")).to(right.device)
-    others = torch.from_numpy(found(np.asarray(probe.ids), second, "second")).to(right.device)
+    rows = torch.from_numpy(found(known, first, "first")).to(right.device)
+    others = torch.from_numpy(found(probes, second, "second")).to(right.device)
     # Into one array: pieces that stayed between freed ones would scatter the heap, gigabytes for IJB-C.
     scores = torch.empty(len(first), dtype=torch.float64, device=right.device)
     for part in slices(len(first), VALUES // left.shape[1]):
@@ -143,7 +144,15 @@ def tar_at_far(
     if reading not in ("conservative", "nearest"):
         raise ValueError(f"reading is {reading!r}; choose 'conservative' or 'nearest'")
     fars = fractions(fars, "a FAR")
-    scores, same = np.asarray(scores, np.float64), np.asarray(same).astype(bool)
+    scores, same = np.asarray(plain_array(scores), np.float64), plain_array(same)
+    same = np.array(same.tolist()) if same.dtype == object else same
+    fits = scores.ndim == 1 and scores.shape == same.shape and np.isfinite(scores).all()
+    if not fits or same.dtype.kind not in "biuf" or not np.isin(same, (0, 1)).all():
+        raise ValueError(
+            f"scores have shape {scores.shape}, and same has shape {same.shape} and type {same.dtype}; give "
+            "one finite score for each pair, and True or 1 where it shows one identity, else False or 0"
+        )
+    same = same.astype(bool)
     positives, negatives = int(same.sum()), int((~same).sum())
     if not positives or not negatives:
         raise ValueError(f"there are {positives} genuine and {negatives} impostor pairs; give some of both")

@@ -172,6 +172,19 @@ def found(ids: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
     return place
 
 
+def checked_templates(templates: Templates, what: str) -> tuple[np.ndarray, Tensor]:
+    """Return the ids and the `unit_templates` of a user's templates, one row for each id."""
+    rows = unit_templates(templates.features, what)
+    ids = names_or_numbers(templates.ids, f"ids of the {what}", len(rows))
+    once, counts = np.unique(ids, return_counts=True)
+    if len(once) < len(ids):
+        raise ValueError(
+            f"{what} hold the id {once[counts.argmax()]} {counts.max()} times; pool_templates makes one row "
+            "of each"
+        )
+    return ids, rows
+
+
 def unit_templates(features: Any, what: str) -> Tensor:
     """Return features as float64 rows that are of unit length (within 1 %) or zero; others are refused."""
     rows = as_tensor(features, what).double()
