@@ -95,13 +95,13 @@ def needs_of(method: str) -> str:
 def query_cost(method: str) -> str:
     """What runs at query time, for a table; a gallery that has to be mapped beforehand is named as well.
 
-    >>> query_cost("bct"), query_cost("adapter/ridge-query"), query_cost("adapter/ridge")
+    >>> query_cost("bct"), query_cost("adapter/ridge-query"), query_cost("fct")
     ('new model', 'new model, map', 'new model; gallery mapped')
     """
     if method in OLD_QUERIES:
         return "new and old model"
     if not method.startswith("adapter/"):
-        return "new model"
+        return getattr(METHODS.get(method), "asks", "new model")
     mapped = method.endswith("-query"), not method.endswith("-query")
     mapped = (True, True) if method == "adapter/lambda-orthogonal" else mapped
     return "new model" + ", map" * mapped[0] + "; gallery mapped" * mapped[1]

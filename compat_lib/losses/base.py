@@ -66,6 +66,7 @@ class CompatibilityLoss(nn.Module):
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
     formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX; the classification's is added
     learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
+    asks: ClassVar[str] = "new model"  # what runs at query time, and what becomes of the gallery, in words
 
     weights: dict[str, float]  # one for each term; the loop computes the sum of weights[k] * terms[k]
     head: nn.Module | None = None  # turns the network's embeddings into the features that are stored

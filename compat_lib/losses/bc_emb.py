@@ -37,6 +37,7 @@ class BCEmb(CompatibilityLoss):
         "alignment": r"\frac{1}{G B}\sum_i \sum_{g=1}^{G} \lVert A_g (\hat o_i - M \hat n_i) \rVert_2^2",
     }
     learns = "a linear map of queries to old features"
+    asks = "new model, map"
 
     def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 16.0):
         super().__init__(old, classifier)

@@ -161,6 +161,7 @@ class FCT(CompatibilityLoss):
     }
     published |= {"fit_lr": 5e-4, "fit_weight_decay": 3.05e-5}
     learns = "a transformation of the gallery, fitted after the training"
+    asks = "new model; gallery mapped"
 
     def __init__(
         self,
