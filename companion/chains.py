@@ -96,8 +96,8 @@ class Chain:
         """What a generation's method does to queries of older galleries; None: more than can be repeated."""
         newer, older = self._tensors[generation], self._tensors[generation - 1]
         if self.runs[generation].config["method"] == "bc_emb":
-            learned = load_tensors(self.runs[generation].folder / MODEL)[0]["method.map.weight"]
-            return partial(F.linear, weight=learned)
+            learned = load_tensors(self.runs[generation].folder / MODEL)[0]
+            return partial(F.linear, weight=learned["method.factor"] * learned["method.map"])
         pairs = (("query", newer["test"]), ("gallery", older["test"]))
         plain = all(name in newer and torch.equal(newer[name], stored) for name, stored in pairs)
         return torch.nn.Identity() if plain else None

@@ -8,6 +8,8 @@ from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.options import check_number
 from compat_lib.old_system import OldSystem
 
+RATE = 0.1  # of the recipe, see ExperimentConfig.lr: the largest at which no direction of M may overshoot
+
 
 class BCEmb(CompatibilityLoss):
     """Classification plus the distance of each old feature from a learned linear map M of the new one.
@@ -20,8 +22,9 @@ class BCEmb(CompatibilityLoss):
 
     Deviations: the source has no unit rows, since its features are compared by inner products, and takes the
     mean of the squares over coordinates; the sum over those of unit rows is as large as that mean where a
-    coordinate's variance is one. M is trained by the optimiser of the rest, not by an Adam of its own. The
-    weight is the published one, and was not searched.
+    coordinate's variance is one. M is trained by the optimiser of the rest, not by an Adam of its own; it is
+    a multiple of what is trained, small enough for the rate of the recipe whatever the features and the older
+    maps. The weight is the published one, and was not searched.
 
     Args:
         weight: lambda, factor of the squared distances, at least 0; published 16, of the sum of three such
@@ -42,19 +45,29 @@ class BCEmb(CompatibilityLoss):
     def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 16.0):
         super().__init__(old, classifier)
         self.weights["alignment"] = check_number("weight", weight)
-        self.map = nn.Linear(classifier.width, old.width, bias=False)
         self.widths = [old.width, *map(len, old.maps)]  # of the galleries, the nearest first
-        self.register_buffer("back", torch.cat([torch.eye(old.width), *old.maps]), persistent=False)
+        back = torch.cat([torch.eye(old.width), *old.maps])
+        self.register_buffer("back", back, persistent=False)
+        # the curvature of the weighted term in M, at most: unit rows have no second moment above one
+        curvature = 2 * max(weight, 1.0) * torch.linalg.matrix_norm(back, 2) ** 2 / len(self.widths)
+        self.register_buffer("factor", (RATE * curvature).rsqrt())
+        start = nn.Linear(classifier.width, old.width, bias=False).weight.detach()
+        self.map = nn.Parameter(start / self.factor)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        old = unit_rows(step.old_features.to(self.map.weight.dtype))
-        apart = (old - self.map(unit_rows(step.embeddings))) @ self.back.T  # all A_g, one below the other
+        old = unit_rows(step.old_features.to(self.map.dtype))
+        apart = (old - unit_rows(step.embeddings) @ self.matrix.T) @ self.back.T  # by all A_g at once
         squares = apart.square().sum(dim=1).mean() / len(self.widths)
         return {"classification": self.classification(step), "alignment": squares}
 
     @property
+    def matrix(self) -> Tensor:
+        """M, [d_o, d_n], with gradient."""
+        return self.factor * self.map
+
+    @property
     def maps(self) -> tuple[Tensor, ...]:
-        return (self.back @ self.map.weight).detach().cpu().split(self.widths)
+        return (self.back @ self.matrix).detach().cpu().split(self.widths)
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
-        return self.map(new), old
+        return new @ self.matrix.T, old

@@ -32,7 +32,7 @@ def test_value_and_gradient(width, batch, older):
     method = build_method("bc_emb", old, make_classifier(width=width, classes=4), weight=3.0).double()
     step = make_step(old, width, batch, dtype=torch.float64)
     terms = method(step)
-    rows = (step.embeddings.tolist(), step.old_features.tolist(), method.map.weight.tolist())
+    rows = (step.embeddings.tolist(), step.old_features.tolist(), method.matrix.tolist())
     expected = slow_alignment(*rows, [matrix.double().tolist() for matrix in maps])
     assert terms["alignment"].item() == pytest.approx(expected, rel=1e-9)
     assert method.weights == {"classification": 1.0, "alignment": 3.0}
@@ -47,7 +47,7 @@ def test_a_linear_image_of_the_old_features_costs_nothing_and_is_found_again():
     method = build_method("bc_emb", old, make_classifier())
     step = dataclasses.replace(make_step(old, rows=torch.arange(len(new))), embeddings=new)
     assert method(step)["alignment"] > 0.1
-    method.map.weight.data = turn.T.clone()
+    method.map.data = turn.T / method.factor
     assert method(step)["alignment"].item() == pytest.approx(0, abs=1e-9)
     query, gallery = method.comparable(new, old.features)
     mapped = compare(old.features, new, old.labels, cross=(query, gallery), draws=0).records
@@ -62,16 +62,16 @@ def test_the_best_map_is_that_of_least_squares_with_or_without_older_galleries()
         method = build_method("bc_emb", old, make_classifier(width=4)).double()
         step = make_step(old, 4, rows=torch.arange(50), dtype=torch.float64)
         sides = [normalize(side.detach()) for side in (step.embeddings, step.old_features)]
-        method.map.weight.data = torch.linalg.lstsq(*sides).solution.T
+        method.map.data = torch.linalg.lstsq(*sides).solution.T / method.factor
         method(step)["alignment"].backward()
-        assert method.map.weight.grad.abs().max() < 1e-12 and step.embeddings.grad.abs().max() > 1e-4
+        assert method.map.grad.abs().max() < 1e-12 and step.embeddings.grad.abs().max() > 1e-4
 
 
 def test_maps_compose_through_generations():
     generator = torch.Generator().manual_seed(2)
     maps = (torch.randn(4, 6, generator=generator), torch.randn(3, 6, generator=generator))
     method = build_method("bc_emb", dataclasses.replace(make_old(), maps=maps), make_classifier(width=5))
-    learned = method.map.weight.detach()
+    learned = method.matrix.detach()
     for found, expected in zip(method.maps, (learned, maps[0] @ learned, maps[1] @ learned), strict=True):
         torch.testing.assert_close(found, expected)
         assert not found.requires_grad
@@ -80,3 +80,22 @@ def test_maps_compose_through_generations():
     served = LinearMap(learned.T, *zeros, kind="bc-emb", side="query").apply(new)  # as docs/gallery.md has it
     torch.testing.assert_close(served, normalize(method.comparable(new, old)[0].detach()))
     assert "back" not in method.state_dict() and not method.back.requires_grad
+
+
+@pytest.mark.parametrize("weight", [16.0, 100.0])
+def test_the_recipe_trains_the_map_also_where_everything_is_steep(weight):
+    """Features that all but agree, and older maps that stretch."""
+    generator = torch.Generator().manual_seed(4)
+    old = dataclasses.replace(make_old(per_class=10), maps=(5 * torch.randn(6, 6, generator=generator),))
+    method = build_method("bc_emb", old, make_classifier(), weight=weight)
+    step = make_step(old, rows=torch.arange(50))
+    step = dataclasses.replace(step, embeddings=torch.ones(50, 6) + 0.01 * step.embeddings.detach())
+    sgd = torch.optim.SGD([method.map], lr=0.1, momentum=0.9, nesterov=True)
+    first = method(step)["alignment"].item()
+    for _ in range(200):
+        sgd.zero_grad()
+        (weight * method(step)["alignment"]).backward()
+        sgd.step()
+    mean = normalize(step.old_features).mean(0, keepdim=True)  # nearly the best for features that are one
+    apart = (normalize(step.old_features) - mean) @ method.back.T
+    assert method(step)["alignment"] < 1.01 * apart.square().sum(1).mean() / 2 < first

@@ -136,7 +136,8 @@ def test_learned_maps_carry_a_query_on_where_bc_aligner_trained_it(tmp_path):
             learned = config.method == "bc_emb"
             forms = {"query": query[g] if learned else test[g], "gallery": test[g - 1]}
             folder = write(root, config, {"test": test[g]} | forms)
-            weights = {"method.map.weight": turns[g].float()} if learned else {}
+            weights = {"method.map": 2 * turns[g].float(), "method.factor": torch.tensor(0.5)}
+            weights = weights if learned else {}
             save_tensors(weights | {"model.first": torch.ones(1)}, folder / "model.safetensors")
         (chain,) = chains.find_chains(root)
         matrix = chain.measure(LABELS, draws=0).matrix("map")
