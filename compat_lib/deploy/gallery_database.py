@@ -182,6 +182,8 @@ def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
     (array([3, 1]), array(['a.png'], dtype=object))
     """
     one_by_one = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(one_by_one, str | bytes) or not isinstance(one_by_one, Iterable):
+        raise ValueError(f"{values!r} is no list of ids; give a list, also of one: [{values!r}]")
     values = [one.item() if hasattr(one, "item") else one for one in one_by_one]  # NumPy's or torch's numbers
     if all(isinstance(one, str | PurePath | uuid.UUID) for one in values):
         values = [nfc(str(one)) for one in values]

@@ -30,6 +30,7 @@ KEEP = """REPLACE INTO beside SELECT key, id, model, feature, checksum, 0 FROM e
 WHERE id IN (SELECT id FROM beside WHERE waiting = 1)"""
 TAKE = """UPDATE entries SET key = beside.key, model = beside.model, feature = beside.feature,
 checksum = beside.checksum FROM beside WHERE beside.id = entries.id AND beside.waiting = ?"""
+LACKING = "SELECT COUNT(*) FROM entries WHERE id NOT IN (SELECT id FROM beside WHERE waiting = 1)"
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,15 @@ class Upgrades(Store):
         """
         with self._alone(), self._changing() as database:
             models = self._now(database).models
+            (lacking,) = database.execute(LACKING).fetchone()
             _exchange(database)
-            _searchable(database, models)
+            try:
+                _searchable(database, models)
+            except ValueError as error:
+                raise ValueError(
+                    f"{lacking} entries have no feature that waits for the swap: embed them by the same "
+                    f"backfill, or remove them; {error}"
+                ) from error
 
     def rollback(self) -> None:
         """Bring back the features that entries had before the backfill, and forget those that wait.

@@ -347,6 +347,8 @@ NAN[1, 2] = np.nan
             ValueError,
             "the id -1 is neither text nor a whole number",
         ),
+        (lambda g: g.remove("12"), ValueError, "'12' is no list of ids"),  # not the entries "1" and "2"
+        (lambda g: g.models_of(7), ValueError, "7 is no list of ids"),
         (lambda g: g.features(["7"]), KeyError, "there is no entry with the id '7'"),
         (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: row 1)"),
         (lambda g: g.insert([1, 2, 3], np.ma.masked_invalid(NAN), "old"), ValueError, "(the first: row 1)"),

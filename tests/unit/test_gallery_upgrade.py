@@ -125,7 +125,7 @@ def test_two_indexes_of_models_that_cannot_be_compared(made, index):
     with pytest.raises(ValueError, match="scales need .* for 'old'"):
         made.search(both, 5)
     steps.close()
-    with pytest.raises(ValueError, match="cannot stand beside"):
+    with pytest.raises(ValueError, match="^80 entries have no feature that waits .* cannot stand beside"):
         made.swap()
     assert made.waiting == {"other": 40} and made.counts["old"] == 120  # the refused swap changed nothing
     assert [step.left for step in made.backfill("other", lambda ids: features[ids], beside=True)] == [0]
