@@ -158,6 +158,8 @@ def check(options: argparse.Namespace) -> int:
         raise ValueError("--save-adapter needs the maps that --no-adapter leaves out; give one of them")
     names = ("metric", "adapter", "queries", "draws", "seed", "relevance", "group", "threshold")
     chosen = {name: getattr(options, name) for name in names}
+    if wrong := [one for one in options.column if "=" not in one]:
+        raise ValueError(f"--column {wrong[0]} is not of the form ROLE=NAME, such as ids=photo")
     chosen["columns"] = dict(one.partition("=")[::2] for one in options.column)
     apart = {name: getattr(options, name) for name in ("labels", "ids", "new_labels", "new_ids")}
     chosen["beside"] = {name: path for name, path in apart.items() if path is not None}

@@ -165,6 +165,8 @@ def check_files(
     where the features' files do not. The rest are options of `check_compatibility`.
     """
     columns, beside = dict(columns or {}), dict(beside or {})
+    if relevance is not None and beside.keys() & {"labels", "new_labels"}:
+        raise ValueError("relevance lists take the place of labels: give a file of one of them")
     apart = {side: {r: beside.get(f"{side}{r}") for r in ("labels", "ids")} for side in ("", "new_")}
     before, after = (
         read_features(path, columns=columns, group=group, **apart[side])

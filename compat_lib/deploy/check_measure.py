@@ -238,8 +238,11 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}")
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8; write relevance lists as such") from error
     mark = next((mark for mark in ",;\t" if mark in first), None)
     header = [name.strip(' "').lower() for name in first.split(mark)]
     found = {role: [name for name in header if name in names] for role, names in QRELS.items()}
@@ -274,7 +277,12 @@ def relevant_pairs(table: pd.DataFrame) -> pd.DataFrame:
     numbers = pd.to_numeric(table.get("relevance", pd.Series(1, table.index)))
     if numbers.isna().any():
         raise ValueError(f"row {int(numbers.isna().argmax())} has no relevance")
-    pairs = table[["query", "item"]].apply(lambda column: as_keys("ids", column).astype(str))[numbers > 0]
+    pairs = table[["query", "item"]].apply(lambda column: as_keys("ids", column).astype(str))
+    judged = pairs.assign(right=numbers > 0).drop_duplicates()
+    if (twice := judged.duplicated(["query", "item"])).any():
+        query, item, _ = judged[twice].iloc[0]
+        raise ValueError(f"the pair {query!r}, {item!r} stands there with and without relevance; keep one")
+    pairs = pairs[numbers > 0]
     if pairs.empty:
         raise ValueError("no pair has a relevance above 0")
     return pairs

@@ -162,22 +162,26 @@ def as_keys(what: str, values: Any) -> np.ndarray:
         elif isinstance(one, bytes):
             with contextlib.suppress(UnicodeDecodeError):
                 one = one.decode("utf-8")
-        elif what != "ids" and pd.isna(one):
+        elif what != "ids" and _is_missing(one):
             one = ""
+        if what == "groups" and (isinstance(one, bool) or not isinstance(one, str | int)):  # such as dates
+            one = str(one)
         if isinstance(one, str) and ROUNDED.fullmatch(one):
-            raise ValueError(
+            raise Refused(
                 f"the {what} hold {one!r} in row {row}, a long number that was rounded, so that several may "
                 "have become one; export them as text"
             )
         if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what == "ids"):
-            raise ValueError(
-                f"the {what} must be whole numbers or names, but row {row} holds {one!r}; give every "
-                "row one, or leave the row out"
-            )
+            advice = "give every row one, or leave the row out" if _is_missing(one) else "write it as text"
+            raise Refused(f"the {what} must be whole numbers or names, but row {row} holds {one!r}; {advice}")
         keys.append(one)
     if keys and not any(isinstance(one, str) for one in keys):
         return np.array(keys)
     return np.array([unicodedata.normalize("NFC", str(one)).strip() for one in keys], dtype=str)
+
+
+def _is_missing(one: Any) -> bool:
+    return one is None or (pd.api.types.is_scalar(one) and (bool(pd.isna(one)) or one == ""))
 
 
 # -- arrays --------------------------------------------------------------------------------------
@@ -215,6 +219,7 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
     """Labels from a table of ids and labels, in the order of the features' ids; "" where it has none."""
     if path.suffix.lower() == ".parquet":
         read = pd.read_parquet(path)
+        read = read if read.index.name is None else read.reset_index()
     else:
         mark = separator(path, ",;\t|")[0]
         read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig")

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,8 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
             vectors.append(name)
     chosen = choose(header, columns, vectors)
     used, single = sum(chosen.values(), []), [name for name in chosen["features"] if name not in vectors]
+    places = [header.index(name) for name in single]
+    _refuse_thousands(path, mark, decimal, reader.line_num + bool(excel), places)
     options = (
         arrow_csv.ReadOptions(
             use_threads=False,  # so that its errors say which row
@@ -105,6 +107,20 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
         ) from error
     found |= {role: whole_numbers(found[role]) for role in ("ids", "labels") if role in found}
     return found, [*notes, *not_read(header, chosen)]
+
+
+def _refuse_thousands(path: Path, mark: str, decimal: str, skipped: int, places: list[int]) -> None:
+    """Refuse 1.234 beside 987: whole numbers whose thousands are marked, and no fractions of three digits."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(islice(file, skipped, skipped + 100), delimiter=mark))
+    cells = [row[place].strip() for row in rows for place in places if place < len(row)]
+    marked = [cell for cell in cells if decimal in cell]
+    grouped = re.compile(rf"[-+]?[1-9]\d{{0,2}}(\{decimal}\d{{3}})+")
+    if 10 <= len(marked) < len(cells) and all(map(grouped.fullmatch, marked)):
+        raise Refused(
+            f"numbers such as {marked[0]} stand beside whole ones, as if {decimal!r} marked thousands; write "
+            "numbers without such marks, or fractions with another number of digits"
+        )
 
 
 def whole_numbers(texts: np.ndarray) -> np.ndarray:

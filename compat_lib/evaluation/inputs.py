@@ -123,10 +123,16 @@ def table(features: Any, what: str) -> np.ndarray | Tensor:
     features = plain(features)
     if features.dtype == object:  # such as pandas' Float64
         features = np.array(features.tolist())
-    real = not features.is_complex() if isinstance(features, Tensor) else features.dtype.kind in "fiub"
+    kind = features.dtype
+    if isinstance(features, Tensor):
+        odd = features.layout != torch.strided or features.is_meta or features.is_quantized
+        kind = f"{kind}, {features.layout} on {features.device}" if odd else kind
+        real = not (odd or features.is_complex())
+    else:
+        real = kind.kind in "fiub"
     if features.ndim != 2 or 0 in features.shape or not real:
         raise ValueError(
-            f"the {what} have shape {tuple(features.shape)} and type {features.dtype}; "
+            f"the {what} have shape {tuple(features.shape)} and type {kind}; "
             "give one row of real numbers for each image: [N, D] with N and D at least 1"
         )
     return features

@@ -164,7 +164,7 @@ def test_relevance_lists_give_the_usual_verdict(models):
         if labels[q] == labels[d]
     ]
     pairs = [(*pair, 1) for pair in pairs]
-    pairs += [("q0", "nowhere", 1), ("nobody", ids[1], 1), ("q0", ids[1], 0)]
+    pairs += [("q0", "nowhere", 1), ("nobody", ids[1], 1), ("q0", ids[239], 0)]
     relevance = pd.DataFrame(pairs, columns=["query", "item", "relevance"])
     result = check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance, draws=60)
     for query, gallery in (("old", "old"), ("new", "old"), ("new", "new")):
@@ -212,6 +212,7 @@ def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
         ("q1 0 d1 1\nq1 0 d2\n", "row 1 has no relevance"),
         ("q1 0 d1 0\n", "no pair has a relevance above 0"),
         ("item,relevance\nd1,1\n", "no line of relevance lists"),
+        ("q1 0 d1 1\nq1 0 d2 1\nq1 0 d1 0\n", "the pair 'q1', 'd1' stands there with and without"),
     ],
 )
 def test_relevance_lists_that_are_none_are_refused(tmp_path, text, message):

@@ -101,6 +101,7 @@ GOOD_TEXT = {
     "bare lists": TABLE.assign(v=[" ".join(map(str, x.tolist())) for x in X])[["id", "v"]].to_csv(),
     "NumPy's lists": pd.DataFrame({"id": NAMES, "v": [str(x.astype("f8")) for x in X]}).to_csv(index=False),
     "spaces and signs": TABLE.map(lambda x: f" {x:+.9g} " if isinstance(x, float) else x).to_csv(index=False),
+    "three digits": TABLE.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
 }
 
@@ -109,7 +110,7 @@ GOOD_TEXT = {
 def test_texts_that_people_have(tmp_path, case):
     table = csv_of(tmp_path, GOOD_TEXT[case])
     assert table.ids.tolist() == NAMES
-    tolerance = 1e-7 if case == "NumPy's lists" else 0  # it prints eight digits
+    tolerance = {"NumPy's lists": 1e-7, "three digits": 5.1e-4}.get(case, 0)  # NumPy prints eight digits
     np.testing.assert_allclose(table.features, X, rtol=0, atol=tolerance)
     assert any("taken for names" in note for note in table.notes) == (case == "numbered names")
 
@@ -188,6 +189,8 @@ BAD_CSV = [
     ('id,emb\na,"[1, x]"\n', r"'emb' holds '\[1, x\]' in row 0, which is no whole list"),
     ('id,emb\na,\nb,"[1, 2]"\n', "'emb' holds '' in row 0"),
     ('id,emb\na,"[1, 2]"\nb,[3]\nc,"[4, 5]"\n', "'emb' holds 1 numbers in row 1, and 2"),
+    ("id;f0;f1\n" + "a;1.234;987\nb;-12.345;1.000\n" * 5, r"numbers such as 1\.234 .* marked thousands"),
+    ("id;f0;f1\n" + "a;1,234;987\nb;-12,345;1,000\n" * 5, "numbers such as 1,234 .* marked thousands"),
 ]
 
 
@@ -431,6 +434,17 @@ def test_what_is_no_key(value):
         as_keys("ids", [value])
 
 
+def test_what_to_do_with_what_is_no_key():
+    for value, advice in (
+        (["a", float("nan")], "give every row one"),
+        ([pd.Timestamp("2026")], "write it as text"),
+    ):
+        with pytest.raises(ValueError, match=advice):
+            as_keys("ids", value)
+    with pytest.raises(ValueError, match=r"row 0 holds \[1, 2\]; write it as text"):
+        as_keys("labels", np.array([[1, 2], None], dtype=object))
+
+
 @pytest.mark.parametrize("rounded", ["1.15292E+18", "1.152921504606847e+18", "1,15E+18"])  # Excel, pandas
 def test_long_numbers_that_were_rounded_are_refused(tmp_path, rounded):
     with pytest.raises(ValueError, match=r"the labels hold '1.*' in row 1, a long number that was rounded"):
@@ -450,6 +464,9 @@ def test_labels_in_a_table_of_their_own_are_joined_by_ids(tmp_path, suffix):
     assert (
         found.labels.tolist() == ["anna", "", "anna", "bert"] and "1 of 4 rows have no label" in found.notes
     )
+    if suffix == "parquet":  # with the ids as pandas' index
+        table.set_index("filename").to_parquet(path)
+        assert read_features(tmp_path / "old.npz", labels=path).labels.tolist() == found.labels.tolist()
     path = tmp_path / "twice.csv"
     path.write_text("id,label\na,1\na,2\n")
     with pytest.raises(ValueError, match="the id 'a' stands there twice"):
@@ -473,6 +490,10 @@ def test_a_column_of_groups_is_read_where_there_is_one(tmp_path):
     assert read_features(path, group="other").groups is None
     np.savez(tmp_path / "old.npz", features=FEATURES, camera=np.array([1, 2, 1, 2]))
     assert read_features(tmp_path / "old.npz", group="camera").groups.tolist() == [1, 2, 1, 2]
+    day = pd.Timestamp("2026-01-02")
+    for values, said in (([day, None] * 2, [str(day), ""] * 2), ([True, False] * 2, ["True", "False"] * 2)):
+        frame().assign(when=values).to_parquet(tmp_path / "old.parquet")
+        assert read_features(tmp_path / "old.parquet", group="when").groups.tolist() == said
 
 
 def test_a_run_folder_gives_its_test_features_and_the_labels_of_its_data(tmp_path):

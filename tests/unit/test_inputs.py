@@ -83,6 +83,8 @@ BAD_FORMS = {
     "no columns": POINTS[:, :0],
     "unequal rows": [[1.0, 2.0], [1.0]],
     "complex": POINTS + 1j,
+    "sparse": torch.tensor(POINTS).to_sparse(),
+    "without numbers": torch.empty(8, 3, device="meta"),
     "names": POINTS.astype(str),
     "a generator": (row for row in POINTS),
     "a frame with holes": HOLES,

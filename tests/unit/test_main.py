@@ -148,6 +148,8 @@ def test_page_and_json_hold_everything(check, tmp_path):
         (["old.npz", "new.npz", "--save-adapter", "map", "--no-adapter"], "give one of them"),
         (["old.npz", "new.npz", "--group", "camera"], "neither file has a column 'camera'"),
         (["old.npz", "new.npz", "--relevance", "qrels"], "no file qrels"),
+        (["old.npz", "new.npz", "--relevance", "qrels", "--labels", "who.txt"], "take the place of labels"),
+        (["old.npz", "new.npz", "--column", "features"], "ROLE=NAME"),
         (["old.npz"], "NEW"),
     ],
 )
