@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,20 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compat_lib.evaluation.backfill_ranking import rank_steps
 from compat_lib.evaluation.compatibility import RANKS
-from compat_lib.evaluation.counting import count
 from compat_lib.evaluation.inputs import fractions, unit_rows
 from compat_lib.evaluation.orders import ORDERS, backfill_order
 from compat_lib.evaluation.paired import PairedComparison, paired_scores
 from compat_lib.evaluation.pairs import PairScores
-from compat_lib.evaluation.ranking import rank
 from compat_lib.evaluation.records import Record, Records
-from compat_lib.evaluation.tar import verify
+from compat_lib.evaluation.tar import verify_steps
 
 SHARES = tuple(i / 10 for i in range(11))
 
 Point = dict[str, float | None]  # "map", "rank1", "tar@far=1e-2", ...; None where not measurable
-Measure = tuple[Point, np.ndarray]  # of one gallery, and the average precision [Nq] of the queries
 
 
 @dataclass(frozen=True)
@@ -158,57 +156,57 @@ def _curves(
         raise ValueError("only one of query and query_labels was given: give both, or neither")
     options = {"certainty": certainty, "seed": seed}
     places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
-    queries, before, after = mixed_forms(old, new, query, cross)
-    measured, whole = all_pairs(queries, labels, None if query is None else query_labels, fars), {}
-    return {name: mixed_curve(before, after, x, shares, name, measured, whole) for name, x in places.items()}
+    forms = mixed_forms(old, new, query, cross)
+    return all_pairs_curves(*forms, labels, None if query is None else query_labels, places, shares, fars)
 
 
-def all_pairs(
-    queries: Tensor, labels: Any, query_labels: Any, fars: tuple[float, ...]
-) -> Callable[[Tensor], Measure]:
-    """What `mixed_curve` measures of all pairs; query_labels None: the gallery's images are the queries."""
+def all_pairs_curves(
+    queries: Tensor,
+    before: Tensor,
+    after: Tensor,
+    labels: Any,
+    query_labels: Any,
+    orders: Mapping[str, np.ndarray],
+    shares: Sequence[float],
+    fars: Sequence[float],
+) -> dict[str, BackfillCurve]:
+    """Return the curve of each order of rows of all pairs of queries and gallery.
+
+    Args:
+        before, after: [N, D] unit rows of the gallery, as they are and as they will be.
+        query_labels: None: the gallery's images are the queries.
+        orders: name -> all row numbers, int64 [N].
+    """
     options: dict[str, Any] = {}
     if query_labels is None:
         query_labels = labels
         options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(queries)))
 
-    def measured(gallery: Tensor) -> Measure:
-        pairs = PairScores(queries, query_labels, gallery, labels, **options)
-        ranked = rank(pairs, RANKS)
-        tars = verify(pairs, count(pairs), fars).values if fars else {}
-        return ranked.values | tars, ranked.average_precision
+    def pairs(gallery: Tensor) -> PairScores:
+        return PairScores(queries, query_labels, gallery, labels, **options)
 
-    return measured
+    sides = pairs(before), pairs(after.to(before.dtype))
+    new = [round(share * len(after)) for share in shares]
+    levels, at = np.unique(new, return_inverse=True)
+    # The step at which a row becomes new: the first gallery with more new rows than come before it.
+    steps = {x: np.searchsorted(levels, np.argsort(places), side="right") for x, places in orders.items()}
+    ranked, curves = rank_steps(*sides, steps, len(levels), RANKS), {}
+    for name, step in steps.items():
+        points = [one.values for one in ranked[name]]
+        if fars:
+            verified = verify_steps(*sides, step, len(levels), tuple(fars))
+            points = [point | one.values for point, one in zip(points, verified, strict=True)]
+        precision = np.stack([ranked[name][k].average_precision for k in at])
+        curves[name] = BackfillCurve(tuple(shares), tuple(points[k] for k in at), name, precision)
+    return curves
 
 
-def mixed_curve(
-    before: Tensor,
-    after: Tensor,
-    places: np.ndarray,
-    shares: Sequence[float],
-    order: str,
-    measured: Callable[[Tensor], Measure],
-    whole: dict[int, Measure],
-) -> BackfillCurve:
-    """Return the curve of a gallery whose rows `before` [N, d] change one by one, at `places`, to `after`.
-
-    `measured` is asked for each gallery; `whole` keeps what it returns for no and for all new rows, which no
-    order changes.
-    """
-    found = []
-    for share in shares:
-        new = round(share * len(after))
-        if new in whole:
-            found.append(whole[new])
-            continue
-        rows = torch.from_numpy(places[:new]).to(after.device)
-        gallery = before.clone()
-        gallery[rows] = after[rows].to(gallery.dtype)
-        found.append(measured(gallery))
-        if new in (0, len(after)):
-            whole[new] = found[-1]
-    points, precision = zip(*found, strict=True)
-    return BackfillCurve(tuple(shares), points, order, np.stack(precision))
+def part_new(before: Tensor, after: Tensor, rows: np.ndarray) -> Tensor:
+    """Return the gallery `before` [N, D] with these rows as they are in `after`."""
+    place = torch.from_numpy(rows).to(after.device)
+    gallery = before.clone()
+    gallery[place] = after[place].to(gallery.dtype)
+    return gallery
 
 
 def backfill_orders(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +42,62 @@ def most_accepted(far: float, negatives: Any) -> Any:
     return np.where(k / some > far, k - 1, k).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Side:
+    """The pairs with those rows of a gallery that are new by a step of its backfill, or with the others.
+
+    Args:
+        pairs: with all rows of the gallery, as they are before or after.
+        step: int64 [Ng], at which each row becomes new, in the order of `pairs.column_codes`.
+        new: whether gallery k holds the rows of steps 0..k of this side, or the others.
+    """
+
+    pairs: PairScores
+    step: Tensor
+    new: bool
+
+    @classmethod
+    def of(cls, pairs: PairScores, step: np.ndarray, new: bool) -> Side:
+        """From the steps of the caller's gallery rows."""
+        return cls(pairs, torch.from_numpy(step[pairs.column_order]).to(pairs.device), new)
+
+    def holds(self, columns: Tensor, gallery: int) -> Tensor:
+        """Return which of these columns a gallery takes from this side."""
+        return (self.step[columns] <= gallery) == self.new
+
+
 def count(pairs: PairScores) -> Counts:
     """Return the histogram of all pairs; ValueError where there is no genuine or no impostor pair."""
+    return _counts(*_histogram(pairs, torch.zeros(pairs.shape[1], dtype=torch.int64), 1)[:, 0])
+
+
+def count_steps(sides: Sequence[Side], size: int) -> list[Counts]:
+    """Return `count` of each gallery 0..size-1 of a backfill; its pairs are counted once, by their steps."""
+    total = 0
+    for side in sides:
+        tables = _histogram(side.pairs, side.step, size + 1)
+        until = tables[:, :-1].cumsum(1)
+        total = total + (until if side.new else tables.sum(1, keepdims=True) - until)
+    return [_counts(*total[:, k]) for k in range(size)]
+
+
+def _histogram(pairs: PairScores, step: Tensor, steps: int) -> np.ndarray:
+    # int64 [everything and genuine, steps, bins], by the step of the column.
     size = 3 * PER_UNIT + 1
-    everything = torch.zeros(size, dtype=torch.int64, device=pairs.device)
-    same = torch.zeros_like(everything)
+    tables = torch.zeros(2, steps * size, dtype=torch.int64, device=pairs.device)
+    first = step.to(pairs.device) * size + 2 * PER_UNIT
     for tile in pairs.tiles():
-        place = (tile.scores.reshape(-1) * PER_UNIT).floor_().long().add_(2 * PER_UNIT)
-        _count_at(everything, place)
-        _count_at(same, place[tile.genuine])
+        width = tile.scores.shape[1]
+        place = (tile.scores * PER_UNIT).floor_().long().add_(first[tile.column : tile.column + width])
+        place = place.reshape(-1)
+        _count_at(tables[0], place)
+        _count_at(tables[1], place[tile.genuine])
+    return tables.reshape(2, steps, size).cpu().numpy()
+
+
+def _counts(everything: np.ndarray, same: np.ndarray) -> Counts:
     everything[0] = same[0] = 0  # bin 0 holds the excluded pairs and nothing else
-    counts = Counts(same.cpu().numpy(), (everything - same).cpu().numpy())
+    counts = Counts(same, everything - same)
     if not counts.positives:
         raise ValueError(
             "there is no genuine pair: no identity has two images that may be compared; "
@@ -71,7 +117,8 @@ def _count_at(table: Tensor, place: Tensor) -> None:
 @dataclass
 class _Bracket:
     # The impostor score searched for is number `rank` (from 0, falling) among those whose keys lie in [low,
-    # high); `accepted` genuine scores lie above the bracket.
+    # high), in a gallery of a backfill or the one there is; `accepted` genuine scores lie above the bracket.
+    gallery: int
     low: int
     high: int
     rank: int
@@ -86,43 +133,52 @@ class _Bracket:
         return ((self.high - self.low - 1) >> self.shift) + 1
 
 
-def boundaries(pairs: PairScores, counts: Counts, allowed: list[int]) -> dict[int, tuple[float, int]]:
-    """Return, for each number k of impostors allowed, the highest impostor score to refuse, and how many
-    genuine pairs lie above it: k -> (score, number).
+def boundaries(
+    sides: Sequence[Side], counts: Sequence[Counts], allowed: Sequence[Sequence[int]]
+) -> list[dict[int, tuple[float, int]]]:
+    """Return, for each gallery and each number k of impostors allowed there, the highest impostor score to
+    refuse, and how many genuine pairs lie above it: k -> (score, number).
 
     That score is the (k + 1)-th largest of the impostors, 0 <= k < negatives. It is searched in the bin that
     holds it, which is refined by counting, never by holding scores: no number of pairs and no tie can fill
     the memory. A float32 has 32 bits, and each pass settles 16 of them.
     """
+    found = [
+        {k: _bracket(gallery, one, k) for k in asked}
+        for gallery, (one, asked) in enumerate(zip(counts, allowed, strict=True))
+    ]
+    brackets = [bracket for one in found for bracket in one.values()]
+    while wide := [b for b in brackets if b.high - b.low > 1]:
+        _refine(sides, wide)
+    return [{k: (_score(b.low), b.accepted) for k, b in one.items()} for one in found]
+
+
+def _bracket(gallery: int, counts: Counts, k: int) -> _Bracket:
     above = np.cumsum(counts.different[::-1])
-    accepted = np.cumsum(counts.same[::-1])
-    brackets: dict[int, _Bracket] = {}
-    for k in allowed:
-        place = int(np.searchsorted(above, k, "right"))  # the first bin from the top that brings more than k
-        start = len(above) - 1 - place
-        low, high = (int(float_keys(torch.tensor([b / PER_UNIT - 2.0]))) for b in (start, start + 1))
-        rank = k - int(above[place] - counts.different[start])
-        brackets[k] = _Bracket(low, high, rank, int(accepted[place] - counts.same[start]))
-    while any(b.high - b.low > 1 for b in brackets.values()):
-        _refine(pairs, [b for b in brackets.values() if b.high - b.low > 1])
-    return {k: (_score(b.low), b.accepted) for k, b in brackets.items()}
+    place = int(np.searchsorted(above, k, "right"))  # the first bin from the top that brings more than k
+    start = len(above) - 1 - place
+    low, high = (int(float_keys(torch.tensor([b / PER_UNIT - 2.0]))) for b in (start, start + 1))
+    accepted = int(np.cumsum(counts.same[::-1])[place] - counts.same[start])
+    return _Bracket(gallery, low, high, k - int(above[place] - counts.different[start]), accepted)
 
 
 def _score(key: int) -> float:
     return float(np.copysign(np.int32(abs(key)).view(np.float32), key))
 
 
-def _refine(pairs: PairScores, brackets: list[_Bracket]) -> None:
+def _refine(sides: Sequence[Side], brackets: list[_Bracket]) -> None:
     lowest, highest = min(b.low for b in brackets), max(b.high for b in brackets)
-    tables = [torch.zeros(2, b.cells, dtype=torch.int64, device=pairs.device) for b in brackets]
-    for tile in pairs.tiles():
-        scores = tile.scores.reshape(-1)
+    device = sides[0].pairs.device
+    tables = [torch.zeros(2, b.cells, dtype=torch.int64, device=device) for b in brackets]
+    for side, tile in ((one, tile) for one in sides for tile in one.pairs.tiles()):
+        scores, width = tile.scores.reshape(-1), tile.scores.shape[1]
         for kind, chosen in enumerate((at_least(scores, _score(lowest)), tile.genuine)):
             keys = float_keys(scores[chosen])
-            keys = keys[(keys >= lowest) & (keys < highest)]
+            near = (keys >= lowest) & (keys < highest)
+            keys, columns = keys[near], chosen[near] % width + tile.column
             for bracket, table in zip(brackets, tables, strict=True):
-                inside = keys[(keys >= bracket.low) & (keys < bracket.high)]
-                _count_at(table[kind], (inside - bracket.low) >> bracket.shift)
+                inside = (keys >= bracket.low) & (keys < bracket.high) & side.holds(columns, bracket.gallery)
+                _count_at(table[kind], (keys[inside] - bracket.low) >> bracket.shift)
     for bracket, (everything, same) in zip(brackets, (table.cpu().numpy() for table in tables), strict=True):
         different = everything - same
         above, accepted = np.cumsum(different[::-1]), np.cumsum(same[::-1])

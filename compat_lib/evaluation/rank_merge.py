@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import SHARES, BackfillCurve, all_pairs, mixed_curve
+from compat_lib.evaluation.backfill import SHARES, BackfillCurve, all_pairs_curves
 from compat_lib.evaluation.inputs import codes, unit_rows
 from compat_lib.evaluation.orders import backfill_order
 
@@ -45,8 +45,8 @@ def merged_indexes_curve(
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
     scales = [_strangers(side, number) for side in (before, after.to(before.device))]
     queries, galleries = _merged(before, after.to(before.device), scales)
-    measured = all_pairs(queries, labels, None, tuple(fars))
-    return mixed_curve(*galleries, places, shares, "random", measured, {})
+    orders = {"random": places}
+    return all_pairs_curves(queries, *galleries, labels, None, orders, shares, fars)["random"]
 
 
 def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:

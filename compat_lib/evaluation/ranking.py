@@ -104,6 +104,11 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
         rows = pairs.order[row:stop]
         precision[rows], first[rows] = _rank_rows(pairs, row, stop)
         row = stop
+    return result(pairs, precision, first, ranks)
+
+
+def result(pairs: PairScores, precision: np.ndarray, first: np.ndarray, ranks: Sequence[int]) -> Retrieval:
+    """Return the result of queries with these average precisions and ranks of their first right items."""
     valid = first > 0
     if not valid.any():
         raise ValueError(
@@ -121,13 +126,23 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
 
 
 def _rank_rows(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    right = _right_scores(pairs, row, stop)
+    right = sort_rows(right_scores(pairs, row, stop))
+    return precision_and_first(right, _at_least_as_good(pairs, row, stop, right))
+
+
+def precision_and_first(right: Tensor, at_least: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return average precision float64 [r] and the first right item's rank int64 [r], 0 where there is none.
+
+    Args:
+        right: float32 [r, m], the scores of a query's right items, ascending after those that are EXCLUDED.
+        at_least: int64 [r, m], how many items, right or wrong, score at least as much.
+    """
     count = right.shape[1]
     valid = right > EXCLUDED
     matches = valid.sum(1)
     position = torch.arange(count, 0, -1, device=right.device)  # among the right items; they ascend
     right_before = count - torch.searchsorted(right, right)
-    places = _at_least_as_good(pairs, row, stop, right) - right_before + position
+    places = at_least - right_before + position
     average = torch.where(valid, position / places.double(), 0.0).sum(1) / matches
     first = torch.where(matches > 0, places[:, -1], 0) if count else matches
     return average.cpu().numpy(), first.cpu().numpy()
@@ -157,7 +172,7 @@ def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> 
         reached = torch.zeros(rows, dtype=torch.int64, device=right.device)
         dense = much.nonzero()[:, 0]
         if len(dense):
-            above = width - torch.searchsorted(_sorted(scores[dense]), right[dense])
+            above = width - torch.searchsorted(sort_rows(scores[dense]), right[dense])
             counts[dense] += above
             reached[dense] = above.gather(1, lowest_place[dense])[:, 0]
         if len(dense) < rows:
@@ -171,8 +186,11 @@ def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> 
     return counts + looked_up.reshape(rows, count).flip(1).cumsum(1).flip(1)
 
 
-def _right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:
-    # float32 [rows, most matches of a row], ascending; rows with fewer matches start with EXCLUDED.
+def right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:
+    """Return the scores of the right items of sorted rows row..stop-1, float32 [r, most of a row].
+
+    They stand in the order of the sorted columns, EXCLUDED beyond a row's last.
+    """
     first, last = pairs.first[row:stop], pairs.last[row:stop]
     right = torch.full((stop - row, int((last - first).max())), EXCLUDED, device=pairs.device)
     width = pairs.tile[1]
@@ -182,10 +200,11 @@ def _right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:
             places = np.stack([rows, columns - column, columns - first[rows]])
             line, from_column, to_column = torch.from_numpy(places).to(pairs.device)
             right[line, to_column] = pairs.block(row, stop, column)[line, from_column]
-    return _sorted(right)
+    return right
 
 
-def _sorted(scores: Tensor) -> Tensor:
+def sort_rows(scores: Tensor) -> Tensor:
+    """Return float32 [r, c] with each row ascending."""
     if scores.device.type == "cpu":  # NumPy's vectorised sort is more than ten times as fast as torch's
         return torch.from_numpy(np.sort(scores.numpy(), axis=1))
     return scores.sort(dim=1).values

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from compat_lib.evaluation.counting import PER_UNIT, Counts, boundaries, count, most_accepted
+from compat_lib.evaluation.counting import (
+    PER_UNIT,
+    Counts,
+    Side,
+    boundaries,
+    count,
+    count_steps,
+    most_accepted,
+)
 from compat_lib.evaluation.inputs import UnitRows, fractions
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.records import Measured, rates
@@ -149,24 +157,35 @@ def roc_points(counts: Counts) -> Roc:
 
 def verify(pairs: PairScores, counts: Counts, fars: tuple[float, ...]) -> Verification:
     """Return the exact result for pairs whose histogram is known."""
-    allowed = [int(most_accepted(far, counts.negatives)) for far in fars]
-    found = boundaries(pairs, counts, [k for k in allowed if 1 <= k < counts.negatives])
-    tar, thresholds = [], []
-    for k in allowed:
-        if k in found:
-            refused, accepted = found[k]
-            tar.append(accepted / counts.positives)
-            thresholds.append(float(np.nextafter(np.float32(refused), np.float32(2))))
-        else:  # no impostor may pass, or all may
-            tar.append(1.0 if k else float("nan"))
-            thresholds.append(-1.0 if k else float("nan"))
-    return Verification(
-        fars,
-        tuple(tar),
-        tuple(thresholds),
-        tuple(k >= 1 for k in allowed),
-        counts.positives,
-        counts.negatives,
-        pairs.excluded,
-        roc_points(counts),
-    )
+    everything = Side(pairs, torch.zeros(pairs.shape[1], dtype=torch.int64, device=pairs.device), new=True)
+    return _verified([everything], [counts], fars)[0]
+
+
+def verify_steps(
+    before: PairScores, after: PairScores, step: np.ndarray, size: int, fars: tuple[float, ...]
+) -> list[Verification]:
+    """Return the exact result of each gallery of a backfill; as in `backfill_ranking.rank_steps`."""
+    sides = [Side.of(before, step, new=False), Side.of(after, step, new=True)]
+    return _verified(sides, count_steps(sides, size), fars)
+
+
+def _verified(sides: list[Side], counts: list[Counts], fars: tuple[float, ...]) -> list[Verification]:
+    allowed = [[int(most_accepted(far, one.negatives)) for far in fars] for one in counts]
+    searched = [
+        [k for k in asked if 1 <= k < one.negatives] for one, asked in zip(counts, allowed, strict=True)
+    ]
+    results = []
+    for one, asked, found in zip(counts, allowed, boundaries(sides, counts, searched), strict=True):
+        tar, thresholds = [], []
+        for k in asked:
+            if k in found:
+                refused, accepted = found[k]
+                tar.append(accepted / one.positives)
+                thresholds.append(float(np.nextafter(np.float32(refused), np.float32(2))))
+            else:  # no impostor may pass, or all may
+                tar.append(1.0 if k else float("nan"))
+                thresholds.append(-1.0 if k else float("nan"))
+        passed = tuple(k >= 1 for k in asked)
+        numbers = one.positives, one.negatives, sides[0].pairs.excluded, roc_points(one)
+        results.append(Verification(fars, tuple(tar), tuple(thresholds), passed, *numbers))
+    return results

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from compat_lib.evaluation.backfill import (
     BackfillCurve,
-    Measure,
-    mixed_curve,
     mixed_forms,
     mixed_gallery_curve,
+    part_new,
 )
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import one_set_test
@@ -183,13 +182,15 @@ def mixed_reid(
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
     places = backfill_order(old[~asked], images.labels[~asked], "random", seed=0)
 
-    def measured(gallery: Tensor) -> Measure:
+    points, precision = [], []
+    for share in shares:
+        gallery = part_new(before, after, places[: round(share * len(after))])
         features = gallery.new_zeros(len(asked), gallery.shape[1])
         features[asked], features[~asked] = queries, gallery
         found = _reid(features, features, images)
-        return {"map": found.map, "rank1": found.rank[1], "minp": found.minp}, found.average_precision
-
-    return mixed_curve(before, after, places, shares, "random", measured, {})
+        points.append({"map": found.map, "rank1": found.rank[1], "minp": found.minp})
+        precision.append(found.average_precision)
+    return BackfillCurve(tuple(shares), tuple(points), "random", np.stack(precision))
 
 
 def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
