@@ -55,6 +55,7 @@ _CHOICES = {  # field -> what it may be
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  # of which fields
     ("be at least 0", lambda x: x >= 0, ("shift", "pad", "seed", "data_seed", "bootstrap_draws")),
+    ("be below 2**63", lambda x: x < 2**63, ("seed",)),  # of which torch takes the double
     ("be at least 0", lambda x: x >= 0, ("per_identity", "weight_decay", "margin", "task_weight")),
     ("be at least 0", lambda x: x >= 0, ("warmup_steps", "checkpoint_steps", "checkpoint_minutes")),
     ("be at least 0", lambda x: x >= 0, ("threads", "workers")),

@@ -74,8 +74,11 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     experiments = []
     settings, seeds = content.get("settings") or [{}], content.get("seeds") or [0]
     for setting, seed, method in itertools.product(settings, seeds, content.get("methods") or [{}]):
-        values = {**(content.get("defaults") or {}), **setting, **method, "seed": seed, **overrides}
+        values = {**(content.get("defaults") or {}), **setting, **method}
         try:
+            if "seed" in values:
+                raise ValueError(f"the section seeds says which: write seeds: [{values['seed']}]")
+            values |= {"seed": seed} | overrides
             experiments.append(ExperimentConfig.from_dict(values))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, setting {setting}, method {method}: {error}") from error
@@ -87,11 +90,24 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     folders = Counter(str(config.run_folder) for config in experiments)
     if twice := sorted(folder for folder, times in folders.items() if times > 1):
         raise ValueError(f"{path} lists the same run twice: {', '.join(twice)}")
-    processes = content.get("processes", 1)
+    processes = 1 if content.get("processes") is None else content["processes"]
     if processes < 1:
         raise ValueError(f"{path}: processes must be at least 1; got {processes}")
+    published = content.get("published") or {}
+    if published and not _are_counts(published):
+        words = SECTIONS["published"][1]
+        raise ValueError(f"{path}: published must be {words} (null: images not told); got {published}")
     notebooks = with_numbers(content.get("notebooks") or {})
-    return Preset(path.stem, experiments, notebooks, processes, content.get("published") or {})
+    return Preset(path.stem, experiments, notebooks, processes, published)
+
+
+def _are_counts(published: Mapping[str, Any]) -> bool:
+    """Whether these are images and classes of the old and the new side, where the old images may be None."""
+    pairs = all(isinstance(row, list) and len(row) == 2 for row in published.values())
+    if not pairs or set(published) != {"old", "new"}:
+        return False
+    old, new = published["old"], published["new"]
+    return all(type(one) is int and one > 0 for one in (1 if old[0] is None else old[0], old[1], *new))
 
 
 def _sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -105,7 +121,8 @@ def _sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise ValueError(f"{path}: unknown section {name}; there are {instead(name, SECTIONS)}")
         kind, words = SECTIONS[name]
         rows = value if kind is list and name != "seeds" else []
-        right = isinstance(value, kind) and all(isinstance(row, dict) for row in rows)
+        right = isinstance(value, kind) and not isinstance(value, bool)  # True is a whole number
+        right = right and all(isinstance(row, dict) for row in rows)
         if value is not None and not right:
             raise ValueError(f"{path}: {name} must be {words}; got {value!r}")
     if not content.get("base"):

@@ -154,6 +154,12 @@ def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
     ("text", "words"),
     [
         ("seed: 1", "settings"),
+        ("defaults: {seed: 3}", r"the section seeds says which: write seeds: \[3\]"),
+        ("methods: [{method: l2, seed: 3}]", "the section seeds says which"),
+        ("seeds: [9223372036854775808]", "seed must be below"),
+        ("processes: true", "processes must be a whole number"),
+        ("published: {old: [5, 2]}", "published must be images and classes of both sides"),
+        ("published: {old: [null, 2], new: [-5, 2]}", "published must be images and classes of both sides"),
         ("methods: [{method: bct}, {method: bct}]", "twice"),
         ("settings: [{scenario: none}]", "scenario"),
         ("defaults: {nonsense: 1}", "nonsense"),
