@@ -234,7 +234,7 @@ def choose_metric(asked: str | None, labels: np.ndarray, queries: np.ndarray) ->
     if asked is None:
         enough = impostors * metric_far(HEADLINE) >= RESOLVED and len(sizes) >= FEWEST
         return HEADLINE if enough else "map"
-    metric, far = asked.strip().lower(), None
+    metric, far = str(asked).strip().lower(), None
     if metric in ("map", *(f"rank{k}" for k in RANKS)):
         return metric
     with suppress(ValueError):

@@ -91,6 +91,10 @@ def read_features(
         FileNotFoundError: "There is no file old.csv".
         ValueError: one sentence with the file, the row, the column and what to do.
     """
+    if not isinstance(columns or {}, Mapping):
+        raise ValueError(
+            f"columns is {columns!r}; give a mapping, such as {{'features': 'emb', 'ids': 'photo'}}"
+        )
     path, columns = Path(path).expanduser(), dict(columns or {})
     if unknown := sorted(set(columns) - set(USUAL)):
         raise ValueError(f"columns may name {', '.join(USUAL)}, not {unknown[0]!r}")

@@ -59,6 +59,8 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
         folders = images[1].to_numpy(str)
         if table.ids is not None:
             rows, proof = _matched(_parts(table.ids), images, files), "by their ids"
+        elif not isinstance(trust_order, bool):  # such as the text "no", which would mean yes
+            raise ValueError(f"trust_order is {trust_order!r}; give True or False")
         elif trust_order and len(table.features) == len(files):
             rows, proof = np.arange(len(files)), "by their order, which you vouch for"
         else:

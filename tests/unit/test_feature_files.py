@@ -392,6 +392,8 @@ def test_unsigned_bytes_get_a_note_and_signed_ones_do_not(tmp_path):
 def test_files_that_are_not_there_or_of_another_kind(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*old\.csv"):
         read_features(tmp_path / "old.csv")
+    with pytest.raises(ValueError, match="columns is 'emb'; give a mapping"):
+        read_features(tmp_path / "old.csv", columns="emb")
     (tmp_path / "old.pkl").touch()
     with pytest.raises(ValueError, match=r"old\.pkl: features are read from \.npz, \.npy, \.csv, \.tsv"):
         read_features(tmp_path / "old.pkl")

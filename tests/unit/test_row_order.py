@@ -95,6 +95,8 @@ def test_without_ids_the_order_is_not_assumed():
         table(labels=["anna", "anna", "bert"])
     with pytest.raises(ValueError, match=r"old\.csv: nothing says which of the 4 rows .* of the 3 images"):
         table(count=4, trust_order=True)
+    with pytest.raises(ValueError, match="trust_order is 'no'; give True or False"):
+        table(trust_order="no")
 
 
 def test_an_order_that_is_vouched_for_is_still_compared_with_the_labels():
