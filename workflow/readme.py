@@ -53,7 +53,7 @@ PAGES = {
     "choosing_options.md.j2": "docs/choosing_options.md",
     "which_method.md.j2": "docs/which_method.md",
 }
-OMNIGLOT = ("evidence/omniglot:1", "omniglot-open-class-softmax-to-arcface-69d6ba")  # README's setting
+OMNIGLOT = "evidence/omniglot:1"  # README's setting
 
 
 class Results:
@@ -172,14 +172,15 @@ class Results:
         """`tables.first_day_table` of a setting."""
         return tables.markdown(tables.first_day_table(self.rows(setting, metric)))
 
-    def names(self, setting: str, number: str, how: str) -> str:
+    def names(self, setting: str, number: str, how: str, part: str | None = None) -> str:
         """The trained methods whose difference is "above" zero, "below" it, or "within" the noise of it.
 
         Args:
             number: "margin" (new/old minus the bar) or "self_change" (new/new minus the oracle's).
+            part: of the test images, such as "in-domain"; None: its test.
         """
-        rows = self.rows(setting)
-        rows = rows.loc[[self._row(setting, one, HEADLINE).name for one in self._trained(setting)]]
+        chosen = [self._row(setting, one, HEADLINE).name for one in self._trained(setting)]
+        rows = self.rows(setting, HEADLINE, part).loc[chosen]
         rows = rows[rows[f"{number}_low"].notna()]
         above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
         chosen = rows[{"above": above, "below": below, "within": ~(above | below)}[how]]
@@ -241,9 +242,10 @@ class Results:
         metric: str = HEADLINE,
         *,
         interval: bool = True,
+        part: str | None = None,
     ) -> str:
         """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
-        runs = with_adapters(self.of(setting))
+        runs = with_adapters(on(self.of(setting), part) if part else self.of(setting))
         sides = [main_variant(runs, *_named(name)) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
         metric = metric_of(runs, metric)
@@ -263,7 +265,7 @@ class Results:
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
-        setting, method = self.first_of(*OMNIGLOT), "mixbct"
+        setting, method = self.first_of(OMNIGLOT), "mixbct"
         runs = self.of(setting)
         curves = [backfill(main_variant(runs, name)["run"].iloc[0]) for name in ("independent", method)]
         before = float(self._row(setting, method, "map")["old_old"])

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from companion.titles import SETTING, plot_name
+from compat_lib.config import ExperimentConfig
 from compat_lib.losses import METHODS, method_options
 from compat_lib.runs import Run, list_runs
 
@@ -38,7 +39,8 @@ def row_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     A run's name and `method_options` say what differed from the defaults of its day; `made_of` has all.
     """
-    row = {"budget": "steps", "method_options": {}, "old_run": None, "seed": 0, "protocol": "pairs"} | config
+    # A field that came later had its default in the runs before it.
+    row = ExperimentConfig().to_dict() | {"old_run": None} | config
     facts, used = row.pop("facts", {}), row.get("made_of", {}).get("method options", "{}")
     options = json.loads(used) | row["method_options"]
     defaults = method_options(row["method"]) if row["method"] in METHODS else {}
