@@ -81,7 +81,8 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
     chosen = choose(header, columns, vectors)
     used, single = sum(chosen.values(), []), [name for name in chosen["features"] if name not in vectors]
     places = [header.index(name) for name in single]
-    _refuse_thousands(path, mark, decimal, reader.line_num + bool(excel), places)
+    if places:
+        _refuse_thousands(path, mark, decimal, reader.line_num + bool(excel), places)
     options = (
         arrow_csv.ReadOptions(
             use_threads=False,  # so that its errors say which row
