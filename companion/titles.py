@@ -148,15 +148,18 @@ def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
     """Title of every experiment in a frame; those that would be equal say in which fields they differ.
 
     >>> one = {"dataset": "omniglot", "scenario": "open-data", "old_loss": "softmax", "new_loss": "arcface"}
-    >>> rows = [one | {"experiment_id": f"x-{k}", "old_epochs": k} for k in (2, 20)]
+    >>> options = {2: {"images": 10}, 20: {}}
+    >>> rows = [one | {"experiment_id": f"x-{k}", "dataset_options": options[k]} for k in options]
     >>> setting_titles(pd.DataFrame(rows))["x-2"]
-    'Omniglot, open-data, softmax to ArcFace, old_epochs=2'
+    'Omniglot, open-data, softmax to ArcFace, images=10'
     """
     settings = {row["experiment_id"]: row for row in rows.to_dict("records")}
     titles = pd.Series({name: setting_title(row) for name, row in settings.items()}, dtype=object)
     for title, alike in titles.groupby(titles):
         if len(alike) > 1:
-            fields = pd.DataFrame([_fields(settings[name]) for name in alike.index], alike.index).map(str)
+            # As objects: where one setting lacks a field, the whole numbers of the others stay such.
+            known = [_fields(settings[name]) for name in alike.index]
+            fields = pd.DataFrame(known, alike.index, dtype=object).map(str)
             apart = fields.columns[fields.nunique() > 1]
             for name, row in fields[apart].iterrows():
                 told = [f"{field}={value}" for field, value in row.items() if value not in ("None", "nan")]
