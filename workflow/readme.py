@@ -223,15 +223,16 @@ class Results:
         interval: bool = True,
         digits: int = 1,
     ) -> str:
-        """One number: test is "old/old", "new/old" or "new/new", "gain" (a fraction), or "images" or "time"
-        relative to the oracle's."""
+        """One number with its interval, or of several seeds the deviation: test is "old/old", "new/old" or
+        "new/new", "gain" (a fraction), or "images" or "time" relative to the oracle's."""
         row = self._row(setting, method, metric)
         name = {"gain": "gain", "images": "images", "time": "cost"}.get(test, test.replace("/", "_"))
-        ends = [row.get(name + end) for end in ("_low", "_high")] if interval else []
         percent = test not in ("gain", "images", "time")
-        return shown(
-            row[name], *ends, percent=percent, digits=digits if percent else 2, signed=test == "gain"
-        )
+        form = {"percent": percent, "digits": digits if percent else 2}
+        several = row.get(f"{name}_n", 1) > 1
+        ends = [row.get(name + end) for end in ("_low", "_high")] if interval and not several else []
+        text = shown(row[name], *ends, signed=test == "gain", **form)
+        return text + (f" ± {shown(row[f'{name}_deviation'], **form)}" if interval and several else "")
 
     def difference(
         self,
