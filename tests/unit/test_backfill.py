@@ -67,6 +67,19 @@ def test_equals_a_gallery_mixed_by_hand(models, order):
         assert np.array_equal(curve.average_precision[k], result.average_precision)
 
 
+def test_the_rate_is_exact_where_nearly_all_scores_lie_in_one_bin():
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) // 4
+    old, new = (np.c_[np.ones(40), rng.normal(scale=4e-3, size=(40, 3))].astype(np.float32) for _ in "on")
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(40))
+    order = rng.permutation(40)
+    curve = mixed_gallery_curve(old, new, labels, order=order, shares=(0.3, 0.6), fars=(0.05,))
+    for share, point in zip(curve.shares, curve.points, strict=True):
+        gallery = np.where(np.isin(np.arange(40), order[: round(share * 40)])[:, None], new, old)
+        verified = verification(new, labels, gallery, labels, **ids, fars=(0.05,))
+        assert point["tar@far=5e-2"] == verified.tar[0]
+
+
 def test_area_is_the_mean_height_of_the_curve():
     # From 0 to 0.25 at 0.4 on average, from 0.25 to 1 at 0.65: the shares may stand in any order.
     points = ({"map": 0.8, "tar": 1.0}, {"map": 0.3, "tar": None}, {"map": 0.5, "tar": 0.0})
