@@ -343,7 +343,9 @@ def test_killed_failed_and_given_again(tmp_path, project):
     assert not left
     killed = targets(root)
     assert [name.split("-")[0] for name in killed] == ["old"]
-    assert list(root.glob("runs/.snakemake/locks/*")), "the kill left a lock behind"
+    # Snakemake may have had the time to take its lock away, which a machine that went dark leaves behind.
+    lock = root / "runs" / ".snakemake" / "locks" / "0.output.lock"
+    lock.write_text("tiny/all_tables.ipynb\n")
 
     # The same command, and MixBCT's kernel dies: the others end, the master is made, the status says so.
     second = start(root, "--cores", "2", STUB_DIES="mixbct")
