@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.distributed import gathered, largest, share, shared, shares, summed
+from compat_lib.distributed import agreed, gathered, largest, share, shared, shares, summed
 from compat_lib.losses.options import check_choice, check_number
 
 KINDS = ("linear", "cosface", "arcface", "simplex")
@@ -198,7 +198,7 @@ class Classifier(nn.Module):
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def _loss_of_part(self, embeddings: Tensor, labels: Tensor, progress: float) -> Tensor:
-        """The same over the classes that take part, of which this process has its own."""
+        """The same over the classes that take part, of which this process has its own if dealt out."""
         with torch.autocast(embeddings.device.type, enabled=False):
             own, last = labels - self.first, len(self.weight) - 1
             here = (own >= 0) & (own <= last)
@@ -207,19 +207,23 @@ class Classifier(nn.Module):
                 rows = self._drawn(own, here)
                 own = torch.searchsorted(rows, own).clamp(max=len(rows) - 1)
                 weight, bias = weight[rows], None if bias is None else bias[rows]
-            logits = self._scores(shared(embeddings), weight, bias, own, progress, here)
-            logits = logits - largest(logits.amax(dim=1))[:, None]
+            if self.dealt:
+                embeddings = shared(embeddings)
+            logits = self._scores(embeddings, weight, bias, own, progress, here)
+            most = logits.detach().amax(dim=1)
+            logits = logits - (largest(most) if self.dealt else most)[:, None]
             target = logits.gather(1, own[:, None])[:, 0].where(here, 0.0)
             counts = torch.full_like(target, logits.shape[1])
             parts = torch.stack([logits.exp().sum(dim=1), target, logits.sum(dim=1), counts])
-            total, target, every, count = summed(parts)
+            total, target, every, count = summed(parts) if self.dealt else parts
             smooth = self.label_smoothing
             return (total.log() - (1 - smooth) * target - smooth * every / count).mean()
 
     def _drawn(self, own: Tensor, here: Tensor) -> Tensor:
         """Rows that take part in a step, int64 in order: those that the batch has, and random others."""
         rows = len(self.weight)
-        keys = torch.rand(rows).to(own.device)
+        keys = torch.rand(rows)  # other ones in each process, as are the rows if they were dealt out
+        keys = (keys if self.dealt else agreed(keys)).to(own.device)
         keys = keys.scatter_reduce(0, own, 2.0 * here, "amax")
         # Room for a batch of as many classes as images, so that nobody need count them.
         return keys.topk(min(rows, max(round(self.sample * rows), len(own)))).indices.sort().values

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import CASES, embed_case, experiment_config, train_case
+from two_processes import CASES, embed_case, experiment_config, sampled_case, train_case
 
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors
@@ -50,8 +50,16 @@ def test_two_processes_are_one_with_the_whole_batch(pair, case):
 
 def test_the_classifier_is_dealt_out_unless_a_method_uses_all_of_it(pair):
     rows = {case: [found[case]["dealt"][0] for found in pair[1:]] for case in CASES}
-    assert {case for case, counts in rows.items() if counts == [5, 5]} == {"dual_tuning", "lce", "nccl"}
+    whole = {case for case, counts in rows.items() if counts == [5, 5]}
+    assert whole == {"dual_tuning", "lce", "nccl", "sampled"}
     assert all(counts in ([5, 5], [2, 3]) for counts in rows.values())
+
+
+def test_a_sample_of_classes_that_were_not_dealt_out_is_the_same_in_all_processes(pair):
+    alone = sampled_case()
+    assert len(alone[2].nonzero()) == 10, "others of 40 classes than those of the batch are drawn"
+    for found in pair[1:]:
+        torch.testing.assert_close(found["drawn"], alone)
 
 
 def test_a_training_goes_on_with_another_number_of_processes(pair):
