@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     from compat_lib import distributed
     from compat_lib.experiment import Experiment
 
-    refuse(chosen)
+    refuse(options.preset, chosen)
     for config in chosen:
         experiment = Experiment(config)
         experiment.train_old() if options.old else experiment.evaluate()
@@ -115,16 +115,19 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def refuse(configs: Iterable[ExperimentConfig]) -> None:
-    """Look at the options and data of all runs, before the first of them is trained."""
+def refuse(preset: Path, configs: Iterable[ExperimentConfig], own_data: bool = False) -> None:
+    """Look at the options and data (of folders alone if `own_data`) of all runs, before one is trained."""
     from compat_lib.experiment import Experiment
 
     looked: set[Path] = set()
     for config in configs:
-        experiment = Experiment(config)
-        if config.old_folder not in looked:
-            experiment.refuse_data()
-            looked.add(config.old_folder)
+        try:
+            experiment = Experiment(config)
+            if config.old_folder not in looked and (config.dataset == "folder" or not own_data):
+                experiment.refuse_data()
+                looked.add(config.old_folder)
+        except (TypeError, ValueError, OSError) as error:
+            raise ValueError(f"{preset}, {config.experiment_id}/{config.run_id}: {error}") from error
 
 
 def field_values(texts: Sequence[str]) -> dict[str, Any]:
@@ -134,6 +137,8 @@ def field_values(texts: Sequence[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign:
             raise ValueError(f"{text!r} is not of the form FIELD=VALUE")
+        if name in pairs:
+            raise ValueError(f"{name} is given twice, last as {text!r}; a field has one value")
         try:
             pairs[name] = json.loads(value)
         except json.JSONDecodeError:

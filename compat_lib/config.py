@@ -11,8 +11,8 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from os import PathLike
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,8 @@ class ExperimentConfig(TrainingSettings):
             )
         if self.old_features is None and (self.old_test_features is not None or self.old_features_columns):
             yield "old_test_features and old_features_columns need old_features, a file"
+        if self.old_dataset is None and self.old_dataset_options:
+            yield "old_dataset_options need old_dataset, another data set on which the old model trained"
         if self.old_classes is not None and not self.scenario.endswith("class"):
             yield f"old_classes splits by class: choose extended-class or open-class; got {self.scenario}"
         for name in ("dataset_options", "old_dataset_options"):
@@ -233,7 +235,10 @@ class ExperimentConfig(TrainingSettings):
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
-                raise ValueError(f"unknown configuration {name}; the fields are {instead(name, known)}")
+                raise ValueError(
+                    f"unknown configuration {name}; the fields are {instead(name, known)}; options of a "
+                    "method stand in method_options, those of a data set in dataset_options"
+                )
         return cls(**values)
 
     @classmethod
@@ -263,7 +268,7 @@ class ExperimentConfig(TrainingSettings):
 
     def changed(self, **changes: Any) -> ExperimentConfig:
         """A copy with some fields changed, validated again."""
-        return replace(self, **changes)
+        return self.from_dict(self.to_dict() | changes)
 
     @property
     def size(self) -> int | tuple[int, int]:
@@ -337,7 +342,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     """``value`` as the field's type, or a TypeError that names the field."""
     if value is None and "None" in kind:
         return None
-    kind = kind.split(" ")[0].split("[")[0]
+    kind, value = kind.split(" ")[0].split("[")[0], _plain(value)
     if kind in ("int", "float") and isinstance(value, str):
         value = as_number(value)
     if kind == "int" and isinstance(value, float) and value.is_integer():
@@ -345,6 +350,8 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     types, words = _TYPES[kind]
     if not isinstance(value, types) or isinstance(value, bool) and kind != "bool":
         raise TypeError(f"{name} must be {words}; got {value!r} ({type(value).__name__})")
+    if value == "":
+        raise ValueError(f"{name} is an empty text; leave it out")
     if kind == "float" and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number; got {value}")
     if kind in ("dict", "list"):
@@ -379,7 +386,15 @@ def with_numbers(value: Any) -> Any:
         return {key: with_numbers(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [with_numbers(one) for one in value]
+    value = _plain(value)
     return as_number(value) if isinstance(value, str) and "e" in value.lower() else value
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, and a single number of NumPy or torch as Python's: JSON and YAML know no others."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    return value if getattr(value, "shape", True) else value.item()
 
 
 def project_path(path: str | Path) -> Path:

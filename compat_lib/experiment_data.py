@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from compat_lib.config import ExperimentConfig
+from compat_lib.data.batches import Groups
 from compat_lib.data.images import ImageSet, Splits, tensor_digest
 from compat_lib.data.scenarios import Scenario
 from compat_lib.losses import method_options
@@ -79,7 +80,19 @@ class ExperimentData:
                 a part has no two images of one class; they do not suit the scenario or the protocol.
         """
         refuse_unmeasurable(self.config, self.data)
-        _ = self.given_features if self.config.old_features else self.old_images
+        config, sides = self.config, {"new": self.new_images}
+        if config.old_features is None:
+            sides["old"] = self.old_images
+        else:
+            _ = self.given_features
+        for side, images in sides.items():
+            if images.num_classes < 2:
+                raise ValueError(
+                    f"the {side} model would train on one class, and has nothing to tell it from: change the "
+                    "split between old and new, or take more classes"
+                )
+            if config.per_identity:
+                Groups(images.labels, config.batch_size, config.per_identity)
 
     @property
     def source(self) -> str:

@@ -14,9 +14,13 @@ from compat_lib.config import ExperimentConfig, with_numbers
 from compat_lib.names import instead
 
 
-def _chained(chain: Mapping[str, Any], experiments: list[ExperimentConfig]) -> list[ExperimentConfig]:
+def _chained(
+    chain: Mapping[str, Any], experiments: list[ExperimentConfig], overrides: Mapping[str, Any]
+) -> list[ExperimentConfig]:
     """The third generation of a preset's chain: each new model of a method becomes the old one."""
-    changes = dict(chain)
+    changes = {name: overrides.get(name, value) for name, value in chain.items()}
+    if settled := [name for name in changes if name == "seed" or name.startswith("old_")]:
+        raise ValueError(f"the run that a chain goes on from has settled {', '.join(settled)}; leave it out")
     after = changes.pop("after", None)
     earlier = [config for config in experiments if config.method == after and config.budget == "steps"]
     if not earlier:
@@ -70,7 +74,7 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
             not run, or the same run listed twice.
     """
     path = Path(path)
-    content = _sections(path)
+    content = read_sections(path)
     experiments = []
     settings, seeds = content.get("settings") or [{}], content.get("seeds") or [0]
     for setting, seed, method in itertools.product(settings, seeds, content.get("methods") or [{}]):
@@ -83,7 +87,8 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, setting {setting}, method {method}: {error}") from error
     try:
-        later = [config for chain in content.get("chains") or [] for config in _chained(chain, experiments)]
+        chains = content.get("chains") or []
+        later = [config for chain in chains for config in _chained(chain, experiments, overrides)]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}, chains: {error}") from error
     experiments += later
@@ -110,7 +115,7 @@ def _are_counts(published: Mapping[str, Any]) -> bool:
     return all(type(one) is int and one > 0 for one in (1 if old[0] is None else old[0], old[1], *new))
 
 
-def _sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """What a preset says, each section of the right kind, over what its base says."""
     if not path.is_file():
         beside = ", ".join(sorted(p.name for p in path.parent.glob("*.y*ml"))) or "none"
@@ -123,7 +128,8 @@ def _sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         rows = value if kind is list and name != "seeds" else []
         right = isinstance(value, kind) and not isinstance(value, bool)  # True is a whole number
         right = right and all(isinstance(row, dict) for row in rows)
-        if value is not None and not right:
+        empty = name in ("seeds", "methods") and not value  # which would mean other runs than none
+        if empty or (value is not None and not right):
             raise ValueError(f"{path}: {name} must be {words}; got {value!r}")
     if not content.get("base"):
         return content
@@ -131,7 +137,7 @@ def _sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = path.parent / content["base"]
     if base.resolve() in above:
         raise ValueError(f"{path}: base is {content['base']}, which is based on this preset itself")
-    below = _sections(base, above)
+    below = read_sections(base, above)
     defaults = {**(below.get("defaults") or {}), **(content.get("defaults") or {})}
     return below | content | {"defaults": defaults}
 
@@ -162,17 +168,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{', '.join(twice)} is given twice in the mapping of line {line}; keep one")
             return super().construct_mapping(node, deep)
 
-        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-            if re.match(r"[-+]?0[\d_]|.*:", node.value):
-                line, number = node.start_mark.line + 1, super().construct_yaml_int(node)
-                raise ValueError(
-                    f"line {line}: YAML reads {node.value} as {number}; write that, or put it in quotes"
-                )
-            return super().construct_yaml_int(node)
+    def number(loader: Loader, node: yaml.ScalarNode) -> float:
+        read = yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+        if re.match(r"[-+]?0[\d_]|.*:", node.value):
+            line = node.start_mark.line + 1
+            raise ValueError(
+                f"line {line}: YAML reads {node.value} as {read}; write that, or put it in quotes"
+            )
+        return read
 
-    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    for kind, made in (("int", number), ("float", number), ("timestamp", Loader.construct_yaml_str)):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", made)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -129,7 +129,7 @@ def refuse_impossible(config: ExperimentConfig) -> None:
         )
     try:
         device = torch.device(config.device)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).tolist()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device is {config.device!r}, which is not there ({str(error).splitlines()[0]}); choose "

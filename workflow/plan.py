@@ -15,7 +15,7 @@ from execute import NotebookError, declared_parameters
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.files import write_text
-from compat_lib.presets import SECTIONS, Preset, load_preset
+from compat_lib.presets import SECTIONS, Preset, load_preset, read_sections
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -127,6 +127,10 @@ def experiment_jobs(preset: Preset) -> list[Job]:
         NotebookError: a parameter in the preset's section ``notebooks`` is declared by no notebook.
     """
     declared = {name for path in NOTEBOOKS.glob("*.ipynb") for name in declared_parameters(path)}
+    if fields := sorted(DEFAULTS.keys() & preset.notebooks):
+        raise NotebookError(
+            f"preset {preset.name}, notebooks", f"{', '.join(fields)} belongs to runs: set it in defaults"
+        )
     if unknown := sorted(set(preset.notebooks) - declared):
         raise NotebookError(
             f"preset {preset.name}, notebooks", f"no notebook has a parameter {', '.join(unknown)}"
@@ -271,11 +275,13 @@ def changed_preset(preset: str, runs_root: str | None, changes: Mapping[str, obj
     if not changes:
         return preset
     _, path, root = read(preset, runs_root)
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content |= {name: value for name, value in changes.items() if name in SECTIONS}
+    content = read_sections(path) | {name: value for name, value in changes.items() if name in SECTIONS}
+    content.pop("base", None)  # whose sections these are as well
     fields = {name: value for name, value in changes.items() if name not in SECTIONS}
     for rows in ("settings", "methods"):
         content[rows] = [row | fields for row in content.get(rows) or [{}]]
+    chains = content.get("chains") or []
+    content["chains"] = [{name: fields.get(name, value) for name, value in row.items()} for row in chains]
     copy = root / path.stem / path.name
     write_text(copy, yaml.safe_dump(content, sort_keys=False))
     return str(copy)

@@ -99,8 +99,8 @@ def reproduce(
     workflow.clear_lock()
     waiting = [job for job in jobs if plan.state(job, root) != "done"]
     to_do = len(waiting)
-    if profile == PROFILES / LOCAL:  # a user's own images and features, where this machine sees them
-        refuse(job.config for job in waiting if job.config.dataset == "folder")
+    if profile == PROFILES / LOCAL:  # elsewhere this machine sees neither a user's images nor the devices
+        refuse(path, [job.config for job in waiting], own_data=True)
     print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
     begun, status = time.monotonic(), 0
     forked = (

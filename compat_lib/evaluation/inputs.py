@@ -113,7 +113,7 @@ def plain(values: Any) -> np.ndarray | Tensor:
     """Return a detached tensor or a NumPy array, with NaN for what is masked."""
     if isinstance(values, list | tuple) and len(values) and isinstance(values[0], Tensor):
         values = torch.stack(list(values))
-    if np.ma.is_masked(values):
+    if np.ma.isMA(values) and np.ma.is_masked(values):  # pandas' arrays have a mask of their own
         values = values.astype(object).filled(np.nan)
     return values.detach() if isinstance(values, Tensor) else np.asarray(values)
 

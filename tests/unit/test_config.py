@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compat_lib.config import ExperimentConfig, project_path, shown_path
@@ -48,6 +50,7 @@ FILE = {"old_features": "x.csv"}
         ({"old_dataset": "folder", "scenario": "extended-class"}, "set scenario to open-class"),
         ({"old_dataset": "folder", "old_classes": "<3"}, "old_classes to None"),
         ({"old_classes": "<3", "scenario": "open-data"}, "choose extended-class or open-class"),
+        ({"old_dataset_options": {"images": 3}}, "need old_dataset"),
     ],
 )
 def test_old_sides_that_cannot_be_are_refused(fields, words):
@@ -68,6 +71,13 @@ def test_numbers_written_as_yaml_text_are_numbers():
     config = ExperimentConfig(weight_decay="1e-3", epochs="12", lr=1)
     assert (config.weight_decay, config.epochs, config.lr) == (1e-3, 12, 1.0)
     assert isinstance(config.epochs, int) and isinstance(config.lr, float)
+
+
+def test_paths_and_single_numbers_of_arrays_are_what_json_knows():
+    options = {"mix_ratio": np.float32(0.5), "pad": np.array(True)}
+    config = ExperimentConfig(epochs=np.int64(3), flip=np.True_, runs_root=Path("x"), method_options=options)
+    plain = {"epochs": 3, "flip": True, "runs_root": "x", "method_options": {"mix_ratio": 0.5, "pad": True}}
+    assert config == ExperimentConfig(**plain) and config.run_id == ExperimentConfig(**plain).run_id
 
 
 def test_unknown_fields_are_named():
@@ -172,6 +182,14 @@ def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
         ("defaults: &a {epochs: 3}\nsettings: [{<<: *a, <<: *a}]", "<< is given twice"),
         ("methods: [{method: bct}]\nchains: [{after: l2}]", "after is 'l2'; .* of the preset: bct"),
         ("methods: [{method: bct}]\nchains: [{after: bct, epochs: none}]", "chains: epochs must be"),
+        ("methods: [{method: bct}]\nchains: [{after: bct, epoch: 3}]", r"\(nearest: epochs\)"),
+        ("methods: [{method: bct}]\nchains: [{after: bct, old_run: a/b, seed: 3}]", "settled old_run, seed"),
+        ("methods:", "methods must be a list of .*; got None"),
+        ("seeds: []", r"seeds must be a list of whole numbers, .*; got \[\]"),
+        ("", "a preset is a list of sections"),
+        ("defaults: {lr: 1:30.5}", "line 1: YAML reads 1:30.5 as 90.5; write that"),
+        ("defaults: {old_classes: ''}", "old_classes is an empty text; leave it out"),
+        ("methods: [{method: mixbct, mix_ratio: 0.3}]", "options of a method stand in method_options"),
     ],
 )
 def test_bad_presets_are_named(tmp_path, text, words):
@@ -179,6 +197,14 @@ def test_bad_presets_are_named(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         load_preset(path)
+
+
+def test_values_from_outside_hold_for_a_chain_and_dates_are_text(tmp_path):
+    text = "defaults: {runs_root: 2024-01-01}\nmethods: [{method: l2}]\nchains: [{after: l2, epochs: 7}]"
+    (tmp_path / "p.yml").write_text(text)
+    assert [one.epochs for one in load_preset(tmp_path / "p.yml").experiments] == [20, 7, 7]
+    changed = load_preset(tmp_path / "p.yml", epochs=2).experiments
+    assert [(one.epochs, one.runs_root) for one in changed] == [(2, "2024-01-01")] * 3
 
 
 def test_a_preset_may_have_anchors(tmp_path):

@@ -196,7 +196,7 @@ def test_help_does_not_wait_for_torch():
 def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
     preset = tmp_path / "tiny.yml"
     preset.write_text(
-        "defaults: {dataset_options: {identities: 12, images: 4, eval_identities: 4, eval_images: 2},\n"
+        f"defaults: {{dataset_options: {FEW},\n"
         "  old_epochs: 1, epochs: 1, batch_size: 8, image_size: 16, bootstrap_draws: 2}\n"
         "methods: [{method: l2}, {method: mixbct}]\n"
     )
@@ -210,16 +210,23 @@ def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
         (["--only", "method=bct"], "it has method l2, mixbct"),
         (["--only", "methode=l2"], "no such field"),
         (["--set", "lr"], "FIELD=VALUE"),
+        (["--only", "method=l2", "--only", "method=mixbct"], "method is given twice"),
         (["--set", "lr=0"], "above 0"),
     ):
         assert command.main(["run", str(preset), *wrong]) == 2
         assert words in capsys.readouterr().err
 
 
+FEW = "{identities: 12, images: 4, eval_identities: 4, eval_images: 2}"
+
+
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ("method: mixbtc", "no method 'mixbtc'.*(nearest: mixbct)"),
+        ("method: mixbtc", "wrong.yml, .*/mixbtc-s0-.*no method 'mixbtc'.*(nearest: mixbct)"),
+        (f"old_share: 0.1, dataset_options: {FEW}", "the old model would train on one class"),
+        ("device: meta", "device is 'meta', which is not there"),
+        ("task_loss: triplet, per_identity: 4, batch_size: 64", "need 16 identities, but there are"),
         (
             "method: mixbct, method_options: {mix_ration: 0.3}",
             "mix_ratio, credible_share.*(nearest: mix_ratio)",
@@ -233,10 +240,10 @@ def test_run_trains_what_is_asked_for_and_names_what_is_not(tmp_path, capsys):
     ],
 )
 def test_run_refuses_a_wrong_run_before_the_first_is_trained(tmp_path, capsys, second, words):
-    preset, few = tmp_path / "wrong.yml", "{identities: 12, images: 4, eval_identities: 4, eval_images: 2}"
+    preset = tmp_path / "wrong.yml"
     preset.write_text(
         f"defaults: {{runs_root: {tmp_path / 'runs'}, data_root: {tmp_path / 'no'}}}\n"
-        f"methods: [{{method: l2, dataset_options: {few}}}, {{{second}}}]\n"
+        f"methods: [{{method: l2, dataset_options: {FEW}}}, {{{second}}}]\n"
     )
     assert command.main(["run", str(preset)]) == 2
     assert re.search(words.replace("(", r"\(").replace(")", r"\)"), capsys.readouterr().err, re.DOTALL)

@@ -256,10 +256,15 @@ def test_the_site_adds_the_notebooks_that_no_comparison_needs(stub):
 
 def test_a_parameter_that_no_notebook_has_is_refused(stub):
     path = stub / "configs" / "tiny.yml"
-    path.write_text(path.read_text() + "notebooks: {ablaton: false}\n")
-    with pytest.raises(execute.NotebookError) as caught:
-        plan.experiment_jobs(plan.read("tiny")[0])
-    assert "no notebook has a parameter ablaton" in caught.value.what
+    preset = path.read_text()
+    for given, words in (
+        ("ablaton: false", "no notebook has a parameter ablaton"),
+        ("seed: 3", "seed belongs to runs: set it in defaults"),
+    ):
+        path.write_text(preset + f"notebooks: {{{given}}}\n")
+        with pytest.raises(execute.NotebookError) as caught:
+            plan.experiment_jobs(plan.read("tiny")[0])
+        assert words in caught.value.what
 
 
 def test_a_preset_with_other_values_is_written_among_its_runs(stub, tmp_path):
@@ -271,6 +276,15 @@ def test_a_preset_with_other_values_is_written_among_its_runs(stub, tmp_path):
     wrong = plan.changed_preset("tiny", str(tmp_path / "runs"), {"epoch": 1})
     with pytest.raises(ValueError, match="epoch"):
         plan.read(wrong)
+
+
+def test_other_values_hold_for_what_stands_in_a_base_and_for_chains(stub, tmp_path):
+    below, path = stub / "configs" / "below.yml", stub / "configs" / "above.yml"
+    below.write_text("methods: [{method: l2}, {method: bct}]\nchains: [{after: l2, epochs: 7}]")
+    path.write_text("base: below.yml\nsettings: [{scenario: open-data}]")
+    runs = plan.read(plan.changed_preset("above", str(tmp_path), {"epochs": 1}))[0].experiments
+    found = [(one.method, one.epochs, one.scenario) for one in runs]
+    assert found == [(name, 1, "open-data") for name in ("l2", "bct", "independent", "l2")]
 
 
 def test_a_runs_root_elsewhere_is_named_in_full(stub, tmp_path):
@@ -403,16 +417,23 @@ def test_an_unknown_preset_is_a_sentence(monkeypatch, capsys):
     assert "there is no preset" in message and "quick" in message and "Traceback" not in message
 
 
-def test_images_that_are_not_there_are_said_once_and_before_any_notebook(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        ("dataset: folder, dataset_options: {path: none}", "none has no folder train; expected"),
+        ("method_options: {weight: '0.4'}", "weight must be a number of at least 0, not '0.4'"),
+    ],
+)
+def test_what_cannot_be_is_said_once_and_before_any_notebook(monkeypatch, capsys, tmp_path, defaults, words):
     (tmp_path / "p.yml").write_text(
-        f"defaults: {{dataset: folder, dataset_options: {{path: {tmp_path / 'none'}}}}}\n"
-        "methods: [{method: independent}, {method: l2}]\n"
+        f"defaults: {{{defaults}}}\nmethods: [{{method: l2}}, {{method: weakened_l2}}]\n"
     )
     arguments = ["reproduce.py", "--preset", str(tmp_path / "p.yml"), "--runs-root", str(tmp_path / "runs")]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(reproduce.Workflow, "make", None)
     assert reproduce.main() == 1
-    assert capsys.readouterr().err.count("none has no folder train; expected") == 1
+    said = capsys.readouterr().err
+    assert said.count(words) == 1 and "p.yml, portraits" in said.replace("none-open", "portraits-open")
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(monkeypatch, capsys, tmp_path):
