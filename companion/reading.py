@@ -112,6 +112,8 @@ def read_runs(
         results_root: folder of committed run folders, or None.
         expected: the experiments of a preset; other runs of the user are counted and left out. None: all.
     """
+    if results_root and not Path(results_root).is_dir():
+        raise FileNotFoundError(f"results_root is {results_root}, which is no folder; None leaves it out")
     expected = None if expected is None else tuple(expected)
     yours, left_out = collect(runs_root), 0
     if expected is not None:

@@ -8,7 +8,6 @@ it as ``<name>.failed.ipynb`` and the exit status is 1.
 """
 
 import argparse
-import ast
 import contextlib
 import json
 import logging
@@ -20,6 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import warm
+
+from companion.parameters import literals, refuse_unsuitable
 
 WATCHED = "COMPAT_WORKFLOW_PID"  # a process without which a job has nobody to work for
 KERNEL_STARTS = 3
@@ -90,29 +91,18 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
         raise NotebookError(
             notebook.name, f"one cell must have the tag 'parameters'; {len(tagged)} cells have it"
         )
-    values = {}
-    for statement in ast.parse(tagged[0]["source"]).body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        try:
-            (name,) = [target.id for target in targets]
-            values[name] = ast.literal_eval(statement.value)
-        except (AttributeError, ValueError):
-            raise NotebookError(
-                f"{notebook.name}, parameters cell",
-                f"only lines of the form name = literal may stand there; got: {ast.unparse(statement)}",
-            ) from None
-    return values
+    try:
+        return literals(tagged[0]["source"])
+    except ValueError as error:
+        raise NotebookError(f"{notebook.name}, parameters cell", str(error)) from None
 
 
 def refuse_unknown(notebook: Path, parameters: dict) -> None:
-    """Refuse a parameter that the notebook does not declare; papermill would only warn, then go on."""
-    declared = declared_parameters(notebook)
-    unknown = sorted(set(parameters) - set(declared))
-    if unknown:
-        raise NotebookError(
-            f"{notebook.name}, before it started",
-            f"unknown parameter {', '.join(unknown)}; its parameters cell declares {', '.join(declared)}",
-        )
+    """Refuse, before a kernel starts, what the notebook would refuse itself."""
+    try:
+        refuse_unsuitable(declared_parameters(notebook), parameters)
+    except ValueError as error:
+        raise NotebookError(f"{notebook.name}, before it started", str(error)) from None
 
 
 def run(notebook: Path, part: Path, parameters: dict) -> None:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import yaml
 from execute import NotebookError, declared_parameters
 
+from companion.parameters import refuse_unsuitable
 from compat_lib.config import ExperimentConfig
 from compat_lib.files import write_text
 from compat_lib.presets import SECTIONS, Preset, load_preset, read_sections
@@ -124,17 +125,19 @@ def experiment_jobs(preset: Preset) -> list[Job]:
     """One job for every old model and one for every run of a preset.
 
     Raises:
-        NotebookError: a parameter in the preset's section ``notebooks`` is declared by no notebook.
+        NotebookError: the preset's section ``notebooks`` has a parameter that suits no notebook.
     """
-    declared = {name for path in NOTEBOOKS.glob("*.ipynb") for name in declared_parameters(path)}
-    if fields := sorted(DEFAULTS.keys() & preset.notebooks):
-        raise NotebookError(
-            f"preset {preset.name}, notebooks", f"{', '.join(fields)} belongs to runs: set it in defaults"
-        )
-    if unknown := sorted(set(preset.notebooks) - declared):
-        raise NotebookError(
-            f"preset {preset.name}, notebooks", f"no notebook has a parameter {', '.join(unknown)}"
-        )
+    where, offered = f"preset {preset.name}, notebooks", preset.notebooks
+    if fields := sorted(DEFAULTS.keys() & offered):
+        raise NotebookError(where, f"{', '.join(fields)} belongs to runs: set it in defaults")
+    cells = [declared_parameters(path) for path in NOTEBOOKS.glob("*.ipynb")]
+    if unknown := sorted(set(offered).difference(*cells)):
+        raise NotebookError(where, f"no notebook has a parameter {', '.join(unknown)}")
+    try:
+        for declared in cells:
+            refuse_unsuitable(declared, {name: offered[name] for name in offered if name in declared})
+    except ValueError as error:
+        raise NotebookError(where, str(error)) from None
     jobs = []
     # Where the old side is a file of features there is no model to train and to look at.
     for config in (one for one in preset.old_models if one.old_features is None):

@@ -144,7 +144,9 @@ def test_an_unknown_parameter_is_refused_before_a_kernel_starts(tmp_path, capsys
     notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", parameters="seed = 0\nepochs = 3")
     status = execute.main([str(notebook), str(tmp_path / "b.ipynb"), "--parameters", '{"epoch": 1}'])
     assert status == 1
-    assert "unknown parameter epoch; its parameters cell declares seed, epochs" in capsys.readouterr().err
+    assert (
+        "unknown parameter epoch; the notebook has seed, epochs (nearest: epochs)" in capsys.readouterr().err
+    )
     assert not list(tmp_path.glob("*b.ipynb*"))
 
 
