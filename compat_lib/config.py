@@ -73,7 +73,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  #
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The recipe of a training, which every method shares."""
+    """The recipe of a training, which every method shares; a value that cannot be is refused by its name."""
 
     epochs: int = 20
     batch_size: int = 256
@@ -101,6 +101,35 @@ class TrainingSettings:
     checkpoint_minutes: float = 10.0  # and after so many minutes; 0: not by time
     device: str = "cpu"
     workers: int = 0  # processes that decode images when stream is on
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name, choices[0])  # a recipe alone has no data set, for one
+            if value not in choices and (name, value) != ("old_dataset", None):
+                raise ValueError(f"{name} is {value!r}; choose one of {instead(value, choices)}")
+        for words, within, names in _RANGES:
+            for name in names:
+                if (value := getattr(self, name, None)) is not None and not within(value):
+                    raise ValueError(f"{name} must {words}; got {value}")
+        for sentence in self._contradictions():
+            raise ValueError(sentence)
+
+    def _contradictions(self) -> Iterator[str]:
+        """What fields say against each other, a sentence each."""
+        if self.batch_size < 2 * self.accumulate:
+            yield (
+                f"accumulate is {self.accumulate}, which leaves fewer than two images of a batch of "
+                f"{self.batch_size} to a part; at most {self.batch_size // 2} would do"
+            )
+        if (self.schedule == "multistep") != bool(self.milestones):
+            yield (
+                f"schedule {self.schedule!r} and milestones {self.milestones} do not go together: "
+                f'"multistep" needs milestones, shares of the steps such as [0.5, 0.75], and no other has any'
+            )
+        if not all(isinstance(one, numbers.Real) and 0 < one < 1 for one in self.milestones):
+            yield f"milestones must be shares of the steps between 0 and 1; got {self.milestones}"
 
 
 @dataclass(frozen=True)
@@ -174,21 +203,8 @@ class ExperimentConfig(TrainingSettings):
     threads: int = 0  # 0: leave torch's own number; runs repeat to the bit with equal numbers
     runs_root: str = "runs"
 
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
-        for name, choices in _CHOICES.items():
-            if (value := getattr(self, name)) not in choices and (name, value) != ("old_dataset", None):
-                raise ValueError(f"{name} is {value!r}; choose one of {instead(value, choices)}")
-        for words, within, names in _RANGES:
-            for name in names:
-                if (value := getattr(self, name)) is not None and not within(value):
-                    raise ValueError(f"{name} must {words}; got {value}")
-        for sentence in self._contradictions():
-            raise ValueError(sentence)
-
     def _contradictions(self) -> Iterator[str]:
-        """What fields say against each other, a sentence each."""
+        yield from super()._contradictions()
         if self.old_dataset is not None and (self.scenario != "open-class" or self.old_classes is not None):
             yield (
                 "an old_dataset shares no class with dataset, and is taken whole: set scenario to "
@@ -211,18 +227,6 @@ class ExperimentConfig(TrainingSettings):
             path = getattr(self, name).get("path", "")
             if not isinstance(path, str | PathLike):
                 yield f"{name}: path must be text; got {path!r}: put it in quotes, or write it as ./{path}"
-        if self.batch_size < 2 * self.accumulate:
-            yield (
-                f"accumulate is {self.accumulate}, which leaves fewer than two images of a batch of "
-                f"{self.batch_size} to a part; at most {self.batch_size // 2} would do"
-            )
-        if (self.schedule == "multistep") != bool(self.milestones):
-            yield (
-                f"schedule {self.schedule!r} and milestones {self.milestones} do not go together: "
-                f'"multistep" needs milestones, shares of the steps such as [0.5, 0.75], and no other has any'
-            )
-        if not all(isinstance(one, numbers.Real) and 0 < one < 1 for one in self.milestones):
-            yield f"milestones must be shares of the steps between 0 and 1; got {self.milestones}"
         if self.task_loss != "none" and self.per_identity < 2:
             yield (
                 f"task_loss {self.task_loss!r} compares images of one identity within a batch: set "

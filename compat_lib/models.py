@@ -217,4 +217,4 @@ def _blocks(images: Tensor | EncodedImages, size: int, workers: int) -> Iterator
     if isinstance(images, EncodedImages):
         yield from Stream(images, workers).decode(torch.arange(len(images)).split(size))
     else:
-        yield from images.split(size)
+        yield from torch.as_tensor(images).split(size)

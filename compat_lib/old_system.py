@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compat_lib.class_means import ROWS_AT_ONCE, class_means, credible_rows
 from compat_lib.files import file_identity, load_arrays, load_tensors, save_tensors, write_rows
-from compat_lib.user_arrays import count_classes, mapped_numbers, numbers
+from compat_lib.user_arrays import count_classes, mapped_numbers, numbers, refuse_outside
 
 __all__ = ["ROWS_AT_ONCE", "OldSystem", "class_means", "credible_rows", "rows_of"]
 
@@ -126,11 +126,8 @@ class OldSystem:
             ("labels", labels, 0, num_classes - 1),  # new ones
             ("class_map", class_map, -1, math.inf if weight is None else len(weight) - 1),  # old ones
         ):
-            if array is not None and len(wrong := ((array < low) | (array > high)).nonzero()):
-                raise ValueError(
-                    f"{name} must hold {low} to {high}, but row {int(wrong[0])} has {int(array[wrong[0]])}; "
-                    "number the classes from 0"
-                )
+            if array is not None:
+                refuse_outside(name, array, low, high)
         cosine = weight is not None and bias is None
         if classifier_scale is not None and not (cosine and 0 < classifier_scale < math.inf):
             raise ValueError(

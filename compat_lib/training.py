@@ -27,6 +27,7 @@ from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
 from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
+from compat_lib.user_arrays import numbers, refuse_outside
 
 __all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
 
@@ -55,7 +56,7 @@ def train(
         model: the new model (or the old one: it is trained by ``independent``).
         method: the loss; its parameters (the classifier and whatever else it learns) are trained too.
         images: uint8 ``[N, C, H, W]``, or encoded, the training set in its order.
-        labels: int64 ``[N]``, 0..C-1.
+        labels: int64 ``[N]``, 0..C-1, of any framework.
         settings: schedule, augmentation, seed and device.
         old: the old system whose features belong to the rows of ``images``.
         checkpoint: a file written after each epoch, and within one as the settings ask, and read when it
@@ -72,6 +73,8 @@ def train(
     """
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label an image")
+    labels = numbers("labels", labels, 1, whole=True)
+    refuse_outside("labels", labels, 0, method.classifier.num_classes - 1)
     if old is not None and old.features is not None and len(old.features) != len(images):
         raise ValueError(
             f"the old system has features of {len(old.features)} rows, the training set has {len(images)}: "

@@ -48,6 +48,15 @@ def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> T
     return value
 
 
+def refuse_outside(name: str, labels: Tensor, low: int, high: float) -> None:
+    """Refuse labels, int64 [N], that do not count classes from 0."""
+    if len(wrong := ((labels < low) | (labels > high)).nonzero()):
+        raise ValueError(
+            f"{name} must hold {low} to {high}, but row {int(wrong[0])} has {int(labels[wrong[0]])}; "
+            "number the classes from 0"
+        )
+
+
 def mapped_numbers(path: Path) -> Tensor:
     """Features that stay on disk, checked block by block: float16 or float32 [N, d], finite."""
     features = map_rows(path)

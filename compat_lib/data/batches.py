@@ -147,12 +147,14 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        if len(images.shape) != 4:
+            raise ValueError(f"images have the shape {list(images.shape)}; give [N, C, H, W]")
         self._size = tuple(images.shape[2:])
         augmentation.check(*self._size)
         self.device = torch.device(device)
         encoded = isinstance(images, EncodedImages)
         self._stream = Stream(images, workers, pinned=self.device.type == "cuda") if encoded else None
-        self.images = images if encoded else images.to(self.device)
+        self.images = images if encoded else torch.as_tensor(images, device=self.device)
         self.labels = labels.to(self.device, torch.int64)
         self.seed, self.augmentation = seed, augmentation
         self._groups = Groups(labels.cpu(), batch_size, per_identity) if per_identity else None

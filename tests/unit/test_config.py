@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compat_lib.config import ExperimentConfig, project_path, shown_path
+from compat_lib.config import ExperimentConfig, TrainingSettings, project_path, shown_path
 from compat_lib.presets import load_preset
 
 
@@ -32,9 +32,11 @@ def test_reading_a_configuration_does_not_start_torch():
     ],
 )
 def test_impossible_values_are_named(field, value, words):
-    with pytest.raises(ValueError, match=field) as caught:
-        ExperimentConfig(**{field: value})
-    assert words in str(caught.value)
+    for kind in (ExperimentConfig, TrainingSettings):
+        if field in kind.__dataclass_fields__:
+            with pytest.raises(ValueError, match=field) as caught:
+                kind(**{field: value})
+            assert words in str(caught.value)
 
 
 FILE = {"old_features": "x.csv"}

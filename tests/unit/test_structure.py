@@ -106,7 +106,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "finite": {"losses"},
     "training": {
         *("checkpoint", "config", "data", "distributed", "finite"),
-        *("losses", "models", "old_system", "optimisation"),
+        *("losses", "models", "old_system", "optimisation", "user_arrays"),
     },
     "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
     "trained_model": {"losses", "runs"},

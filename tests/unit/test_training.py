@@ -30,6 +30,23 @@ def images():
     return (centres[labels] + noise).clamp(0, 255).to(torch.uint8), labels
 
 
+def test_a_users_own_arrays_mean_what_they_say(images):
+    pixels, labels = images
+    _, _, expected = run(pixels, labels)
+    _, _, found = run(pixels.numpy(), labels.int().tolist())
+    assert found[-1]["loss/classification"] == expected[-1]["loss/classification"]
+    for given, words in (
+        ((pixels / 255, labels), "images must be whole numbers of 0 to 255, not torch.float32"),
+        ((pixels[0], labels[:3]), r"images have the shape \[3, 32, 32\]; give \[N, C, H, W\]"),
+        ((pixels, labels.float()), "labels must be whole numbers, not torch.float32"),
+        ((pixels, labels + 1), "labels must hold 0 to 5, but row 5 has 6; number the classes from 0"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            run(*given)
+    with pytest.raises(TypeError, match="images must be whole numbers of 0 to 255"):
+        embed(build_model("convnet-half", width=WIDTH), pixels / 255, precision="auto")
+
+
 def old_system(images, labels, **more):
     torch.manual_seed(11)
     model = build_model("convnet-half", width=WIDTH)
