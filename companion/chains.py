@@ -1,6 +1,6 @@
 """Chains of generations: an upgrade of an upgrade, measured on the test images that all its models share."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from companion.tables import changed
 from companion.titles import DATASETS, row_title
-from compat_lib.adapters import LinearMap, fit_procrustes
+from compat_lib.adapters import fit_procrustes
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.chain import Generations, generations
 from compat_lib.evaluation.records import shown
@@ -46,8 +46,8 @@ class Chain:
     def title(self) -> str:
         """The chain for people, such as "Portraits, open-class: convnet (20 epochs), then …"."""
         config = self.runs[-1].config
-        dataset = DATASETS.get(config["dataset"], config["dataset"])
-        return f"{dataset}, {config['scenario']}: {', then '.join(self.models)}"
+        name = DATASETS.get(config["dataset"], config["dataset"])
+        return f"{name}, {config['scenario']}: {', then '.join(self.models)}"
 
     def measure(self, labels: Any = None, *, draws: int = 200, composed: bool = False) -> Generations:
         """Every model as the query with every gallery of its own age or older, by `evaluation.generations`.
@@ -59,38 +59,30 @@ class Chain:
         Args:
             labels: whole numbers [N] of the test images; None: those of the data set, which is read for them.
             draws: bootstrap draws over identities; 0 for no intervals.
-            composed: carry every query back to the gallery's generation instead, see `carried_back`.
+            composed: carry every query back to the gallery's generation by Procrustes maps of neighbours,
+                fitted on validation images: no stored feature is touched. This is what bc-emb (Hu et al.,
+                KDD 2022, arXiv 2206.03040; method "bc_emb") does by trained maps, here after the training.
         """
+        ages = range(len(self.runs))
+        if composed:
+            neighbours = pairwise(tensors["val"] for tensors in self._tensors)
+            maps = [fit_procrustes(newer, older).apply for older, newer in neighbours]
+            met = {(i, j): _carried(maps[j:i][::-1]) for i in ages for j in range(i)}
+        else:
+            steps = [None, *map(self._back, ages[1:])]
+            met = {(i, j): _carried(steps[i:j:-1]) for i in ages for j in range(i - 1)}
+            met |= {(i, i - 1): partial(_as_compared, self._tensors[i]) for i in ages[1:]}
         return generations(
             [tensors["test"] for tensors in self._tensors],
             labels_of(self.runs[-1]) if labels is None else labels,
-            comparable=self._composed() if composed else self._comparable(),
-            names=[f"generation {g}" for g in range(1, len(self.runs) + 1)],
+            comparable=met,
+            names=[f"generation {g + 1}" for g in ages],
             draws=draws,
         )
 
     @cached_property
     def _tensors(self) -> list[dict[str, Tensor]]:
         return [load_tensors(run.folder / FEATURES)[0] for run in self.runs]
-
-    def _comparable(self) -> dict[tuple[int, int], Callable]:
-        """What each query meets: (query generation, gallery generation) -> function of both, or none."""
-        found: dict[tuple[int, int], Callable] = {}
-        for i, newer in enumerate(self._tensors):
-            for j in range(i):
-                if j == i - 1:
-                    forms = (newer["query"], newer["gallery"]) if "query" in newer else None
-                    found[i, j] = lambda *_, forms=forms: forms
-                else:
-                    path = [self._back(step) for step in range(i, j, -1)]
-                    found[i, j] = (lambda *_: None) if None in path else partial(_carried, path=path)
-        return found
-
-    def _composed(self) -> dict[tuple[int, int], Callable]:
-        """What each query meets when it is carried back by the maps between neighbours."""
-        maps = [one.apply for one in carried_back([tensors["val"] for tensors in self._tensors])]
-        pairs = ((i, j) for i in range(len(self.runs)) for j in range(i))
-        return {(i, j): partial(_carried, path=maps[j:i][::-1]) for i, j in pairs}
 
     def _back(self, generation: int) -> Step | None:
         """What a generation's method does to queries of older galleries; None: more than can be repeated."""
@@ -103,61 +95,57 @@ class Chain:
         return torch.nn.Identity() if plain else None
 
 
-def _carried(query: Tensor, gallery: Tensor, path: Sequence[Step]) -> tuple[Tensor, Tensor]:
-    for step in path:
-        query = step(query)
-    return query, gallery
+def _carried(steps: Sequence[Step | None]) -> Callable:
+    """A query that takes these steps, and the gallery as it is; nothing where a step is not known."""
+
+    def forms(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:
+        if None in steps:
+            return None
+        for step in steps:
+            query = step(query)
+        return query, gallery
+
+    return forms
 
 
-def carried_back(features: Sequence[Tensor]) -> list[LinearMap]:
-    """Procrustes maps of each generation's features to those of the generation before it.
-
-    Composed, they carry a query to any earlier gallery, and no stored feature is touched: what bc-emb (Hu et
-    al., KDD 2022, arXiv 2206.03040; method "bc_emb") does by trained linear maps, here after the training.
-
-    Args:
-        features: [N, d_g] of the same images, oldest generation first; not those that are measured.
-    """
-    return [fit_procrustes(newer, older) for older, newer in pairwise(features)]
+def _as_compared(tensors: Mapping[str, Tensor], *_: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Query and gallery as a generation's method compares them with the one before; None where it cannot."""
+    return (tensors["query"], tensors["gallery"]) if "query" in tensors else None
 
 
-def find_chains(runs_root: str | Path, experiments: Iterable[str] | None = None) -> list[Chain]:
+def find_chains(runs_root: str | Path, experiments: Sequence[str] | None = None) -> list[Chain]:
     """Every chain of complete runs in a folder of runs, three generations or more.
 
     Args:
         runs_root: folder of run folders; it may be absent.
-        experiments: identifiers of experiments; a chain whose last run is in none of them is left out. None:
-            all chains.
+        experiments: to have the chains whose last run is in one of these; None: all.
 
     Returns:
         Those of the protocol "pairs", in the order of their last run's path, those that end without
         compatible training last. A chain that goes on is there once, as a whole; one of which a run or its
         features are missing is left out.
     """
-    root = Path(runs_root)
-    runs = [run for run in list_runs(root) if run.config.get("old_run") and run.config["method"] != "old"]
-    runs = [run for run in runs if run.config.get("protocol", "pairs") == "pairs"]
-    lines = [line for line in (_lineage(root, run) for run in runs) if line]
-    continued = {run.folder for line in lines for run in line[:-1]}
-    chains = [
-        Chain(line)
-        for line in lines
-        if line[-1].folder not in continued
-        and (experiments is None or line[-1].folder.parent.name in set(experiments))
+    configs = [(run, run.config) for run in list_runs(Path(runs_root))]
+    later = [run for run, config in configs if config.get("old_run") and config["method"] != "old"]
+    lines = [
+        _lineage(Path(runs_root), run) for run in later if run.config.get("protocol", "pairs") == "pairs"
     ]
-    return sorted(chains, key=lambda chain: chain.runs[-1].config["method"] == "independent")
+    continued = {run.folder for line in lines for run in line[:-1]}
+    whole = [line for line in lines if line and line[-1].folder not in continued]
+    asked = [line for line in whole if experiments is None or line[-1].folder.parent.name in experiments]
+    return sorted(map(Chain, asked), key=lambda chain: chain.runs[-1].config["method"] == "independent")
 
 
-def _lineage(root: Path, run: Run) -> tuple[Run, ...] | None:
-    """A run with all that came before it, oldest first; None where something is missing."""
+def _lineage(root: Path, run: Run) -> tuple[Run, ...]:
+    """A run with all that came before it, oldest first; empty where something is missing."""
     line = [run]
     while line[0].config.get("old_run"):
         line.insert(0, Run(root / line[0].config["old_run"]))
         if not is_complete(line[0].folder):
-            return None
+            return ()
     line.insert(0, Run(line[0].folder.parent / line[0].config["old_run_id"]))
     there = all(is_complete(one.folder) and (one.folder / FEATURES).is_file() for one in line)
-    return tuple(line) if there else None
+    return tuple(line) if there else ()
 
 
 def labels_of(run: Run) -> Tensor:
@@ -179,39 +167,32 @@ def chain_table(measured: Generations, models: Sequence[str], metric: str = "map
     """A chain as people read it: each model's self-test, and its cross-test with every earlier gallery.
 
     Args:
-        measured: of Chain.measure.
-        models: of the chain.
+        measured, models: of a Chain.
 
     Returns:
         Columns: gen. (the generation), model, self-test, "gallery of 1", ...; in a cross-test's cell a second
         line with its difference from the self-test of the model that made that gallery. Empty where a newer
         gallery would be asked; "n/a" where not measurable.
     """
+
+    def cell(query: int, gallery: int) -> str:
+        one = measured.get(query, gallery, metric)
+        return shown(one.value, one.low, one.high)
+
     margins = measured.margins(metric)
     lines = []
     for i, model in enumerate(models):
-        line = {"gen.": str(i + 1), "model": model, "self-test": _cell(measured, i, i, metric)}
+        line = {"gen.": str(i + 1), "model": model, "self-test": cell(i, i)}
         for j in range(len(models) - 1):
-            cell = _cell(measured, i, j, metric) if j < i else ""
             beats = f"\n{changed(margins[i, j])} over its own" if (i, j) in margins else ""
-            line[f"gallery of {j + 1}"] = cell + beats
+            line[f"gallery of {j + 1}"] = (cell(i, j) if j < i else "") + beats
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _cell(measured: Generations, query: int, gallery: int, metric: str) -> str:
-    one = measured.get(query, gallery, metric)
-    return shown(one.value, one.low, one.high)
-
-
 def chains_note(chains: Sequence[Chain], expected: Iterable[ExperimentConfig], command: str) -> str:
-    """What a reader must know before the tables: nothing, or which runs of chains are missing.
-
-    Args:
-        chains: of find_chains.
-        expected: configurations of chains that a preset lists.
-        command: what makes missing runs.
-    """
+    """What a reader must know before the tables: nothing, or which of a preset's runs of chains are missing,
+    and the command that makes them."""
     there = {(run.folder.parent.name, run.folder.name) for chain in chains for run in chain.runs}
     missing = [config.run_id for config in expected if (config.experiment_id, config.run_id) not in there]
     if missing:

@@ -51,33 +51,32 @@ SETTING = (  # the fields of a configuration that make an experiment
 LOSSES = {"softmax": "softmax", "cosface": "CosFace", "arcface": "ArcFace", "simplex": "simplex"}
 
 
-def method_title(method: str, budget: str = "steps", options: str = "{}") -> str:
-    """A method's name for people, with what sets the run apart: its budget and its options (JSON text).
+def options_of(row: Mapping[str, Any], field: str = "method_options") -> dict[str, Any]:
+    """Options as a dictionary; a run's configuration has them so, a row of `results` as JSON text."""
+    found = row.get(field)
+    return json.loads(found) if isinstance(found, str) else found if isinstance(found, dict) else {}
+
+
+def method_title(method: str, budget: str = "steps", options: str | Mapping[str, Any] = "{}") -> str:
+    """A method's name for people, with what sets the run apart: its budget and its options (JSON or not).
 
     >>> method_title("mixbct", "passes"), method_title("mixbct", options='{"mix_ratio": 0.2}')
     ('MixBCT, equal backbone passes', 'MixBCT (mix_ratio=0.2)')
     """
     title = ADAPTERS.get(method) or getattr(METHODS.get(method), "title", method)
-    chosen = ", ".join(f"{name}={value}" for name, value in json.loads(options).items())
+    options = json.loads(options) if isinstance(options, str) else options
+    chosen = ", ".join(f"{name}={value}" for name, value in options.items())
     return title + ", equal backbone passes" * (budget == "passes") + (f" ({chosen})" if chosen else "")
 
 
 def row_title(row: Mapping[str, Any]) -> str:
-    """The title of the method of a row, with "reconstruction" where its publication leaves details open.
-
-    Args:
-        row: of `results.collect` or `results.scores`, or a run's configuration.
-    """
-    options = row.get("method_options") or "{}"
-    title = method_title(
-        row["method"],
-        row.get("budget") or "steps",
-        options if isinstance(options, str) else json.dumps(options),
-    )
-    return title + (" (reconstruction)" if is_reconstruction(row["method"]) else "")
+    """The title of the method of a row or of a configuration, and whether it is a reconstruction."""
+    title = method_title(row["method"], row.get("budget") or "steps", options_of(row))
+    return title + " (reconstruction)" * is_reconstruction(row["method"])
 
 
 def is_reconstruction(method: str) -> bool:
+    """Whether its publication leaves details open."""
     return bool(getattr(METHODS.get(method), "reconstruction", False))
 
 
@@ -112,18 +111,12 @@ def asks_alone(method: str) -> bool:
     return query_cost(method) in ("new model", "new model, map")
 
 
-def data_set_title(row: Mapping[str, Any], field: str = "dataset") -> str | None:
-    """A data set for people: an image folder by its own name; None where the row has none.
-
-    Args:
-        row: a run's configuration, or a row of `results`, with the options as a dictionary or as JSON text.
-        field: "dataset" or "old_dataset".
-    """
-    name, options = row.get(field), row.get(f"{field}_options") or {}
-    if not isinstance(name, str):
-        return None
-    options = json.loads(options) if isinstance(options, str) else options
-    return Path(options["path"]).name if name == "folder" and "path" in options else DATASETS.get(name, name)
+def data_set(row: Mapping[str, Any], field: str = "dataset") -> str | None:
+    """The data set of a row, or its "old_dataset", by name: an image folder's own; None where it has none."""
+    name, options = row.get(field), options_of(row, f"{field}_options")
+    if name == "folder" and "path" in options:
+        return Path(options["path"]).name
+    return name if isinstance(name, str) else None
 
 
 def setting_title(row: Mapping[str, Any]) -> str:
@@ -134,8 +127,8 @@ def setting_title(row: Mapping[str, Any]) -> str:
     'Portraits, open-class, softmax to ArcFace, weak old model'
     """
     losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
-    names = (data_set_title(row, name) for name in ("old_dataset", "dataset"))
-    named = " to ".join(name for name in names if name)
+    names = (data_set(row, field) for field in ("old_dataset", "dataset"))
+    named = " to ".join(DATASETS.get(name, name) for name in names if name)
     title = f"{named}, {row['scenario']}, {losses[0]} to {losses[1]}"
     if isinstance(row.get("old_features"), str):
         title = f"{named}, features of {Path(row['old_features']).name} to {losses[1]}"
@@ -158,22 +151,18 @@ def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
     for title, alike in titles.groupby(titles):
         if len(alike) > 1:
             # As objects: where one setting lacks a field, the whole numbers of the others stay such.
-            known = [_fields(settings[name]) for name in alike.index]
+            known = [
+                {name: row[name] for name in SETTING if name in row and name != "dataset_options"}
+                | options_of(row, "dataset_options")
+                for row in map(settings.get, alike.index)
+            ]
             fields = pd.DataFrame(known, alike.index, dtype=object).map(str)
             apart = fields.columns[fields.nunique() > 1]
             for name, row in fields[apart].iterrows():
                 told = [f"{field}={value}" for field, value in row.items() if value not in ("None", "nan")]
-                titles[name] = (
-                    ", ".join([title, *told]) if len(apart) else f"{title} ({name.rsplit('-', 1)[-1]})"
-                )
+                digest = f" ({name.rsplit('-', 1)[-1]})"
+                titles[name] = ", ".join([title, *told]) + digest * (not len(apart))
     return titles.to_dict()
-
-
-def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells settings apart, with the options of the data set beside the other fields."""
-    options = row.get("dataset_options") or {}
-    options = json.loads(options) if isinstance(options, str) else options
-    return {name: row[name] for name in SETTING if name in row and name != "dataset_options"} | options
 
 
 def plot_name(row: Mapping[str, Any]) -> str:
@@ -183,5 +172,5 @@ def plot_name(row: Mapping[str, Any]) -> str:
     'mixbct (equal passes)'
     """
     marks = ["equal passes"] * (row["budget"] == "passes")
-    marks += [f"{name}={value}" for name, value in json.loads(row["method_options"]).items()]
+    marks += [f"{name}={value}" for name, value in options_of(row).items()]
     return row["method"] + (f" ({', '.join(marks)})" if marks else "")

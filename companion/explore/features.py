@@ -33,43 +33,37 @@ RIGHT, WRONG = "#332288", "#CC6677"  # neither the blue of old nor the orange of
 THUMBNAIL = 48  # pixels: larger images are made smaller before they go into a page
 
 
+def spaced(count: int, most: int) -> np.ndarray:
+    """At most so many of the places 0 .. count - 1, evenly spaced over all."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
 @dataclass(frozen=True, eq=False)
 class Upgrade:
     """Features of the same test images by an old and a new model, with the images; what the views take.
 
     Whatever takes more than a few milliseconds is computed once and kept, so that moving a control is quick.
-
-    Args:
-        old: float [N, d_o], old features, any length of row.
-        new: float [N, d_n], new features.
-        labels: int [N], identities.
-        images: uint8 [N, 1 or 3, H, W].
-        cross: (query form of new [N, d], gallery form of old [N, d]) that the cross-test compares. None: new
-            and old themselves, and no cross-test where their widths differ.
-        names: one text for each identity in the order of the sorted labels; the labels themselves when None.
-        title: what the new model is called.
+    Without `cross`, the query form of new [N, d] and the gallery form of old [N, d] that the cross-test
+    compares, these are new and old themselves, and there is no cross-test where their widths differ.
     """
 
-    old: np.ndarray
-    new: np.ndarray
-    labels: np.ndarray
-    images: np.ndarray
+    old: np.ndarray  # float [N, d_o], any length of row
+    new: np.ndarray  # float [N, d_n]
+    labels: np.ndarray  # int [N], identities
+    images: np.ndarray  # uint8 [N, 1 or 3, H, W]
     cross: tuple[np.ndarray, np.ndarray] | None = None
-    names: Sequence[str] | None = None
+    names: Sequence[str] | None = None  # of the identities in the order of the sorted labels
     title: str = "new model"
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # maps, by what was asked for
 
     def __post_init__(self) -> None:
-        old, new = (unit_rows(x, side).numpy() for x, side in ((self.old, "old"), (self.new, "new")))
-        cross = self.cross
-        if cross is not None:
-            cross = tuple(unit_rows(rows, "cross-test").numpy() for rows in cross)
-        elif old.shape[1] == new.shape[1]:
-            cross = (new, old)
+        # Unit rows once: every view compares by the cosine.
+        old, new = (unit_rows(getattr(self, side), side).numpy() for side in ("old", "new"))
+        cross = (new, old) if old.shape[1] == new.shape[1] else None
+        if self.cross is not None:
+            cross = tuple(unit_rows(rows, "cross-test").numpy() for rows in self.cross)
         values = {"old": old, "new": new, "cross": cross, "images": np.asarray(self.images)}
-        values["labels"] = np.asarray(self.labels, np.int64)
-        for name, value in values.items():  # unit rows once: every view compares by the cosine
-            object.__setattr__(self, name, value)
+        vars(self).update(values, labels=np.asarray(self.labels, np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,8 +92,7 @@ class Upgrade:
         if identities is None:
             return present
         if isinstance(identities, int | np.integer):
-            wanted = np.linspace(0, len(present) - 1, min(int(identities), len(present)))
-            chosen = present[np.unique(wanted.round().astype(int))]
+            chosen = present[spaced(len(present), identities)]
         else:
             chosen = np.unique(np.asarray(list(identities), np.int64))
         if not len(chosen):
@@ -135,23 +128,19 @@ class Upgrade:
     @cached_property
     def changes(self) -> Any:
         """Who gains and who loses, old/old before and new/old after; see `upgrade_changes`; no intervals."""
-        return upgrade_changes(*self._sides(), self.labels, cross=self.cross, draws=0)
+        return upgrade_changes(self.old, self.new, self.labels, cross=self.cross, draws=0)
 
     @cached_property
     def held(self) -> Any:
         """How many of all pairs satisfy each of the four constraints; see `constraints`; no intervals."""
-        return constraints(*self._sides(), self.labels, cross=self.cross)
+        return constraints(self.old, self.new, self.labels, cross=self.cross)
 
     @cached_property
     def first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """First answer of every query, "before" (old/old) and "now" (new/old): cosines [N] and rows [N]."""
-        self._sides()
-        rows = np.arange(len(self))
-        ids = {"query_ids": rows, "gallery_ids": rows}  # no image is its own answer
+        ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(self)))  # no image answers itself
         found = {"before": top_k(self.old, self.old, 1, **ids), "now": top_k(*self.cross, 1, **ids)}
-        return {
-            when: (np.asarray(scores)[:, 0], np.asarray(best)[:, 0]) for when, (scores, best) in found.items()
-        }
+        return {when: tuple(np.asarray(part)[:, 0] for part in parts) for when, parts in found.items()}
 
     @cached_property
     def outcome(self) -> np.ndarray:
@@ -170,34 +159,20 @@ class Upgrade:
         """Rows of the gallery in the order of a backfill, int [N]; see `backfill_order`."""
         return np.asarray(backfill_order(self.old, self.labels, name))
 
-    def _sides(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.cross is None:
-            raise ValueError(NO_CROSS)
-        return self.old, self.new
-
 
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
-    """Old and new features of some training images, and the classifier that the new model was trained with.
+    """Old and new features of some training images, and the classifier that trained with the new ones."""
 
-    Args:
-        old: float [n, d], old features of whole classes.
-        new: float [n, d], new features of the same images.
-        labels: int [n], 0..C-1.
-        weight: float [C, d], rows of the new classifier.
-        title: what the new model is called.
-    """
-
-    old: np.ndarray
-    new: np.ndarray
-    labels: np.ndarray
-    weight: np.ndarray
+    old: np.ndarray  # float [n, d], of whole classes
+    new: np.ndarray  # float [n, d], of the same images
+    labels: np.ndarray  # int [n], 0..C-1
+    weight: np.ndarray  # float [C, d], rows of the new classifier
     title: str = "new model"
 
     def __post_init__(self) -> None:
-        for name in ("old", "new", "weight"):
-            object.__setattr__(self, name, unit_rows(getattr(self, name), name).numpy())
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64))
+        units = {name: unit_rows(getattr(self, name), name).numpy() for name in ("old", "new", "weight")}
+        vars(self).update(units, labels=np.asarray(self.labels, np.int64))
 
     @cached_property
     def prototypes(self) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from companion.explore.features import TrainingSample, Upgrade
+from companion.explore.features import TrainingSample, Upgrade, spaced
 from companion.titles import method_title
 from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
@@ -28,8 +27,7 @@ def open_best(
     """The experiment with the most methods, then runs: its name, and title -> experiment; nothing is trained.
 
     Args:
-        runs_root: folder of run folders.
-        experiment_id: one of them, to have that one and no other; None: the best that can be read.
+        experiment_id: a folder in runs_root, to have that one and no other; None: the best that can be read.
         data_root, device: as in a configuration.
         say: receives a sentence for every run that cannot be read.
 
@@ -42,9 +40,8 @@ def open_best(
     for name in reversed(names):
         opened, several = {}, len({run.config["seed"] for run in found[name]}) > 1
         for run in found[name]:
-            config = run.config
-            title = method_title(config["method"], config["budget"], json.dumps(config["method_options"]))
-            title += f", seed {config['seed']}" if several else ""
+            how = (run.config[field] for field in ("method", "budget", "method_options"))
+            title = method_title(*how) + (f", seed {run.config['seed']}" if several else "")
             try:
                 opened[title] = _open(run, data_root, device)
             except (ValueError, TypeError, KeyError) as error:
@@ -113,7 +110,6 @@ def training_samples(
         experiments: by title, from `open_best`.
         titles: which of them; one whose widths differ has no angles, and is left out with a sentence.
         most: images, of whole classes evenly spaced; fewer where there are very many classes.
-        say: receives the sentence.
     """
     samples = {}
     for title in titles:
@@ -139,6 +135,5 @@ def class_rows(labels: Any, most: int) -> torch.Tensor:
     """
     labels = np.asarray(labels)
     present = np.unique(labels)
-    wanted = int(np.clip(most * len(present) // len(labels), 2, len(present)))
-    chosen = present[np.unique(np.linspace(0, len(present) - 1, wanted).round().astype(int))]
+    chosen = present[spaced(len(present), max(most * len(present) // len(labels), 2))]
     return torch.from_numpy(np.flatnonzero(np.isin(labels, chosen)))

@@ -23,17 +23,11 @@ if (window.Bokeh) {{
 
 @dataclass(frozen=True)
 class View:
-    """Pictures and a sentence that says their numbers.
-
-    Args:
-        text: the sentence.
-        parts: figures, functions that draw one, or pieces of HTML.
-        live: makes the Bokeh figure that replaces the first part where scripts run, or None.
-    """
+    """Pictures and a sentence that says their numbers."""
 
     text: str
-    parts: Sequence[Figure | Callable[[], Figure] | str] = ()
-    live: Callable[[], Any] | None = None
+    parts: Sequence[Figure | Callable[[], Figure] | str] = ()  # figures, what draws one, or pieces of HTML
+    live: Callable[[], Any] | None = None  # makes a Bokeh figure in place of the first part, for scripts
 
     def html(self, still: bool = True) -> str:
         """The view as HTML that fetches nothing; without `still` nothing lies under a live picture."""
@@ -73,12 +67,8 @@ def show(draw: Callable[..., View], **controls: Any) -> None:
     """Show a view, and above it controls that draw it again.
 
     The picture is part of the notebook's output like any other: papermill and a page show it as the controls
-    stand at the start. In JupyterLab a moved control replaces it in place. Moves are quick when `draw`
-    computes nothing that it could have kept.
-
-    Args:
-        draw: values of the controls, by keyword, -> a view.
-        controls: keyword of `draw` -> a widget, in the order in which they are shown.
+    stand at the start. In JupyterLab a moved control replaces it in place. Moves are quick when `draw`, which
+    is given the values of the controls by keyword, computes nothing that it could have kept.
     """
     import ipywidgets
     from IPython.display import display

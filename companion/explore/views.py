@@ -9,23 +9,19 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from companion.explore.features import NO_CROSS, RIGHT, WRONG, Upgrade
+from companion.explore.features import NO_CROSS, RIGHT, WRONG, Upgrade, spaced
 from companion.explore.show import View
 from companion.plots.style import INK
 
 QUERIES = 150  # more of them do not change a histogram that one can read
 
 
-# -- neighbours ----------------------------------------------------------------------------------
-
-
 def nearest(
     upgrade: Upgrade, query: int, share: float | None, *, order: str = "random", count: int = 8
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The nearest gallery images of one query, itself left out.
+    """The nearest gallery images of one query, itself left out; see `neighbour_view`.
 
     Args:
-        upgrade, query, order, count: as in `neighbour_view`.
         share: fraction of the gallery that is new; None for the old query in the old gallery.
 
     Returns:
@@ -105,9 +101,6 @@ def strip(upgrade: Upgrade, title: str, rows: Any, captions: Sequence[str], fram
     return f"<p><b>{html.escape(title)}</b></p><div>{''.join(figures)}</div>"
 
 
-# -- pairs ---------------------------------------------------------------------------------------
-
-
 def pair_cosines(upgrade: Upgrade, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Cosines of some queries (rows int [n]) with every image [n, N]; which pairs are same, which unlike."""
     query, gallery = upgrade.cross
@@ -125,7 +118,6 @@ def slack(upgrade: Upgrade, rows: np.ndarray) -> list[np.ndarray]:
     the shares of all pairs; here are the numbers behind them.
 
     Args:
-        upgrade: the features.
         rows: int [n], the images i of the pairs i, j; j is any other image.
 
     Returns:
@@ -140,19 +132,14 @@ def slack(upgrade: Upgrade, rows: np.ndarray) -> list[np.ndarray]:
 def queries_of(upgrade: Upgrade, identities: int | Sequence[int] | None) -> np.ndarray:
     """At most QUERIES images of the chosen identities, evenly spaced, rows int [n]; see `Upgrade.picked`."""
     rows = np.flatnonzero(np.isin(upgrade.labels, upgrade.picked(identities)))
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).round().astype(int))]
-
-
-# -- who gets worse ------------------------------------------------------------------------------
+    return rows[spaced(len(rows), QUERIES)]
 
 
 def flips(upgrade: Upgrade, label: int | None = None, *, who: str = "lose") -> np.ndarray:
     """Queries whose first answer turned from right to wrong ("lose") or the other way ("gain"), rows int [n].
 
     Args:
-        upgrade: the features.
         label: of one identity; None: of all, those of the identities that change most first.
-        who: "lose" or "gain".
 
     >>> picture = np.zeros((4, 1, 8, 8), np.uint8)
     >>> old = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
@@ -175,10 +162,8 @@ def change_view(upgrade: Upgrade, who: str = "lose", count: int = 3, *, each: in
     Before: old queries in the old gallery; now: new queries in the same, untouched gallery.
 
     Args:
-        upgrade: the features and images.
         who: "lose" or "gain".
-        count: identities whose queries are shown, those that change most first.
-        each: queries of each identity.
+        count: identities whose queries are shown, those that change most first, and `each`: queries of each.
     """
     if upgrade.cross is None:
         return View(NO_CROSS)
@@ -198,13 +183,16 @@ def change_view(upgrade: Upgrade, who: str = "lose", count: int = 3, *, each: in
     return View(text, parts, lambda: live_changes(upgrade, places))
 
 
+AXES = ("identities, from the greatest loss to the greatest gain", "mean AP now - before")
+
+
 def change_figure(difference: np.ndarray, marked: np.ndarray) -> Figure:
     """A bar an identity, the greatest loss on the left; the marked ones with a triangle."""
     figure = Figure((8, 2.8), layout="constrained")
     axis = figure.subplots()
     axis.bar(np.arange(len(difference)), difference, color=np.where(difference < 0, WRONG, RIGHT))
     axis.plot(marked, difference[marked] * 1.08, "v", color=INK, markersize=6)
-    axis.set(xlabel="identities, from the greatest loss to the greatest gain", ylabel="mean AP now - before")
+    axis.set(xlabel=AXES[0], ylabel=AXES[1])
     return figure
 
 
@@ -229,10 +217,7 @@ def live_changes(upgrade: Upgrade, marked: np.ndarray) -> Any:
         "mean AP @before{0.00}, now @now{0.00}"
     )
     look = {"height": 280, "sizing_mode": "stretch_width", "toolbar_location": None, "tools": "hover"}
-    bars = figure(
-        **look, tooltips=tip, x_axis_label="identities, from the greatest loss to the greatest gain"
-    )
-    bars.yaxis.axis_label = "mean AP now - before"
+    bars = figure(**look, tooltips=tip, x_axis_label=AXES[0], y_axis_label=AXES[1])
     bars.vbar("place", width=0.8, top="difference", color="colour", source=ColumnDataSource(columns))
     bars.scatter(marked, 1.08 * table.difference[marked], marker="inverted_triangle", size=9, color=INK)
     return bars
@@ -243,22 +228,18 @@ def flipped(upgrade: Upgrade, place: int, who: str, each: int) -> str:
     table = upgrade.changes.by_identity
     label = int(table.identities[place])
     rows = flips(upgrade, label, who=who)
-    before, now = table.precision_before[place], table.precision_after[place]
     title = (
-        f"{upgrade.name(label)}: mean AP {before:.2f} → {now:.2f}; {len(rows)} of {table.queries[place]} "
+        f"{upgrade.name(label)}: mean AP {table.precision_before[place]:.2f} → "
+        f"{table.precision_after[place]:.2f}; {len(rows)} of {table.queries[place]} "
         f"first answers turn {'from right to wrong' if who == 'lose' else 'from wrong to right'}"
     )
     if not len(rows):
         title += ": right images moved further down the list"
     shown, captions, frames = [], [], []
     for query in rows[:each]:
-        scores, best = zip(
-            *((scores[query], best[query]) for scores, best in upgrade.first.values()), strict=True
-        )
-        told = judged(upgrade, query, np.array(best), scores, ["before", "now"])
-        shown, captions, frames = (
-            [*shown, query, *best],
-            [*captions, "query", *told[0]],
-            [*frames, INK, *told[1]],
-        )
+        scores, best = np.array([[part[query] for part in parts] for parts in upgrade.first.values()]).T
+        told, colours = judged(upgrade, query, best.astype(int), scores, ["before", "now"])
+        shown += [query, *best.astype(int)]
+        captions += ["query", *told]
+        frames += [INK, *colours]
     return strip(upgrade, title, shown, captions, frames)

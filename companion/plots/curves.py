@@ -23,7 +23,6 @@ from .style import (
     OLD,
     ORACLE,
     PAIR_COLOURS,
-    as_array,
     in_percent,
     legend_below,
     legend_outside,
@@ -34,11 +33,18 @@ from .style import (
 
 # the cross-test beside the old model, then the new model beside the cross-test; full lines: one identity
 CONSTRAINT_LOOKS = ((CROSS, "-"), (CROSS, "--"), (NEW, "-"), (NEW, "--"))
+TERM_COLOURS = [INK, "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"]
 SHARE = "gallery re-embedded by the new model (%)"
 OTHERS = "#C8C8C8"
 VALIDATION = "val/new_new/tar@far=1e-2"
 Curves = Mapping[str, tuple]
-History = Sequence[Mapping[str, Any]]
+History = Sequence[Mapping[str, Any]]  # rows of history.csv
+
+
+def _references(old_old: float | None, oracle: float | None) -> dict[str, tuple[float, str]]:
+    """What an upgrade is compared with, as far as it is known: label -> value and colour."""
+    lines = {"old/old, before the upgrade": (old_old, OLD), "oracle new/new": (oracle, ORACLE)}
+    return {label: line for label, line in lines.items() if line[0] is not None and np.isfinite(line[0])}
 
 
 def backfill_curve(
@@ -56,27 +62,21 @@ def backfill_curve(
         old_old: the value before the upgrade (old queries, old gallery), a blue line.
         oracle: the oracle's self-test, a grey line: what a full backfill with a free new model would give.
     """
-    for name, (shares, values, *band) in curves.items():
-        style = method_style(name)
-        ax.plot(as_array(shares), as_array(values), label=(titles or {}).get(name, name), **style)
+    for name, (shares, *values) in curves.items():
+        style, (mean, *band) = method_style(name), np.array(values, float)
+        ax.plot(shares, mean, label=(titles or {}).get(name, name), **style)
         if band:
-            low, high = (as_array(edge).astype(float) for edge in band)
-            ax.fill_between(as_array(shares), low, high, color=style["color"], alpha=0.15, linewidth=0)
-    lines = ((old_old, OLD, "old/old, before the upgrade"), (oracle, ORACLE, "oracle new/new"))
-    for value, colour, label in lines:
-        if value is not None and np.isfinite(value):
-            ax.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=label, zorder=1)
+            ax.fill_between(shares, *band, color=style["color"], alpha=0.15, linewidth=0)
+    for label, (value, colour) in _references(old_old, oracle).items():
+        ax.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=label, zorder=1)
     ax.set(xlim=(-0.02, 1.02), xlabel=SHARE, ylabel="mAP (%)")
-    in_percent(ax.xaxis)
-    in_percent(ax.yaxis)
+    in_percent(ax.xaxis, ax.yaxis)
     legend_outside(ax)
     return ax
 
 
-def first_day(
-    ax: Axes, independent: tuple, compatible: tuple, old_old: float, *, title: str, metric: str = "map"
-) -> Axes:
-    """What an upgrade loses or gains on its first day: a free new model and a compatible one, three curves.
+def first_day(ax: Axes, independent: tuple, compatible: tuple, old_old: float, *, title: str) -> Axes:
+    """What an upgrade loses or gains in mAP on its first day, by a free new model and by a compatible one.
 
     Args:
         independent, compatible: (shares 0..1, values) of the backfill with each model.
@@ -87,18 +87,14 @@ def first_day(
         (independent, ORACLE, "new model, trained independently"),
         (compatible, NEW, f"new model, trained with {title}"),
     ):
-        change = float(as_array(values)[0]) - old_old
-        label = f"{words}:\n{shown(change, signed=True)} points on the first day"
-        ax.plot(as_array(shares), as_array(values), color=colour, linewidth=2.8, marker="o", label=label)
+        label = f"{words}:\n{shown(values[0] - old_old, signed=True)} points on the first day"
+        ax.plot(shares, values, color=colour, linewidth=2.8, marker="o", label=label)
         look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2}
-        ax.annotate("", (0, old_old + change), (0, old_old), arrowprops=look)
+        ax.annotate("", (0, values[0]), (0, old_old), arrowprops=look)
     ax.axhline(old_old, color=OLD, linewidth=2.8, label="old system, no upgrade")
-    ax.set(
-        xlim=(-0.02, 1.02), ylim=(0, None), xlabel=SHARE, ylabel=f"{metric_title(metric)} of new queries (%)"
-    )
-    in_percent(ax.xaxis)
-    in_percent(ax.yaxis)
-    legend_below(ax, columns=2)
+    ax.set(xlim=(-0.02, 1.02), ylim=(0, None), xlabel=SHARE, ylabel="mAP of new queries (%)")
+    in_percent(ax.xaxis, ax.yaxis)
+    legend_below(ax)
     return ax
 
 
@@ -114,26 +110,18 @@ def backfill_panels(
 
     Each title gives the values at both ends. A curve that starts below half of old/old does not set the
     scale: it comes in through the lower edge.
-
-    Args: as in `backfill_curve`.
     """
     frames = {
-        name: pd.DataFrame(dict(zip(("x", "y", "low", "high"), map(as_array, parts), strict=False))).astype(
-            float
-        )
+        name: pd.DataFrame(dict(zip(("x", "y", "low", "high"), parts, strict=False)), dtype=float)
         for name, parts in curves.items()
     }
-    ends = {
-        name: f"{shown(frame['y'].iloc[0])} to {shown(frame['y'].iloc[-1])}" for name, frame in frames.items()
-    }
-    lines = {"old/old, before the upgrade": (OLD, old_old), "oracle new/new": (ORACLE, oracle)}
+    ends = {name: " to ".join(shown(y) for y in own["y"].iloc[[0, -1]]) for name, own in frames.items()}
+    lines = _references(old_old, oracle)
     figure = _panels(frames, ends, titles, lines, SHARE, f"{metric_title(metric)} (%)")
-    near = [frame["y"] for frame in frames.values() if frame["y"].iloc[0] >= FAR_BELOW * (old_old or 0)]
-    known = [*(near or [frame["y"] for frame in frames.values()])]
-    known = pd.concat(
-        [*known, pd.Series([value for value in (old_old, oracle) if value is not None], dtype=float)]
-    )
-    room = max(0.08 * (known.max() - known.min()), 0.01)
+    values = [frame["y"] for frame in frames.values()]
+    near = [y for y in values if y.iloc[0] >= FAR_BELOW * (old_old or 0)] or values
+    known = np.concatenate([*near, [value for value, _ in lines.values()]])
+    room = max(0.08 * np.ptp(known), 0.01)
     for ax in figure.axes:
         ax.set(xlim=(-0.03, 1.03), ylim=(known.min() - room, known.max() + room), xticks=[0, 0.5, 1])
         in_percent(ax.xaxis)
@@ -141,10 +129,7 @@ def backfill_panels(
 
 
 def validation_panels(histories: Mapping[str, History], *, titles: Mapping[str, str] | None = None) -> Figure:
-    """The curves of `validation_curves` with a panel each, for many methods; each title gives the last value.
-
-    Args: as in `validation_curves`.
-    """
+    """The curves of `validation_curves` with a panel each; each title gives the last value."""
     series = {name: history_series(history, VALIDATION) for name, history in histories.items()}
     frames = {name: pd.DataFrame({"x": x, "y": y}) for name, (x, y) in series.items() if len(x)}
     if not frames:
@@ -162,18 +147,16 @@ def _panels(
     frames: Mapping[str, pd.DataFrame],
     ends: Mapping[str, str],
     titles: Mapping[str, str] | None,
-    lines: Mapping[str, tuple[str, float | None]],
+    lines: Mapping[str, tuple[float, str]],
     xlabel: str,
     ylabel: str,
 ) -> Figure:
     """Small multiples: one curve in front, all behind it."""
     columns = min(4, len(frames))
     rows = -(-len(frames) // columns)
-    fig, axes = plt.subplots(
-        rows, columns, sharex=True, sharey=True, squeeze=False, figsize=(2.2 * columns, 2.2 * rows + 0.9)
-    )
+    size = (2.2 * columns, 2.2 * rows + 0.9)
+    fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False, figsize=size)
     names = wrapped(titles or {}, 24)
-    lines = {text: (colour, value) for text, (colour, value) in lines.items() if value is not None}
     behind = [frame[["x", "y"]].to_numpy(float) for frame in frames.values()]
     for (name, own), ax in zip(frames.items(), axes.flat, strict=False):
         colour = method_style(name)["color"]
@@ -182,7 +165,7 @@ def _panels(
         ax.plot(own["x"], own["y"], color=colour, linewidth=2.6, zorder=5)
         if "low" in own:
             ax.fill_between(own["x"], own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
-        for line, value in lines.values():
+        for value, line in lines.values():
             ax.axhline(value, color=line, linestyle="--", linewidth=1.2, zorder=2)
         ax.set_title(f"{names.get(name, name)}\n{ends[name]}", fontsize=9, loc="left")
         ax.tick_params(labelsize=9)
@@ -191,7 +174,7 @@ def _panels(
         axes.flat[k].remove()
         axes.flat[k - columns].tick_params(labelbottom=True)
     fig.supylabel(ylabel, fontsize=11)
-    keys = [Line2D([], [], color=colour, linestyle="--", label=text) for text, (colour, _) in lines.items()]
+    keys = [Line2D([], [], color=colour, linestyle="--", label=text) for text, (_, colour) in lines.items()]
     keys.append(Line2D([], [], color=OTHERS, linewidth=0.8, label="the other methods"))
     # The label of the positions is the legend's title: a label of the figure would lie upon the legend.
     fig.legend(handles=keys, loc="outside lower center", ncols=3, title=xlabel, title_fontsize=11)
@@ -200,30 +183,26 @@ def _panels(
 
 def history_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs, counted from one, and values of one column of a history, where it has a value."""
-    values = np.array([np.nan if row.get(name) in (None, "") else float(row[name]) for row in history])
-    epochs = np.array([float(row["epoch"]) for row in history])
-    known = np.isfinite(values)
-    # the value behind an epoch is known when it has ended
-    return (epochs + (1 if len(epochs) and epochs[0] == 0 else 0))[known], values[known]
+    rows = pd.DataFrame(history, columns=["epoch", name]).apply(pd.to_numeric).astype(float)
+    rows["epoch"] += rows["epoch"].min() == 0  # the value behind an epoch is known when it has ended
+    return tuple(rows.dropna().to_numpy().T)
+
+
+def _over_epochs(ax: Axes, ylabel: str) -> None:
+    ax.set(xlabel="epoch", ylabel=ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def loss_curves(ax: Axes, history: History) -> Axes:
-    """Loss terms of one run over its epochs, unweighted as they are logged.
-
-    Args:
-        history: rows of history.csv; every column "loss/<term>" becomes a line.
-    """
+    """Loss terms of one run over its epochs, unweighted as they are logged: a line a column "loss/<term>"."""
     terms = [name for name in (history[0] if history else {}) if name.startswith("loss/")]
     if len(terms) == 2:  # one term: the total is the same line
         terms = [name for name in terms if name != "loss/total"]
-    for term, colour in zip(
-        terms, [INK, "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"] * 2, strict=False
-    ):
+    for term, colour in zip(terms, TERM_COLOURS * 2, strict=False):
         label = term.removeprefix("loss/").replace("_", " ")
         ax.plot(*history_series(history, term), color=colour, label=label)
-    ax.set(xlabel="epoch", ylabel="loss term, unweighted (nats)")
+    _over_epochs(ax, "loss term, unweighted (nats)")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_outside(ax)
     return ax
 
@@ -235,16 +214,10 @@ def validation_curves(
     *,
     titles: Mapping[str, str] | None = None,
 ) -> Axes:
-    """A validation metric over the epochs, one line a method: is the training long enough to be judged?
-
-    Args:
-        histories: method -> rows of its history.csv; epochs without the metric are skipped.
-        metric: column of the history.
-    """
+    """A validation metric (a column of the histories) over the epochs: is the training long enough?"""
     for name, history in histories.items():
         ax.plot(*history_series(history, metric), label=(titles or {}).get(name, name), **method_style(name))
-    ax.set(xlabel="epoch", ylabel=_validation_title(metric))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _over_epochs(ax, _validation_title(metric))
     in_percent(ax.yaxis)
     legend_outside(ax)
     return ax
@@ -256,31 +229,21 @@ def _validation_title(metric: str) -> str:
 
 
 def constraint_curves(ax: Axes, history: History) -> Axes:
-    """Share of held-out pairs that satisfy each of MixBCT's four constraints, over the epochs.
-
-    Args:
-        ax: where the history has no such columns (features that cannot be compared) it says so.
-        history: rows of history.csv with "val/constraint1/share" to "val/constraint4/share".
-    """
+    """Share of held-out pairs that satisfy each of MixBCT's four constraints."""
     shares = [history_series(history, f"val/constraint{k}/share") for k in (1, 2, 3, 4)]
     if not any(len(epochs) for epochs, _ in shares):
         return say_instead(ax, "no constraints: new and old features cannot be compared while it trains")
     for k, ((epochs, known), (colour, line)) in enumerate(zip(shares, CONSTRAINT_LOOKS, strict=True)):
         label = f"{k + 1}: {STATEMENTS[k]} ({known[-1]:.0%})"
         ax.plot(epochs, known, color=colour, linestyle=line, label=label)
-    ax.set(xlabel="epoch", ylabel="share of validation pairs (%)", ylim=(0.0, 1.02))
+    _over_epochs(ax, "share of validation pairs (%)")
+    ax.set_ylim(0.0, 1.02)
     in_percent(ax.yaxis)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(ax, columns=1)
     return ax
 
 
-def roc_curves(
-    ax: Axes,
-    curves: Mapping[str, tuple[Any, Any]],
-    *,
-    lowest: float = 1e-4,
-) -> Axes:
+def roc_curves(ax: Axes, curves: Mapping[str, tuple[Any, Any]], *, lowest: float = 1e-4) -> Axes:
     """True-accept rate over false-accept rate, the latter on a logarithmic axis.
 
     Args:
@@ -288,8 +251,7 @@ def roc_curves(
         lowest: left end; choose what the number of impostor pairs can resolve.
     """
     for name, (far, tar) in curves.items():
-        far, tar = as_array(far), as_array(tar)
-        pair = name.replace("_", "/")
+        far, tar, pair = np.asarray(far), np.asarray(tar), name.replace("_", "/")
         colour = PAIR_COLOURS.get(pair) or method_style(name)["color"]
         label = pair if pair in PAIR_COLOURS else name
         ax.plot(far[far > 0], tar[far > 0], color=colour, label=label, drawstyle="steps-post")

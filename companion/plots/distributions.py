@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from compat_lib.evaluation.tar import cosine_histograms, verification
@@ -26,7 +26,6 @@ def cosine_row(
     """Cosine histograms of pairs of the same and of different identities, one axis a query/gallery pair.
 
     Args:
-        axes: as many axes as histograms (three for old/old, new/old, new/new).
         histograms: pair -> (edges [B+1], counts of same [B], counts of different [B]); counts are drawn as
             densities, because pairs of different identities are hundreds of times more numerous. What
             follows a comma only goes into the title: "new/old, MixBCT" has the colour of "new/old".
@@ -36,54 +35,38 @@ def cosine_row(
     Returns:
         The axes. Each title gives the overlap: the common area of the two densities, 1 when they coincide.
     """
-    spans = [as_array(edges)[[0, -1]] for edges, _, _ in histograms.values()]
-    for ax, (pair, (edges, same, different)) in zip(axes, histograms.items(), strict=True):
-        name = pair.replace("_", "/")
-        edges, same, different = (as_array(part).astype(np.float64) for part in (edges, same, different))
+    ends = np.array([(min(edges), max(edges)) for edges, _, _ in histograms.values()], float)
+    for ax, (pair, parts) in zip(axes, histograms.items(), strict=True):
+        name, (edges, same, different) = pair.replace("_", "/"), (np.asarray(part, float) for part in parts)
         shares = [counts / max(counts.sum(), 1.0) for counts in (same, different)]
-        colour = PAIR_COLOURS.get(name.split(",")[0], INK)
-        middles = (edges[:-1] + edges[1:]) / 2
-        look = {"bins": edges.tolist(), "stat": "density", "element": "step", "ax": ax}
-        for counts, style in ((same, {"color": colour, "alpha": 0.35}), (different, {"color": INK})):
+        filled = {"color": PAIR_COLOURS.get(name.split(",")[0], INK), "alpha": 0.35, "linestyle": "-"}
+        outline = {"color": INK, "fill": False, "linestyle": "--"}
+        look = {"x": (edges[:-1] + edges[1:]) / 2, "bins": edges.tolist(), "stat": "density"}
+        for counts, style in ((same, filled), (different, outline)):
             if counts.sum():
-                fill = counts is same
-                sns.histplot(
-                    x=middles, weights=counts, fill=fill, linestyle="-" if fill else "--", **style, **look
-                )
+                sns.histplot(weights=counts, element="step", ax=ax, **style, **look)
         if thresholds and thresholds.get(pair) is not None:
             ax.axvline(thresholds[pair], color=INK, linewidth=1.0, linestyle=":")
         ax.set_title(f"{name.replace(', ', chr(10))}\noverlap {np.minimum(*shares).sum():.1%}")
-        ax.set(
-            xlabel="cosine", ylabel="", yticks=[], xlim=(min(s[0] for s in spans), max(s[1] for s in spans))
-        )
+        ax.set(xlabel="cosine", ylabel="", yticks=[], xlim=(ends.min(), ends.max()))
     axes[0].set_ylabel("density of pairs")
     # One legend for the row, in neutral ink: the fill has another colour in every axis.
     keys = [Patch(facecolor="#BBBBBB", edgecolor=INK, label="same identity")]
-    keys.append(mpl.lines.Line2D([], [], color=INK, linestyle="--", label="different identities"))
-    if thresholds:
-        keys.append(mpl.lines.Line2D([], [], color=INK, linestyle=":", label=threshold_label))
-    figure = axes[0].figure
-    for previous in list(figure.legends):
-        previous.remove()
-    figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
+    lines = {"different identities": "--"} | ({threshold_label: ":"} if thresholds else {})
+    keys += [Line2D([], [], color=INK, linestyle=line, label=label) for label, line in lines.items()]
+    axes[0].figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return axes
 
 
 def model_cosines(
-    axes: Sequence[Axes],
-    old: Any,
-    new: Any,
-    labels: Any,
-    *,
-    cross: tuple[Any, Any] | None = None,
+    axes: Sequence[Axes], old: Any, new: Any, labels: Any, *, cross: tuple[Any, Any] | None = None
 ) -> Sequence[Axes]:
     """Cosine histograms of old/old, new/old and new/new with the threshold at FAR 1e-3.
 
     Args:
-        axes: three axes of one figure.
+        axes: three of one figure.
         old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here. Where the widths differ
             the middle axis says so.
-        labels: [N].
         cross: (query, gallery) of new/old, [N, d] each, where a method cuts, pads or transforms features
             before it compares them; None: `new` and `old` themselves.
     """
@@ -94,12 +77,10 @@ def model_cosines(
     placed = dict(zip(pairs, axes, strict=True))
     if gallery.shape[1] != query.shape[1]:
         say_instead(placed.pop("new/old"), unequal_widths(gallery, query))
-    histograms, thresholds = {}, {}
-    for pair in placed:
-        side, others = pairs[pair]
-        histograms[pair] = cosine_histograms(side, labels, **others, bins=100)
-        threshold = verification(side, labels, **others, fars=(1e-3,)).thresholds[0]
-        thresholds[pair] = threshold if np.isfinite(threshold) else None
+    pairs = {pair: pairs[pair] for pair in placed}
+    histograms = {pair: cosine_histograms(side, labels, **o, bins=100) for pair, (side, o) in pairs.items()}
+    found = {pair: verification(side, labels, **o, fars=(1e-3,)) for pair, (side, o) in pairs.items()}
+    thresholds = {p: one.thresholds[0] for p, one in found.items() if np.isfinite(one.thresholds[0])}
     cosine_row(list(placed.values()), histograms, thresholds, threshold_label="threshold at FAR 1e-3")
     return axes
 
@@ -118,33 +99,23 @@ def value_histogram(
         groups: name -> values; names whose first word is "old" are blue, "new" orange, "oracle" or
             "independent" grey. nan is left out.
         xlabel: the quantity with its unit.
-        bins: number of equal bins over all groups.
         colours: name -> colour, where the rule above does not fit.
     """
     spare = iter(["#332288", "#CC6677", "#2A9D8F", "#999933"])
     fixed = {"old": OLD, "new": NEW, "oracle": ORACLE, "independent": ORACLE} | dict(colours or {})
     parts, palette = [], {}
     for name, group in groups.items():
-        values = as_array(group).astype(np.float64).ravel()
-        values = values[np.isfinite(values)]
+        values = pd.Series(as_array(group).astype(float).ravel()).dropna()
         named = f"{name} (n = {len(values)})"
         palette[named] = fixed.get(name) or fixed.get(re.split(r"[ ,(]", name)[0]) or next(spare, INK)
         parts.append(pd.DataFrame({"value": values, "group": named}))
     data = pd.concat(parts, ignore_index=True)
     if len(data):
-        look = {
-            "stat": "probability",
-            "common_norm": False,
-            "element": "step",
-            "alpha": 0.25,
-            "legend": False,
-        }
-        sns.histplot(data, x="value", hue="group", palette=palette, bins=bins, ax=ax, **look)
-    handles = [
-        Patch(facecolor=(colour, 0.25), edgecolor=colour, label=name) for name, colour in palette.items()
-    ]
+        look = {"stat": "probability", "common_norm": False, "element": "step", "alpha": 0.25}
+        sns.histplot(data, x="value", hue="group", palette=palette, bins=bins, legend=False, ax=ax, **look)
+    keys = [Patch(facecolor=(colour, 0.25), edgecolor=colour, label=name) for name, colour in palette.items()]
     ax.set(xlabel=xlabel, ylabel="share of the group")
-    legend_outside(ax, handles=handles)
+    legend_outside(ax, handles=keys)
     return ax
 
 
@@ -152,15 +123,13 @@ def feature_spread(axes: Sequence[Axes], models: Mapping[str, Any], labels: Any)
     """How long the embeddings of each model are, and how tightly each identity holds together.
 
     Args:
-        axes: two axes: lengths, and cosines with the mean of the identity's other images.
+        axes: two: lengths, and cosines with the mean of the identity's other images, if it has any.
         models: name -> embeddings [N, d], not normalised; names as in value_histogram.
-        labels: [N]; identities with one image are left out on the right.
     """
     labels = np.unique(as_array(labels), return_inverse=True)[1]
     lengths, cosines = {}, {}
     for name, embeddings in models.items():
-        embeddings = as_array(embeddings).astype(np.float64)
-        lengths[name] = np.linalg.norm(embeddings, axis=1)
+        lengths[name] = np.linalg.norm(as_array(embeddings).astype(float), axis=1)
         features = unit_rows(embeddings)
         sums = np.zeros((labels.max() + 1, features.shape[1]))
         np.add.at(sums, labels, features)
@@ -174,38 +143,28 @@ def feature_spread(axes: Sequence[Axes], models: Mapping[str, Any], labels: Any)
 
 
 def prototype_heatmap(
-    ax: Axes,
-    prototypes: Any,
-    vectors: Any,
-    *,
-    vectors_label: str = "new class mean",
+    ax: Axes, prototypes: Any, vectors: Any, *, vectors_label: str = "new class mean"
 ) -> Axes:
     """Heat map of the cosines between old prototypes and new class means or classifier rows.
 
     A bright diagonal on a pale ground: every new class points where its old prototype points.
 
     Args:
-        prototypes: [C, D].  vectors: [C, D], the same classes in the same order; the first 12 are shown.
+        prototypes, vectors: [C, D], the same classes in the same order; the first 12 are shown.
         vectors_label: what the columns are.
     """
-    rows, columns = (unit_rows(as_array(side).astype(np.float64)[:12]) for side in (prototypes, vectors))
-    cosines = rows @ columns.T
+    cosines = unit_rows(prototypes[:12]) @ unit_rows(vectors[:12]).T
     look = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "square": True, "cbar_kws": {"label": "cosine"}}
     sns.heatmap(cosines, ax=ax, **look)
     ax.set(xlabel=f"{vectors_label} of class", ylabel="old prototype of class")
     others = cosines[~np.eye(len(cosines), dtype=bool)]
-    ax.set_title(
-        f"own class {np.diag(cosines).mean():.2f}" + (f", others {others.mean():.2f}" if others.size else "")
-    )
+    rest = f", others {others.mean():.2f}" if others.size else ""
+    ax.set_title(f"own class {np.diag(cosines).mean():.2f}{rest}")
     return ax
 
 
 def prototype_alignment(
-    ax: Axes,
-    prototypes: Any,
-    groups: Mapping[str, Any],
-    *,
-    colours: Mapping[str, str] | None = None,
+    ax: Axes, prototypes: Any, groups: Mapping[str, Any], *, colours: Mapping[str, str] | None = None
 ) -> Axes:
     """Histogram over all classes of the cosine between a class's old prototype and its new vector.
 
@@ -214,15 +173,12 @@ def prototype_alignment(
         groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
             vector is zero (no samples) are left out.
     """
-    own = as_array(prototypes).astype(np.float64)
-    values = {}
+    own, values = unit_rows(prototypes), {}
     for name, vectors in groups.items():
-        vectors = as_array(vectors).astype(np.float64)
-        known = (np.abs(own).sum(axis=1) > 0) & (np.abs(vectors).sum(axis=1) > 0)
-        values[name] = (unit_rows(own) * unit_rows(vectors)).sum(axis=1)[known]
-    return value_histogram(
-        ax, values, xlabel="cosine to the old prototype of the same class", colours=colours
-    )
+        vectors = unit_rows(vectors)
+        values[name] = (own * vectors).sum(axis=1)[own.any(axis=1) & vectors.any(axis=1)]
+    xlabel = "cosine to the old prototype of the same class"
+    return value_histogram(ax, values, xlabel=xlabel, colours=colours)
 
 
 def unequal_widths(old: Any, new: Any) -> str:

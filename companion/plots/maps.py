@@ -30,23 +30,15 @@ class JointMap:
     trustworthiness: float  # 0..1, scikit-learn's: 1 when neighbours in the map are neighbours in the space
 
 
-def joint_tsne(
-    old: Any,
-    new: Any = None,
-    prototypes: Any = None,
-) -> JointMap:
-    """One t-SNE map of old features, new features and prototypes, the same on every call.
+def joint_tsne(old: Any, new: Any = None, prototypes: Any = None) -> JointMap:
+    """One t-SNE map of old features [N, D], new ones [M, D] and prototypes [C, D], the same on every call.
 
     Rows are normalised, reduced by PCA and embedded *together*: two maps made apart cannot be compared.
     PCA also gives the starting positions, and one thread keeps the order of summation. Neighbourhoods are
     lowered to a third of the points when there are few.
-
-    Args:
-        old: [N, D] old features.  new: [M, D] new features or None.  prototypes: [C, D] or None.
     """
-    parts = [
-        unit_rows(as_array(part).astype(np.float64)) for part in (old, new, prototypes) if part is not None
-    ]
+    given = (old, new, prototypes)
+    parts = [unit_rows(part) for part in given if part is not None]
     points = np.concatenate(parts)
     with threadpool_limits(1):
         reduced = PCA(min(30, *points.shape), svd_solver="full").fit_transform(points)
@@ -54,23 +46,19 @@ def joint_tsne(
         tsne = TSNE(perplexity=min(20.0, few), init="pca", random_state=0, n_jobs=1)
         flat = tsne.fit_transform(reduced).astype(np.float64)
         judged = trustworthiness(points, flat, n_neighbors=max(1, min(10, int(few))))
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    pieces = iter(np.split(flat, ends))
-    return JointMap(
-        *(None if part is None else next(pieces) for part in (old, new, prototypes)), float(judged)
-    )
+    pieces = iter(np.split(flat, np.cumsum([len(part) for part in parts])[:-1]))
+    return JointMap(*(None if part is None else next(pieces) for part in given), float(judged))
 
 
 def model_map(ax: Axes, old: Any, new: Any, labels: Any) -> JointMap | None:
     """Old and new features of ten identities in one t-SNE map; stars are the old features' class means.
 
     Args:
-        ax: where the widths differ it says so.
         old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here.
         labels: [N]; those shown are evenly spaced over the sorted ones.
 
     Returns:
-        The map, or None where the widths differ.
+        The map, or None where the widths differ, which the axis then says.
     """
     if old.shape[1] != new.shape[1]:
         say_instead(ax, unequal_widths(old, new))
@@ -79,7 +67,7 @@ def model_map(ax: Axes, old: Any, new: Any, labels: Any) -> JointMap | None:
     present = np.unique(labels)
     shown = present[np.linspace(0, len(present) - 1, min(10, len(present))).round().astype(int)]
     rows = np.isin(labels, shown)
-    old, new = (unit_rows(as_array(features)[rows].astype(np.float64)) for features in (old, new))
+    old, new = (unit_rows(features[rows]) for features in (old, new))
     prototypes = np.stack([old[labels[rows] == identity].mean(axis=0) for identity in shown])
     joint = joint_tsne(old, new, prototypes)
     draw_map(ax, joint, labels[rows])
@@ -91,15 +79,12 @@ def draw_map(ax: Axes, joint: JointMap, labels: Any, *, marked: Any = None) -> A
 
     Every identity has a thin line from the centre of its old features to the centre of its new ones: short
     lines where the two spaces agree, long lines where they do not. The orange number stands on the new side.
+    The title holds the trustworthiness, because the picture alone proves nothing.
 
     Args:
-        joint: from joint_tsne.
         labels: [N] identity of every old feature and of the new one of the same image; prototypes are in
             the order of the sorted labels.
         marked: bool [N], old points to ring, such as outliers; None for none.
-
-    Returns:
-        The axis. Its title holds the trustworthiness, because the picture alone proves nothing.
     """
     labels = as_array(labels)
     text = _names(labels)
@@ -132,7 +117,6 @@ def draw_circle(
     *,
     prototypes: Any = None,
     classifier: Any = None,
-    names: Sequence[str] | None = None,
     marked: Any = None,
 ) -> Axes:
     """Draw points of which the angle alone has meaning: old ones on a circle, new ones on a wider one.
@@ -142,25 +126,23 @@ def draw_circle(
 
     Args:
         old: [N, 2], drawn where they are, length about 1.  new: [N, 2] of any length, or None.
-        labels: int [N], class of every image.
-        prototypes: [C, 2] class means of the old features, or None.
-        classifier: [C, 2] rows of the new classifier, drawn as short orange strokes, or None.
-        names: text for each class; 1, 2, 3, … when None.
+        labels: int [N].  prototypes: [C, 2], class means of the old features.
+        classifier: [C, 2] rows of the new classifier, drawn as short orange strokes.
         marked: bool [N], images to ring on both circles, such as outliers.
     """
     labels = as_array(labels)
-    text = _names(labels, names)
+    text = _names(labels)
     turn = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(turn), np.sin(turn), color="#CCCCCC", linewidth=0.8, zorder=0)
     _dots(ax, as_array(old), OLD, "old features", 2, marked)
     if new is not None:
-        new = unit_rows(as_array(new))
+        new = unit_rows(new)
         _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
         for identity in text:
             centre = new[labels == identity].mean(axis=0)
             if np.linalg.norm(centre) > GATHERED:
                 ax.text(*(1.5 * unit_rows(centre)), text[identity], color=NEW, **_CENTRED)
-    for row in [] if classifier is None else unit_rows(as_array(classifier)):
+    for row in [] if classifier is None else unit_rows(classifier):
         ax.plot(*np.stack([1.33 * row, 1.41 * row]).T, color=NEW, linewidth=2.5, zorder=1)
     if prototypes is not None:
         prototypes = as_array(prototypes)
@@ -177,7 +159,7 @@ def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Seq
     """Snapshots of a toy training side by side, each with its two tests.
 
     Args:
-        axes: one axis a snapshot, for the last snapshots of the run.
+        axes: one a snapshot, for the last snapshots of the run.
         toy: from companion.toy.make_toy.  run: from companion.toy.train_toy.
         title: what was trained, over the first axis.
     """
@@ -204,17 +186,14 @@ def image_strip(
 
     Args:
         images: uint8 [n, C, H, W], C = 1 or 3.
-        captions: n texts; none when None. Short ones: a column is about 10 characters wide at 10 columns.
+        captions: n texts, or none. Short ones: a column is about 10 characters wide at 10 columns.
         colours: n frame colours or one for all; no frame when None.
         columns: images a row.
-        title: over the grid.
     """
     images = as_array(images)
     count, _, height, width = images.shape
     colours = [colours] * count if isinstance(colours, str) or colours is None else colours
-    captions = [""] * count if captions is None else [str(caption) for caption in captions]
-    columns = min(columns, count)
-    gap = 0.12 * width
+    captions, columns, gap = captions or [""] * count, min(columns, count), 0.12 * width
     lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
     step_x, step_y = width + gap, height + gap + lines * 0.26 * height
     for i, (image, caption, colour) in enumerate(zip(images, captions, colours, strict=True)):
@@ -232,9 +211,8 @@ def image_strip(
     return ax
 
 
-def _names(labels: np.ndarray, names: Sequence[str] | None = None) -> dict[Any, str]:
-    identities = np.unique(labels).tolist()
-    return dict(zip(identities, names or map(str, range(1, len(identities) + 1)), strict=names is not None))
+def _names(labels: np.ndarray) -> dict[Any, str]:
+    return {identity: str(number) for number, identity in enumerate(np.unique(labels).tolist(), 1)}
 
 
 def _dots(ax: Axes, points: np.ndarray, colour: str, label: str, level: int, marked: Any = None) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from compat_lib.evaluation.compatibility import HEADLINE
 from compat_lib.evaluation.records import metric_title, shown
 
 from .style import INK, OLD, ORACLE, in_percent, legend_outside, method_style
@@ -25,7 +26,7 @@ def self_cross_scatter(
     points: Points,
     *,
     old_old: float | None = None,
-    metric: str = "tar@far=1e-3",
+    metric: str = HEADLINE,
     titles: Mapping[str, str] | None = None,
 ) -> Axes:
     """Self-test against cross-test, one point a method: up is compatible, right is a good new model.
@@ -41,51 +42,37 @@ def self_cross_scatter(
     """
     known = _frame(points).dropna(subset=["self", "cross"])
     far = _outside(known["cross"], -np.inf if old_old is None else FAR_BELOW * old_old)
-    near = (
-        known[["cross", "cross_low", "cross_high"]].drop(index=far).assign(asked=known["asked"], bar=old_old)
-    )
-    low, high = near.min(axis=None), near.max(axis=None)
-    low, high = (low, high) if np.isfinite(high) else (0.0, 1.0)
+    near = known.drop(index=far)
+    heights = near[["cross", "cross_low", "cross_high", "asked"]].assign(bar=old_old).astype(float)
+    low, high = (heights.min(axis=None), heights.max(axis=None)) if len(near) else (0.0, 1.0)
     room = max(high - low, 0.05)
     bottom, top = low - (0.25 if len(far) else 0.1) * room, high + 0.1 * room
     for name, point in known.iterrows():
-        style, title = method_style(name), (titles or {}).get(name, name)
-        outside = name in far
-        y = bottom + 0.04 * (top - bottom) if outside else point["cross"]
+        style, title, outside = method_style(name), (titles or {}).get(name, name), name in far
+        x, y = point["self"], bottom + 0.04 * (top - bottom) if outside else point["cross"]
         look = {"color": style["color"], "markeredgecolor": "white", "markersize": 9, "elinewidth": 1.2}
         look |= {"fmt": "v" if outside else style["marker"]}
         label = title + (f": {shown(point['cross'])}, far below" if outside else "")
         bars = {"xerr": _bars(point, "self"), "yerr": None if outside else _bars(point, "cross")}
         # the bars of a dozen methods shall not hide their markers
-        ax.errorbar(point["self"], y, **bars, **look, ecolor=(style["color"], 0.5), label=label)
+        ax.errorbar(x, y, **bars, **look, ecolor=(style["color"], 0.5), label=label)
         if np.isfinite(point["asked"]):
-            ax.plot(
-                2 * [point["self"]], [y, point["asked"]], color=style["color"], linewidth=0.7, linestyle=":"
-            )
-            ax.plot(
-                point["self"], point["asked"], **style, markerfacecolor="white", markersize=7, linestyle=""
-            )
-    front = known.drop(index=far).sort_values(["self", "cross"], ascending=False)
+            ax.plot([x, x], [y, point["asked"]], color=style["color"], linewidth=0.7, linestyle=":")
+            ax.plot(x, point["asked"], **style, markerfacecolor="white", markersize=7, linestyle="")
+    front = near.sort_values(["self", "cross"], ascending=False)
     front = front[front["cross"] > front["cross"].shift().cummax().fillna(-1)]
     if len(front) > 1:
         stairs = {"color": "#B5B5B5", "linewidth": 1.6, "zorder": 0}
         ax.step(front["self"], front["cross"], where="pre", **stairs, label="beaten by none in both")
     if "independent" in known.index:
-        oracle = {
-            "color": ORACLE,
-            "linestyle": "--",
-            "linewidth": 1.2,
-            "zorder": 1,
-            "label": "oracle new/new",
-        }
-        ax.axvline(known.loc["independent", "self"], **oracle)
+        look = {"color": ORACLE, "linestyle": "--", "linewidth": 1.2, "zorder": 1}
+        ax.axvline(known.loc["independent", "self"], **look, label="oracle new/new")
     if old_old is not None:
         ax.axhline(old_old, **BOUND)
         ax.axhspan(bottom, old_old, color=OLD, alpha=0.07, linewidth=0, zorder=0)
     ax.set(ylim=(bottom, top), xlabel=f"self-test new/new, {metric_title(metric)} (%)")
     ax.set_ylabel(f"cross-test new/old, {metric_title(metric)} (%)")
-    in_percent(ax.xaxis)
-    in_percent(ax.yaxis)
+    in_percent(ax.xaxis, ax.yaxis)
     if known["asked"].notna().any():
         look = {"color": INK, "marker": "o", "markerfacecolor": "white", "linestyle": ""}
         ax.plot([], [], **look, label="open: with the old query too")
@@ -99,15 +86,14 @@ def cross_test_dots(
     *,
     old_old: float | None = None,
     oracle: float | None = None,
-    metric: str = "tar@far=1e-3",
+    metric: str = HEADLINE,
     titles: Mapping[str, str] | None = None,
 ) -> Axes:
     """Cross-test of several ways to query the old gallery, one row each, between old system and oracle.
 
     Args:
         points: name -> {"cross"} and, for error bars, {"cross_low", "cross_high"}; None is "missing".
-        old_old: the bound of the compatibility criterion, a blue line with the ground left of it shaded.
-        oracle: the oracle's self-test, a grey line.
+        old_old: the bound of the compatibility criterion, a blue line; oracle: its self-test, a grey one.
     """
     for row, (name, point) in enumerate(_frame(points).iterrows()):
         value, style = point["cross"], method_style(name)
@@ -137,7 +123,7 @@ def gain_dots(
     gains: Points,
     *,
     titles: Mapping[str, str] | None = None,
-    metric: str = "tar@far=1e-3",
+    metric: str = HEADLINE,
 ) -> Axes:
     """Update gain of every method with its interval: 0 is the old system, 1 is the oracle with full backfill.
 
@@ -165,8 +151,8 @@ def gain_dots(
     ax.axvline(1.0, color=ORACLE, linestyle="--", linewidth=1.4)
     ax.set_xlim(left, right)
     ax.set_title("filled: criterion new/old > old/old holds\nopen: it does not", loc="left")
-    words = f"update gain, {metric_title(metric)}\n(0: old system, 1: oracle with full backfill)"
-    _rows(ax, gains, titles, words)
+    about = "(0: old system, 1: oracle with full backfill)"
+    _rows(ax, gains, titles, f"update gain, {metric_title(metric)}\n{about}")
     return ax
 
 

@@ -69,41 +69,20 @@ PNG_DPI = 150
 
 def use_style() -> None:
     """Set seaborn's defaults to the look of this project (call it once, after the imports)."""
-    sns.set_theme(
-        context="notebook",
-        style="whitegrid",
-        font="DejaVu Sans",
-        rc={
-            "figure.figsize": (8.0, 4.5),
-            "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.titlesize": 11,
-            "axes.labelsize": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": INK,
-            "grid.color": "#E3E3E3",
-            "grid.linewidth": 0.7,
-            "lines.linewidth": 1.8,
-            "legend.frameon": False,
-            "legend.fontsize": 10,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "image.interpolation": "nearest",
-        },
-    )
+    sizes = dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 11)
+    sizes |= dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 10)
+    bare = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+    look = {"figure.figsize": (8.0, 4.5), "figure.constrained_layout.use": True, "axes.edgecolor": INK}
+    look |= {"grid.color": "#E3E3E3", "grid.linewidth": 0.7, "lines.linewidth": 1.8}
+    look |= {"image.interpolation": "nearest"}
+    sns.set_theme(style="whitegrid", font="DejaVu Sans", rc=sizes | bare | look)
 
 
 def method_style(name: str) -> dict[str, Any]:
-    """Colour and marker of a method, the same in every figure and every session.
+    """Colour and marker of a method for matplotlib, the same in every figure and every session.
 
-    Args:
-        name: name of the method. What follows a blank, comma or bracket names a variant, which has the
-            method's marker and a paler shade of its colour ("mixbct (equal passes)").
-
-    Returns:
-        Keyword arguments "color" and "marker" for matplotlib. A name that is not listed gets a colour from
-        its spelling, so a method that is added later also keeps its own.
+    A variant (what follows a blank, comma or bracket) has the method's marker and a paler shade of its
+    colour. A name that is not listed gets a colour from its spelling: a method that comes later keeps it.
 
     >>> method_style("mixbct"), method_style("mixbct (equal passes)")
     ({'color': '#332288', 'marker': 'o'}, {'color': '#9d95c6', 'marker': 'o'})
@@ -116,26 +95,24 @@ def method_style(name: str) -> dict[str, Any]:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Tensor, list or array as a NumPy array; missing values (None) become nan."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    if isinstance(values, list | tuple) and any(value is None for value in values):
-        values = [np.nan if value is None else value for value in values]
-    return np.asarray(values)
+    """Tensor (of any device, with or without a gradient), list or array as a NumPy array."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of length one; zero rows stay zero."""
+def unit_rows(rows: Any) -> np.ndarray:
+    """Rows of length one, float64; zero rows stay zero."""
+    rows = as_array(rows).astype(float)
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
-def in_percent(axis: Any) -> None:
-    """Write the fractions of an axis in per cent; its label says so."""
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}")
+def in_percent(*axes: Any) -> None:
+    """Write the fractions of an x- or y-axis in per cent; its label says so."""
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.6g}")
 
 
 def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
-    """Titles with line breaks, for the narrow figures in which they stand beside an axis.
+    """Titles with line breaks, for narrow figures.
 
     >>> wrapped({"a": "ridge adapter, gallery to new"})
     {'a': 'ridge adapter,\\ngallery to new'}
@@ -144,12 +121,12 @@ def wrapped(titles: Mapping[str, str], width: int = 20) -> dict[str, str]:
 
 
 def legend_outside(ax: Axes, **options: Any) -> None:
-    """Put the legend to the right of the axis, where it cannot cover data."""
+    """Put the legend to the right of the axis, where it covers no data."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, **options)
 
 
 def legend_below(ax: Axes, columns: int = 2) -> None:
-    """Move an axis's legend below the figure: for figures that must be readable on a narrow page."""
+    """Move an axis's legend below the figure, for narrow pages."""
     handles, labels = ax.get_legend_handles_labels()
     if ax.get_legend() is not None:
         ax.get_legend().remove()
@@ -172,9 +149,7 @@ def save_figure(
     Equal data give equal bytes: no date and no version in the files, and fixed element names in the SVG.
 
     Args:
-        fig: the figure.
         name: file name without folder and suffix.
-        folder: where to write; made when absent.
         provenance: what made the figure (notebook, parameters, digest of the data, commit); plain values.
 
     Returns:
@@ -195,9 +170,8 @@ def save_figure(
             FigureCanvasSVG(fig).print_svg(part, metadata={"Date": None, "Creator": None})
     fig.set_canvas(before[0])
     fig.dpi = before[1]
-    record = {"figure": name, **(provenance or {})}
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-    write_text(path.with_suffix(".json"), text + "\n")
+    form = {"indent": 2, "sort_keys": True, "ensure_ascii": False, "default": str}
+    write_text(path.with_suffix(".json"), json.dumps({"figure": name, **(provenance or {})}, **form) + "\n")
     return path
 
 
