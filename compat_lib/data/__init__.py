@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Callable, Mapping
 
 from compat_lib.config import DATASETS
 from compat_lib.names import instead
 
-from .images import DATA_VARIABLE, ImageSet, Splits, data_root
+from .decoding import Size
+from .images import DATA_VARIABLE, ImageSet, Place, Splits, data_root
 
 __all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "load"]
 
@@ -23,13 +23,7 @@ _MODULES = {  # of a data set, where it is not called as the set is
 
 
 def load(
-    name: str,
-    *,
-    root: str | os.PathLike | None = None,
-    size: int | tuple[int, int] = 32,
-    seed: int = 0,
-    stream: bool = False,
-    **options: object,
+    name: str, *, root: Place = None, size: Size = 32, seed: int = 0, stream: bool = False, **options: object
 ) -> Splits:
     """Return a data set by its name: training, validation and test images with labels.
 
@@ -40,11 +34,14 @@ def load(
         seed: integer; draws the portraits, or what of the others is held out for validation.
         stream: leave images encoded where they are, to be decoded batch by batch, for sets larger than
             memory; the pixels are the same, but a file that cannot be read is found only when it is needed.
-        options: what the function of that name in this package takes beyond that.
+        options: what the function of that name in this package takes beyond that. "path" is another place of
+            the set's own files; "validation" the share of the training images (of faces: the number of
+            identities) that is held out by seed; 0: none, as papers publish their splits, and validation is
+            a sample of what trains.
 
     Raises:
-        ValueError: see `reader_of`.
-        FileNotFoundError: the data set is not there, or not whole; says where it is looked for.
+        ValueError: see `reader_of`; an option has no such value; a list or a file is damaged, by its line.
+        FileNotFoundError: the data set, or a file of it, is not there; says where it is looked for.
     """
     read, streamed = reader_of(name, options, stream), {"stream": True} if stream else {}
     try:
@@ -56,11 +53,7 @@ def load(
 
 
 def reader_of(name: str, options: Mapping[str, object], stream: bool = False) -> Callable[..., Splits]:
-    """Return the function that reads a data set, once these options are known to be its own.
-
-    Raises:
-        ValueError: "unknown data set ...", "... takes the options ...; got ...", "... stream cannot ...".
-    """
+    """Return the function that reads a data set, if these options are its own; else a ValueError."""
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose one of {instead(name, DATASETS)}")
     # Imported on use, since a service needs none of them.
@@ -71,8 +64,8 @@ def reader_of(name: str, options: Mapping[str, object], stream: bool = False) ->
         raise ValueError(
             f"data set {name!r} is always read in one way, so that stream cannot change it; leave stream out"
         )
-    needed = {key for key, parameter in allowed.items() if parameter.default is parameter.empty}
     own = [key for key in allowed if key not in ("root", "size", "seed", "stream")]
+    needed = {key for key in own if allowed[key].default is inspect.Parameter.empty}
     unknown = [key for key in options if key not in own]
     if unknown or needed - set(options):
         known = instead(*unknown[:1] or [""], own) + (f" and needs {', '.join(needed)}" if needed else "")

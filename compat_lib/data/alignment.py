@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .decoding import open_image, printable
+from .decoding import Size, open_image, printable
 from .encoded import EncodedImages, Names
-from .listed import listed_images
-from .lists import refuse_line
+from .lists import listed_images, refuse_line
 
 # Eyes, nose and corners of the mouth, left to right, in an image of 112 x 112 pixels; pixel centres are whole
 # numbers. Published with ArcFace (Deng et al., CVPR 2019) and used by all sets that are cut to 112 x 112.
@@ -80,7 +79,7 @@ class AlignedFaces:
 
 
 def aligned_images(
-    folder: Path, names: Sequence[str], points: np.ndarray, size: int | tuple[int, int], source: Path
+    folder: Path, names: Sequence[str], points: np.ndarray, size: Size, source: Path
 ) -> EncodedImages:
     """Return the images of a list, aligned when they are read.
 
@@ -90,9 +89,6 @@ def aligned_images(
         points: float32 [N, 5, 2], see `align`.
         size: pixels.
         source: the list, whose line k is image k, for errors.
-
-    Raises:
-        FileNotFoundError, ValueError: an image is missing; five points are not finite or fall together.
     """
     there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)

@@ -11,6 +11,7 @@ from torch import Tensor
 ATTEMPTS = 10  # boxes drawn for an image before it is left alone, as torchvision does
 ERASED = (0.02, 0.33), (0.3, 3.3)  # share of the area, height / width
 CROPPED = 3 / 4, 4 / 3
+Pair = tuple[float, float]  # lowest and highest, or height and width
 ERASED_TO = (0.485, 0.456, 0.406)  # the mean of ImageNet, of 1
 
 
@@ -54,10 +55,9 @@ class Augmentation:
         """Refuse what cannot be done to images of that size."""
         side = min(height, width)
         for name in ("shift", "pad"):
-            if not 0 <= getattr(self, name) < side:
+            if not 0 <= (value := getattr(self, name)) < side:
                 raise ValueError(
-                    f"{name} must be 0 or more pixels and less than the image's {side}; "
-                    f"got {getattr(self, name)}"
+                    f"{name} must be 0 or more pixels and less than the image's {side}; got {value}"
                 )
         for name in ("erase", "resized_crop"):
             if not 0 <= getattr(self, name) <= 1:
@@ -129,12 +129,7 @@ class Augmentation:
 
 
 def _boxes(
-    count: int,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-    most: tuple[int, int],
-    frame: tuple[int, int],
-    generator: torch.Generator,
+    count: int, area: Pair, ratio: Pair, most: Pair, frame: Pair, generator: torch.Generator
 ) -> Tensor:
     """int64 [count, 4]: top, left, height, width of the first of some boxes that fits; all 0 where none does.
 

@@ -33,10 +33,8 @@ def cached_arrays(
         size: bytes that the arrays take, where that is known before.
 
     Returns:
-        name -> array, memory-mapped copy-on-write: changing it in memory never changes the file.
-
-    Raises:
-        OSError: "... cannot be written: no space is left on the disk; ..."; nothing is left behind.
+        name -> array, memory-mapped copy-on-write: changing it in memory never changes the file. Where the
+        disk is full, an OSError, and nothing is left behind.
     """
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     folder = parent / hashlib.sha256(text.encode()).hexdigest()[:16]

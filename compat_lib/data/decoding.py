@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+Size = int | tuple[int, int]  # pixels: a side of squares, or (height, width)
+Resize = Callable[[Image.Image, tuple[int, int]], np.ndarray]  # image, (height, width) -> uint8 [H, W(, 3)]
 _NAMED = 100  # unreadable files that are named in one error
 
 
@@ -28,12 +31,12 @@ class UnreadableImages(ValueError):
         return type(self), (self.files,)  # from a worker process
 
 
-def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+def height_width(size: Size) -> tuple[int, int]:
     """Return the (height, width) of images in pixels; one number means squares."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def read_image(path: str | os.PathLike, size: int | tuple[int, int]) -> np.ndarray:
+def read_image(path: str | os.PathLike, size: Size) -> np.ndarray:
     """Return one image file as every data set here has it, uint8 [H, W, 3]: upright, RGB over white.
 
     See :func:`open_image` for unusual files and what is raised, :func:`smooth_resize` for the size.
@@ -48,22 +51,17 @@ def open_image(path: object, mode: str, content: bytes | None = None) -> Image.I
 
     Transparency is laid over white. Greys of 16 (or 12) bits are scaled so that their white is 255. 32-bit
     and floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a
-    moving picture the first frame counts.
-
-    Raises:
-        UnreadableImages: it is damaged or absent.
+    moving picture the first frame counts. One that is damaged or absent is an `UnreadableImages`.
     """
     try:
         if content is None:
             content = Path(path).read_bytes()  # one read: small files dominate
         with Image.open(io.BytesIO(content)) as image:
-            bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # a TIFF may have 12
+            tags = getattr(image, "tag_v2", {})
             # Pillow's 16-bit PGM: mode I, 0..65535
             wide = image.mode.startswith("I;16") or image.format == "PPM"
-            white = 2**bits - 1 if wide else 255
-            negative = (
-                wide and getattr(image, "tag_v2", {}).get(262) == 0
-            )  # white is 0, which Pillow leaves so
+            white = 2 ** tags.get(258, (16,))[0] - 1 if wide else 255  # a TIFF may have 12 bits
+            negative = wide and tags.get(262) == 0  # white is 0, which Pillow leaves so
             return _eight_bits(ImageOps.exif_transpose(image), white, negative).convert(mode)
     except Image.UnidentifiedImageError:
         reason = "an image format that Pillow does not know" if content else "the file is empty"
@@ -92,7 +90,7 @@ def _eight_bits(image: Image.Image, white: int, negative: bool) -> Image.Image:
     return image
 
 
-def smooth_resize(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+def smooth_resize(image: Image.Image, size: Size) -> np.ndarray:
     """Return the image at (height, width), bilinear; each output pixel averages over its whole footprint."""
     height, width = height_width(size)
     if image.size != (width, height):

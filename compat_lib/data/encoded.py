@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .decoding import UnreadableImages, height_width, open_image, smooth_resize
+from .decoding import Resize, Size, UnreadableImages, height_width, open_image, smooth_resize
 
 RULES = 2  # part of the digest: raise it whenever the same files give other pixels
 
@@ -54,9 +54,8 @@ class EncodedImages:
     Args:
         files: what `read` takes, one an image: paths (kept in one buffer), or a numpy array such as the
             numbers of records in one large file.
-        read: item -> the encoded bytes or a PIL image; it must pickle, since worker processes call it. An
-            image that it cannot give is an `UnreadableImages` that names file and record. None: items are
-            paths.
+        read: item -> PIL image; it must pickle, since worker processes call it. An image that it cannot give
+            is an `UnreadableImages` that names file and record. None: items are paths.
         size: pixels, (height, width), or one number for squares.
         mode: "RGB" or "L".
         digest: of the list of files, their sizes and whatever else decides the pixels; see `digest`.
@@ -74,12 +73,12 @@ class EncodedImages:
     def __init__(
         self,
         files: Sequence[Any],
-        read: Callable[[Any], Image.Image | bytes] | None = None,
+        read: Callable[[Any], Image.Image] | None = None,
         *,
-        size: int | tuple[int, int],
+        size: Size,
         digest: str,
         mode: str = "RGB",
-        resize: Callable[[Image.Image, tuple[int, int]], np.ndarray] = smooth_resize,
+        resize: Resize = smooth_resize,
     ) -> None:
         self.files = files if isinstance(files, np.ndarray | Names) else Names(files)
         self.read, self.size, self.mode, self.resize = read, height_width(size), mode, resize
@@ -97,40 +96,34 @@ class EncodedImages:
     def __getitem__(self, rows: Tensor | np.ndarray | Sequence[int] | slice | int) -> Tensor:
         """Decode: uint8 [n, C, H, W] of int64 row numbers or a slice; [C, H, W] of one number.
 
-        Raises:
-            UnreadableImages: names every file of these rows that cannot be decoded.
+        An `UnreadableImages` names every file of these rows that cannot be decoded.
         """
         if isinstance(rows, int):
             return self[[range(len(self))[rows]]][0]
         rows = torch.as_tensor(range(len(self))[rows] if isinstance(rows, slice) else rows)
-        pixels = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
+        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
         bad: list[tuple[str, str]] = []
         for place, number in enumerate(self._numbers(rows.long().cpu()).tolist()):
             try:
-                image = torch.tensor(self.resize(self._image(self.files[number]), self.size))
-                pixels[place] = image.view(*self.size, -1).permute(2, 0, 1)
+                pixels[place] = self.decoded(number)
             except UnreadableImages as error:
                 bad += error.files
         if bad:
             raise UnreadableImages(bad)
-        return pixels
+        return torch.from_numpy(pixels)
 
-    def _image(self, item: Any) -> Image.Image:
-        source = None if self.read is None else self.read(item)
-        return (
-            source.convert(self.mode)
-            if isinstance(source, Image.Image)
-            else open_image(item, self.mode, source)
-        )
+    def decoded(self, number: int) -> np.ndarray:
+        """Return the image of one of the files, uint8 [C, H, W]."""
+        item, mode = self.files[number], self.mode
+        image = open_image(item, mode) if self.read is None else self.read(item).convert(mode)
+        return np.atleast_3d(self.resize(image, self.size)).transpose(2, 0, 1)
 
     def _numbers(self, rows: Tensor) -> Tensor:
         return rows if self._rows is None else self._rows[rows]
 
     def subset(self, rows: Tensor) -> EncodedImages:
         """Return the images of the rows (int64 [n]) in that order; nothing is decoded."""
-        part = EncodedImages(
-            self.files, self.read, size=self.size, mode=self.mode, digest=self._digest, resize=self.resize
-        )
+        part = copy.copy(self)
         part._rows = self._numbers(rows.cpu())
         return part
 
@@ -166,11 +159,7 @@ class Stream:
         )
 
     def decode(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield uint8 [n, C, H, W] of each part (int64 [n] row numbers on the CPU), in their order.
-
-        Raises:
-            UnreadableImages: names the files of a part that cannot be decoded.
-        """
+        """Yield uint8 [n, C, H, W] of each part (int64 [n] row numbers on the CPU), in their order."""
         self._parts.rows = parts
         for pixels in self._loader:
             if isinstance(pixels, UnreadableImages):

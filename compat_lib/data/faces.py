@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from PIL import Image
 
 from .alignment import aligned_images
 from .cache import cached_arrays
-from .decoding import printable, smooth_resize
+from .decoding import Size, printable, smooth_resize
 from .encoded import EncodedImages
 from .ijb import GALLERIES, ijb
-from .images import DATA_VARIABLE, ImageSet, Splits, data_root, seeded_generator
+from .images import DATA_VARIABLE, ImageSet, Place, Splits, data_root, seeded_generator
 from .recordio import RecordFile, unpacked
 from .trees import class_folders, decode_classes, download
 
@@ -27,37 +26,27 @@ _RULES = 1  # part of the cache's digest: raise it whenever the same files give 
 
 
 def ms1mv3(
-    root: str | os.PathLike | None = None,
+    root: Place,
     *,
-    size: int | tuple[int, int] = 112,
+    size: Size = 112,
     seed: int = 0,
-    path: str | os.PathLike | None = None,
+    path: Place = None,
     test: str = "ijbc",
-    test_path: str | os.PathLike | None = None,
+    test_path: Place = None,
     validation: int = VAL_IDENTITIES,
 ) -> Splits:
     """Return MS1Mv3 (93,431 identities, 5,179,510 faces of 112 x 112), tested on IJB-C, or another such set.
 
     Source: Deng et al., "Lightweight face recognition challenge" (ICCVW 2019), as InsightFace distributes it:
     `train.rec` and `train.idx`. Any set packed like it is read. Images keep the file's order, on which the
-    published splits depend: take `shuffle_seed` None for these.
-
-    The published setting has no validation part. Here `validation` identities are held out by seed; with 0
-    none is, as published, and validation is a sample of the training identities.
+    published splits depend: take `shuffle_seed` None for these. The published setting has no validation part.
+    Images are encoded, RGB; with IJB the lists of its protocol come with them.
 
     Args:
-        root: data root, see `data_root`.
-        size: pixels.
         path: folder of the two files; None: `<root>/ms1m-retinaface-t1`.
         test: "ijbc" or "ijbb", see `ijb`; "identities": as many as for validation, held out of training too.
         test_path: folder of that part; None: `<root>/IJBC` or `<root>/IJBB`.
         validation: identities, 0 or at least 2.
-
-    Returns:
-        Splits of encoded images [N, 3, H, W], RGB; with IJB also its lists.
-
-    Raises:
-        FileNotFoundError: a file is missing; ValueError: one is damaged, or an option has no such value.
     """
     if test not in (*GALLERIES, IDENTITIES):
         raise ValueError(f"test is {test!r}; choose one of {', '.join((*GALLERIES, IDENTITIES))}")
@@ -73,15 +62,12 @@ def ms1mv3(
     return Splits("ms1mv3", *_held_out(records(place, base, size), validation, seed), images, lists)
 
 
-def records(place: Path, base: Path, size: int | tuple[int, int]) -> ImageSet:
+def records(place: Path, base: Path, size: Size) -> ImageSet:
     """Return the images of `train.rec` in a folder, in the order of their numbers.
 
     The first record says where the images end, when it is without an image itself, as InsightFace writes it;
     otherwise every record is one. Rows and labels are cached: reading them means looking into all of a file
     of tens of gigabytes.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged; a label is no class.
     """
     file = RecordFile(place / "train.rec")
     recipe = {"rules": _RULES, "records": str(place.absolute())}
@@ -156,27 +142,15 @@ def middle_of_lfw(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return smooth_resize(image.crop(LFW_BOX), size)
 
 
-def celeba_lfw(
-    root: str | os.PathLike | None = None,
-    *,
-    size: int | tuple[int, int] = 112,
-    seed: int = 0,
-    validation: int = VAL_IDENTITIES,
-) -> Splits:
+def celeba_lfw(root: Place, *, size: Size = 112, seed: int = 0, validation: int = VAL_IDENTITIES) -> Splits:
     """Return the people of CelebA for training, and those of LFW with two or more images as test.
 
     Source: Liu et al., "Deep learning face attributes in the wild" (ICCV 2015), Huang et al., "Labeled faces
     in the wild" (2007), the former read by torchvision. CelebA's faces are aligned by its
     five points; LFW has none, so that a fixed box is cut from its funneled images.
 
-    Args:
-        root: data root; holds `celeba/` as torchvision lays it out, which it downloads where Google Drive
-            lets it, and `lfw-py/lfw_funneled/<Name>/<Name>_0001.jpg`.
-        size: pixels.
-        validation: identities of CelebA held out by seed, at least 2.
-
-    Raises:
-        FileNotFoundError: one of them is not there; the sentence says where to put it.
+    The data root holds `celeba/` as torchvision lays it out, which it downloads where Google Drive lets it,
+    and `lfw-py/lfw_funneled/<Name>/<Name>_0001.jpg`. `validation` is at least 2 identities of CelebA.
     """
     if validation < 2:
         raise ValueError(f"validation must be at least 2 identities; got {validation}")
@@ -185,19 +159,18 @@ def celeba_lfw(
     return Splits("celeba-lfw", *_held_out(_celeba(base, size), validation, seed), test)
 
 
-def _celeba(base: Path, size: int | tuple[int, int]) -> ImageSet:
+def _celeba(base: Path, size: Size) -> ImageSet:
     layout = f"{base}/celeba/img_align_celeba/000001.jpg and the .txt lists in {base}/celeba/"
     source = download("CelebA", base, layout, split="all", target_type="identity")
     place = base / "celeba"
     points = source.landmarks_align.reshape(-1, 5, 2).numpy().astype(np.float32)
     people, labels = source.identity[:, 0].unique(return_inverse=True)
-    images = aligned_images(
-        place / "img_align_celeba", list(source.filename), points, size, place / "list_eval_partition.txt"
-    )
+    folder, listed = place / "img_align_celeba", place / "list_eval_partition.txt"
+    images = aligned_images(folder, list(source.filename), points, size, listed)
     return ImageSet(images, labels, tuple(f"CelebA {number}" for number in people.tolist()))
 
 
-def _lfw(base: Path, size: int | tuple[int, int]) -> ImageSet:
+def _lfw(base: Path, size: Size) -> ImageSet:
     place = base / "lfw-py" / "lfw_funneled"
     if not place.is_dir():
         raise FileNotFoundError(

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .decoding import UnreadableImages, printable, smooth_resize
-from .images import ImageSet, Splits, data_root
-from .listed import VAL_SHARE, with_validation
+from .decoding import Size, UnreadableImages, printable, smooth_resize
+from .images import VAL_SHARE, ImageSet, Place, Splits, data_root, with_validation
 from .trees import (
     class_folders,
     decode_classes,
@@ -33,10 +32,10 @@ _LAYOUT = (
 
 
 def folder(
-    root: str | os.PathLike | None = None,
+    root: Place,
     *,
     path: str | os.PathLike,
-    size: int | tuple[int, int] = 32,
+    size: Size = 32,
     seed: int = 0,
     stream: bool = False,
     skip_unreadable: bool = False,
@@ -54,12 +53,7 @@ def folder(
     `Splits.skipped`; otherwise an error names them all. Without val/, 10 % of the classes or images are held
     out of training for validation by seed, see `with_validation`.
 
-    Returns:
-        Splits of uint8 [N, 3, H, W], RGB.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: a part is missing, images cannot be read or are too few, the
-            data root is on a full or read-only disk.
+    Images are uint8 [N, 3, H, W], RGB. An OSError says that the data root is on a full or read-only disk.
     """
     place = Path(path).expanduser()
     name, skipped = printable(place.name) or "folder", [] if skip_unreadable else None
@@ -67,24 +61,15 @@ def folder(
 
 
 def cifar100(
-    root: str | os.PathLike | None = None,
-    *,
-    size: int | tuple[int, int] = 32,
-    seed: int = 0,
-    stream: bool = False,
-    validation: float = VAL_SHARE,
+    root: Place, *, size: Size = 32, seed: int = 0, stream: bool = False, validation: float = VAL_SHARE
 ) -> Splits:
     """Return CIFAR-100, 100 classes of 500 training and 100 test photographs, held out as in `folder`.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009). Class folders in
     alphabetical order are the official labels.
 
-    Args:
-        root: data root; `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise
-            torchvision downloads its own copy to the data root.
-        size: pixels; the photographs have 32 x 32.
-        stream: see `folder`; torchvision's copy always is in memory.
-        validation: share of each class's training images, see `with_validation`; 0 trains on all 50,000.
+    `<root>/cifar100/{train,test}/<class>/*` is read if it is there, otherwise torchvision downloads its own
+    copy, 32 x 32, to the data root; that one always is in memory.
     """
     base = data_root(root)
     place = base / "cifar100"
@@ -94,10 +79,9 @@ def cifar100(
     for train in (True, False):
         source = download("CIFAR100", base, f"{place}/{{train,test}}/<class>/*.png", train=train)
         labels, order = torch.tensor(source.targets).sort(stable=True)  # class after class, as in a folder
-        images = np.stack(
-            [smooth_resize(Image.fromarray(image), size) for image in source.data[order.numpy()]]
-        )
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        images = (Image.fromarray(image) for image in source.data[order.numpy()])
+        pixels = torch.from_numpy(np.stack([smooth_resize(image, size) for image in images]))
+        pixels = pixels.permute(0, 3, 1, 2).contiguous()
         parts.append(ImageSet(pixels, labels, tuple(source.classes)))
     return with_validation("cifar100", *parts, seed=seed, share=validation)
 
@@ -106,7 +90,7 @@ def _splits(
     name: str,
     place: Path,
     cache: Path,
-    size: int | tuple[int, int],
+    size: Size,
     seed: int,
     stream: bool,
     share: float = VAL_SHARE,

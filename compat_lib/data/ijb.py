@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .alignment import aligned_images
-from .decoding import printable
+from .decoding import Size, printable
 from .images import ImageSet
 from .lists import ANEW, read_list, refuse_line
 
@@ -18,9 +18,7 @@ GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}  # as the files of each
 _POINTS = ("left eye", "right eye", "nose", "left mouth", "right mouth")
 
 
-def ijb(
-    path: Path, part: str = "ijbc", *, size: int | tuple[int, int] = 112
-) -> tuple[ImageSet, dict[str, Tensor]]:
+def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, dict[str, Tensor]]:
     """Return the images of IJB-B or IJB-C, aligned to 112 x 112 when they are read, and the protocol's lists.
 
     Source: Maze et al., "IARPA Janus Benchmark - C" (ICB 2018), Whitelam et al., "IARPA Janus Benchmark-B"
@@ -42,9 +40,6 @@ def ijb(
         lists "pairs" (int64 [P, 3]: template of the gallery, template of the probe, 1 for one person else 0),
         "gallery1", "gallery2" and "probes" (int64 [n, 2]: template, subject). A class is a subject; where the
         1:N lists do not tell the subject of a template, the template.
-
-    Raises:
-        FileNotFoundError, ValueError: a list or an image is missing; a line is wrong; lists contradict.
     """
     if part not in GALLERIES:
         raise ValueError(f"unknown part {part!r} of IJB; choose one of {', '.join(GALLERIES)}")
@@ -65,9 +60,8 @@ def ijb(
     where = points[list(columns)].to_numpy().reshape(-1, len(_POINTS), 2)
     images = aligned_images(path / "loose_crop", faces["image"].tolist(), where, size, scores)
     template = faces["template"].to_numpy(copy=True)
-    lists = {"pairs": _pairs(meta / f"{part}_template_pair_label.txt", template)} | _searches(
-        meta, part, template
-    )
+    pairs = _pairs(meta / f"{part}_template_pair_label.txt", template)
+    lists = {"pairs": pairs, **_searches(meta, part, template)}
     labels, classes = _classes(template, lists)
     extras = {
         "template": torch.from_numpy(template),
@@ -79,9 +73,8 @@ def ijb(
 
 def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) -> None:
     if len(first) != len(second):
-        raise ValueError(
-            f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}; {ANEW}"
-        )
+        counts = f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}"
+        raise ValueError(f"{counts}; {ANEW}")
 
     def says(row: int) -> str:
         there = f"of {printable(other)} {second[row]}"
@@ -131,10 +124,8 @@ def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
             f"{found['gallery2']['subject'][row]}, as has {paths['gallery1'].name}, but no subject is in "
             f"both galleries; {ANEW}"
         )
-    return {
-        name: torch.from_numpy(frame.sort_values("template").to_numpy(copy=True))
-        for name, frame in found.items()
-    }
+    ordered = {name: frame.sort_values("template").to_numpy(copy=True) for name, frame in found.items()}
+    return {name: torch.from_numpy(rows) for name, rows in ordered.items()}
 
 
 def _refuse_second(frame: pd.DataFrame, key: str, value: str, path: Path) -> None:
@@ -147,9 +138,7 @@ def _refuse_second(frame: pd.DataFrame, key: str, value: str, path: Path) -> Non
 
 
 def _classes(template: np.ndarray, lists: dict[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
-    told = [
-        row for name in ("gallery1", "gallery2", "probes") if name in lists for row in lists[name].tolist()
-    ]
+    told = [row for name in lists if name != "pairs" for row in lists[name].tolist()]
     subject = pd.Series(template).map(dict(told)).to_numpy(np.float64)  # exact: ids are small numbers
     unknown = np.isnan(subject)
     named = np.where(unknown, template, np.nan_to_num(subject)).astype(np.int64)

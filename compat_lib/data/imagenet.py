@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
-from .decoding import printable
-from .images import ImageSet, Splits, data_root
-from .listed import listed_images, listed_set, with_validation
-from .lists import read_list, refuse_line
+from .decoding import Size, printable
+from .images import ImageSet, Place, Splits, data_root, with_validation
+from .lists import listed_set, read_list, refuse_line
 from .trees import class_folders, decode_classes, list_images, needed_folder
 
 VAL_SHARE = 0.01  # of the training images of each class: 12,800 of ImageNet, 18,000 of Places365
@@ -22,32 +19,17 @@ _KAGGLE = "LOC_val_solution.csv"
 
 
 def imagenet(
-    root: str | os.PathLike | None = None,
-    *,
-    path: str | os.PathLike | None = None,
-    size: int | tuple[int, int] = 224,
-    seed: int = 0,
-    validation: float = VAL_SHARE,
+    root: Place, *, path: Place = None, size: Size = 224, seed: int = 0, validation: float = VAL_SHARE
 ) -> Splits:
-    """Return ImageNet's 1,281,167 training images; its 50,000 validation images are the test.
+    """Return ImageNet's 1,281,167 training images, streamed; its 50,000 validation images are the test.
 
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (IJCV 2015). openBCT, FCT
     and BT2 retrieve within the validation images (protocol leave-one-out).
 
-    Args:
-        root: data root; the tree is `<root>/imagenet/{train,val}/<wnid>/*.JPEG`. `val` may be flat, as it is
-            unpacked: the classes are then read from `LOC_val_solution.csv`, as Kaggle distributes it, or by
-            torchvision from its `meta.bin` or the archive `ILSVRC2012_devkit_t12.tar.gz`, beside `train`.
-        path: another place of that tree.
-        size: pixels; the short side is scaled to 256/224 of it and the middle cut out, see `centre_crop`.
-        validation: share of each training class's images, held out by seed, see `with_validation`; 0: none,
-            as published.
-
-    Returns:
-        Splits, streamed; classes are the WordNet numbers, in their order.
-
-    Raises:
-        FileNotFoundError, ValueError: a folder or the list is missing; images and list do not go together.
+    The tree is `<root>/imagenet/{train,val}/<wnid>/*.JPEG`. `val` may be flat, as it is unpacked: the classes
+    are then read from `LOC_val_solution.csv`, as Kaggle distributes it, or by torchvision from its `meta.bin`
+    or the archive `ILSVRC2012_devkit_t12.tar.gz`, beside `train`. Classes are the WordNet numbers, in their
+    order; images are cut by `centre_crop`.
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
@@ -61,31 +43,18 @@ def imagenet(
 
 
 def places365(
-    root: str | os.PathLike | None = None,
-    *,
-    path: str | os.PathLike | None = None,
-    size: int | tuple[int, int] = 224,
-    seed: int = 0,
-    validation: float = VAL_SHARE,
+    root: Place, *, path: Place = None, size: Size = 224, seed: int = 0, validation: float = VAL_SHARE
 ) -> Splits:
-    """Return Places365-Standard's 1,803,460 training images; its 36,500 validation images are the test.
+    """Return Places365-Standard's 1,803,460 training images, streamed; its 36,500 others are the test.
 
     Source: Zhou et al., "Places: A 10 million Image Database for Scene Recognition" (TPAMI 2018). openBCT
     retrieves within the validation images (protocol leave-one-out).
 
-    Args:
-        root: data root; `<root>/places365` holds what torchvision unpacks: the lists
-            `categories_places365.txt`, `places365_train_standard.txt` and `places365_val.txt`, and the images
-            of 256 pixels in `data_256_standard` (or `data_256`) and `val_256`, or the large ones in
-            `data_large_standard` (or `data_large`) and `val_large`.
-        path: another place of that tree.
-        size, validation: as in `imagenet`.
-
-    Returns:
-        Splits, streamed; classes are the names of the list of categories, in its numbers' order.
-
-    Raises:
-        FileNotFoundError, ValueError: a list, a folder or an image is missing; a line is wrong.
+    `<root>/places365` holds what torchvision unpacks: the lists `categories_places365.txt`,
+    `places365_train_standard.txt` and `places365_val.txt`, and the images of 256 pixels in
+    `data_256_standard` (or `data_256`) and `val_256`, or the large ones in `data_large_standard` (or
+    `data_large`) and `val_large`. Classes are the list's categories, in the order of their numbers; images
+    are cut by `centre_crop`.
     """
     base = data_root(root) / "places365" if path is None else Path(path).expanduser()
     categories = read_list(base / "categories_places365.txt", {"category": str, "class": np.int64})
@@ -120,7 +89,7 @@ def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 
-def _flat(base: Path, size: int | tuple[int, int]) -> ImageSet:
+def _flat(base: Path, size: Size) -> ImageSet:
     """The validation images in one folder, their classes from a list."""
     source, wnid_of = _listed_classes(base)
     names = [entry.name for entry in list_images(base / "val")]
@@ -156,21 +125,12 @@ def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
     return base / _DEVKIT, {f"ILSVRC2012_val_{n:08d}": wnid for n, wnid in enumerate(wnids, start=1)}
 
 
-def _by_list(
-    base: Path, name: str, folders: tuple[str, ...], classes: list[str], size: int | tuple[int, int]
-) -> ImageSet:
+def _by_list(base: Path, name: str, folders: tuple[str, ...], classes: list[str], size: Size) -> ImageSet:
     place = needed_folder(base, *folders, expected="the images unpacked there")
     rows = read_list(base / name, {"file": str, "class": np.int64})
-    labels = torch.tensor(rows["class"].to_numpy())
-    known = f"categories_places365.txt names 0 to {len(classes) - 1}"
-    wrong = (labels < 0) | (labels >= len(classes))
-    refuse_line(base / name, wrong.numpy(), lambda row: f"has the class {labels[row]}, but {known}")
-    images = listed_images(
-        place,
-        rows.file.str.removeprefix("/").tolist(),
-        lambda row: f"line {row + 1} of {printable(base / name)}",
-        size=size,
-        resize=centre_crop,
-    )
-    everything = ImageSet(images, labels, tuple(classes))
-    return everything.compact(torch.ones(len(labels), dtype=torch.bool))  # classes without images drop out
+    labels, known = rows["class"], f"categories_places365.txt names 0 to {len(classes) - 1}"
+    wrong = ~labels.between(0, len(classes) - 1)
+    refuse_line(base / name, wrong, lambda row: f"has the class {labels[row]}, but {known}")
+    rows["file"], rows["class"] = rows.file.str.removeprefix("/"), pd.Categorical.from_codes(labels, classes)
+    told = f"of {printable(base / name)}"
+    return listed_set(place, rows, lambda row: f"line {row + 1} {told}", size=size, resize=centre_crop)

@@ -1,4 +1,4 @@
-"""What a data set is here: whole-image tensors with labels, and where data lives on disk."""
+"""What a data set is here: images with labels, dealt out to parts; and where data lives on disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch import Tensor
 
 from .encoded import EncodedImages, Names
 
+Place = str | os.PathLike | None  # of a folder
 DATA_VARIABLE = "COMPAT_DATA"
 DISTRACTOR = "distractor"  # the class of re-identification's wrong detections: no two show one person
+VAL_SHARE = 0.1  # of the training classes or images, held out for validation
+VAL_IMAGES = 10  # classes with fewer images keep all of them for training
 _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-mapped or strided tensor
 
 
-def data_root(root: str | os.PathLike | None = None) -> Path:
+def data_root(root: Place = None) -> Path:
     """Return the folder of data sets and their caches, absolute; it need not exist yet.
 
     Args:
@@ -115,14 +118,6 @@ class ImageSet:
         return self.with_labels(rows, labels, [self.classes[label] for label in kept.tolist()])
 
 
-def held_classes(train: ImageSet, generator: torch.Generator, share: float) -> Tensor:
-    """Return bool [N], the rows of a share of the classes, at least 2; none if fewer than 2 would be left."""
-    held = max(2, round(share * train.num_classes))
-    if train.num_classes - held < 2:
-        return torch.zeros(len(train), dtype=torch.bool)
-    return torch.isin(train.labels, torch.randperm(train.num_classes, generator=generator)[:held])
-
-
 @dataclass(frozen=True, eq=False)
 class Splits:
     """A data set of that name, dealt out: `train` for both models, `val` and `test` for evaluation only."""
@@ -148,3 +143,51 @@ class Splits:
     def tests(self) -> dict[str | None, ImageSet]:
         """All test parts, by the name that their records carry: None is `test`."""
         return {None: self.test} | self.other_tests
+
+
+def with_validation(
+    name: str, train: ImageSet, test: ImageSet, *, seed: int, share: float, looked: float = VAL_SHARE
+) -> Splits:
+    """Hold a validation part out of training, by seed.
+
+    A share of the classes (at least 2) when test has none of the training classes; otherwise that share of
+    the images (at least 2, so that they can match) of every class that has 10 or more. Where one way is
+    impossible the other is taken.
+
+    Args:
+        share: of what is held out, 0 to 1 (excluded); 0 trains on everything, as published, and validation is
+            the share `looked` of it.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"validation must be a share of at least 0 and below 1; got {share}")
+    generator = seeded_generator(name, seed, "validation")
+    ways = [held_images, held_classes]
+    if not set(train.classes) & set(test.classes):
+        ways.reverse()  # test asks for classes never seen: validation should ask the same
+    for way in ways:
+        held = way(train, generator, share or looked)
+        if held.any():
+            return Splits(name, train.compact(~held) if share else train, train.compact(held), test)
+    raise ValueError(
+        f"nothing can be held out for validation: train has {train.num_classes} classes, none with "
+        f"{VAL_IMAGES} images; add val/<class>/<images>"
+    )
+
+
+def held_classes(train: ImageSet, generator: torch.Generator, share: float) -> Tensor:
+    """Return bool [N], the rows of a share of the classes, at least 2; none if fewer than 2 would be left."""
+    held = max(2, round(share * train.num_classes))
+    if train.num_classes - held < 2:
+        return torch.zeros(len(train), dtype=torch.bool)
+    return torch.isin(train.labels, torch.randperm(train.num_classes, generator=generator)[:held])
+
+
+def held_images(train: ImageSet, generator: torch.Generator, share: float) -> Tensor:
+    """Return bool [N], a share of the rows (at least 2) of each class with 10 or more."""
+    held = torch.zeros(len(train), dtype=torch.bool)
+    sizes = torch.bincount(train.labels, minlength=train.num_classes)
+    for rows in train.labels.argsort(stable=True).split(sizes.tolist()):
+        if len(rows) >= VAL_IMAGES:
+            count = max(2, round(share * len(rows)))
+            held[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+    return held

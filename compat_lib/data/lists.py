@@ -1,15 +1,21 @@
-"""Lists that come with a data set, text files of millions of lines: read by pandas, a wrong line is named."""
+"""Lists that come with a data set, text files of millions of lines, and images that they name, streamed."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from .decoding import printable
+from .decoding import Resize, Size, printable, smooth_resize
+from .encoded import EncodedImages, Names
+from .images import ImageSet
 
 ANEW = "take images and lists of one release, and fetch them anew"
 
@@ -26,8 +32,7 @@ def read_list(
         sep: one character between the fields.
         header: the first line names the columns.
 
-    Raises:
-        FileNotFoundError, ValueError: there is no list; it is empty; the first wrong line, by its number.
+    A list that is not there or empty is refused, and so is the first wrong line, by its number.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no list {printable(path)}; it comes with the data set's lists")
@@ -93,3 +98,47 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], sep: str, header:
                     word = "whole number" if kind is np.int64 else "number"
                     return f"{place}: {field!r} is no {word}, but {wanted}; fetch the list anew"
     return f"{printable(path)} is empty; {wanted}; fetch the list anew" if empty else None
+
+
+def listed_set(folder: Path, rows: pd.DataFrame, origin: Callable[[int], str], **how: Any) -> ImageSet:
+    """Return the images of a table with their classes, streamed.
+
+    Args:
+        folder, origin, how: as in `listed_images`.
+        rows: a row an image: "file", "class" (text, or a categorical; labels count the classes that occur, in
+            their sorted order or that of the categories), and any further columns, which become extras.
+    """
+    classes = rows["class"].astype("category").cat.remove_unused_categories().cat
+    labels = torch.tensor(classes.codes.to_numpy(np.int64))
+    extras = {name: torch.tensor(rows[name].to_numpy()) for name in rows.columns.drop(["file", "class"])}
+    images = listed_images(folder, rows["file"].tolist(), origin, **how)
+    return ImageSet(images, labels, tuple(classes.categories), extras)
+
+
+def listed_images(
+    folder: Path,
+    names: Sequence[str],
+    origin: Callable[[int], str],
+    *,
+    size: Size,
+    resize: Resize = smooth_resize,
+) -> EncodedImages:
+    """Return the images of a list, every one of which is there; none is decoded yet.
+
+    Args:
+        folder: what the names are relative to; its own place is no part of the digest.
+        names: [N] paths of the files.
+        origin: row -> where its name stands, such as "line 3 of list_train.txt", for errors.
+        size, resize: see `EncodedImages`.
+    """
+    total, place = hashlib.sha256(), os.fspath(folder)
+    for row, name in enumerate(names):
+        try:
+            total.update(os.fsencode(f"{name}\0{os.stat(f'{place}/{name}').st_size}\n"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(
+                f"{origin(row)} names {printable(name)}, which is not in {printable(folder)}; unpack the "
+                "images anew, or take images and lists of one release"
+            ) from None
+    files = Names(f"{place}/{name}" for name in names)
+    return EncodedImages(files, size=size, digest=total.hexdigest(), resize=resize)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .decoding import height_width
-from .images import ImageSet, Splits, data_root, held_classes, seeded_generator
+from .decoding import Size, height_width
+from .images import ImageSet, Place, Splits, data_root, held_classes, seeded_generator
 from .trees import decode_classes, download, subfolders
 
 FOLDER = "omniglot-py"
@@ -21,12 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def omniglot(
-    root: str | os.PathLike | None = None,
-    *,
-    size: int | tuple[int, int] = 32,
-    seed: int = 0,
-    stream: bool = False,
-    in_domain: float = 0.0,
+    root: Place, *, size: Size = 32, seed: int = 0, stream: bool = False, in_domain: float = 0.0
 ) -> Splits:
     """Return Omniglot: training on background characters, test on evaluation characters of other alphabets.
 
@@ -37,20 +31,13 @@ def omniglot(
     Characters are numbered in sorted order of alphabet and character (torchvision's order differs between
     machines), so neighbouring classes are of one alphabet: a class split needs its `shuffle_seed`.
 
+    The tree is `<root>/omniglot-py/images_background` and `.../images_evaluation` with
+    `<Alphabet>/<character>/*.png`, 20 of each; without it torchvision downloads it. Images are uint8
+    [N, 1, H, W], black ink (0) on white (255), area averages of 105 x 105.
+
     Args:
-        root: data root, see `data_root`; the tree is `<root>/omniglot-py/images_background` and
-            `.../images_evaluation` with `<Alphabet>/<character>/*.png`. Without it torchvision downloads it.
-        size: pixels, of squares or (height, width); area average from 105 x 105.
-        stream: see `compat_lib.data.load`.
         in_domain: share of the training characters, 0..0.5, chosen by seed, that makes a second test part
             "in-domain" instead: other characters of the training alphabets. Validation stays what it is.
-
-    Returns:
-        Splits of uint8 [N, 1, H, W], black ink (0) on white (255), 20 images per character.
-
-    Raises:
-        FileNotFoundError: "Omniglot is not there and could not be downloaded ...".
-        ValueError: "... too few ...", "in_domain must ...", and what `decode_classes` raises.
     """
     if not isinstance(in_domain, int | float) or not 0 <= in_domain <= 0.5:
         raise ValueError(f"in_domain must be a share of the characters in 0..0.5; got {in_domain!r}")
@@ -64,7 +51,7 @@ def omniglot(
     return Splits("omniglot", train, val, evaluation, other_tests=others)
 
 
-def _part(base: Path, part: str, size: int | tuple[int, int], stream: bool) -> ImageSet:
+def _part(base: Path, part: str, size: Size, stream: bool) -> ImageSet:
     folder = base / FOLDER / part
     if not folder.is_dir():
         layout = f"{folder}/<Alphabet>/<character>/*.png ({part}.zip of brendenlake/omniglot, folder python)"
@@ -82,7 +69,7 @@ def _part(base: Path, part: str, size: int | tuple[int, int], stream: bool) -> I
     return decode_classes(characters, base / "cache", size=size, mode="L", shrink=area_resize, stream=stream)
 
 
-def area_resize(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+def area_resize(image: Image.Image, size: Size) -> np.ndarray:
     """Return the grey image at (height, width); each output pixel is the mean over exactly its area.
 
     For line drawings, where a filter wider than the pixel would wash thin strokes out. The arithmetic is on

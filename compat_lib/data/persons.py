@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .decoding import printable
-from .images import DISTRACTOR, ImageSet, Splits, data_root
-from .listed import VAL_SHARE, listed_set, with_validation
-from .lists import read_list, refuse_line
+from .decoding import Size, printable
+from .images import DISTRACTOR, VAL_SHARE, ImageSet, Place, Splits, data_root, with_validation
+from .lists import listed_set, read_list, refuse_line
 from .trees import list_images, needed_folder
 
 _JUNK, _BACKGROUND = -1, 0  # identities that Market-1501 writes for no person and for wrong detections
@@ -19,12 +17,7 @@ _MSMT17 = {"MSMT17_V1": ("train", "test"), "MSMT17_V2": ("mask_train_v2", "mask_
 
 
 def market1501(
-    root: str | os.PathLike | None = None,
-    *,
-    path: str | os.PathLike | None = None,
-    size: int | tuple[int, int] = (256, 128),
-    seed: int = 0,
-    validation: float = VAL_SHARE,
+    root: Place, *, path: Place = None, size: Size = (256, 128), seed: int = 0, validation: float = VAL_SHARE
 ) -> Splits:
     """Return Market-1501: 751 identities for training, 750 others with queries and a gallery for the test.
 
@@ -32,33 +25,16 @@ def market1501(
     images, 3,368 queries, a gallery of 15,913 without junk. Names begin with identity and camera, such as
     `0002_c1s1_000451_03.jpg`; junk (identity -1) is left out, distractors (0000) stay in the gallery.
 
-    Args:
-        root: data root; the tree is `<root>/Market-1501-v15.09.15/{bounding_box_train,query,
-            bounding_box_test}/*.jpg`.
-        path: another place of that tree.
-        size: (height, width) in pixels; re-identification has 256 x 128.
-        validation: share of the training identities, held out by seed, see `with_validation`; 0: none, as
-            published.
-
-    Returns:
-        Splits, streamed. Test holds the queries and then the gallery, as `extras["query"]` (bool) says;
-        `extras["camera"]` (int64) is that of the name. Classes are the names' identities and, last,
-        "distractor".
-
-    Raises:
-        FileNotFoundError, ValueError: a folder is missing; a name or a query that cannot be, by file.
+    The tree is `<root>/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/*.jpg`, streamed.
+    Test holds the queries and then the gallery, as `extras["query"]` (bool) says; `extras["camera"]` (int64)
+    is that of the name. Classes are the names' identities and, last, "distractor".
     """
     base = data_root(root) / "Market-1501-v15.09.15" if path is None else Path(path).expanduser()
     return _by_names("market1501", base, size, seed, validation)
 
 
 def dukemtmc(
-    root: str | os.PathLike | None = None,
-    *,
-    path: str | os.PathLike | None = None,
-    size: int | tuple[int, int] = (256, 128),
-    seed: int = 0,
-    validation: float = VAL_SHARE,
+    root: Place, *, path: Place = None, size: Size = (256, 128), seed: int = 0, validation: float = VAL_SHARE
 ) -> Splits:
     """Return DukeMTMC-reID: 702 identities for training, 702 others with queries and a gallery for the test.
 
@@ -72,12 +48,7 @@ def dukemtmc(
 
 
 def msmt17(
-    root: str | os.PathLike | None = None,
-    *,
-    path: str | os.PathLike | None = None,
-    size: int | tuple[int, int] = (256, 128),
-    seed: int = 0,
-    identities: str = "train",
+    root: Place, *, path: Place = None, size: Size = (256, 128), seed: int = 0, identities: str = "train"
 ) -> Splits:
     """Return MSMT17: 1,041 identities for training, 3,060 others with queries and a gallery, 15 cameras.
 
@@ -85,21 +56,14 @@ def msmt17(
     and gallery are its lists (30,248 + 2,373 and 11,659 + 82,161 images); validation are other images of the
     training identities, and nothing is held out by seed.
 
+    The tree is `<root>/MSMT17_V1/{train,test}` or `<root>/MSMT17_V2/{mask_train_v2,mask_test_v2}` beside
+    `list_{train,val,query,gallery}.txt`, whose lines are a file below the folder and its identity,
+    `0000/0000_000_01_0303morning_0015_0.jpg 0`. The camera is the name's third field. Test identities are
+    counted from 0 again and named "test-0000"; the rest is as in `market1501`.
+
     Args:
-        root: data root; the tree is `<root>/MSMT17_V1/{train,test}` or `<root>/MSMT17_V2/{mask_train_v2,
-            mask_test_v2}` beside `list_{train,val,query,gallery}.txt`, whose lines are a file below the
-            folder and its identity, `0000/0000_000_01_0303morning_0015_0.jpg 0`. The camera is the name's
-            third field.
-        path: another place of that tree.
-        size: (height, width) in pixels.
         identities: "train"; "all" trains on all four lists, 126,441 images of 4,101 identities, as
             Dual-Tuning's old models for other sets do: validation and test then ask for what was learnt.
-
-    Returns:
-        Splits as those of `market1501`. Test identities are counted from 0 again and named "test-0000".
-
-    Raises:
-        FileNotFoundError, ValueError: a folder or an image is missing; a line is wrong.
     """
     if identities not in ("train", "all"):
         raise ValueError(f"identities must be train or all; got {identities!r}")
@@ -112,16 +76,15 @@ def msmt17(
         )
     base, (train_folder, test_folder) = known[0]
     train, val = (_listed(base, name, train_folder, "") for name in ("list_train.txt", "list_val.txt"))
-    query, gallery = (
-        _listed(base, name, test_folder, "test-") for name in ("list_query.txt", "list_gallery.txt")
-    )
+    asked = ("list_query.txt", "list_gallery.txt")
+    query, gallery = (_listed(base, name, test_folder, "test-") for name in asked)
     test = _test_part(base, query, gallery, size)
     if identities == "all":
         train = pd.concat([train, val, query, gallery], ignore_index=True)
     return Splits("msmt17", _part(base, train, size), _part(base, val, size), test)
 
 
-def _by_names(name: str, base: Path, size: int | tuple[int, int], seed: int, validation: float) -> Splits:
+def _by_names(name: str, base: Path, size: Size, seed: int, validation: float) -> Splits:
     """A set in three folders whose file names say identity and camera."""
     folders = ("bounding_box_train", "query", "bounding_box_test")
     train, query, gallery = (_named(base, folder) for folder in folders)
@@ -163,9 +126,7 @@ def _listed(base: Path, name: str, folder: str, prefix: str) -> pd.DataFrame:
     return frame
 
 
-def _test_part(
-    base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: int | tuple[int, int]
-) -> ImageSet:
+def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Size) -> ImageSet:
     missing = query[~query.identity.isin(set(gallery.identity) - {DISTRACTOR})]
     if len(missing):
         row = missing.iloc[0]
@@ -177,7 +138,7 @@ def _test_part(
     return _part(base, both.assign(query=both.index < len(query)), size)
 
 
-def _part(base: Path, rows: pd.DataFrame, size: int | tuple[int, int]) -> ImageSet:
+def _part(base: Path, rows: pd.DataFrame, size: Size) -> ImageSet:
     # Sorted names: "distractor" comes after all numbers.
     table = rows.drop(columns="origin").rename(columns={"identity": "class"})
     return listed_set(base, table, rows.origin.tolist().__getitem__, size=size)

@@ -7,7 +7,6 @@ The outliers are known: which labels are wrong and which faces are covered is pa
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from .cache import cached_arrays
 from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, WORN, draw_nuisances, render
-from .images import ImageSet, Splits, data_root, seeded_generator
+from .images import ImageSet, Place, Splits, data_root, seeded_generator
 
 OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_LABEL, OUTLIER_OCCLUSION = 1, 2  # 0: none
@@ -29,7 +28,7 @@ _BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the p
 
 
 def portraits(
-    root: str | os.PathLike | None = None,
+    root: Place,
     *,
     size: int = 32,
     seed: int = 0,
@@ -78,9 +77,6 @@ def portraits(
     Returns:
         Splits of uint8 [N, 3, size, size]. Every part has the extras "outlier" int64 [N] (0 none, 1 wrong
         label, 2 occluded) and "true_label" int64 [N]; validation and test have no outliers.
-
-    Raises:
-        ValueError: an argument outside its range, named with what is allowed.
     """
     if isinstance(size, tuple):
         raise ValueError(f"portraits are drawn as squares, not {size[0]} x {size[1]}: leave image_height out")

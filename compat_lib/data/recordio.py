@@ -34,34 +34,6 @@ class Index(NamedTuple):
     offsets: np.ndarray  # int64 [N], bytes
 
 
-def read_index(path: Path, size: int) -> Index:
-    """Return the records of an index file, lines "number, tab, byte".
-
-    Args:
-        path: train.idx.
-        size: bytes of the file of records, which every record must lie in.
-
-    Raises:
-        ValueError: a wrong line; records outside the file, or named twice.
-    """
-    frame = read_list(path, {"record number": np.int64, "byte": np.int64}, sep="\t")
-    index = Index(*(frame[name].to_numpy() for name in frame))
-    wrong = (index.offsets < 0) | (index.offsets > size - 8) | (index.offsets % 4 != 0)
-
-    def says(row: int) -> str:
-        return (
-            f"has record {index.numbers[row]} at byte {index.offsets[row]}, where no record of {size} bytes "
-            "can begin: the index and the file of records do not belong together, or the latter is incomplete"
-        )
-
-    refuse_line(path, wrong, says)
-    order = np.sort(index.numbers)
-    twice = order[1:][order[1:] == order[:-1]]
-    if len(twice):
-        raise ValueError(f"{printable(path)} names record {twice[0]} twice; {_AGAIN}")
-    return index
-
-
 def unpacked(data: bytes) -> tuple[np.ndarray, bytes]:
     """Return the labels (float32 [1 or more]) and the encoded image of a record's bytes.
 
@@ -100,8 +72,19 @@ class RecordFile:
 
     @cached_property
     def index(self) -> Index:
-        """The records that the index names."""
-        return read_index(self.path.with_suffix(".idx"), 4 * len(self.words))
+        """The records that the index names, in lines "number, tab, byte", each once and inside the file."""
+        path, size = self.path.with_suffix(".idx"), 4 * len(self.words)
+        frame = read_list(path, {"record number": np.int64, "byte": np.int64}, sep="\t")
+        index = Index(*(frame[name].to_numpy() for name in frame))
+        wrong = (index.offsets < 0) | (index.offsets > size - 8) | (index.offsets % 4 != 0)
+        why = f"where no record of {size} bytes can begin: the index and the file of records do not belong "
+        why += "together, or the latter is incomplete"
+        at = "has record {} at byte {}, "
+        refuse_line(path, wrong, lambda row: at.format(*(each[row] for each in index)) + why)
+        if (twice := frame["record number"].duplicated()).any():
+            number = index.numbers[twice.argmax()]
+            raise ValueError(f"{printable(path)} names record {number} twice; {_AGAIN}")
+        return index
 
     def __call__(self, offset: int) -> Image.Image:
         """Return the decoded image of the record at a byte offset, RGB; UnreadableImages names the record."""
@@ -131,9 +114,6 @@ class RecordFile:
 
         Args:
             offsets: int64 [n], bytes, as the index has them.
-
-        Raises:
-            ValueError: a record that does not begin with the number, is cut off, or too short for a header.
         """
         result = np.empty(len(offsets), np.float32)
         for start in range(0, len(offsets), _BLOCK):

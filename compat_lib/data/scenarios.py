@@ -99,9 +99,8 @@ def split(
         _side(side, dense, len(classes)) for side in (in_old, in_new)
     )
     class_map = old_label_of[new_kept]
-    return Scenario(
-        old_rows, old_labels, new_rows, new_labels, class_map, classes[old_kept], classes[new_kept]
-    )
+    kept = classes[old_kept], classes[new_kept]
+    return Scenario(old_rows, old_labels, new_rows, new_labels, class_map, *kept)
 
 
 def _side(chosen: Tensor, dense: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,21 +137,16 @@ def named_classes(given: str, classes: Sequence[str], also: Iterable[str] = ()) 
         classes: names of the training classes, in the order of their labels.
         also: names that may stand in the file although nothing trains on them (held out for validation).
 
-    Raises:
-        FileNotFoundError, ValueError: there is no such file; a line names no class; a class is no number.
-
     >>> named_classes("<3", ["0001", "0002", "0007"]).tolist()
     [0, 1]
     """
     if bound := re.fullmatch(r"<(\d+)", given.strip()):
         wrong = next((name for name in classes if not name.isdecimal()), None)
         if wrong is not None:
-            raise ValueError(
-                f"old_classes {given!r} compares numbers, but the class {wrong!r} is none: give a file"
-            )
-        return torch.tensor(
-            [i for i, name in enumerate(classes) if int(name) < int(bound[1])], dtype=torch.int64
-        )
+            why = f"compares numbers, but the class {wrong!r} is none"
+            raise ValueError(f"old_classes {given!r} {why}: give a file")
+        below = [label for label, name in enumerate(classes) if int(name) < int(bound[1])]
+        return torch.tensor(below, dtype=torch.int64)
     path = project_path(Path(given).expanduser())  # a notebook's folder is another one
     if not path.is_file():
         raise FileNotFoundError(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections import Counter
-from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from .cache import cached_arrays
-from .decoding import UnreadableImages, height_width, open_image, printable, smooth_resize
+from .decoding import Resize, Size, UnreadableImages, printable, smooth_resize
 from .encoded import EncodedImages, Names
 from .images import DATA_VARIABLE, ImageSet
 
@@ -86,9 +85,9 @@ def decode_classes(
     folders: dict[str, Path],
     cache: Path | None = None,
     *,
-    size: int | tuple[int, int],
+    size: Size,
     mode: str = "RGB",
-    shrink: Callable[[Image.Image, int | tuple[int, int]], np.ndarray] = smooth_resize,
+    shrink: Resize = smooth_resize,
     stream: bool = False,
     skipped: list[str] | None = None,
 ) -> ImageSet:
@@ -104,11 +103,8 @@ def decode_classes(
         mode: "RGB" or "L".
         shrink: (image in that mode, size) -> uint8 [H, W] or [H, W, 3].
         stream: leave them encoded; the set's digest is then of the classes, names and sizes of files.
-        skipped: files that cannot be decoded are left out, and appended here, in place of an error.
-
-    Raises:
-        UnreadableImages: names every file that cannot be decoded.
-        ValueError: a class has no images.
+        skipped: files that cannot be decoded are left out, and appended here, in place of an
+            `UnreadableImages` that names them all.
     """
     if stream and skipped is not None:
         raise ValueError(
@@ -146,54 +142,51 @@ def decode_classes(
             "with letters that are not UTF-8; merge or rename them"
         )
     names = Names("/".join(path.split(os.sep)[-3:]) for path in files)  # part, class, file
+    encoded = EncodedImages(files, size=size, mode=mode, resize=shrink, digest=content.hexdigest())
     if stream:
-        images = EncodedImages(files, size=size, mode=mode, resize=shrink, digest=content.hexdigest())
-        return ImageSet(images, numbers, classes, names=names)
+        return ImageSet(encoded, numbers, classes, names=names)
     recipe = {"rules": RULES, "size": size, "mode": mode, "shrink": shrink.__name__}
     recipe |= {} if skipped is None else {"skip_unreadable": True}
     recipe["listing"] = listing.hexdigest()
-    shape = (len(files), 3 if mode == "RGB" else 1, *height_width(size))
 
-    def decode(path: str) -> np.ndarray | UnreadableImages:
+    def decode(number: int) -> np.ndarray | UnreadableImages:
         try:
-            pixels = shrink(open_image(path, mode), size)
+            return encoded.decoded(number)
         except UnreadableImages as error:
             return error
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
     def write(folder: Path) -> None:
         bad: list[tuple[str, str]] = []
         readable = np.ones(len(files), dtype=bool)
         # Written, not mapped: a full disk is then an error and does not kill the process.
         with open(folder / "images.npy", "wb") as out, ThreadPool(min(8, os.cpu_count() or 1)) as pool:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            header = {"descr": "|u1", "fortran_order": False, "shape": encoded.shape}
             np.lib.format.write_array_header_1_0(out, header)  # which leaves room for any number of rows
             # disable=None: a bar on a terminal, nothing in a log
             for start in tqdm(range(0, len(files), _BLOCK), desc="decoding images", disable=None):
-                made = pool.map(decode, files[start : start + _BLOCK], chunksize=32)
-                good = [one for one in made if not isinstance(one, UnreadableImages)]
+                made = pool.map(decode, range(len(files))[start : start + _BLOCK], chunksize=32)
+                readable[start : start + _BLOCK] = [isinstance(one, np.ndarray) for one in made]
                 bad += [file for error in made if isinstance(error, UnreadableImages) for file in error.files]
-                readable[start : start + _BLOCK] = [not isinstance(one, UnreadableImages) for one in made]
+                good = [one for one in made if isinstance(one, np.ndarray)]
                 if good and not (bad and skipped is None):
                     out.write(np.stack(good).tobytes())
             out.seek(0)
-            header["shape"] = (int(readable.sum()), *shape[1:])
+            header["shape"] = (int(readable.sum()), *encoded.shape[1:])
             np.lib.format.write_array_header_1_0(out, header)
         if bad and (skipped is None or not readable.any()):
             raise UnreadableImages(bad)
         if skipped is not None:
             np.save(folder / "readable.npy", readable)
 
-    arrays = cached_arrays(cache, recipe, write, size=int(np.prod(shape)))
+    arrays = cached_arrays(cache, recipe, write, size=math.prod(encoded.shape))
     images = torch.from_numpy(arrays["images"])
     if skipped is None:
         return ImageSet(images, numbers, classes, names=names)
     kept = torch.from_numpy(arrays["readable"]).nonzero().flatten()
     empty = np.setdiff1d(numbers.numpy(), numbers[kept].numpy())
     if len(empty):
-        raise ValueError(
-            f"no image of class {classes[empty[0]]!r} in {printable(place)} can be read; mend some"
-        )
+        where = f"of class {classes[empty[0]]!r} in {printable(place)}"
+        raise ValueError(f"no image {where} can be read; mend some")
     skipped += [printable(names[row]) for row in np.flatnonzero(~arrays["readable"])]
     return ImageSet(images, numbers[kept], classes, names=names.subset(kept))
 

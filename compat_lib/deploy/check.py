@@ -26,7 +26,7 @@ from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
 from compat_lib.deploy.check_verdict import cautions, decided
 from compat_lib.deploy.feature_files import FeatureTable, as_keys, read_features
-from compat_lib.deploy.gallery_search import checked_count
+from compat_lib.deploy.gallery_search import checked_count, one_each
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.upgrade import changes
@@ -92,10 +92,8 @@ def check_compatibility(
             checked_count(name, value, least)
     if threshold is not None and not -1 < threshold < 1:
         raise ValueError(f"the threshold is {threshold}; give a cosine between -1 and 1")
-    if groups is not None and len(groups) != len(old_features):
-        raise ValueError(
-            f"there are {len(groups)} groups for {len(old_features)} old features; give one each"
-        )
+    if groups is not None:
+        one_each(groups, "groups", old_features, "old features")
     if relevance is not None and (ids is None or labels is not None or new_labels is not None):
         raise ValueError("relevance lists name images by ids, and take the place of labels: give ids alone")
     keys = {"new_labels": new_labels, "ids": ids, "new_ids": new_ids}
@@ -138,10 +136,10 @@ def check_compatibility(
     basis = {"images": len(sides.rows), "queries": len(measure.rows), "asking": measure.asking()}
     basis |= {} if sides.labels is None else {"identities": int(sides.labels.max()) + 1}
     basis |= {"draws": draws, "seed": seed}
-    best = table.best_map(records, measure.metric)
-    verdict, reason = decided(sides, records, measure, metric, ordered)
-    notes = *sides.notes, *cautions(sides, records, measure, metric, adapter, ordered)
-    fitted = None if best is None else table.fitted_to_all(best, sides)
+    mixed_up = bool(ordered) and max(ordered) < table.ORDERED
+    verdict, reason = decided(sides, records, measure, metric, mixed_up)
+    notes = *sides.notes, *cautions(sides, records, measure, metric, adapter, mixed_up)
+    fitted = table.best_map(records, measure.metric, sides)
     how = "identities" if sides.labels is not None else "relevance" if relevance is not None else "neighbours"
     return CompatibilityCheck(
         verdict, reason, measure.metric, records, notes, basis, tests, how, by_group, fitted
@@ -164,14 +162,11 @@ def check_files(
     file for `read_relevance`; beside: "labels", "ids", "new_labels" and "new_ids" -> files that hold them
     where the features' files do not. The rest are options of `check_compatibility`.
     """
-    columns, beside = dict(columns or {}), dict(beside or {})
+    beside, how = dict(beside or {}), {"columns": columns, "group": group}
     if relevance is not None and beside.keys() & {"labels", "new_labels"}:
         raise ValueError("relevance lists take the place of labels: give a file of one of them")
-    apart = {side: {r: beside.get(f"{side}{r}") for r in ("labels", "ids")} for side in ("", "new_")}
-    before, after = (
-        read_features(path, columns=columns, group=group, **apart[side])
-        for path, side in ((old, ""), (new, "new_"))
-    )
+    before = read_features(old, ids=beside.get("ids"), labels=beside.get("labels"), **how)
+    after = read_features(new, ids=beside.get("new_ids"), labels=beside.get("new_labels"), **how)
     keys = {"new_labels": after.labels, "ids": before.ids, "new_ids": after.ids}
     if group is not None:
         options["groups"] = _groups(before, after, group)

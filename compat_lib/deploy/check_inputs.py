@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from compat_lib.deploy.feature_files import as_keys
+from compat_lib.deploy.gallery_search import one_each
 from compat_lib.evaluation.compatibility import HEADLINE, RANKS, tar_name
-from compat_lib.evaluation.inputs import UnitRows, as_tensor, plain_array, table
+from compat_lib.evaluation.inputs import UnitRows, as_tensor, table
 from compat_lib.evaluation.records import metric_title
 
 FOUND = 0.5  # of the shorter side's ids, that must stand on the other side too
@@ -29,6 +30,8 @@ BLOCK = 2**16  # rows worked on at a time
 RESOLVED, FEWEST = 10, 30  # impostor pairs that the headline's FAR must let pass, identities; or mAP decides
 PAIRS_ASKED, FEWEST_QUERIES = 10**8, 2_000  # as many queries as make so many pairs, and at least so many
 PAIRWISE, EACH = 2_000, 20  # images between which the constraints are counted, and of one identity
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +78,9 @@ def bring_together(
                 "if they are quantised, and unpack packed bits (numpy.unpackbits, then 0 as -1)."
             )
         for role, values in zip(("labels", "ids"), own, strict=True):
-            keys[side, role] = found = None if values is None else as_keys(role, plain_array(values))
-            if found is not None and len(found) != len(features):
-                raise ValueError(
-                    f"there are {len(found)} {side} {role} for {len(features)} {side} features; give one each"
-                )
+            keys[side, role] = None if values is None else as_keys(role, values)
+            if values is not None:
+                one_each(keys[side, role], f"{side} {role}", features, f"{side} features")
     rows = _joined(keys["old", "ids"], keys["new", "ids"], [len(one) for one in units.values()], notes)
     named = [(keys[side, "labels"], row) for side, row in zip(units, rows, strict=True)]
     named = [values[row] for values, row in named if values is not None]
@@ -102,20 +103,13 @@ def bring_together(
         notes.append(f"{failed} of the {len(after)} new {why}; kept.")
     sizes = np.bincount(numbers)
     if named and (len(sizes) < 2 or sizes.max() < 2):
-        said = (
-            "all {} images are of one identity"
-            if len(sizes) < 2
-            else "no identity has two images ({} images)"
-        )
-        raise ValueError(
-            f"{said.format(len(numbers))}; give two identities or more, some of two images or more"
-        )
+        one = f"all {len(numbers)} images are of one identity"
+        said = one if len(sizes) < 2 else f"no identity has two images ({len(numbers)} images)"
+        raise ValueError(f"{said}; give two identities or more, some of two images or more")
     return Sides(before.to(after.device), after, numbers if named else None, rows[0], tuple(notes), mostly)
 
 
-def _identities(
-    old: np.ndarray, new: np.ndarray, rows: np.ndarray, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _identities(old: np.ndarray, new: np.ndarray, rows: np.ndarray, notes: list[str]) -> Pair:
     """Identities 0..K-1 of the images that have a label, and which these are; both sides must agree."""
     old, new = _of_one_kind(old, new)
     old = np.where(_no_label(old), new, old)
@@ -145,9 +139,7 @@ def _identities(
     return numbers, np.flatnonzero(~missing)
 
 
-def _joined(
-    old: np.ndarray | None, new: np.ndarray | None, sizes: list[int], notes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _joined(old: np.ndarray | None, new: np.ndarray | None, sizes: list[int], notes: list[str]) -> Pair:
     """The rows of both sides that are the same images by their ids, int64 [M] each."""
     if (old is None) != (new is None):
         raise ValueError(f"only the {'new' if old is None else 'old'} side has ids; give both sides' or none")
@@ -180,7 +172,7 @@ def _joined(
     return found, place[found]
 
 
-def _of_one_kind(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _of_one_kind(old: np.ndarray, new: np.ndarray) -> Pair:
     # Numbers beside names are compared as text, and so are int64 and uint64, which have no common type.
     return (old, new) if old.dtype.kind == new.dtype.kind else (old.astype(str), new.astype(str))
 

@@ -4,7 +4,7 @@ the new model's own neighbours where there is nothing else."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -171,13 +171,6 @@ class ByLists:
 Measure = ByIdentity | ByLists
 
 
-def value_of(measure: Measure, query: Tensor, gallery: Tensor) -> float:
-    """The metric alone, without the bootstrap."""
-    far = given.metric_far(measure.metric)
-    quick = replace(measure, weights=measure.weights[:, :0], fars=() if far is None else (far,))
-    return quick.test(query, gallery).records.value(None, None, measure.metric)
-
-
 def _places(
     query: Tensor, gallery: Tensor, lists: Sequence[np.ndarray], rows: np.ndarray, items: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -231,9 +224,6 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
 
     TREC's lines are ``query 0 item relevance``; a table (commas or tabs) has a column of queries, one of
     items, and perhaps one of relevance (`QRELS`). Pairs of relevance 0 or less are left out.
-
-    Raises:
-        FileNotFoundError, ValueError: with the file and the line.
     """
     path = Path(path).expanduser()
     if not path.is_file():

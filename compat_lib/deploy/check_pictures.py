@@ -50,18 +50,17 @@ def title(query: str, gallery: str, adapter: str | None = None) -> str:
 def pictures(result: CompatibilityCheck) -> Iterator[tuple[str, str]]:
     """Yield PNG pictures in base64 and their captions."""
     far, there = metric_far(result.metric), [names for names in COLOURS if names in result.tests]
-    drawings = {
-        "What each way to go on gives: right of the blue line is better than the old model.": (draw_ways,),
-        "The gallery is embedded again in random order; 0 % is new/old, 100 % new/new.": (draw_backfill,),
-    }
+    ways = "What each way to go on gives: right of the blue line is better than the old model."
+    curve = "The gallery is embedded again in random order; 0 % is new/old, 100 % new/new."
+    rates = "Accepted pairs of one identity, at every rate of false accepts."
+    cosines = "Cosines of {}/{}: the less they overlap, the better a threshold works."
+    drawings = [(ways, draw_ways)]
+    if ("new", "old", None) in there:
+        drawings.append((curve, draw_backfill))
     if result.how == "identities":
-        drawings["Accepted pairs of one identity, at every rate of false accepts."] = (draw_roc, there, far)
-    for names in there if result.how == "identities" else ():
-        text = f"Cosines of {'/'.join(names[:2])}: the less they overlap, the better a threshold works."
-        drawings[text] = (draw_cosines, names, far)
-    for caption, (draw, *arguments) in drawings.items():
-        if draw is draw_backfill and ("new", "old", None) not in there:
-            continue
+        drawings.append((rates, draw_roc, there, far))
+        drawings += [(cosines.format(*names), draw_cosines, names, far) for names in there]
+    for caption, draw, *arguments in drawings:
         with seaborn.axes_style("whitegrid"), seaborn.plotting_context("notebook", font_scale=0.85):
             figure = Figure(figsize=SIZE, layout="constrained")
             ax = figure.add_subplot()

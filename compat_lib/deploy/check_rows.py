@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compat_lib.adapters import ADAPTERS, ALPHAS, LinearMap, fit_interpolation
 from compat_lib.deploy import check_inputs as given
-from compat_lib.deploy.check_measure import Measure, accepted, threshold_of, value_of
+from compat_lib.deploy.check_measure import Measure, accepted, threshold_of
 from compat_lib.deploy.check_pictures import MAPS
 from compat_lib.deploy.check_result import Names
 from compat_lib.deploy.check_verdict import UNDECIDED, judged
@@ -22,9 +22,11 @@ from compat_lib.evaluation.compatibility import HEADLINE, PairTest
 from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.evaluation.records import Record, Records
 
+ORDERED = 0.6  # least share of images nearer to their own other feature than to that of another, see in_order
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the gallery, re-embedded
 
 Row = tuple[Names, Tensor, Tensor]
+Tests = dict[Names, PairTest]
 
 
 def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
@@ -79,15 +81,12 @@ def _fit(name: str, old: Tensor, new: Tensor, labels: Any) -> Callable[[Tensor, 
     return fit_interpolation(old, new, labels, alphas=alphas, compatible=compatible).apply
 
 
-def best_map(records: Records, metric: str) -> Record | None:
-    """The linear map that reaches most, on identities that it had not seen."""
+def best_map(records: Records, metric: str, sides: given.Sides) -> LinearMap | None:
+    """The linear map that reaches most on identities that it had not seen, fitted to all images."""
     some = [one for one in records.select(metric=metric) if one.adapter in MAPS and one.value is not None]
-    return max(some, key=lambda one: one.value, default=None)
-
-
-def fitted_to_all(best: Record, sides: given.Sides) -> LinearMap:
-    """The same map, fitted to all images."""
-    kind, _, query = best.adapter.partition("-")
+    if not some:
+        return None
+    kind, _, query = max(some, key=lambda one: one.value).adapter.partition("-")
     pair = (sides.after, sides.before) if query else (sides.before, sides.after)
     return replace(ADAPTERS[kind](*pair), side=query or "gallery")
 
@@ -112,7 +111,7 @@ def _difference(one: Record, reference: Record, name: str) -> Record:
     return replace(one, metric=name, value=value, low=low, high=high, draws=drawn)
 
 
-def thresholds(tests: dict[Names, PairTest], measure: Measure, threshold: float | None) -> Iterator[Record]:
+def thresholds(tests: Tests, measure: Measure, threshold: float | None) -> Iterator[Record]:
     """For every row the threshold that accepts as many strangers as the old one does with old queries."""
     counts = tests["old", "old", None].counts
     if counts is None:
@@ -129,9 +128,7 @@ def thresholds(tests: dict[Names, PairTest], measure: Measure, threshold: float 
         yield Record(query, gallery, "accepted", float(accepted(test.counts, own)[1]), adapter=adapter)
 
 
-def backfill(
-    sides: given.Sides, measure: Measure, tests: dict[Names, PairTest], seed: int
-) -> Iterator[Record]:
+def backfill(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -> Iterator[Record]:
     """The metric while a random share of the gallery is re-embedded.
 
     A TAR needs no further search: of a random share s of the gallery, on average, s of every kind of pair are
@@ -140,6 +137,7 @@ def backfill(
     metric, far = measure.metric, given.metric_far(measure.metric)
     cross, own = (tests["new", gallery, None] for gallery in ("old", "new"))
     shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(sides.before)))
+    quick = replace(measure, weights=measure.weights[:, :0], fars=())  # without the bootstrap
 
     def above(kind: str) -> np.ndarray:  # from the highest threshold, which accepts nothing, to the lowest
         sides = [getattr(test.counts, kind)[::-1] for test in (cross, own)]
@@ -154,7 +152,7 @@ def backfill(
         else:
             gallery, new = sides.before.clone(), shuffled[: round(share * len(shuffled))]
             gallery[new] = sides.after[new]
-            value = value_of(measure, sides.after, gallery)
+            value = quick.test(sides.after, gallery).records.value(None, None, metric)
         yield Record("new", "mixed", metric, value, order="random", share=share)
 
 

@@ -13,7 +13,6 @@ from compat_lib.evaluation.records import Record, Records, metric_title, shown
 DECIDING = 6  # identities, below which all move one way by chance in more than one case of twenty: 2 / 2**5
 ENDS = 40  # draws, below which less than one lies beyond an end of a 95 % interval
 SAME = 1e-5  # the largest difference of two coordinates of unit rows that are the same feature
-ORDERED = 0.6  # share of images nearer to their own other feature than to that of another of the identity
 COMPATIBLE, UNDECIDED, NOT_COMPATIBLE, UNLABELLED = VERDICTS
 
 
@@ -33,9 +32,9 @@ def judged(gain: Record, asking: int) -> tuple[str, str]:
 
 
 def decided(
-    sides: given.Sides, records: Records, measure: Measure, asked: str | None, ordered: list[float]
+    sides: given.Sides, records: Records, measure: Measure, asked: str | None, mixed_up: bool
 ) -> tuple[str, str]:
-    """The verdict and its reason."""
+    """The verdict and its reason; `mixed_up`: the rows of both sides seem not to be the same images."""
     widths = sides.before.shape[1], sides.after.shape[1]
     if not sides.equal_widths:
         return NOT_COMPATIBLE, (
@@ -48,11 +47,9 @@ def decided(
     if isinstance(measure, ByLists) and measure.neighbours:
         return UNLABELLED, "whether what they find instead is better or worse, only labels can tell"
     verdict, reason = judged(records.get("new", "old", f"gain/{measure.metric}"), measure.asking())
-    if verdict == COMPATIBLE and out_of_order(ordered):
-        return (
-            UNDECIDED,
-            "the rows of both sides seem not to be the same images, which makes new/old too good",
-        )
+    if verdict == COMPATIBLE and mixed_up:
+        reason = "the rows of both sides seem not to be the same images, which makes new/old too good"
+        return UNDECIDED, reason
     if verdict == COMPATIBLE and sides.mostly_alike:
         return UNDECIDED, "most old features are one vector, against which any model looks better"
     opposite = {COMPATIBLE: NOT_COMPATIBLE, NOT_COMPATIBLE: COMPATIBLE}.get(verdict)
@@ -65,19 +62,10 @@ def decided(
     return verdict, reason
 
 
-def out_of_order(ordered: list[float]) -> bool:
-    """Whether in no row an image's own old feature is nearer to its new one than others of its identity."""
-    return bool(ordered) and max(ordered) < ORDERED
-
-
 def cautions(
-    sides: given.Sides,
-    records: Records,
-    measure: Measure,
-    asked: str | None,
-    adapter: bool,
-    ordered: list[float],
+    sides: given.Sides, records: Records, measure: Measure, asked: str | None, adapter: bool, mixed_up: bool
 ) -> list[str]:
+    """What to be careful with, a sentence each."""
     metric, name = measure.metric, metric_title(measure.metric)
     chance = records.value(None, None, f"chance/{metric}")
     old, new = (records.find(model, model, metric) for model in ("old", "new"))
@@ -96,7 +84,7 @@ def cautions(
         "the same order? Ids would tell.": at[1] and not at[0],
         "An image's old and new features are no nearer to each other than to those of other images of the "
         "identity: are both files' rows in the same order? Ids would tell; if they are not, new/old is too "
-        "good.": out_of_order(ordered) and not at[0],
+        "good.": mixed_up and not at[0],
         f"Both models are perfect in {name}; take harder images or a stricter metric to see a gain.": (
             old.value == new.value == 1 and sides.labels is not None
         ),

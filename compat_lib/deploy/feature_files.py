@@ -25,17 +25,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from compat_lib.deploy.feature_tables import (
-    USUAL,
-    Found,
-    Refused,
-    choose,
-    not_read,
-    read_table,
-    read_text,
-    separator,
-    whole_numbers,
-)
+from compat_lib.deploy import feature_tables as tables
+from compat_lib.deploy.feature_tables import USUAL, Found, Refused, whole_numbers
+from compat_lib.deploy.gallery_search import one_each
 from compat_lib.evaluation.inputs import plain_array
 from compat_lib.files import load_arrays, load_tensors
 from compat_lib.user_arrays import numbers
@@ -87,9 +79,7 @@ def read_features(
             .csv, .tsv or .parquet of ids and labels, in any order.
         group: column, or array, of groups of the images, such as a camera, where there is one of that name.
 
-    Raises:
-        FileNotFoundError: "There is no file old.csv".
-        ValueError: one sentence with the file, the row, the column and what to do.
+    A ValueError is one sentence with the file, the row, the column and what to do.
     """
     if not isinstance(columns or {}, Mapping):
         raise ValueError(
@@ -114,8 +104,7 @@ def read_features(
         features = numbers("features", found["features"], 2).numpy()
         keys = {role: as_keys(role, found[role]) for role in ("labels", "ids", "groups") if role in found}
         for role, values in keys.items():
-            if len(values) != len(features):
-                raise ValueError(f"there are {len(values)} {role} for {len(features)} rows of features")
+            one_each(values, role, features, "rows of features")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if missing := int((keys.get("labels", np.zeros(0)) == "").sum()):
@@ -143,10 +132,7 @@ def _read(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
 
 def as_keys(what: str, values: Any) -> np.ndarray:
     """Ids or labels as whole numbers, or as text in Unicode's form NFC without blanks around it [N]; a
-    missing label is "". Paths and UUIDs are text.
-
-    Raises:
-        ValueError: "the ids must be whole numbers or names, but row 3 holds None; ...".
+    missing label is "". Paths and UUIDs are text. Of anything else a ValueError tells the row.
 
     >>> as_keys("ids", [7.0, 12]), as_keys("labels", ["anna", None])
     (array([ 7, 12]), array(['anna', ''], dtype='<U4'))
@@ -197,8 +183,8 @@ def _arrays(path: Path, columns: dict[str, str]) -> Found:
     else:
         tensors = load_tensors(path)[0]
         arrays = {k: (v.float() if v.is_floating_point() else v).numpy() for k, v in tensors.items()}
-    chosen = choose(list(arrays), columns, [name for name, array in arrays.items() if array.ndim == 2])
-    return {k: arrays[v[0]] for k, v in chosen.items() if v}, not_read(arrays, chosen)
+    chosen = tables.choose(list(arrays), columns, [name for name, array in arrays.items() if array.ndim == 2])
+    return {k: arrays[v[0]] for k, v in chosen.items() if v}, tables.not_read(arrays, chosen)
 
 
 def _npy(path: Path, columns: dict[str, str]) -> Found:
@@ -225,7 +211,7 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
         read = pd.read_parquet(path)
         read = read if read.index.name is None else read.reset_index()
     else:
-        mark = separator(path, ",;\t|")[0]
+        mark = tables.separator(path, ",;\t|")[0]
         read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     named = {role: [name for name in read if str(name).lower() in USUAL[role]] for role in ("ids", "labels")}
     if any(len(names) != 1 for names in named.values()) or "ids" not in found:
@@ -233,16 +219,14 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
             "a table beside the features has one column of ids and one of labels, called id and label, and "
             "the features have ids; or write the labels one a line"
         )
-    ids, labels = (
-        as_keys(role, whole_numbers(read[names[0]].to_numpy())).astype(str) for role, names in named.items()
-    )
+    columns = {role: whole_numbers(read[names[0]].to_numpy()) for role, names in named.items()}
+    ids, labels = (as_keys(role, values).astype(str) for role, values in columns.items())
     if (twice := pd.Series(ids).duplicated()).any():
         raise Refused(f"the id {ids[int(twice.argmax())].item()!r} stands there twice")
     wanted = as_keys("ids", found["ids"]).astype(str)
     if not np.isin(wanted, ids).any():
-        raise Refused(
-            f"none of its ids ({ids[0].item()!r}, ...) is one of the features ({wanted[0].item()!r}, ...)"
-        )
+        first = ids[0].item(), wanted[0].item()
+        raise Refused("none of its ids ({!r}, ...) is one of the features ({!r}, ...)".format(*first))
     return pd.Series(labels, ids).reindex(wanted, fill_value="").to_numpy(object)
 
 
@@ -262,19 +246,17 @@ def _run(path: Path, columns: dict[str, str]) -> Found:
     if (old / "features.safetensors").is_file():
         pairs.append((tensors.get("gallery"), load_tensors(old / "features.safetensors")[0]["test"]))
     odd = any(ours is not None and not torch.equal(ours, plain) for ours, plain in pairs)
-    notes = [
-        "its method compares other forms of these features, which stand beside them as query and gallery"
-    ]
-    return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, notes * odd
+    note = "its method compares other forms of these features, which stand beside them as query and gallery"
+    return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, [note] * odd
 
 
 READERS = {
     ".npz": _arrays,
     ".npy": _npy,
-    ".csv": read_text,
-    ".tsv": read_text,
-    ".parquet": read_table,
-    ".feather": read_table,
-    ".arrow": read_table,
+    ".csv": tables.read_text,
+    ".tsv": tables.read_text,
+    ".parquet": tables.read_table,
+    ".feather": tables.read_table,
+    ".arrow": tables.read_table,
     ".safetensors": _arrays,
 }

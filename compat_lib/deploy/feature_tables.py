@@ -232,9 +232,8 @@ def _values(table: pa.Table, chosen: Roles) -> dict[str, np.ndarray]:
     else:
         features = np.stack([_numeric(name, table[name]) for name in names], axis=1)
     keys = {role: chosen[role][0] for role in ("ids", "labels", "groups") if chosen[role]}
-    return {"features": features} | {
-        role: np.array(table[name].to_pylist(), object) for role, name in keys.items()
-    }
+    values = {role: np.array(table[name].to_pylist(), object) for role, name in keys.items()}
+    return {"features": features} | values
 
 
 def _vectors(name: str, column: pa.ChunkedArray) -> np.ndarray:

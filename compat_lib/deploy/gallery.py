@@ -26,40 +26,29 @@ from typing import Any
 import numpy as np
 
 from compat_lib.deploy import gallery_database
-from compat_lib.deploy.gallery_answers import Contents, Hits, as_hits, best_of, each_once, most_found, overlap
-from compat_lib.deploy.gallery_database import DamagedGallery, as_json, in_words, nfc
+from compat_lib.deploy import gallery_search as given
+from compat_lib.deploy.gallery_database import DamagedGallery
 from compat_lib.deploy.gallery_index import InMemory, Part, index_options
 from compat_lib.deploy.gallery_milvus import InMilvus
 from compat_lib.deploy.gallery_models import Model, fitted, form_of, mapped, refuse_strangers
-from compat_lib.deploy.gallery_search import checked_count, checked_rows, score_scale
+from compat_lib.deploy.gallery_search import Contents, Hits, most_found, overlap, score_scale
 from compat_lib.deploy.gallery_store import State
 from compat_lib.deploy.gallery_upgrade import Progress, Upgrades
 
-__all__ = [
-    "Contents",
-    "DamagedGallery",
-    "Gallery",
-    "Hits",
-    "Model",
-    "Progress",
-    "most_found",
-    "overlap",
-    "score_scale",
-]
+__all__ = ["Contents", "DamagedGallery", "Gallery", "Hits", "Model", "Progress"]
+__all__ += ["most_found", "overlap", "score_scale"]
+
+Scales = Mapping[str, tuple[float, float]]  # model of the entry -> centre, spread
+Asked = tuple[Part, np.ndarray]  # features, and the queries in the form that meets them
 
 
 class Gallery(Upgrades):
     """Features on disk with the model that made each, and searches that refuse what cannot be compared.
 
-    Every change is there wholly or not at all, whenever the process is killed. Writers take turns, so that
-    images can be inserted while a backfill runs; each search sees the last change that any process has
-    finished. One object may be used by several threads, pickled (by its folder) and used after a fork.
-
-    A full or read-only disk refuses every change, also removals, and can be searched; room must be made
-    elsewhere on the disk.
-
-    Similarity is the cosine. Scores of new queries with new and with old entries lie on different scales:
-    give each model its own threshold, or bring them onto one scale with `score_scale`.
+    Every change is there wholly or not at all, whenever the process is killed. Writers take turns; each
+    search sees the last change that any process has finished. One object may be used by several threads,
+    pickled (by its folder) and used after a fork. A full or read-only disk refuses every change and can be
+    searched. Similarity is the cosine; for entries of several models see `score_scale`.
 
     Args:
         folder: of a gallery that `create` made.
@@ -68,10 +57,8 @@ class Gallery(Upgrades):
             graph in 20 to 30 s of one core. Or "milvus", see `InMilvus`.
         options: of the index: nlist and nprobe; m, ef_construction and ef_search; or uri and index_type.
 
-    Raises:
-        FileNotFoundError: "there is no gallery in photos ..."
-        DamagedGallery: the file is cut short or altered.
-        ImportError: an index whose packages are missing. ConnectionError: Milvus does not answer a search.
+    Without a gallery in the folder there is a FileNotFoundError, with a file that is cut short or altered a
+    `DamagedGallery`; an ImportError names missing packages, a ConnectionError a Milvus that does not answer.
 
     >>> import tempfile
     >>> gallery = Gallery.create(tempfile.mkdtemp() + "/shop", {"old": 2})
@@ -115,10 +102,6 @@ class Gallery(Upgrades):
             models: name -> width of the models whose features may be inserted; `declare` adds more. Those
                 given here are not taken for compatible with one another.
             index, options: as of the class.
-
-        Raises:
-            FileExistsError: "the folder photos holds other files ...", "there is a gallery in photos already"
-            ValueError: an unknown index or option, or a width that is no whole number.
         """
         folder = Path(folder).expanduser()
         gallery_database.create(folder, models, index, index_options(index, options))
@@ -126,19 +109,13 @@ class Gallery(Upgrades):
 
     @classmethod
     def open(cls, folder: str | Path, index: str | None = None, **options: Any) -> Gallery:
-        """Open a gallery for reading and writing; arguments and errors are those of the class."""
+        """Open a gallery for reading and writing; arguments are those of the class."""
         return cls(folder, index, **options)
 
     def __repr__(self) -> str:
-        return f"Gallery({str(self.folder)!r}, {in_words(self.counts)}; index {self._kind!r})"
+        return f"Gallery({str(self.folder)!r}, {given.in_words(self.counts)}; index {self._kind!r})"
 
-    def search(
-        self,
-        queries: Any,
-        k: int,
-        model: str | None = None,
-        scales: Mapping[str, tuple[float, float]] | None = None,
-    ) -> Hits:
+    def search(self, queries: Any, k: int, model: str | None = None, scales: Scales | None = None) -> Hits:
         """The k entries of highest cosine for each query, whoever made them.
 
         *Two indexes*: with queries of each model, each model's queries search its own features, also those
@@ -153,18 +130,13 @@ class Gallery(Upgrades):
             scales: model of the entry -> (centre, spread) of `score_scale`; scores are then
                 (cosine - centre) / spread, and entries of all models are ranked by that. Needed for several
                 models' queries.
-
-        Raises:
-            ValueError: "the model 'new' is not declared ...", "queries of 'new' cannot be compared with ...",
-                another width, NaN, rows of zeros, scales that lack a model, entries of which no given model
-                has a feature.
         """
-        k = checked_count("k", k)
+        k = given.checked_count("k", k)
         if isinstance(queries, Mapping) == (model is not None):
             raise ValueError("give queries and their model, or a mapping from models to the queries of each")
-        given = queries if isinstance(queries, Mapping) else {model: queries}
+        asking = queries if isinstance(queries, Mapping) else {model: queries}
         while True:
-            change, hits = self._answers(given, k, model, scales)
+            change, hits = self._answers(asking, k, model, scales)
             # An index that others change too may have gone on to a later change meanwhile.
             if not self._index.shared:
                 return hits
@@ -172,23 +144,21 @@ class Gallery(Upgrades):
                 if change == self._now(database).change:
                     return hits
 
-    def _answers(
-        self, given: Mapping, k: int, model: str | None, scales: Mapping[str, tuple[float, float]] | None
-    ) -> tuple[int, Hits]:
+    def _answers(self, asking: Mapping, k: int, model: str | None, scales: Scales | None) -> tuple[int, Hits]:
         """The change that the gallery is at, and what a search finds there."""
         with self._reading() as database:
             state, sides = self._now(database), {}
-            for name, rows in given.items():
-                state.code(name := nfc(name))
-                sides[name] = checked_rows(rows, state.models[name].width, f"queries of {name!r}")
+            for name, rows in asking.items():
+                state.code(name := given.nfc(name))
+                sides[name] = given.checked_rows(rows, state.models[name].width, f"queries of {name!r}")
             number = len(next(iter(sides.values()), ()))
             if any(len(rows) != number for rows in sides.values()) or not sides:
                 raise ValueError("give the same queries by each model, at least by one")
             if model is None:
                 parts = self._own(database, state, sides)
             else:
-                refuse_strangers(state.models, state.counts, nfc(model), queries=True)
-                parts = self._mixed(state, nfc(model), sides[nfc(model)])
+                refuse_strangers(state.models, state.counts, given.nfc(model), queries=True)
+                parts = self._mixed(state, given.nfc(model), sides[given.nfc(model)])
             parts = list(parts)
             for part, _ in parts if scales is not None or len(sides) > 1 else ():
                 scale = (scales or {}).get(part.model)
@@ -211,11 +181,12 @@ class Gallery(Upgrades):
             tables = ["entries"]
             if model is None and (state.kept or state.waiting):
                 tables.append("beside")
-                scores, keys = each_once(scores, keys, _owners(database, keys, tables))
-            scores, keys = best_of(scores, keys, k)
-            return state.change, as_hits(scores, keys, _owners(database, keys, tables), list(state.models))
+                scores, keys = given.each_once(scores, keys, _owners(database, keys, tables))
+            scores, keys = given.best_of(scores, keys, k)
+            owners = _owners(database, keys, tables)
+            return state.change, given.as_hits(scores, keys, owners, list(state.models))
 
-    def _mixed(self, state: State, model: str, rows: np.ndarray) -> Iterator[tuple[Part, np.ndarray]]:
+    def _mixed(self, state: State, model: str, rows: np.ndarray) -> Iterator[Asked]:
         """What one model's queries search, each part with the queries in the form that meets it."""
         for name in (name for name, number in state.counts.items() if number):
             form, adapter = form_of(state.models, model, name), state.models[model].adapter
@@ -226,17 +197,14 @@ class Gallery(Upgrades):
             else:
                 yield Part(name), fitted(rows, form, state.models[name].width)
 
-    def _own(
-        self, database: sqlite3.Connection, state: State, sides: dict
-    ) -> Iterator[tuple[Part, np.ndarray]]:
+    def _own(self, database: sqlite3.Connection, state: State, sides: dict) -> Iterator[Asked]:
         """What each model's queries search among its own features, in the form of `_mixed`."""
         codes = [state.code(name) for name in sides]
         if (alone := self._alone_in.get(key := (state.change, *codes))) is None:
             sql = "SELECT COUNT(*) FROM entries WHERE model NOT IN (SELECT value FROM json_each(?1))"
             if any(state.size(name, "beside") for name in sides):
-                sql += (
-                    " AND id NOT IN (SELECT id FROM beside WHERE model IN (SELECT value FROM json_each(?1)))"
-                )
+                given_codes = "SELECT value FROM json_each(?1)"
+                sql += f" AND id NOT IN (SELECT id FROM beside WHERE model IN ({given_codes}))"
             (alone,) = database.execute(sql, (json.dumps(codes),)).fetchone()
             self._alone_in = {key: alone}
         if alone:
@@ -250,13 +218,11 @@ class Gallery(Upgrades):
                     yield Part(name, table), rows
 
 
-def _owners(
-    database: sqlite3.Connection, keys: np.ndarray, tables: Sequence[str]
-) -> dict[int, tuple[int | str, int]]:
-    """Key -> (id, number of the model), of those that are there."""
+def _owners(database: sqlite3.Connection, keys: np.ndarray, tables: Sequence[str]) -> given.Owners:
+    """Of the keys that are there."""
     owners = {}
     for table in tables:
         sql = f"SELECT key, id, model FROM {table} WHERE key IN (SELECT value FROM json_each(?))"
-        rows = database.execute(sql, (as_json(np.unique(keys)),))
+        rows = database.execute(sql, (given.as_json(np.unique(keys)),))
         owners.update((key, (one, code)) for key, one, code in rows)
     return owners

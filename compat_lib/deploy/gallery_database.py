@@ -1,8 +1,7 @@
-"""A gallery's SQLite file: its tables, connections to it, its errors in plain words, and ids."""
+"""A gallery's SQLite file: its tables, connections to it, and its errors in plain words."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import json
@@ -10,16 +9,14 @@ import os
 import shutil
 import sqlite3
 import time
-import unicodedata
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compat_lib.deploy.gallery_search import checked_count
+from compat_lib.deploy.gallery_search import as_json, named
 from compat_lib.files import explained
 
 WAIT = 60.0  # seconds that a writer waits for another one
@@ -94,10 +91,8 @@ def opened(folder: Path, begin: str) -> Iterator[sqlite3.Connection]:
         if version == 0:  # cut short, or never finished
             raise damaged(folder)
         if version != FORMAT:
-            raise ValueError(
-                f"the gallery in {folder} has the format {version}, and this version of compat_lib "
-                f"reads {FORMAT}"
-            )
+            reads = f"this version of compat_lib reads {FORMAT}"
+            raise ValueError(f"the gallery in {folder} has the format {version}, and {reads}")
         database.execute(begin)
         yield database
         if begin:
@@ -110,9 +105,8 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
     address = f"{(folder / 'gallery.db').absolute().as_uri()}?{how}"
     try:
         with contextlib.closing(sqlite3.connect(address, WAIT, isolation_level=None, uri=True)) as database:
-            database.execute(
-                "PRAGMA recursive_triggers = ON"
-            )  # what REPLACE deletes is deleted for triggers too
+            # what REPLACE deletes is deleted for triggers too
+            database.execute("PRAGMA recursive_triggers = ON")
             yield database
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -127,9 +121,8 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
             if code == sqlite3.SQLITE_FULL or _is_full(folder):
                 raise OSError(errno.ENOSPC, str(error)) from error
             if code == sqlite3.SQLITE_READONLY:
-                raise OSError(
-                    errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES, str(error)
-                ) from error
+                number = errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES
+                raise OSError(number, str(error)) from error
             raise
 
 
@@ -157,9 +150,7 @@ def asked(database: sqlite3.Connection, columns: str, ids: np.ndarray) -> list[t
 
 def stored(database: sqlite3.Connection, unit: np.ndarray) -> Iterable[tuple[int, bytes, int]]:
     """New keys, bytes and checksums of features."""
-    sql = (
-        "SELECT MAX(COALESCE((SELECT MAX(key) FROM entries), 0), COALESCE((SELECT MAX(key) FROM beside), 0))"
-    )
+    sql = "SELECT COALESCE(MAX(key), 0) FROM (SELECT key FROM entries UNION ALL SELECT key FROM beside)"
     (last,) = database.execute(sql).fetchone()
     features = (row.tobytes() for row in unit.astype("<f4", copy=False))
     return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, max(last + 1, time.time_ns())))
@@ -170,59 +161,3 @@ def as_table(folder: Path, rows: list[tuple]) -> np.ndarray:
     if any(zlib.crc32(row[0]) != row[1] for row in rows):
         raise damaged(folder)
     return np.frombuffer(b"".join(row[0] for row in rows), "<f4").reshape(len(rows), -1).copy()
-
-
-def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
-    """Ids [n]: int64, or text in NFC, in which two spellings of one name are equal.
-
-    Raises:
-        ValueError: "the id 0.5 is neither text nor ...", "the id 7 was given 2 times ..."
-
-    >>> as_ids([3, 1]), as_ids(["a.png"])
-    (array([3, 1]), array(['a.png'], dtype=object))
-    """
-    one_by_one = values.tolist() if hasattr(values, "tolist") else values
-    if isinstance(one_by_one, str | bytes) or not isinstance(one_by_one, Iterable):
-        raise ValueError(f"{values!r} is no list of ids; give a list, also of one: [{values!r}]")
-    values = [one.item() if hasattr(one, "item") else one for one in one_by_one]  # NumPy's or torch's numbers
-    if all(isinstance(one, str | PurePath | uuid.UUID) for one in values):
-        values = [nfc(str(one)) for one in values]
-    kind = str if values and isinstance(values[0], str) else int
-    for one in values:
-        if kind is str:
-            good = isinstance(one, str) and one and one == one.encode("utf-8", "ignore").decode()
-            good = good and "\0" not in one  # where SQLite's JSON ends
-        else:
-            good = isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**63
-        if not good:
-            raise ValueError(
-                f"the id {one!r} is neither text nor a whole number of at least 0 and below 2**63; give a "
-                "list of one kind, one id for each entry"
-            )
-    if not repeats and len(set(values)) < len(values):
-        one, times = collections.Counter(values).most_common(1)[0]
-        raise ValueError(f"the id {one!r} was given {times} times; give each id once")
-    return id_array(values)
-
-
-def id_array(values: list) -> np.ndarray:
-    return np.array(values, object if values and isinstance(values[0], str) else np.int64)
-
-
-def as_json(values: np.ndarray) -> str:
-    return json.dumps(values.tolist())
-
-
-def nfc(name: Any) -> Any:
-    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
-
-
-def named(name: Any, width: Any) -> tuple[str, int]:
-    if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"a model's name is text such as 'old-2024', not {name!r}")
-    return nfc(name), checked_count(f"the width of {name!r}", width)
-
-
-def in_words(entries: Mapping[str, int]) -> str:
-    made = ", ".join(f"{number} {name}" for name, number in entries.items())
-    return f"{sum(entries.values())} entries ({made})"

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compat_lib.deploy.gallery_database import as_json, as_table
+from compat_lib.deploy.gallery_database import as_table
 from compat_lib.deploy.gallery_models import mapped
-from compat_lib.deploy.gallery_search import BLOCK, checked_count
+from compat_lib.deploy.gallery_search import BLOCK, as_json, checked_count
 from compat_lib.deploy.gallery_store import State, Store
 
 # kind of index -> its options; None: chosen by the number of entries
@@ -72,9 +72,8 @@ def index_options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"the index {kind!r} has no option {name}; its options: {allowed}")
         if kind == "milvus":
             if not isinstance(value, str | None):
-                raise ValueError(
-                    f"{name} is {value!r}; give text, such as 'http://localhost:19530' or 'FLAT'"
-                )
+                such = "'http://localhost:19530' or 'FLAT'"
+                raise ValueError(f"{name} is {value!r}; give text, such as {such}")
         elif value is not None or KINDS[kind][name] is not None:
             checked_count(name, value, least=4 if name == "m" else 1)  # graphs of m 2 and 3 fall apart
     if kind == "milvus" and importlib.util.find_spec("pymilvus") is None:
@@ -111,10 +110,7 @@ class ModelIndex:
         import faiss  # here, because it takes most of a second and writing to a gallery needs no index
 
         self.form, self._built = form, size  # what is built now, and entries when it was built
-        self._rows, self._live = (
-            np.empty(0, np.int64),
-            np.empty(0, bool),
-        )  # hnsw: key of each row of the graph
+        self._rows, self._live = np.empty(0, np.int64), np.empty(0, bool)  # hnsw: key of each row
         if form == "hnsw":
             self._index = faiss.IndexHNSWFlat(self.width, self.options["m"], faiss.METRIC_INNER_PRODUCT)
             self._index.hnsw.efConstruction = self.options["ef_construction"]

@@ -31,6 +31,9 @@ class Model:
     adapter: bytes | None = field(default=None, repr=False)
 
 
+Models = Mapping[str, Model]  # by name
+
+
 def packed(adapter: Any) -> bytes:
     """A `compat_lib.adapters.LinearMap` as bytes to keep, which need no torch."""
     names = "matrix", "source_mean", "target_mean"
@@ -51,7 +54,7 @@ def mapped(rows: np.ndarray, adapter: bytes) -> np.ndarray:
     return checked_rows(moved, None, "features that the adapter has mapped")
 
 
-def form_of(models: Mapping[str, Model], query: str, entry: str) -> str | None:
+def form_of(models: Models, query: str, entry: str) -> str | None:
     """How queries of one model meet entries of another: "same" width, "cut", "pad", None: not at all; or by
     an adapter of the "query" or the "gallery", which is fitted for this direction only.
 
@@ -87,33 +90,23 @@ def fitted(queries: np.ndarray, form: str, width: int) -> np.ndarray:
     return np.ascontiguousarray(np.pad(queries, ((0, 0), (0, short)))[:, :width])
 
 
-def refuse_strangers(
-    models: Mapping[str, Model], counts: Mapping[str, int], name: str, queries: bool
-) -> None:
+def refuse_strangers(models: Models, counts: Mapping[str, int], name: str, queries: bool) -> None:
     """Refuse queries that cannot meet all entries, and entries beside which no model could search."""
     for other, number in counts.items():
         if number and not (form_of(models, name, other) or (not queries and form_of(models, other, name))):
-            what = (
-                "queries of {!r} cannot be compared with"
-                if queries
-                else "entries of {!r} cannot stand beside"
+            who, met = ("queries", "be compared with") if queries else ("entries", "stand beside")
+            why = (
+                "they were not declared compatible, and equal width does not make them comparable. If it was "
+                f"measured, declare {name!r} with compatible_with={other!r}; if not, make another gallery"
             )
-            declared = other in models[name].compatible_with or name in models[other].compatible_with
-            raise ValueError(
-                f"{what.format(name)} the {number} entries of {other!r}: "
-                + (
-                    f"only {other!r} was declared with a way to ask (a wider query that is cut, or an "
-                    "adapter); ask with it"
-                    if declared
-                    else "they were not declared compatible, and equal width does not make them comparable. "
-                    f"If it was measured, declare {name!r} with compatible_with={other!r}; if not, make "
-                    "another gallery"
-                )
-            )
+            if other in models[name].compatible_with or name in models[other].compatible_with:
+                way = "a wider query that is cut, or an adapter"
+                why = f"only {other!r} was declared with a way to ask ({way}); ask with it"
+            raise ValueError(f"{who} of {name!r} cannot {met} the {number} entries of {other!r}: {why}")
 
 
 def checked_meeting(
-    models: Mapping[str, Model], model: str, width: int, others: Sequence[str], fit: str | None, adapter: Any
+    models: Models, model: str, width: int, others: Sequence[str], fit: str | None, adapter: Any
 ) -> None:
     """Refuse a declaration that cannot be: another width than before, unknown models, unequal widths."""
     if model in models and models[model].width != width:

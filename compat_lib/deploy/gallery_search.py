@@ -1,13 +1,21 @@
-"""What a gallery takes from its user: rows, which get unit length, their scale, and numbers."""
+"""What a gallery takes from its user, rows of features, ids and numbers, and what it answers."""
 
 from __future__ import annotations
 
+import collections
+import json
+import unicodedata
+import uuid
 import warnings
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SCALE_ROWS = 2000  # most features of a side that a scale is taken from, evenly spaced
+Owners = Mapping[int, tuple[int | str, int]]  # key of a feature -> id of the entry, number of the model
 BLOCK = 16_384  # rows that are read, scaled and written at a time
 
 
@@ -26,10 +34,8 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     """A NumPy table [n, width] of a list, an array or a torch tensor."""
     array = as_array(features)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or width not in (None, array.shape[1]):
-        raise ValueError(
-            f"the {who} have shape {array.shape} and type {array.dtype}; give real numbers "
-            f"[n, {width or 'd'}]"
-        )
+        there = f"the {who} have shape {array.shape} and type {array.dtype}"
+        raise ValueError(f"{there}; give real numbers [n, {width or 'd'}]")
     if array.dtype == np.uint8:
         warnings.warn(
             f"the {who} are unsigned 8-bit numbers and are compared as they are; subtract the zero point of "
@@ -81,10 +87,7 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
         share: of random pairs that pass 1, between 0 and 0.5.
 
     Returns:
-        (centre, spread) for `Gallery.search(scales=...)`.
-
-    Raises:
-        ValueError: too few or equal pairs, and what is wrong with rows.
+        (centre, spread) for `Gallery.search(scales=...)`; a ValueError for too few or equal pairs.
 
     >>> centre, spread = score_scale([[1.0, 0.0]], [[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]], share=0.4)
     >>> round(centre, 3), round(spread, 3)
@@ -106,8 +109,160 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
     return float(centre), float(high - centre)
 
 
+def one_each(values: Any, what: str, rows: Any, of: str) -> None:
+    """Refuse unequal numbers: "there are 2 ids for 3 features of 'old'; give one each"."""
+    if len(values) != len(rows):
+        raise ValueError(f"there are {len(values)} {what} for {len(rows)} {of}; give one each")
+
+
 def checked_count(name: str, value: Any, least: int = 1) -> int:
     """A whole number of at least 1, or another least one; "k is 0; give a whole number of at least 1"."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
     return int(value)
+
+
+def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
+    """Ids [n]: int64, or text in NFC, in which two spellings of one name are equal; else a ValueError.
+
+    >>> as_ids([3, 1]), as_ids(["a.png"])
+    (array([3, 1]), array(['a.png'], dtype=object))
+    """
+    one_by_one = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(one_by_one, str | bytes) or not isinstance(one_by_one, Iterable):
+        raise ValueError(f"{values!r} is no list of ids; give a list, also of one: [{values!r}]")
+    values = [one.item() if hasattr(one, "item") else one for one in one_by_one]  # NumPy's or torch's numbers
+    if all(isinstance(one, str | PurePath | uuid.UUID) for one in values):
+        values = [nfc(str(one)) for one in values]
+    kind = str if values and isinstance(values[0], str) else int
+    for one in values:
+        if kind is str:
+            good = isinstance(one, str) and one and one == one.encode("utf-8", "ignore").decode()
+            good = good and "\0" not in one  # where SQLite's JSON ends
+        else:
+            good = isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**63
+        if not good:
+            raise ValueError(
+                f"the id {one!r} is neither text nor a whole number of at least 0 and below 2**63; give a "
+                "list of one kind, one id for each entry"
+            )
+    if not repeats and len(set(values)) < len(values):
+        one, times = collections.Counter(values).most_common(1)[0]
+        raise ValueError(f"the id {one!r} was given {times} times; give each id once")
+    return id_array(values)
+
+
+def id_array(values: list) -> np.ndarray:
+    return np.array(values, object if values and isinstance(values[0], str) else np.int64)
+
+
+def as_json(values: np.ndarray) -> str:
+    return json.dumps(values.tolist())
+
+
+def nfc(name: Any) -> Any:
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
+
+
+def named(name: Any, width: Any) -> tuple[str, int]:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"a model's name is text such as 'old-2024', not {name!r}")
+    return nfc(name), checked_count(f"the width of {name!r}", width)
+
+
+def in_words(entries: Mapping[str, int]) -> str:
+    made = ", ".join(f"{number} {name}" for name, number in entries.items())
+    return f"{sum(entries.values())} entries ({made})"
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+class Hits(NamedTuple):
+    """What a search found, best first; where a query has fewer hits: id -1 or "", score -inf, model ""."""
+
+    ids: np.ndarray  # [Nq, k] int64, or text
+    scores: np.ndarray  # float32 [Nq, k]: cosines, or what the scales made of them
+    models: np.ndarray  # text [Nq, k]: who made the entry
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a gallery holds, as `Gallery.verify` has read it."""
+
+    entries: dict[str, int]  # model -> entries
+    size: int  # bytes on disk
+    free: int  # bytes of the file that hold nothing; later entries fill them, or `compact` gives them back
+
+    def __str__(self) -> str:
+        size, free = self.size / 1e6, self.free / 1e6
+        return f"{in_words(self.entries)}, sound; {size:.1f} MB, of which {free:.1f} free"
+
+
+def best_of(scores: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest scores of each row, best first, and their keys."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(keys, best, axis=1)
+
+
+def each_once(scores: np.ndarray, keys: np.ndarray, owners: Owners) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and keys best first, in which an image that has two features counts by its best score only."""
+    scores, keys = best_of(scores, keys, keys.shape[1])
+    for row, some in enumerate(keys.tolist()):
+        met: set[int | str] = set()
+        for place, key in enumerate(some):
+            if key >= 0 and owners[key][0] in met:
+                scores[row, place], keys[row, place] = -np.inf, -1
+            elif key >= 0:
+                met.add(owners[key][0])
+    return scores, keys
+
+
+def as_hits(scores: np.ndarray, keys: np.ndarray, owners: Owners, models: Sequence[str]) -> Hits:
+    """Hits with ids and names in place of keys and numbers; keys without an owner are no hits."""
+    once, back = np.unique(keys, return_inverse=True)
+    text = any(isinstance(one, str) for one, _ in owners.values())
+    found = [owners.get(key, ("" if text else -1, -1)) for key in once.tolist()]
+    ids = np.array([one for one, _ in found], object if text else np.int64)
+    makers = np.array([*models, ""], object)[[code for _, code in found]]
+    return Hits(ids[back].reshape(keys.shape), scores, makers[back].reshape(keys.shape))
+
+
+def most_found(found: Any, ids: Any) -> np.ndarray:
+    """The ids in the order of how often they were found, most first; ties in the order given.
+
+    Counts of one week serve the next only as far as users ask for the same things.
+
+    Args:
+        found: ids of earlier hits of any shape, such as `Hits.ids`; those not asked for are left out.
+        ids: [n], what to order.
+
+    >>> most_found([[7, 5], [7, -1]], [5, 6, 7]).tolist()
+    [7, 5, 6]
+    """
+    times = collections.Counter(np.asarray(found).ravel().tolist())
+    return id_array(sorted(as_ids(ids).tolist(), key=lambda one: -times[one]))
+
+
+def overlap(before: Hits, after: Hits) -> np.ndarray:
+    """The share of answers to each query that two searches have in common, float64 [Nq], 0..1.
+
+    On logged queries this shows what a swap would change before it is made: low shares are answers to look
+    at, and not yet wrong ones.
+
+    Args:
+        before, after: answers to the same queries with the same k, such as of ``search({"old": ...}, k)`` and
+            ``search({"new": ...}, k)`` while new features wait beside the entries.
+
+    >>> asked = [[1, 2, 3]], [[0.9, 0.8, 0.7]], [["old"] * 3]
+    >>> before, after = Hits(*map(np.array, asked)), Hits(np.array([[3, 1, 9]]), *map(np.array, asked[1:]))
+    >>> overlap(before, after).round(2).tolist()
+    [0.67]
+    """
+    if before.ids.shape != after.ids.shape:
+        shapes = f"{before.ids.shape} and {after.ids.shape}"
+        raise ValueError(f"answers of shapes {shapes}; give equal queries and k")
+    sides = (np.where(hits.models == "", None, hits.ids).tolist() for hits in (before, after))
+    pairs = zip(*sides, strict=True)
+    shares = [len(set(old) & set(new) - {None}) / max(1, len(set(old) - {None})) for old, new in pairs]
+    return np.array(shares, np.float64)

@@ -12,25 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from compat_lib.deploy.gallery_answers import Contents
-from compat_lib.deploy.gallery_database import (
-    IS_THERE,
-    LATER,
-    as_ids,
-    as_json,
-    as_table,
-    asked,
-    damaged,
-    id_array,
-    make,
-    named,
-    nfc,
-    opened,
-    stored,
-)
+from compat_lib.deploy import gallery_search as given
+from compat_lib.deploy.gallery_database import IS_THERE, LATER, as_table, asked, damaged, make, opened, stored
 from compat_lib.deploy.gallery_models import Model, checked_meeting, packed, refuse_strangers
-from compat_lib.deploy.gallery_search import BLOCK, as_rows, checked_rows
+from compat_lib.deploy.gallery_search import Contents
 
+COUNTS = """SELECT name, COUNT(key) FROM models LEFT JOIN entries ON model = number
+GROUP BY number ORDER BY number"""
 FORGET = "DELETE FROM beside WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -74,44 +62,44 @@ class Store:
     @property
     def models(self) -> dict[str, Model]:
         """What was declared, by name."""
-        with self._reading() as database:
-            return dict(self._now(database).models)
+        return dict(self._read().models)
 
     @property
     def counts(self) -> dict[str, int]:
         """How many entries each declared model has."""
-        with self._reading() as database:
-            return dict(self._now(database).counts)
+        return dict(self._read().counts)
 
     @property
     def kept(self) -> dict[str, int]:
         """How many features of which models a backfill has replaced and `rollback` would bring back."""
-        with self._reading() as database:
-            return dict(self._now(database).kept)
+        return dict(self._read().kept)
 
     @property
     def waiting(self) -> dict[str, int]:
         """How many features of which model stand beside the entries and wait for `swap`."""
+        return dict(self._read().waiting)
+
+    def _read(self) -> State:
         with self._reading() as database:
-            return dict(self._now(database).waiting)
+            return self._now(database)
 
     def ids(self, model: str | None = None) -> np.ndarray:
         """The ids of all entries or of one model's, [n] int64 or text, rising."""
         with self._reading() as database:
-            code = None if model is None else self._now(database).code(nfc(model))
+            code = None if model is None else self._now(database).code(given.nfc(model))
             sql = "SELECT id FROM entries WHERE ?1 IS NULL OR model = ?1 ORDER BY id"
-            return id_array([row[0] for row in database.execute(sql, (code,))])
+            return given.id_array([row[0] for row in database.execute(sql, (code,))])
 
     def models_of(self, ids: Any) -> np.ndarray:
         """Who made the features of these entries, text [n]; KeyError for an id that is not there."""
         with self._reading() as database:
-            owners = [row[0] for row in asked(database, "model", as_ids(ids, repeats=True))]
+            owners = [row[0] for row in asked(database, "model", given.as_ids(ids, repeats=True))]
             return np.array(list(self._now(database).models), object)[owners]
 
     def features(self, ids: Any) -> np.ndarray:
         """The stored features of entries of one model, float32 [n, width] of unit length, in this order."""
         with self._reading() as database:
-            rows = asked(database, "model, feature, checksum", as_ids(ids, repeats=True))
+            rows = asked(database, "model, feature, checksum", given.as_ids(ids, repeats=True))
         if len({row[0] for row in rows}) != 1:
             raise ValueError("give ids of entries that one model has made, such as ids(model)")
         return as_table(self.folder, [row[1:] for row in rows])
@@ -140,14 +128,10 @@ class Store:
             adapter: for one other model, a fitted `compat_lib.adapters.LinearMap`, or the file that
                 ``compat-lib check --save-adapter`` wrote: by its side this model's queries are mapped, or the
                 other model's entries, whose stored features stay as they are (the index holds both).
-
-        Raises:
-            ValueError: an unknown model, unequal widths without `fit`, another width than before, an adapter
-                of other widths.
         """
-        model, width = named(model, width)
+        model, width = given.named(model, width)
         others = [compatible_with] if isinstance(compatible_with, str) else compatible_with
-        others = [nfc(other) for other in others]
+        others = [given.nfc(other) for other in others]
         if fit not in (None, "cut", "pad"):
             raise ValueError(f"fit is {fit!r}; give 'cut', 'pad' or nothing")
         if isinstance(adapter, str | Path):
@@ -178,22 +162,14 @@ class Store:
             model: who made them.
             replace: whether ids that are in the gallery already get the new features, whoever made the old
                 ones; at no moment is such an entry missing.
-
-        Raises:
-            ValueError: "the model 'new' is not declared ...", "entries of 'new' cannot stand beside ...",
-                ids that are in the gallery already, another width, NaN, rows of zeros.
-            OSError: a full disk; nothing has changed.
         """
-        ids, model = as_ids(ids), nfc(model)
+        ids, model = given.as_ids(ids), given.nfc(model)
         with self._changing() as database:
             state = self._now(database)
             code = state.code(model)
-            array = as_rows(features, state.models[model].width, f"features of {model!r}")
+            array = given.as_rows(features, state.models[model].width, f"features of {model!r}")
             refuse_strangers(state.models, state.counts, model, queries=False)
-            if len(ids) != len(array):
-                raise ValueError(
-                    f"there are {len(ids)} ids for {len(array)} features of {model!r}; give one each"
-                )
+            given.one_each(ids, "ids", array, f"features of {model!r}")
             one = database.execute("SELECT id FROM entries LIMIT 1").fetchone()
             if one and len(ids) and isinstance(one[0], str) != isinstance(ids[0], str):
                 raise ValueError(
@@ -201,28 +177,28 @@ class Store:
                     "numbers need a gallery each"
                 )
             sql = "SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))"
-            here = database.execute(sql, (as_json(ids),)).fetchall()
+            here = database.execute(sql, (given.as_json(ids),)).fetchall()
             if here and not replace:
                 raise ValueError(
                     f"{len(here)} of the {len(ids)} ids are in the gallery already, such as {here[0][0]!r}; "
                     "give replace=True if their images have changed, or use backfill for a new model"
                 )
-            for start in range(0, len(ids), BLOCK):
-                part = slice(start, start + BLOCK)
+            for start in range(0, len(ids), given.BLOCK):
+                part = slice(start, start + given.BLOCK)
                 who = f"features of {model!r} from id {ids[start]!r} on"
-                rows = stored(database, checked_rows(array[part], None, who))
+                rows = stored(database, given.checked_rows(array[part], None, who))
                 sql = f"REPLACE INTO entries VALUES (?2, ?1, {code}, ?3, ?4)"
                 rows = ((one, *row) for one, row in zip(ids[part].tolist(), rows, strict=True))
                 database.executemany(sql, rows)
-            database.execute(FORGET, (as_json(ids),))  # of another image
+            database.execute(FORGET, (given.as_json(ids),))  # of another image
 
     def remove(self, ids: Any) -> None:
         """Take entries out, all of them or none; KeyError for an unknown id."""
-        ids = as_ids(ids)
+        ids = given.as_ids(ids)
         with self._changing() as database:
             asked(database, "model", ids)
             for sql in (FORGET, FORGET.replace("beside", "entries")):
-                database.execute(sql, (as_json(ids),))
+                database.execute(sql, (given.as_json(ids),))
 
     # -- upkeep ------------------------------------------------------------------------------------
 
@@ -256,27 +232,20 @@ class Store:
     def _now(self, database: sqlite3.Connection) -> State:
         (change,), state = database.execute("SELECT change FROM about").fetchone(), self._state
         if state is None or state.change != change:
-            rows = database.execute("SELECT name, width, compatible, fit FROM models ORDER BY number")
             maps, beside = {}, []
             if database.execute(IS_THERE).fetchone():
-                maps = dict(database.execute("SELECT model, map FROM adapters"))
-                sql = "SELECT waiting, model, COUNT(*) FROM beside GROUP BY waiting, model"
+                sql = "SELECT model, map FROM adapters JOIN models ON number = model"
+                maps = dict(database.execute(f"{sql} WHERE fit IN ('query', 'gallery')"))
+                sql = "SELECT waiting, model, COUNT(*) AS n FROM beside GROUP BY waiting, model"
+                sql = f"SELECT waiting, name, n FROM ({sql}) JOIN models ON number = model ORDER BY number"
                 beside = database.execute(sql).fetchall()
+            rows = database.execute("SELECT number, name, width, compatible, fit FROM models ORDER BY number")
             models = {
-                name: Model(
-                    width,
-                    tuple(json.loads(others)),
-                    fit,
-                    maps.get(n) if fit in ("query", "gallery") else None,
-                )
-                for n, (name, width, others, fit) in enumerate(rows)
+                name: Model(width, tuple(json.loads(others)), fit, maps.get(number))
+                for number, name, width, others, fit in rows
             }
-            numbers = dict(database.execute("SELECT model, COUNT(*) FROM entries GROUP BY model"))
-            counts = {name: numbers.get(code, 0) for code, name in enumerate(models)}
-            names = list(models)
-            kept, waiting = (
-                {names[code]: number for side, code, number in beside if side == waits} for waits in (0, 1)
-            )
+            counts = dict(database.execute(COUNTS))
+            kept, waiting = ({name: n for side, name, n in beside if side == waits} for waits in (0, 1))
             self._state = state = State(change, models, counts, kept, waiting)
         return state
 

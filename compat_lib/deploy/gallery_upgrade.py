@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from compat_lib.deploy.gallery_database import as_ids, as_json, asked, id_array, nfc, stored
+from compat_lib.deploy import gallery_search as given
+from compat_lib.deploy.gallery_database import asked, stored
 from compat_lib.deploy.gallery_models import Model, refuse_strangers
-from compat_lib.deploy.gallery_search import as_array, as_rows, checked_count, unit_rows
-from compat_lib.deploy.gallery_store import State, Store
+from compat_lib.deploy.gallery_store import COUNTS, State, Store
 
 # The next entries of a backfill: of its plan, or of all in the order in which they were written.
 TO_COME = """entries.model <> :model
@@ -75,14 +75,8 @@ class Upgrades(Store):
             beside: whether the entries stay as they are and the new features wait beside them, a second
                 index, until `swap`. The two models need not be compatible.
 
-        Yields:
-            Progress after each batch; nothing when all is done.
-
-        Raises:
-            ValueError: an undeclared model, one that cannot be compared with the present entries, features
-                of another width; KeyError: an id that is not in the gallery.
-            RuntimeError: "a backfill of photos is under way ...", or features of another upgrade stand
-                beside the entries.
+        A RuntimeError says that another backfill is under way, or that features of an earlier one stand
+        beside the entries. Nothing is yielded when all is done.
 
         >>> import tempfile
         >>> from compat_lib.deploy.gallery import Gallery
@@ -94,8 +88,8 @@ class Upgrades(Store):
         1 1 {'old': 2, 'new': 1}
         2 0 {'old': 1, 'new': 2}
         """
-        batch, model = checked_count("batch", batch), nfc(model)
-        ids = None if order is None else as_ids(order)
+        batch, model = given.checked_count("batch", batch), given.nfc(model)
+        ids = None if order is None else given.as_ids(order)
         with self._changing() as database:
             state = self._now(database)
             code = state.code(model)
@@ -104,10 +98,9 @@ class Upgrades(Store):
                 asked(database, "model", ids)
                 database.execute("DELETE FROM plans WHERE model = ?", (code,))
                 sql = "INSERT INTO plans SELECT ?, key, value FROM json_each(?)"
-                database.execute(sql, (code, as_json(ids)))
-        return (
-            iter(()) if ids is not None and not len(ids) else self._batches(model, code, embed, batch, beside)
-        )
+                database.execute(sql, (code, given.as_json(ids)))
+        nothing = ids is not None and not len(ids)
+        return iter(()) if nothing else self._batches(model, code, embed, batch, beside)
 
     def _may_go_on(self, state: State, model: str, beside: bool) -> None:
         """Refuse a backfill beside which no model could search, or one that meets another's features."""
@@ -170,11 +163,11 @@ class Upgrades(Store):
 
     def _replace(self, model: str, rows: list[tuple], embed: Callable, beside: bool) -> tuple[int, list]:
         """Write new features of the entries that are still what they were: how many, and which failed."""
-        ids, keys = id_array([row[1] for row in rows]), [row[2] for row in rows]
-        given, width, who = embed(ids), self.models[model].width, f"features of {model!r}"
-        if isinstance(given, list | tuple):
-            given = [np.full(width, np.nan) if row is None else as_array(row) for row in given]
-        unit = unit_rows(as_rows(given, width, who))
+        ids, keys = given.id_array([row[1] for row in rows]), [row[2] for row in rows]
+        made, width, who = embed(ids), self.models[model].width, f"features of {model!r}"
+        if isinstance(made, list | tuple):
+            made = [np.full(width, np.nan) if row is None else given.as_array(row) for row in made]
+        unit = given.unit_rows(given.as_rows(made, width, who))
         if len(ids) != len(unit):
             raise ValueError(
                 f"there are {len(ids)} ids for {len(unit)} {who}; give one each, None or a row of NaN for "
@@ -198,10 +191,8 @@ class Upgrades(Store):
     def swap(self) -> None:
         """Let the features that wait beside the entries take their place; what they replace is kept.
 
-        One change, whatever the number of entries. Entries without a waiting feature stay as they are.
-
-        Raises:
-            ValueError: entries that would remain of the old model cannot be compared with the new one's.
+        One change, whatever the number of entries. Entries without a waiting feature stay as they are, if
+        they can be compared with the new ones; else a ValueError.
         """
         with self._alone(), self._changing() as database:
             models = self._now(database).models
@@ -219,10 +210,8 @@ class Upgrades(Store):
         """Bring back the features that entries had before the backfill, and forget those that wait.
 
         One change. Images inserted by the new model since then have no older feature and stay as they are,
-        see `ids(model)`; those whose features were inserted again since the backfill, likewise.
-
-        Raises:
-            ValueError: entries that stay cannot be compared with those that come back.
+        see `ids(model)`, and so do those whose features were inserted again since the backfill; a ValueError
+        where they cannot be compared with what comes back.
         """
         with self._alone(), self._changing() as database:
             models = self._now(database).models
@@ -246,7 +235,6 @@ def _exchange(database: sqlite3.Connection) -> None:
 
 def _searchable(database: sqlite3.Connection, models: Mapping[str, Model]) -> None:
     """Refuse a change after which some entries could not stand beside others."""
-    sql = "SELECT name, COUNT(entries.key) FROM models LEFT JOIN entries ON model = number GROUP BY number"
-    counts = dict(database.execute(sql))
+    counts = dict(database.execute(COUNTS))
     for name in (name for name, number in counts.items() if number):
         refuse_strangers(models, counts, name, queries=False)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from compat_lib.deploy.feature_files import FeatureTable, as_keys
+from compat_lib.deploy.gallery_search import one_each
 from compat_lib.user_arrays import numbers
 
 PARTS = {"train", "val", "test", "query"}
@@ -43,9 +44,8 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
         files: N paths of images, "train/anna/1.png" or "anna/1.png".
         trust_order: take row i for image i where there are no ids.
 
-    Raises:
-        ValueError: what leaves a doubt: images without a row, no ids, two rows of one image, ids that do not
-            say the folder, labels that do not agree with the folders; with the file and what to do.
+    What leaves a doubt is a ValueError: images without a row, no ids, two rows of one image, ids that do not
+    say the folder, labels that do not agree with the folders.
 
     >>> table = FeatureTable("old.csv", np.eye(3), ids=["bert/1.png", "carl/1.png", "anna/1.png"])
     >>> found = align(table, ["anna/1.png", "bert/1.png"])
@@ -70,12 +70,10 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
                 "is one row for each image and you know that they follow the class folders by name, and in "
                 "each the files by name, say so with trust_order=True"
             )
-        labels = (
-            np.zeros(len(rows), str) if table.labels is None else np.asarray(table.labels)[rows].astype(str)
-        )
-        known = np.flatnonzero(labels != "")  # a missing one says nothing
+        labels = np.full(len(rows), "") if table.labels is None else np.asarray(table.labels)[rows]
+        known = np.flatnonzero(labels.astype(str) != "")  # a missing one says nothing
         if len(known):
-            _check_classes(labels[known], folders[known], [files[row] for row in known])
+            _check_classes(labels[known].astype(str), folders[known], [files[row] for row in known])
             proof += ", and their labels agree with the class folders"
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from error
@@ -176,8 +174,7 @@ def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
         if tables.get(table) is None:
             continue
         rows, called = numbers(table, tables[table], 2).numpy(), as_keys(key, tables.get(key, ())).astype(str)
-        if len(called) != len(rows):
-            raise ValueError(f"there are {len(called)} {key} for {len(rows)} rows of {table}")
+        one_each(called, key, rows, f"rows of {table}")
         places = pd.Series(range(len(called)), index=called)
         if places.index.has_duplicates:
             raise ValueError(f"{key} hold a name twice ({places.index[places.index.duplicated()][0]!r})")

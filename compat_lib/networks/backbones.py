@@ -47,20 +47,16 @@ class _ResidualBlock(nn.Module):
         return torch.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
-def _convnet(channels: int, size: Size, weights: str | None, *, widths: tuple[int, int, int]) -> nn.Module:
+def _convnet(channels: int, *_: object, widths: tuple[int, int, int]) -> nn.Module:
     return nn.Sequential(*(_convolution(a, b) for a, b in pairwise((channels, *widths))))
 
 
-def _resnet_small(channels: int, size: Size, weights: str | None) -> nn.Module:
+def _resnet_small(channels: int, *_: object) -> nn.Module:
     # No block at the stem's resolution: it would double the time of a step and teach little.
     return nn.Sequential(_convolution(channels, 16), _ResidualBlock(16, 48), _ResidualBlock(48, 96))
 
 
-def _iresnet(channels: int, size: Size, weights: str | None, *, name: str) -> nn.Module:
-    return IResNet(LAYERS[name], channels)
-
-
-def _vit_small(channels: int, size: Size, weights: str | None) -> nn.Module:
+def _vit_small(channels: int, size: Size, *_: object) -> nn.Module:
     from torchvision.models import VisionTransformer
 
     patch = 4 if size[0] * size[1] <= _SMALL else 16  # pixels
@@ -108,7 +104,7 @@ BACKBONES: dict[str, Callable[[int, Size, str | None], nn.Module]] = {  # of cha
     "convnet-half": partial(_convnet, widths=(8, 16, 32)),
     "resnet-small": _resnet_small,
     **{name: partial(_adapted, name=name) for name in _OF_TORCHVISION},
-    **{name: partial(_iresnet, name=name) for name in LAYERS},
+    **{name: lambda channels, *_, name=name: IResNet(LAYERS[name], channels) for name in LAYERS},
     "vit-small": _vit_small,
 }
 
@@ -154,9 +150,8 @@ def input_scaling(name: str, channels: int, weights: str | None = None) -> Input
     if named(weights):
         scaling = foreign.timm_scaling if source == "timm" else foreign.torchvision_scaling
         return Inputs(*scaling(rest or _OF_TORCHVISION[name], weights))
-    takes_grey = not rest or (
-        source not in ("torchvision", "timm") and "channels" in foreign.own_parameters(name)
-    )
+    published = source in ("torchvision", "timm")
+    takes_grey = not rest or (not published and "channels" in foreign.own_parameters(name))
     return None if channels == 3 or takes_grey else Inputs([0.5] * 3, [0.5] * 3)
 
 
@@ -171,8 +166,7 @@ def digests(name: str, weights: str | None) -> dict[str, str]:
     if rest and source not in ("torchvision", "timm"):
         found["network"] = foreign.own_function(name)[1]
     if named(weights):
-        full = name if rest else _OF_TORCHVISION[name]
-        found["weights"] = foreign.published_name(full, weights)
+        found["weights"] = foreign.published_name(name if rest else _OF_TORCHVISION[name], weights)
     elif weights is not None:
         found["weights"] = file_digest(weights)
     return found

@@ -89,15 +89,14 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], who: str) -> None:
         for name, value in state.items()
         if name in ours or not any(name.startswith(f"{prefix}.") for prefix in removed)
     }
-    # the counters of batch norms are absent from files of older versions of torch, and nothing reads them
-    missing = [name for name in ours if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in ours]
-    other = [
-        f"{name} {tuple(state[name].shape)} for {tuple(value.shape)}"
-        for name, value in ours.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    other = [name for name in state if name in ours and state[name].shape != ours[name].shape]
+    # torch itself forgives absent counters of batch norms, which its older versions did not write
+    found = network.load_state_dict({k: v for k, v in state.items() if k not in other}, strict=False)
+    kinds = {
+        "missing": [name for name in found.missing_keys if name not in other],
+        "unexpected": found.unexpected_keys,
+        "of another shape": [f"{k} {tuple(state[k].shape)} for {tuple(ours[k].shape)}" for k in other],
+    }
     told = [
         f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         for kind, names in kinds.items()
@@ -105,4 +104,3 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], who: str) -> None:
     ]
     if told:
         raise ValueError(f"{who} do not fit it: {'; '.join(told)}")
-    network.load_state_dict(state, strict=False)

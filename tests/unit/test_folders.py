@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compat_lib.data import load, trees
+from compat_lib.data import encoded, load
 from compat_lib.data.folders import cifar100, folder
 
 COLOURS = {"ant": 10, "bee": 60, "cat": 110, "dog": 160, "elk": 210}
@@ -100,7 +100,7 @@ def test_decoded_once_outside_the_folder(root, place, monkeypatch):
     data = folder(root, path=place, size=12)
     assert sorted(place.rglob("*")) == before
     with monkeypatch.context() as patch:
-        patch.setattr(trees, "open_image", None)  # any decoding would fail
+        patch.setattr(encoded, "open_image", None)  # any decoding would fail
         assert folder(root, path=place, size=12).train.digest() == data.train.digest()
     cached = len(list((root / "cache").iterdir()))
     Image.new("RGB", (12, 12), (1, 2, 3)).save(place / "test" / "bee" / "009.png")

@@ -7,7 +7,7 @@ import pytest
 from record_files import MAGIC, framed, image_record, jpeg, write_face_set, write_records
 
 from compat_lib.data.decoding import UnreadableImages
-from compat_lib.data.recordio import RecordFile, read_index, unpacked
+from compat_lib.data.recordio import RecordFile, unpacked
 
 RED, BLUE = jpeg((200, 0, 0)), jpeg((0, 0, 200))
 
@@ -94,7 +94,7 @@ def test_a_damaged_index_is_told_by_line(file, text, told):
     index = file.with_suffix(".idx")
     index.write_text(text)
     with pytest.raises(ValueError, match=told):
-        read_index(index, file.stat().st_size)
+        _ = RecordFile(file).index
 
 
 def test_a_cut_off_file_is_told_by_record(file):
