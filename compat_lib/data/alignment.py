@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,14 +69,8 @@ def align(image: Image.Image, points: np.ndarray, size: tuple[int, int]) -> Imag
     return image.transform((width, height), Image.Transform.AFFINE, tuple(back), Image.Resampling.BILINEAR)
 
 
-class AlignedFaces:
-    """Reads the face of a row: `align` with the row's five points; a process that works gets it pickled."""
-
-    def __init__(self, files: Names, points: np.ndarray, size: tuple[int, int]) -> None:
-        self.files, self.points, self.size = files, points, size
-
-    def __call__(self, row: int) -> Image.Image:
-        return align(open_image(self.files[row], "RGB"), self.points[row], self.size)
+def _aligned(files: Names, points: np.ndarray, size: tuple[int, int], row: int) -> Image.Image:
+    return align(open_image(files[row], "RGB"), points[row], size)
 
 
 def aligned_images(
@@ -95,5 +90,5 @@ def aligned_images(
     refuse_line(source, ~good, lambda row: f"has five points of {names[row]} that are not finite or one")
     points = np.ascontiguousarray(points)
     digest = hashlib.sha256(there.digest().encode() + points.tobytes()).hexdigest()
-    reader = AlignedFaces(there.files, points, there.size)
+    reader = functools.partial(_aligned, there.files, points, there.size)  # which a worker gets pickled
     return EncodedImages(np.arange(len(points)), reader, size=size, digest=digest)
