@@ -38,7 +38,7 @@ def most_accepted(far: float, negatives: Any) -> Any:
     some = np.maximum(negatives, 1)
     k = np.floor(far * negatives)
     # The product is rounded; the comparison that counts is that of the quotient.
-    k = np.where((k + 1) / some <= far, k + 1, k)
+    k = np.where((k + 1) / some <= far, np.minimum(k + 1, negatives), k)
     return np.where(k / some > far, k - 1, k).astype(np.int64)
 
 

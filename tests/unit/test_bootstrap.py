@@ -163,8 +163,8 @@ def test_equal_scores_and_draws_without_impostors():
     result = bootstrap_tar(pairs, count(pairs), identity_weights(labels, 10), (0.1, 1.0))
     assert (result[0] == 0).all() and (result[1] == 1).all()
     pairs = make_pairs([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], np.array([0, 0, 1, 1]))
-    result = bootstrap_tar(pairs, count(pairs), np.array([[2, 1], [0, 1]]), (0.5,))
-    assert np.isnan(result[0, 0]) and result[0, 1] == 1
+    result = bootstrap_tar(pairs, count(pairs), np.array([[2, 1], [0, 1]]), (0.5, 1.0))
+    assert np.isnan(result[:, 0]).all() and (result[:, 1] == 1).all()
 
 
 def test_weights_depend_on_labels_and_seed_only():
