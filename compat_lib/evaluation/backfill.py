@@ -21,6 +21,7 @@ from compat_lib.evaluation.tar import verify_steps
 
 SHARES = tuple(i / 10 for i in range(11))
 
+Asked = Sequence[tuple[str, Sequence[float], Sequence[float]]]  # orders by name, with shares and FARs
 Point = dict[str, float | None]  # "map", "rank1", "tar@far=1e-2", ...; None where not measurable
 
 
@@ -78,15 +79,21 @@ class BackfillOrders:
 
     curves: dict[str, BackfillCurve]
     over_random: dict[str, PairedComparison]  # order -> area under its mAP curve minus the random order's
+    finer: BackfillCurve | None = None  # of the random order at other shares
 
     @property
     def records(self) -> Records:
-        """Those of the curves, and "area_over_random/map" of every order but the random one."""
+        """Those of the curves, and "area_over_random/map" of every order but the random one.
+
+        First what the finer curve has beyond the others.
+        """
         found = [one for curve in self.curves.values() for one in curve.records]
         for order, compared in self.over_random.items():
             numbers = [None if np.isnan(x) else x for x in (compared.value, compared.low, compared.high)]
             found.append(Record("new", "mixed", "area_over_random/map", *numbers, order=order))
-        return Records(found)
+        known = {(one.metric, one.order, one.share) for one in found}
+        more = [] if self.finer is None else self.finer.records
+        return Records([*(x for x in more if (x.metric, x.order, x.share) not in known), *found])
 
     def summary(self) -> str:
         """Return one line for each order: does it help or hurt?"""
@@ -141,23 +148,24 @@ def mixed_gallery_curve(
     [0.5, 1.0, 1.0]
     """
     name = order if isinstance(order, str) else "given"
-    options = shares, certainty, query, query_labels, cross, seed, fars
-    return _curves(old, new, labels, {name: order}, *options)[name]
+    options = certainty, query, query_labels, cross, seed
+    return _curves(old, new, labels, {name: order}, [(name, shares, fars)], *options)[0]
 
 
 def _curves(
-    old, new, labels, orders, shares, certainty, query, query_labels, cross, seed, fars
-) -> dict[str, BackfillCurve]:
-    """The curve of each order by its name, see `mixed_gallery_curve`."""
-    fars, shares = fractions(fars, "a FAR"), tuple(float(share) for share in shares)
-    if not all(0 <= share <= 1 for share in shares):
-        raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
+    old, new, labels, orders, asked: Asked, certainty, query, query_labels, cross, seed
+) -> list[BackfillCurve]:
+    """The curves that are asked for, see `mixed_gallery_curve`."""
+    asked = [(name, tuple(map(float, shares)), fractions(fars, "a FAR")) for name, shares, fars in asked]
+    for _, shares, _ in asked:
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
     if (query is None) != (query_labels is None):
         raise ValueError("only one of query and query_labels was given: give both, or neither")
     options = {"certainty": certainty, "seed": seed}
     places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
     forms = mixed_forms(old, new, query, cross)
-    return all_pairs_curves(*forms, labels, None if query is None else query_labels, places, shares, fars)
+    return all_pairs_curves(*forms, labels, None if query is None else query_labels, places, asked)
 
 
 def all_pairs_curves(
@@ -167,10 +175,9 @@ def all_pairs_curves(
     labels: Any,
     query_labels: Any,
     orders: Mapping[str, np.ndarray],
-    shares: Sequence[float],
-    fars: Sequence[float],
-) -> dict[str, BackfillCurve]:
-    """Return the curve of each order of rows of all pairs of queries and gallery.
+    asked: Asked,
+) -> list[BackfillCurve]:
+    """Return the curves that are asked for, of all pairs of queries and gallery; each order is ranked once.
 
     Args:
         before, after: [N, D] unit rows of the gallery, as they are and as they will be.
@@ -185,19 +192,30 @@ def all_pairs_curves(
     def pairs(gallery: Tensor) -> PairScores:
         return PairScores(queries, query_labels, gallery, labels, **options)
 
+    def steps(name: str, new: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        # How many rows are new in each gallery, ascending; and the step at which a row becomes new: the first
+        # gallery with more new rows than come before it.
+        levels = np.unique(new)
+        return levels, np.searchsorted(levels, np.argsort(orders[name]), side="right")
+
     sides = pairs(before), pairs(after.to(before.dtype))
-    new = [round(share * len(after)) for share in shares]
-    levels, at = np.unique(new, return_inverse=True)
-    # The step at which a row becomes new: the first gallery with more new rows than come before it.
-    steps = {x: np.searchsorted(levels, np.argsort(places), side="right") for x, places in orders.items()}
-    ranked, curves = rank_steps(*sides, steps, len(levels), RANKS), {}
-    for name, step in steps.items():
-        points = [one.values for one in ranked[name]]
+    new = [[round(share * len(after)) for share in shares] for _, shares, _ in asked]
+    every = {
+        name: steps(name, [x for (own, *_), one in zip(asked, new, strict=True) for x in one if own == name])
+        for name in orders
+    }
+    ranked = rank_steps(*sides, {name: (step, len(levels)) for name, (levels, step) in every.items()}, RANKS)
+    curves = []
+    for (name, shares, fars), own in zip(asked, new, strict=True):
+        found = [ranked[name][k] for k in np.searchsorted(every[name][0], own)]
+        points = [one.values for one in found]
         if fars:
+            levels, step = steps(name, own)
             verified = verify_steps(*sides, step, len(levels), tuple(fars))
-            points = [point | one.values for point, one in zip(points, verified, strict=True)]
-        precision = np.stack([ranked[name][k].average_precision for k in at])
-        curves[name] = BackfillCurve(tuple(shares), tuple(points[k] for k in at), name, precision)
+            at = np.searchsorted(levels, own)
+            points = [point | verified[k].values for point, k in zip(points, at, strict=True)]
+        precision = np.stack([one.average_precision for one in found])
+        curves.append(BackfillCurve(tuple(shares), tuple(points), name, precision))
     return curves
 
 
@@ -223,17 +241,19 @@ def backfill_orders(
     fars: Sequence[float] = (1e-2,),
     draws: int = 200,
     seed: int = 0,
+    finer: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> BackfillOrders:
     """Return the curves of every order, and the area under each one's mAP minus that of the random order.
 
     The difference is paired by query; its interval is a bootstrap over the queries' identities. `certainty`
-    is for the order "uncertain", left out without it; `orders` are further ones by name. The rest as in
-    `mixed_gallery_curve`.
+    is for the order "uncertain", left out without it; `orders` are further ones by name; `finer` are shares
+    and FARs of a second curve of the random order. The rest as in `mixed_gallery_curve`.
     """
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
     chosen |= dict(orders or {})
-    options = shares, certainty, query, query_labels, cross, seed, fars
-    curves = _curves(old, new, labels, chosen, *options)
+    requests = [(name, shares, fars) for name in chosen] + ([("random", *finer)] if finer else [])
+    found = _curves(old, new, labels, chosen, requests, certainty, query, query_labels, cross, seed)
+    curves = dict(zip(chosen, found, strict=False))
     asked = labels if query_labels is None else query_labels
     compared = {}
     for name, curve in curves.items():
@@ -241,7 +261,7 @@ def backfill_orders(
             areas = curve.area_by_query, curves["random"].area_by_query
             names = f"the order {name}", "the random order"
             compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed, names=names)
-    return BackfillOrders(curves, compared)
+    return BackfillOrders(curves, compared, found[-1] if finer else None)
 
 
 def mixed_forms(

@@ -18,9 +18,11 @@ from compat_lib.evaluation.ranking import (
     sort_rows,
 )
 
+Order = tuple[np.ndarray, int]
+
 
 def rank_steps(
-    before: PairScores, after: PairScores, orders: Mapping[str, np.ndarray], size: int, ranks: Sequence[int]
+    before: PairScores, after: PairScores, orders: Mapping[str, Order], ranks: Sequence[int]
 ) -> dict[str, list[Retrieval]]:
     """Return what `ranking.rank` returns of each gallery, to the bit, for about the price of two in an order.
 
@@ -30,25 +32,25 @@ def rank_steps(
 
     Args:
         before, after: the same queries and gallery rows, as no row and as every row is new.
-        orders: name -> step at which each gallery row becomes new, int64 [Ng], 0..size.
-        size: how many galleries there are. Gallery k holds the rows of steps 0..k as new ones.
+        orders: name -> step at which each gallery row becomes new, int64 [Ng], 0..size, and size: how many
+            galleries there are. Gallery k holds the rows of steps 0..k as new ones.
 
     Returns:
         Name -> one result for each of its galleries.
     """
-    steps = {name: step[before.column_order] for name, step in orders.items()}
-    n = before.shape[0]
-    precision = {name: np.full((size, n), np.nan) for name in orders}
-    first = {name: np.zeros((size, n), np.int64) for name in orders}
+    orders = {name: (step[before.column_order], size) for name, (step, size) in orders.items()}
+    n, most = before.shape[0], max(size for _, size in orders.values())
+    precision = {name: np.full((size, n), np.nan) for name, (_, size) in orders.items()}
+    first = {name: np.zeros((size, n), np.int64) for name, (_, size) in orders.items()}
     row = 0
     while row < n:
         widest = max(1, int((before.last - before.first)[row : row + before.tile[0]].max()))
-        stop = min(n, row + max(1, min(before.tile[0], MATCHES // (4 * widest * (size + 1)))))
+        stop = min(n, row + max(1, min(before.tile[0], MATCHES // (4 * widest * (most + 1)))))
         rows = before.order[row:stop]
         right = torch.stack([right_scores(side, row, stop) for side in (before, after)])
-        counts = _at_least_as_good(before, after, row, stop, right, steps, size)
+        counts = _at_least_as_good(before, after, row, stop, right, orders)
         slots = np.minimum(before.first[row:stop, None] + np.arange(right.shape[2]), before.shape[1] - 1)
-        for name, step in steps.items():
+        for name, (step, size) in orders.items():
             own = torch.from_numpy(step[slots]).to(right.device)
             for k in range(size):
                 new = own <= k
@@ -68,20 +70,19 @@ def _at_least_as_good(
     row: int,
     stop: int,
     right: Tensor,
-    steps: Mapping[str, np.ndarray],
-    size: int,
+    orders: Mapping[str, Order],
 ) -> dict[str, Tensor]:
     # Name -> int64 [galleries, 2, r, m]: how many items of a gallery score at least as much as each right
     # item did before, and as it does after.
     bounds = right.transpose(0, 1).flatten(1)  # [r, 2 m]
-    empty = torch.zeros(size + 1, 2, *bounds.shape, dtype=torch.int64, device=bounds.device)
-    found = {name: empty.clone() for name in steps}
+    how = {"dtype": torch.int64, "device": bounds.device}
+    found = {name: torch.zeros(size + 1, 2, *bounds.shape, **how) for name, (_, size) in orders.items()}
     width = before.tile[1]
     joined = max(1, MATCHES // (stop - row) // width) * width
     for column in range(0, before.shape[1], joined):
         tiles = range(column, min(column + joined, before.shape[1]), width)
         sides = [torch.cat([one.block(row, stop, x) for x in tiles], dim=1) for one in (before, after)]
-        for name, step in steps.items():
+        for name, (step, size) in orders.items():
             own = step[column : column + joined]
             place = torch.from_numpy(np.argsort(own, kind="stable")).to(right.device)
             lengths = np.bincount(own, minlength=size + 1).tolist()

@@ -45,8 +45,8 @@ def merged_indexes_curve(
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
     scales = [_strangers(side, number) for side in (before, after.to(before.device))]
     queries, galleries = _merged(before, after.to(before.device), scales)
-    orders = {"random": places}
-    return all_pairs_curves(queries, *galleries, labels, None, orders, shares, fars)["random"]
+    asked = [("random", shares, fars)]
+    return all_pairs_curves(queries, *galleries, labels, None, {"random": places}, asked)[0]
 
 
 def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import backfill_orders, mixed_gallery_curve
+from compat_lib.evaluation.backfill import SHARES, backfill_orders
 from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
 from compat_lib.evaluation.compatibility import HEADLINE as HEADLINE
 from compat_lib.evaluation.compatibility import compare
@@ -41,15 +41,13 @@ def measure(
         return compared.records
     # The orders are compared at the same few shares, and by retrieval alone: half of the time.
     more = {} if learned is None else {"learned": learned}
-    asked_for = {"certainty": certainty, "orders": more, "shares": QUARTERS, "fars": ()}
-    orders = backfill_orders(old, new, labels, cross=cross, draws=draws, **asked_for).records
-    asked = {(one.metric, one.order, one.share) for one in orders}
-    curve = mixed_gallery_curve(old, new, labels, cross=cross).records
-    curve = [one for one in curve if (one.metric, one.order, one.share) not in asked]
+    asked = {"certainty": certainty, "orders": more, "shares": QUARTERS, "fars": ()}
+    asked["finer"] = (SHARES, FARS[:1])
+    orders = backfill_orders(old, new, labels, cross=cross, draws=draws, **asked).records
     held = constraints(old, new, labels, cross=cross, draws=draws).records
     before, after = (compared.retrievals[pair] for pair in PAIRS[:2])
     changed = changes(before, after, labels, draws=draws).records
-    return compared.records + curve + orders + held + changed
+    return compared.records + orders + held + changed
 
 
 @dataclass(frozen=True)
