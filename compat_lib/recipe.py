@@ -83,9 +83,10 @@ def task(config: ExperimentConfig) -> dict[str, Any]:
 
 def load_data(config: ExperimentConfig, name: str, options: dict[str, Any]) -> Splits:
     """A data set by its name, from where and in the way that the configuration says."""
-    if "path" in options:  # a kernel starts in notebooks/, the workflow at the root
-        options = options | {"path": project_path(options["path"])}
-    root = config.data_root or os.environ.get(DATA_VARIABLE) or project_path("data")
+    # A kernel starts in notebooks/, the workflow at the root.
+    paths = {name: project_path(options[name]) for name in ("path", "test_path") if options.get(name)}
+    options = options | paths
+    root = project_path(config.data_root or os.environ.get(DATA_VARIABLE) or "data")
     seed = config.seed if config.data_seed is None else config.data_seed
     how = {"size": config.size, "seed": seed, "stream": config.stream}
     return load(name, root=root, **how, **options)

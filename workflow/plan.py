@@ -64,7 +64,7 @@ def preset_path(preset: str) -> Path:
     Anything with a suffix is a path.
     """
     if Path(preset).suffix:
-        return Path(preset).resolve()
+        return Path(preset).expanduser().resolve()  # make hands over a ~ as it stands
     path, deeper = ROOT / "configs" / f"{preset}.yml", sorted((ROOT / "configs").glob(f"*/{preset}.yml"))
     return path if path.is_file() or not deeper else deeper[0]
 

@@ -25,7 +25,7 @@ def as_array(values: Any) -> np.ndarray:
         values = values.detach().cpu()
         if str(values.dtype) == "torch.bfloat16":  # NumPy has no such type
             values = values.float()
-    if np.ma.is_masked(values):
+    if np.ma.isMA(values) and np.ma.is_masked(values):  # pandas' arrays have a mask
         values = values.astype(np.float64).filled(np.nan)
     return np.asarray(values)
 

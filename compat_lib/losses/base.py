@@ -152,6 +152,10 @@ class CompatibilityLoss(nn.Module):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """The unweighted terms of one step, float32 scalars with the names of `weights`."""
+        if not 0 <= step.progress <= 1:  # a count of steps would give the whole margin at once
+            raise ValueError(
+                f"progress is {step.progress}; give the share of all steps that are done, 0 to 1"
+            )
         for field, need in (("old_features", "features"), ("oracle_features", "oracle")):
             rows = getattr(step, field)
             # one row would be stretched over the whole batch without a word

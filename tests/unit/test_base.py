@@ -351,6 +351,8 @@ def test_old_features_of_another_number_of_rows_are_refused(name):
     old = make_old()
     method = build_method(name, old, make_classifier())
     step = own_step(method, old)
+    with pytest.raises(ValueError, match="progress is 50; give the share of all steps that are done"):
+        method(dataclasses.replace(step, progress=50))
     for field in ("old_features", "oracle_features"):
         with pytest.raises(ValueError, match=f"{name} needs {field} of 12 rows, .* not 1. Pass"):
             method(dataclasses.replace(step, **{field: getattr(step, field)[:1]}))

@@ -9,6 +9,7 @@ import pytest
 
 from compat_lib.config import ExperimentConfig, TrainingSettings, project_path, shown_path
 from compat_lib.presets import load_preset
+from compat_lib.recipe import load_data
 
 
 def test_reading_a_configuration_does_not_start_torch():
@@ -227,6 +228,9 @@ def test_relative_paths_start_at_the_project_from_within_it(tmp_path, monkeypatc
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert project_path("runs") == tmp_path / "runs"
+    few = {"identities": 2, "images": 1, "eval_identities": 2, "eval_images": 2}
+    load_data(ExperimentConfig(data_root="sets"), "portraits", few)
+    assert (tmp_path / "sets" / "portraits").is_dir()
     outside = tmp_path / "notebooks" / "deeper"
     outside.mkdir()
     monkeypatch.chdir(outside)

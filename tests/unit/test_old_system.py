@@ -67,6 +67,7 @@ BAD = [
     (changed("features", (2, 1), np.nan), "features hold 1 values that are not finite, .* row 2"),
     ({"features": np.ma.masked_equal(X, X[2, 1])}, "features hold 1 values that are not finite, .* row 2"),
     ({"labels": np.ma.masked_equal(LABELS, 1)}, "labels must be whole numbers, not float64"),
+    ({"labels": pd.array([None, *LABELS[1:].tolist()], dtype="Int64")}, "labels must be whole numbers"),
     ({"features": np.full((6, 3), 1e300)}, "features hold 18 values that are not"),  # infinite as float32
     (changed("classifier_bias", 1, np.inf), "classifier_bias hold 1 values .* row 1"),
     ({"labels": [0, 1, 1]}, "6 features for 3 labels"),
