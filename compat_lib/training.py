@@ -69,7 +69,8 @@ def train(
     Raises:
         NotFiniteError: a loss term or the gradient is not finite: epoch, term and likely cause.
         ValueError: the checkpoint belongs to other settings, or images and labels disagree.
-        Interrupted: SIGTERM came; the step was finished and the checkpoint written.
+        Interrupted: SIGTERM came; the step, or what was done after the last, was finished and the checkpoint
+            written.
     """
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label an image")
@@ -148,10 +149,11 @@ def train(
                 keep = method.rows_to_embed(batch.of_all, labels[batch.of_all], generator)
                 own, counts = _dealt(keep)
                 pixels = batch.pixels(own)
-                if min(counts or [len(pixels)]) < 2:
+                if min(counts or [len(pixels)]) < 2 * settings.accumulate:
                     raise ValueError(
                         f"{method.title} leaves {counts or len(pixels)} of {len(batch.of_all)} rows to the "
-                        "network, whose batch normalisation needs two: lower the share that it replaces"
+                        "network, whose batch normalisation needs two in each part of a batch (accumulate is "
+                        f"{settings.accumulate}): lower the share that it replaces"
                     )
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)
@@ -211,6 +213,8 @@ def train(
             written = time.monotonic()
             if bar.disable:
                 say(epoch_line(row, settings.epochs))
+            if distributed.any_process(bool(sigterm))[0]:  # while it looked at the validation images
+                raise Interrupted
         if classifier.dealt:
             classifier.collect()
         torch.manual_seed(seeded_generator(settings.seed, "finish", settings.epochs).initial_seed())
@@ -218,6 +222,8 @@ def train(
         method.finish(embed_all)
         at.history[-1] |= _elapsed(began, device, at.history[-1])
         at.history[-1]["backbone_images"] += at.images
+        if distributed.any_process(bool(sigterm))[0]:
+            raise Interrupted
     return at.history
 
 

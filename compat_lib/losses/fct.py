@@ -159,7 +159,6 @@ class FCT(CompatibilityLoss):
         "fit_lr": 0.0005,
         "fit_weight_decay": 3.05e-05,
     }
-    published |= {"fit_lr": 5e-4, "fit_weight_decay": 3.05e-5}
     learns = "a transformation of the gallery, fitted after the training"
     asks = "new model; gallery mapped"
 

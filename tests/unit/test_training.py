@@ -166,6 +166,31 @@ def test_ended_within_an_epoch_and_resumed_equals_uninterrupted(images, name, en
     assert [[row[k] for k in same] for row in rest] == [[row[k] for k in same] for row in history]
 
 
+@pytest.mark.parametrize("where", ["validation", "finish"])
+def test_a_sigterm_after_the_last_step_ends_the_training_too(images, where, tmp_path):
+    old = old_system(*images)
+    whole, method, _ = run(*images, name="fct", old=old)
+    keeps = {"old": old, "checkpoint": tmp_path / "checkpoint.pt", "say": lambda line: None}
+
+    def end(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    def parts(seed):
+        torch.manual_seed(seed)
+        return network("fct"), build_method("fct", old, Classifier("arcface", WIDTH, CLASSES))
+
+    model, interrupted = parts(5)
+    if where == "finish":
+        interrupted.finish = end
+    look = {"validate": end, "validate_every": SETTINGS.epochs} if where == "validation" else {}
+    with pytest.raises(Interrupted):
+        train(model, interrupted, *images, SETTINGS, **keeps, **look)
+    model, resumed = parts(99)
+    train(model, resumed, *images, SETTINGS, **keeps)
+    assert same_weights(whole, model) and same_weights(method, resumed)
+
+
 def test_checkpoints_by_the_clock(images, tmp_path):
     path, found = tmp_path / "checkpoint.pt", []
 
@@ -215,6 +240,9 @@ def test_replacing_nearly_everything_is_refused(images):
         run(
             *images, name="mixbct", old=old_system(*images), options={"mix_ratio": 1.0, "credible_share": 1.0}
         )
+    settings = dataclasses.replace(SETTINGS, accumulate=4)
+    with pytest.raises(ValueError, match="accumulate is 4"):  # eight rows or more, in four parts of two
+        run(*images, name="mixbct", old=old_system(*images), settings=settings, options={"mix_ratio": 0.6})
 
 
 def test_old_features_of_another_training_set_are_refused(images):
