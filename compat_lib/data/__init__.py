@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 from compat_lib.config import DATASETS
 from compat_lib.names import instead
@@ -71,4 +72,10 @@ def reader_of(name: str, options: Mapping[str, object], stream: bool = False) ->
         known = instead(*unknown[:1] or [""], own) + (f" and needs {', '.join(needed)}" if needed else "")
         given = ", ".join(options) or "none"
         raise ValueError(f"data set {name!r} takes the options {known}; got {given}")
+    for key, value in options.items():
+        default = allowed[key].default
+        if isinstance(default, bool) and not isinstance(value, bool):  # a text, also "no", would mean True
+            raise ValueError(f"data set {name!r}: {key} must be True or False; got {value!r}")
+        if type(default) in (int, float) and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ValueError(f"data set {name!r}: {key} must be a number, such as {default}; got {value!r}")
     return maker

@@ -83,6 +83,8 @@ def test_seeded_streams_repeat_and_differ(one, other):
         ("portraits", {"stream": True}, "'portraits' is always read in one way, .* leave stream out"),
         ("omniglot", {"pose": 1}, "takes the options in_domain; got pose"),
         ("folder", {}, "takes the options path, skip_unreadable and needs path; got none"),
+        ("folder", {"path": "x", "skip_unreadable": "no"}, "skip_unreadable must be True or False; got 'no'"),
+        ("cifar100", {"validation": "0.1"}, "validation must be a number, such as 0.1; got '0.1'"),
     ],
 )
 def test_load_names_what_is_allowed(name, options, sentence):
