@@ -76,11 +76,9 @@ def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) ->
         counts = f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}"
         raise ValueError(f"{counts}; {ANEW}")
 
-    def says(row: int) -> str:
-        there = f"of {printable(other)} {second[row]}"
-        return f"is {first[row]} and {there}, but both list the same images in one order"
-
-    refuse_line(one, (first != second).to_numpy(), says)
+    there, but = f"and of {printable(other)}", "but both list the same images in one order"
+    wrong = (first != second).to_numpy()
+    refuse_line(one, wrong, lambda row: f"is {first[row]} {there} {second[row]}, {but}")
 
 
 def _pairs(path: Path, known: np.ndarray) -> Tensor:
@@ -93,12 +91,9 @@ def _pairs(path: Path, known: np.ndarray) -> Tensor:
 
 
 def _refuse_unknown(templates: np.ndarray, known: np.ndarray, path: Path, *, header: bool = False) -> None:
-    absent = ~np.isin(templates, known)
-
-    def says(row: int) -> str:
-        return f"names template {templates[row][absent[row]][0]}, of which there is no image"
-
-    refuse_line(path, absent.any(1), says, header=header)
+    absent, told = ~np.isin(templates, known), "names template {}, of which there is no image"
+    first = templates[np.arange(len(templates)), absent.argmax(1)]
+    refuse_line(path, absent.any(1), lambda row: told.format(first[row]), header=header)
 
 
 def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:

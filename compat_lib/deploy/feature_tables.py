@@ -80,15 +80,15 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
             vectors.append(name)
     chosen = choose(header, columns, vectors)
     used, single = sum(chosen.values(), []), [name for name in chosen["features"] if name not in vectors]
-    places = [header.index(name) for name in single]
+    places, skipped = [header.index(name) for name in single], reader.line_num + bool(excel)
     if places:
-        _refuse_thousands(path, mark, decimal, reader.line_num + bool(excel), places)
+        _refuse_thousands(path, mark, decimal, skipped, places)
     options = (
         arrow_csv.ReadOptions(
             use_threads=False,  # so that its errors say which row
             block_size=1 << 24,
             column_names=header,
-            skip_rows=reader.line_num + bool(excel),
+            skip_rows=skipped,
         ),
         arrow_csv.ParseOptions(delimiter=mark, newlines_in_values=True),
         arrow_csv.ConvertOptions(
