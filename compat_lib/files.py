@@ -99,12 +99,12 @@ def save_tensors(
     return digest
 
 
-def write_rows(path: str | Path, count: int, blocks: Iterable[Tensor], advice: str = "") -> None:
+def write_rows(path: str | Path, count: int, blocks: Iterable[Tensor]) -> None:
     """Write tensors [n, ...] that follow each other as one .npy file of ``count`` rows, in one piece.
 
     Block by block, and written, not mapped: a full disk is an error and kills nothing.
     """
-    with replacing(path, advice) as part, part.open("wb") as out:
+    with replacing(path) as part, part.open("wb") as out:
         for number, block in enumerate(blocks):
             rows = block.cpu().contiguous().numpy()
             if number == 0:

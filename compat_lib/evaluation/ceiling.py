@@ -34,9 +34,8 @@ def mean_queries(features: Tensor, labels: Tensor, seed: int = 0) -> tuple[Tenso
     rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     rows = rows[labels[rows].argsort(stable=True)]  # identity after identity, in random order inside
     sizes = torch.bincount(labels)
-    place = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(
-        sizes
-    )  # inside its identity
+    # inside its identity
+    place = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     groups = torch.where(sizes > SIZE, sizes // SIZE, 0)
     grouped = place < (SIZE * groups).repeat_interleave(sizes)
     number = (groups.cumsum(0) - groups).repeat_interleave(sizes) + place // SIZE

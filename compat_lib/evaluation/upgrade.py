@@ -10,7 +10,6 @@ from torch import Tensor
 
 from compat_lib.evaluation.backfill import SHARES, backfill_orders
 from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
-from compat_lib.evaluation.compatibility import HEADLINE as HEADLINE
 from compat_lib.evaluation.compatibility import compare
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.inputs import codes, names_or_numbers

@@ -94,11 +94,7 @@ class FastFill(FCT):
 
     def finish(self, embed: Callable[[], Tensor]) -> None:
         seed = int(torch.randint(2**31, ()))
-        scale = (
-            None
-            if self.classifier.bias is not None or self.classifier.kind == "simplex"
-            else self.classifier.scale
-        )
+        scale = self.classifier.scale if self.classifier.kind in ("arcface", "cosface") else None
         frozen = FrozenClassifier(self.classifier.weight, self.classifier.bias, scale)
 
         def loss(transform: UncertainTransform, old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
