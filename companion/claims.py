@@ -5,14 +5,12 @@ identities. One seed decides nothing: what it leans to is said beside the verdic
 tolerance, one point of the metric, counts as none.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -23,15 +21,16 @@ from companion.results import (
     main_variant,
     measured,
     metric_of,
+    paired,
     relative_costs,
     row_of,
     select,
+    spread,
     with_adapters,
 )
 from companion.tables import changed
-from companion.titles import method_title, setting_titles
+from companion.titles import method_title, options_of, setting_titles
 from compat_lib.config import project_path
-from compat_lib.evaluation import paired_comparison
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.losses import METHODS
 from compat_lib.presets import load_preset
@@ -119,10 +118,8 @@ class Verdict:
             return NOT_RUN
         seeds = f"{self.seeds} seed{'s' * (self.seeds != 1)}"
         if self.verdict == DOES_NOT_HOLD:
-            settings = self.evidence.groupby("setting")["verdict"].agg(
-                lambda found: DOES_NOT_HOLD in set(found)
-            )
-            seeds += f", in {settings.sum()} of {len(settings)} settings"
+            failed = (self.evidence["verdict"] == DOES_NOT_HOLD).groupby(self.evidence["setting"]).any()
+            seeds += f", in {failed.sum()} of {len(failed)} settings"
         if self.verdict != NOT_DECIDABLE:
             return f"{self.verdict} ({seeds})"
         lean = f"; on this one it {self.leaning.split(' at')[0]}" if self.leaning != NOT_DECIDABLE else ""
@@ -203,12 +200,10 @@ def decided_by(claim: Mapping[str, Any]) -> set[str]:
 
 def _fits(row: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether a setting has these fields; a list stands for any of its values, "outliers" for any kind."""
-    options = row.get("dataset_options") or "{}"
-    known = row | (json.loads(options) if isinstance(options, str) else options)
+    known = row | options_of(row, "dataset_options")
     known["outliers"] = any((value or 0) > 0 for name, value in known.items() if name.endswith("outliers"))
-    return all(
-        known.get(name) in (value if isinstance(value, list) else [value]) for name, value in where.items()
-    )
+    asked = {name: value if isinstance(value, list) else [value] for name, value in where.items()}
+    return all(known.get(name) in values for name, values in asked.items())
 
 
 def _met(need: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> bool:
@@ -228,12 +223,13 @@ def compared(
     absent = [_named(name) for name, side in zip(names, sides, strict=True) if side.empty]
     if absent:
         return {}, absent
-    titles, found = [_title(side) for side in sides], {}
+    titles = [method_title(*side.iloc[0][["method", "budget", "method_options"]]) for side in sides]
+    found = {}
     for test in comparison.tests:
         pair = TESTS.get(test.replace("/", "_"))
         if test == "time":
             oracle = main_variant(runs, "independent")
-            one = _times(*(relative_costs(side, oracle)[0] for side in sides))
+            one = paired(*(relative_costs(side, oracle)[0] for side in sides))
         elif len(sides) == 1:
             one = difference(sides[0], pair, sides[0], TESTS["old_old"], metric)
         else:
@@ -245,13 +241,6 @@ def compared(
     return found, []
 
 
-def _times(left: Mapping[int, Any], right: Mapping[int, Any]) -> PairedComparison:
-    seeds = [seed for seed in left if seed in right]
-    if not seeds:
-        return PairedComparison(np.nan, np.nan, np.nan, 0)
-    return paired_comparison(*([side[seed].value for seed in seeds] for side in (left, right)))
-
-
 def _pick(runs: pd.DataFrame, name: str, test: str, metric: str, budget: str) -> pd.DataFrame:
     """The runs of one setting that stand for a method, or for the best of a kind by the score compared."""
     if name.startswith("best "):
@@ -259,10 +248,8 @@ def _pick(runs: pd.DataFrame, name: str, test: str, metric: str, budget: str) ->
         methods = [m for m in dict.fromkeys(runs["method"]) if m.startswith("adapter/") == adapters]
         variants = [main_variant(runs, m) for m in methods if m != "independent"]
         pair = TESTS[test.replace("/", "_")]
-        means = [
-            np.mean([one.value for one in measured(v, *pair, metric).values()] or [-1]) for v in variants
-        ]
-        return variants[int(np.argmax(means))] if variants and max(means) >= 0 else runs[:0]
+        means = pd.Series([spread(measured(own, *pair, metric)).value for own in variants], dtype=float)
+        return variants[means.argmax()] if means.notna().any() else runs[:0]
     method, options, passes = parsed(name)
     if options is not None:
         return select(runs, method=method, budget=budget, method_options=options)
@@ -294,11 +281,6 @@ def _named(name: str) -> str:
         return name
     method, options, passes = parsed(name)
     return method_title(method, "passes" if passes else "steps", options or "{}")
-
-
-def _title(runs: pd.DataFrame) -> str:
-    row = runs.iloc[0]
-    return method_title(row["method"], row["budget"], row["method_options"])
 
 
 def verdict_table(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:

@@ -25,17 +25,13 @@ WAYS = {
     "compatible": "compatible training",
     "backfill": "compatible training, then backfill",
 }
-_MAY_BE_ZERO = {
-    *("price_per_hour", "price_per_million_reads", "bytes_beside", "price_per_gigabyte_month"),
-    *("queries_per_day", "patience_hours"),
-}
+_MAY_BE_ZERO = ["price_per_hour", "price_per_million_reads", "bytes_beside", "price_per_gigabyte_month"]
+_MAY_BE_ZERO += ["queries_per_day", "patience_hours"]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """The numbers of one gallery; rates and hourly prices are of all machines together.
-
-    Numbers may be given as text, as a command line gives them.
+    """The numbers of one gallery, or their texts; rates and hourly prices are of all machines together.
 
     Raises:
         ValueError: "gallery_images must be a number above 0, not 0."
@@ -151,19 +147,10 @@ def cost(s: Scenario, way: str, relative_training: float = 1.0) -> Cost:
     copies = 2 if way == "dual" else 1
     monthly = price_per_month(s, copies, {"keep": ("old",), "dual": ("old", "new")}.get(way, ("new",)))
     beside = s.months * (monthly - price_per_month(s)) if trained else 0.0
-    return Cost(
-        training_hours=training,
-        pairing_hours=pairing,
-        embedding_hours=embedding,
-        mapping_hours=mapping,
-        first_hours=(0.0 if compatible else embedding + mapping) if trained else math.nan,
-        full_hours=embedding + mapping if trained else math.nan,
-        gigabytes=gigabytes(s, copies),
-        peak_gigabytes=gigabytes(s, 2 if way in ("reembed", "dual", "adapter") else 1),
-        price_once=once,
-        price_per_month=monthly,
-        upgrade_price=once + beside,
-    )
+    full = embedding + mapping if trained else math.nan
+    hours = (training, pairing, embedding, mapping, 0.0 if compatible else full, full)
+    sizes = (gigabytes(s, copies), gigabytes(s, 2 if way in ("reembed", "dual", "adapter") else 1))
+    return Cost(*hours, *sizes, once, monthly, once + beside)
 
 
 def all_costs(s: Scenario, relative_training: float = 1.0) -> dict[str, Cost]:
@@ -213,10 +200,10 @@ def better_hours(cost: Cost, quality: Quality, kept: Quality) -> float:
 
 
 def shown_better(cost: Cost, quality: Quality, kept: Quality) -> str:
-    """`better_hours` in words.
+    """`better_hours` in words, with what is worse in the meantime.
 
     "never" where answers stay as they are or end below the old system's beyond the noise, "undecided" where
-    they end within the noise, or the noise is not known. What is worse in the meantime is said.
+    they end within the noise, or the noise is not known.
     """
     hours = better_hours(cost, quality, kept)
     if not math.isnan(hours):

@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from companion import plots, results, tables
-from companion.titles import is_reconstruction
+from companion.titles import row_title
 from compat_lib.data.images import DISTRACTOR
 from compat_lib.evaluation.records import metric_for, metric_title, shown
 from compat_lib.experiment import Experiment
-from compat_lib.losses import METHODS
 from compat_lib.runs import Run, environment
 
 VALIDATION = "tar@far=1e-2"
@@ -24,19 +23,12 @@ MOST = 50_000  # test images whose pairs a picture counts; of more, every second
 
 
 class Lesson:
-    """The standard views of one experiment.
-
-    Args:
-        experiment: its configuration says which method it runs.
-        notebook: name of the notebook, which the pictures' JSON files keep.
-    """
+    """The standard views of one experiment; the pictures' JSON files keep the name of the notebook."""
 
     def __init__(self, experiment: Experiment, notebook: str) -> None:
         config = experiment.config
         self.experiment = experiment
-        self.title = METHODS[config.method].title
-        if is_reconstruction(config.method):
-            self.title += " (reconstruction)"
+        self.title = row_title({"method": config.method})
         self._made_by = {"notebook": notebook, "run": config.run_id, "commit": environment()["commit"]}
         plots.use_style()
 
@@ -131,13 +123,10 @@ class Lesson:
         curves |= {results.MERGED: merged} if merged[0] else {}
         fig, ax = plt.subplots(figsize=(8, 3.8))
         if curves[method][0]:
-            plots.backfill_curve(
-                ax,
-                curves,
-                old_old=result.metrics.value("old", "old", "map"),
-                oracle=oracle.metrics.value("new", "new", "map"),
-                titles={"independent": "oracle, mixed", method: self.title},
-            )
+            bounds = {"old_old": result.metrics.value("old", "old", "map")}
+            bounds |= {"oracle": oracle.metrics.value("new", "new", "map")}
+            titles = {"independent": "oracle, mixed", method: self.title}
+            plots.backfill_curve(ax, curves, **bounds, titles=titles)
         else:
             plots.say_instead(ax, self._no("mixed gallery"))
         self.show(fig, "backfill")

@@ -14,17 +14,11 @@ YOURS, AUTHORS = "your runs", "the authors' runs"
 
 @dataclass(frozen=True)
 class Reading:
-    """Runs from two places, never mixed within one experiment.
+    """Runs from two places, never mixed within one experiment."""
 
-    Args:
-        runs: as from collect, with a column "place" (YOURS or AUTHORS).
-        expected: configurations that should have run, or None: whatever is there.
-        left_out: number of the user's complete runs that were not expected.
-    """
-
-    runs: pd.DataFrame
-    expected: tuple[ExperimentConfig, ...] | None
-    left_out: int
+    runs: pd.DataFrame  # as from collect, with a column "place" (YOURS or AUTHORS)
+    expected: tuple[ExperimentConfig, ...] | None  # what should have run; None: whatever is there
+    left_out: int  # complete runs of the user's that were not expected
 
     def rows(self, metric: str = HEADLINE, part: str | None = None) -> pd.DataFrame:
         """Rows of `scores` for every experiment, missing runs of expected experiments among them.
@@ -65,24 +59,17 @@ class Reading:
         old = f"{row['old_backbone']} of {row['old_epochs']} epochs"
         if isinstance(row.get("old_features"), str):
             old = f"the features of {Path(row['old_features']).name}"
-        return (
-            f"{row['place'].capitalize()}; {old} to "
-            f"{row['new_backbone']} of {row['epochs']} epochs; {row['test_identities']} test identities; "
-            f"`{experiment_id}`."
-        )
+        new = f"{row['new_backbone']} of {row['epochs']} epochs; {row['test_identities']} test identities"
+        return f"{row['place'].capitalize()}; {old} to {new}; `{experiment_id}`."
 
     def summary(self, command: str) -> str:
-        """What was found, in a few sentences; with nothing to show, what to do.
-
-        Args:
-            command: what makes the runs.
-        """
+        """What was found, in a few sentences; with nothing to show, the command that makes runs."""
         if self.runs.empty:
             return f"There is nothing to show yet: run `{command}`, then run this notebook again."
-        counts = (
-            f"{self.count(YOURS)} of your own, {self.count(AUTHORS)} made by the authors (folder results)"
+        text = (
+            f"Runs shown: {self.count(YOURS)} of your own, {self.count(AUTHORS)} made by the authors "
+            "(folder results); an experiment is taken from one of the two, never from both."
         )
-        text = f"Runs shown: {counts}; an experiment is taken from one of the two, never from both."
         if self.missing:
             text += f" Missing: {self.missing} of the preset's {len(self.expected)} (`{command}` makes them)."
         if self.left_out:
@@ -117,8 +104,7 @@ def read_runs(
     expected = None if expected is None else tuple(expected)
     yours, left_out = collect(runs_root), 0
     if expected is not None:
-        wanted = {(config.experiment_id, config.run_id) for config in expected}
-        wanted |= {(config.experiment_id, config.old_folder.name) for config in expected}
+        wanted = {(one.experiment_id, run) for one in expected for run in (one.run_id, one.old_folder.name)}
         pairs = zip(yours["experiment_id"], yours["run_id"], strict=True)
         mask = pd.Series([pair in wanted for pair in pairs], index=yours.index, dtype=bool)
         left_out = int((~mask & (yours["method"] != "old")).sum())

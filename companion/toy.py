@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from compat_lib.losses import Classifier, Step, build_method, find_method
 from compat_lib.old_system import OldSystem
 
+SPREAD = math.radians(11.0)  # standard deviation of a cluster
 # Weights that were chosen for images and networks nail points in the plane to where they start.
 LIGHTER: dict[str, dict[str, Any]] = {
     "bct": {"weight": 1.0},
@@ -37,7 +39,7 @@ class Toy:
     def system(self) -> OldSystem:
         """The old system: these features, and a classifier that knew all classes but the last."""
         sums = torch.zeros(5, 2).index_add(0, self.labels, self.old * ~self.outlier[:, None])
-        rows = 8.0 * torch.nn.functional.normalize(sums)[:4]
+        rows = 8.0 * normalize(sums)[:4]
         return OldSystem.from_arrays(
             self.old, self.labels, classifier_weight=rows, class_map=torch.tensor([0, 1, 2, 3, -1])
         )
@@ -56,14 +58,12 @@ class ToyRun:
     cross_test: tuple[float, ...]
 
 
-def make_toy(*, images: int = 20, outliers: int = 2, spread: float = 11.0, seed: int = 0) -> Toy:
+def make_toy(*, images: int = 20, outliers: int = 2) -> Toy:
     """Five old clusters on the unit circle; the first has outliers in the middle of the third.
 
     Args:
         images: points a class.
         outliers: how many points of the first class lie with the third, 0..images - 1.
-        spread: standard deviation of a cluster, degrees.
-        seed: for all draws.
 
     Raises:
         ValueError: "outliers must lie between 0 and images - 1; got …".
@@ -74,13 +74,13 @@ def make_toy(*, images: int = 20, outliers: int = 2, spread: float = 11.0, seed:
     """
     if not 0 <= outliers < images:
         raise ValueError(f"outliers must lie between 0 and images - 1; got {outliers} of {images}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     labels = torch.arange(5).repeat_interleave(images)
     outlier = torch.arange(len(labels)) < outliers
     centres = torch.deg2rad(torch.tensor([90.0, 162.0, 234.0, 306.0, 18.0]))
     noise = torch.randn(2, len(labels), generator=generator)
-    angles = centres[labels] + math.radians(spread) * noise[0]
-    angles[outlier] = centres[2] + math.radians(spread) / 2 * noise[0][outlier]
+    angles = centres[labels] + SPREAD * noise[0]
+    angles[outlier] = centres[2] + SPREAD / 2 * noise[0][outlier]
     radii = 1.0 + 0.04 * noise[1]
     # An untrained new model separates nothing.
     start = 2 * math.pi * torch.rand(len(labels), generator=generator)
@@ -88,12 +88,7 @@ def make_toy(*, images: int = 20, outliers: int = 2, spread: float = 11.0, seed:
 
 
 def train_toy(
-    method: str,
-    toy: Toy,
-    *,
-    snapshots: tuple[int, ...] = (0, 20, 80, 300),
-    seed: int = 0,
-    **options: Any,
+    method: str, toy: Toy, *, snapshots: tuple[int, ...] = (0, 20, 80, 300), seed: int = 0, **options: Any
 ) -> ToyRun:
     """Train the new points with one method and keep snapshots on the way.
 
@@ -114,7 +109,14 @@ def train_toy(
     Raises:
         ValueError: "bt2 has no toy: it needs an oracle. ..." or what the method itself refuses.
     """
-    _check_playable(method)
+    kind = find_method(method)
+    if "oracle" in kind.needs:
+        raise ValueError(f"{method} has no toy: it needs an oracle. Play another method.")
+    if kind.model_width(2, 2) != 2:
+        raise ValueError(
+            f"{method} has no toy: it needs a network with {kind.model_width(2, 2)} outputs for features of "
+            "two coordinates. Play another method."
+        )
     options = LIGHTER.get(method, {}) | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -130,26 +132,14 @@ def train_toy(
 
         for step in range(steps + 1):
             if step in snapshots:
-                kept.append((step, embed(), _unit(classifier.weight.detach()).clone()))
+                kept.append((step, embed(), normalize(classifier.weight.detach()).clone()))
             generator = torch.Generator().manual_seed(1_000_003 * seed + step)
             loss.start_epoch(step, steps + 1, embed)
             embedded = loss.rows_to_embed(rows, toy.labels, generator)
             embeddings = _on_circle(angles if embedded is None else angles[embedded])
-            terms = loss(
-                Step(
-                    rows,
-                    toy.labels,
-                    embeddings,
-                    embedded,
-                    toy.old,
-                    epoch=step,
-                    epochs=steps + 1,
-                    batch=0,
-                    batches=1,
-                    progress=min(step / steps, 1 - 1e-6),
-                    generator=generator,
-                )
-            )
+            when = {"epoch": step, "epochs": steps + 1, "batch": 0, "batches": 1}
+            when |= {"progress": min(step / steps, 1 - 1e-6), "generator": generator}
+            terms = loss(Step(rows, toy.labels, embeddings, embedded, toy.old, **when))
             adam.zero_grad()
             sum(loss.weights[name] * term for name, term in terms.items()).backward()
             adam.step()
@@ -166,27 +156,11 @@ def train_toy(
     )
 
 
-def _check_playable(method: str) -> None:
-    """Refuses a method that a plane without a network cannot play."""
-    kind = find_method(method)
-    if "oracle" in kind.needs:
-        raise ValueError(f"{method} has no toy: it needs an oracle. Play another method.")
-    if kind.model_width(2, 2) != 2:
-        raise ValueError(
-            f"{method} has no toy: it needs a network with {kind.model_width(2, 2)} outputs for features of "
-            "two coordinates. Play another method."
-        )
-
-
 def _on_circle(angles: Tensor) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def _unit(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows, dim=1)
-
-
 def _nearest(query: Tensor, gallery: Tensor, labels: Tensor) -> float:
     """Share of queries whose nearest point by cosine, their own image excluded, has their label."""
-    cosines = (_unit(query) @ _unit(gallery).T).fill_diagonal_(-2.0)
+    cosines = (normalize(query) @ normalize(gallery).T).fill_diagonal_(-2.0)
     return float((labels[cosines.argmax(dim=1)] == labels).float().mean())

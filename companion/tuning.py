@@ -32,28 +32,16 @@ class Trial:
     number: int
     config: ExperimentConfig
 
-    @property
-    def options(self) -> dict[str, float]:
-        return self.config.method_options
-
 
 @dataclass(frozen=True)
 class Search:
-    """What is declared: how many trials, on which data and seeds, from which ranges.
-
-    Args:
-        path: the declaration.
-        trials: draws a method.
-        finalists: how many of them, beside the default, are trained with the further seeds as well.
-        ranges: method -> option -> (low, default when declared, high).
-        cells: settings that every trial is trained in, one a data set and seed, in the order of running.
-    """
+    """What is declared: how many trials, on which data and seeds, from which ranges."""
 
     path: Path
-    trials: int
-    finalists: int
-    ranges: dict[str, dict[str, tuple[float, float, float]]]
-    cells: list[ExperimentConfig]
+    trials: int  # draws a method
+    finalists: int  # how many of them, beside the default, are trained with the further seeds as well
+    ranges: dict[str, dict[str, tuple[float, float, float]]]  # method, option: low, default then, high
+    cells: list[ExperimentConfig]  # settings of the trials, one a data set and seed, in the order of running
 
     @property
     def first(self) -> list[ExperimentConfig]:
@@ -73,7 +61,12 @@ class Search:
     @property
     def planned(self) -> int:
         """How many trainings the whole search has."""
-        return self.planned_each * sum(bool(options) for options in self.ranges.values())
+        return self.planned_each * len(self.searched)
+
+    @property
+    def searched(self) -> list[str]:
+        """The methods that have options."""
+        return [method for method, options in self.ranges.items() if options]
 
     def draws(self, method: str) -> list[dict[str, float]]:
         """Options of the trials 1, 2, ... of a method, the same on every machine, three digits.
@@ -91,13 +84,10 @@ class Search:
         return [{name: column[k] for name, column in columns.items()} for k in range(self.trials)]
 
     def of(self, method: str) -> list[dict[str, float]]:
-        """Options of all trials of a method, number 0 first; none where it has nothing to choose."""
-        if not self.ranges[method]:
-            return []
+        """Options of all trials of a method that has some, number 0 first."""
         return [{name: one[1] for name, one in self.ranges[method].items()}, *self.draws(method)]
 
     def trial(self, method: str, number: int, cell: ExperimentConfig) -> Trial:
-        """One training."""
         return Trial(method, number, cell.changed(method=method, method_options=self.of(method)[number]))
 
     def plan(self, lines: pd.DataFrame | None = None) -> list[Trial]:
@@ -106,28 +96,18 @@ class Search:
         Args:
             lines: see `finished`; a method's finalists are settled by them once its first stage is whole.
         """
-        methods = [method for method, options in self.ranges.items() if options]
-        plan = [
-            self.trial(method, number, cell)
-            for cell in self.first
-            for number in range(self.trials + 1)
-            for method in methods
-        ]
-        if lines is None:
-            return plan
-        return plan + [
-            self.trial(method, number, cell)
-            for cell in self.further
-            for method in methods
-            for number in finalists(self, lines, method)
-        ]
+        all_trials = [(method, number) for number in range(self.trials + 1) for method in self.searched]
+        plan = [self.trial(*one, cell) for cell in self.first for one in all_trials]
+        if lines is not None:
+            last = [(method, number) for method in self.searched for number in finalists(self, lines, method)]
+            plan += [self.trial(*one, cell) for cell in self.further for one in last]
+        return plan
 
 
 def read_search(path: str | Path, **overrides: Any) -> Search:
-    """The declared search.
+    """The search that a YAML file like configs/tuning/search.yml declares.
 
     Args:
-        path: a YAML file like configs/tuning/search.yml.
         overrides: fields of all configurations (``runs_root``, ``data_root``).
 
     Raises:
@@ -170,22 +150,17 @@ def read_lines(folder: str | Path, dataset: str) -> pd.DataFrame:
 
 def finished(search: Search, folder: str | Path) -> pd.DataFrame:
     """The lines of the declared trials, one each; lines of other declarations are left out."""
-    datasets = list(dict.fromkeys(cell.dataset for cell in search.cells))
-    lines = pd.concat([read_lines(folder, dataset) for dataset in datasets], ignore_index=True)
-    lines = lines.drop_duplicates("run")
+    datasets = dict.fromkeys(cell.dataset for cell in search.cells)
+    lines = pd.concat([read_lines(folder, one) for one in datasets]).drop_duplicates("run")
     declared = {trial.config.run_id for trial in search.plan(lines)}
     return lines[lines["run"].isin(declared)].reset_index(drop=True)
 
 
 def _whole(search: Search, lines: pd.DataFrame, method: str, cells: list, numbers: list[int]) -> pd.DataFrame:
     """The lines of these trials of a method in those of the cells in which all of them are there."""
-    kept = [
-        lines[lines["run"].isin(runs)]
-        for cell in cells
-        if (runs := {search.trial(method, number, cell).config.run_id for number in numbers})
-        <= set(lines["run"])
-    ]
-    return pd.concat(kept) if kept else lines.iloc[:0]
+    wanted = [{search.trial(method, number, cell).config.run_id for number in numbers} for cell in cells]
+    there = set(lines["run"])
+    return lines[lines["run"].isin(set().union(*(runs for runs in wanted if runs <= there)))]
 
 
 def _means(lines: pd.DataFrame) -> pd.DataFrame:
@@ -223,18 +198,16 @@ def scores(search: Search, lines: pd.DataFrame) -> pd.DataFrame:
         columns method, trial, options (JSON), gain, price and score in points, and cells (how many).
     """
     rows = []
-    for method in search.ranges:
+    for method in search.searched:
         options = search.of(method)
         first = _whole(search, lines, method, search.first, list(range(len(options))))
-        last = finalists(search, lines, method) if options else []
+        last = finalists(search, lines, method)
         both = pd.concat([first, _whole(search, lines, method, search.further, last)])
         for number, one in enumerate(options):
             own = (both if number in last else first).query("trial == @number")
-            means = _means(own).to_dict("records") or [
-                dict.fromkeys(("gain", "price", "score"), float("nan"))
-            ]
+            means = _means(own).reindex([number]).to_dict("records")[0]  # nan where nothing is known
             row = {"method": method, "trial": number, "options": json.dumps(one)}
-            rows.append(row | means[0] | {"cells": len(own)})
+            rows.append(row | means | {"cells": len(own)})
     return pd.DataFrame(rows)
 
 

@@ -65,20 +65,16 @@ def end_with(pid: int, every: float = 0.5) -> None:
 
 def read_cells(notebook: Path) -> list[dict]:
     """The cells of a notebook file, sources as one text; nbformat takes seconds to do the same."""
-    return _read_cells(notebook, notebook.stat().st_mtime_ns)
+    return _read_cells(notebook.read_bytes())
 
 
 @lru_cache  # a preset asks for each of its runs
-def _read_cells(notebook: Path, changed: int) -> list[dict]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+def _read_cells(content: bytes) -> list[dict]:
+    return [{**cell, "source": "".join(cell["source"])} for cell in json.loads(content)["cells"]]
 
 
 def declared_parameters(notebook: Path) -> dict[str, object]:
     """Names and default values in a notebook's parameters cell.
-
-    Args:
-        notebook: path of an ``.ipynb`` file.
 
     Raises:
         NotebookError: there is no such notebook, not exactly one cell has the tag ``parameters``, or it
@@ -192,27 +188,22 @@ def first_line(source: str) -> str:
 
 def running_cell(part: Path) -> str:
     """The last cell that was started in a saved, unfinished notebook."""
-    begun = [
-        (index, cell)
-        for index, cell in enumerate(read_cells(part))
-        if cell["cell_type"] == "code" and cell["metadata"].get("papermill", {}).get("start_time")
-    ]
-    if not begun:
-        return "before its first cell"
-    index, cell = begun[-1]
-    return f"cell {index + 1}: {first_line(cell['source'])}"
+    where = "before its first cell"
+    for number, cell in enumerate(read_cells(part), 1):
+        if cell["cell_type"] == "code" and cell["metadata"].get("papermill", {}).get("start_time"):
+            where = f"cell {number}: {first_line(cell['source'])}"
+    return where
 
 
 def failure_block(label: str, error: NotebookError, kept: Path | None) -> str:
     """What a user needs to know about a failed notebook, as one block of text."""
-    lines = [f"FAILED    {label}", f"where     {error.where}", f"error     {error.what}"]
-    if kept is not None:
-        lines.append(f"see       {kept}  (the notebook up to the error)")
-    lines.append(
-        "go on     mend the cause and give the same command again; nothing that finished is repeated"
-    )
+    see = f"see       {kept}  (the notebook up to the error)\n" if kept else ""
     rule = "=" * 78
-    return "\n".join(["", rule, *lines, rule, ""])
+    return (
+        f"\n{rule}\nFAILED    {label}\nwhere     {error.where}\nerror     {error.what}\n{see}"
+        "go on     mend the cause and give the same command again; nothing that finished is repeated\n"
+        f"{rule}\n"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

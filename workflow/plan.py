@@ -3,7 +3,6 @@
 Used by the Snakefile and by reproduce.py; reads configurations only and starts nothing.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,22 +34,16 @@ NO_ABLATION = {"ablation": False}  # unless a preset's section "notebooks" asks 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute.
+    """One notebook to execute."""
 
-    ``target`` is the executed copy, relative to the runs root; ``after`` are targets that must be there
-    first; ``result`` is the file that shows that the notebook did its work. ``first`` jobs are started
-    before others that could start as well, because the others read their results. ``config`` is what an
-    experiment runs; None for a page.
-    """
-
-    target: str
+    target: str  # the executed copy, relative to the runs root
     notebook: Path
     label: str
     parameters: dict
-    after: tuple[str, ...] = ()
-    result: Path | None = None
-    first: bool = False
-    config: ExperimentConfig | None = None
+    after: tuple[str, ...] = ()  # targets that must be there first
+    result: Path | None = None  # the file that shows that the notebook did its work
+    first: bool = False  # started before others that could start as well, because these read its results
+    config: ExperimentConfig | None = None  # what an experiment runs; None for a page
 
     @property
     def failed_copy(self) -> str:
@@ -59,10 +52,7 @@ class Job:
 
 
 def preset_path(preset: str) -> Path:
-    """A preset's file: a name stands for configs/<name>.yml, or for the one of that name in a folder of it.
-
-    Anything with a suffix is a path.
-    """
+    """A preset's file: a path with a suffix, or a name in configs or in a folder of it."""
     if Path(preset).suffix:
         return Path(preset).expanduser().resolve()  # make hands over a ~ as it stands
     path, deeper = ROOT / "configs" / f"{preset}.yml", sorted((ROOT / "configs").glob(f"*/{preset}.yml"))
@@ -101,11 +91,8 @@ def notebook_parameters(
     for name in ("runs_root", "data_root"):
         if values[name] is not None:
             values[name] = in_project(values[name])
-    rest = {
-        name: value
-        for name, value in values.items()
-        if name not in declared and name not in fixed and value != DEFAULTS[name]
-    }
+    known = {*declared, *fixed}
+    rest = {name: value for name, value in values.items() if name not in known and value != DEFAULTS[name]}
     if rest and "settings" not in declared:
         raise NotebookError(
             f"{notebook.name}, parameters cell",
@@ -114,11 +101,6 @@ def notebook_parameters(
     offered = values | others
     parameters = {name: offered[name] for name in declared if name in offered}
     return parameters | ({"settings": rest} if "settings" in declared else {})
-
-
-def run_target(folder: Path, config: ExperimentConfig) -> str:
-    """The executed notebook of a run folder, relative to the runs root."""
-    return f"{folder.relative_to(config.runs_root)}/notebook.ipynb"
 
 
 def experiment_jobs(preset: Preset) -> list[Job]:
@@ -139,35 +121,30 @@ def experiment_jobs(preset: Preset) -> list[Job]:
     except ValueError as error:
         raise NotebookError(where, str(error)) from None
     jobs = []
+
+    def add(config: ExperimentConfig, stem: str, what: str, folder: Path, fixed: tuple, after: tuple) -> None:
+        notebook = NOTEBOOKS / f"{stem}.ipynb"
+        label = f"{what}, seed {config.seed}, {config.experiment_id}/{folder.name}"
+        told = notebook_parameters(notebook, config, fixed, NO_ABLATION | preset.notebooks)
+        first, result = what == "independent", folder / "metrics.json"
+        jobs.append(Job(run_target(folder, config), notebook, label, told, after, result, first, config))
+
     # Where the old side is a file of features there is no model to train and to look at.
     for config in (one for one in preset.old_models if one.old_features is None):
         # The old model of a third generation is the new one of another run.
         after = (f"{config.old_run}/notebook.ipynb",) if config.old_run else ()
-        fixed = ("method", "method_options", "budget")
-        jobs.append(run_job(preset, config, OLD_SYSTEM, "old model", config.old_folder, fixed, after))
+        add(config, OLD_SYSTEM, "old model", config.old_folder, ("method", "method_options", "budget"), after)
     for config in preset.experiments:
         after = (run_target(config.old_folder, config),) if config.old_features is None else ()
-        fixed = ("method",) if config.method in OWN_NOTEBOOK else ()
         stem = OWN_NOTEBOOK.get(config.method, OTHER_METHODS)
-        jobs.append(run_job(preset, config, stem, config.method, config.run_folder, fixed, after))
+        fixed = ("method",) if stem != OTHER_METHODS else ()
+        add(config, stem, config.method, config.run_folder, fixed, after)
     return jobs
 
 
-def run_job(
-    preset: Preset, config: ExperimentConfig, stem: str, what: str, folder: Path, fixed: tuple, after: tuple
-) -> Job:
-    """The notebook that fills one run folder."""
-    notebook = NOTEBOOKS / f"{stem}.ipynb"
-    return Job(
-        target=run_target(folder, config),
-        notebook=notebook,
-        label=f"{what}, seed {config.seed}, {config.experiment_id}/{folder.name}",
-        parameters=notebook_parameters(notebook, config, fixed, NO_ABLATION | preset.notebooks),
-        after=after,
-        result=folder / "metrics.json",
-        first=what == "independent",
-        config=config,
-    )
+def run_target(folder: Path, config: ExperimentConfig) -> str:
+    """The executed notebook of a run folder, relative to the runs root."""
+    return f"{folder.relative_to(config.runs_root)}/notebook.ipynb"
 
 
 def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
@@ -177,26 +154,22 @@ def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
 
     from companion.titles import method_title, setting_titles
 
-    runs = [job for job in jobs if job.config]
-    settings = [job.config.to_dict() | {"experiment_id": job.config.experiment_id} for job in runs]
+    runs = {job.target: job.config for job in jobs if job.config}
+    settings = [config.to_dict() | {"experiment_id": config.experiment_id} for config in runs.values()]
     titles = setting_titles(pd.DataFrame(settings, columns=None if settings else ["experiment_id"]))
     found = {}
-    for job in runs:
-        config = job.config
-        method = method_title(config.method, config.budget, json.dumps(config.method_options))
-        name = "Old model" if job.notebook.stem == OLD_SYSTEM else method
-        found[job.target] = (titles[config.experiment_id], f"{name}, seed {config.seed}")
+    for target, config in runs.items():
+        old = target == run_target(config.old_folder, config)
+        name = "Old model" if old else method_title(config.method, config.budget, config.method_options)
+        found[target] = (titles[config.experiment_id], f"{name}, seed {config.seed}")
     return found
 
 
 def shown_first(preset: Preset) -> ExperimentConfig:
     """The run that 00_start_here shows: a compatible method where there is one, the first otherwise."""
-
-    def rank(config: ExperimentConfig) -> tuple[bool, int]:
-        order = SHOWN_FIRST.index(config.method) if config.method in SHOWN_FIRST else len(SHOWN_FIRST)
-        return config.method == "independent", order
-
-    return min(preset.experiments, key=rank)
+    order = [*SHOWN_FIRST, *(one.method for one in preset.experiments if one.method != "independent")]
+    order.append("independent")
+    return min(preset.experiments, key=lambda config: order.index(config.method))
 
 
 def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path) -> dict:
@@ -232,15 +205,7 @@ def left_out(preset: Preset) -> dict[str, str]:
 
 
 def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[str] = PAGES) -> list[Job]:
-    """The first and the last notebook, which show what the runs of a preset have left behind.
-
-    Without those that `left_out` tells of.
-
-    Args:
-        preset, path: the preset and its file.
-        runs_root: where its runs are.
-        notebooks: other notebooks of this kind, by name.
-    """
+    """The notebooks that show what the runs of a preset have left behind, without those of `left_out`."""
     jobs, without = [], left_out(preset)
     for stem in (stem for stem in notebooks if stem not in without):
         notebook = NOTEBOOKS / f"{stem}.ipynb"

@@ -17,7 +17,7 @@ import argparse
 import json
 import re
 import sys
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -57,28 +57,17 @@ OMNIGLOT = "evidence/omniglot:1"  # README's setting
 
 
 class Results:
-    """What the templates may ask for.
-
-    Args:
-        folder: of run folders.
-    """
+    """What the templates may ask for, of a folder of run folders."""
 
     def __init__(self, folder: str | Path = ROOT / "results") -> None:
-        self.folder = Path(folder)
-        self.rows = cache(self.rows)  # a table and its sentences ask for the same rows
-
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        return collect(self.folder)
-
-    @cached_property
-    def _settings(self) -> dict[str, str]:
-        titles = setting_titles(self.runs[self.runs["method"] != "old"])
-        return dict(sorted(titles.items(), key=lambda item: item[1]))
+        self.folder, self.runs = Path(folder), collect(folder)
+        # a table and its sentences ask for the same rows
+        self.settings, self.rows = cache(self.settings), cache(self.rows)
 
     def settings(self) -> dict[str, str]:
         """Every setting of the folder, experiment identifier -> title."""
-        return self._settings
+        titles = setting_titles(self.runs[self.runs["method"] != "old"])
+        return dict(sorted(titles.items(), key=lambda item: item[1]))
 
     def first_of(self, *names: str) -> str:
         """The first of some settings that is there.
@@ -89,10 +78,8 @@ class Results:
         for name in names:
             preset, place = (*name.split(":"), "")[:2]
             if place:
-                listed = [
-                    one.experiment_id for one in load_preset(ROOT / f"configs/{preset}.yml").experiments
-                ]
-                name = list(dict.fromkeys(listed))[int(place) - 1]
+                listed = load_preset(ROOT / f"configs/{preset}.yml").experiments
+                name = list(dict.fromkeys(one.experiment_id for one in listed))[int(place) - 1]
             if name in self.settings():
                 return name
         raise ValueError(f"none of the settings {', '.join(names)} is in {self.folder.name}")
@@ -214,21 +201,13 @@ class Results:
         return tables.markdown(pd.DataFrame(lines))
 
     def number(
-        self,
-        setting: str,
-        method: str,
-        test: str,
-        metric: str = HEADLINE,
-        *,
-        interval: bool = True,
-        digits: int = 1,
+        self, setting: str, method: str, test: str, metric: str = HEADLINE, *, interval: bool = True
     ) -> str:
         """One number with its interval, or of several seeds the deviation: test is "old/old", "new/old" or
         "new/new", "gain" (a fraction), or "images" or "time" relative to the oracle's."""
         row = self._row(setting, method, metric)
         name = {"gain": "gain", "images": "images", "time": "cost"}.get(test, test.replace("/", "_"))
-        percent = test not in ("gain", "images", "time")
-        form = {"percent": percent, "digits": digits if percent else 2}
+        form = {"percent": False, "digits": 2} if test in ("gain", "images", "time") else {}
         several = row.get(f"{name}_n", 1) > 1
         ends = [row.get(name + end) for end in ("_low", "_high")] if interval and not several else []
         text = shown(row[name], *ends, signed=test == "gain", **form)
@@ -288,21 +267,13 @@ class Results:
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        names = "first_of metrics table headline day number difference settings seeds names by_setting"
-        functions = {
-            name: getattr(self, name) for name in (*names.split(), "other_options", "search", "classes")
-        }
+        functions = {name: getattr(self, name) for name in dir(self) if not name.startswith("_")}
         functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
         return environment.get_template(template).render(**functions)
 
 
 class SearchResults:
-    """What the page about the options may ask for.
-
-    Args:
-        declaration: of the search.
-        folder: of its lines.
-    """
+    """What the page about the options may ask for, of a declared search and the folder of its lines."""
 
     def __init__(self, declaration: Path, folder: Path) -> None:
         self.search = tuning.read_search(declaration)
@@ -324,16 +295,13 @@ class SearchResults:
     def outcome(self) -> str:
         """One line a method: its best trial beside the former default, scores in points."""
         rows = []
-        for method in (name for name, options in self.search.ranges.items() if options):
+        for method in self.search.searched:
             own = self.scored[self.scored["method"] == method]
             before, best = own.iloc[0], tuning.best(self.scored, method)
             row = {"method": METHODS[method].title, "best options": "", "score": "", "gain": "", "price": ""}
             if best is not None:
-                same = best["trial"] == before["trial"]
-                options = ", ".join(
-                    f"{name}={value:g}" for name, value in json.loads(best["options"]).items()
-                )
-                row["best options"] = "the default" if same else f"`{options}`"
+                options = ", ".join(f"{name}={one:g}" for name, one in json.loads(best["options"]).items())
+                row["best options"] = f"`{options}`" if best["trial"] else "the default"
                 row |= {name: shown(best[name] / 100, signed=True) for name in ("score", "gain", "price")}
             score = before["score"]
             row["score of the default"] = "" if pd.isna(score) else shown(score / 100, signed=True)

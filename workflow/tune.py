@@ -58,37 +58,24 @@ def run(trial: Trial) -> dict[str, object]:
 
     A loss that stops being a number is an outcome: the line says so and holds no values.
     """
-    experiment, found, failure = Blind(trial.config, say=lambda line: None), {}, ""
-    seconds = float("nan")
+    config = trial.config
+    line = {name: getattr(config, name) for name in ("method", "dataset", "seed", "epochs")}
+    line |= {"trial": trial.number, "options": json.dumps(config.method_options), "run": config.run_id}
+    line |= {"failure": "", "processor_seconds": float("nan")}
+    line |= {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"}
+    line |= {name: environment()[name] for name in ("commit", *SAME_MACHINE)}
+    experiment = Blind(config, say=lambda line: None)
     try:
-        found = look(experiment)
-        seconds = sum(row["processor_seconds"] for row in experiment.new.history)
+        line |= {name: round(value, 6) for name, value in look(experiment).items()}
+        line["processor_seconds"] = round(sum(row["processor_seconds"] for row in experiment.new.history), 2)
     except NotFiniteError as error:
-        failure = str(error)
-    shutil.rmtree(trial.config.run_folder, ignore_errors=True)
-    where, config = environment(), trial.config
-    return {
-        "method": trial.method,
-        "trial": trial.number,
-        "options": json.dumps(trial.options),
-        "dataset": config.dataset,
-        "seed": config.seed,
-        "run": config.run_id,
-        **{name: round(value, 6) for name, value in found.items()},
-        "failure": failure,
-        "epochs": config.epochs,
-        "processor_seconds": round(seconds, 2),
-        **{name: where[name] for name in ("commit", *SAME_MACHINE)},
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-    }
+        line["failure"] = str(error)
+    shutil.rmtree(config.run_folder, ignore_errors=True)
+    return line
 
 
 def refuse_other_machine(lines: pd.DataFrame, path: Path) -> None:
-    """Lines of several machines differ by up to two points for that alone.
-
-    Raises:
-        ValueError: the file holds lines of another processor or number of threads.
-    """
+    """ValueError for lines of another machine, which differ by up to two points for that alone."""
     here = environment()
     there = lines[list(SAME_MACHINE)].drop_duplicates().to_dict("records")
     others = [one for one in there if any(one[name] != here[name] for name in SAME_MACHINE)]
@@ -101,17 +88,12 @@ def refuse_other_machine(lines: pd.DataFrame, path: Path) -> None:
 
 
 def tune(search: Search, results: Path, *, other_machine: bool = False) -> None:
-    """Train what is missing, and append a line a trial.
-
-    Raises:
-        ValueError: see `refuse_other_machine`.
-    """
+    """Train what is missing, and append a line a trial; ValueError: see `refuse_other_machine`."""
     files = {cell.dataset: results / f"{cell.dataset}.csv" for cell in search.cells}
     lines = {dataset: read_lines(results, dataset) for dataset in files}
     if not other_machine:
         for dataset, path in files.items():
             refuse_other_machine(lines[dataset], path)
-    results.mkdir(parents=True, exist_ok=True)
 
     def missing() -> list[Trial]:
         there = pd.concat(lines.values())

@@ -46,7 +46,6 @@ def layout(upgrade: Upgrade, projection: str, identities: Sequence[int]) -> Layo
     Old features, new features and prototypes are placed *together*: two maps made apart cannot be compared.
 
     Args:
-        upgrade: with features that can be compared.
         projection: "PCA", the plane in which the shown points vary most; or "t-SNE", neighbours first, of at
             most MOST images, equally many of each identity.
         identities: labels that PCA looks at.
@@ -96,7 +95,6 @@ def map_view(
     """Old features, new features and prototypes of some identities in one map, with images to point at.
 
     Args:
-        upgrade: the features and images.
         identities: how many, evenly spaced over all; or labels.
         colour: "model" (old blue, new orange), "identity" (new features are diamonds), or "first answer":
             what happens to each image's first answer when new queries meet the old gallery.
@@ -120,16 +118,15 @@ def map_view(
 
 def paints(upgrade: Upgrade, rows: np.ndarray, chosen: np.ndarray, side: str, colour: str) -> tuple:
     """The colour of each image's feature of a side, pale where not chosen; and text -> colour of the key."""
-    plain = {"old": OLD, "new": NEW}[side]
-    colours, key = np.full(len(rows), plain), {f"{side} feature": plain}
     if colour == "identity":
         colours, key = np.array(MANY)[upgrade.places[rows] % len(MANY)], {f"{side} feature": "#555555"}
-    elif colour == "first answer" and side == "old":
-        colours, key = np.full(len(rows), PALE["old"]), {"old feature": PALE["old"]}
-    elif colour == "first answer":
+    elif (colour, side) == ("first answer", "new"):
         counts = np.bincount(upgrade.outcome, minlength=len(OUTCOMES))
         colours = np.array(OUTCOME_COLOURS)[upgrade.outcome[rows]]
         key = {f"{OUTCOMES[k]} ({count})": OUTCOME_COLOURS[k] for k, count in enumerate(counts)}
+    else:
+        colours = PALE["old"] if colour == "first answer" else {"old": OLD, "new": NEW}[side]
+        key = {f"{side} feature": colours}
     return np.where(np.isin(upgrade.labels[rows], chosen), colours, PALE[side]), key
 
 
@@ -220,13 +217,11 @@ def nearest_star(upgrade: Upgrade) -> tuple[float, float]:
     """
     if "nearest star" not in upgrade.kept:
         query, gallery = upgrade.cross
-        own, rows = upgrade.places, np.arange(len(upgrade))
-        counts = np.bincount(own)[own, None]
-        others = unit_rows(upgrade.means[own] * counts - gallery, "other").numpy()
-        shares = []
+        own, shares = upgrade.places, []
+        others = unit_rows(upgrade.means[own] * np.bincount(own)[own, None] - gallery, "other").numpy()
         for features in (gallery, query):
             scores = features @ upgrade.prototypes.T
-            scores[rows, own] = (features * others).sum(1)
+            scores[np.arange(len(own)), own] = (features * others).sum(1)
             shares.append(float((scores.argmax(1) == own).mean()))
         upgrade.kept["nearest star"] = tuple(shares)
     return upgrade.kept["nearest star"]

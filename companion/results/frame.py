@@ -1,4 +1,4 @@
-"""A frame of runs, and which of its rows."""
+"""A frame of runs, which of its rows, and what the pictures take of them."""
 
 import json
 from collections.abc import Mapping
@@ -7,31 +7,32 @@ from typing import Any
 
 import pandas as pd
 
+from companion.results.seeds import ENDS
 from companion.titles import SETTING, plot_name
 from compat_lib.config import ExperimentConfig
 from compat_lib.losses import METHODS, method_options
 from compat_lib.runs import Run, list_runs
 
+MERGED = "two indexes, rank merge"
 GROUP = ("experiment_id", "method", "budget", "method_options")
 
 
 def collect(*roots: str | Path) -> pd.DataFrame:
-    """One row for every complete run below the given folders.
-
-    Args:
-        roots: folders of run folders ("runs", "results"); a run that is in several is taken from the first.
+    """One row for every complete run below folders of run folders; one in several is that of the first.
 
     Returns:
         Columns: every field of the configuration (dictionaries as JSON text), "experiment_id", "run_id",
         "test_identities", "folder" and "run" (a `Run`, which is read when it is asked). Old models' runs have
         method "old". Empty, with the columns that the other functions need, when there are no runs.
     """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for run in (run for root in roots for run in list_runs(root)):
-        ids = {"experiment_id": run.folder.parent.name, "run_id": run.folder.name}
-        rows.setdefault(tuple(ids.values()), ids | row_of_run(run))
+    rows = [
+        {"experiment_id": run.folder.parent.name, "run_id": run.folder.name} | row_of_run(run)
+        for root in roots
+        for run in list_runs(root)
+    ]
     columns = [*GROUP, *SETTING, "run_id", "seed", "old_run", "test_identities", "folder", "run"]
-    return pd.DataFrame(list(rows.values())) if rows else pd.DataFrame(columns=columns)
+    found = pd.DataFrame(rows, columns=None if rows else columns)
+    return found.drop_duplicates(["experiment_id", "run_id"], ignore_index=True)
 
 
 def row_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,21 +66,11 @@ def on(runs: pd.DataFrame, part: str) -> pd.DataFrame:
     return runs.assign(run=[run.on(part) for run in runs["run"]])
 
 
-def tidy(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every number of the runs: one row a number, the columns of `collect` beside those of a `Record`."""
-    parts = [
-        run.metrics.frame().assign(**{name: row[name] for name in runs.columns if name != "run"})
-        for run, row in zip(runs["run"], runs.to_dict("records"), strict=True)
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
 def select(runs: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows in which every named column has the given value, ordered by seed."""
-    mask = pd.Series(True, index=runs.index)
     for name, value in values.items():
-        mask &= runs[name] == value
-    return runs[mask].sort_values("seed")
+        runs = runs[runs[name] == value]
+    return runs.sort_values("seed")
 
 
 def with_adapters(runs: pd.DataFrame) -> pd.DataFrame:
@@ -113,13 +104,74 @@ def main_variant(runs: pd.DataFrame, method: str, budget: str = "steps") -> pd.D
 
     These are the runs by its defaults. Only where there are none, those whose options most of its runs have
     (then the fewest options): older runs by other defaults, say. An ablation never stands for its method.
-
-    Args:
-        runs: rows of one experiment.
-        method: its name.
-        budget: "steps" or "passes".
     """
     rows = select(runs, method=method)
     counts = rows["method_options"].value_counts()
     ranked = sorted(counts.index, key=lambda text: (text != "{}", -counts[text], len(text), text))
     return select(rows, method_options=ranked[0] if ranked else "{}", budget=budget)
+
+
+def points(rows: pd.DataFrame, experiment_id: str) -> dict[str, dict[str, Any]]:
+    """Rows of one experiment as the plots take them (self_cross_scatter, gain_dots).
+
+    Returns:
+        plot name -> self, cross, gain and asked (new/old with the old query too), each with _low and _high,
+        None where there is no number; criterion (True when it holds in every seed), and title.
+    """
+    columns = {"self": "new_new", "cross": "new_old", "gain": "gain", "asked": "with_old_query"}
+    found = {}
+    for row in rows[rows["experiment_id"] == experiment_id].to_dict("records"):
+        numbers = {name + end: row[column + end] for name, column in columns.items() for end in ENDS[:3]}
+        numbers = {name: None if pd.isna(value) else float(value) for name, value in numbers.items()}
+        found[plot_name(row)] = numbers | {"criterion": row["criterion"] == 1.0, "title": row["title"]}
+    return found
+
+
+def bounds(rows: pd.DataFrame, experiment_id: str) -> dict[str, float | None]:
+    """What an experiment's methods are compared with: keywords "old_old" and "oracle" of the plots."""
+    best = rows[rows["experiment_id"] == experiment_id].nlargest(1, "n", keep="last")
+    means = {name: best[name].dropna() for name in ("old_old", "oracle")}
+    return {name: float(values.iloc[0]) if len(values) else None for name, values in means.items()}
+
+
+def backfill(
+    run: Run, metric: str = "map", order: str = "random", adapter: str | None = None
+) -> tuple[list[float], list[float | None]]:
+    """The mixed-gallery curve of a run: shares re-embedded, and the metric at each.
+
+    Args:
+        adapter: "rank-merge" of an independent run: two indexes, each asked by its own model.
+    """
+    found = run.metrics.select(gallery="mixed", metric=metric, order=order, adapter=adapter)
+    curve = sorted((one.share, one.value) for one in found if one.share is not None)
+    return [share for share, _ in curve], [value for _, value in curve]
+
+
+def backfill_curves(runs: pd.DataFrame, experiment_id: str, metric: str = "map") -> dict[str, tuple]:
+    """The mixed-gallery curve of every method of an experiment that has one, and of two indexes (MERGED).
+
+    Plot name -> (shares, means over the seeds), and with several seeds mean minus and plus the deviation.
+    """
+    curves, methods = {}, by_method(runs, experiment_id)
+    sources = [(name, own, None) for name, own in methods.items()]
+    sources += [(MERGED, own, "rank-merge") for name, own in methods.items() if name == "independent"]
+    for name, own, adapter in sources:
+        found = [backfill(run, metric, adapter=adapter) for run in own["run"]]
+        found = [pd.Series(values, shares) for shares, values in found if shares and None not in values]
+        if found:
+            seeds = pd.concat(found, axis=1)
+            mean, deviation = seeds.mean(axis=1).to_numpy(), seeds.std(axis=1).to_numpy()
+            band = (mean - deviation, mean + deviation) if len(found) > 1 else ()
+            curves[name] = (seeds.index.tolist(), mean, *band)
+    return curves
+
+
+def histories(runs: pd.DataFrame, experiment_id: str) -> dict[str, list[dict[str, float]]]:
+    """Every method's history.csv, each number the mean over the seeds; methods without one are left out."""
+    found = {}
+    for name, own in by_method(runs, experiment_id).items():
+        tables = [pd.DataFrame(run.history) for run in own["run"] if (run.folder / "history.csv").is_file()]
+        if tables:
+            mean = pd.concat(tables).groupby("epoch", as_index=False).mean()
+            found[name] = [row.dropna().to_dict() for _, row in mean.iterrows()]
+    return found

@@ -8,9 +8,9 @@ import pandas as pd
 
 from companion.results.frame import GROUP, row_of, select, with_adapters
 from companion.results.seeds import (
+    ENDS,
     TESTS,
     WITH_OLD_QUERY,
-    Spread,
     difference,
     gain,
     measured,
@@ -30,26 +30,23 @@ def scores(
 ) -> pd.DataFrame:
     """Self-test, cross-test, criterion, update gain and cost of every method in every experiment.
 
-    Each number has columns "…_low", "…_high", "…_deviation" and "…_n", see `Spread`. The old model, the new
+    Each number has columns "…_low", "…_high", "…_deviation" and "…_n" (ENDS). The old model, the new
     model and the oracle are paired by seed and by bootstrap draw.
 
     Args:
-        metric: its name among those of all pairs; an experiment of another protocol is scored by the metric
-            that stands in its place (`records.metric_for`).
+        metric: its name among those of all pairs; another protocol's stands in its place (`metric_for`).
         expected: configurations that should have run (a preset's experiments): they say which rows their
             experiments have, in which order, and what is not there has n = 0. None: what is there.
 
     Returns:
         One row for each experiment, method, budget and method_options, adapters last in their experiment.
-        Columns: the group, the setting's fields, seeds (expected), n and oracle_n (found); old_old, new_old,
-        new_new, oracle, gain, flips (share of the queries that were answered right before and are not now),
-        with_old_query (new/old when the old model runs at query time too) and those of CEILINGS; margin
-        (new/old - old/old) and self_change (new/new minus the oracle's) with _low and _high, always the 95 %
-        interval of the paired difference; criterion (share of the seeds in which new/old > old/old; nan when
-        not measurable); decided (whether the margin's interval leaves out zero); new_old_best and
-        new_new_best (the best of those that ask alike, or not to be told from it by the paired difference);
-        cost and images (training time, and images that went through the network, relative to the oracle's);
-        metric; title; needs.
+        Columns: the group, the setting's fields, metric, title, needs, seeds (expected), n and oracle_n
+        (found); old_old, new_old, new_new, oracle, gain, flips (share of the queries that were answered right
+        before and are not now), with_old_query (new/old when the old model runs at query time too) and those
+        of CEILINGS; margin (new/old - old/old) and self_change (new/new minus the oracle's) with the ends of
+        the paired difference's 95 % interval; criterion (share of the seeds in which new/old > old/old);
+        decided (whether the margin's interval leaves out zero); new_old_best and new_new_best (of those that
+        ask alike, or not to be told from it); cost and images (of the training, relative to the oracle's).
     """
     runs = with_adapters(runs[runs["method"] != "old"])
     rows, sides = [], []
@@ -119,8 +116,7 @@ def _compared(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[str
     found |= {name: measured(oracle, *TESTS["old_old"], metric, adapter=name) for name in CEILINGS}
     row: dict[str, Any] = {}
     for name, one in found.items():
-        low, high, deviation, n = (f"{name}_{end}" for end in Spread._fields[1:])
-        row |= dict(zip((name, low, high, deviation, n), spread(one), strict=True))
+        row |= {name + end: part for end, part in zip(ENDS, spread(one), strict=True)}
     margin = difference(runs, TESTS["new_old"], runs, TESTS["old_old"], metric)
     change = difference(runs, TESTS["new_new"], oracle, TESTS["new_new"], metric)
     for name, one in (("margin", margin), ("self_change", change)):

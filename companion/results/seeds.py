@@ -25,6 +25,9 @@ class Spread(NamedTuple):
     n: int = 0
 
 
+ENDS = ("", "_low", "_high", "_deviation", "_n")  # of the names of a spread's columns
+
+
 def measured(
     runs: pd.DataFrame,
     query: str | None,
@@ -41,10 +44,8 @@ def measured(
     found = {}
     for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True):
         through = _through(method, query, gallery, adapter)
-        one = run.metrics.find(query, gallery, metric, adapter=through, order=order)
-        if one is not None and one.value is not None:
-            found[seed] = one
-    return found
+        found[seed] = run.metrics.find(query, gallery, metric, adapter=through, order=order)
+    return {seed: one for seed, one in found.items() if one is not None and one.value is not None}
 
 
 def _through(method: str, query: str | None, gallery: str | None, adapter: str | None = None) -> str | None:
@@ -55,12 +56,13 @@ def _through(method: str, query: str | None, gallery: str | None, adapter: str |
 
 def spread(found: Mapping[int, Record]) -> Spread:
     """Mean, ends, deviation and number of the seeds' values."""
-    values = np.array([one.value for one in found.values()], dtype=float)
-    if len(values) > 1:
+    if len(found) > 1:
+        values = np.array([one.value for one in found.values()], dtype=float)
         mean, deviation = float(values.mean()), float(values.std(ddof=1))
         return Spread(mean, mean - deviation, mean + deviation, deviation, len(values))
-    ends = ((one.value, one.low, one.high) for one in found.values())
-    return next((Spread(*(np.nan if x is None else float(x) for x in one), n=1) for one in ends), Spread())
+    for one in found.values():
+        return Spread(*np.array([one.value, one.low, one.high], dtype=float).tolist(), n=1)
+    return Spread()
 
 
 def metric_of(runs: pd.DataFrame, metric: str = HEADLINE) -> str:
@@ -70,22 +72,15 @@ def metric_of(runs: pd.DataFrame, metric: str = HEADLINE) -> str:
 
 def _draws(runs: pd.DataFrame, seeds: list[int], query: str, gallery: str, metric: str) -> np.ndarray | None:
     """Bootstrap draws [seeds, draws] of these seeds' runs, or None where one has kept none, or fewer."""
-    of = {
-        seed: run.draws(query, gallery, metric, _through(method, query, gallery))
-        for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True)
-        if seed in seeds
-    }
-    drawn = [of[seed] for seed in seeds]
-    whole = None not in [None if one is None else len(one) for one in drawn]
-    return np.array(drawn) if whole and len({len(one) for one in drawn}) == 1 else None
+    of = dict(zip(runs["seed"], zip(runs["method"], runs["run"], strict=True), strict=True))
+    rows = [of[seed] for seed in seeds]
+    drawn = [run.draws(query, gallery, metric, _through(method, query, gallery)) for method, run in rows]
+    lengths = {None if one is None else len(one) for one in drawn}
+    return np.array(drawn) if len(lengths) == 1 and None not in lengths else None
 
 
 def difference(
-    a: pd.DataFrame,
-    test_a: tuple[str, str],
-    b: pd.DataFrame,
-    test_b: tuple[str, str],
-    metric: str,
+    a: pd.DataFrame, test_a: tuple[str, str], b: pd.DataFrame, test_b: tuple[str, str], metric: str
 ) -> PairedComparison:
     """A metric of runs ``a`` minus that of runs ``b``, seed by seed: see `evaluation.paired_comparison`.
 
@@ -93,17 +88,21 @@ def difference(
         a, b: rows of `collect`, at most one a seed; they may be the same rows with two tests.
         test_a, test_b: (query, gallery).
 
-    Returns:
-        Without a seed that both have: value, low and high nan, and seeds 0.
+    Without a seed that both have, value, low and high are nan, and seeds 0.
     """
     sides = ((a, test_a), (b, test_b))
     left, right = (measured(side, *test, metric) for side, test in sides)
     seeds = [seed for seed in left if seed in right]
-    if not seeds:
-        return PairedComparison(np.nan, np.nan, np.nan, 0)
     drawn = [_draws(side, seeds, *test, metric) for side, test in sides]
     known = all(one is not None for one in drawn) and drawn[0].shape == drawn[1].shape
-    draws = {"draws_a": drawn[0], "draws_b": drawn[1]} if known else {}
+    return paired(left, right, **({"draws_a": drawn[0], "draws_b": drawn[1]} if known else {}))
+
+
+def paired(left: Mapping[int, Record], right: Mapping[int, Record], **draws: np.ndarray) -> PairedComparison:
+    """The numbers of the seeds that both have, one side minus the other."""
+    seeds = [seed for seed in left if seed in right]
+    if not seeds:
+        return PairedComparison(np.nan, np.nan, np.nan, 0)
     return paired_comparison(*([side[seed].value for seed in seeds] for side in (left, right)), **draws)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from companion.results import Spread
+from companion.results import ENDS, Spread
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import shown
 
@@ -37,9 +37,8 @@ def changed(one: PairedComparison) -> str:
 
 def score_cell(row: Mapping[str, Any], name: str, **form: Any) -> str:
     """A number of a row of scores; n is said with several seeds, and where some of them are missing."""
-    known = (row.get(end and f"{name}_{end}" or name, np.nan) for end in ("", *Spread._fields[1:]))
-    value = Spread(*known)
-    return spread_cell(value._replace(n=0 if np.isnan(value.n) else int(value.n)), row["seeds"], **form)
+    value, low, high, deviation, n = (row.get(f"{name}{end}", np.nan) for end in ENDS)
+    return spread_cell(Spread(value, low, high, deviation, int(np.nan_to_num(n))), row["seeds"], **form)
 
 
 def spread_cell(values: Spread, seeds: int = 1, **form: Any) -> str:
@@ -53,9 +52,9 @@ def spread_cell(values: Spread, seeds: int = 1, **form: Any) -> str:
     """
     text = shown(values.value, values.low, values.high, **form)
     if values.n > 1:
-        text = f"{shown(values.value, **form)} ± {shown(values.deviation, **(form | {'signed': False}))}"
+        text = f"{shown(values.value, **form)} ± {shown(values.deviation, **form | {'signed': False})}"
     missing = f" of {seeds}" * (values.n < seeds)
-    return text + (f" ({values.n}{missing})" if values.n and (values.n > 1 or missing) else "")
+    return text + f" ({values.n}{missing})" * (values.n > 1 or bool(values.n and missing))
 
 
 def styled(table: pd.DataFrame, caption: str = "") -> Styler:
@@ -63,20 +62,11 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler:
 
     Cells that end with BEST are bold. The first ``table.attrs["references"]`` rows are tinted: what the
     others are compared with.
-
-    Args:
-        table: any of this module, or your own.
-        caption: above the table.
-
-    Returns:
-        A Styler: a notebook shows it by itself, ``.to_html()`` gives the text.
     """
-    shown_table = table.reset_index(drop=True)
+    whole = table.reset_index(drop=True)
     # Two tables on one page must not share names, nor may a table change its name from run to run.
-    digest = f"{zlib.crc32((caption + shown_table.to_csv()).encode()):08x}"
-    style = (
-        shown_table.style.hide(axis="index").set_caption(caption).set_uuid(digest).set_table_styles(_STYLE)
-    )
+    digest = f"{zlib.crc32((caption + whole.to_csv()).encode()):08x}"
+    style = whole.style.hide(axis="index").set_caption(caption).set_uuid(digest).set_table_styles(_STYLE)
     if references := table.attrs.get("references", 0):
         tint = {"background-color": "#e4edf6"}
         style = style.set_properties(subset=pd.IndexSlice[: references - 1, :], **tint)
@@ -94,12 +84,10 @@ def _look(cell: Any) -> str:
 
 def side_by_side(tables: Sequence[Styler]) -> str:
     """Several styled tables as HTML: beside each other where there is room, below each other elsewhere."""
-    parts = "".join(
-        f'<div style="max-width: 100%; overflow-x: auto;">{table.to_html()}</div>' for table in tables
-    )
-    return (
-        f'<div style="display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 1.2em;">{parts}</div>'
-    )
+    place = '<div style="max-width: 100%; overflow-x: auto;">'
+    parts = "".join(f"{place}{table.to_html()}</div>" for table in tables)
+    row = "display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 1.2em;"
+    return f'<div style="{row}">{parts}</div>'
 
 
 def markdown(table: pd.DataFrame, left: int = 1) -> str:

@@ -22,6 +22,7 @@ from compat_lib.evaluation.records import shown
 
 OLD_QUERY = "with the old query"
 LEARNED = "by the method's own uncertainty"  # a column where a method has learnt one
+OF_UNRELATED = ", of what two unrelated models have"
 # What is looked at closely: caption -> column -> (query, gallery, metric, order), and whether it is a change.
 DETAILS: dict[str, dict[str, tuple]] = {
     "Who gets worse": {
@@ -29,9 +30,7 @@ DETAILS: dict[str, dict[str, tuple]] = {
         "identities that gain": ("new", "old", "gaining"),
         "right before, wrong now": ("new", "old", "negative_flips"),
         "wrong before, right now": ("new", "old", "positive_flips"),
-        "right before, wrong now, of what two unrelated models have": (
-            *("new", "old", "relative_negative_flips"),
-        ),
+        f"right before, wrong now{OF_UNRELATED}": ("new", "old", "relative_negative_flips"),
     },
     "Constraints that hold": {
         f"{k}: {statement}": (None, None, f"constraint{k}/share") for k, statement in enumerate(STATEMENTS, 1)
@@ -48,19 +47,15 @@ DETAILS: dict[str, dict[str, tuple]] = {
 def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every experiment in one line: how much of it is there, and which methods are compatible beyond noise.
 
-    Returns:
-        Columns: experiment, runs (found of expected, adapters not counted), compatible.
+    Columns: experiment, runs (found of expected, adapters not counted), those that are compatible.
     """
     lines = []
     for experiment, title in setting_titles(rows).items():
         own = rows[rows["experiment_id"] == experiment]
-        trained = own[~own["method"].str.startswith("adapter/")]
+        runs, seeds = own.loc[~own["method"].str.startswith("adapter/"), ["n", "seeds"]].sum()
         met = "; ".join(own[own["decided"] & (own["margin"] > 0)]["title"]) or "none"
-        there = trained["n"].sum() > 0
-        runs = f"{trained['n'].sum()} of {trained['seeds'].sum()}"
-        line = {"experiment": title, "runs": runs if there else MISSING}
-        lines.append(line | {"new/old > old/old beyond noise": met if there else MISSING})
-    return pd.DataFrame(lines)
+        lines.append([title, f"{runs} of {seeds}", met] if runs else [title, MISSING, MISSING])
+    return pd.DataFrame(lines, columns=["experiment", "runs", "new/old > old/old beyond noise"])
 
 
 def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
@@ -81,21 +76,21 @@ def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None =
     lines = _references(parts)
     references = len(lines)
     for k, row in enumerate(rows.to_dict("records")):
-        line, oracle = {"method": row["title"]}, row["method"] == "independent"
-        for test, title in (("new_old", "new/old"), ("new_new", "new/new")):
-            for end, part in parts:
-                one = part.iloc[k].to_dict()
-                line[title + end] = (
-                    score_cell(one, test) + BEST * one[f"{test}_best"] if one["n"] else MISSING
-                )
-        line["new/old - old/old"] = score_cell(row, "margin", signed=True) if row["n"] else MISSING
+        line, there = {"method": row["title"], "query": query_cost(row["method"])}, row["n"] > 0
+        for end, part in parts:
+            one = part.iloc[k].to_dict()
+            for test, title in (("new_old", "new/old"), ("new_new", "new/new")):
+                cell = score_cell(one, test) + BEST * one[f"{test}_best"]
+                line[title + end] = cell if one["n"] else MISSING
+        line["new/old - old/old"] = score_cell(row, "margin", signed=True) if there else MISSING
         if not row["method"].startswith("adapter/"):
-            there = row["n"] and row["oracle_n"]
-            change = "is the oracle" if oracle else score_cell(row, "self_change", signed=True)
-            line["new/new - oracle"] = change if there else MISSING
-            costs = (("cost", "time"), ("images", "images")) if there else ()
-            line |= {title: shown(row[name], percent=False, digits=2) for name, title in costs}
-        lines.append(line | {"query": query_cost(row["method"])})
+            change = score_cell(row, "self_change", signed=True)
+            change = "is the oracle" if row["method"] == "independent" else change
+            line["new/new - oracle"] = change if there and row["oracle_n"] else MISSING
+            if there and row["oracle_n"]:
+                form = {"percent": False, "digits": 2}
+                line |= {"time": shown(row["cost"], **form), "images": shown(row["images"], **form)}
+        lines.append(line)
     tests = [title + end for end, _ in parts for title in ("new/old", "new/new")]
     order = ["method", *tests, "new/old - old/old", "new/new - oracle", "time", "images", "query"]
     table = pd.DataFrame(lines).reindex(columns=order).astype(object).fillna("")
@@ -106,28 +101,25 @@ def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None =
 def _references(parts: Sequence[tuple[str, pd.DataFrame]]) -> list[dict[str, str]]:
     """The bar and the ceilings, a line each."""
     titles = {"old_old": "the bar: old queries, old gallery", **CEILINGS}
-    titles = {name: {"method": title} for name, title in titles.items()}
+    lines = {name: {"method": title} for name, title in titles.items()}
     full = {"method": "full backfill by the oracle"}
     for end, part in parts:
         best = part.loc[part["n"].idxmax()].to_dict()
-        for name, line in titles.items():
+        for name in titles:
             if np.isfinite(best[name]):
-                line[f"new/old{end}"] = score_cell(best, name)
-        full |= {
-            f"{test}{end}": score_cell(best, "oracle") if best["oracle_n"] else MISSING
-            for test in ("new/old", "new/new")
-        }
-    if len(titles["old_old"]) == 1:
-        titles["old_old"]["new/old"] = MISSING
-    return [line for line in (*titles.values(), full) if len(line) > 1]
+                lines[name][f"new/old{end}"] = score_cell(best, name)
+        cell = score_cell(best, "oracle") if best["oracle_n"] else MISSING
+        full |= {f"new/old{end}": cell, f"new/new{end}": cell}
+    if len(lines["old_old"]) == 1:
+        lines["old_old"]["new/old"] = MISSING
+    return [line for line in (*lines.values(), full) if len(line) > 1]
 
 
 def first_day_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Whether each method's upgrade pays on its first day, by how much, and for whom not.
 
-    Returns:
-        Columns: method; new/old > old/old (whether it holds); update gain (a fraction); with the old query
-        (new/old when the old model runs at query time too, where a run has it); right before, wrong now.
+    Columns: method; new/old > old/old (whether it holds); update gain (a fraction); with the old query
+    (new/old when the old model runs at query time too, where a run has it); right before, wrong now.
     """
     lines = []
     for row in rows.to_dict("records"):
@@ -161,12 +153,8 @@ def criterion_words(row: Mapping[str, Any]) -> str:
 def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.DataFrame:
     """A close look at the upgrade by every method of an experiment.
 
-    Args:
-        caption: key of DETAILS.
-
-    Returns:
-        Columns: method, and those of DETAILS[caption]; empty where nothing of it was measured. Beside the
-        orders of backfill stand two indexes in random order.
+    Columns: method, and those of DETAILS[caption]; empty where nothing of it was measured. Below the order
+    of backfill stand two indexes in random order.
     """
     lines, methods = [], by_method(runs, experiment_id)
     for own in methods.values():

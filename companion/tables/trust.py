@@ -17,8 +17,7 @@ FLAT = 0.02  # absolute: two points of the metric
 def last_third(history: Sequence[Mapping[str, Any]]) -> tuple[int, int, float] | None:
     """First and last epoch of the last third of a training, and how far the self-test moved between them.
 
-    Returns:
-        None with fewer than two epochs that have it.
+    None with fewer than two epochs that have it.
 
     >>> last_third([{"epoch": epoch, VALIDATION: epoch / 12} for epoch in (3, 6, 9)])
     (6, 9, 0.25)
@@ -37,33 +36,25 @@ def flatness(history: Sequence[Mapping[str, Any]]) -> str:
     if third is None:
         return "Fewer than two looks at the validation identities: nothing can be said about flatness."
     start, last, change = third
-    words = (
-        "flat enough to be judged" if abs(change) <= FLAT else "still moving, so train longer before judging"
-    )
+    flat = abs(change) <= FLAT
+    words = "flat enough to be judged" if flat else "still moving, so train longer before judging"
     return f"From epoch {start} to {last} it moved by {shown(change, signed=True)} points: {words}."
 
 
 def flat_table(runs: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """Which methods' self-tests on the validation identities still moved in the last third of the training.
 
-    Args:
-        titles: experiment identifier -> its title.
-
-    Returns:
-        Columns: experiment, flat, still moving; in brackets how far each moved, in points.
+    Columns: experiment (of `titles`), flat, still moving; in brackets how far each moved, in points.
     """
     lines = []
     for experiment, title in titles.items():
-        columns: dict[str, list[str]] = {"flat": [], "still moving": []}
-        methods = by_method(runs, experiment)
+        flat, moving, methods = [], [], by_method(runs, experiment)
         for name, history in histories(runs, experiment).items():
             if third := last_third(history):
-                column = "flat" if abs(third[2]) <= FLAT else "still moving"
-                columns[column].append(f"{row_title(methods[name].iloc[0])} ({shown(third[2], signed=True)})")
-        empty = "none" if any(columns.values()) else "not recorded"
-        lines.append(
-            {"experiment": title} | {name: ", ".join(found) or empty for name, found in columns.items()}
-        )
+                words = f"{row_title(methods[name].iloc[0])} ({shown(third[2], signed=True)})"
+                (flat if abs(third[2]) <= FLAT else moving).append(words)
+        empty = "none" if flat + moving else "not recorded"
+        lines.append([title, ", ".join(flat) or empty, ", ".join(moving) or empty])
     return pd.DataFrame(lines, columns=["experiment", "flat", "still moving"])
 
 
@@ -83,21 +74,15 @@ def too_short(runs: pd.DataFrame, titles: Mapping[str, str]) -> str:
 def provenance_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Who made the runs: one row for each place, hardware, software and commit, old models among them."""
     lines = []
-    for row in runs.to_dict("records"):
-        made = row["run"].environment
+    for place, run in zip(runs["place"], runs["run"], strict=True):
+        made, seconds = run.environment, run.metrics.find(None, None, "train/seconds")
         cores = f"{made.get('cores', '?')} cores, threads used: {made.get('threads', '?')}"
-        cores = f"{made.get('processor', 'not recorded')}, {cores}"
-        seconds = row["run"].metrics.find(None, None, "train/seconds")
-        lines.append(
-            {
-                "whose": row["place"],
-                "hardware": made.get("accelerator") if made.get("device", "cpu") != "cpu" else cores,
-                "software": f"Python {made.get('python', '?')}, torch {made.get('torch', '?')}",
-                "commit": made.get("commit") or "unknown",
-                "minutes": np.nan if seconds is None or seconds.value is None else seconds.value / 60,
-                "finished": (made.get("finished") or "")[:10],
-            }
-        )
+        processor = f"{made.get('processor', 'not recorded')}, {cores}"
+        hardware = made.get("accelerator") if made.get("device", "cpu") != "cpu" else processor
+        software = f"Python {made.get('python', '?')}, torch {made.get('torch', '?')}"
+        minutes = np.nan if seconds is None or seconds.value is None else seconds.value / 60
+        finished = (made.get("finished") or "")[:10]
+        lines.append([place, hardware, software, made.get("commit") or "unknown", minutes, finished])
     names = ["whose", "hardware", "software", "commit", "minutes", "finished"]
     groups = pd.DataFrame(lines, columns=names).groupby(names[:4], sort=False, dropna=False)
     table = groups.agg(
@@ -113,17 +98,10 @@ def mixed_code(runs: pd.DataFrame) -> str:
 
     Runs are reused by what their configuration says, and a configuration does not know the code.
     """
-    mixed = []
-    for experiment, own in runs.groupby("experiment_id", sort=False):
-        commits = {
-            str(run.environment["commit"]).split("+")[0]
-            for run in own["run"]
-            if run.environment.get("commit")
-        }
-        mixed += [f"{experiment} ({len(commits)} commits)"] if len(commits) > 1 else []
-    if not mixed:
-        return ""
-    return (
+    commits = runs["run"].map(lambda run: run.environment.get("commit")).dropna().str.split("+").str[0]
+    counts = commits.groupby(runs["experiment_id"], sort=False).nunique()
+    mixed = [f"{experiment} ({count} commits)" for experiment, count in counts.items() if count > 1]
+    return bool(mixed) * (
         f"Made by more than one version of the code: {'; '.join(mixed)}. Where the versions differ in what "
         "they compute, such runs must not be compared: delete the experiment's folder and run it again."
     )
