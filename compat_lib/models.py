@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.config import HEADS, PRECISIONS
-from compat_lib.data.augmentation import to_float
+from compat_lib.data.augmentation import to_float, whole_pixels
 from compat_lib.data.decoding import height_width
 from compat_lib.data.encoded import EncodedImages, Stream
 from compat_lib.files import map_rows, write_rows
@@ -217,4 +217,4 @@ def _blocks(images: Tensor | EncodedImages, size: int, workers: int) -> Iterator
     if isinstance(images, EncodedImages):
         yield from Stream(images, workers).decode(torch.arange(len(images)).split(size))
     else:
-        yield from torch.as_tensor(images).split(size)
+        yield from whole_pixels(images).split(size)

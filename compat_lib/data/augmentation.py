@@ -23,12 +23,18 @@ def to_float(images: Tensor) -> Tensor:
     >>> to_float(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)).flatten().tolist()
     [-1.0, 1.0]
     """
+    return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
+
+
+def whole_pixels(images: Tensor) -> Tensor:
+    """A user's images as a tensor; fractions are refused, which would be scaled as if 255 were 1."""
+    images = torch.as_tensor(images)
     if images.is_floating_point() or images.dtype == torch.bool:
         raise TypeError(
             f"images must be whole numbers of 0 to 255, not {images.dtype}; make those of 0 to 1 "
             "(255 * images).round().to(torch.uint8)"
         )
-    return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
+    return images
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .augmentation import Augmentation, to_float
+from .augmentation import Augmentation, to_float, whole_pixels
 from .encoded import EncodedImages, Stream
 from .images import seeded_generator
 
@@ -154,7 +154,7 @@ class Batches:
         self.device = torch.device(device)
         encoded = isinstance(images, EncodedImages)
         self._stream = Stream(images, workers, pinned=self.device.type == "cuda") if encoded else None
-        self.images = images if encoded else torch.as_tensor(images, device=self.device)
+        self.images = images if encoded else whole_pixels(images).to(self.device)
         self.labels = labels.to(self.device, torch.int64)
         self.seed, self.augmentation = seed, augmentation
         self._groups = Groups(labels.cpu(), batch_size, per_identity) if per_identity else None
