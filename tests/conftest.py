@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.load_profile("ci")  # the same examples everywhere, and no limit of time on a busy machine
 ROOT = Path(__file__).resolve().parent.parent
 # They hold no doctests, and as modules they would have one name.
-collect_ignore = ["conftest.py", "browser/conftest.py"]
+collect_ignore = ["conftest.py", "notebooks/conftest.py"]
 
 # pytest loads this file before any test imports torch. Several test processes share the machine, and
 # results are compared to the bit, which needs the same number of threads everywhere.

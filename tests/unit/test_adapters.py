@@ -32,7 +32,7 @@ def pair(seed=0, rows=60, source=5, target=5):
     return a, a @ generator.normal(size=(source, target)) + 0.2 * generator.normal(size=(rows, target))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), width=st.integers(1, 8))
 def test_procrustes_is_orthogonal_and_recovers_a_rotation(seed, width):
     generator = np.random.default_rng(seed)
@@ -53,7 +53,7 @@ def test_procrustes_is_semi_orthogonal_for_other_widths(source, target):
     np.testing.assert_allclose(product, np.eye(3), atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_no_other_rotation_comes_closer(seed):
     source, target = (unit(side) for side in pair(seed))

@@ -138,7 +138,7 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
     assert fooled[0].eq(0).all() == (progress == 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     target=st.floats(0, 2),
     per_class=st.integers(2, 9),
@@ -157,7 +157,7 @@ def test_every_radius_lies_between_its_own_and_the_target(target, per_class, v):
     torch.testing.assert_close(method.elastic_radii(), torch.full((5,), target))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), inside=st.floats(0, 0.999), v=st.floats(-20, 20))
 def test_rows_inside_their_sphere_cost_nothing_and_move_nothing(seed, inside, v):
     """Unit rows at a share of their radius from the centre, or as near to it as unit rows come."""

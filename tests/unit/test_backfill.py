@@ -90,7 +90,7 @@ def test_area_is_the_mean_height_of_the_curve():
     assert half.area("map") == pytest.approx(0.3)  # normalised by the shares that it spans
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 10**6))
 def test_area_by_query_has_the_area_as_its_mean(seed):
     rng = np.random.default_rng(seed)

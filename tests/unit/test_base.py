@@ -131,7 +131,7 @@ def test_classification_is_that_of_the_slow_loop(name, kind):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(order=st.permutations(range(12)), new=st.floats(1e-2, 1e2), past=st.floats(1e-2, 1e2))
 def test_order_of_the_batch_and_lengths_of_features_do_not_matter(name, order, new, past):
     old = make_old(scale=4.0)

@@ -31,7 +31,7 @@ def test_all_shifts_occur_equally_often():
     assert (share - 1 / 25).abs().max() < 5 * (0.04 * 0.96 / count) ** 0.5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3))
 def test_an_epoch_visits_rows_once_and_drops_a_short_last_batch(count, batch_size, epoch):
     labels = torch.arange(count) * 2
@@ -179,7 +179,7 @@ def most_batches(sizes, identities, per_identity):
 SIZES = st.lists(st.integers(1, 23), min_size=3, max_size=12)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sizes=SIZES, identities=st.integers(1, 3), per_identity=st.integers(2, 5), epoch=st.integers(0, 2))
 def test_batches_hold_several_images_of_some_identities(sizes, identities, per_identity, epoch):
     labels = 10 * torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) - 5  # gaps, and below zero

@@ -105,7 +105,7 @@ def test_gradient_of_the_other_variants(variant, width):
     assert gradient[:, 6:].eq(0).all()  # what the old table does not see
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 30))
 def test_published_scale_cannot_fall_below_its_bound(seed, classes):
     old = make_old(seed, classes=classes, per_class=2, class_map="none")

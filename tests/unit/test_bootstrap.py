@@ -20,20 +20,18 @@ def make_pairs(query, labels, gallery=None):
     query = inputs.unit_rows(query, "query")
     if gallery is None:
         return PairScores(query, labels)
-    ids = np.arange(len(labels))
-    gallery = inputs.unit_rows(gallery, "gallery")
-    return PairScores(query, labels, gallery, labels, query_ids=ids, gallery_ids=ids)
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(labels)))
+    return PairScores(query, labels, inputs.unit_rows(gallery, "gallery"), labels, **ids)
 
 
 def slow_tar(query, gallery, labels, weights, far, ordered):
-    # One draw, pair by pair and threshold by threshold.
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
+    # One draw, pair by pair and threshold by threshold; the sides are {image: feature}.
     genuine, impostors = [], []
-    for i in range(len(labels)):
-        for j in range(len(labels)):
+    for i, a in query.items():
+        for j, b in gallery.items():
             if i == j or (not ordered and j < i):
                 continue
-            score = np.float32(unit[0][i] @ unit[1][j])
+            score = np.float32(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
             if labels[i] == labels[j]:
                 genuine.append((score, weights[labels[i]]))
             else:
@@ -49,75 +47,32 @@ def slow_tar(query, gallery, labels, weights, far, ordered):
     return best
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-@pytest.mark.parametrize("images", [1, 4])
-def test_tar_equals_brute_force(ordered, images):
-    features, labels = make_features(images=4)
+@pytest.mark.parametrize(
+    ("sides", "images"), [("one set", 1), ("one set", 4), ("ordered", 1), ("ordered", 4), ("apart", 4)]
+)
+def test_tar_equals_brute_force(sides, images):
+    features, labels = make_features(12, 4)
     if images == 1:  # some identities have a single image, hence no genuine pair
         keep = (labels < 3) | (np.r_[True, [label not in labels[:i] for i, label in enumerate(labels) if i]])
         features, labels = features[keep], labels[keep]
-    other = features + 0.3 * np.random.default_rng(9).normal(size=features.shape)
     weights = identity_weights(labels, 25, seed=3)
-    pairs = make_pairs(features, labels, other if ordered else None)
+    other = features + 0.3 * np.random.default_rng(9).normal(size=features.shape)
+    rows, columns = np.arange(len(labels)), np.arange(len(labels))
+    if sides == "apart":  # queries of identities 0..6 against a gallery of 3..11; some images are in both
+        rows, columns = np.flatnonzero(labels < 7), np.flatnonzero(labels >= 3)
+        unit = [inputs.unit_rows(x, "x") for x in (features[rows], other[columns])]
+        ids = {"query_ids": rows, "gallery_ids": columns}
+        pairs = PairScores(unit[0], labels[rows], unit[1], labels[columns], **ids)
+    else:
+        pairs = make_pairs(features, labels, other if sides == "ordered" else None)
     result = bootstrap_tar(pairs, count(pairs), weights, FARS)
-    gallery = other if ordered else features
+    gallery = features if sides == "one set" else other
+    query, gallery = ({i: side[i] for i in chosen} for side, chosen in ((features, rows), (gallery, columns)))
     expected = [
-        [slow_tar(features, gallery, labels, weights[:, b], far, ordered) for b in range(25)] for far in FARS
+        [slow_tar(query, gallery, labels, weights[:, b], far, sides != "one set") for b in range(25)]
+        for far in FARS
     ]
     assert result == pytest.approx(np.array(expected), abs=1e-9, nan_ok=True)
-
-
-def make_sides(seed=0):
-    # Queries of identities 0..6 against a gallery of 3..11; some images are in both.
-    features, labels = make_features(12, 5, seed=seed)
-    query, gallery = np.flatnonzero(labels < 7), np.flatnonzero(labels >= 3)
-    return features, labels, query, gallery
-
-
-def test_tar_of_queries_against_a_gallery_equals_brute_force():
-    features, labels, query, gallery = make_sides()
-    weights = identity_weights(labels, 25, seed=1)
-    pairs = PairScores(
-        inputs.unit_rows(features[query], "query"),
-        labels[query],
-        inputs.unit_rows(features[gallery] + 0.1, "gallery"),
-        labels[gallery],
-        query_ids=query,
-        gallery_ids=gallery,
-    )
-    result = bootstrap_tar(pairs, count(pairs), weights, FARS)
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features[query], features[gallery] + 0.1)]
-    cosines = (unit[0] @ unit[1].T).astype(np.float32)
-    counted = query[:, None] != gallery
-    same = (labels[query][:, None] == labels[gallery]) & counted
-    for b in range(25):
-        row, column = weights[labels[query], b], weights[labels[gallery], b]
-        impostors = np.where(counted & ~same, row[:, None] * column, 0)
-        genuine = np.where(same, row[:, None], 0)
-        for far, tar in zip(FARS, result[:, b], strict=True):
-            passing = [
-                genuine[cosines >= threshold].sum() / genuine.sum()
-                for threshold in [*np.unique(cosines[same]), np.inf]
-                if impostors[cosines >= threshold].sum() <= far * impostors.sum()
-            ]
-            assert tar == pytest.approx(max(passing), abs=1e-9)
-
-
-@pytest.mark.parametrize("ids", [False, True])
-def test_genuine_pairs_of_each_identity_are_counted_without_looking(monkeypatch, ids):
-    monkeypatch.setitem(pairs_module.TILES, "cpu", (4, 8))
-    features, labels, query, gallery = make_sides()
-    expected = np.zeros(12, int)
-    for i in query:
-        for j in gallery:
-            expected[labels[i]] += labels[i] == labels[j] and not (ids and i == j)
-    sides = {"query_ids": query, "gallery_ids": gallery} if ids else {}
-    unit = inputs.unit_rows(features, "query")
-    pairs = PairScores(unit[query], labels[query], unit[gallery], labels[gallery], **sides)
-    assert pairs.own_counts(12).tolist() == expected.tolist()
-    assert pairs.own_counts(12).sum() == count(pairs).positives
-    inside = PairScores(unit, labels)
-    assert inside.own_counts(12).tolist() == [10] * 12
 
 
 def test_tail_grows_and_is_cut_into_pieces_without_a_change(monkeypatch):

@@ -104,7 +104,7 @@ def test_value_and_gradient(old_width, width, extra, stretch, scale, kind):
         assert check_gradient(method, step)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(width=st.integers(1, 40), size=st.floats(0, 100), seed=st.integers(0, 1000))
 def test_a_rotation_keeps_inner_products_and_never_reflects(width, size, seed):
     rotation = Rotation(width)
@@ -146,7 +146,7 @@ def test_training_finds_a_hidden_rotation(seed):
     torch.testing.assert_close(rotation.matrix().detach(), hidden, atol=0.05, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     old_width=st.integers(1, 9),
     width=st.integers(1, 9),

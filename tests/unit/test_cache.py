@@ -103,7 +103,7 @@ def test_of_several_at_the_same_time_one_writes_and_the_others_wait(tmp_path, da
             writer(number, calls)(folder)
             time.sleep(0.05)
 
-        together.wait(timeout=20)
+        together.wait(timeout=120)
         arrays = cached_arrays(tmp_path, {}, write)
         return int(arrays["a"][0]), int(arrays["b"][0])
 

@@ -76,11 +76,15 @@ def test_every_way_by_hand(way):
     assert {name: found[name] for name in BY_HAND[way]} == pytest.approx(BY_HAND[way], nan_ok=True)
 
 
-def test_only_compatible_ways_pay_for_the_methods_effort():
+def test_what_grows_with_the_methods_effort_and_with_the_gallery():
     plain, dear = all_costs(HAND), all_costs(HAND, relative_training=2.0)
+    assert list(plain) == list(WAYS)
     changed = {way for way in WAYS if plain[way].price_once != dear[way].price_once}
     assert changed == {"compatible", "backfill"}
-    assert list(plain) == list(WAYS)
+    big = all_costs(with_numbers(gallery_images=10 * HAND.gallery_images)[0])
+    assert big["reembed"].full_hours == pytest.approx(10 * plain["reembed"].full_hours)
+    assert big["compatible"].price_once == plain["compatible"].price_once
+    assert big["keep"].gigabytes == pytest.approx(10 * plain["keep"].gigabytes)
 
 
 def test_break_even_is_where_both_ways_cost_the_same():
@@ -88,21 +92,11 @@ def test_break_even_is_where_both_ways_cost_the_same():
     expected = 7.5 / (3 / 360_000 + 5e-6)
     images = break_even_images(HAND, 1.1)
     assert images == pytest.approx(expected)
-    at = Scenario(**{**HAND.__dict__, "gallery_images": images})
+    at = with_numbers(gallery_images=images)[0]
     again, first = cost(at, "reembed"), cost(at, "compatible", 1.1)
     assert again.price_once == pytest.approx(first.price_once)
     assert break_even_images(HAND, 0.5) == 0  # half the effort saves more than the pairs cost
-    free = Scenario(**{**HAND.__dict__, "price_per_hour": 0.0, "price_per_million_reads": 0.0})
-    assert break_even_images(free, 1.1) == math.inf
-
-
-@pytest.mark.parametrize("scale", [10.0, 1000.0])
-def test_what_grows_with_the_gallery_and_what_does_not(scale):
-    large = Scenario(**{**HAND.__dict__, "gallery_images": HAND.gallery_images * scale})
-    small, big = all_costs(HAND), all_costs(large)
-    assert big["reembed"].full_hours == pytest.approx(scale * small["reembed"].full_hours)
-    assert big["compatible"].price_once == small["compatible"].price_once
-    assert big["keep"].gigabytes == pytest.approx(scale * small["keep"].gigabytes)
+    assert break_even_images(with_numbers(price_per_hour=0, price_per_million_reads=0)[0], 1.1) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -124,15 +118,11 @@ def test_impossible_numbers_are_refused(field, value, allowed):
         Scenario(**{field: value})
 
 
-def test_a_number_may_come_as_text_from_a_command_line():
+def test_a_number_may_be_text_or_a_price_zero():
     assert all_costs(Scenario(gallery_images="1e8")) == all_costs(Scenario(gallery_images=1e8))
-
-
-def test_what_may_be_zero():
-    free = Scenario(
-        price_per_hour=0, price_per_million_reads=0, price_per_gigabyte_month=0, queries_per_day=0
-    )
-    assert all(one.price_once == one.price_per_month == 0 for one in all_costs(free).values())
+    free = dict.fromkeys(("price_per_hour", "price_per_million_reads", "price_per_gigabyte_month"), 0)
+    ways = all_costs(Scenario(**free, queries_per_day=0))
+    assert all(one.price_once == one.price_per_month == 0 for one in ways.values())
 
 
 def around(value):
@@ -155,25 +145,22 @@ def with_numbers(**changes):
     return scenario, all_costs(scenario, 1.1)
 
 
-def test_who_can_wait_embeds_everything_again():
-    found = qualities(0.6, 0.8)
-    assert recommended(*with_numbers(patience_hours=24), found) == "reembed"  # it takes 20
-    assert recommended(*with_numbers(patience_hours=19), found) == "backfill"
+NOISE = (0.01, -0.01, 0.03)
 
 
-def test_backfill_is_only_advised_where_it_promises_more():
-    scenario = with_numbers(patience_hours=1)
-    assert recommended(*scenario, qualities(0.6, 0.8)) == "backfill"
-    assert recommended(*scenario, qualities(0.6, 0.61)) == "compatible"
-
-
-def test_a_method_within_the_noise_is_not_advised():
-    scenario = with_numbers(patience_hours=1)
-    noise = (0.01, -0.01, 0.03)
-    with_adapter = qualities(0.51, 0.8, gain=noise, adapter=(0.55, (0.05, 0.02, 0.08)))
-    assert recommended(*scenario, with_adapter) == "adapter"
-    assert recommended(*scenario, qualities(0.51, 0.8, gain=noise)) == "reembed"
-    assert recommended(*scenario, qualities(0.6, 0.8, gain=(math.nan,) * 3)) == "reembed"
+@pytest.mark.parametrize(
+    ("patience", "found", "way"),
+    [
+        (24, {"cross": 0.6, "end": 0.8}, "reembed"),  # it takes 20 hours
+        (19, {"cross": 0.6, "end": 0.8}, "backfill"),
+        (1, {"cross": 0.6, "end": 0.61}, "compatible"),  # a backfill would promise no more
+        (1, {"cross": 0.51, "end": 0.8, "gain": NOISE, "adapter": (0.55, (0.05, 0.02, 0.08))}, "adapter"),
+        (1, {"cross": 0.51, "end": 0.8, "gain": NOISE}, "reembed"),  # a method within the noise
+        (1, {"cross": 0.6, "end": 0.8, "gain": (math.nan,) * 3}, "reembed"),
+    ],
+)
+def test_what_is_recommended(patience, found, way):
+    assert recommended(*with_numbers(patience_hours=patience), qualities(**found)) == way
 
 
 def when_better(found):

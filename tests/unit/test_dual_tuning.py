@@ -115,7 +115,7 @@ def test_what_each_term_teaches():
     assert not step.old_features.requires_grad
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     kind=st.sampled_from(["linear", "cosface", "arcface"]),

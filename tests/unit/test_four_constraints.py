@@ -96,7 +96,7 @@ def test_by_hand():
     assert result.slack[3] == pytest.approx((c[120] - c[150]) / 4, abs=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), scale=st.floats(1e-3, 1e3), dtype=st.sampled_from(["f4", "f8"]))
 def test_an_unchanged_model_satisfies_all_four_with_equality(seed, scale, dtype):
     old, _, labels = make_models(seed=seed)
@@ -107,7 +107,7 @@ def test_an_unchanged_model_satisfies_all_four_with_equality(seed, scale, dtype)
         assert result.slack == pytest.approx((0, 0, 0, 0), abs=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_properties(seed):
     old, new, labels = make_models(seed=seed)

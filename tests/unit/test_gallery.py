@@ -81,13 +81,6 @@ def backfilled(made, ids, features, share, batch=37):
 # -- search --------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
-    (tmp_path / "train").mkdir()
-    with pytest.raises(FileExistsError, match="holds other files, such as train; give another"):
-        Gallery.create(tmp_path, {"old": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["train"]
-
-
 def test_more_hits_than_entries_are_marked_as_none(tmp_path):
     made = Gallery.create(tmp_path / "g", {"old": 2})
     assert made.search([[1.0, 0]], 2, "old").ids.tolist() == [[-1, -1]]
@@ -221,9 +214,16 @@ def test_padding_compares_with_zeros_in_both_directions(tmp_path):
         assert np.array_equal(hits.ids, np.argsort(-(unit(queries) @ wide.T), axis=1))
 
 
-@pytest.mark.parametrize("index", ["flat", "hnsw", "milvus"])
-@pytest.mark.parametrize("side", ["query", "gallery"])
-@pytest.mark.parametrize("width", [WIDTH, 24])
+@pytest.mark.parametrize(
+    ("index", "side", "width"),
+    [("flat", side, width) for side in ("query", "gallery") for width in (WIDTH, 24)]
+    + [
+        ("hnsw", "query", 24),
+        ("hnsw", "gallery", WIDTH),
+        ("milvus", "query", WIDTH),
+        ("milvus", "gallery", 24),
+    ],
+)
 def test_an_adapter_serves_queries_of_another_space(tmp_path, side, width, index):
     old, turn = rows(300), np.linalg.qr(rows(width, 1, width))[0][:WIDTH]
     new = old @ turn + 0.1 * rows(300, 2, width)
@@ -327,54 +327,54 @@ NAN = rows(3)
 NAN[1, 2] = np.nan
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "sentence"),
-    [
-        (lambda g: g.insert([1, 1, 2], rows(3), "old"), ValueError, "the id 1 was given 2 times"),
-        (
-            lambda g: g.insert([7, 1], rows(2), "old"),
-            ValueError,
-            "the 2 ids are in the gallery already, such as 7",
-        ),
-        (lambda g: g.insert([1, 2], rows(3), "old"), ValueError, "there are 2 ids for 3 features of 'old'"),
-        (lambda g: g.insert([0.5], rows(1), "old"), ValueError, "the id 0.5 is neither text nor a whole"),
-        (lambda g: g.insert([8, "a"], rows(2), "old"), ValueError, "the id 'a' is neither text nor"),
-        (lambda g: g.insert(["a"], rows(1), "old"), ValueError, "text and whole numbers need a gallery each"),
-        (lambda g: g.insert(["7"], rows(1), "old"), ValueError, "are such as 7, and now '7' was given"),
-        (lambda g: g.insert(["a\0b"], rows(1), "old"), ValueError, "the id 'a\\x00b' is neither text nor"),
-        (
-            lambda g: g.insert([-1], rows(1), "old"),
-            ValueError,
-            "the id -1 is neither text nor a whole number",
-        ),
-        (lambda g: g.remove("12"), ValueError, "'12' is no list of ids"),  # not the entries "1" and "2"
-        (lambda g: g.models_of(7), ValueError, "7 is no list of ids"),
-        (lambda g: g.features(["7"]), KeyError, "there is no entry with the id '7'"),
-        (lambda g: g.insert([1, 2, 3], NAN, "old"), ValueError, "(the first: row 1)"),
-        (lambda g: g.insert([1, 2, 3], np.ma.masked_invalid(NAN), "old"), ValueError, "(the first: row 1)"),
-        (lambda g: g.insert([1], rows(1, width=8), "old"), ValueError, "have shape (1, 8) and type float64"),
-        (lambda g: g.remove([7, 8]), KeyError, "there is no entry with the id 8: 1 of the 2 ids are not in"),
-        (lambda g: g.search(NAN, 1, "old"), ValueError, "1 of the queries of 'old' hold NaN"),
-        (lambda g: g.search(rows(1), 0, "old"), ValueError, "k is 0; give a whole number of at least 1"),
-        (lambda g: Gallery.create(g.folder, {"a": 1}), FileExistsError, "there is a gallery in "),
-        (lambda g: Gallery.open(g.folder / "no"), FileNotFoundError, "there is no gallery in "),
-        (lambda g: Gallery.open(g.folder, "lsh"), ValueError, "the index 'lsh' is not known; choose one"),
-        (lambda g: Gallery.open(g.folder, "ivf", m=3), ValueError, "'ivf' has no option m; its options"),
-    ],
-)
-def test_refusals_say_what_was_given_and_change_nothing(tmp_path, call, error, sentence):
+REFUSED = {
+    "the id 1 was given 2 times": lambda g: g.insert([1, 1, 2], rows(3), "old"),
+    "the 2 ids are in the gallery already, such as 7": lambda g: g.insert([7, 1], rows(2), "old"),
+    "there are 2 ids for 3 features of 'old'": lambda g: g.insert([1, 2], rows(3), "old"),
+    "the id 0.5 is neither text nor a whole": lambda g: g.insert([0.5], rows(1), "old"),
+    "the id 'a' is neither text nor": lambda g: g.insert([8, "a"], rows(2), "old"),
+    "text and whole numbers need a gallery each": lambda g: g.insert(["a"], rows(1), "old"),
+    "are such as 7, and now '7' was given": lambda g: g.insert(["7"], rows(1), "old"),
+    "the id 'a\\x00b' is neither text nor": lambda g: g.insert(["a\0b"], rows(1), "old"),
+    "the id -1 is neither text nor a whole number": lambda g: g.insert([-1], rows(1), "old"),
+    "'12' is no list of ids": lambda g: g.remove("12"),  # not the entries "1" and "2"
+    "7 is no list of ids": lambda g: g.models_of(7),
+    "there is no entry with the id '7'": lambda g: g.features(["7"]),
+    "hold NaN, infinite values or nothing but zeros (the first: row 1)": lambda g: g.insert(
+        [1, 2, 3], NAN, "old"
+    ),
+    "(the first: row 1)": lambda g: g.insert([1, 2, 3], np.ma.masked_invalid(NAN), "old"),
+    "have shape (1, 8) and type float64": lambda g: g.insert([1], rows(1, width=8), "old"),
+    "there is no entry with the id 8: 1 of the 2 ids are not in": lambda g: g.remove([7, 8]),
+    "1 of the queries of 'old' hold NaN": lambda g: g.search(NAN, 1, "old"),
+    "k is 0; give a whole number of at least 1": lambda g: g.search(rows(1), 0, "old"),
+    "there is a gallery in ": lambda g: Gallery.create(g.folder, {"a": 1}),
+    "there is no gallery in ": lambda g: Gallery.open(g.folder / "no"),
+    "the index 'lsh' is not known; choose one": lambda g: Gallery.open(g.folder, "lsh"),
+    "'ivf' has no option m; its options": lambda g: Gallery.open(g.folder, "ivf", m=3),
+}
+ERRORS = {"there is no entry": KeyError, "there is a gallery": FileExistsError}
+ERRORS |= {"there is no gallery": FileNotFoundError}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_refusals_say_what_was_given_and_change_nothing(tmp_path, sentence):
     made = Gallery.create(tmp_path / "g", {"old": WIDTH})
     made.insert([7], rows(1), "old")
+    error = next((kind for begin, kind in ERRORS.items() if sentence.startswith(begin)), ValueError)
     with pytest.raises(error, match=re.escape(sentence)):
-        call(made)
+        REFUSED[sentence](made)
     assert Gallery.open(made.folder).verify().entries == {"old": 1}
 
 
-def test_unsigned_8_bit_features_are_taken_with_a_warning(tmp_path):
+def test_unsigned_8_bit_features_are_taken_with_a_warning_and_a_folder_of_others_is_left_alone(tmp_path):
     made = Gallery.create(tmp_path / "g", {"old": 2})
     with pytest.warns(UserWarning, match="unsigned 8-bit numbers .*subtract the zero point"):
         made.insert([1], np.array([[3, 4]], np.uint8), "old")
     assert np.allclose(made.features([1]), [[0.6, 0.8]])
+    with pytest.raises(FileExistsError, match="holds other files, such as g; give another"):
+        Gallery.create(tmp_path, {"old": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["g"]
 
 
 def test_ids_may_be_paths_and_uuids(tmp_path):
@@ -593,29 +593,29 @@ def test_searches_go_on_while_a_thread_backfills(old_and_new):
     """Every answer is that of one committed state: hits of the new model are a beginning of the order."""
     made, ids, old, new = old_and_new
     row = {one: place for place, one in enumerate(ids.tolist())}
-    seen, failed = {id(made): set()}, []
+    counts, failed = [[], []], []
 
-    def look(one):
-        counts = seen.setdefault(id(one), set())
+    def look(one, counts):
         try:
             while 300 not in counts and not failed:
                 hits = one.search(old[:2], 300, "new")
                 made_new = set(hits.ids[0][hits.models[0] == "new"].tolist())
                 assert made_new == set(ids[: len(made_new)].tolist()) and (hits.ids >= 0).all()
-                counts.add(len(made_new))
+                counts.append(len(made_new))
         except BaseException as error:
             failed.append(error)
 
     other = Gallery.open(made.folder)  # knows only what is committed
-    threads = [threading.Thread(target=look, args=(one,)) for one in (made, other)]
+    threads = [threading.Thread(target=look, args=pair) for pair in zip((made, other), counts, strict=True)]
     for thread in threads:
         thread.start()
-    for _ in made.backfill("new", lambda some: new[[row[one] for one in some]], ids, batch=15):
-        time.sleep(0.005)
+    for step in made.backfill("new", lambda some: new[[row[one] for one in some]], ids, batch=50):
+        begun = [len(one) for one in counts]  # the next look but one sees this step
+        while step.left and not failed and any(len(a) < b + 2 for a, b in zip(counts, begun, strict=True)):
+            time.sleep(0.001)
     for thread in threads:
-        thread.join(30)
-    assert not failed and len(seen) == 2
-    assert all(300 in counts and len(counts) > 3 for counts in seen.values())
+        thread.join()
+    assert not failed and all({50, 100, 150, 200, 250, 300} <= set(one) for one in counts)
 
 
 def test_compaction_saves_room_and_readers_go_on(old_and_new):

@@ -170,7 +170,7 @@ def test_several_processes_and_an_address(made, monkeypatch, project, tmp_path):
         served.search(NEW[:4], 5, "new")
     monkeypatch.undo()
     with server(tmp_path / "served", port):
-        for _ in range(20):  # the client looks for it once a second
+        for _ in range(240):  # the client looks for it once a second
             with contextlib.suppress(ConnectionError):
                 found = served.search(NEW[100:101], 1, "new")
                 break

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from method_steps import make_classifier, slow_classification, slow_cross_entropy, slow_logits
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
@@ -81,7 +81,6 @@ def test_loss_and_gradient_equal_pytorch_metric_learning(kind, scale, margin):
     torch.testing.assert_close(classifier.weight.grad, other.W.grad.T, rtol=1e-7, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(st.floats(-0.999, 0.999), st.floats(0, math.pi / 2))
 def test_arcface_is_the_cosine_of_the_larger_angle_up_to_pi(cosine, margin):
     angle = math.acos(cosine) + margin
@@ -92,7 +91,6 @@ def test_arcface_is_the_cosine_of_the_larger_angle_up_to_pi(cosine, margin):
         assert value == pytest.approx(cosine - margin * math.sin(margin), abs=1e-9)
 
 
-@settings(deadline=None)
 @given(st.floats(0, math.pi / 2))
 def test_arcface_grows_with_the_cosine_and_never_exceeds_it(margin):
     cosines = torch.linspace(-0.9999, 0.9999, 400, dtype=torch.float64)

@@ -105,7 +105,7 @@ def test_a_perfect_step_costs_next_to_nothing():
         assert method(perfect)["contrast"].item() == pytest.approx(0, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), negatives=st.integers(1, 12))
 def test_more_negatives_cost_more(seed, negatives):
     old = make_old(seed)

@@ -150,7 +150,7 @@ def test_equal_rows_are_tied_wherever_they_stand(monkeypatch, entries):
         assert (result.tpir, result.hits[1]) == ((0.0,), 40)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 6))
 def test_rates_rise_and_the_order_of_rows_does_not_matter(seed, duplicates):
     gallery, subjects, probe, probe_subjects = make_search(seed=seed)

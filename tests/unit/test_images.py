@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compat_lib.data import data_root, load
@@ -65,7 +65,6 @@ def test_a_data_root_that_is_a_file_is_named(tmp_path):
         data_root(tmp_path / "data")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**40), st.integers(0, 2**40))
 def test_seeded_streams_repeat_and_differ(one, other):
     def draw(*parts):

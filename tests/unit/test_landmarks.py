@@ -176,7 +176,7 @@ def test_queries_without_right_items_are_skipped_by_protocol():
     assert nothing.medium.queries == 0 and "map n/a" in nothing.summary()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), values=st.integers(1, 4))
 def test_ties_rank_by_gallery_row(seed, values):
     rng = np.random.default_rng(seed)

@@ -57,7 +57,7 @@ def test_classes_of_one_image_are_skipped():
     assert result.map == pytest.approx(np.nanmean(precision))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), more=st.integers(1, 9), wide=st.booleans())
 def test_cut_keeps_the_first_coordinates_and_then_normalises(seed, more, wide):
     new, old, labels = make_models(seed=seed)

@@ -117,7 +117,7 @@ def test_ratio_zero_is_independent_training_to_the_bit(kind):
         assert torch.equal(plain, mixed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ratio=st.floats(0, 1), share=st.floats(0, 1), batch=st.integers(1, 20), seed=st.integers(0, 1000))
 def test_replaced_rows_are_credible_and_as_many_as_asked_for_where_there_are_enough(
     ratio, share, batch, seed

@@ -102,7 +102,7 @@ def test_draws_that_could_not_be_measured_are_left_out():
     assert np.isnan(alone.low) and alone.verdict == "not decidable"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), seeds=st.integers(1, 4), scale=st.sampled_from([1.0, 1e-3, 50.0]))
 def test_swapping_and_scaling(seed, seeds, scale):
     rng = np.random.default_rng(seed)

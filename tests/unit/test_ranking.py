@@ -167,7 +167,7 @@ def test_query_without_match_is_skipped_and_counted():
     assert "5 of 6 queries" in result.summary()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 10))
 def test_order_of_rows_and_scale_do_not_matter(seed, duplicates):
     features, labels = make_features(seed=seed)

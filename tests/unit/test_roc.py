@@ -42,7 +42,7 @@ def slow_nearest(scores, same, far):
     return min(points, key=lambda point: (abs(point[0] - far), -point[0], -point[1]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     pairs=st.integers(2, 300),

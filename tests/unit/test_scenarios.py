@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compat_lib.data.scenarios import SCENARIOS, named_classes, other_set, split
@@ -28,7 +28,6 @@ label_lists = st.lists(st.integers(-3, 9), min_size=2, max_size=60)
 shares = st.floats(0.05, 0.95)
 
 
-@settings(deadline=None)
 @given(label_lists, st.sampled_from(SCENARIOS), shares)
 def test_rows_follow_the_definition(labels, scenario, share):
     old, new = slow_split(labels, scenario, share)
@@ -40,7 +39,6 @@ def test_rows_follow_the_definition(labels, scenario, share):
     assert made.old_rows.tolist() == old and made.new_rows.tolist() == new
 
 
-@settings(deadline=None)
 @given(label_lists, st.sampled_from(SCENARIOS), shares, st.none() | st.integers(0, 5))
 def test_labels_count_from_zero_and_the_map_keeps_identity(labels, scenario, share, shuffle_seed):
     try:
@@ -64,7 +62,6 @@ def test_labels_count_from_zero_and_the_map_keeps_identity(labels, scenario, sha
     assert len(made.class_map) == len(made.new_classes)
 
 
-@settings(deadline=None)
 @given(label_lists, st.sampled_from(SCENARIOS), shares, st.integers(0, 9))
 def test_a_shuffle_keeps_the_sizes_and_repeats(labels, scenario, share, seed):
     try:

@@ -85,12 +85,12 @@ def test_query_and_gallery_equal_the_definition(ids):
     assert result.excluded == (10 if ids else 0)
 
 
-@pytest.mark.parametrize("tile", [(3, 5), (8, 4), (256, 1024)])
-def test_many_tiles_equal_scikit_learn(monkeypatch, tile):
+@pytest.mark.parametrize(("tile", "images"), [((3, 5), 4), ((8, 4), 4), ((256, 1024), 100)])
+def test_many_tiles_equal_scikit_learn(monkeypatch, tile, images):
     monkeypatch.setitem(pairs_module.TILES, "cpu", tile)
-    features, labels = make_features(15, 4)
+    features, labels = make_features(15, images)
     same, values = tile_scores(features, labels)
-    assert len(same) == 60 * 59 // 2
+    assert len(same) == 15 * images * (15 * images - 1) // 2
     far, tar, thresholds = sklearn_roc(same, values, drop_intermediate=False)
     result = verification(features, labels, fars=FARS)
     assert result.tar == tuple(tar[np.searchsorted(far, f, "right") - 1] for f in FARS)
@@ -98,15 +98,6 @@ def test_many_tiles_equal_scikit_learn(monkeypatch, tile):
     assert np.array_equal(far[place], result.roc.far) and np.array_equal(tar[place], result.roc.tar)
     curve = roc_curve(features, labels)
     assert np.array_equal(curve.far, result.roc.far) and np.array_equal(curve.tar, result.roc.tar)
-
-
-def test_larger_set_equals_scikit_learn_across_the_tiles():
-    features, labels = make_features(150, 10, width=16, noise=1.2)
-    same, values = tile_scores(features, labels)
-    far, tar, _ = sklearn_roc(same, values, drop_intermediate=False)
-    result = verification(features, labels)
-    assert result.measurable == (True, True, True)
-    assert result.tar == tuple(tar[np.searchsorted(far, f, "right") - 1] for f in result.fars)
 
 
 def test_refinement_by_passes_is_exact_for_scores_crowded_near_zero(monkeypatch):
@@ -156,7 +147,7 @@ def test_histograms_equal_numpy():
     assert cosine_histograms(np.ones((3, 2)), [0, 0, 0], bins=4)[1].tolist() == [0, 0, 0, 3]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 10))
 def test_order_of_rows_and_scale_do_not_matter(seed, duplicates):
     features, labels = make_features(6, 4, seed=seed)
@@ -166,15 +157,6 @@ def test_order_of_rows_and_scale_do_not_matter(seed, duplicates):
     scale = 2.0 ** rng.integers(-100, 100, (len(labels), 1))
     expected = verification(features, labels, fars=FARS)
     assert verification((features * scale)[order], labels[order], fars=FARS) == expected
-
-
-def test_ordered_pairs_have_the_tar_of_unordered_pairs():
-    features, labels = make_features(30, 4)
-    ids = np.arange(120)
-    ordered = verification(features, labels, features, labels, query_ids=ids, gallery_ids=ids)
-    unordered = verification(features, labels)
-    assert ordered.tar[:2] == unordered.tar[:2] and ordered.thresholds[:2] == unordered.thresholds[:2]
-    assert ordered.negatives == 2 * unordered.negatives
 
 
 def test_rows_of_zeros_have_cosine_zero():
@@ -210,16 +192,6 @@ def test_every_type_of_number_is_taken(dtype):
     assert inputs.unit_rows(values, "query").numpy() == pytest.approx(
         np.array([[1, 0], [0.5**0.5] * 2, [0, 0]])
     )
-
-
-def test_bins_hold_the_scores_of_all_tiles(monkeypatch):
-    monkeypatch.setitem(pairs_module.TILES, "cpu", (8, 16))
-    features, labels = make_features(9, 5)
-    same, values = tile_scores(features, labels)
-    counts = counting.count(PairScores(inputs.unit_rows(features, "query"), labels))
-    edges = np.arange(3 * counting.PER_UNIT + 2) / counting.PER_UNIT - 2
-    assert np.array_equal(counts.same, np.histogram(values[same], edges)[0])
-    assert np.array_equal(counts.different, np.histogram(values[~same], edges)[0])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_pooling_equals_the_definition(monkeypatch, images, width, rows):
     assert np.allclose(pooled.features, expected, rtol=0, atol=1e-14)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), exponent=st.integers(-200, 200))
 def test_order_of_images_names_of_media_and_common_scale_do_not_matter(seed, exponent):
     features, ids, media = make_images(seed=seed)

@@ -111,7 +111,7 @@ def test_rows_of_zeros_have_cosine_zero():
     assert values.tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 45))
 def test_order_of_queries_scale_and_k_do_not_matter(seed, k):
     query, gallery = make_features(seed=seed)

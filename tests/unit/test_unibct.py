@@ -76,7 +76,7 @@ def test_refinement_against_explicit_inverses(sizes, form, propagation, temperat
     torch.testing.assert_close(refined.double(), expected, atol=2e-6, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
     seed=st.integers(0, 10_000),

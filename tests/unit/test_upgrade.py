@@ -102,7 +102,7 @@ def test_intervals_equal_a_loop_over_the_drawn_identities(case):
         assert flat(result.records)[f"new_old/{name}/high"] == result.intervals[name][1]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_properties(seed):
     old, new, labels = make_models(seed=seed)
@@ -128,7 +128,7 @@ def test_properties(seed):
     assert (np.diff(result.by_identity.difference) >= -1e-12).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.25, 1.0, 8.0]))
 def test_an_unchanged_model_changes_nothing(seed, scale):
     old, _, labels = make_models(seed=seed)

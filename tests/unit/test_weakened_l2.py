@@ -47,7 +47,7 @@ def test_rows_inside_the_threshold_are_free_and_the_others_pulled_as_by_l2():
     assert gradients[1][3:].eq(0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), threshold=st.floats(0, 2))
 def test_bounds(seed, threshold):
     old = make_old(seed)

@@ -32,12 +32,13 @@ def open_page(browser) -> Iterator[Callable[..., Page]]:
         size = {"viewport": {"width": width, "height": 900}, "is_mobile": width <= 600}
         contexts.append(browser.new_context(offline=offline, **size))
         page = contexts[-1].new_page()
+        page.set_default_timeout(240_000)  # other tests may take the processor meanwhile
         page.asked, page.problems = [], []
         page.on("request", lambda one: page.asked.append(one.url))
         page.on("requestfailed", lambda one: page.problems.append(f"{one.url}: {one.failure}"))
         page.on("pageerror", lambda error: page.problems.append(str(error)))
         page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
-        page.goto(address, timeout=60_000)
+        page.goto(address)
         return page
 
     yield opened

@@ -100,7 +100,7 @@ def start_lab(folder: Path, root: Path) -> subprocess.Popen:
 
 def address_of(server: subprocess.Popen, folder: Path) -> str:
     """Where a server listens, once it does."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while "is running at" not in (folder / "lab.log").read_text(errors="replace"):
         assert server.poll() is None and time.monotonic() < deadline, (folder / "lab.log").read_text()
         time.sleep(0.2)
@@ -110,10 +110,10 @@ def address_of(server: subprocess.Popen, folder: Path) -> str:
 
 def test_a_reader_runs_all_cells_and_moves_a_slider(open_page, lab, pictures):
     page = open_page(f"{lab}lab/tree/notebooks/{NAME}.ipynb?token={TOKEN}&reset", offline=False)
-    page.wait_for_function(READY, timeout=60_000)
+    page.wait_for_function(READY, timeout=240_000)
     page.evaluate(RUN_ALL)
     try:
-        page.wait_for_function("window.ended", timeout=300_000)
+        page.wait_for_function("window.ended", timeout=600_000)
     finally:
         page.screenshot(path=pictures / f"lab-{NAME}-cells.png")
     cells = page.evaluate(CELLS)
@@ -125,7 +125,8 @@ def test_a_reader_runs_all_cells_and_moves_a_slider(open_page, lab, pictures):
     cell = page.locator(".jp-CodeCell").filter(has=page.locator(".noUi-handle")).first
     handle = cell.locator(".noUi-handle").first
     handle.focus()
-    page.wait_for_timeout(500)  # what comes into sight is drawn then
+    page.wait_for_function(f"cell => ({SHOWN})(cell)", arg=cell.element_handle(), timeout=120_000)
+    page.wait_for_timeout(500)  # the rest of what came into sight is drawn then
     page.screenshot(path=pictures / f"lab-{NAME}-slider-before.png")
     before, start = cell.evaluate(SHOWN), handle.get_attribute("aria-valuenow")
     assert before, "a slider without its picture"
@@ -135,7 +136,7 @@ def test_a_reader_runs_all_cells_and_moves_a_slider(open_page, lab, pictures):
         page.keyboard.press("ArrowLeft")
     assert handle.get_attribute("aria-valuenow") != start, "the slider does not move"
     changed = f"([cell, before]) => (now => now && now !== before)(({SHOWN})(cell))"
-    page.wait_for_function(changed, arg=[cell.element_handle(), before], timeout=20_000)
+    page.wait_for_function(changed, arg=[cell.element_handle(), before], timeout=120_000)
     print(f"{NAME}: another picture {time.monotonic() - begun:.2f} s after the key")
     page.screenshot(path=pictures / f"lab-{NAME}-slider-after.png")
     hosts = {urlsplit(address).hostname for address in page.asked if address.startswith("http")}
