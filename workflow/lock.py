@@ -51,12 +51,6 @@ def pins(lock_text: str) -> list[str]:
     return [entry.strip() for entry in entries]
 
 
-def environment_text(lock_text: str) -> str:
-    """environment.yml for a lock: the package, and every pin of the lock."""
-    # A marker may hold a quote or a hash sign; JSON's quoting is YAML's too.
-    return CONDA_HEAD + "".join(f"      - {json.dumps(pin)}\n" for pin in pins(lock_text))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
@@ -71,7 +65,9 @@ def main() -> None:
         sys.exit("requirements.lock was not changed: the lines above say why.")
     body = lock.read_text()
     lock.write_text(f"{DIGEST}{dependency_digest(ROOT / 'pyproject.toml')}\n{body}")
-    (ROOT / "environment.yml").write_text(environment_text(body))
+    # A marker may hold a quote or a hash sign; JSON's quoting is YAML's too.
+    rows = "".join(f"      - {json.dumps(pin)}\n" for pin in pins(body))
+    (ROOT / "environment.yml").write_text(CONDA_HEAD + rows)
     print(f"requirements.lock and environment.yml: {len(pins(body))} pins")
 
 

@@ -52,7 +52,6 @@ def prepared(notebook: Path, pages: set[str], first: str = "") -> str:
     """An executed notebook as a page shows it: code and solutions folded, sliders replaced by a sentence.
 
     Args:
-        notebook: an executed ``.ipynb`` file.
         pages: names of all pages, to which links may lead.
         first: for the first page: markdown after the last cell. It opens on its result, which stands in the
             section "1": what comes before it, parameters and imports, is left out but for its output.
@@ -84,8 +83,7 @@ def open_on_result(content: dict) -> None:
     """Leave only the title's first paragraph and the outputs before the section "1" of a notebook."""
     title, *cells = content["cells"]
     title["source"] = "\n\n".join("".join(title["source"]).split("\n\n")[:2])
-    headings = ["".join(cell["source"]).startswith("## 1") for cell in cells]
-    start = headings.index(True) if True in headings else 0
+    start = next((k for k, cell in enumerate(cells) if "".join(cell["source"]).startswith("## 1")), 0)
     opening = [cell for cell in cells[:start] if cell["cell_type"] == "code" and cell["outputs"]]
     for cell in opening:
         cell["metadata"].setdefault("tags", []).append("remove-input")
@@ -119,11 +117,8 @@ def linked(text: str, pages: set[str]) -> str:
     def lead(found: re.Match) -> str:
         words, target, anchor = found.groups()
         path = re.sub(r"^(\.\./)+", "", target)
-        name = RENAMED.get(path, Path(path).name)
-        name = name.replace(plan.ALL_TABLES, "index")
-        if Path(name).stem in pages:
-            return f"[{words}]({name}{anchor or ''})"
-        return f"*{words}*"
+        name = RENAMED.get(path, Path(path).name).replace(plan.ALL_TABLES, "index")
+        return f"[{words}]({name}{anchor or ''})" if Path(name).stem in pages else f"*{words}*"
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]*)(#[^)\s]*)?\)", lead, text)
 
@@ -138,25 +133,14 @@ def contents(pages: set[str]) -> str:
 
 
 def page_of_runs(jobs: list[plan.Job], page: dict[str, str], root: Path, without: dict[str, str]) -> str:
-    """Every run that the preset asks for, with its page or its state, as markdown.
-
-    Args:
-        without: notebooks that have no page, and why not.
-    """
-    lines = [
-        "# Every run of this preset",
-        "",
-        "| run | state | setting | folder |",
-        "| --- | --- | --- | --- |",
-    ]
+    """Every run that the preset asks for, with its page or its state, and why notebooks have none."""
+    lines = ["# Every run of this preset\n\n| run | state | setting | folder |\n| --- | --- | --- | --- |"]
     titles = plan.names(jobs)
-    for job in jobs:
-        if job.target in titles:
-            setting, words = titles[job.target]
-            how = plan.state(job, root)
-            shown = f"[{words}]({page[job.target]}.ipynb)" if how == "done" else words
-            folder = job.result.parent.relative_to(root).as_posix()
-            lines.append(f"| {shown} | {how} | {setting} | `{folder}` |")
+    for job in (one for one in jobs if one.target in titles):
+        setting, words = titles[job.target]
+        how, folder = plan.state(job, root), job.result.parent.relative_to(root).as_posix()
+        shown = f"[{words}]({page[job.target]}.ipynb)" if how == "done" else words
+        lines.append(f"| {shown} | {how} | {setting} | `{folder}` |")
     lines += [f"\n*{name}* has no page: {reason}." for name, reason in without.items()]
     return "\n".join(lines) + "\n"
 
@@ -165,13 +149,11 @@ def lay_out(source: Path, jobs: list[plan.Job], root: Path, without: dict[str, s
     """Write what Sphinx reads into a folder; what is not newer keeps its time and is not drawn again."""
     page = names(jobs)
     done = {page[job.target]: root / job.target for job in jobs if plan.state(job, root) == "done"}
-    documents = {f"docs/{file.name}": file for file in sorted((plan.ROOT / "docs").glob("*.md"))}
-    documents |= {name: plan.ROOT / name for name in RENAMED if (plan.ROOT / name).is_file()}
-    documents = {Path(RENAMED.get(name, name)).stem: file for name, file in documents.items()}
+    documents = {file.stem: file for file in sorted((plan.ROOT / "docs").glob("*.md"))}
+    renamed = {Path(new).stem: plan.ROOT / old for old, new in RENAMED.items()}
+    documents |= {name: file for name, file in renamed.items() if file.is_file()}
     pages = {*done, *documents, "runs", "index"}
-    texts = {
-        f"{name}.md": linked(file.read_text(encoding="utf-8"), pages) for name, file in documents.items()
-    }
+    texts = {f"{name}.md": linked(file.read_text("utf-8"), pages) for name, file in documents.items()}
     texts["runs.md"] = page_of_runs(jobs, page, root, without)
     for name, file in done.items():
         texts[f"{name}.ipynb"] = prepared(file, pages, contents(pages) if name == "index" else "")

@@ -33,14 +33,11 @@ def main_runs(
         ValueError: "not complete: bct-s0-…; …", or the preset does not list a method or the seed.
     """
     configs = [config for config in configs if config.seed == seed]
-    found = []
-    for method in methods:
-        own = [
-            one for one in configs if (one.method, one.budget, one.method_options) == (method, "steps", {})
-        ]
-        if not own:
-            raise ValueError(f"the preset lists no run of {method} by its defaults with seed {seed}")
-        found += [one for one in own if one.experiment_id == configs[0].experiment_id][:1]
+    plain = [one for one in configs if (one.budget, one.method_options) == ("steps", {})]
+    own = {one.method: one for one in reversed(plain) if one.experiment_id == configs[0].experiment_id}
+    if absent := [method for method in methods if method not in own]:
+        raise ValueError(f"the preset lists no run of {absent[0]} by its defaults with seed {seed}")
+    found = [own[method] for method in methods]
     if missing := [one.run_id for one in found if not is_complete(one.run_folder)]:
         raise ValueError(f"not complete: {', '.join(missing)}; make reproduce with this preset makes them")
     return found
