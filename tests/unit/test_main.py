@@ -226,7 +226,10 @@ FEW = "{identities: 12, images: 4, eval_identities: 4, eval_images: 2}"
         ("method: mixbtc", "wrong.yml, .*/mixbtc-s0-.*no method 'mixbtc'.*(nearest: mixbct)"),
         (f"old_share: 0.1, dataset_options: {FEW}", "the old model would train on one class"),
         ("device: meta", "device is 'meta', which is not there"),
-        ("task_loss: triplet, per_identity: 4, batch_size: 64", "need 16 identities, but there are"),
+        (
+            f"task_loss: triplet, per_identity: 4, batch_size: 64, dataset_options: {FEW}",
+            "need 16 identities, but there are",
+        ),
         (
             "method: mixbct, method_options: {mix_ration: 0.3}",
             "mix_ratio, credible_share.*(nearest: mix_ratio)",
