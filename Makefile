@@ -46,7 +46,7 @@ env: ## the environment in .venv, from requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable . && \
 	printf '%s\n%s\n' "$(STATE)" "$(PYTHON)" > .venv/state && echo "The environment stands in .venv" || \
 	{ echo "The environment could not be installed: the lines above say why. Is the package index reachable," \
-	"and is there room for 8 GB? The same command tries again."; exit 1; }
+	"and is there room for 7 GB? The same command tries again."; exit 1; }
 
 reproduce: env ## the main job: every experiment of PRESET, then the page that compares them
 	@$(BIN)/python workflow/reproduce.py $(REPRODUCED)
