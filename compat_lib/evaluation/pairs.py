@@ -25,7 +25,7 @@ from compat_lib.evaluation.inputs import (
 )
 
 EXCLUDED = -2.0  # the score of a pair that is not to be counted; cosines lie in [-1, 1]
-HELD = 2**23  # pairs whose scores are kept, 32 MiB: a small evaluation asks for each tile five times
+HELD = 2**26  # pairs whose scores are kept, 256 MiB: an evaluation asks for each tile five times or more
 TILES = {"cpu": (256, 1024), "cuda": (4096, 8192)}  # rows, columns; the CPU's fits its second-level cache
 
 
@@ -121,7 +121,8 @@ class PairScores:
         query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
         self.device = query.device
         self.shape = lengths
-        self._held: dict[tuple[int, int, int], Tensor] | None = {} if np.prod(lengths) <= HELD else None
+        self._held: dict[tuple[int, int, int], Tensor] = {}
+        self._room = HELD if np.prod(lengths) <= 4 * HELD else 0  # a small part of all would save no time
         self.tile = TILES["cpu" if self.device.type == "cpu" else "cuda"]
         self.order = np.argsort(query_codes, kind="stable")  # sorted row -> row of the caller's
         columns = self.order if self.triangular else np.argsort(gallery_codes, kind="stable")
@@ -152,12 +153,14 @@ class PairScores:
 
     def block(self, row: int, stop: int, column: int) -> Tensor:
         """Return the scores of sorted rows row..stop-1 with one tile of columns, float32 [r, c], to read."""
-        if self._held is None:
-            return self._computed(row, stop, column)
         place = row, stop, column
-        if place not in self._held:
-            self._held[place] = self._computed(row, stop, column)
-        return self._held[place]
+        if place in self._held:
+            return self._held[place]
+        scores = self._computed(row, stop, column)
+        if scores.numel() <= self._room:
+            self._room -= scores.numel()
+            self._held[place] = scores
+        return scores
 
     def _computed(self, row: int, stop: int, column: int) -> Tensor:
         right = min(column + self.tile[1], self.shape[1])
@@ -219,11 +222,10 @@ def expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return rows, np.arange(len(rows)) + (start - before)[rows]
 
 
-def at_least(scores: Tensor, low: float | Tensor) -> Tensor:
-    """Return the positions in the flattened scores [r, c] that are `low`, or float32 [r, 1], or more."""
+def at_least(scores: Tensor, low: float) -> Tensor:
+    """Return the positions in the flattened scores that are `low` or more."""
     if scores.device.type == "cpu":  # NumPy's search for set bits is several times as fast as torch's
-        bound = low.numpy() if isinstance(low, Tensor) else np.float32(low)
-        return torch.from_numpy(np.flatnonzero(scores.numpy() >= bound))
+        return torch.from_numpy(np.flatnonzero(scores.numpy() >= np.float32(low)))
     return (scores >= low).reshape(-1).nonzero().reshape(-1)
 
 

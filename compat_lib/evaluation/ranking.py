@@ -19,14 +19,14 @@ from compat_lib.evaluation.inputs import (
     slices,
     whole_numbers,
 )
-from compat_lib.evaluation.pairs import EXCLUDED, PairScores, at_least, float_keys
+from compat_lib.evaluation.pairs import EXCLUDED, PairScores, float_keys
 from compat_lib.evaluation.records import Measured
 
 MATCHES = 2**23  # right items of the queries that are worked on together
 BLOCK = 2**24  # entries of the gallery that are searched together
 SPARE = 32  # items that FAISS is asked for beyond the k best
 NEAR = 1e-5  # its float32 products of unit rows are off by less
-MUCH = 32  # sorting scores takes about as long as looking up one in this many
+FEW = 24  # sorting scores takes longer than comparing them with so many others one by one
 
 
 @dataclass(frozen=True)
@@ -150,40 +150,27 @@ def precision_and_first(right: Tensor, at_least: Tensor) -> tuple[np.ndarray, np
 
 def _at_least_as_good(pairs: PairScores, row: int, stop: int, right: Tensor) -> Tensor:
     # How many items, right or wrong, score at least as much as each right one; any number for EXCLUDED ones.
-    # Only what reaches a row's lowest right score matters. Where that is little (by the columns before)
-    # each such score is looked up among the right ones; where it is much, all are sorted instead.
     rows, count = right.shape
     counts = torch.zeros(rows, count, dtype=torch.int64, device=right.device)
-    looked_up = torch.zeros(rows * count, dtype=torch.int64, device=right.device)
-    if not count:
-        return counts
-    matches = (right > EXCLUDED).sum(1, keepdim=True)
-    lowest_place = (count - matches).clamp(max=count - 1)
-    lowest = torch.where(matches > 0, right.gather(1, lowest_place), np.inf)
-    base = torch.arange(rows, device=right.device) << 33
-    keys = (float_keys(right) + base[:, None]).reshape(-1)
-    much = matches[:, 0] > 0
     joined = max(1, min(4 * count, MATCHES // rows) // pairs.tile[1])  # tiles; spares looking up too often
     step = joined * pairs.tile[1]
     for column in range(0, pairs.shape[1], step):
         tiles = range(column, min(column + step, pairs.shape[1]), pairs.tile[1])
         scores = torch.cat([pairs.block(row, stop, start) for start in tiles], dim=1)
-        width = scores.shape[1]
-        reached = torch.zeros(rows, dtype=torch.int64, device=right.device)
-        dense = much.nonzero()[:, 0]
-        if len(dense):
-            above = width - torch.searchsorted(sort_rows(scores[dense]), right[dense])
-            counts[dense] += above
-            reached[dense] = above.gather(1, lowest_place[dense])[:, 0]
-        if len(dense) < rows:
-            place = at_least(scores, torch.where(much[:, None], np.inf, lowest))
-            own = place // width
-            found = float_keys(scores.reshape(-1)[place]) + base[own]
-            best = torch.searchsorted(keys, found, right=True) - 1  # the best right item that it reaches
-            looked_up.index_add_(0, best, torch.ones_like(best))
-            reached += torch.bincount(own, minlength=rows)
-        much = reached > width // MUCH + count
-    return counts + looked_up.reshape(rows, count).flip(1).cumsum(1).flip(1)
+        if count > FEW:
+            counts += scores.shape[1] - torch.searchsorted(sort_rows(scores), right)
+        else:
+            for k in range(count):
+                counts[:, k] += _reached(scores, right[:, k : k + 1])
+    return counts
+
+
+def _reached(scores: Tensor, bound: Tensor) -> Tensor:
+    # How many of each row reach its bound [r, 1], int64 [r].
+    if scores.device.type == "cpu":  # NumPy compares and counts bits several times as fast as torch
+        bits = np.packbits(scores.numpy() >= bound.numpy(), axis=1)
+        return torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64))
+    return (scores >= bound).sum(1)
 
 
 def right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:

@@ -62,7 +62,7 @@ def test_many_tiles_give_the_same(monkeypatch, tile):
 @pytest.mark.parametrize("noise", [0.1, 1.0, 20.0])
 @pytest.mark.parametrize("tile", [(256, 1024), (7, 16)])  # equal rows score equally in these
 def test_few_and_large_classes_near_and_far_equal_scikit_learn(monkeypatch, noise, tile):
-    # Near ones are looked up one by one, far ones by sorting; classes of 1, 3 and 120 images share a tile.
+    # Few right items are compared with all scores, many by sorting these; classes of 1, 3 and 120 images.
     monkeypatch.setitem(pairs.TILES, "cpu", tile)
     rng = np.random.default_rng(1)
     labels = np.r_[np.repeat(0, 120), np.repeat(np.arange(1, 20), 3), np.arange(20, 40)]
