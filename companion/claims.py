@@ -21,7 +21,9 @@ from companion.results import (
     main_variant,
     measured,
     metric_of,
+    on,
     paired,
+    parts,
     relative_costs,
     row_of,
     select,
@@ -170,20 +172,24 @@ def try_claim(
     """
     runs = runs[runs["method"] != "old"]
     titles = setting_titles(runs)
+    runs = runs.loc[[_fits(row, claim.get("where", {})) for row in runs.to_dict("records")]]
+    declared = decided_by(claim)
+    decisive = [run in declared for run in zip(runs["experiment_id"], runs["seed"], strict=True)]
+    runs = runs.loc[decisive] if any(decisive) else runs  # what is there, where its presets have not run
     rows, tried, missing = [], [], [] if titles else ["every run"]
-    fields = runs.drop_duplicates("experiment_id").to_dict("records")
-    decisive = decided_by(claim) & set(titles) or set(titles)  # what is there, where its presets have not run
-    fields = [row for row in fields if row["experiment_id"] in decisive]
-    for setting in (row for row in fields if _fits(row, claim.get("where", {}))):
+    for setting in runs.drop_duplicates("experiment_id").to_dict("records"):
         own, title = select(runs, experiment_id=setting["experiment_id"]), titles[setting["experiment_id"]]
-        lacking: list[str] = []
-        for comparison in claim["decides"]:
-            found, absent = compared(comparison, own, metric, budget)
-            lacking += absent
-            verdict = judge(list(found.values()), better=comparison.better) if found else None
-            rows += [(title, what, one, one.seeds, verdict) for what, one in found.items()]
-            tried += [setting] * bool(found)
-        missing += [f"{', '.join(dict.fromkeys(lacking))} in {title}"] * bool(lacking)
+        looks = {title: own}
+        looks |= {f"{title}, {part}": on(own, part) for part in parts(own) if claim.get("every_part")}
+        for title, look in looks.items():
+            lacking: list[str] = []
+            for comparison in claim["decides"]:
+                found, absent = compared(comparison, look, metric, budget)
+                lacking += absent
+                verdict = judge(list(found.values()), better=comparison.better) if found else None
+                rows += [(title, what, one, one.seeds, verdict) for what, one in found.items()]
+                tried += [setting] * bool(found)
+            missing += [f"{', '.join(dict.fromkeys(lacking))} in {title}"] * bool(lacking)
     missing += [need["kind"] for need in claim.get("needs", ()) if not _met(need, tried)]
     table = pd.DataFrame(rows, columns=["setting", "comparison", "difference", "seeds", "verdict"])
     worst = [(SEVERITY.index(row[-1]), row[2].low) for row in rows]
@@ -191,15 +197,15 @@ def try_claim(
     return Verdict(claim, table, tuple(dict.fromkeys(missing)))
 
 
-def decided_by(claim: Mapping[str, Any]) -> set[str]:
-    """The experiments of the presets that decide a claim."""
+def decided_by(claim: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Experiment and seed of the runs in the presets that decide a claim."""
     paths = [project_path("configs") / f"{name}.yml" for name in claim["presets"]]
     there = [load_preset(path).experiments for path in paths if path.is_file()]
-    return {config.experiment_id for experiments in there for config in experiments}
+    return {(config.experiment_id, config.seed) for experiments in there for config in experiments}
 
 
 def _fits(row: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether a setting has these fields; a list stands for any of its values, "outliers" for any kind."""
+    """Whether a run has these fields; a list stands for any of its values, "outliers" for any kind."""
     known = row | options_of(row, "dataset_options")
     known["outliers"] = any((value or 0) > 0 for name, value in known.items() if name.endswith("outliers"))
     asked = {name: value if isinstance(value, list) else [value] for name, value in where.items()}

@@ -14,6 +14,7 @@ Metrics are in per cent, differences in points, both with their 95 % intervals.
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -24,7 +25,7 @@ import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from companion import plots, tables, tuning
+from companion import claims, plots, tables, tuning
 from companion.results import (
     HEADLINE,
     TESTS,
@@ -40,6 +41,7 @@ from companion.results import (
     with_adapters,
 )
 from companion.titles import method_title, setting_titles
+from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
@@ -52,6 +54,7 @@ PAGES = {
     "teaching.md.j2": "docs/teaching.md",
     "choosing_options.md.j2": "docs/choosing_options.md",
     "which_method.md.j2": "docs/which_method.md",
+    "own_method.md.j2": "docs/own_method.md",
 }
 OMNIGLOT = "evidence/omniglot:1"  # README's setting
 
@@ -225,6 +228,13 @@ class Results:
         part: str | None = None,
     ) -> str:
         """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
+        one = self._difference(setting, a, b, test, metric, part)
+        ends = (one.low, one.high) if interval else ()
+        return shown(one.value, *ends, signed=True).replace("-", "−")
+
+    def _difference(
+        self, setting: str, a: str, b: str | None, test: str, metric: str = HEADLINE, part: str | None = None
+    ) -> PairedComparison:
         runs = with_adapters(on(self.of(setting), part) if part else self.of(setting))
         sides = [main_variant(runs, *_named(name)) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
@@ -232,8 +242,32 @@ class Results:
         one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
         if not one.seeds:
             raise ValueError(f"{a} and {b or 'old/old'} have no {metric} of {test} in common in {setting}")
-        ends = (one.low, one.high) if interval else ()
-        return shown(one.value, *ends, signed=True).replace("-", "−")
+        return one
+
+    def parts(self, setting: str) -> list[str | None]:
+        """The parts of a setting's test images: None for its test, then the others by name."""
+        return [None, *parts(self.of(setting))]
+
+    def against(self, setting: str, method: str, how: str, part: str | None = None) -> str:
+        """The other trained methods that one is "above", "below" or "within" the noise of, in new/old."""
+        found = []
+        for other in (name for name in self._trained(setting) if name != method):
+            one = self._difference(setting, method, other, "new/old", part=part)
+            verdict = "above" if one.low > 0 else "below" if one.high < 0 else "within"
+            found += [METHODS[other].title] * (verdict == how)
+        return ", ".join(found) or "none"
+
+    def rivals(self, setting: str, method: str) -> str:
+        """One method minus every other one and the bar, in both tests of every part, in points."""
+        lines = []
+        for other in (None, "independent", *(one for one in self._trained(setting) if one != method)):
+            line = {f"{METHODS[method].title} minus": METHODS[other].title if other else "old/old, the bar"}
+            for part, test in itertools.product(self.parts(setting), ("new/old", "new/new")):
+                asked = other != (None if test == "new/new" else "independent")
+                text = self.difference(setting, method, other, test, part=part) if asked else ""
+                line[f"{test}, {part}" if part else test] = text
+            lines.append(line)
+        return tables.markdown(pd.DataFrame(lines))
 
     def _row(self, setting: str, method: str, metric: str) -> pd.Series:
         rows, (name, budget) = self.rows(setting, metric), _named(method)
@@ -257,6 +291,15 @@ class Results:
         path.with_suffix(".svg").unlink()
         plt.close(fig)
         return path
+
+    def blind(self) -> "Results":
+        """The runs of configs/evidence/own.yml, of seeds that nothing else uses."""
+        return Results(self.folder / "blind")
+
+    def verdicts(self, method: str) -> dict[str, str]:
+        """The claims of a method in their words -> what these runs say of them."""
+        own = (claim for claim in claims.CLAIMS if claim["method"] == method)
+        return {claim["claim"]: claims.try_claim(claim, self.runs).label for claim in own}
 
     def search(self) -> "SearchResults":
         """The search for the methods' options, as far as it has run."""

@@ -56,7 +56,8 @@ def full(tmp_path):
 
 
 def test_every_row_of_the_table_is_whole():
-    assert list(CLAIMS) == [f"M{k}" for k in range(1, 7)] + [f"D{k}" for k in range(1, 8)]
+    numbers = {"M": range(1, 7), "D": range(1, 8), "N": range(1, 4)}
+    assert list(CLAIMS) == [f"{letter}{k}" for letter, each in numbers.items() for k in each]
     for claim in claims.CLAIMS:
         assert claim["failing"] and claim["presets"] and claim["method"] in METHODS
         for comparison in claim["decides"]:
@@ -191,11 +192,27 @@ def test_the_presets_that_decide_a_claim_come_first(tmp_path, monkeypatch):
     frame, claim = collect(tmp_path), CLAIMS["D5"]
     assert try_claim(claim, frame).verdict == DOES_NOT_HOLD  # no run of its preset: all settings are asked
     deciding = ExperimentConfig(**NORMAL).experiment_id
-    monkeypatch.setattr(claims, "decided_by", lambda claim: {deciding})
-    assert try_claim(claim, frame).verdict == HOLDS
+    monkeypatch.setattr(claims, "decided_by", lambda claim: {(deciding, seed) for seed in (0, 1)})
+    assert try_claim(claim, frame).label == "holds (2 seeds)"  # a third one was not declared
     monkeypatch.undo()
     quick = claims.decided_by(claim | {"presets": ["quick", "absent"]})
-    assert {name.split("-")[0] for name in quick} == {"portraits"}
+    assert {name.split("-")[0] for name, _ in quick} == {"portraits"}
+
+
+def test_a_claim_may_ask_every_part_and_some_seeds_alone(tmp_path):
+    for seed, cross in enumerate((0.50, 0.51, 0.49, 0.10)):
+        part = [
+            Record(query, "old", METRIC, value, part="in-domain")
+            for query, value in (("old", 0.6), ("new", cross))
+        ]
+        write_run(tmp_path, ExperimentConfig(method="bct", seed=seed), 0.36, cross, 0.9, more=part)
+    claim = CLAIMS["D5"] | {"where": {"seed": [0, 1, 2]}}
+    assert try_claim(claim, collect(tmp_path)).label == "holds (3 seeds)"
+    verdict = try_claim(claim | {"every_part": True}, collect(tmp_path))
+    assert verdict.label == "does not hold at this scale (3 seeds, in 1 of 2 settings)"
+    assert verdict.evidence["setting"][0].endswith(", in-domain")
+    assert verdict.evidence["difference"][0].value == pytest.approx(-0.1)
+    assert try_claim(claim | {"where": {"seed": 7}}, collect(tmp_path)).verdict == NOT_RUN
 
 
 def test_time_is_compared_relative_to_the_oracle(tmp_path):

@@ -2,7 +2,9 @@
 
 import pytest
 import readme
-from synthetic_runs import configs, write_run
+from synthetic_runs import METRIC, configs, write_run
+
+from compat_lib.evaluation.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,28 @@ def test_what_is_not_there_is_refused(made):
         found.number("x", "bct", "new/old")
     with pytest.raises(ValueError, match="l2 did not run in .*; there are independent, bct, mixbct"):
         found.number(setting, "l2", "new/old")
+
+
+def test_one_method_against_the_others_on_every_part(tmp_path):
+    for config, cross, own in zip(
+        configs(["independent", "bct", "mixbct"]), (0.1, 0.6, 0.5), (0.9, 0.8, 0.9), strict=True
+    ):
+        part = [
+            Record(*pair, METRIC, value, part="in-domain")
+            for pair, value in ((("old", "old"), 0.4), (("new", "old"), 0.7 - cross), (("new", "new"), own))
+        ]
+        write_run(tmp_path / "blind", config, 0.4, cross, own, width=0.01, more=part)
+    found, setting = readme.Results(tmp_path).blind(), config.experiment_id
+    assert (
+        found.against(setting, "bct", "above") == "MixBCT"
+        and found.against(setting, "bct", "below") == "none"
+    )
+    assert found.against(setting, "mixbct", "below") == "BCT"
+    assert found.rivals(setting, "bct").splitlines() == [
+        "| BCT minus | new/old | new/new | new/old, in-domain | new/new, in-domain |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| old/old, the bar | +20.0 [+18.1, +21.9] |  | −30.0 |  |",
+        "| Independent |  | −10.0 [−10.0, −10.0] |  | −10.0 |",
+        "| MixBCT | +10.0 [+10.0, +10.0] | −10.0 [−10.0, −10.0] | −10.0 | −10.0 |",
+    ]
+    assert set(found.verdicts("neighbours").values()) == {"not run"}  # its seeds are 10 to 19
