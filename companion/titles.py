@@ -125,10 +125,18 @@ def setting_title(row: Mapping[str, Any]) -> str:
     >>> setting_title({"dataset": "portraits", "scenario": "open-class", "old_loss": "softmax",
     ...                "new_loss": "arcface", "old_strength": "weak"})
     'Portraits, open-class, softmax to ArcFace, weak old model'
+    >>> setting_title({"dataset": "portraits", "dataset_options": {"looks": 2}, "scenario": "open-class",
+    ...                "old_loss": "softmax", "new_loss": "arcface"})
+    'Portraits of 2 looks, open-class, softmax to ArcFace'
     """
     losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
-    names = (data_set(row, field) for field in ("old_dataset", "dataset"))
-    named = " to ".join(DATASETS.get(name, name) for name in names if name)
+    sets = {field: data_set(row, field) for field in ("old_dataset", "dataset")}
+    looks = {field: options_of(row, f"{field}_options").get("looks", 1) for field in sets}
+    named = " to ".join(
+        DATASETS.get(name, name) + f" of {looks[field]} looks" * (name == "portraits" and looks[field] > 1)
+        for field, name in sets.items()
+        if name
+    )
     title = f"{named}, {row['scenario']}, {losses[0]} to {losses[1]}"
     if isinstance(row.get("old_features"), str):
         title = f"{named}, features of {Path(row['old_features']).name} to {losses[1]}"
