@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import unicodedata
@@ -51,7 +52,8 @@ def open_image(path: object, mode: str, content: bytes | None = None) -> Image.I
 
     Transparency is laid over white. Greys of 16 (or 12) bits are scaled so that their white is 255. 32-bit
     and floating-point pixels must be 0..255, since nothing in such a file says which value is white. Of a
-    moving picture the first frame counts. One that is damaged or absent is an `UnreadableImages`.
+    moving picture the first frame counts. EXIF that cannot be read or written is passed over. An image that
+    is damaged or absent is an `UnreadableImages`.
     """
     try:
         if content is None:
@@ -62,7 +64,10 @@ def open_image(path: object, mode: str, content: bytes | None = None) -> Image.I
             wide = image.mode.startswith("I;16") or image.format == "PPM"
             white = 2 ** tags.get(258, (16,))[0] - 1 if wide else 255  # a TIFF may have 12 bits
             negative = wide and tags.get(262) == 0  # white is 0, which Pillow leaves so
-            return _eight_bits(ImageOps.exif_transpose(image), white, negative).convert(mode)
+            image.load()
+            with contextlib.suppress(Exception):  # EXIF that is broken, after the pixels are turned
+                ImageOps.exif_transpose(image, in_place=True)
+            return _eight_bits(image, white, negative).convert(mode)
     except Image.UnidentifiedImageError:
         reason = "an image format that Pillow does not know" if content else "the file is empty"
     except PermissionError:

@@ -95,7 +95,7 @@ def _rows(file: RecordFile) -> tuple[np.ndarray, np.ndarray]:
     header, image = unpacked(file.payload(int(offsets[numbers.argmin()])))
     chosen = np.ones(len(numbers), bool)
     if not image:
-        last = header[0] - 1  # float32 counts exactly to 2^24: more images than any set packed so has
+        last = float(header[0]) - 1  # float32 has the even numbers up to 2^25, and Glint360K's 17,091,658
         chosen = (numbers >= 1) & (numbers <= last)
         if not chosen.any() or chosen.sum() != last:
             raise ValueError(

@@ -103,7 +103,7 @@ def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
         return {}
     found = {}
     for name, path in paths.items():
-        frame = read_list(path, {"template": np.int64, "subject": np.int64}, sep=",", header=True)
+        frame = read_list(path, {"template": np.int64, "subject": np.int64}, header=True)
         _refuse_unknown(frame[["template"]].to_numpy(), known, path, header=True)
         unique = frame.drop_duplicates()  # the file has a line an image; the index keeps its number
         known_subjects = pd.concat([*found.values(), unique]).drop_duplicates()

@@ -34,12 +34,9 @@ def imagenet(
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
     train, val = (needed_folder(base, part, expected=layout) for part in ("train", "val"))
-
-    def tree(place: Path) -> ImageSet:
-        return decode_classes(class_folders(place, layout), size=size, shrink=centre_crop, stream=True)
-
-    test = _flat(base, size) if list_images(val) else tree(val)
-    return with_validation("imagenet", tree(train), test, seed=seed, share=validation, looked=VAL_SHARE)
+    test = _flat(base, size) if list_images(val) else _tree(val, layout, size)
+    train = _tree(train, layout, size)
+    return with_validation("imagenet", train, test, seed=seed, share=validation, looked=VAL_SHARE)
 
 
 def places365(
@@ -50,25 +47,22 @@ def places365(
     Source: Zhou et al., "Places: A 10 million Image Database for Scene Recognition" (TPAMI 2018). openBCT
     retrieves within the validation images (protocol leave-one-out).
 
-    `<root>/places365` holds what torchvision unpacks: the lists `categories_places365.txt`,
-    `places365_train_standard.txt` and `places365_val.txt`, and the images of 256 pixels in
-    `data_256_standard` (or `data_256`) and `val_256`, or the large ones in `data_large_standard` (or
-    `data_large`) and `val_large`. Classes are the list's categories, in the order of their numbers; images
-    are cut by `centre_crop`.
+    `<root>/places365` holds the archive with the "easy directory structure", `{train,val}/<category>/*.jpg`,
+    or what torchvision unpacks: the lists `categories_places365.txt`, `places365_train_standard.txt` and
+    `places365_val.txt`, and the images of 256 pixels in `data_256_standard` (or `data_256`) and `val_256`, or
+    the large ones in `data_large_standard` (or `data_large`) and `val_large`. Classes are the folders or the
+    list's categories, in the order of their numbers, which is one order; images are cut by `centre_crop`.
     """
     base = data_root(root) / "places365" if path is None else Path(path).expanduser()
-    categories = read_list(base / "categories_places365.txt", {"category": str, "class": np.int64})
-    categories = categories.sort_values("class", ignore_index=True)
-    if (gap := (categories["class"] != categories.index).to_numpy()).any():
-        row = int(gap.argmax())
-        raise ValueError(
-            f"{printable(base / 'categories_places365.txt')} should number its {len(gap)} categories from 0 "
-            f"on, but has {categories['class'][row]} in the place of {row}; fetch the list anew"
-        )
-    names = categories.category.str.removeprefix("/").tolist()
-    folders = ("data_256_standard", "data_256", "data_large_standard", "data_large")
-    train = _by_list(base, "places365_train_standard.txt", folders, names, size)
-    test = _by_list(base, "places365_val.txt", ("val_256", "val_large"), names, size)
+    layout = "train/airfield/*.jpg and val/airfield/*.jpg"
+    if (base / "train").is_dir():
+        parts = (needed_folder(base, part, expected=layout) for part in ("train", "val"))
+        train, test = (_tree(place, layout, size) for place in parts)
+    else:
+        names = _categories(base / "categories_places365.txt")
+        folders = ("data_256_standard", "data_256", "data_large_standard", "data_large")
+        train = _by_list(base, "places365_train_standard.txt", folders, names, size)
+        test = _by_list(base, "places365_val.txt", ("val_256", "val_large"), names, size)
     return with_validation("places365", train, test, seed=seed, share=validation, looked=VAL_SHARE)
 
 
@@ -89,6 +83,10 @@ def centre_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 
+def _tree(place: Path, layout: str, size: Size) -> ImageSet:
+    return decode_classes(class_folders(place, layout), size=size, shrink=centre_crop, stream=True)
+
+
 def _flat(base: Path, size: Size) -> ImageSet:
     """The validation images in one folder, their classes from a list."""
     source, wnid_of = _listed_classes(base)
@@ -106,7 +104,7 @@ def _flat(base: Path, size: Size) -> ImageSet:
 def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
     """The list of the validation images that is there, and image -> WordNet number."""
     if (source := base / _KAGGLE).is_file():
-        rows = read_list(source, {"image": str, "prediction": str}, sep=",", header=True)
+        rows = read_list(source, {"image": str, "prediction": str}, header=True)
         first = rows.prediction.str.split().str[0]
         refuse_line(source, first.isna(), lambda row: "names no class", header=True)
         return source, dict(zip(rows.image, first, strict=True))
@@ -123,6 +121,18 @@ def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
             f"({str(error).partition(chr(10))[0]})"
         ) from error
     return base / _DEVKIT, {f"ILSVRC2012_val_{n:08d}": wnid for n, wnid in enumerate(wnids, start=1)}
+
+
+def _categories(path: Path) -> list[str]:
+    """The names of the classes, in the order of their numbers."""
+    rows = read_list(path, {"category": str, "class": np.int64}).sort_values("class", ignore_index=True)
+    if (gap := (rows["class"] != rows.index).to_numpy()).any():
+        row = int(gap.argmax())
+        raise ValueError(
+            f"{printable(path)} should number its {len(gap)} categories from 0 on, but has "
+            f"{rows['class'][row]} in the place of {row}; fetch the list anew"
+        )
+    return rows.category.str.removeprefix("/").tolist()
 
 
 def _by_list(base: Path, name: str, folders: tuple[str, ...], classes: list[str], size: Size) -> ImageSet:

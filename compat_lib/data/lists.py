@@ -20,17 +20,14 @@ from .images import ImageSet
 ANEW = "take images and lists of one release, and fetch them anew"
 
 
-def read_list(
-    path: Path, columns: Mapping[str, type], *, sep: str = " ", header: bool = False
-) -> pd.DataFrame:
+def read_list(path: Path, columns: Mapping[str, type], *, header: bool = False) -> pd.DataFrame:
     """Return the columns of a text file, one row a line.
 
     Args:
         path: of the list.
         columns: name -> str, np.int64 or np.float32, in the file's order. A list without a header has these
             columns and no others; of one with a header they are the first ones, whatever it calls them.
-        sep: one character between the fields.
-        header: the first line names the columns.
+        header: the first line names the columns, and commas part the fields; else blanks and tabs do.
 
     A list that is not there or empty is refused, and so is the first wrong line, by its number.
     """
@@ -40,7 +37,7 @@ def read_list(
     try:
         frame = pd.read_csv(
             path,
-            sep=sep,
+            sep="," if header else r"\s+",  # as the sets' own readers split a line: one may end in a blank
             header=0 if header else None,
             dtype=str if header else places,
             usecols=list(places) if header else None,
@@ -56,7 +53,7 @@ def read_list(
             raise ValueError("a number that is not finite")
         return frame
     except (ValueError, OverflowError) as error:  # pandas' own parser errors are ValueErrors
-        raise ValueError(_first_wrong_line(path, columns, sep, header) or f"{path}: {error}") from error
+        raise ValueError(_first_wrong_line(path, columns, header) or f"{path}: {error}") from error
 
 
 def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, header: bool = False) -> None:
@@ -73,13 +70,14 @@ def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, he
         raise ValueError(f"line {row + 1 + header} of {printable(path)} {says(row)}; {ANEW}")
 
 
-def _first_wrong_line(path: Path, columns: Mapping[str, type], sep: str, header: bool) -> str | None:
+def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> str | None:
     """What is wrong with the first line that is, found slowly since nobody waits for it twice."""
     wanted = f"each line has {len(columns)}: {', '.join(columns)}"
     empty = True
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
-            fields, place = line.rstrip("\r\n").split(sep), f"line {number} of {printable(path)}"
+            fields = line.rstrip("\r\n").split("," if header else None)
+            place = f"line {number} of {printable(path)}"
             if header and number == 1:
                 if fields[0].isdecimal():
                     return f"{place} is {fields[0]} ... and no names of columns; fetch the list anew"

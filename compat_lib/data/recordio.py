@@ -74,7 +74,7 @@ class RecordFile:
     def index(self) -> Index:
         """The records that the index names, in lines "number, tab, byte", each once and inside the file."""
         path, size = self.path.with_suffix(".idx"), 4 * len(self.words)
-        frame = read_list(path, {"record number": np.int64, "byte": np.int64}, sep="\t")
+        frame = read_list(path, {"record number": np.int64, "byte": np.int64})
         index = Index(*(frame[name].to_numpy() for name in frame))
         wrong = (index.offsets < 0) | (index.offsets > size - 8) | (index.offsets % 4 != 0)
         why = f"where no record of {size} bytes can begin: the index and the file of records do not belong "

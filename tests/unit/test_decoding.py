@@ -85,6 +85,25 @@ def test_a_photograph_on_its_side_is_turned_upright(tmp_path):
     assert open_image(tmp_path / "side.jpg", "RGB").size == (4, 8)
 
 
+SIDE = struct.pack("<HHII", 274, 3, 1, 6)  # the same tag as bytes
+BROKEN = {
+    "no directory": (b"garbage!", (4, 8)),
+    "a directory that is not there": (struct.pack("<2sHI", b"II", 42, 9999), (4, 8)),
+    "on its side, and a width that is text": (
+        struct.pack("<2sHIH", b"II", 42, 8, 2) + SIDE + struct.pack("<HHI4sI", 256, 2, 4, b"wide", 0),
+        (8, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize(("exif", "size"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
+def test_broken_exif_does_not_make_an_image_unreadable(tmp_path, exif, size):
+    # As photographs of ImageNet and Places have it; a dpi keeps Pillow from looking into EXIF when it opens.
+    Image.new("RGB", (4, 8)).save(tmp_path / "photo.jpg", exif=b"Exif\0\0" + exif, dpi=(72, 72))
+    assert open_image(tmp_path / "photo.jpg", "RGB").size == size
+
+
 def test_resizing_leaves_the_right_size_alone_and_averages_when_shrinking():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     assert np.array_equal(smooth_resize(Image.fromarray(pixels), 32), pixels)

@@ -99,6 +99,7 @@ def header(images):
          r"3 classes, but class 1 has no image"),
         ([header(5), image_record(0.0, b"x")], r"tells of 5 images, its index names 1 of them"),
         ([header(0), image_record(0.0, b"x")], r"tells of 0 images, its index names 0 of them"),
+        ([header(17_091_657), image_record(0.0, b"x")], r"tells of 17091657 images"),  # as Glint360K's
         ([image_record([float("nan")], b""), image_record(0.0, b"x")], r"tells of nan images"),
     ],
 )  # fmt: skip

@@ -98,7 +98,7 @@ def test_a_missing_set_is_told(tmp_path):
         ("face_tid_mid.txt", "3.jpg 11 2", "3.jpg 11 a", r"line 3 of .*mid\.txt: 'a' is no whole number"),
         ("face_tid_mid.txt", "7.jpg 15 6\n", "", r"mid\.txt has 6 images and .*score\.txt has 7"),
         ("face_tid_mid.txt", "2.jpg", "9.jpg", r"line 2 of .*mid\.txt is 9\.jpg and of .*score\.txt 2\.jpg"),
-        ("name_5pts_score.txt", "0.8", "", r"line 2 of .*score\.txt: '' is no number"),
+        ("name_5pts_score.txt", "0.8", "", r"line 2 of .*score\.txt has 11 fields"),
         ("name_5pts_score.txt", "0.8", "nan", r"line 2 of .*score\.txt: 'nan' is no number"),
         ("name_5pts_score.txt", "0.8", "-0.8", r"line 2 of .*score\.txt has the score -0\.8"),
         ("template_pair_label.txt", "12 14 1", "12 14 2", r"line 2 of .*label\.txt ends in 2, not in 0 or 1"),

@@ -61,10 +61,10 @@ def write_devkit(base, numbers, monkeypatch):
 
 def write_kaggle(base, labels=VAL):
     rows = [
-        f"ILSVRC2012_val_{number:08d},{WNIDS[label]} 85 1 499 272 {WNIDS[label]} 1 1 9 9"
+        f"ILSVRC2012_val_{number:08d},{WNIDS[label]} 85 1 499 272 {WNIDS[label]} 1 1 9 9 "
         for number, label in enumerate(labels, start=1)
     ]
-    text = "\n".join(["ImageId,PredictionString", *reversed(rows)])  # in no order, as Kaggle has it
+    text = "\n".join(["ImageId,PredictionString", *reversed(rows)])  # as Kaggle has it: in no order
     (base / KAGGLE).write_text(text + "\n")
 
 
@@ -124,6 +124,23 @@ def test_places365(tmp_path, folders):
     assert data.train.classes == ("a/airfield", "a/airplane_cabin", "s/staircase")
     assert len(data.train) == 30 and colours(data.train.images) == data.train.labels.tolist()
     assert data.test.labels.tolist() == list(VAL) == colours(data.test.images)
+
+
+def test_places365_with_the_easy_directory_structure(tmp_path):
+    base = tmp_path / "places365"
+    for label, name in enumerate(("airfield", "arena-hockey", "arena-rodeo", "army_base")):
+        for number in range(1, 13):
+            picture(base / "train" / name / f"{number:08d}.jpg", 60 * label)
+        picture(base / "val" / name / f"Places365_val_{label + 1:08d}.jpg", 60 * label)
+    for part in ("train", "val"):  # the archive's own lists, which name folders alone
+        (base / f"{part}.txt").write_text(f"{part}/airfield/00000001.jpg\n")
+    data = load("places365", root=tmp_path, size=24, validation=0)
+    assert data.train.classes == data.test.classes == ("airfield", "arena-hockey", "arena-rodeo", "army_base")
+    assert len(data.train) == 48 and data.test.labels.tolist() == [0, 1, 2, 3]
+    assert (data.test.images[:][:, 0].float().mean((1, 2)) / 60).round().tolist() == [0, 1, 2, 3]
+    shutil.rmtree(base / "val")
+    with pytest.raises(FileNotFoundError, match=r"places365 has no folder val; expected train/airfield/"):
+        load("places365", root=tmp_path, size=24)
 
 
 def test_the_lists_are_read_as_torchvision_reads_them(tmp_path, monkeypatch):

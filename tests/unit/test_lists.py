@@ -27,9 +27,15 @@ def test_a_list_is_what_the_csv_module_reads(tmp_path):
     assert frame.dtypes["number"] == np.int64 and frame.dtypes["score"] == np.float32
 
 
+@pytest.mark.parametrize("text", ["a 1 0.5 \nb 2 1 \n", "a 1 0.5\r\nb 2 1\r\n", "a\t1\t0.5\nb\t2\t1"])
+def test_blanks_tabs_and_ends_of_lines_part_fields_as_python_splits_them(tmp_path, text):
+    rows = read_list(write(tmp_path / "list.txt", text), COLUMNS).to_numpy().tolist()
+    assert rows == [["a", 1, 0.5], ["b", 2, 1.0]]
+
+
 def test_of_a_list_with_a_header_the_first_columns_count(tmp_path):
     path = write(tmp_path / "list.csv", "TEMPLATE_ID,SUBJECT_ID,FILENAME\r\n4,9,a b.jpg\r\n5,8,\r\n")
-    frame = read_list(path, {"template": np.int64, "subject": np.int64}, sep=",", header=True)
+    frame = read_list(path, {"template": np.int64, "subject": np.int64}, header=True)
     assert frame.to_numpy().tolist() == [[4, 9], [5, 8]] and list(frame) == ["template", "subject"]
 
 
@@ -39,7 +45,7 @@ def test_of_a_list_with_a_header_the_first_columns_count(tmp_path):
         ("a 1 0.5\nb 2\n",
          r"line 2 of .*list\.txt has 2 fields, but each line has 3: name, number, score; fetch"),
         ("a 1 0.5 x\n", r"line 1 of .*list\.txt has 4 fields"),
-        ("a 1 0.5\nb 2 0.5 \n", r"line 2 of .*list\.txt has 4 fields"),
+        ("a 1 0.5\nb 2 0.5 x\n", r"line 2 of .*list\.txt has 4 fields"),
         ("a 1 0.5\nb 1.5 0.5\n", r"line 2 of .*list\.txt: '1\.5' is no whole number"),
         ("a 1 0.5\nb 99999999999999999999 0.5\n", r"line 2 of .*list\.txt: '9{20}' is no whole number"),
         ("a 1 high\n", r"line 1 of .*list\.txt: 'high' is no number"),
@@ -57,9 +63,9 @@ def test_a_wrong_line_below_a_header_and_a_missing_list_are_named(tmp_path):
     columns = {"template": np.int64, "subject": np.int64}
     path = write(tmp_path / "list.csv", "TEMPLATE_ID,SUBJECT_ID\n4,9\n5\n")
     with pytest.raises(ValueError, match=r"line 3 of .*list\.csv has 1 fields, but each line begins with 2"):
-        read_list(path, columns, sep=",", header=True)
+        read_list(path, columns, header=True)
     path.write_text("TEMPLATE_ID,SUBJECT_ID\n")
     with pytest.raises(ValueError, match=r"list\.csv is empty"):
-        read_list(path, columns, sep=",", header=True)
+        read_list(path, columns, header=True)
     with pytest.raises(FileNotFoundError, match=r"there is no list .*other\.csv"):
         read_list(tmp_path / "other.csv", columns)
