@@ -11,7 +11,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 SMALL = {"image_size": 16, "old_width": 16, "new_width": 16, "batch_size": 12, "bootstrap_draws": 2}
 SMALL |= {"old_backbone": "convnet-half", "new_backbone": "convnet-half", "old_epochs": 1, "epochs": 1}
-SMALL |= {"device": "cpu", "processes": 2, "methods": [{"method": "mixbct"}]}
+SMALL |= {"device": "cpu", "processes": 2, "old_classes": None, "methods": [{"method": "mixbct"}]}
 SMALL |= {"notebooks": {"ablation": False, "results_root": None}}
 
 

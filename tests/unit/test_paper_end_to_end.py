@@ -123,6 +123,6 @@ def test_half_for_the_old_model(tmp_path, name, method):
 def test_cifar100(tmp_path, name, method):
     names = [f"class{number}" for number in range(4)]
     make(tmp_path / "cifar100", train=dict.fromkeys(names, 8), test=dict.fromkeys(names, 3))
-    changes = PLAIN | {"old_width": 16, "new_width": 16}
+    changes = PLAIN | {"old_width": 16, "new_width": 16, "old_classes": None, "old_share": 0.5}  # of four
     experiment, _ = run(name, tmp_path, {"method": method}, ("map", "top1"), **changes)
     assert len(experiment.new_images) == 32 and len(experiment.old_images) == 16

@@ -6,6 +6,7 @@ import execute
 import plan
 import pytest
 
+from compat_lib.data.scenarios import named_classes
 from compat_lib.losses import method_options
 from compat_lib.optimisation import learning_rate
 from compat_lib.presets import load_preset
@@ -79,7 +80,7 @@ PUBLISHED = {
     "bt2-cifar100": BT2
     | {"dataset": "cifar100", "weight_decay": 3.05e-5, "batch_size": 128, "warmup": 0.05}
     | {"old_backbone": "resnet18", "new_backbone": "resnet50", "new_width": 128, "label_smoothing": 0.1}
-    | {"scenario": "extended-class", "old_share": 0.5},
+    | {"scenario": "extended-class", "old_classes": "configs/paper/bt2-cifar100-old.txt"},
     "cifar100-cpu": {"dataset": "cifar100", "scenario": "extended-class", "old_share": 0.5, "device": "cpu"},
     "celeba-lfw": {"dataset": "celeba-lfw", "new_backbone": "iresnet50", "image_size": 112},
 }
@@ -108,6 +109,17 @@ OPTIONS = {  # of the methods, in MixBCT's comparison
     "mixbct": {"mix_ratio": 0.3, "credible_share": 0.9, "columns": True}
     | {"old_margin_factor": 1, "old_scale_factor": 1},
 }
+
+
+CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""  # the names in the set's own meta file, in the order of their labels
 
 
 def preset(name, **overrides):
@@ -139,6 +151,13 @@ def test_networks_and_methods_can_be_built(name):
     here = {"device": "cpu", "old_weights": None, "new_weights": None}  # neither a GPU nor a download
     for config in preset(name, **here).experiments:
         refuse_impossible(config)
+
+
+def test_the_old_classes_of_cifar100_are_the_first_folders_in_the_order_of_text():
+    # FCT and BT2 write folders called by number, sorted as text by torchvision's ImageFolder: 10 before 2.
+    first = [int(folder) for folder in sorted(map(str, range(100)))[:50]]
+    found = named_classes(preset("bt2-cifar100").experiments[0].old_classes, CIFAR100.split())
+    assert found.tolist() == sorted(first) == [*range(6), *range(10, 54)]
 
 
 def test_each_file_says_what_is_published_and_what_differs():
