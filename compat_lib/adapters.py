@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.evaluation.inputs import as_tensor, codes, paired_rows, unit_length
+from compat_lib.evaluation.inputs import as_tensor, codes, full_precision, paired_rows, unit_length
 from compat_lib.files import load_tensors, save_tensors
 
 ROWS_AT_ONCE = 65_536  # rows in double precision at a time, so that memory stays bounded
@@ -43,7 +43,9 @@ class LinearMap:
             )
         device = features.device
         centred = _unit(features, torch.float32) - self.source_mean.to(device)
-        return _unit(centred @ self.matrix.to(device) + self.target_mean.to(device), torch.float32)
+        with full_precision(device):
+            mapped = centred @ self.matrix.to(device)
+        return _unit(mapped + self.target_mean.to(device), torch.float32)
 
     def save(self, path: str | Path) -> None:
         """Write the map to a safetensors file, from which `load_adapter` reads it."""
@@ -153,7 +155,8 @@ class Interpolation:
         """
         old, new = (_unit(side, torch.float32) for side in paired_rows(old, new, "old", "new"))
         if self.rotation is not None:
-            new = new @ self.rotation.to(new.device)
+            with full_precision(new.device):
+                new = new @ self.rotation.to(new.device)
         first, second = _weights((old * new).sum(1), self.alpha)
         return _unit(first[:, None] * old + second[:, None] * new, torch.float32)
 
@@ -215,7 +218,8 @@ def _recall(query: Tensor, gallery: Tensor, number: np.ndarray) -> float:
     gallery, labels = _unit(gallery, torch.float32), torch.from_numpy(number).to(query.device)
     hits = 0
     for rows in torch.arange(len(query), device=query.device).split(512):
-        scores = query[rows] @ gallery.T
+        with full_precision(query.device):
+            scores = query[rows] @ gallery.T
         scores[torch.arange(len(rows)), rows] = -torch.inf
         same = labels[rows][:, None] == labels
         best = [scores.masked_fill(hidden, -torch.inf).amax(1) for hidden in (~same, same)]

@@ -7,6 +7,7 @@ normalisation to unit length is left to whoever compares.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def embed(
     """Un-normalised embeddings of images: evaluation mode, no augmentation.
 
     Args:
-        model: maps float pixels to embeddings; its training mode is restored afterwards.
+        model: maps float pixels to embeddings; its training mode is restored afterwards, part by part.
         images: uint8 ``[N, C, H, W]``, in memory, memory-mapped or encoded.
         precision: the run's own: features of two precisions are not the same numbers.
         workers: processes that decode encoded images.
@@ -198,9 +199,7 @@ def embed(
     Returns:
         float32 ``[N, width]`` on the CPU, in the order of ``images``; with ``out`` the file, memory-mapped.
     """
-    was_training = model.training
-    model.eval()
-    with autocast(device, precision):
+    with evaluating(model), autocast(device, precision):
         pixels = (to_float(block.to(device)) for block in _blocks(images, batch_size, workers))
         sides = ((block, block.flip(3)) if flip else (block,) for block in pixels)
         embeddings = (sum(model(side).float() for side in pair).cpu() for pair in sides)
@@ -209,8 +208,19 @@ def embed(
         else:
             write_rows(out, len(images), embeddings)
             features = map_rows(out)
-    model.train(was_training)
     return features
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each part has its own mode again, such as layers that a user has frozen."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _blocks(images: Tensor | EncodedImages, size: int, workers: int) -> Iterator[Tensor]:

@@ -327,6 +327,22 @@ class OldSystem:
         return f"OldSystem({rows}width {self.width}, {self.num_classes} classes, has {has})"
 
 
+def refuse_unlike(old: OldSystem, model: nn.Module, labels: Tensor) -> None:
+    """Refuse rows, labels int64 [N], that the old system labels otherwise, and to train its own network."""
+    if old.features is not None and len(wrong := (old.labels.cpu() != labels.cpu()).nonzero()):
+        row = int(wrong[0])
+        raise ValueError(
+            f"{len(wrong)} rows have another label in the old system than in the training set, the first row "
+            f"{row} ({int(old.labels[row])} and {int(labels[row])}); number the classes once, for both"
+        )
+    frozen = set() if old.model is None else set(old.model.parameters())
+    if not frozen.isdisjoint(model.parameters()):
+        raise ValueError(
+            "the new model has parameters of the old one, which stays as it is; give the old system a "
+            "copy.deepcopy of that network, made before anything trains"
+        )
+
+
 def rows_of(features: Tensor, rows: Tensor) -> Tensor:
     """Float32 features of some rows (int64) on the device of `rows`; of mapped features no others are read.
 

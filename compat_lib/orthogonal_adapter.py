@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from compat_lib.evaluation.inputs import as_tensor, codes, paired_rows
+from compat_lib.evaluation.inputs import as_tensor, codes, full_precision, paired_rows
 from compat_lib.losses.heads import unit_rows
 
 ROWS_AT_ONCE = 65_536
@@ -47,7 +47,8 @@ class OrthogonalAdapter(nn.Module):
 
     def _mapped(self, network: nn.Module, features) -> Tensor:
         rows = as_tensor(features, "features").split(ROWS_AT_ONCE)
-        return torch.cat([unit_rows(network(self.cut(part))) for part in rows])
+        with full_precision(rows[0].device):
+            return torch.cat([unit_rows(network(self.cut(part))) for part in rows])
 
 
 def orthogonality(weight: Tensor, threshold: float, steepness: float) -> Tensor:
@@ -110,7 +111,7 @@ def fit_orthogonal(
     """
     old, new = paired_rows(old, new, "old", "new")
     labels = torch.from_numpy(codes(labels, None, (len(old), 0), "labels")[0]).to(new.device)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), full_precision(new.device):
         torch.manual_seed(seed)
         adapter = OrthogonalAdapter(min(old.shape[1], new.shape[1])).to(new.device)
         adam = torch.optim.Adam(adapter.parameters(), lr=lr)

@@ -20,12 +20,12 @@ from compat_lib.checkpoint import Checkpoint, Interrupted, Progress, noted_sigte
 from compat_lib.config import WHERE
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
-from compat_lib.data.images import seeded_generator
+from compat_lib.data.images import ImageSet, seeded_generator, tensor_digest
 from compat_lib.files import map_rows, write_rows
 from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
-from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, rows_of
+from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, refuse_unlike, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 from compat_lib.user_arrays import numbers, refuse_outside
 
@@ -41,7 +41,7 @@ def train(
     *,
     old: OldSystem | None = None,
     checkpoint: str | Path | None = None,
-    made_of: Mapping[str, str] | None = None,
+    made_of: Mapping[str, Any] | None = None,
     validate: Callable[[EmbeddingModel], dict[str, float]] | None = None,
     validate_every: int = 1,
     say: Callable[[str], None] = print,
@@ -61,7 +61,8 @@ def train(
         old: the old system whose features belong to the rows of ``images``.
         checkpoint: a file written after each epoch, and within one as the settings ask, and read when it
             exists; None keeps nothing.
-        made_of: digests of the training images and the like; a checkpoint of others is refused.
+        made_of: digests of the training images and the like; a checkpoint of others is refused. None: digests
+            of images, labels and old features, and the method's weights.
         validate: called with the model; its numbers join the history.
         validate_every: epochs between two calls; the last epoch is always looked at.
         say: receives one line an epoch when the run is not interactive.
@@ -81,6 +82,8 @@ def train(
             f"the old system has features of {len(old.features)} rows, the training set has {len(images)}: "
             f"extract the old features on exactly this training set, in its order"
         )
+    if old is not None:
+        refuse_unlike(old, model, labels)
     device = torch.device(settings.device)
     model.to(device)
     method.to(device)
@@ -115,7 +118,8 @@ def train(
     watch = Watch(settings.lr, device, skips=half)
     kept, at = None, Progress()
     if checkpoint is not None:
-        made_of = asdict(settings) | {"method": method.name} | dict(made_of or {})
+        made_of = _digests(images, labels, old, method) if made_of is None else made_of
+        made_of = asdict(settings) | {"method": method.name, **made_of}
         kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k not in WHERE}, device)
         at = kept.read(model, method, optimiser, scaler)
     steps, done = settings.epochs * len(batches), len(at.history) * len(batches) + at.step
@@ -132,7 +136,8 @@ def train(
             model, images, device=device, precision=settings.precision, workers=settings.workers
         )
 
-    with _repeatable(device), bar, noted_sigterm() as sigterm:
+    drawn_from = [device] if device.type == "cuda" else []  # beside the CPU's; the caller's draws go on
+    with torch.random.fork_rng(drawn_from), _repeatable(device), bar, noted_sigterm() as sigterm:
         written = time.monotonic()
         for epoch in range(len(at.history), settings.epochs):
             began = _clocks(device)
@@ -282,6 +287,16 @@ def _interactive() -> bool:
     if os.environ.get("TQDM_DISABLE"):  # tqdm's own switch; the workflow sets it
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _digests(
+    images: Tensor | EncodedImages, labels: Tensor, old: OldSystem | None, method: CompatibilityLoss
+) -> dict[str, Any]:
+    """What a training is made of whose caller does not say it."""
+    images = images if isinstance(images, EncodedImages) else torch.as_tensor(images)
+    made_of = {"images": ImageSet(images, labels, ()).digest(), "weights": method.weights}
+    there = old is not None and old.features is not None and old.mapped is None
+    return made_of | ({"old features": tensor_digest(old.features)} if there else {})
 
 
 @contextlib.contextmanager

@@ -240,8 +240,12 @@ def most_found(found: Any, ids: Any) -> np.ndarray:
     >>> most_found([[7, 5], [7, -1]], [5, 6, 7]).tolist()
     [7, 5, 6]
     """
-    times = collections.Counter(np.asarray(found).ravel().tolist())
-    return id_array(sorted(as_ids(ids).tolist(), key=lambda one: -times[one]))
+    ids = as_ids(ids).tolist()
+    found = [nfc(one) for one in np.asarray(found).ravel().tolist()]
+    if found and ids and isinstance(found[0], str) != isinstance(ids[0], str):
+        raise ValueError(f"found holds {found[0]!r} and the ids are such as {ids[0]!r}; give text or numbers")
+    times = collections.Counter(found)
+    return id_array(sorted(ids, key=lambda one: -times[one]))
 
 
 def overlap(before: Hits, after: Hits) -> np.ndarray:

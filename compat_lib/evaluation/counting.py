@@ -157,7 +157,8 @@ def _bracket(gallery: int, counts: Counts, k: int) -> _Bracket:
     above = np.cumsum(counts.different[::-1])
     place = int(np.searchsorted(above, k, "right"))  # the first bin from the top that brings more than k
     start = len(above) - 1 - place
-    low, high = (int(float_keys(torch.tensor([b / PER_UNIT - 2.0]))) for b in (start, start + 1))
+    edges = torch.tensor([start, start + 1]).to(torch.float32) / PER_UNIT - 2.0  # exact
+    low, high = float_keys(edges).tolist()
     accepted = int(np.cumsum(counts.same[::-1])[place] - counts.same[start])
     return _Bracket(gallery, low, high, k - int(above[place] - counts.different[start]), accepted)
 

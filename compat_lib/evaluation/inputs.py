@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,7 +57,7 @@ class UnitRows:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the rows of these numbers (int64 [n]) with unit length, float32 [n, D]."""
-        unit = torch.empty(len(rows), self.shape[1], device=self.device)
+        unit = torch.empty(len(rows), self.shape[1], dtype=torch.float32, device=self.device)
         for part in slices(len(rows), ENTRIES // self.shape[1]):
             unit[part] = self.exact(rows[part])
         return unit
@@ -98,6 +100,21 @@ def unit_rows(features: Any, side: str) -> Tensor:
     rows = UnitRows(features, side)
     every = torch.arange(len(rows))
     return rows.exact(every) if rows.whole or rows.codes else rows[every]
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keep products of float32 in float32, also where the user's program chose TF32, bfloat16 or autocast."""
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    chosen = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, chosen, strict=True):
+            backend.fp32_precision = precision
 
 
 def unit_length(rows: Tensor) -> Tensor:
@@ -164,13 +181,20 @@ def paired_rows(first: Any, second: Any, *names: str) -> tuple[Tensor, Tensor]:
 
 
 def plain_array(values: Any) -> np.ndarray:
-    """Return labels or ids as an array; names, also as pandas gives them, are of NumPy's type for text."""
+    """Return labels or ids as an array; names, also as pandas gives them, are of NumPy's type for text.
+
+    Names are taken in Unicode's form NFC, in which two spellings of one name are equal.
+    """
     array = plain(values)
     array = array.cpu().numpy() if isinstance(array, Tensor) else array
     if array.dtype.kind == "U" and isinstance(values, list | tuple):
         array = np.array(values, object)  # else what is no name becomes one, such as a missing label "nan"
     text = array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1))
-    return array.astype(str) if text else array
+    array = array.astype(str) if text else array
+    if array.dtype.kind == "U" and not "".join(array.ravel().tolist()).isascii():
+        names = [unicodedata.normalize("NFC", one) for one in array.ravel().tolist()]
+        array = np.array(names).reshape(array.shape)
+    return array
 
 
 def names_or_numbers(values: Any, what: str, length: int | None = None) -> np.ndarray:

@@ -7,7 +7,6 @@ rows is the same float in every pass, in either order and wherever the rows stan
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from compat_lib.evaluation.inputs import (
     UnitRows,
     codes,
     codes_of_ids,
+    full_precision,
     refuse_unequal_widths,
     slices,
 )
@@ -43,20 +43,6 @@ def _padded(
         part = torch.from_numpy(order[place]).to(side.device)
         rows[place] = (side.multiples(part) if whole else side[part]).to(device)
     return rows
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep products of float32 in float32, also where the user's training chose TF32 or bfloat16 for them."""
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-    chosen = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, chosen, strict=True):
-            backend.fp32_precision = precision
 
 
 class SameImages:
@@ -165,7 +151,7 @@ class PairScores:
     def _computed(self, row: int, stop: int, column: int) -> Tensor:
         right = min(column + self.tile[1], self.shape[1])
         rows, columns = self._query[row : row + self.tile[0]], self._gallery[column : column + self.tile[1]]
-        with torch.autocast(self.device.type, enabled=False), _full_precision():
+        with full_precision(self.device):
             scores = torch.mm(rows, columns.T)
         if self._scales is not None:
             first = self._scales[0][row : row + self.tile[0], None]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.backfill import SHARES, BackfillCurve, all_pairs_curves
-from compat_lib.evaluation.inputs import codes, unit_rows
+from compat_lib.evaluation.inputs import codes, full_precision, unit_rows
 from compat_lib.evaluation.orders import backfill_order
 
 PASSED = 0.01  # the share of strangers whose scores lie one unit or more above their median
@@ -53,7 +53,8 @@ def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:
     """Median of the cosines of two people, and how far above it the highest hundredth begins."""
     rows = np.linspace(0, len(unit) - 1, min(len(unit), SAMPLED)).astype(np.int64)
     some, who = unit[torch.from_numpy(rows).to(unit.device)], number[rows]
-    scores = (some @ some.T).cpu().numpy()[who[:, None] != who]
+    with full_precision(unit.device):
+        scores = (some @ some.T).cpu().numpy()[who[:, None] != who]
     if not len(scores):
         raise ValueError("all images have one label: strangers show on which scale a model scores")
     centre, high = np.quantile(scores, [0.5, 1 - PASSED])

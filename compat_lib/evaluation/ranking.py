@@ -179,7 +179,8 @@ def right_scores(pairs: PairScores, row: int, stop: int) -> Tensor:
     They stand in the order of the sorted columns, EXCLUDED beyond a row's last.
     """
     first, last = pairs.first[row:stop], pairs.last[row:stop]
-    right = torch.full((stop - row, int((last - first).max())), EXCLUDED, device=pairs.device)
+    size = stop - row, int((last - first).max())
+    right = torch.full(size, EXCLUDED, dtype=torch.float32, device=pairs.device)
     width = pairs.tile[1]
     for column in range(int(first.min()) // width * width, int(last.max()), width):
         rows, columns = pairs.own(row, stop, column)

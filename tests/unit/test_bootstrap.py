@@ -140,6 +140,8 @@ def test_mean_equals_drawing_the_identities():
     for b, result in enumerate(bootstrap_mean(values, labels, weights)):
         drawn = [value for c in range(6) for _ in range(weights[c, b]) for value in values[labels == c]]
         assert result == pytest.approx(np.nanmean(drawn))
+    with pytest.raises(ValueError, match="weights of 6 identities for labels of 3"):
+        bootstrap_mean(values[labels > 2], labels[labels > 2], weights)
 
 
 def test_interval_leaves_out_what_is_not_a_number():

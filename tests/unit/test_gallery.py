@@ -391,6 +391,9 @@ def test_ids_may_be_paths_and_uuids(tmp_path):
     list(made.backfill("new", lambda ids: asked.extend(ids) or [[0.0, 1.0]] * len(ids), order=named[:2]))
     assert asked == [composed, "b/2.png"] and made.counts == {"old": 2, "new": 2}
     assert most_found(hits.ids, made.ids())[-1] == most_found(hits.ids, made.ids()).max()
+    assert most_found([taken_apart], ["b/2.png", composed])[0] == composed
+    with pytest.raises(ValueError, match="found holds '7' and the ids are such as 5; give text or numbers"):
+        most_found(["7", "5"], [5, 7])  # once the order given, without a word
     made.remove([taken_apart])
     assert composed not in made.ids()
     with pytest.raises(ValueError, match="the id .* is neither text nor"):

@@ -255,6 +255,35 @@ def test_names_as_pandas_gives_them_are_ids_of_the_gallery():
     assert result.map == ev.landmark_map(POINTS, POINTS, [[0, 1]] * 8, k=3).map > 0
 
 
+def test_two_spellings_of_one_name_are_equal():
+    names = [f"Zo\u00eb/{row}" for row in range(8)]
+    apart = np.array([f"Zoe\u0308/{row}" for row in range(8)])
+    both = ev.retrieval(POINTS, LABELS, POINTS, LABELS, query_ids=names, gallery_ids=apart)
+    assert both.excluded == 8 and both.map == ev.retrieval(POINTS, LABELS).map
+
+
+@pytest.mark.parametrize("how", ["autocast", "float64"])
+def test_a_programs_own_precision_changes_no_number(how):
+    generator = torch.Generator().manual_seed(0)
+    old, new = torch.randn(2, 60, 16, generator=generator)
+    labels = torch.arange(60) // 4
+    calls = (
+        lambda: fit_procrustes(new, old).apply(new).tolist(),
+        lambda: fit_interpolation(old, new, labels, alphas=[0.3]).apply(old, new).tolist(),
+        lambda: fit_orthogonal(old, new, labels, epochs=1).query(new).tolist(),
+        lambda: [one.value for one in ev.compare(old, new, labels, draws=0).records],
+        lambda: ev.merged_indexes_curve(old, new, labels, shares=(0, 0.5, 1), fars=()).values("map").tolist(),
+    )
+    expected = [call() for call in (calls if how == "autocast" else calls[3:])]
+    try:
+        if how == "float64":
+            torch.set_default_dtype(torch.float64)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=how == "autocast"):
+            assert [call() for call in (calls if how == "autocast" else calls[3:])] == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_arrays_are_taken_without_a_copy_and_lists_in_double_precision():
     assert plain_array(pd.Series(["b", "a"])).dtype.kind == "U"
     kept = table(POINTS, "x")

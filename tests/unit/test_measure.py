@@ -250,5 +250,10 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="15 queries and 45 gallery images, and no query has a right item"):
         refuse_protocol("reid", "mine", one_camera, {})
     refuse_protocol("landmarks", "mine", one_camera, {})
+    refuse_protocol("landmarks", "mine", one_camera, landmark_lists(one_camera))
+    for pair in ([0, 4], [1, 2], [0, N], [-1, 2]):  # two queries, no query, no row of the test part
+        lists = landmark_lists(one_camera) | {"junk": torch.tensor([[0, 1], pair])}
+        with pytest.raises(ValueError, match=rf"'junk' of 'mine' pairs rows \{pair}, which are no query"):
+            refuse_protocol("landmarks", "mine", one_camera, lists)
     with pytest.raises(ValueError, match="protocol is 'faces'; choose one of pairs, ijb"):
         ExperimentConfig(protocol="faces")

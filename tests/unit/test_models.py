@@ -48,7 +48,10 @@ def test_embedding_depends_on_the_image_alone_and_leaves_the_model_as_it_was():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
     whole, parts = (embed(model, images, precision="float32", batch_size=size) for size in (512, 3))
-    assert model.training
+    model.normalise.eval()  # a user has frozen it
+    with pytest.raises(TypeError):
+        embed(model, images / 255, precision="float32")
+    assert model.training and model.backbone.training and not model.normalise.training
     assert torch.allclose(whole, parts, atol=1e-5)
     assert torch.allclose(embed(model, images[4:5], precision="float32")[0], whole[4], atol=1e-5)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -251,6 +251,42 @@ def test_old_features_of_another_training_set_are_refused(images):
         run(*images, name="l2", old=old)
 
 
+def test_an_old_system_of_other_labels_or_of_the_new_network_itself_is_refused(images):
+    pixels, labels = images
+    with pytest.raises(ValueError, match=r"40 rows have another label .* the first row 0 \(1 and 0\)"):
+        run(pixels, labels, name="bct", old=old_system(pixels, torch.tensor([1, 0, 2, 4, 5, 3])[labels]))
+    model = network("l2")
+    old = OldSystem.from_arrays(torch.randn(48, WIDTH), labels, model=model)
+    method = build_method("l2", old, Classifier("arcface", WIDTH, CLASSES))
+    with pytest.raises(ValueError, match="has parameters of the old one.*copy.deepcopy"):
+        train(model, method, pixels, labels, SETTINGS, old=old)  # once nothing but the classifier trained
+
+
+def test_a_checkpoint_of_other_images_features_or_weights_is_not_taken_for_this_one(images, tmp_path):
+    pixels, labels = images
+    old, path = old_system(pixels, labels), tmp_path / "checkpoint.pt"
+    model, _, _ = run(pixels, labels, name="l2", old=old, checkpoint=path)
+    again, _, _ = run(pixels, labels, name="l2", old=old, checkpoint=path)
+    assert same_weights(model, again)
+    for what, changes in (
+        ("images", {"images": pixels.flip(3)}),
+        ("weights", {"options": {"weight": 1.0}}),
+        ("old features", {"old": dataclasses.replace(old, features=-old.features)}),
+    ):
+        with pytest.raises(ValueError, match=rf"other settings \({what}\)"):
+            given = {"images": pixels, "labels": labels, "name": "l2", "old": old} | changes
+            run(**given, checkpoint=path)
+
+
+def test_the_callers_random_numbers_go_on_as_if_nothing_had_trained(images):
+    model, method = network("independent"), build_method("independent", None, Classifier("linear", WIDTH, 6))
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    torch.manual_seed(9)
+    train(model, method, *images, SETTINGS, say=lambda line: None)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_a_broken_loss_stops_the_run_with_its_term_and_cause(images):
     class Broken(CompatibilityLoss):
         def terms(self, step):

@@ -60,6 +60,15 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
         ]
         findable = (others - torch.isin(views, torch.from_numpy(seen)).long())[asked] > 0
         judged = protocol == "landmarks" and ("easy" in lists or "relevant" in lists)
+        for name in ("easy", "hard", "junk", "relevant") if judged else ():
+            rows = lists.get(name, asked.new_zeros(0, 2)).long()
+            known = ((rows >= 0) & (rows < len(asked))).all(1)
+            wrong = ~known | ~asked[rows[:, 0].where(known, 0)] | asked[rows[:, 1].where(known, 0)]
+            if wrong.any():
+                raise ValueError(
+                    f"the list {name!r} of {data_set!r} pairs rows {rows[wrong][0].tolist()}, which are no "
+                    "query and a gallery image; give (query, gallery image), both as rows of all test images"
+                )
         if not asked.any() or asked.all() or not (judged or findable.any()):
             raise ValueError(
                 f"the test part of {data_set!r} has {int(asked.sum())} queries and {int((~asked).sum())} "
