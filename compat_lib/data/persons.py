@@ -62,8 +62,8 @@ def msmt17(
     counted from 0 again and named "test-0000"; the rest is as in `market1501`.
 
     Args:
-        identities: "train"; "all" trains on all four lists, 126,441 images of 4,101 identities, as
-            Dual-Tuning's old models for other sets do: validation and test then ask for what was learnt.
+        identities: "train"; "all" trains on queries and gallery too, 124,068 images of 4,101 identities, as
+            Dual-Tuning's old models for other sets do: the test then asks for what was learnt.
     """
     if identities not in ("train", "all"):
         raise ValueError(f"identities must be train or all; got {identities!r}")
@@ -80,7 +80,7 @@ def msmt17(
     query, gallery = (_listed(base, name, test_folder, "test-") for name in asked)
     test = _test_part(base, query, gallery, size)
     if identities == "all":
-        train = pd.concat([train, val, query, gallery], ignore_index=True)
+        train = pd.concat([train, query, gallery], ignore_index=True)
     return Splits("msmt17", _part(base, train, size), _part(base, val, size), test)
 
 

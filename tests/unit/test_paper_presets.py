@@ -66,7 +66,8 @@ OPENBCT |= {"old_backbone": "resnet18", "new_backbone": "resnet50", "old_share":
 OPENBCT |= {"protocol": "leave-one-out", "new_loss": "softmax"}
 BT2 = {"optimiser": "adam", "lr": 1e-3, "schedule": "cosine", "epochs": 100, "protocol": "leave-one-out"}
 FROM_MSMT17 = {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}}
-FROM_MSMT17 |= {"scenario": "open-class"}
+FROM_MSMT17 |= {"scenario": "open-class", "old_backbone": "resnet50-stride1", "old_width": 2048}
+FROM_MSMT17 |= {"new_backbone": "resnet50-stride1", "new_width": 2048}
 PUBLISHED = {
     **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("extended-class", "extended-data")},
     **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("open-class", "open-data")},
