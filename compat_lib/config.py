@@ -34,8 +34,8 @@ SCHEDULES = ("cosine", "polynomial", "multistep")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
 WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
-_ONE_RUN_ONLY = ("method", "method_options", "budget")
-_NEW_SIDE = (
+ONE_RUN_ONLY = ("method", "method_options", "budget")
+NEW_SIDE = (
     *("new_backbone", "new_head", "new_weights", "new_loss", "new_width", "epochs", "lr"),
     "old_outliers",  # put into the old features as they are read
 )
@@ -291,7 +291,7 @@ class ExperimentConfig(TrainingSettings):
         strength += "" if self.protocol == "pairs" else f"-{self.protocol}"
         old = f"{self.scenario}{strength}-{self.old_loss}"
         name = f"{source}-{'features' + strength if self.old_features else old}-to-{self.new_loss}"
-        return f"{name}-{self._digest(leave_out=(*_ONE_RUN_ONLY, 'seed'))}"
+        return f"{name}-{self._digest(leave_out=(*ONE_RUN_ONLY, 'seed'))}"
 
     @property
     def run_id(self) -> str:
@@ -312,12 +312,12 @@ class ExperimentConfig(TrainingSettings):
     @property
     def old_folder(self) -> Path:
         """Where the old model of this experiment and seed keeps its files."""
-        return self.folder / f"old-s{self.seed}-{self._digest(leave_out=_ONE_RUN_ONLY)}"
+        return self.folder / f"old-s{self.seed}-{self._digest(leave_out=ONE_RUN_ONLY)}"
 
     @property
     def old_side(self) -> str:
         """Hash of what determines the old model and all that is measured of it: equal ones can share it."""
-        return self._digest(leave_out=(*_ONE_RUN_ONLY, *_NEW_SIDE))
+        return self._digest(leave_out=(*ONE_RUN_ONLY, *NEW_SIDE))
 
     def _digest(self, leave_out: tuple[str, ...] = ()) -> str:
         # Only what differs from the defaults: a field that a later version adds renames no run.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib import distributed
-from compat_lib.config import WHERE, ExperimentConfig, shown_path
+from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator
 from compat_lib.experiment_data import ExperimentData
@@ -38,7 +38,6 @@ from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import (
     classifier_of,
     network,
-    network_made_of,
     refuse_impossible,
     settings_of,
     task,
@@ -110,7 +109,12 @@ class Experiment(ExperimentData):
                 before = find_predecessor(self)
                 if not distributed.agreed(is_complete(folder)):
                     self._provide_old(folder, before)
-                self._old = before.new if before else self._read_old(folder)
+                model = before.new if before else self._read_old(folder)
+                stored = Run(folder).config
+                self.refuse_other_fields(folder, stored, (*ONE_RUN_ONLY, *NEW_SIDE))
+                if before:
+                    refuse_changed(folder, model.as_old | stored["made_of"], model.as_old)
+                self._old = model
         return self._old
 
     def _provide_old(self, folder: Path, before: Experiment | None) -> None:
@@ -154,7 +158,8 @@ class Experiment(ExperimentData):
                 **model.old_classifier,
             ).save(folder / "old_system")
             records = measure_old(self.config, self.data, model)
-            write_run(folder, self.config, records, model, self.data, images, self.old_made_of, started)
+            made_of = self.old_made_of | (model.as_old if before else {})
+            write_run(folder, self.config, records, model, self.data, images, made_of, started)
         distributed.agreed(None)
 
     def _train_old(self, folder: Path) -> None:
@@ -169,12 +174,12 @@ class Experiment(ExperimentData):
 
     def _old_parts(self) -> Parts:
         config = self.config
-        torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
-        model = network(config, "old", config.old_width, self.data.train)
         vertices = None if config.old_dataset else self.scenario.old_classes
-        classes = self.old_images.num_classes
-        classifier = classifier_of(config, config.old_loss, config.old_width, classes, vertices)
-        return model, build_method("independent", None, classifier, **task(config))
+        asked = config, config.old_loss, config.old_width, self.old_images.num_classes, vertices
+        with torch.random.fork_rng(devices=[]):  # the caller's own draws go on
+            torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
+            model = network(config, "old", config.old_width, self.data.train)
+            return model, build_method("independent", None, classifier_of(*asked), **task(config))
 
     @cached_property
     def old_system(self) -> OldSystem:
@@ -214,7 +219,8 @@ class Experiment(ExperimentData):
                 if not distributed.agreed(is_trained(folder)):
                     self._train_new(folder)
                 parts, device = self.new_parts(), self.config.device
-                self._new = read_model(folder, *parts, device, self.made_of, self.source)
+                made_of = self.made_of | self.old.as_old
+                self._new = read_model(folder, *parts, device, made_of, self.source)
         return self._new
 
     def _train_new(self, folder: Path) -> None:
@@ -230,12 +236,13 @@ class Experiment(ExperimentData):
     def new_parts(self) -> Parts:
         """The new network as it starts, and the method with its classifier; the old model must be there."""
         config, known = self.config, self._known
-        torch.manual_seed(2 * config.seed + 1)
         width = find_method(config.method).model_width(config.old_width, config.new_width)
-        model = network(config, "new", width, self.data.train)
         vertices, classes = self.scenario.new_classes, self.new_images.num_classes
-        classifier = classifier_of(config, config.new_loss, config.new_width, classes, vertices)
-        method = build_method(config.method, known, classifier, **task(config), **config.method_options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2 * config.seed + 1)
+            model = network(config, "new", width, self.data.train)
+            classifier = classifier_of(config, config.new_loss, config.new_width, classes, vertices)
+            method = build_method(config.method, known, classifier, **task(config), **config.method_options)
         return model, method
 
     @cached_property
@@ -295,9 +302,7 @@ class Experiment(ExperimentData):
         if distributed.agreed(is_complete(folder)):
             stored = Run(folder).config
             refuse_changed(folder, stored["made_of"], self.made_of, self.source)
-            # A run's name says what differs from the defaults, and a later version may have other defaults.
-            now = {k: v for k, v in config.to_dict().items() if k in stored and k not in WHERE}
-            refuse_changed(folder, stored, now, self.source)
+            self.refuse_other_fields(folder, stored)
             self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
         started, pairs = time.time(), None
@@ -351,7 +356,7 @@ class Experiment(ExperimentData):
             features = self.embed(deployed(model, method), shown)
             return validate(method, features, labels, before) if self._first else {}
 
-        side, made_of = ("old", self.old_made_of) if old is None else ("new", self.made_of)
+        made_of = self.old_made_of if old is None else self.made_of | self.old.as_old
         history = train(
             model,
             method,
@@ -360,7 +365,7 @@ class Experiment(ExperimentData):
             settings,
             old=old,
             checkpoint=folder / "checkpoint.pt",
-            made_of={"images": images.digest()} | network_made_of(config, side),
+            made_of={"images": images.digest()} | made_of,
             validate=look,
             validate_every=config.validate_every,
             say=self.say,
@@ -374,6 +379,9 @@ class Experiment(ExperimentData):
             if cross is not None:
                 features[named("query", part)], features[named("gallery", part)] = cross
         if self._first:
+            if old is not None:  # what was measured and embedded by a model that was here before
+                for left in (folder / "metrics.json", self._training_file.with_suffix(".json")):
+                    left.unlink(missing_ok=True)
             keep_model(folder, model, method, history, features, made_of)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         distributed.agreed(None)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from compat_lib.config import ExperimentConfig
+from compat_lib.config import WHERE, ExperimentConfig
 from compat_lib.data.batches import Groups
 from compat_lib.data.images import ImageSet, Splits, tensor_digest
 from compat_lib.data.scenarios import Scenario
 from compat_lib.losses import method_options
 from compat_lib.old_sources import read_old_features
 from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set, refuse_unmeasurable
+from compat_lib.runs import refuse_changed
 
 
 class ExperimentData:
@@ -93,6 +97,12 @@ class ExperimentData:
                 )
             if config.per_identity:
                 Groups(images.labels, config.batch_size, config.per_identity)
+
+    def refuse_other_fields(self, folder: Path, stored: Mapping[str, Any], but: Iterable[str] = ()) -> None:
+        """Refuse a run of other values: its name says what differs from the defaults of its own version."""
+        config = self.config.to_dict()
+        now = {k: v for k, v in config.items() if k in stored and k not in (*WHERE, *but)}
+        refuse_changed(folder, stored, now, self.source)
 
     @property
     def source(self) -> str:

@@ -31,7 +31,7 @@ def find_predecessor(experiment: Experiment) -> Experiment | None:
     """Of a chain: the experiment that `old_run` names, with its new model read; None where it names none.
 
     Raises:
-        ValueError: there is no such run, its training images are others, or its network is not the one that
+        ValueError: there is no such run, its images are others, or its network is not the one that
             the configuration names as the old one.
     """
     config = experiment.config
@@ -59,10 +59,12 @@ def find_predecessor(experiment: Experiment) -> Experiment | None:
             f"the new model of {config.old_run} has (backbone, loss, width) {theirs}, but the old side "
             f"of this experiment is {ours}: take ExperimentConfig.next_generation, or set old_* to these"
         )
-    if earlier.new_images.digest() != experiment.new_images.digest():
+    theirs = earlier.old_made_of
+    changed = [name for name, digest in experiment.old_made_of.items() if theirs.get(name) != digest]
+    if changed := [name for name in changed if name.endswith(" images") and not name.startswith("old ")]:
         raise ValueError(
-            f"the model of {config.old_run} was trained on other images than this experiment's: keep "
-            f"data set, scenario and their seeds through all generations"
+            f"the model of {config.old_run} has other {' and '.join(changed)} than this experiment: keep "
+            "data set, scenario and their seeds through all generations"
         )
     return earlier
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compat_lib.data.images import tensor_digest
 from compat_lib.files import load_tensors, save_tensors
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
@@ -47,6 +48,11 @@ class TrainedModel:
         """The same model with the features of another test part as its test; None: this one."""
         own = {name: self.others.get(named(name, part)) for name in ("test", "query", "gallery")}
         return replace(self, **own) if part else self
+
+    @property
+    def as_old(self) -> dict[str, str]:
+        """What tells an old model from another one of the same configuration, as one trained elsewhere is."""
+        return {"old model": tensor_digest(self.test)}
 
     @property
     def classifier(self) -> Classifier | None:
@@ -120,7 +126,8 @@ def read_model(
 ) -> TrainedModel:
     """What :func:`keep_model` wrote, read into freshly built parts, frozen and in evaluation mode."""
     features, known = load_tensors(folder / _FEATURES)
-    refuse_changed(folder, known, made_of, source)
+    # A run of before this was kept does not say which old model it was trained by.
+    refuse_changed(folder, {"old model": made_of.get("old model")} | known, made_of, source)
     kept = {name: features.pop(name) for name in [*features] if "/" not in name}
     kept |= {"others": features, "history": read_history(folder / _HISTORY)}
     if model is None:

@@ -13,11 +13,13 @@ from compat_lib import experiment as module
 from compat_lib import experiment_data
 from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
+from compat_lib.files import load_tensors, save_tensors
 from compat_lib.losses.heads import simplex
 from compat_lib.runs import Run, list_runs
 from compat_lib.validation import whole_identities
 
 pytestmark = pytest.mark.precision
+FEATURES = "features.safetensors"
 FIT = {"fit_epochs": 2}
 
 
@@ -280,8 +282,56 @@ def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
     with pytest.raises(ValueError, match=r"has \(backbone, loss, width\) .*8\), but the old side .*7\)"):
         silent(other_width).evaluate()
     other_images = second.next_generation(scenario="extended-class")
-    with pytest.raises(ValueError, match="was trained on other images"):
+    with pytest.raises(ValueError, match="has other training images than this experiment"):
         silent(other_images).evaluate()
+    other_test = second.next_generation(dataset_options=second.dataset_options | {"eval_images": 6})
+    with pytest.raises(ValueError, match="has other validation images and test images than"):
+        silent(other_test).train_old()
+    features = middle.new.test  # the second generation is trained again, elsewhere
+    save_tensors(
+        load_tensors(second.run_folder / FEATURES)[0] | {"test": -features},
+        second.run_folder / FEATURES,
+        load_tensors(second.run_folder / FEATURES)[1],
+    )
+    with pytest.raises(ValueError, match="old-s3-.* was made with other old model than now.*delete"):
+        silent(third).train_old()
+
+
+def test_a_new_model_and_its_checkpoint_belong_to_one_old_model(tmp_path, root, oracle):
+    """The same configuration on another machine, or with other threads, gives another old model."""
+
+    def kill(line):
+        if line.startswith("epoch 1/2") and config.old_folder.joinpath("metrics.json").exists():
+            raise KeyboardInterrupt
+
+    config = tiny(root, runs_root=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        Experiment(config, say=kill).train()
+    tensors, known = load_tensors(config.old_folder / FEATURES)
+    save_tensors(tensors | {"test": tensors["test"] + 1}, config.old_folder / FEATURES, known)
+    with pytest.raises(ValueError, match=r"written with other settings \(old model\)"):
+        silent(config).train()
+    save_tensors(tensors, config.old_folder / FEATURES, known)
+    silent(config).evaluate()
+    save_tensors(tensors | {"test": tensors["test"] + 1}, config.old_folder / FEATURES, known)
+    with pytest.raises(ValueError, match=f"{config.run_id} was made with other old model than now"):
+        silent(config).train()
+    stored = json.loads((config.old_folder / "config.json").read_text())
+    (config.old_folder / "config.json").write_text(json.dumps(stored | {"old_lr": 0.3, "lr": 0.3}))
+    with pytest.raises(ValueError, match="was made with other old_lr than now"):  # by another version
+        silent(config).train()
+
+
+def test_a_model_that_is_trained_again_is_measured_again(tmp_path, root, oracle):
+    config = tiny(root, runs_root=str(tmp_path))
+    first = silent(config).evaluate()
+    first.folder.joinpath(FEATURES).unlink()
+    first.folder.joinpath("metrics.json").write_text("[]")
+    again = silent(config)
+    again.train()
+    assert {path.name for path in first.folder.iterdir()} >= {FEATURES, "training_features.npy"}
+    assert not (first.folder / "training_features.json").exists()
+    assert again.evaluate().metrics.value("new", "old", "map") == oracle.metrics.value("new", "old", "map")
 
 
 def test_no_generation_follows_a_model_that_stores_more_than_it_classifies(root, oracle):
