@@ -16,7 +16,7 @@ STRIPPED := metadata.papermill cell.metadata.papermill cell.metadata.execution
 # the interpreter where the user named one.
 STATE = $(CURDIR) $(shell cat requirements.lock pyproject.toml | cksum)
 CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON))
-REPRODUCED = --preset $(PRESET) $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE)) \
+REPRODUCED = --preset '$(PRESET)' $(if $(CORES),--cores $(CORES)) $(if $(PROFILE),--profile $(PROFILE)) \
 	$(foreach pair,$(SET),--set '$(pair)')
 
 export PYTHONUNBUFFERED = 1
@@ -55,7 +55,7 @@ site: env ## reproduce, then the notebooks that take minutes as well
 	@$(BIN)/python workflow/reproduce.py $(REPRODUCED) --site
 
 pages: env ## the pages of PRESET again, from the runs that are there
-	@$(BIN)/python workflow/pages.py --preset $(PRESET)
+	@$(BIN)/python workflow/pages.py --preset '$(PRESET)'
 
 smoke: ## reproduce with the preset smoke: everything once, very small, about four minutes
 	@$(MAKE) --no-print-directory reproduce PRESET=smoke
@@ -64,7 +64,7 @@ full: ## reproduce with the preset full: all data sets, scenarios and seeds, hou
 	@$(MAKE) --no-print-directory reproduce PRESET=full
 
 estimate: env ## images, steps, memory and time of PRESET, from a measured step, before anyone starts it
-	@$(BIN)/python workflow/estimate.py --preset $(PRESET)
+	@$(BIN)/python workflow/estimate.py --preset '$(PRESET)'
 
 tune: env ## the search for every method's options, into results/tuning: hours, goes on where it stopped
 	@$(BIN)/python workflow/tune.py

@@ -59,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--group", metavar="COLUMN", help="a verdict for each group of this column's")
     add("--threshold", metavar="T", type=float, help="the cosine from which the old system says yes")
     add("--metric", help="tar@far=F, map, rank1 or rank5 (default: tar@far=1e-3, or map with too few pairs)")
-    add("--ignore-noise", action="store_true", help="0 whenever new/old is above old/old, decided or not")
+    add(
+        "--ignore-noise",
+        action="store_true",
+        help="0 whenever new/old is above old/old, beyond the noise or not",
+    )
     add("--no-adapter", action="store_false", dest="adapter", help="measure no adapters, which saves time")
     add("--queries", metavar="N", type=int, help="images that ask (default: for 10**8 pairs, at least 2,000)")
     add("--draws", metavar="N", type=int, default=200, help="bootstrap draws (default: 200)")
@@ -116,16 +120,23 @@ def run(options: argparse.Namespace) -> int:
 
 
 def refuse(preset: Path, configs: Iterable[ExperimentConfig], own_data: bool = False) -> None:
-    """Look at the options and data (of folders alone if `own_data`) of all runs, before one is trained."""
-    from compat_lib.experiment import Experiment
+    """Look at the options and data (of folders alone if `own_data`) of all runs, before one is trained.
 
-    looked: set[Path] = set()
+    Finished runs of other data than now are refused too.
+    """
+    from compat_lib.experiment import Experiment
+    from compat_lib.runs import Run, is_complete, refuse_changed
+
+    looked: dict[Path, Experiment] = {}
     for config in configs:
         try:
             experiment = Experiment(config)
-            if config.old_folder not in looked and (config.dataset == "folder" or not own_data):
+            if own_data and config.dataset != "folder":
+                continue
+            if (first := looked.setdefault(config.old_folder, experiment)) is experiment:
                 experiment.refuse_data()
-                looked.add(config.old_folder)
+            for folder in filter(is_complete, (config.old_folder, config.run_folder)):
+                refuse_changed(folder, Run(folder).config["made_of"], first.old_made_of, first.source)
         except (TypeError, ValueError, OSError) as error:
             raise ValueError(f"{preset}, {config.experiment_id}/{config.run_id}: {error}") from error
 

@@ -3,6 +3,7 @@
 Used by the Snakefile and by reproduce.py; reads configurations only and starts nothing.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 from execute import NotebookError, declared_parameters
 
 from companion.parameters import refuse_unsuitable
-from compat_lib.config import ExperimentConfig
+from compat_lib.config import ExperimentConfig, project_path
 from compat_lib.files import write_text
 from compat_lib.presets import SECTIONS, Preset, load_preset, read_sections
 
@@ -224,6 +225,29 @@ def state(job: Job, runs_root: Path) -> str:
     if (runs_root / job.failed_copy).exists():
         return "failed"
     return "done" if (runs_root / job.target).exists() else "missing"
+
+
+def has_own_images(job: Job) -> bool:
+    """Whether a run is of a folder of images that is there."""
+    config = job.config
+    return config.dataset == "folder" and project_path(config.dataset_options.get("path", "")).is_dir()
+
+
+def outdated(job: Job, runs_root: Path) -> bool:
+    """Whether a notebook was told otherwise than now, or what its run has left is gone.
+
+    Of an experiment's parameters those that are no fields count, such as ``ablation``: its folder's name
+    says the rest.
+    """
+    executed = runs_root / job.target
+    if not executed.is_file():
+        return False
+    told = json.loads(executed.read_bytes())["metadata"].get("papermill", {}).get("parameters", {})
+    sides = told, json.loads(json.dumps(job.parameters))
+    if job.config is not None:
+        left_out = {*DEFAULTS, "settings"}
+        sides = tuple({name: side[name] for name in side if name not in left_out} for side in sides)
+    return sides[0] != sides[1] or job.result is not None and not job.result.is_file()
 
 
 def read(preset: str, runs_root: str | None = None) -> tuple[Preset, Path, Path]:

@@ -97,10 +97,16 @@ def reproduce(
         (root / preset.name).mkdir(parents=True, exist_ok=True)
     workflow = Workflow(path, root, cores, profile)
     workflow.clear_lock()
+    for job in wanted:
+        if plan.outdated(job, root):
+            (root / job.target).unlink()
     waiting = [job for job in jobs if plan.state(job, root) != "done"]
     to_do = len(waiting)
     if profile == PROFILES / LOCAL:  # elsewhere this machine sees neither a user's images nor the devices
-        refuse(path, [job.config for job in waiting], own_data=True)
+        # Of finished runs too, whose images may have changed since, unless these are gone.
+        refuse(
+            path, [job.config for job in jobs if job in waiting or plan.has_own_images(job)], own_data=True
+        )
     print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
     begun, status = time.monotonic(), 0
     forked = (

@@ -24,7 +24,7 @@ from compat_lib.deploy import check_rows as table
 from compat_lib.deploy.check_measure import ByIdentity, ByLists, read_relevance, relevant_pairs
 from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
-from compat_lib.deploy.check_verdict import cautions, decided
+from compat_lib.deploy.check_verdict import COMPATIBLE, UNDECIDED, cautions, decided
 from compat_lib.deploy.feature_files import FeatureTable, as_keys, read_features
 from compat_lib.deploy.gallery_search import checked_count, one_each
 from compat_lib.evaluation.four_constraints import constraints
@@ -137,12 +137,16 @@ def check_compatibility(
     basis |= {} if sides.labels is None else {"identities": int(sides.labels.max()) + 1}
     basis |= {"draws": draws, "seed": seed}
     mixed_up = bool(ordered) and max(ordered) < table.ORDERED
+    doubtful = mixed_up or sides.mostly_alike
+    if doubtful:  # nor is a part of the queries called compatible by such features
+        doubted = {COMPATIBLE: UNDECIDED}
+        by_group = tuple({**g, "verdict": doubted.get(g["verdict"], g["verdict"])} for g in by_group)
     verdict, reason = decided(sides, records, measure, metric, mixed_up)
     notes = *sides.notes, *cautions(sides, records, measure, metric, adapter, mixed_up)
     fitted = table.best_map(records, measure.metric, sides)
     how = "identities" if sides.labels is not None else "relevance" if relevance is not None else "neighbours"
     return CompatibilityCheck(
-        verdict, reason, measure.metric, records, notes, basis, tests, how, by_group, fitted
+        verdict, reason, measure.metric, records, notes, basis, tests, how, by_group, fitted, doubtful
     )
 
 

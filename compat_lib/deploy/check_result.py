@@ -67,6 +67,7 @@ class CompatibilityCheck:
     how: str = "identities"  # by which it was measured; or "relevance", or "neighbours" without both
     groups: tuple[dict[str, Any], ...] = ()  # group, queries, asking, verdict
     adapter: LinearMap | None = field(default=None, repr=False)  # the best one, fitted to all images
+    doubtful: bool = False  # rows of other images than their labels say, or one vector for most: not noise
     files: tuple[dict[str, Any], ...] = ()  # where they were: side, name, rows, width, bytes, sha256
 
     @property
@@ -76,8 +77,11 @@ class CompatibilityCheck:
 
     @property
     def above(self) -> bool:
-        """Whether new/old is above old/old at all: BCT's criterion as published, which knows no noise."""
-        against = self.verdict in (NOT_COMPATIBLE, UNLABELLED)
+        """Whether new/old is above old/old at all: BCT's criterion as published, which knows no noise.
+
+        False where the features themselves are in doubt, see `doubtful`.
+        """
+        against = self.verdict in (NOT_COMPATIBLE, UNLABELLED) or self.doubtful
         return not against and self._gain is not None and self._gain.value > 0
 
     @property

@@ -386,6 +386,7 @@ def test_old_rows_of_one_vector_are_left_out_and_make_nothing_compatible(jitter)
     mostly[labels < 40] = 1.0
     result = check_compatibility(mostly, old, labels, draws=50, adapter=False)
     assert result.verdict == "undecided" and "nothing is called compatible" in result.notes[0]
+    assert not result.above and result.records.value("new", "old", f"gain/{result.metric}") > 0
 
 
 def test_unsigned_bytes_are_told(models):

@@ -120,8 +120,11 @@ def test_rows_in_another_order_are_told():
     old, new, labels, _ = make_models(identities=20, images=12)
     rng = np.random.default_rng(0)
     within = np.lexsort((rng.random(240), labels))  # of the same identities
-    result = check_compatibility(old, new[within], labels, draws=60)
+    result = check_compatibility(old, new[within], labels, draws=60, groups=np.zeros(240, int))
     assert not result.compatible and "seem not to be the same images" in result.reason
+    assert not result.above  # in --ignore-noise either: this is no noise
+    assert result.records.value("new", "old", f"gain/{result.metric}") > 0
+    assert [one["verdict"] for one in result.groups] == ["undecided"]
     assert any("in the same order?" in note and "too good" in note for note in result.notes)
     result = check_compatibility(old, new[rng.permutation(240)], labels, draws=60)
     assert any("new model itself is not clearly better" in note for note in result.notes)

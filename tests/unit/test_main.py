@@ -11,11 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import compat_lib.__main__ as command
 from compat_lib.adapters import load_adapter
+from compat_lib.config import ExperimentConfig
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.evaluation.records import Records
+from compat_lib.experiment import Experiment
+from compat_lib.runs import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -251,3 +255,32 @@ def test_run_refuses_a_wrong_run_before_the_first_is_trained(tmp_path, capsys, s
     assert command.main(["run", str(preset)]) == 2
     assert re.search(words.replace("(", r"\(").replace(")", r"\)"), capsys.readouterr().err, re.DOTALL)
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_finished_runs_of_other_images_are_refused_and_not_shown(tmp_path):
+    """Where all runs are done nobody reads the images any more: the pages had the former numbers."""
+    shades = iter(range(0, 256, 2))
+    for part, classes, images in (("train", "abcdefghij", 4), ("test", "xyz", 3)):
+        for name in (f"{part}/{one}/{row}.png" for one in classes for row in range(images)):
+            path = tmp_path / "photos" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (16, 16), next(shades)).save(path)
+    config = ExperimentConfig(
+        dataset="folder",
+        dataset_options={"path": str(tmp_path / "photos")},
+        image_size=16,
+        data_root=str(tmp_path),
+        runs_root=str(tmp_path / "runs"),
+        method="l2",
+    )
+    for folder in (config.old_folder, config.run_folder):
+        write_json(folder / "config.json", {"made_of": Experiment(config).made_of})
+        write_json(folder / "metrics.json", [])
+    command.refuse(Path("mine.yml"), [config], own_data=True)
+    Image.new("L", (16, 16), 99).save(tmp_path / "photos/test/x/0.png")
+    words = f"mine.yml, .*{config.run_id}: .*was made with other test images than now in .*photos: put them"
+    with pytest.raises(ValueError, match=words):
+        command.refuse(Path("mine.yml"), [config], own_data=True)
+    write_json(config.old_folder / "config.json", {"made_of": Experiment(config).made_of})  # trained anew
+    with pytest.raises(ValueError, match=f"runs/{config.experiment_id}/{config.run_id} was made with other"):
+        command.refuse(Path("mine.yml"), [config], own_data=True)

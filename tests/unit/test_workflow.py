@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 import signal
@@ -238,6 +239,24 @@ def test_a_parameter_that_no_notebook_has_is_refused(stub):
         with pytest.raises(execute.NotebookError) as caught:
             plan.experiment_jobs(plan.read("tiny")[0])
         assert words in caught.value.what
+
+
+def test_a_notebook_that_was_told_otherwise_or_lost_its_run_is_made_again(stub):
+    def outdated(job, result=True, **told):
+        (root / job.target).parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"papermill": {"parameters": job.parameters | told}}
+        (root / job.target).write_text(json.dumps({"cells": [], "metadata": metadata}))
+        if job.result is not None:
+            job.result.unlink(missing_ok=True)
+            job.result.write_text("[]") if result else None
+        return plan.outdated(job, root)
+
+    preset, path, root = plan.read("tiny")
+    page, run = plan.page_jobs(preset, path, root)[-1], plan.experiment_jobs(preset)[-1]
+    assert not plan.outdated(page, root) and not plan.outdated(run, root)  # not there yet
+    assert not outdated(page) and outdated(page, metric="map")  # of the section notebooks, and left out now
+    assert not outdated(run) and not outdated(run, seed=3, settings={}) and outdated(run, ablation=True)
+    assert outdated(run, result=False)
 
 
 def test_a_preset_with_other_values_is_written_among_its_runs(stub, tmp_path):
