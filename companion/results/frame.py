@@ -30,6 +30,7 @@ def collect(*roots: str | Path) -> pd.DataFrame:
         for root in roots
         for run in list_runs(root)
     ]
+    rows.sort(key=lambda row: Path(row["folder"]).name != row["run_id"])  # a renamed copy comes last
     columns = [*GROUP, *SETTING, "run_id", "seed", "old_run", "test_identities", "folder", "run"]
     found = pd.DataFrame(rows, columns=None if rows else columns)
     return found.drop_duplicates(["experiment_id", "run_id"], ignore_index=True)

@@ -199,6 +199,8 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
         lambda: ev.backfill_orders(*TWO, LABELS, query_labels=LABELS),
         "only one of que",
     ),
+    "the gallery itself": (lambda: ev.retrieval(POINTS, LABELS, POINTS, LABELS), "would find itself"),
+    "pairs of itself": (lambda: ev.verification(POINTS, LABELS, POINTS, LABELS), "would find itself"),
     "rank 0": (lambda: ev.retrieval(POINTS, LABELS, ranks=[0, 1]), "whole numbers of at least 1"),
     "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
     "precision at 0": (lambda: ev.revisited(POINTS[:1], POINTS, [[1]], [[2]], [[0]], ks=[0]), "at least 1"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -28,6 +29,10 @@ def row_of(rows, method, budget="steps"):
 def test_collect_has_one_row_a_run(three_seeds):
     frame = results.collect(three_seeds, three_seeds)
     assert len(frame) == 6 and set(frame["test_identities"]) == {200}
+    run = next(three_seeds.glob("*/mixbct-s2*"))
+    backup = shutil.copytree(run, run.with_name("before-" + run.name))  # its path comes first
+    assert list(results.collect(three_seeds)["folder"]) == list(frame["folder"])
+    shutil.rmtree(backup)
     (next(three_seeds.glob("*/mixbct-s2*")) / "metrics.json").unlink()  # not complete
     assert len(results.collect(three_seeds)) == 5
 
