@@ -9,6 +9,7 @@ import pandas as pd
 from companion.results import HEADLINE, collect, on, scores
 from compat_lib.config import ExperimentConfig
 
+ROUNDING = 1e-4  # mAP of one model on two machines differs by less
 YOURS, AUTHORS = "your runs", "the authors' runs"
 
 
@@ -50,6 +51,15 @@ class Reading:
         there = set(zip(self.runs["experiment_id"], self.runs["run_id"], strict=True))
         return sum((config.experiment_id, config.run_id) not in there for config in self.expected or ())
 
+    @property
+    def mixed(self) -> list[str]:
+        """Experiments whose runs of one seed differ in old/old, and so had several old models."""
+        bars = [run.metrics.find("old", "old", "map") for run in self.runs["run"]]
+        bars = pd.Series([one.value if one else None for one in bars], self.runs.index, dtype=float)
+        groups = bars.groupby([self.runs["experiment_id"], self.runs["seed"]])
+        apart = groups.max() - groups.min() > ROUNDING
+        return sorted({experiment for experiment, _ in apart[apart].index})
+
     def note(self, experiment_id: str) -> str:
         """Whose runs an experiment's tables show, of which networks, on how many test identities."""
         own = self.runs[(self.runs["experiment_id"] == experiment_id) & (self.runs["method"] != "old")]
@@ -74,6 +84,11 @@ class Reading:
             text += f" Missing: {self.missing} of the preset's {len(self.expected)} (`{command}` makes them)."
         if self.left_out:
             text += f" Left out, because not in the preset: {self.left_out} of yours."
+        if self.mixed:
+            text += (
+                f" Not to be compared: the runs of {', '.join(self.mixed)}, whose old/old differs: they "
+                "had several old models, as runs of two machines have; delete those of one, and run it again."
+            )
         return text
 
     def without_chains(self) -> "Reading":

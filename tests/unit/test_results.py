@@ -212,6 +212,18 @@ def test_an_experiment_is_taken_from_one_place(tmp_path):
     assert "200 test identities" in read.note(begun[0].experiment_id)
 
 
+def test_runs_of_two_old_models_are_told(tmp_path):
+    """Such as a folder into which the runs of another machine were copied."""
+    alone, other = (
+        configs(["independent", "bct"], [0, 1], scenario=one) for one in ("open-class", "open-data")
+    )
+    for number, config in enumerate((*alone, *other)):
+        write_run(tmp_path, config, 0.4 + 0.1 * config.seed + 1e-3 * (number == 3), 0.5, 0.9, metric="map")
+    read = reading.read_runs(tmp_path)
+    assert read.mixed == [alone[0].experiment_id]
+    assert f"Not to be compared: the runs of {read.mixed[0]}, whose old/old differs" in read.summary("make x")
+
+
 def test_the_authors_fill_an_experiment_that_is_not_begun(tmp_path):
     expected = configs(["bct"], [0, 1])
     write_run(tmp_path / "results", expected[0], 0.4, 0.6, 0.9)
