@@ -18,7 +18,7 @@ from compat_lib.evaluation.bootstrap import (
     interval,
 )
 from compat_lib.evaluation.counting import Counts, count
-from compat_lib.evaluation.inputs import UnitRows, codes, fractions
+from compat_lib.evaluation.inputs import UnitRows, codes, fractions, refuse_itself
 from compat_lib.evaluation.pairs import PairScores, SameImages
 from compat_lib.evaluation.ranking import Retrieval, rank, scores
 from compat_lib.evaluation.records import HEADLINES, PAIRS, Readable, Record, Records, tar_name
@@ -87,7 +87,9 @@ def compare(
     >>> len({one.value for one in result.records.select(metric="map")})  # the same for all three pairs
     1
     """
-    fars = fractions(fars, "a FAR")
+    fars = tuple(dict.fromkeys(fractions(fars, "a FAR")))
+    if queries is not None:
+        refuse_itself(queries.new, new, queries.ids)
     old, new = _both(old, new, "")
     if queries is None:
         if ids is not None:
@@ -185,7 +187,8 @@ def pair_test(
         drawn[~np.array(verified.measurable)] = np.nan
     by_query = (bootstrap_mean(x, queries, weights[np.unique(queries)]) for x in scores(retrieved).values())
     values = verified.values | retrieved.values
-    records = Records(map(drawn_record, values, values.values(), (*drawn, *by_query)))
+    draws = (*drawn, *by_query)
+    records = Records(drawn_record(*one) for one in zip(values, values.values(), draws, strict=True))
     return PairTest(records, counts, verified, retrieved)
 
 

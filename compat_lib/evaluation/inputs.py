@@ -81,8 +81,8 @@ def refuse_itself(query: Any, gallery: Any, query_ids: Any) -> None:
     """Raise a ValueError where every image would find itself, which looks like a good model."""
     if query is gallery and query_ids is None:
         raise ValueError(
-            "query and gallery are one table, in which every image would find itself: leave the gallery out, "
-            "or give query_ids and gallery_ids"
+            "query and gallery are one table, in which every image would find itself: leave one out, or give "
+            "the ids of both"
         )
 
 

@@ -309,3 +309,10 @@ def test_scores_by_hand_and_what_cannot_be_scored():
     assert weak["p_up"] is not None and weak["p_comp"] is None and weak["p_1"] is None
     assert set(upgrade_scores(0.0, 0.0, 0.0, 0.0).values()) == {None}
     assert upgrade_scores(0.5, 0.0, 0.5, 0.5 + 1e-6)["p_comp"] == pytest.approx(0.0)  # no overflow
+
+
+def test_a_far_that_is_given_twice_moves_no_interval(models):
+    old, new, _, labels = models
+    once, twice = (compare(old, new, labels, fars=fars, draws=20).records for fars in ([0.1], [0.1, 1e-1]))
+    for one, other in zip(once, twice, strict=True):
+        assert one == other and np.array_equal(one.draws, other.draws, equal_nan=True)
