@@ -125,12 +125,14 @@ def refuse(preset: Path, configs: Iterable[ExperimentConfig], own_data: bool = F
     Finished runs of other data than now are refused too.
     """
     from compat_lib.experiment import Experiment
+    from compat_lib.experiment_data import ExperimentData
     from compat_lib.runs import Run, is_complete, refuse_changed
 
-    looked: dict[Path, Experiment] = {}
+    looked: dict[Path, ExperimentData] = {}
     for config in configs:
         try:
-            experiment = Experiment(config)
+            # A finished run needs no device any more.
+            experiment = (ExperimentData if is_complete(config.run_folder) else Experiment)(config)
             if own_data and config.dataset != "folder":
                 continue
             if (first := looked.setdefault(config.old_folder, experiment)) is experiment:

@@ -18,7 +18,7 @@ from compat_lib.adapters import load_adapter
 from compat_lib.config import ExperimentConfig
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.evaluation.records import Records
-from compat_lib.experiment import Experiment
+from compat_lib.experiment_data import ExperimentData
 from compat_lib.runs import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,15 +272,17 @@ def test_finished_runs_of_other_images_are_refused_and_not_shown(tmp_path):
         data_root=str(tmp_path),
         runs_root=str(tmp_path / "runs"),
         method="l2",
+        device="cuda:99",  # of the machine that it was made on
     )
+    made_of = ExperimentData(config).made_of
     for folder in (config.old_folder, config.run_folder):
-        write_json(folder / "config.json", {"made_of": Experiment(config).made_of})
+        write_json(folder / "config.json", {"made_of": made_of})
         write_json(folder / "metrics.json", [])
     command.refuse(Path("mine.yml"), [config], own_data=True)
     Image.new("L", (16, 16), 99).save(tmp_path / "photos/test/x/0.png")
     words = f"mine.yml, .*{config.run_id}: .*was made with other test images than now in .*photos: put them"
     with pytest.raises(ValueError, match=words):
         command.refuse(Path("mine.yml"), [config], own_data=True)
-    write_json(config.old_folder / "config.json", {"made_of": Experiment(config).made_of})  # trained anew
+    write_json(config.old_folder / "config.json", {"made_of": ExperimentData(config).made_of})  # trained anew
     with pytest.raises(ValueError, match=f"runs/{config.experiment_id}/{config.run_id} was made with other"):
         command.refuse(Path("mine.yml"), [config], own_data=True)
