@@ -296,6 +296,14 @@ class Results:
         """The runs of configs/evidence/own.yml, of seeds that nothing else uses."""
         return Results(self.folder / "blind")
 
+    def there(self, preset: str) -> str:
+        """How many runs of a preset are here, of how many."""
+        planned = {
+            (one.experiment_id, one.run_id) for one in load_preset(ROOT / f"configs/{preset}.yml").experiments
+        }
+        here = zip(self.runs["experiment_id"], self.runs["run_id"], strict=True)
+        return f"{len(planned.intersection(here))} of {len(planned)}"
+
     def verdicts(self, method: str) -> dict[str, str]:
         """The claims of a method in their words -> what these runs say of them."""
         own = (claim for claim in claims.CLAIMS if claim["method"] == method)
