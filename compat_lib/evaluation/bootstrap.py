@@ -32,6 +32,8 @@ def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray
     >>> identity_weights([5, 5, 9, 11], draws=2).sum(axis=0).tolist()
     [3, 3]
     """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # None draws others at each call
+        raise ValueError(f"seed is {seed!r}; give a whole number, by which models are paired draw by draw")
     classes = int(codes(labels, None, (len(labels), 0), "labels")[0].max()) + 1
     drawn = np.random.default_rng(seed).multinomial(classes, np.full(classes, 1 / classes), size=draws)
     return np.ascontiguousarray(drawn.T)

@@ -208,6 +208,7 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
         lambda: ev.mixed_gallery_curve(*TWO, LABELS, query=TWO[1], query_labels=LABELS),
         "would find itself",
     ),
+    "another draw for each model": (lambda: ev.compare(*TWO, LABELS, seed=None), "give a whole number, by"),
     "pairs of itself": (lambda: ev.verification(POINTS, LABELS, POINTS, LABELS), "would find itself"),
     "rank 0": (lambda: ev.retrieval(POINTS, LABELS, ranks=[0, 1]), "whole numbers of at least 1"),
     "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
