@@ -1,5 +1,7 @@
 """Protocols of an experiment: slow loops, small data sets from end to end, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -231,7 +233,7 @@ def test_an_experiment_from_end_to_end(protocol, tmp_path, monkeypatch):
         assert torch.allclose(experiment.new.test, plain + mirrored, atol=1e-5)
 
 
-def test_what_cannot_be_measured_is_refused_before_training(tmp_path):
+def test_what_cannot_be_measured_is_refused_before_training(tmp_path, caplog):
     config = ExperimentConfig(
         protocol="reid",
         dataset_options={"identities": 12, "images": 6, "eval_identities": 4, "eval_images": 3},
@@ -251,6 +253,14 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path):
         refuse_protocol("reid", "mine", one_camera, {})
     refuse_protocol("landmarks", "mine", one_camera, {})
     refuse_protocol("landmarks", "mine", one_camera, landmark_lists(one_camera))
+    assert not caplog.messages
+    alone = torch.where(torch.arange(N) == 0, 10, one_camera.labels)  # query/Anna beside test/anna
+    lost = dataclasses.replace(one_camera, labels=alone, classes=(*one_camera.classes, "Anna"))
+    refuse_protocol("landmarks", "mine", lost, {})
+    (said,) = caplog.messages
+    assert said.startswith("mine: 1 of the 15 queries have no right item") and said.endswith(
+        "0; such classes: Anna"
+    )
     for pair in ([0, 4], [1, 2], [0, N], [-1, 2]):  # two queries, no query, no row of the test part
         lists = landmark_lists(one_camera) | {"junk": torch.tensor([[0, 1], pair])}
         with pytest.raises(ValueError, match=rf"'junk' of 'mine' pairs rows \{pair}, which are no query"):

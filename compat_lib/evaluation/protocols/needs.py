@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 Lists = Mapping[str, Tensor]
+NAMED = 5  # classes that a line of the log names
+_log = logging.getLogger(__name__)
 
 
 class Images(Protocol):
-    """What a protocol reads of the test images: labels int64 [N], and extras [N] by name."""
+    """What a protocol reads of the test images: labels int64 [N], names of classes, extras [N] by name."""
 
     labels: Tensor
+    classes: tuple[str, ...]
     extras: Mapping[str, Tensor]
 
 
@@ -74,6 +78,14 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
                 f"the test part of {data_set!r} has {int(asked.sum())} queries and {int((~asked).sum())} "
                 "gallery images, and no query has a right item among them (another camera's, where cameras "
                 "are known): check identities, cameras and which images are queries"
+            )
+        if not judged and not findable.all():
+            _log.warning(
+                "%s: %d of the %d queries have no right item in the gallery (another camera's, where cameras "
+                "are known) and %s; such classes: %s",
+                *(data_set, int((~findable).sum()), len(findable)),
+                "are left out" if protocol == "reid" else "count 0",
+                ", ".join(images.classes[one] for one in images.labels[asked][~findable].unique()[:NAMED]),
             )
 
 
