@@ -123,6 +123,8 @@ def train(
         kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k not in WHERE}, device)
         at = kept.read(model, method, optimiser, scaler)
     steps, done = settings.epochs * len(batches), len(at.history) * len(batches) + at.step
+    if (settings.warmup_steps or 0) > steps:
+        say(f"warmup_steps is {settings.warmup_steps}, and the training has {steps}: the rate stays below lr")
     bar = tqdm(total=steps, initial=done, disable=not _interactive(), unit="step", leave=False)
 
     def write() -> None:

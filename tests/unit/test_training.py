@@ -326,6 +326,14 @@ def test_only_matrices_decay(images):
         assert torch.equal(value, before[name]) == (value.ndim < 2), name
 
 
+def test_a_warm_up_longer_than_the_training_is_told(images):
+    model, method = network("independent"), build_method("independent", None, Classifier("linear", WIDTH, 6))
+    settings, said = dataclasses.replace(SETTINGS, epochs=1, warmup_steps=30), []
+    (row,) = train(model, method, *images, settings, say=said.append)
+    assert said[0] == "warmup_steps is 30, and the training has 3: the rate stays below lr"
+    assert row["lr"] == pytest.approx(0.1 * SETTINGS.lr)
+
+
 def test_the_rate_warms_up_then_falls_to_zero_along_a_cosine():
     settings = TrainingSettings(lr=2.0, warmup=0.1)
     rates = [learning_rate(settings, step, 100) for step in range(100)]
