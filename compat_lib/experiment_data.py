@@ -12,8 +12,9 @@ from torch import Tensor
 
 from compat_lib.config import WHERE, ExperimentConfig
 from compat_lib.data.batches import Groups
-from compat_lib.data.images import ImageSet, Splits, tensor_digest
+from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario
+from compat_lib.files import tensor_digest
 from compat_lib.losses import method_options
 from compat_lib.old_sources import read_old_features
 from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set, refuse_unmeasurable

@@ -157,6 +157,13 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tensor_digest(values: Tensor) -> str:
+    """Return the SHA-256 (hex) of a tensor's type, shape and values."""
+    total = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
+    total.update(memoryview(values.contiguous().cpu().numpy()).cast("B"))
+    return total.hexdigest()
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     import torch
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compat_lib.data.images import tensor_digest
-from compat_lib.files import load_tensors, save_tensors
+from compat_lib.files import load_tensors, save_tensors, tensor_digest
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
 from compat_lib.runs import ADVICE, read_history, refuse_changed, write_history

@@ -20,8 +20,8 @@ from compat_lib.checkpoint import Checkpoint, Interrupted, Progress, noted_sigte
 from compat_lib.config import WHERE
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
-from compat_lib.data.images import ImageSet, seeded_generator, tensor_digest
-from compat_lib.files import map_rows, write_rows
+from compat_lib.data.images import ImageSet, seeded_generator
+from compat_lib.files import map_rows, tensor_digest, write_rows
 from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision

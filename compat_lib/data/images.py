@@ -43,13 +43,6 @@ def seeded_generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(number >> 1)  # manual_seed takes a signed 64-bit number
 
 
-def tensor_digest(values: Tensor) -> str:
-    """Return the SHA-256 (hex) of a tensor's type, shape and values."""
-    total = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
-    total.update(memoryview(values.contiguous().cpu().numpy()).cast("B"))
-    return total.hexdigest()
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images with their labels, class names and whatever else a protocol must know about a row.
