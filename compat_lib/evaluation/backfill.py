@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compat_lib.evaluation.backfill_ranking import rank_steps
 from compat_lib.evaluation.compatibility import RANKS
-from compat_lib.evaluation.inputs import fractions, refuse_itself, unit_rows
+from compat_lib.evaluation.inputs import fractions, unit_rows
 from compat_lib.evaluation.orders import ORDERS, backfill_order
 from compat_lib.evaluation.paired import PairedComparison, paired_scores
 from compat_lib.evaluation.pairs import PairScores
@@ -162,8 +162,6 @@ def _curves(
             raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
     if (query is None) != (query_labels is None):
         raise ValueError("only one of query and query_labels was given: give both, or neither")
-    if query is not None:
-        refuse_itself(query, new, None)
     options = {"certainty": certainty, "seed": seed}
     places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
     forms = mixed_forms(old, new, query, cross)

@@ -18,7 +18,7 @@ from compat_lib.evaluation.bootstrap import (
     interval,
 )
 from compat_lib.evaluation.counting import Counts, count
-from compat_lib.evaluation.inputs import UnitRows, codes, fractions, refuse_itself
+from compat_lib.evaluation.inputs import UnitRows, codes, fractions
 from compat_lib.evaluation.pairs import PairScores, SameImages
 from compat_lib.evaluation.ranking import Retrieval, rank, scores
 from compat_lib.evaluation.records import HEADLINES, PAIRS, Readable, Record, Records, tar_name
@@ -88,8 +88,6 @@ def compare(
     1
     """
     fars = tuple(dict.fromkeys(fractions(fars, "a FAR")))
-    if queries is not None:
-        refuse_itself(queries.new, new, queries.ids)
     old, new = _both(old, new, "")
     if queries is None:
         if ids is not None:

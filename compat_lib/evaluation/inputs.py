@@ -77,15 +77,6 @@ class UnitRows:
         return self._features[rows.to(self.device) if isinstance(rows, Tensor) else rows].double()
 
 
-def refuse_itself(query: Any, gallery: Any, query_ids: Any) -> None:
-    """Raise a ValueError where every image would find itself, which looks like a good model."""
-    if query is gallery and query_ids is None:
-        raise ValueError(
-            "query and gallery are one table, in which every image would find itself: leave one out, or give "
-            "the ids of both"
-        )
-
-
 def refuse_unequal_widths(query: Tensor | UnitRows, gallery: Tensor | UnitRows) -> None:
     """Raise a ValueError where a query has no cosine with a gallery item."""
     if query.shape[1] != gallery.shape[1]:

@@ -15,7 +15,6 @@ from compat_lib.evaluation.inputs import (
     ENTRIES,
     UnitRows,
     codes_of_ids,
-    refuse_itself,
     refuse_unequal_widths,
     slices,
     whole_numbers,
@@ -75,7 +74,6 @@ def retrieval(
     >>> result.rank
     {1: 0.0, 5: 1.0}
     """
-    refuse_itself(query, gallery, query_ids)
     query = UnitRows(query, "query")
     if gallery is not None:
         gallery = UnitRows(gallery, "gallery")

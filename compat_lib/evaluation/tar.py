@@ -18,7 +18,7 @@ from compat_lib.evaluation.counting import (
     count_steps,
     most_accepted,
 )
-from compat_lib.evaluation.inputs import UnitRows, fractions, refuse_itself
+from compat_lib.evaluation.inputs import UnitRows, fractions
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.records import Measured, rates
 
@@ -139,7 +139,6 @@ def cosine_histograms(
 
 
 def _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids) -> PairScores:
-    refuse_itself(query, gallery, query_ids)
     query = UnitRows(query, "query")
     gallery = None if gallery is None else UnitRows(gallery, "gallery")
     return PairScores(

@@ -199,17 +199,7 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
         lambda: ev.backfill_orders(*TWO, LABELS, query_labels=LABELS),
         "only one of que",
     ),
-    "the gallery itself": (lambda: ev.retrieval(POINTS, LABELS, POINTS, LABELS), "would find itself"),
-    "queries of the gallery": (
-        lambda: ev.compare(POINTS, UNIT, LABELS, queries=ev.Queries(POINTS, UNIT, LABELS)),
-        "would find itself",
-    ),
-    "a mixed gallery of its queries": (
-        lambda: ev.mixed_gallery_curve(*TWO, LABELS, query=TWO[1], query_labels=LABELS),
-        "would find itself",
-    ),
     "another draw for each model": (lambda: ev.compare(*TWO, LABELS, seed=None), "give a whole number, by"),
-    "pairs of itself": (lambda: ev.verification(POINTS, LABELS, POINTS, LABELS), "would find itself"),
     "rank 0": (lambda: ev.retrieval(POINTS, LABELS, ranks=[0, 1]), "whole numbers of at least 1"),
     "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
     "precision at 0": (lambda: ev.revisited(POINTS[:1], POINTS, [[1]], [[2]], [[0]], ks=[0]), "at least 1"),
