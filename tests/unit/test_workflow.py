@@ -352,6 +352,7 @@ def test_killed_failed_and_given_again(tmp_path, project):
     assert [name.split("-")[0] for name in killed] == ["old"]
     # Snakemake may have had the time to take its lock away, which a machine that went dark leaves behind.
     lock = root / "runs" / ".snakemake" / "locks" / "0.output.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text("tiny/all_tables.ipynb\n")
 
     # The same command, and MixBCT's kernel dies: the others end, the master is made, the status says so.
