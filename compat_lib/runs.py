@@ -44,7 +44,11 @@ class Run:
 
     def on(self, part: str | None) -> Run:
         """The same run by another part of its test images: `metrics` and `draws` are then that part's."""
-        return Run(self.folder, part)
+        return self._on.setdefault(part, Run(self.folder, part))
+
+    @cached_property
+    def _on(self) -> dict[str | None, Run]:
+        return {self.part: self}  # each reads its files once
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -65,7 +65,8 @@ class Results:
     def __init__(self, folder: str | Path = ROOT / "results") -> None:
         self.folder, self.runs = Path(folder), collect(folder)
         # a table and its sentences ask for the same rows
-        self.settings, self.rows = cache(self.settings), cache(self.rows)
+        self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
+        self._with_adapters = cache(self._with_adapters)
 
     def settings(self) -> dict[str, str]:
         """Every setting of the folder, experiment identifier -> title."""
@@ -232,10 +233,13 @@ class Results:
         ends = (one.low, one.high) if interval else ()
         return shown(one.value, *ends, signed=True).replace("-", "−")
 
+    def _with_adapters(self, setting: str, part: str | None) -> pd.DataFrame:
+        return with_adapters(on(self.of(setting), part) if part else self.of(setting))
+
     def _difference(
         self, setting: str, a: str, b: str | None, test: str, metric: str = HEADLINE, part: str | None = None
     ) -> PairedComparison:
-        runs = with_adapters(on(self.of(setting), part) if part else self.of(setting))
+        runs = self._with_adapters(setting, part)
         sides = [main_variant(runs, *_named(name)) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
         metric = metric_of(runs, metric)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from companion.results.seeds import ENDS
@@ -69,9 +70,8 @@ def on(runs: pd.DataFrame, part: str) -> pd.DataFrame:
 
 def select(runs: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows in which every named column has the given value, ordered by seed."""
-    for name, value in values.items():
-        runs = runs[runs[name] == value]
-    return runs.sort_values("seed")
+    there = [runs[name] == value for name, value in values.items()]
+    return runs[np.logical_and.reduce(there)].sort_values("seed")
 
 
 def with_adapters(runs: pd.DataFrame) -> pd.DataFrame:

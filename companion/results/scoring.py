@@ -49,8 +49,9 @@ def scores(
         ask alike, or not to be told from it); cost and images (of the training, relative to the oracle's).
     """
     runs = with_adapters(runs[runs["method"] != "old"])
-    rows, sides = [], []
-    for group, (fields, seeds) in _groups(runs, expected).items():
+    rows, sides, groups = [], [], _groups(runs, expected)
+    runs = runs[[*GROUP, "seed", "run"]]
+    for group, (fields, seeds) in groups.items():
         own = select(runs, **dict(zip(GROUP, group, strict=True)))
         own = own[own["seed"].isin(seeds)]
         oracle = select(runs, experiment_id=group[0], method="independent", budget="steps")
