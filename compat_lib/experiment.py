@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 
 import torch
@@ -67,6 +67,21 @@ from compat_lib.validation import validate, whole_identities
 Parts = tuple[EmbeddingModel, CompatibilityLoss]
 
 
+def _with_its_threads(step: Callable) -> Callable:
+    """A step that runs on `threads` threads; afterwards the caller's number of them holds again."""
+
+    @wraps(step)
+    def run(self: Experiment, *given, **named):
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads or before)
+        try:
+            return step(self, *given, **named)
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
 class Experiment(ExperimentData):
     """One configuration, and the calls that train and measure by it.
 
@@ -84,8 +99,6 @@ class Experiment(ExperimentData):
         self._old: TrainedModel | None = None
         self._new: TrainedModel | None = None
         refuse_impossible(config)
-        if config.threads:
-            torch.set_num_threads(config.threads)
 
     # -- the old side ----------------------------------------------------------------------------
 
@@ -96,6 +109,7 @@ class Experiment(ExperimentData):
             raise RuntimeError("there is no old model yet: call experiment.train_old() first")
         return self._old
 
+    @_with_its_threads
     def train_old(self) -> TrainedModel:
         """The deployed model: trained, read when it has been, or the new model of an earlier upgrade.
 
@@ -210,6 +224,7 @@ class Experiment(ExperimentData):
             raise RuntimeError("there is no new model yet: call experiment.train() first")
         return self._new
 
+    @_with_its_threads
     def train(self) -> TrainedModel:
         """The new model, trained by the configured method, or read from the run folder."""
         if self._new is None:
@@ -270,6 +285,7 @@ class Experiment(ExperimentData):
         """
         return self.new.cross or (self.new.test, self.old.test)
 
+    @_with_its_threads
     def training_features(self) -> Tensor:
         """The new model's features of its training set, float32 ``[N, width]``, memory-mapped."""
         model, path = self.new, self._training_file
@@ -289,6 +305,7 @@ class Experiment(ExperimentData):
     def _training_file(self) -> Path:
         return self.config.run_folder / "training_features.npy"
 
+    @_with_its_threads
     def evaluate(self) -> Run:
         """Measure the new model against the old one and complete the run folder; trains what is missing.
 
@@ -317,6 +334,7 @@ class Experiment(ExperimentData):
 
     # -- shared by both sides --------------------------------------------------------------------
 
+    @_with_its_threads
     def embed(
         self,
         model: nn.Module,

@@ -87,6 +87,7 @@ def adapter_loss(
     return distances + orthogonality(adapter.backward_map.weight, threshold, steepness) + contrasts
 
 
+@torch.inference_mode(False)  # gradients, whatever the caller is in
 def fit_orthogonal(
     old,
     new,

@@ -32,6 +32,7 @@ from compat_lib.user_arrays import numbers, refuse_outside
 __all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
 
 
+@torch.inference_mode(False)  # gradients, whatever the caller is in
 def train(
     model: EmbeddingModel,
     method: CompatibilityLoss,
@@ -138,8 +139,9 @@ def train(
             model, images, device=device, precision=settings.precision, workers=settings.workers
         )
 
-    drawn_from = [device] if device.type == "cuda" else []  # beside the CPU's; the caller's draws go on
-    with torch.random.fork_rng(drawn_from), _repeatable(device), bar, noted_sigterm() as sigterm:
+    fork = torch.random.fork_rng([device] if device.type == "cuda" else [])  # the caller's draws go on
+    plain = torch.autocast(device.type, enabled=False)  # also where the caller is inside it
+    with fork, plain, _repeatable(device), bar, noted_sigterm() as sigterm:
         written = time.monotonic()
         for epoch in range(len(at.history), settings.epochs):
             began = _clocks(device)

@@ -38,8 +38,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 class Sides:
     """The images that both models have embedded, row i of both being the same one."""
 
-    before: Tensor  # float32 [M, d_old], unit rows of the old model
-    after: Tensor  # float32 [M, d_new], unit rows of the new model
+    before: Tensor  # float32 [M, d_old], unit rows of the old model; float64 where many cosines should tie
+    after: Tensor  # [M, d_new], likewise of the new model
     labels: np.ndarray | None  # int64 [M], identities 0..K-1 in the order of their names
     rows: np.ndarray  # int64 [M], of the old side as given
     notes: tuple[str, ...]  # what was left out, and what to be careful with
@@ -89,7 +89,9 @@ def bring_together(
     else:  # each image by itself, as far as one vector for several is looked for
         numbers, kept = (np.arange(len(rows[0])),) * 2
     rows = [row[kept] for row in rows]
-    before, after = (units[s][torch.from_numpy(row)] for s, row in zip(units, rows, strict=True))
+    ties = any(unit.whole or unit.codes for unit in units.values())
+    take = UnitRows.exact if ties else UnitRows.__getitem__
+    before, after = (take(units[s], torch.from_numpy(row)) for s, row in zip(units, rows, strict=True))
     failed = alike(before, numbers)
     mostly = bool(2 * failed.sum() > len(failed))
     why = "features are zeros, or one vector for different identities, as from unreadable images"

@@ -64,7 +64,7 @@ def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
         known = None if labels is None else labels[seen.cpu().numpy()]
         apply = _fit(name, before[seen], after[seen], known)
         for part in unseen.split(given.BLOCK):
-            mapped[part] = apply(before[part], after[part])
+            mapped[part] = apply(before[part], after[part]).to(mapped)
     return mapped
 
 

@@ -60,7 +60,7 @@ class InMilvus:
     def __init__(self, store: Store, uri: str | None, index_type: str) -> None:
         self.store, self.index_type = store, index_type
         self.local = uri is None
-        self.uri = str(store.folder.absolute() / "milvus.db") if uri is None else uri
+        self.uri = str(store.folder / "milvus.db") if uri is None else uri
         self._opened: tuple[int, Any] = (0, None)  # process and client
         # What Milvus is at: the gallery's change, the collections, the last note.
         self._at: tuple[int | None, dict[Part, str], int] = (None, {}, 0)

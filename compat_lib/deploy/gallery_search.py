@@ -23,7 +23,7 @@ def as_array(values: Any) -> np.ndarray:
     """NumPy's array, with NaN for what is masked; torch, which may hand over tensors, is not imported."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # NumPy has no such type
+        if str(values.dtype).startswith(("torch.bfloat16", "torch.float8")):  # NumPy has no such types
             values = values.float()
     if np.ma.isMA(values) and np.ma.is_masked(values):  # pandas' arrays have a mask
         values = values.astype(np.float64).filled(np.nan)
@@ -33,6 +33,7 @@ def as_array(values: Any) -> np.ndarray:
 def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     """A NumPy table [n, width] of a list, an array or a torch tensor."""
     array = as_array(features)
+    array = np.array(array.tolist()) if array.dtype == object else array  # such as pandas' Float64
     if array.ndim != 2 or array.dtype.kind not in "fiu" or width not in (None, array.shape[1]):
         there = f"the {who} have shape {array.shape} and type {array.dtype}"
         raise ValueError(f"{there}; give real numbers [n, {width or 'd'}]")

@@ -51,7 +51,7 @@ class Store:
     """The part of a `Gallery` that reads and changes entries."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(folder).expanduser().absolute()  # also after an os.chdir
         self._state: State | None = None
 
     # -- what is in it -----------------------------------------------------------------------------

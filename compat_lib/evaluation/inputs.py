@@ -191,6 +191,8 @@ def plain_array(values: Any) -> np.ndarray:
         array = np.array(values, object)  # else what is no name becomes one, such as a missing label "nan"
     text = array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.reshape(-1))
     array = array.astype(str) if text else array
+    if array.dtype == object and all(type(value) is int for value in array.ravel().tolist()):
+        array = np.array(array.tolist())  # as columns of a table that also holds text
     if array.dtype.kind == "U" and not "".join(array.ravel().tolist()).isascii():
         names = [unicodedata.normalize("NFC", one) for one in array.ravel().tolist()]
         array = np.array(names).reshape(array.shape)

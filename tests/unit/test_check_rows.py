@@ -50,6 +50,34 @@ def test_interpolated_queries_are_fitted_to_the_other_half(models):
     assert result.records.value("new", "old", "map", adapter="ridge-query") == pytest.approx(expected.map)
 
 
+@pytest.mark.parametrize("way", ["labels", "relevance", "neighbours"])
+def test_codes_of_equal_cosine_tie_wherever_their_bits_stand(models, way):
+    """Wrong items that tie come first: in whole numbers, in each way to measure."""
+    codes = [np.sign(side).astype(np.int8) for side in models[:2]]
+    labels, names = models[2], np.arange(240).astype(str)
+    right, given = labels[:, None] == labels, {"labels": labels}
+    np.fill_diagonal(right, False)
+    if way == "relevance":
+        pairs = {role: names[rows] for role, rows in zip(("query", "item"), np.nonzero(right), strict=True)}
+        given = {"ids": names, "new_ids": names, "relevance": pd.DataFrame(pairs)}
+    products = dict(zip(("old", "new"), (codes[n].astype(int) @ codes[0].T for n in (0, 1)), strict=True))
+    if way == "neighbours":
+        given, own = {}, codes[1].astype(int) @ codes[1].T - 99 * np.eye(240, dtype=int)
+        np.put_along_axis(right := np.zeros_like(right), (-own).argsort(1, kind="stable")[:, :10], True, 1)
+    for query, scores in products.items():
+        expected = []
+        for line, good in zip(scores - 99 * np.eye(240, dtype=int), right, strict=True):
+            order = np.lexsort((good, -line))
+            places = np.flatnonzero(good[order]) + 1
+            precision = np.arange(1, len(places) + 1) / places
+            expected.append((places <= 10).mean() if way == "neighbours" else precision.mean())
+        for bits in (slice(None), np.random.default_rng(0).permutation(12)):
+            moved = (side[:, bits] for side in codes)
+            found = check_compatibility(*moved, draws=0, adapter=isinstance(bits, slice), **given).records
+            metric = "overlap@10" if way == "neighbours" else "map"
+            assert found.value(query, "old", metric) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
 def test_after_not_compatible_it_says_what_to_try_and_keeps_the_best_map(models):
     old, new, labels, turn = models
     result = check_compatibility(old, new @ turn, labels, draws=60)

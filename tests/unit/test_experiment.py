@@ -233,6 +233,18 @@ def test_where_a_run_was_read_is_said_without_naming_the_machine(root, oracle, m
     assert lines == [f"{config.run_id}: read from runs/{config.experiment_id}/{config.run_id}"]
 
 
+def test_threads_hold_while_an_experiment_computes_and_no_longer(root):
+    counted = []
+    before = torch.get_num_threads()
+    one = Experiment(tiny(root, threads=1), say=lambda line: counted.append(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(2)
+        one.evaluate()
+        assert counted == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def _evaluate(config, queue):
     torch.set_num_threads(1)
     lines = []

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import faiss
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -99,6 +100,11 @@ def test_torch_tensors_are_taken(old_and_new):
     assert len(made) == 301
     made.insert(torch.tensor([20_001]), asked[1:2].bfloat16(), "old")
     assert made.search(asked[1:2], 2, "new").ids.ravel().tolist() == [ids[1], 20_001]
+    for number, kind in enumerate((torch.float8_e4m3fn, None)):
+        row = asked[2:3].sign()  # exact in every type
+        row = pd.DataFrame(row.detach().numpy()).astype("Float32") if kind is None else row.to(kind)
+        made.insert([20_002 + number], row, "old")
+    assert made.search(asked[2:3].sign(), 2, "old").scores == pytest.approx(np.ones((1, 2)))
 
 
 def test_removed_entries_are_not_found_and_their_ids_may_come_back(old_and_new):
@@ -426,6 +432,14 @@ def test_a_gallery_is_pickled_by_its_folder(old_and_new, monkeypatch):
     assert again.search(old[:1], 1, "old").ids.tolist() == [[ids[0]]] and "index 'ivf'" in repr(again)
     monkeypatch.setenv("HOME", str(made.folder.parent))
     assert len(Gallery.open("~/gallery")) == 300
+
+
+def test_a_relative_folder_is_that_of_where_it_was_opened(old_and_new, monkeypatch):
+    made, ids, old, _ = old_and_new
+    monkeypatch.chdir(made.folder.parent)
+    opened = Gallery.open("gallery")
+    monkeypatch.chdir("/")
+    assert opened.search(old[:1], 1, "old").ids.tolist() == [[ids[0]]]
 
 
 # -- indexes -------------------------------------------------------------------------------------

@@ -184,6 +184,7 @@ def test_labels_of_every_form_give_the_same(function):
         list(torch.tensor(LABELS)),
         LABELS.tolist(),
         LABELS.astype(np.uint8),
+        LABELS.astype(object),
     ):
         assert np.array(LABELLED[function](form), float) == pytest.approx(expected, nan_ok=True)
 

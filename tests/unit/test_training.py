@@ -98,6 +98,13 @@ def test_equal_seeds_repeat_to_the_bit_and_others_do_not(images):
     assert not same_weights(first, other)
 
 
+def test_what_the_caller_is_in_does_not_count(images):
+    first = run(*images)[0]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        again = run(*images)[0]
+    assert same_weights(first, again)
+
+
 class Stop(Exception):
     """Stands for a kill: raised between two epochs."""
 
