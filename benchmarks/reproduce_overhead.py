@@ -23,7 +23,7 @@ def main() -> int:
     print(f"{'run':60} {'training s':>10} {'around s':>9} {'around / training':>18}")
     for run in list_runs(root):
         notebook = run.folder / "notebook.ipynb"
-        if not notebook.is_file() or not (run.folder / "history.csv").is_file():  # a chain trains no old model
+        if not (notebook.is_file() and (run.folder / "history.csv").is_file()):  # a chain trains no old model
             continue
         took = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"]
         trained = sum(row["seconds"] for row in run.history)

@@ -225,7 +225,7 @@ def compared(
     """What is compared -> its difference in one setting; and what is not there."""
     metric, first = metric_of(runs, metric), comparison.tests[0]
     names = [name for name in (comparison.who, comparison.against) if name != "old/old"]
-    sides = [_pick(runs, name, first, metric, budget) for name in names]
+    sides = [pick(runs, name, first, metric, budget) for name in names]
     absent = [_named(name) for name, side in zip(names, sides, strict=True) if side.empty]
     if absent:
         return {}, absent
@@ -247,8 +247,10 @@ def compared(
     return found, []
 
 
-def _pick(runs: pd.DataFrame, name: str, test: str, metric: str, budget: str) -> pd.DataFrame:
-    """The runs of one setting that stand for a method, or for the best of a kind by the score compared."""
+def pick(
+    runs: pd.DataFrame, name: str, test: str = "new/old", metric: str = HEADLINE, budget: str = "steps"
+) -> pd.DataFrame:
+    """The runs of one setting that a name of claims.yml means: a method, or the best of a kind in a test."""
     if name.startswith("best "):
         adapters = name == "best adapter"
         methods = [m for m in dict.fromkeys(runs["method"]) if m.startswith("adapter/") == adapters]

@@ -9,14 +9,14 @@ A template (docs/templates/*.j2, jinja2) asks for tables and numbers by name; no
     {{ number(S, "mixbct", "new/old") }}
     {{ difference(S, "mixbct", "bct", "new/new", "map") }}
 
-A setting is the name of a folder of results/; "mixbct, passes" means the run at equal backbone passes.
+A setting is the name of a folder of results/; "mixbct(credible_share=0.7)" is a variant of a method, and
+"mixbct, equal passes" its run of as many backbone passes as the others'.
 Metrics are in per cent, differences in points, both with their 95 % intervals.
 """
 
 import argparse
 import itertools
 import json
-import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -240,7 +240,7 @@ class Results:
         self, setting: str, a: str, b: str | None, test: str, metric: str = HEADLINE, part: str | None = None
     ) -> PairedComparison:
         runs = self._with_adapters(setting, part)
-        sides = [main_variant(runs, *_named(name)) for name in (a, b or a)]
+        sides = [claims.pick(runs, name) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
         metric = metric_of(runs, metric)
         one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
@@ -274,8 +274,9 @@ class Results:
         return tables.markdown(pd.DataFrame(lines))
 
     def _row(self, setting: str, method: str, metric: str) -> pd.Series:
-        rows, (name, budget) = self.rows(setting, metric), _named(method)
-        found = rows[(rows["method"] == name) & (rows["budget"] == budget)]
+        rows, (name, options, passes) = self.rows(setting, metric), claims.parsed(method)
+        found = rows[(rows["method"] == name) & (rows["budget"] == ("passes" if passes else "steps"))]
+        found = found if options is None else found[found["method_options"] == options]
         if found.empty:
             there = ", ".join(dict.fromkeys(rows["method"]))
             raise ValueError(f"{method} did not run in {setting}; there are {there}")
@@ -365,11 +366,6 @@ class SearchResults:
             row |= {"trainings": f"{trained} of {self.search.planned_each}", "failed": str(len(failed))}
             rows.append(row | {"n": f"{before['cells']} of {len(self.search.cells)}"})
         return tables.markdown(pd.DataFrame(rows), left=2)
-
-
-def _named(method: str) -> tuple[str, str]:
-    name, *budget = re.split(", ?", method)
-    return name, budget[0] if budget else "steps"
 
 
 def main() -> int:
