@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -143,20 +144,26 @@ def refuse(preset: Path, configs: Iterable[ExperimentConfig], own_data: bool = F
             raise ValueError(f"{preset}, {config.experiment_id}/{config.run_id}: {error}") from error
 
 
-def field_values(texts: Sequence[str]) -> dict[str, Any]:
-    """Fields and values; a value is JSON where it reads as such, and text where not."""
-    pairs = {}
+def pairs(texts: Sequence[str], form: str) -> dict[str, str]:
+    """Names and values of texts of the form NAME=VALUE, as it is called in a refusal."""
+    found = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign:
-            raise ValueError(f"{text!r} is not of the form FIELD=VALUE")
-        if name in pairs:
-            raise ValueError(f"{name} is given twice, last as {text!r}; a field has one value")
-        try:
-            pairs[name] = json.loads(value)
-        except json.JSONDecodeError:
-            pairs[name] = value
-    return pairs
+            raise ValueError(f"{text!r} is not of the form {form}")
+        if name in found:
+            raise ValueError(f"{name} is given twice, last as {text!r}; it has one value")
+        found[name] = value
+    return found
+
+
+def field_values(texts: Sequence[str]) -> dict[str, Any]:
+    """Fields and values; a value is JSON where it reads as such, and text where not."""
+    values: dict[str, Any] = pairs(texts, "FIELD=VALUE")
+    for name, value in values.items():
+        with contextlib.suppress(json.JSONDecodeError):
+            values[name] = json.loads(value)
+    return values
 
 
 def check(options: argparse.Namespace) -> int:
@@ -164,9 +171,9 @@ def check(options: argparse.Namespace) -> int:
     read = (options.old, options.new, options.labels, options.ids, options.new_labels, options.new_ids)
     taken = [path.resolve() for path in (*read, options.relevance) if path is not None]
     for path in (options.report, options.json, options.save_adapter):
-        if path is not None and path.resolve() in taken:
+        if path is not None and (path.resolve() in taken or path.is_dir()):
             raise ValueError(
-                f"{path} is an input, or written twice, and would be overwritten; give another name"
+                f"{path} is an input, or written twice, and would be overwritten, or is a folder; give another"
             )
         taken += [] if path is None else [path.resolve()]
     from compat_lib.deploy.check import check_files  # here, because torch takes seconds to load
@@ -176,9 +183,7 @@ def check(options: argparse.Namespace) -> int:
         raise ValueError("--save-adapter needs the maps that --no-adapter leaves out; give one of them")
     names = ("metric", "adapter", "queries", "draws", "seed", "relevance", "group", "threshold")
     chosen = {name: getattr(options, name) for name in names}
-    if wrong := [one for one in options.column if "=" not in one]:
-        raise ValueError(f"--column {wrong[0]} is not of the form ROLE=NAME, such as ids=photo")
-    chosen["columns"] = dict(one.partition("=")[::2] for one in options.column)
+    chosen["columns"] = pairs(options.column, "ROLE=NAME, such as ids=photo")
     apart = {name: getattr(options, name) for name in ("labels", "ids", "new_labels", "new_ids")}
     chosen["beside"] = {name: path for name, path in apart.items() if path is not None}
     if sys.stderr.isatty():

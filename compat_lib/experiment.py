@@ -14,6 +14,7 @@ writes. What the configuration cannot do is refused before anything is trained.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,19 +66,21 @@ from compat_lib.training import TrainingSettings, embed_together, train
 from compat_lib.validation import validate, whole_identities
 
 Parts = tuple[EmbeddingModel, CompatibilityLoss]
+_TURN = threading.RLock()  # torch's random numbers and its number of threads are the process's own
 
 
-def _with_its_threads(step: Callable) -> Callable:
-    """A step that runs on `threads` threads; afterwards the caller's number of them holds again."""
+def _in_turn(step: Callable) -> Callable:
+    """A step that runs alone in its process, on `threads` threads; then the caller's number holds again."""
 
     @wraps(step)
     def run(self: Experiment, *given, **named):
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads or before)
-        try:
-            return step(self, *given, **named)
-        finally:
-            torch.set_num_threads(before)
+        with _TURN:
+            before = torch.get_num_threads()
+            torch.set_num_threads(self.config.threads or before)
+            try:
+                return step(self, *given, **named)
+            finally:
+                torch.set_num_threads(before)
 
     return run
 
@@ -98,7 +101,8 @@ class Experiment(ExperimentData):
         self.say = say if self._first else lambda line: None
         self._old: TrainedModel | None = None
         self._new: TrainedModel | None = None
-        refuse_impossible(config)
+        with _TURN:
+            refuse_impossible(config)
 
     # -- the old side ----------------------------------------------------------------------------
 
@@ -109,7 +113,7 @@ class Experiment(ExperimentData):
             raise RuntimeError("there is no old model yet: call experiment.train_old() first")
         return self._old
 
-    @_with_its_threads
+    @_in_turn
     def train_old(self) -> TrainedModel:
         """The deployed model: trained, read when it has been, or the new model of an earlier upgrade.
 
@@ -224,7 +228,7 @@ class Experiment(ExperimentData):
             raise RuntimeError("there is no new model yet: call experiment.train() first")
         return self._new
 
-    @_with_its_threads
+    @_in_turn
     def train(self) -> TrainedModel:
         """The new model, trained by the configured method, or read from the run folder."""
         if self._new is None:
@@ -285,7 +289,7 @@ class Experiment(ExperimentData):
         """
         return self.new.cross or (self.new.test, self.old.test)
 
-    @_with_its_threads
+    @_in_turn
     def training_features(self) -> Tensor:
         """The new model's features of its training set, float32 ``[N, width]``, memory-mapped."""
         model, path = self.new, self._training_file
@@ -305,7 +309,7 @@ class Experiment(ExperimentData):
     def _training_file(self) -> Path:
         return self.config.run_folder / "training_features.npy"
 
-    @_with_its_threads
+    @_in_turn
     def evaluate(self) -> Run:
         """Measure the new model against the old one and complete the run folder; trains what is missing.
 
@@ -334,7 +338,7 @@ class Experiment(ExperimentData):
 
     # -- shared by both sides --------------------------------------------------------------------
 
-    @_with_its_threads
+    @_in_turn
     def embed(
         self,
         model: nn.Module,

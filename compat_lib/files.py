@@ -46,6 +46,9 @@ def replacing(path: str | Path, advice: str = "") -> Iterator[Path]:
         OSError: the disk is full, read-only or not ours; the sentence names the file and the advice.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() or Path("/dev") in path.absolute().parents:
+        yield path  # a pipe or a device, such as /dev/stdout, is written to and stays what it is
+        return
     part = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
     with explained(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)

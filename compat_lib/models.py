@@ -20,6 +20,7 @@ from compat_lib.data.augmentation import to_float, whole_pixels
 from compat_lib.data.decoding import height_width
 from compat_lib.data.encoded import EncodedImages, Stream
 from compat_lib.files import map_rows, write_rows
+from compat_lib.names import checked_count
 from compat_lib.networks.backbones import build_backbone, input_scaling, is_own
 from compat_lib.networks.weights import Inputs, fill, named, read_weights
 
@@ -97,7 +98,7 @@ def build_model(
     >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 8])
     """
-    size = height_width(size)
+    size, width = height_width(size), checked_count("width", width)
     if head not in HEADS:
         raise ValueError(f"head {head!r} is unknown; choose one of {', '.join(HEADS)}")
     if min(size) < 16:

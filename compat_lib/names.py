@@ -1,9 +1,12 @@
-"""What a sentence says of a name that is not known."""
+"""What a sentence says of a name that is not known, or of a number that is no count."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
 
 
 def instead(given: object, allowed: Iterable[str]) -> str:
@@ -15,3 +18,10 @@ def instead(given: object, allowed: Iterable[str]) -> str:
     names = list(allowed)
     near = get_close_matches(str(given).lower(), names, 1)
     return (", ".join(names) or "none") + "".join(f" (nearest: {name})" for name in near)
+
+
+def checked_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least 1, or another least one; "k is 0; give a whole number of at least 1"."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
+    return int(value)

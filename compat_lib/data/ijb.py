@@ -30,6 +30,9 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     - `ijbc_1N_gallery_G1.csv`, `ijbc_1N_gallery_G2.csv` (IJB-B: S1, S2), `ijbc_1N_probe_mixed.csv`: template,
       subject, and more. Without any of these three there is no 1:N search.
 
+    Deviation: MixBCT's published evaluation reads pixels as (x - 127.5) / 128, where its training divides by
+    127.5; here networks are tested as they are trained.
+
     Args:
         path: the folder of the part.
         part: "ijbb" or "ijbc".

@@ -26,10 +26,11 @@ from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
 from compat_lib.deploy.check_verdict import COMPATIBLE, UNDECIDED, cautions, decided
 from compat_lib.deploy.feature_files import FeatureTable, as_keys, read_features
-from compat_lib.deploy.gallery_search import checked_count, one_each
+from compat_lib.deploy.gallery_search import one_each
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.upgrade import changes
+from compat_lib.names import checked_count
 
 
 def check_compatibility(

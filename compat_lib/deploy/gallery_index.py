@@ -14,8 +14,9 @@ import numpy as np
 
 from compat_lib.deploy.gallery_database import as_table
 from compat_lib.deploy.gallery_models import mapped
-from compat_lib.deploy.gallery_search import BLOCK, as_json, checked_count
+from compat_lib.deploy.gallery_search import BLOCK, as_json
 from compat_lib.deploy.gallery_store import State, Store
+from compat_lib.names import checked_count
 
 # kind of index -> its options; None: chosen by the number of entries
 KINDS: dict[str, dict[str, Any]] = {

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from compat_lib.names import checked_count
+
 SCALE_ROWS = 2000  # most features of a side that a scale is taken from, evenly spaced
 Owners = Mapping[int, tuple[int | str, int]]  # key of a feature -> id of the entry, number of the model
 BLOCK = 16_384  # rows that are read, scaled and written at a time
@@ -114,13 +116,6 @@ def one_each(values: Any, what: str, rows: Any, of: str) -> None:
     """Refuse unequal numbers: "there are 2 ids for 3 features of 'old'; give one each"."""
     if len(values) != len(rows):
         raise ValueError(f"there are {len(values)} {what} for {len(rows)} {of}; give one each")
-
-
-def checked_count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number of at least 1, or another least one; "k is 0; give a whole number of at least 1"."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
-    return int(value)
 
 
 def as_ids(values: Any, repeats: bool = False) -> np.ndarray:

@@ -15,6 +15,7 @@ from compat_lib.evaluation.counting import PER_UNIT, Counts, most_accepted
 from compat_lib.evaluation.inputs import codes
 from compat_lib.evaluation.pairs import PairScores, at_least
 from compat_lib.evaluation.records import Record
+from compat_lib.names import checked_count
 
 KEPT = 2**22  # impostor scores held to place the thresholds
 TAIL, EXTRA = 2, 100  # impostor scores looked at: this many times what the largest FAR needs, and some more
@@ -32,6 +33,7 @@ def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray
     >>> identity_weights([5, 5, 9, 11], draws=2).sum(axis=0).tolist()
     [3, 3]
     """
+    draws = checked_count("draws", draws, 0)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):  # None draws others at each call
         raise ValueError(f"seed is {seed!r}; give a whole number, by which models are paired draw by draw")
     classes = int(codes(labels, None, (len(labels), 0), "labels")[0].max()) + 1

@@ -21,6 +21,7 @@ from compat_lib.evaluation.inputs import (
 )
 from compat_lib.evaluation.pairs import EXCLUDED, PairScores, float_keys
 from compat_lib.evaluation.records import Measured
+from compat_lib.names import checked_count
 
 MATCHES = 2**23  # right items of the queries that are worked on together
 BLOCK = 2**24  # entries of the gallery that are searched together
@@ -235,8 +236,7 @@ def top_k(
     """
     query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
     refuse_unequal_widths(query, gallery)
-    if k < 1:
-        raise ValueError(f"k is {k}; give a whole number of at least 1")
+    k = checked_count("k", k)
     ids = codes_of_ids(query_ids, gallery_ids, (len(query), len(gallery)))
     asked = query.exact(torch.arange(len(query))).cpu()
     scores = np.full((len(query), k), -np.inf, np.float32)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -243,6 +244,15 @@ def test_threads_hold_while_an_experiment_computes_and_no_longer(root):
         assert counted == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_experiments_in_threads_of_one_process_take_turns(root, oracle, tmp_path):
+    """Torch's random numbers are the process's own, and each would draw from the other's."""
+    both = [silent(tiny(root, runs_root=str(tmp_path), seed=seed)) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        alone, _ = pool.map(Experiment.evaluate, both)
+    file = "model.safetensors"
+    assert (alone.folder / file).read_bytes() == (oracle.folder / file).read_bytes()
 
 
 def _evaluate(config, queue):

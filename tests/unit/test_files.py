@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
         part.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_pipe_is_written_to_and_a_device_stays_a_device(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (null := tmp_path / "null").symlink_to("/dev/null")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        files.write_text(pipe, "numbers")
+        assert read.result(timeout=60) == "numbers"
+    files.write_text(null, "numbers")
+    assert pipe.is_fifo() and null.is_symlink() and null.is_char_device()
 
 
 def test_parts_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path):

@@ -191,6 +191,8 @@ def test_labels_of_every_form_give_the_same(function):
 
 TWICE = Templates(np.array([1, 1, 3]), np.eye(3))
 MISUSED = {  # once taken for something else, without a word -> what is said now
+    "a count as text": (lambda: ev.top_k(POINTS, POINTS, "2"), "k is '2'; give a whole number"),
+    "half a draw": (lambda: ev.compare(*TWO, LABELS, draws=2.5), "draws is 2.5; give a whole number"),
     "ids of queries alone": (lambda: ev.top_k(POINTS, POINTS, 2, query_ids=LABELS), "only one of query_ids"),
     "queries without labels": (
         lambda: ev.mixed_gallery_curve(*TWO, LABELS, query=POINTS),
