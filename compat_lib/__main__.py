@@ -173,7 +173,7 @@ def check(options: argparse.Namespace) -> int:
     for path in (options.report, options.json, options.save_adapter):
         if path is not None and (path.resolve() in taken or path.is_dir()):
             raise ValueError(
-                f"{path} is an input, or written twice, and would be overwritten, or is a folder; give another"
+                f"{path} is an input, or written twice, and would be overwritten, or a folder; give another"
             )
         taken += [] if path is None else [path.resolve()]
     from compat_lib.deploy.check import check_files  # here, because torch takes seconds to load

@@ -155,7 +155,7 @@ def test_page_and_json_hold_everything(check, tmp_path):
         (["old.npz", "new.npz", "--relevance", "qrels", "--labels", "who.txt"], "take the place of labels"),
         (["old.npz", "new.npz", "--column", "features"], "ROLE=NAME"),
         (["old.npz", "new.npz", "--column", "ids=a", "--column", "ids=b"], "ids is given twice, last as"),
-        (["old.npz", "new.npz", "--json", "."], "is a folder; give another"),
+        (["old.npz", "new.npz", "--json", "."], "or a folder; give another"),
         (["old.npz"], "NEW"),
     ],
 )
