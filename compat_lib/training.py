@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from compat_lib import distributed
 from compat_lib.checkpoint import Checkpoint, Interrupted, Progress, noted_sigterm
 from compat_lib.config import WHERE
+from compat_lib.data.augmentation import whole_pixels
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator
@@ -297,7 +298,7 @@ def _digests(
     images: Tensor | EncodedImages, labels: Tensor, old: OldSystem | None, method: CompatibilityLoss
 ) -> dict[str, Any]:
     """What a training is made of whose caller does not say it."""
-    images = images if isinstance(images, EncodedImages) else torch.as_tensor(images)
+    images = images if isinstance(images, EncodedImages) else whole_pixels(images)
     made_of = {"images": ImageSet(images, labels, ()).digest(), "weights": method.weights}
     there = old is not None and old.features is not None and old.mapped is None
     return made_of | ({"old features": tensor_digest(old.features)} if there else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,14 +27,24 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
 
 
-def whole_pixels(images: Tensor) -> Tensor:
-    """A user's images as a tensor; fractions are refused, which would be scaled as if 255 were 1."""
-    images = torch.as_tensor(images)
+def whole_pixels(images: Tensor | np.ndarray) -> Tensor:
+    """A user's images as a tensor [N, C, H, W]; what would be read or scaled as something else is refused."""
+    mirrored = isinstance(images, np.ndarray) and min(images.strides) < 0  # as by [..., ::-1], BGR to RGB
+    images = torch.as_tensor(images.copy() if mirrored else images)
+    if images.ndim != 4 or images.shape[1] > 4 >= images.shape[3]:
+        raise ValueError(f"images have the shape {list(images.shape)}; give [N, C, H, W]")
     if images.is_floating_point() or images.dtype == torch.bool:
         raise TypeError(
             f"images must be whole numbers of 0 to 255, not {images.dtype}; make those of 0 to 1 "
             "(255 * images).round().to(torch.uint8)"
         )
+    if images.dtype != torch.uint8 and images.numel():
+        low, high = (int(end) for end in images.long().aminmax())
+        if low < 0 or high > 255:
+            raise ValueError(
+                f"images must be whole numbers of 0 to 255, and hold {low} to {high}; divide 16 bits "
+                "by 257 and round"
+            )
     return images
 
 

@@ -147,14 +147,13 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if len(images.shape) != 4:
-            raise ValueError(f"images have the shape {list(images.shape)}; give [N, C, H, W]")
+        encoded = isinstance(images, EncodedImages)
+        images = images if encoded else whole_pixels(images)
         self._size = tuple(images.shape[2:])
         augmentation.check(*self._size)
         self.device = torch.device(device)
-        encoded = isinstance(images, EncodedImages)
         self._stream = Stream(images, workers, pinned=self.device.type == "cuda") if encoded else None
-        self.images = images if encoded else whole_pixels(images).to(self.device)
+        self.images = images if encoded else images.to(self.device)
         self.labels = labels.to(self.device, torch.int64)
         self.seed, self.augmentation = seed, augmentation
         self._groups = Groups(labels.cpu(), batch_size, per_identity) if per_identity else None

@@ -33,11 +33,17 @@ def images():
 def test_a_users_own_arrays_mean_what_they_say(images):
     pixels, labels = images
     _, _, expected = run(pixels, labels)
-    _, _, found = run(pixels.numpy(), labels.int().tolist())
-    assert found[-1]["loss/classification"] == expected[-1]["loss/classification"]
+    for form in (pixels.numpy(), pixels.numpy()[:, ::-1].copy()[:, ::-1]):
+        _, _, found = run(form, labels.int().tolist())
+        assert found[-1]["loss/classification"] == expected[-1]["loss/classification"]
     for given, words in (
         ((pixels / 255, labels), "images must be whole numbers of 0 to 255, not torch.float32"),
         ((pixels[0], labels[:3]), r"images have the shape \[3, 32, 32\]; give \[N, C, H, W\]"),
+        (
+            (pixels.permute(0, 2, 3, 1), labels),
+            r"images have the shape \[48, 32, 32, 3\]; give \[N, C, H, W\]",
+        ),
+        ((257 * pixels.int(), labels), "images must be whole numbers of 0 to 255, and hold [0-9]+ to 6"),
         ((pixels, labels.float()), "labels must be whole numbers, not torch.float32"),
         ((pixels, labels + 1), "labels must hold 0 to 5, but row 5 has 6; number the classes from 0"),
     ):
