@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from compat_lib import distributed
 from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
-from compat_lib.data.images import ImageSet, seeded_generator
+from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
 from compat_lib.experiment_data import ExperimentData
 from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
@@ -69,18 +70,25 @@ Parts = tuple[EmbeddingModel, CompatibilityLoss]
 _TURN = threading.RLock()  # torch's random numbers and its number of threads are the process's own
 
 
+@contextmanager
+def _alone(threads: int) -> Iterator[None]:
+    """Alone in this process, on so many threads (0: as many as there are), whatever the caller has set."""
+    with _TURN, torch_defaults():
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
 def _in_turn(step: Callable) -> Callable:
-    """A step that runs alone in its process, on `threads` threads; then the caller's number holds again."""
+    """A step of an experiment that runs `_alone`."""
 
     @wraps(step)
     def run(self: Experiment, *given, **named):
-        with _TURN:
-            before = torch.get_num_threads()
-            torch.set_num_threads(self.config.threads or before)
-            try:
-                return step(self, *given, **named)
-            finally:
-                torch.set_num_threads(before)
+        with _alone(self.config.threads):
+            return step(self, *given, **named)
 
     return run
 
@@ -101,7 +109,7 @@ class Experiment(ExperimentData):
         self.say = say if self._first else lambda line: None
         self._old: TrainedModel | None = None
         self._new: TrainedModel | None = None
-        with _TURN:
+        with _alone(0):
             refuse_impossible(config)
 
     # -- the old side ----------------------------------------------------------------------------

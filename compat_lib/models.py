@@ -19,6 +19,7 @@ from compat_lib.config import HEADS, PRECISIONS
 from compat_lib.data.augmentation import to_float, whole_pixels
 from compat_lib.data.decoding import height_width
 from compat_lib.data.encoded import EncodedImages, Stream
+from compat_lib.data.images import torch_defaults
 from compat_lib.files import map_rows, write_rows
 from compat_lib.names import checked_count
 from compat_lib.networks.backbones import build_backbone, input_scaling, is_own
@@ -68,6 +69,7 @@ class EmbeddingModel(nn.Module):
             return self.normalise(embeddings.float())
 
 
+@torch_defaults()
 def build_model(
     name: str,
     *,

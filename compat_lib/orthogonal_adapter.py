@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from compat_lib.data.images import torch_defaults
 from compat_lib.evaluation.inputs import as_tensor, codes, full_precision, paired_rows
 from compat_lib.losses.heads import unit_rows
 
@@ -87,7 +88,7 @@ def adapter_loss(
     return distances + orthogonality(adapter.backward_map.weight, threshold, steepness) + contrasts
 
 
-@torch.inference_mode(False)  # gradients, whatever the caller is in
+@torch_defaults()
 def fit_orthogonal(
     old,
     new,

@@ -21,7 +21,7 @@ from compat_lib.config import WHERE
 from compat_lib.data.augmentation import whole_pixels
 from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
-from compat_lib.data.images import ImageSet, seeded_generator
+from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
 from compat_lib.files import map_rows, tensor_digest, write_rows
 from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
@@ -33,7 +33,7 @@ from compat_lib.user_arrays import numbers, refuse_outside
 __all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
 
 
-@torch.inference_mode(False)  # gradients, whatever the caller is in
+@torch_defaults()
 def train(
     model: EmbeddingModel,
     method: CompatibilityLoss,

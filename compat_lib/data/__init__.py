@@ -11,7 +11,7 @@ from compat_lib.config import DATASETS
 from compat_lib.names import instead
 
 from .decoding import Size
-from .images import DATA_VARIABLE, ImageSet, Place, Splits, data_root
+from .images import DATA_VARIABLE, ImageSet, Place, Splits, data_root, torch_defaults
 
 __all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "load"]
 
@@ -23,6 +23,7 @@ _MODULES = {  # of a data set, where it is not called as the set is
 }
 
 
+@torch_defaults()
 def load(
     name: str, *, root: Place = None, size: Size = 32, seed: int = 0, stream: bool = False, **options: object
 ) -> Splits:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def seeded_generator(*parts: object) -> torch.Generator:
     text = "/".join(str(part) for part in parts)
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return torch.Generator().manual_seed(number >> 1)  # manual_seed takes a signed 64-bit number
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """float32 by default, and gradients, whatever the caller has set: what is drawn depends on the first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .cache import cached_arrays
 from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, WORN, draw_nuisances, render
-from .images import ImageSet, Place, Splits, data_root, seeded_generator
+from .images import ImageSet, Place, Splits, data_root, seeded_generator, torch_defaults
 
 OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_LABEL, OUTLIER_OCCLUSION = 1, 2  # 0: none
@@ -27,6 +27,7 @@ STORED = ("images", "labels", "outlier", "true_label")
 _BLOCK_PIXELS = 128 * 32 * 32  # pixels rendered at a time: few enough for the processor's cache
 
 
+@torch_defaults()
 def portraits(
     root: Place,
     *,

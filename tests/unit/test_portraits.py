@@ -5,6 +5,7 @@ from compat_lib.data import load
 from compat_lib.data.drawing import PARAMETER_NAMES, draw_nuisances, render
 from compat_lib.data.images import seeded_generator
 from compat_lib.data.portraits import class_sizes, draw_identities, draw_outliers, other_looks, portraits
+from compat_lib.models import build_model
 
 SMALL = {"identities": 6, "images": 5, "eval_identities": 3, "eval_images": 2}
 PLAIN = {"pose": 0.0, "light": 0.0, "expression": 0.0, "occlusion": 0.0}
@@ -43,6 +44,23 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     finally:
         torch.set_num_threads(threads)
     assert len(digests) == 1
+
+
+def test_what_the_caller_is_in_changes_neither_pixels_nor_weights(tmp_path):
+    """A float64 takes other bits of a generator: other faces, which the cache would keep."""
+
+    def made(root):
+        torch.manual_seed(0)
+        weights = build_model("convnet-half", width=4).state_dict().values()
+        return portraits(root, **SMALL).train.digest(), [one.tolist() for one in weights]
+
+    expected = made(tmp_path / "one")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            assert made(tmp_path / "other") == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_parts_do_not_depend_on_each_other(tmp_path):
