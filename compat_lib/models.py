@@ -207,7 +207,9 @@ def embed(
         sides = ((block, block.flip(3)) if flip else (block,) for block in pixels)
         embeddings = (sum(model(side).float() for side in pair).cpu() for pair in sides)
         if out is None:
-            features = torch.cat(list(embeddings))
+            blocks = list(embeddings)
+            with torch.inference_mode(False):  # tensors that may be changed in place and learned from
+                features = torch.cat(blocks)
         else:
             write_rows(out, len(images), embeddings)
             features = map_rows(out)

@@ -48,6 +48,7 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     return array
 
 
+@np.errstate(under="ignore")  # what is too small becomes zero, also where the caller raises
 def unit_rows(array: np.ndarray) -> np.ndarray:
     """Rows of unit length, float32 [n, d]; NaN where a row has no direction: not finite, or all zero.
 

@@ -107,6 +107,15 @@ def test_torch_tensors_are_taken(old_and_new):
     assert made.search(asked[2:3].sign(), 2, "old").scores == pytest.approx(np.ones((1, 2)))
 
 
+def test_numbers_that_are_too_small_are_zero_whatever_the_caller_raises(old_and_new):
+    made, ids, old, _ = old_and_new
+    asked = old[:1].copy()
+    asked[0, 0] = 1e-300 * asked[0, 1]
+    expected = made.search(asked, 5, "old").ids.tolist()
+    with np.errstate(all="raise"):
+        assert made.search(asked, 5, "old").ids.tolist() == expected
+
+
 def test_removed_entries_are_not_found_and_their_ids_may_come_back(old_and_new):
     made, ids, old, _ = old_and_new
     made.search(old[:1], 1, "old")  # the index holds them
