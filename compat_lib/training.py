@@ -52,7 +52,8 @@ def train(
 
     Everything random depends on (seed, epoch, step) alone, so a run that was killed continues from its last
     checkpoint and ends with the weights of one that was never killed. Under torchrun all processes call this
-    with the same arguments, and each embeds its part of every batch, see `compat_lib.distributed`.
+    with the same arguments, and each embeds its part of every batch, see `compat_lib.distributed`. Trainings
+    in threads of one process would draw from each other's random numbers; `Experiment` lets them take turns.
 
     Args:
         model: the new model (or the old one: it is trained by ``independent``).
