@@ -121,7 +121,8 @@ class Verdict:
         seeds = f"{self.seeds} seed{'s' * (self.seeds != 1)}"
         if self.verdict == DOES_NOT_HOLD:
             failed = (self.evidence["verdict"] == DOES_NOT_HOLD).groupby(self.evidence["setting"]).any()
-            seeds += f", in {failed.sum()} of {len(failed)} settings"
+            where = "tests" if self.claim.get("every_part") else "settings"
+            seeds += f", in {failed.sum()} of {len(failed)} {where}"
         if self.verdict != NOT_DECIDABLE:
             return f"{self.verdict} ({seeds})"
         lean = f"; on this one it {self.leaning.split(' at')[0]}" if self.leaning != NOT_DECIDABLE else ""

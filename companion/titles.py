@@ -24,7 +24,7 @@ QUERIES = {
     "midpoint": "with the old query, half-way",
 }
 OLD_QUERIES = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")  # which ask the old model too
-CEILINGS = {"mean-of-five": "ceiling: the query is the mean of five other old features of its identity"}
+CEILINGS = {"mean-of-five": "to compare: the query is the mean of five other old features of its identity"}
 DATASETS = {
     "portraits": "Portraits",
     "omniglot": "Omniglot",
@@ -142,6 +142,7 @@ def setting_title(row: Mapping[str, Any]) -> str:
         title = f"{named}, features of {Path(row['old_features']).name} to {losses[1]}"
     title += f", {PROTOCOLS[row['protocol']]}" if row.get("protocol") in PROTOCOLS else ""
     title += ", weak old model" if row.get("old_strength") == "weak" else ""
+    title += f", {100 * row['old_outliers']:g} % wrong old features" if row.get("old_outliers") else ""
     return title + (", next generation" if isinstance(row.get("old_run"), str) else "")
 
 

@@ -32,6 +32,7 @@ from companion.results import (
     backfill,
     collect,
     difference,
+    histories,
     main_variant,
     metric_of,
     on,
@@ -308,6 +309,15 @@ class Results:
         }
         here = zip(self.runs["experiment_id"], self.runs["run_id"], strict=True)
         return f"{len(planned.intersection(here))} of {len(planned)}"
+
+    def moved(self, setting: str) -> str:
+        """By how many points the oracle moved in its last third, "" where that is flat."""
+        third = tables.last_third(histories(self.of(setting), setting).get("independent", []))
+        return shown(third[2], signed=True) if third and abs(third[2]) > tables.FLAT else ""
+
+    def one_width(self, needed: bool) -> str:
+        """The methods that need, or do not need, new features as wide as the old ones."""
+        return ", ".join(one.title for one in METHODS.values() if one.one_width == needed)
 
     def verdicts(self, method: str) -> dict[str, str]:
         """The claims of a method in their words -> what these runs say of them."""

@@ -25,4 +25,4 @@ from .of_runs import (
     run_table,
     verdict_table,
 )
-from .trust import flat_table, flatness, last_third, mixed_code, provenance_table, too_short
+from .trust import FLAT, flat_table, flatness, last_third, mixed_code, provenance_table, too_short

@@ -240,12 +240,12 @@ def gain_interval(
     """Return the 95 % interval of the update gain from paired bootstrap draws.
 
     The draws, float64 [draws] of one metric, come from `compare` on the same labels with the same seed. None
-    when the denominator is positive in fewer than 95 % of the draws: the gain is then not determined.
+    when the denominator is positive in fewer than 97.5 % of the draws: its own interval then holds zero.
     """
     cross, old_self, oracle_self = (np.asarray(x, np.float64) for x in (cross, old_self, oracle_self))
     room = oracle_self - old_self
     known = room > 0  # nan compares false
-    if not len(known) or known.mean() < 0.95:
+    if not len(known) or known.mean() < 0.975:
         return None
     return interval((cross - old_self)[known] / room[known])
 

@@ -209,7 +209,7 @@ def test_a_claim_may_ask_every_part_and_some_seeds_alone(tmp_path):
     claim = CLAIMS["D5"] | {"where": {"seed": [0, 1, 2]}}
     assert try_claim(claim, collect(tmp_path)).label == "holds (3 seeds)"
     verdict = try_claim(claim | {"every_part": True}, collect(tmp_path))
-    assert verdict.label == "does not hold at this scale (3 seeds, in 1 of 2 settings)"
+    assert verdict.label == "does not hold at this scale (3 seeds, in 1 of 2 tests)"
     assert verdict.evidence["setting"][0].endswith(", in-domain")
     assert verdict.evidence["difference"][0].value == pytest.approx(-0.1)
     assert try_claim(claim | {"where": {"seed": 7}}, collect(tmp_path)).verdict == NOT_RUN
