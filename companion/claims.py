@@ -96,8 +96,10 @@ class Verdict:
     @property
     def leaning(self) -> str:
         """What the differences say if one seed were enough: one refuted part refutes, an absent one leaves
-        the claim not run."""
+        the claim not run, and so does a kind of setting that it needs."""
         found = set(self.evidence["verdict"])
+        if {need["kind"] for need in self.claim.get("needs", ())} & set(self.missing):
+            return NOT_RUN
         if DOES_NOT_HOLD in found:
             return DOES_NOT_HOLD
         return NOT_RUN if self.missing or not found else min(found, key=SEVERITY.index)

@@ -206,11 +206,18 @@ class Results:
         return tables.markdown(pd.DataFrame(lines))
 
     def number(
-        self, setting: str, method: str, test: str, metric: str = HEADLINE, *, interval: bool = True
+        self,
+        setting: str,
+        method: str,
+        test: str,
+        metric: str = HEADLINE,
+        *,
+        interval: bool = True,
+        part: str | None = None,
     ) -> str:
         """One number with its interval, or of several seeds the deviation: test is "old/old", "new/old" or
         "new/new", "gain" (a fraction), or "images" or "time" relative to the oracle's."""
-        row = self._row(setting, method, metric)
+        row = self.rows(setting, metric, part).loc[self._row(setting, method, metric).name]
         name = {"gain": "gain", "images": "images", "time": "cost"}.get(test, test.replace("/", "_"))
         form = {"percent": False, "digits": 2} if test in ("gain", "images", "time") else {}
         several = row.get(f"{name}_n", 1) > 1
@@ -288,7 +295,7 @@ class Results:
         setting, method = self.first_of(OMNIGLOT), "mixbct"
         runs = self.of(setting)
         curves = [backfill(main_variant(runs, name)["run"].iloc[0]) for name in ("independent", method)]
-        before = float(self._row(setting, method, "map")["old_old"])
+        before = main_variant(runs, method)["run"].iloc[0].metrics.value("old", "old", "map")
         plots.use_style()
         fig, ax = plt.subplots(figsize=(8.0, 5.0))
         plots.first_day(ax, *curves, before, title=METHODS[method].title)
@@ -299,7 +306,7 @@ class Results:
         return path
 
     def blind(self) -> "Results":
-        """The runs of configs/evidence/own.yml, of seeds that nothing else uses."""
+        """The runs of configs/evidence/own.yml, of seeds with which nothing was chosen."""
         return Results(self.folder / "blind")
 
     def there(self, preset: str) -> str:

@@ -55,7 +55,8 @@ def decided(
     opposite = {COMPATIBLE: NOT_COMPATIBLE, NOT_COMPATIBLE: COMPATIBLE}.get(verdict)
     for name in (HEADLINE, "map", "rank1"):
         gain = records.find("new", "old", f"gain/{name}")
-        if opposite and gain is not None and judged(gain, measure.asking())[0] == opposite:
+        tied = gain is None or gain.low == gain.high == 0  # such as all first answers right before and after
+        if opposite and not tied and judged(gain, measure.asking())[0] == opposite:
             said = shown(gain.value, gain.low, gain.high, signed=True)
             said = f"two metrics disagree: in {metric_title(name)} the difference is {said}"
             return (verdict, f"{reason}; {said}") if asked else (UNDECIDED, said)

@@ -129,6 +129,18 @@ def test_a_group_is_its_queries_in_the_whole_gallery(models, metric):
     assert "few" in result.summary() and "few" in result.page()
 
 
+def test_a_metric_that_is_perfect_before_and_after_opposes_nothing():
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(40, 32))
+    labels = np.repeat(np.arange(40), 6)
+    noise = random.normal(size=(240, 32)) * 0.6
+    sides = [centres[labels] + scale * noise for scale in (1.0, 0.7)]
+    result = check_compatibility(*sides, labels, adapter=False)
+    firsts = [result.records.value(query, "old", "rank1") for query in ("old", "new")]
+    assert firsts == [1.0, 1.0] and result.records.get("new", "old", "gain/tar@far=1e-3").low > 0
+    assert result.verdict == "compatible"
+
+
 def test_metrics_that_disagree_are_the_sentence():
     rng = np.random.default_rng(3)
     old, new, labels, _ = make_models(identities=60, seed=3)

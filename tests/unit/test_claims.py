@@ -95,9 +95,12 @@ def test_numbers_of_a_part(full):
 
 def test_one_failed_setting_refutes(tmp_path):
     write_setting(tmp_path, NORMAL, GOOD)
-    write_setting(tmp_path, ARCFACE, GOOD | {"mixbct": (0.30, 0.93)})
+    write_setting(tmp_path, ARCFACE, GOOD | {"mixbct": (0.30, 0.93), "bct": (0.30, 0.93)})
+    assert try_claim(CLAIMS["D5"], collect(tmp_path)).verdict == DOES_NOT_HOLD
+    # Not a claim that speaks of kinds of settings which are not there.
     verdict = try_claim(UNIFIED, collect(tmp_path))
-    assert verdict.verdict == DOES_NOT_HOLD and "a weak old model" in verdict.missing
+    assert verdict.verdict == NOT_RUN and "a weak old model" in verdict.missing
+    assert DOES_NOT_HOLD in set(verdict.evidence["verdict"])
 
 
 def test_noise_is_not_a_verdict(tmp_path):
