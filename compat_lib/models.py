@@ -160,7 +160,9 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     kind = torch.device(device).type
     used = resolve_precision(kind, precision)
     dtype = torch.float16 if used == "float16" else torch.bfloat16
-    return torch.autocast(kind, dtype=dtype, enabled=used != "float32")
+    # PyTorch empties its cache of cast weights at the end of the outermost context: inside another one a
+    # training would go on with the weights of its first step.
+    return torch.autocast(kind, dtype=dtype, enabled=used != "float32", cache_enabled=False)
 
 
 def resolve_precision(device: torch.device | str, precision: str) -> str:

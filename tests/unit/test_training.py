@@ -225,7 +225,12 @@ def test_checkpoints_by_the_clock(images, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "float16"}, {"accumulate": 2}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+    [
+        {"precision": "float16"},
+        {"precision": "bfloat16"},
+        {"accumulate": 2},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_it_learns_in_half_precision_in_parts_and_compiled(images, changes):
     settings = TrainingSettings(epochs=8, batch_size=16, lr=0.05, **changes)
