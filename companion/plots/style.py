@@ -159,7 +159,8 @@ def save_figure(
     before = fig.canvas, fig.dpi
     fig.dpi = PNG_DPI
     for text in (*fig.texts, *(axes.title for axes in fig.axes)):
-        text.set_wrap(True)  # a title of a long setting goes on in the next line, not beyond the picture
+        # A title of a long setting goes on in the next line, not beyond the picture; an upright label stays.
+        text.set_wrap(not text.get_rotation())
     # By their canvases: Figure.savefig lays out and draws everything twice for each format. Text as outlines:
     # the picture looks the same where the font is not installed.
     with mpl.rc_context({"svg.hashsalt": "compat_lib", "svg.fonttype": "path"}):

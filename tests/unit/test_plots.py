@@ -357,3 +357,11 @@ def test_a_legend_below_leaves_the_axis_alone(ax):
     (legend,) = ax.figure.legends
     assert ax.get_legend() is None
     assert not legend.get_window_extent().overlaps(ax.get_window_extent())
+
+
+def test_a_label_of_all_panels_is_whole(tmp_path):
+    fig, _ = plt.subplots(2, 2, layout="constrained")
+    fig.supylabel("mAP (%)")
+    path = plots.save_figure(fig, "whole", tmp_path)
+    plt.close(fig)
+    assert plt.imread(path)[:, 0, :3].min() == 1.0, "ink on the left edge"
