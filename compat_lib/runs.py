@@ -144,6 +144,7 @@ def write_run(
         started: the time when the run began, in seconds.
     """
     from compat_lib import distributed
+    from compat_lib.models import resolve_precision
 
     history = model.history
     sums = ["seconds", "backbone_images"]
@@ -168,7 +169,11 @@ def write_run(
         "facts": facts,
     }
     write_json(folder / "config.json", described)
-    made = {"device": config.device, "processes": distributed.world()}
+    made = {
+        "device": config.device,
+        "precision": resolve_precision(config.device, config.precision),  # "auto" differs between processors
+        "processes": distributed.world(),
+    }
     times = {"started": _clock(started), "finished": _clock(time.time())}
     write_json(folder / "environment.json", environment() | made | times)
     write_metrics(folder, records)

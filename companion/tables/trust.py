@@ -80,6 +80,7 @@ def provenance_table(runs: pd.DataFrame) -> pd.DataFrame:
         processor = f"{made.get('processor', 'not recorded')}, {cores}"
         hardware = made.get("accelerator") if made.get("device", "cpu") != "cpu" else processor
         software = f"Python {made.get('python', '?')}, torch {made.get('torch', '?')}"
+        software += f", {made['precision']}" if "precision" in made else ""
         minutes = np.nan if seconds is None or seconds.value is None else seconds.value / 60
         finished = (made.get("finished") or "")[:10]
         lines.append([place, hardware, software, made.get("commit") or "unknown", minutes, finished])
@@ -94,14 +95,25 @@ def provenance_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def mixed_code(runs: pd.DataFrame) -> str:
-    """A warning where runs of one experiment come from several commits, or the empty text.
+    """Warnings where runs of one experiment come from several commits or precisions, or the empty text.
 
-    Runs are reused by what their configuration says, and a configuration does not know the code.
+    Runs are reused by what their configuration says: it does not know the code, nor what the precision "auto"
+    meant on the processor that made them.
     """
-    commits = runs["run"].map(lambda run: run.environment.get("commit")).dropna().str.split("+").str[0]
-    counts = commits.groupby(runs["experiment_id"], sort=False).nunique()
-    mixed = [f"{experiment} ({count} commits)" for experiment, count in counts.items() if count > 1]
-    return bool(mixed) * (
-        f"Made by more than one version of the code: {'; '.join(mixed)}. Where the versions differ in what "
-        "they compute, such runs must not be compared: delete the experiment's folder and run it again."
-    )
+    made = pd.DataFrame([run.environment for run in runs["run"]], columns=["commit", "precision"])
+    made["commit"] = made["commit"].str.split("+").str[0]
+    counts = made.groupby(runs["experiment_id"].to_numpy(), sort=False).nunique()
+    code = [f"{experiment} ({n} commits)" for experiment, n in counts["commit"].items() if n > 1]
+    number = [experiment for experiment, n in counts["precision"].items() if n > 1]
+    warnings = []
+    if code:
+        warnings.append(
+            f"Made by more than one version of the code: {'; '.join(code)}. Where the versions differ in what "
+            "they compute, such runs must not be compared: delete the experiment's folder and run it again."
+        )
+    if number:
+        warnings.append(
+            f"Made in more than one precision: {'; '.join(number)}. Such runs differ by more than their "
+            "seeds: set `precision` and run it again."
+        )
+    return " ".join(warnings)

@@ -11,7 +11,7 @@ import torch
 from tiny_runs import silent, tiny
 
 from compat_lib import experiment as module
-from compat_lib import experiment_data
+from compat_lib import experiment_data, models
 from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
@@ -53,6 +53,7 @@ def test_a_run_folder_holds_everything_that_a_number_needs(root, oracle):
     }
     assert oracle.config["method"] == "independent" and oracle.config["facts"]["classes"]["train"] == 14
     assert str(root) not in json.dumps([oracle.config, oracle.environment])
+    assert oracle.environment["precision"] == models.resolve_precision("cpu", oracle.config["precision"])
     metrics = oracle.metrics
     assert cost(oracle, "epochs") == 2 and cost(oracle, "steps") == 2 * (84 // 16)
     assert cost(oracle, "backbone_images") == 2 * (84 // 16) * 16

@@ -243,6 +243,7 @@ def test_who_made_the_runs(tmp_path):
         more = [Record(None, None, "train/seconds", None if seed == 2 else 90.0)]
         folder = write_run(tmp_path, config, 0.4, 0.5, 0.9, more=more)
         made = machine | {"commit": commit, "finished": f"2026-01-0{seed + 1}T"}
+        made |= {"precision": "float32"} if seed == 2 else {}  # older runs did not keep it
         write_json(folder / "environment.json", made)
     runs = reading.read_runs(tmp_path).runs
     first, second = tables.provenance_table(runs).to_dict("records")
@@ -258,7 +259,11 @@ def test_who_made_the_runs(tmp_path):
     assert second["commit"] == "bbb+changes" and second["minutes of training"] == "not kept"
     assert second["days"] == "2026-01-03"
     assert f"{config.experiment_id} (2 commits)" in tables.mixed_code(runs)
+    assert second["software"] == "Python 3.11, torch 2.15, float32"
     assert tables.mixed_code(runs[runs["seed"] < 2]) == ""
+    write_json(runs["run"].iloc[0].folder / "environment.json", {"precision": "bfloat16"})
+    mixed = tables.mixed_code(reading.read_runs(tmp_path).runs)
+    assert f"more than one precision: {config.experiment_id}" in mixed
     nothing = reading.read_runs(tmp_path / "absent").runs
     assert tables.provenance_table(nothing).empty and tables.mixed_code(nothing) == ""
     assert tables.flat_table(nothing, {}).empty
