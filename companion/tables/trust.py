@@ -108,8 +108,9 @@ def mixed_code(runs: pd.DataFrame) -> str:
     warnings = []
     if code:
         warnings.append(
-            f"Made by more than one version of the code: {'; '.join(code)}. Where the versions differ in what "
-            "they compute, such runs must not be compared: delete the experiment's folder and run it again."
+            f"Made by more than one version of the code: {'; '.join(code)}. Where the versions differ in "
+            "what they compute, such runs must not be compared: delete the experiment's folder and run it "
+            "again."
         )
     if number:
         warnings.append(
