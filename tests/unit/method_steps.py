@@ -1,7 +1,6 @@
-"""Small old systems and steps for the tests of methods, and slow float64 loops written from the formulas."""
+"""Small old systems and steps for the tests of methods, and the check of their gradients."""
 
 import dataclasses
-import math
 
 import torch
 
@@ -30,14 +29,9 @@ def make_old(
         class_map = [-1] * classes
     weight = torch.randn(old_classes, width, generator=generator)
     bias = torch.randn(old_classes, generator=generator) if scale is None else None
-    old = OldSystem.from_arrays(
-        features,
-        labels,
-        classifier_weight=weight if classifier else None,
-        classifier_bias=bias if classifier else None,
-        classifier_scale=scale,
-        class_map=class_map,
-    )
+    tables = {"classifier_weight": weight, "classifier_bias": bias} if classifier else {}
+    tables |= {"classifier_scale": scale, "class_map": class_map}
+    old = OldSystem.from_arrays(features, labels, **tables)
     return old.with_oracle(torch.randn(len(labels), oracle_width or width, generator=generator))
 
 
@@ -46,9 +40,8 @@ def make_clusters(per_class, width, classes=5):
     generator = torch.Generator().manual_seed(per_class)
     labels = torch.arange(classes * per_class) % classes
     middles = 3 * torch.randn(classes, width, generator=generator)
-    return OldSystem.from_arrays(
-        middles[labels] + torch.randn(len(labels), width, generator=generator), labels
-    )
+    noise = torch.randn(len(labels), width, generator=generator)
+    return OldSystem.from_arrays(middles[labels] + noise, labels)
 
 
 def make_near_step(old, width, batch):
@@ -87,88 +80,6 @@ def make_step(old, width=6, batch=8, seed=2, embedded=None, dtype=torch.float32,
         generator=generator,
         oracle_features=None if old.oracle_features is None else old.oracle_features[rows].to(dtype),
     )
-
-
-def dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def unit(a):
-    length = math.sqrt(dot(a, a))
-    return [x / length for x in a]
-
-
-def fitted(a, width):
-    return [a[i] if i < len(a) else 0.0 for i in range(width)]
-
-
-def slow_cross_entropy(logits, target, smoothing=0.0):
-    """One row: 1 - smoothing on the target, the rest shared among the other classes."""
-    total = sum(math.exp(z) for z in logits)
-    losses = [-(z - math.log(total)) for z in logits]
-    others = [loss for k, loss in enumerate(losses) if k != target]
-    return (1 - smoothing) * losses[target] + (smoothing * sum(others) / len(others) if others else 0.0)
-
-
-def slow_logits(classifier, embedding, target=None, margin=None):
-    """One row of the classifier's logits, with the margin on the target."""
-    rows = classifier.weight.detach().double().tolist()
-    margin = classifier.margin if margin is None else margin
-    if classifier.kind == "linear":
-        return [
-            dot(row, embedding) + b for row, b in zip(rows, classifier.bias.double().tolist(), strict=True)
-        ]
-    logits = []
-    for k, row in enumerate(rows):
-        t = dot(unit(row), unit(embedding))
-        if k == target and classifier.kind == "cosface":
-            t = t - margin
-        elif k == target:
-            angle = math.acos(t)
-            t = math.cos(angle + margin) if angle + margin < math.pi else t - margin * math.sin(margin)
-        logits.append(classifier.scale * t)
-    return logits
-
-
-def slow_classification(classifier, embeddings, labels):
-    rows = [
-        slow_cross_entropy(slow_logits(classifier, embedding, label), label)
-        for embedding, label in zip(embeddings, labels, strict=True)
-    ]
-    return sum(rows) / len(rows)
-
-
-def slow_means(old, average="raw"):
-    means = []
-    for label in range(old.num_classes):
-        rows = [
-            f for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True) if y == label
-        ]
-        if average == "unit":
-            rows = [unit(row) for row in rows]
-        means.append([sum(column) / len(rows) for column in zip(*rows, strict=True)])
-    return means
-
-
-def slow_kept(distances):
-    """The rule for outliers of AdvBCT and LCE: the largest distance that is none, and how many are none."""
-    distances = sorted(distances)
-    n = len(distances)
-    if n >= 4:
-        q1, q3 = distances[n // 4], distances[3 * n // 4]
-        spread = 1.5 * (q3 - q1)
-        distances = [d for d in distances if q1 - spread <= d <= q3 + spread]
-    return distances[-1], len(distances)
-
-
-def slow_old_logits(old, embedding):
-    embedding = fitted(embedding, old.width)
-    weight = old.classifier_weight.double().tolist()
-    if old.classifier_scale is not None:
-        return [old.classifier_scale * dot(unit(row), unit(embedding)) for row in weight]
-    return [
-        dot(row, embedding) + b for row, b in zip(weight, old.classifier_bias.double().tolist(), strict=True)
-    ]
 
 
 def check_gradient(method, step):

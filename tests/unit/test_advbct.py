@@ -4,20 +4,11 @@ import dataclasses
 import math
 
 import pytest
+import slow_losses as slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_steps import (
-    dot,
-    make_classifier,
-    make_clusters,
-    make_near_step,
-    make_old,
-    make_step,
-    slow_kept,
-    slow_means,
-    unit,
-)
+from method_steps import make_classifier, make_clusters, make_near_step, make_old, make_step
 
 from compat_lib.losses import build_method
 from compat_lib.losses.advbct import kept_extent
@@ -32,15 +23,9 @@ def build(old, width=6, seed=3, **options):
 
 def slow_regions(old):
     """Centre, radius and number of kept samples of each class, one class at a time."""
-    regions = []
-    for label, centre in enumerate(slow_means(old, "unit")):
-        rows = [
-            unit(f)
-            for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True)
-            if y == label
-        ]
-        regions.append((centre, *slow_kept(math.dist(row, centre) for row in rows)))
-    return regions
+    centres = slow.means(old, "unit")
+    distances = [[math.dist(slow.unit(f), c) for f in slow.samples(old, y)] for y, c in enumerate(centres)]
+    return [(centre, *slow.kept(own)) for centre, own in zip(centres, distances, strict=True)]
 
 
 def slow_boundary(old, v, target, embeddings, labels):
@@ -49,35 +34,29 @@ def slow_boundary(old, v, target, embeddings, labels):
         centre, radius, kept = regions[y]
         delta = abs(radius - target) / (1 + math.exp(-v[y]))
         elastic = radius + delta if radius < target else radius - delta
-        excess = math.dist(unit(n), centre) - elastic
+        excess = math.dist(slow.unit(n), centre) - elastic
         if kept > 1 and excess > 0:
             beyond.append(excess)
-    return sum(beyond) / len(beyond) if beyond else 0.0
+    return slow.mean(beyond)
 
 
 def slow_log_probabilities(discriminator, rows):
     """Linear, batch normalisation by the batch's own mean and variance, ReLU, linear, log-softmax."""
     first, norm, _, last = discriminator
-    hidden = [
-        [dot(w, row) + b for w, b in zip(first.weight.tolist(), first.bias.tolist(), strict=True)]
-        for row in rows
-    ]
+    hidden = [slow.linear(first.weight, first.bias, row) for row in rows]
     for k, (gain, shift) in enumerate(zip(norm.weight.tolist(), norm.bias.tolist(), strict=True)):
         column = [values[k] for values in hidden]
         mean = sum(column) / len(column)
         variance = sum((x - mean) ** 2 for x in column) / len(column)
         for values in hidden:
             values[k] = max(0.0, gain * (values[k] - mean) / math.sqrt(variance + 1e-5) + shift)
-    scores = [
-        [dot(w, values) + b for w, b in zip(last.weight.tolist(), last.bias.tolist(), strict=True)]
-        for values in hidden
-    ]
+    scores = [slow.linear(last.weight, last.bias, values) for values in hidden]
     return [[z - math.log(sum(math.exp(other) for other in row)) for z in row] for row in scores]
 
 
 def slow_adversarial(method, step, embeddings):
-    new = slow_log_probabilities(method.discriminator, [unit(n) for n in embeddings])
-    past = slow_log_probabilities(method.discriminator, [unit(o) for o in step.old_features.tolist()])
+    new = slow_log_probabilities(method.discriminator, [slow.unit(n) for n in embeddings])
+    past = slow_log_probabilities(method.discriminator, [slow.unit(o) for o in step.old_features.tolist()])
     fading = (step.epochs - step.epoch + 1) / step.epochs
     return fading * (-sum(row[0] for row in new) / len(new) - sum(row[1] for row in past) / len(past))
 
@@ -97,9 +76,10 @@ def test_values(width, per_class, hidden, target):
 
 
 def test_gradient_of_the_boundary():
+    """Rows inside their sphere move nothing."""
     old = make_clusters(6, 6)
-    method = build(old).double()
-    step = make_step(old, dtype=torch.float64)
+    method = build(old, target_radius=1.0).double()
+    step = make_near_step(old, 6, 9)
 
     def boundary(embeddings, elasticity):
         replaced = dataclasses.replace(step, embeddings=embeddings)
@@ -108,7 +88,7 @@ def test_gradient_of_the_boundary():
     v = method.elasticity.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(boundary, (step.embeddings, v))
     gradients = torch.autograd.grad(boundary(step.embeddings, v), (step.embeddings, v))
-    assert all(gradient.ne(0).any() for gradient in gradients)
+    assert gradients[0].ne(0).any(dim=1).sum() in range(1, 9) and gradients[1].ne(0).any()
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.03, 0.5, 0.99])
@@ -121,14 +101,9 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
     fooled = torch.autograd.grad(method(step)["adversarial"], (step.embeddings, *parameters))
     unit_new = torch.nn.functional.normalize(step.embeddings, dim=1)
     unit_old = torch.nn.functional.normalize(step.old_features, dim=1)
-    honest = (
-        (step.epochs + 1)
-        / step.epochs
-        * (
-            -method.discriminator(unit_new).log_softmax(dim=1)[:, 0].mean()
-            - method.discriminator(unit_old).log_softmax(dim=1)[:, 1].mean()
-        )
-    )
+    sides = (method.discriminator(side).log_softmax(dim=1) for side in (unit_new, unit_old))
+    right = sum(side[:, place].mean() for place, side in enumerate(sides))
+    honest = -(step.epochs + 1) / step.epochs * right
     plain = torch.autograd.grad(honest, (step.embeddings, *parameters))
     strength = 2 / (1 + math.exp(-10 * progress)) - 1
     torch.testing.assert_close(fooled[0], -strength * plain[0])
@@ -139,11 +114,7 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
 
 
 @settings(max_examples=30)
-@given(
-    target=st.floats(0, 2),
-    per_class=st.integers(2, 9),
-    v=st.lists(st.floats(-20, 20), min_size=5, max_size=5),
-)
+@given(target=st.floats(0, 2), per_class=st.integers(2, 9), v=st.tuples(*[st.floats(-20, 20)] * 5))
 def test_every_radius_lies_between_its_own_and_the_target(target, per_class, v):
     old = make_clusters(per_class, 4)
     method = build(old, 4, target_radius=target)
@@ -155,26 +126,6 @@ def test_every_radius_lies_between_its_own_and_the_target(target, per_class, v):
     torch.testing.assert_close(method.elastic_radii(), own)
     method.elasticity.data.fill_(60.0)
     torch.testing.assert_close(method.elastic_radii(), torch.full((5,), target))
-
-
-@settings(max_examples=25)
-@given(seed=st.integers(0, 1000), inside=st.floats(0, 0.999), v=st.floats(-20, 20))
-def test_rows_inside_their_sphere_cost_nothing_and_move_nothing(seed, inside, v):
-    """Unit rows at a share of their radius from the centre, or as near to it as unit rows come."""
-    old = make_old(seed, per_class=3)
-    method = build(old, target_radius=2.0).double()
-    method.elasticity.data.fill_(v)
-    step = make_step(old, seed=seed, dtype=torch.float64)
-    centres = method.old_centres[step.labels]
-    axes = torch.nn.functional.normalize(centres, dim=1)
-    toward = torch.nn.functional.normalize(step.old_features, dim=1)
-    rows = torch.nn.functional.normalize(axes + inside * (toward - axes), dim=1).requires_grad_()
-    assert ((rows - centres).norm(dim=1) <= method.old_radii[step.labels] + 1e-6).all()
-    term = method(dataclasses.replace(step, embeddings=rows))["boundary"]
-    assert term.item() <= 1e-6
-    if (rows - centres).norm(dim=1).lt(method.old_radii[step.labels]).all():
-        gradients = torch.autograd.grad(term, (rows, method.elasticity))
-        assert term.item() == 0 and all(gradient.eq(0).all() for gradient in gradients)
 
 
 def test_classes_with_one_sample_or_none_have_no_boundary():

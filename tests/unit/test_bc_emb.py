@@ -3,8 +3,9 @@
 import dataclasses
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
+from method_steps import check_gradient, make_classifier, make_old, make_step
 from torch.nn.functional import normalize
 
 from compat_lib.adapters import LinearMap
@@ -15,11 +16,11 @@ from compat_lib.losses import build_method
 def slow_alignment(new, old, learned, maps):
     """Mean over rows and galleries of |A (o - M n)|^2, every A a list of rows."""
     total = 0.0
-    for n, o in zip(map(unit, new), map(unit, old), strict=True):
-        apart = [value - dot(row, n) for value, row in zip(o, learned, strict=True)]
+    for n, o in zip(map(slow.unit, new), map(slow.unit, old), strict=True):
+        apart = [value - slow.dot(row, n) for value, row in zip(o, learned, strict=True)]
         for matrix in [None, *maps]:
-            carried = apart if matrix is None else [dot(row, apart) for row in matrix]
-            total += dot(carried, carried)
+            carried = apart if matrix is None else [slow.dot(row, apart) for row in matrix]
+            total += slow.dot(carried, carried)
     return total / len(new) / (1 + len(maps))
 
 

@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import check_gradient, make_classifier, make_old, make_step, slow_means, unit
+from method_steps import check_gradient, make_classifier, make_old, make_step
 
 from compat_lib.losses import build_method
 
@@ -14,12 +15,11 @@ def test_value_and_gradient(share):
     old = make_old()
     method = build_method("blended_l2", old, make_classifier(), share=share).double()
     step = make_step(old, dtype=torch.float64)
-    means, losses = slow_means(old), []
-    rows = (step.embeddings.tolist(), step.old_features.tolist(), step.labels.tolist())
-    for new, past, label in zip(*rows, strict=True):
-        pairs = zip(unit(past), unit(means[label]), strict=True)
-        target = unit([(1 - share) * own + share * mean for own, mean in pairs])
-        losses.append(max(0.0, math.dist(unit(new), target) - 0.4))
+    means, losses = slow.means(old), []
+    for new, past, label in slow.rows_of(step):
+        pairs = zip(slow.unit(past), slow.unit(means[label]), strict=True)
+        target = slow.unit([(1 - share) * own + share * mean for own, mean in pairs])
+        losses.append(max(0.0, math.dist(slow.unit(new), target) - 0.4))
     assert method(step)["distance"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert method.weights == {"classification": 1.0, "distance": 10.0}
     assert check_gradient(method, step)

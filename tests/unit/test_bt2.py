@@ -5,20 +5,11 @@ import math
 
 import numpy as np
 import pytest
+import slow_losses as slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_steps import (
-    check_gradient,
-    dot,
-    make_classifier,
-    make_old,
-    make_step,
-    slow_classification,
-    slow_cross_entropy,
-    slow_means,
-    unit,
-)
+from method_steps import check_gradient, make_classifier, make_old, make_step
 
 from compat_lib.losses import build_method
 from compat_lib.losses.bt2 import BasisTransformation, Rotation
@@ -48,25 +39,18 @@ def slow_rotation(rotation):
 
 def slow_stored(head, outputs):
     """New part and stored features of one row."""
-    new = unit(outputs[: head.new_width])
+    new = slow.unit(outputs[: head.new_width])
     rectified = [max(0.0, value) for value in outputs]
-    weight, bias = head.project.weight.tolist(), head.project.bias.tolist()
-    extra = unit([dot(row, rectified) + b for row, b in zip(weight, bias, strict=True)])
+    extra = slow.unit(slow.linear(head.project.weight, head.project.bias, rectified))
     inner, outer = slow_rotation(head.inner), slow_rotation(head.outer)
-    basis = extra + [dot(row, [head.stretch * value for value in new]) for row in inner]
-    return new, [dot(row, basis[: head.width]) for row in outer] + basis[head.width :]
+    basis = extra + [slow.dot(row, [head.stretch * value for value in new]) for row in inner]
+    return new, [slow.dot(row, basis[: head.width]) for row in outer] + basis[head.width :]
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
 @pytest.mark.parametrize(
     ("old_width", "width", "extra", "stretch", "scale"),
-    [
-        (6, 6, 2, 2.0, 16.0),
-        (4, 6, 3, 2.0, 1.0),
-        (7, 5, 2, 0.5, 3.0),
-        (5, 3, 5, 2.0, 16.0),
-        (2, 6, 1, 2.0, 1.0),
-    ],
+    [(6, 6, 2, 2.0, 16), (4, 6, 3, 2.0, 1), (7, 5, 2, 0.5, 3), (5, 3, 5, 2.0, 16), (2, 6, 1, 2.0, 1)],
 )
 def test_value_and_gradient(old_width, width, extra, stretch, scale, kind):
     old, method = build(old_width, width, kind, extra=extra, stretch=stretch, scale=scale)
@@ -74,32 +58,25 @@ def test_value_and_gradient(old_width, width, extra, stretch, scale, kind):
     step = make_step(old, old_width + width, batch=5, dtype=torch.float64)
     terms, labels = method(step), step.labels.tolist()
     parts = [slow_stored(method.head, outputs) for outputs in step.embeddings.tolist()]
-    new, backward = [f for f, _ in parts], [unit(stored[:old_width]) for _, stored in parts]
-    means = slow_means(old, "unit")
+    new, backward = [f for f, _ in parts], [slow.unit(stored[:old_width]) for _, stored in parts]
+    means = slow.means(old, "unit")
+    logits = [[scale * slow.dot(p, b) for p in means] for b in backward]
+    likeness = {
+        name: slow.mean([slow.dot(own, slow.unit(o)) for own, o in zip(side, given.tolist(), strict=True)])
+        for name, side, given in (("old", backward, step.old_features), ("oracle", new, step.oracle_features))
+    }
     expected = {
-        "classification": slow_classification(method.classifier, new, labels),
-        "influence": sum(
-            slow_cross_entropy([scale * dot(p, b) for p in means], y)
-            for b, y in zip(backward, labels, strict=True)
-        )
-        / 5,
-        "old_similarity": 1
-        - sum(dot(b, unit(o)) for b, o in zip(backward, step.old_features.tolist(), strict=True)) / 5,
-        "oracle_similarity": 1
-        - sum(dot(f, unit(o)) for f, o in zip(new, step.oracle_features.tolist(), strict=True)) / 5,
+        "classification": slow.classification(method.classifier, new, labels),
+        "influence": slow.mean([slow.cross_entropy(row, y) for row, y in zip(logits, labels, strict=True)]),
+        "old_similarity": 1 - likeness["old"],
+        "oracle_similarity": 1 - likeness["oracle"],
     }
     assert list(terms) == list(expected)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, abs=1e-5), name
-    torch.testing.assert_close(
-        method.head(step.embeddings), torch.tensor([s for _, s in parts], dtype=torch.float64)
-    )
-    assert method.weights == {
-        "classification": 1.0,
-        "influence": 10.0,
-        "old_similarity": 5.0,
-        "oracle_similarity": 1.0,
-    }
+    stored = method.head(step.embeddings)
+    torch.testing.assert_close(stored, torch.tensor([s for _, s in parts], dtype=torch.float64))
+    assert list(method.weights.values()) == [1.0, 10.0, 5.0, 1.0]
     if kind == "arcface" and old_width == 4:
         assert check_gradient(method, step)
 
@@ -147,43 +124,30 @@ def test_training_finds_a_hidden_rotation(seed):
 
 
 @settings(max_examples=30)
-@given(
-    old_width=st.integers(1, 9),
-    width=st.integers(1, 9),
-    extra=st.integers(1, 9),
-    stretch=st.floats(0.1, 10),
-    seed=st.integers(0, 1000),
-)
-def test_stored_features_have_one_length_and_hold_the_new_part(old_width, width, extra, stretch, seed):
+@given(widths=st.tuples(*[st.integers(1, 9)] * 3), seed=st.integers(0, 1000))
+def test_stored_features_have_one_length_and_hold_the_new_part(widths, seed):
+    old_width, width, extra = widths
     extra = max(min(extra, old_width), old_width - width)
     torch.manual_seed(seed)
-    head = BasisTransformation(width, old_width, extra, stretch).double()
+    head = BasisTransformation(width, old_width, extra, 0.7).double()
     for rotation in (head.inner, head.outer):
         torch.nn.init.normal_(rotation.angles)
     outputs = torch.randn(4, width + old_width, dtype=torch.float64)
     stored = head(outputs)
     assert stored.shape == (4, width + extra)
-    torch.testing.assert_close(stored.norm(dim=1), torch.full_like(stored[:, 0], math.hypot(1, stretch)))
+    torch.testing.assert_close(stored.norm(dim=1), torch.full_like(stored[:, 0], math.hypot(1, 0.7)))
     # turned back, the last d_n entries are the new part: nothing of it is lost
     basis = torch.cat([stored[:, :old_width] @ head.outer.matrix(), stored[:, old_width:]], dim=1)
-    torch.testing.assert_close(basis[:, extra:] @ head.inner.matrix() / stretch, head.new_part(outputs))
+    torch.testing.assert_close(basis[:, extra:] @ head.inner.matrix() / 0.7, head.new_part(outputs))
 
 
 def test_what_each_term_moves():
     old, method = build(extra=2)
     step = make_step(old, 12)
-    moved = {
-        "classification": (True, False, False, True),
-        "influence": (False, True, True, True),
-        "old_similarity": (False, True, True, True),
-        "oracle_similarity": (False, False, False, True),
-    }
-    watched = (
-        method.classifier.weight,
-        method.head.inner.angles,
-        method.head.outer.angles,
-        step.embeddings,
-    )
+    moved = {"classification": (True, False, False, True), "oracle_similarity": (False, False, False, True)}
+    moved |= dict.fromkeys(("influence", "old_similarity"), (False, True, True, True))
+    head = method.head
+    watched = (method.classifier.weight, head.inner.angles, head.outer.angles, step.embeddings)
     for name, term in method(step).items():
         gradients = torch.autograd.grad(term, watched, allow_unused=True, retain_graph=True)
         assert tuple(g is not None and bool(g.ne(0).any()) for g in gradients) == moved[name], name
@@ -206,9 +170,8 @@ def test_zero_outputs_and_classes_without_samples_stay_finite():
     old = OldSystem.from_arrays(full.features, labels, num_classes=5).with_oracle(full.oracle_features)
     method = build_method("bt2", old, make_classifier())
     step = make_step(full, 12)
-    step = dataclasses.replace(
-        step, labels=labels[step.rows], embeddings=torch.zeros(8, 12, requires_grad=True)
-    )
+    zeros = torch.zeros(8, 12, requires_grad=True)
+    step = dataclasses.replace(step, labels=labels[step.rows], embeddings=zeros)
     terms = method(step)
     sum(terms.values()).backward()
     assert all(term.isfinite() for term in terms.values())
@@ -217,12 +180,8 @@ def test_zero_outputs_and_classes_without_samples_stay_finite():
 
 
 def test_widths_that_do_not_fit_are_refused():
-    with pytest.raises(
-        ValueError, match=r"at most 4 \+ 2 .*not 8. Raise the new width or extra to at least 4"
-    ):
+    with pytest.raises(ValueError, match=r"at most 4 \+ 2 .*not 8. Raise .* extra to at least 4"):
         build(8, 4, extra=2)
     build(6, 4, extra=2)
-    with pytest.raises(
-        ValueError, match="oracle's features have width 5, the new model's 6. Train the oracle"
-    ):
+    with pytest.raises(ValueError, match="oracle's features have width 5, the new model's 6. Train the"):
         build_method("bt2", make_old(oracle_width=5), make_classifier())

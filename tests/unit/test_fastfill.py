@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import make_classifier, make_old, slow_cross_entropy, slow_logits
+from method_steps import make_classifier, make_old
 
 from compat_lib.losses import build_method
 from compat_lib.losses.fastfill import UncertainTransform
@@ -21,14 +22,13 @@ def test_the_loss_equals_a_loop_over_rows(kind):
     scale = None if kind == "linear" else classifier.scale
     frozen = FrozenClassifier(classifier.weight, classifier.bias, scale)
     total = 0.0
-    for f, n, log_variance, y in zip(
-        estimates.tolist(), new.tolist(), s.tolist(), labels.tolist(), strict=True
-    ):
+    sides = (estimates.tolist(), new.tolist(), s.tolist(), labels.tolist())
+    for f, n, log_variance, y in zip(*sides, strict=True):
         squares = sum((a - b) ** 2 for a, b in zip(f, n, strict=True)) / 6
         # torch spreads the smoothing over all classes, the right one too
-        logits = slow_logits(classifier, f)
-        wrong = 0.9 * slow_cross_entropy(logits, y)
-        wrong += sum(0.1 / 5 * slow_cross_entropy(logits, k) for k in range(5))
+        logits = slow.logits(classifier, f)
+        wrong = 0.9 * slow.cross_entropy(logits, y)
+        wrong += sum(0.1 / 5 * slow.cross_entropy(logits, k) for k in range(5))
         total += 0.5 * math.exp(-log_variance) * (squares + 0.7 * wrong) + 0.3 * log_variance
     found = method.fit_loss(estimates, s, new, frozen, labels)
     assert found.item() == pytest.approx(total / 4, rel=1e-5)

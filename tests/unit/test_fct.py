@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import dot, make_classifier, unit
+from method_steps import make_classifier
 
 from compat_lib.losses import build_method
 from compat_lib.losses.fct import GalleryTransform, fit_transform
@@ -22,7 +23,7 @@ def make_pairs(rows=400, old_width=6, new_width=5, seed=0):
 def slow_layer(layer, rows, training):
     """Linear, batch normalisation by the batch's or the running statistics, ReLU."""
     linear, norm, _ = layer
-    rows = [[dot(weight, row) for weight in linear.weight.tolist()] for row in rows]
+    rows = [[slow.dot(weight, row) for weight in linear.weight.tolist()] for row in rows]
     for k, column in enumerate(list(zip(*rows, strict=True))):
         mean, variance = norm.running_mean[k].item(), norm.running_var[k].item()
         if training:
@@ -37,7 +38,7 @@ def slow_layer(layer, rows, training):
 def slow_transform(transform, old, training):
     branches = []
     for layers in (transform.gallery, transform.side):
-        rows = [unit(row) for row in old]
+        rows = [slow.unit(row) for row in old]
         for layer in layers:
             rows = slow_layer(layer, rows, training)
         branches.append(rows)
@@ -45,10 +46,7 @@ def slow_transform(transform, old, training):
     for layer in transform.mixer[:2]:
         rows = slow_layer(layer, rows, training)
     last = transform.mixer[2]
-    return [
-        [dot(weight, row) + b for weight, b in zip(last.weight.tolist(), last.bias.tolist(), strict=True)]
-        for row in rows
-    ]
+    return [slow.linear(last.weight, last.bias, row) for row in rows]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -64,9 +62,8 @@ def test_transformation_equals_the_slow_loop(old_width, new_width, expansion, tr
     transform.train(training)
     old = torch.randn(7, old_width, dtype=torch.float64)
     expected = slow_transform(transform, old.tolist(), training)
-    torch.testing.assert_close(
-        transform(old).detach(), torch.tensor(expected, dtype=torch.float64), atol=1e-9, rtol=1e-7
-    )
+    found = transform(old).detach()
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-9, rtol=1e-7)
 
 
 def published_rate(epoch, epochs, warmup):
@@ -132,9 +129,8 @@ def test_a_long_gallery_is_transformed_in_blocks(monkeypatch):
 def test_cross_test_begins_with_the_fit(old_width, width):
     past, new = make_pairs(400, old_width, width)
     old = OldSystem.from_arrays(past, torch.arange(400) % 5)
-    method = build_method(
-        "fct", old, make_classifier(width=width), fit_lr=0.01, fit_batch_size=40, fit_epochs=20
-    )
+    fit = {"fit_lr": 0.01, "fit_batch_size": 40, "fit_epochs": 20}
+    method = build_method("fct", old, make_classifier(width=width), **fit)
     assert method.comparable(new, past) is None
     asked = []
 

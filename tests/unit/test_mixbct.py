@@ -4,71 +4,52 @@ import dataclasses
 import math
 
 import pytest
+import slow_losses as slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_steps import (
-    check_gradient,
-    fitted,
-    make_classifier,
-    make_old,
-    make_step,
-    slow_classification,
-    slow_cross_entropy,
-    slow_logits,
-)
+from method_steps import check_gradient, make_classifier, make_old, make_step
 
 from compat_lib.losses import build_method
 
 
-def method_and_draw(old, batch=16, seed=0, rows=None, width=6, **options):
-    method = build_method("mixbct", old, make_classifier(width=width), **options)
+def method_and_draw(old, batch=16, seed=0, rows=None, kind="arcface", width=6, **options):
+    method = build_method("mixbct", old, make_classifier(kind, width), **options)
     rows = torch.arange(batch) if rows is None else rows
     generator = torch.Generator().manual_seed(seed)
     return method, rows, method.rows_to_embed(rows, old.labels[rows], generator)
 
 
-@pytest.mark.parametrize(("width", "pad"), [(6, "refuse"), (9, "zero")])
-def test_value_equals_the_slow_loop_in_batch_order(width, pad):
+MIXED = [("arcface", 0.4, 6, {}), ("arcface", 0.4, 9, {"pad": "zero"})]  # kind, ratio, width, options
+OWN = {"old_margin_factor": 0.2, "old_scale_factor": 0.5}  # what old rows have of the margin and the scale
+MIXED += [(kind, ratio, 6, OWN) for kind in ("arcface", "cosface", "linear") for ratio in (0.4, 1.0)]
+
+
+@pytest.mark.parametrize(("kind", "ratio", "width", "options"), MIXED)
+def test_value_equals_the_slow_loop_in_batch_order(kind, ratio, width, options):
     old = make_old()
-    method, rows, embedded = method_and_draw(old, mix_ratio=0.4, width=width, pad=pad)
+    options = {"mix_ratio": ratio, "credible_share": 1.0} | options
+    method, rows, embedded = method_and_draw(old, kind=kind, width=width, **options)
     method.double()
     step = make_step(old, width, embedded=embedded, rows=rows, dtype=torch.float64)
-    fresh = iter(step.embeddings.tolist())
-    mixed = [
-        next(fresh) if keep else fitted(past, width)
-        for keep, past in zip(embedded.tolist(), step.old_features.tolist(), strict=True)
-    ]
+    fresh, classifier, losses = iter(step.embeddings.tolist()), method.classifier, []
+    margin, scale = (options.get(f"old_{part}_factor", 1) for part in ("margin", "scale"))
+    sides = (embedded.tolist(), step.old_features.tolist(), step.labels.tolist())
+    for keep, past, y in zip(*sides, strict=True):
+        if keep:
+            logits = slow.logits(classifier, next(fresh), y)
+        else:
+            logits = slow.logits(classifier, slow.fitted(past, width), y, margin * classifier.margin)
+            logits = [(1 if kind == "linear" else scale) * score for score in logits]
+        losses.append(slow.cross_entropy(logits, y))
     terms = method(step)
     assert list(terms) == ["classification"]
-    expected = slow_classification(method.classifier, mixed, step.labels.tolist())
-    assert terms["classification"].item() == pytest.approx(expected, rel=1e-6)
-    assert check_gradient(method, step)
-
-
-@pytest.mark.parametrize("ratio", [0.4, 1.0])
-@pytest.mark.parametrize("kind", ["arcface", "cosface", "linear"])
-def test_old_rows_with_a_margin_and_a_scale_of_their_own(kind, ratio):
-    old = make_old()
-    options = {"mix_ratio": ratio, "credible_share": 1.0, "old_margin_factor": 0.2, "old_scale_factor": 0.5}
-    method = build_method("mixbct", old, make_classifier(kind), **options)
-    rows = torch.arange(16)
-    embedded = method.rows_to_embed(rows, old.labels[rows], torch.Generator().manual_seed(0))
-    step = make_step(old, embedded=embedded, rows=rows, dtype=torch.float64)
-    method.double()
-    fresh, classifier, losses = iter(step.embeddings.tolist()), method.classifier, []
-    for keep, past, label in zip(
-        embedded.tolist(), step.old_features.tolist(), step.labels.tolist(), strict=True
-    ):
-        if keep:
-            logits = slow_logits(classifier, next(fresh), label)
-        else:
-            cosine = kind != "linear"
-            logits = slow_logits(classifier, past, label, 0.2 * classifier.margin)
-            logits = [(0.5 if cosine else 1) * score for score in logits]
-        losses.append(slow_cross_entropy(logits, label))
-    assert method(step)["classification"].item() == pytest.approx(sum(losses) / 16, rel=1e-6)
-    assert ratio == 1 or check_gradient(method, step)
+    assert terms["classification"].item() == pytest.approx(slow.mean(losses), rel=1e-6)
+    if ratio < 1:
+        assert check_gradient(method, step)
+    else:  # the classifier alone is trained
+        terms["classification"].backward()
+        assert step.embeddings.shape == (0, 6) and classifier.weight.grad.abs().sum() > 0
 
 
 def test_backbone_gradient_is_zero_for_replaced_rows_and_real_for_the_others():
@@ -84,18 +65,6 @@ def test_backbone_gradient_is_zero_for_replaced_rows_and_real_for_the_others():
     assert method.classifier.weight.grad.abs().sum() > 0
     assert step.old_features.grad is None
     assert torch.equal(old.features, before)
-
-
-def test_everything_replaced_trains_the_classifier_alone():
-    old = make_old()
-    method, rows, embedded = method_and_draw(old, mix_ratio=1.0, credible_share=1.0)
-    assert not embedded.any()
-    step = make_step(old, embedded=embedded, rows=rows)
-    assert step.embeddings.shape == (0, 6)
-    method(step)["classification"].backward()
-    assert step.embeddings.grad.numel() == 0
-    assert method.classifier.weight.grad.abs().sum() > 0
-    assert method.embedded_share == 0.0
 
 
 @pytest.mark.parametrize("kind", ["linear", "arcface"])
@@ -154,23 +123,19 @@ def test_ratio_is_not_cut_by_rounding():
     assert int((~embedded).sum()) == 29  # 0.29 * 100 is 28.999999999999996
 
 
-def test_narrow_old_features_are_padded_in_the_cross_test():
+def test_narrow_old_features_are_padded_in_the_cross_test_and_wide_ones_refused():
     method = build_method("mixbct", make_old(), make_classifier(width=8), pad="zero")
     new, past = torch.randn(3, 8), torch.randn(4, 6)
     queries, gallery = method.comparable(new, past)
     assert queries is new
-    assert gallery.tolist() == [pytest.approx(fitted(row, 8)) for row in past.tolist()]
+    assert gallery.tolist() == [pytest.approx(slow.fitted(row, 8)) for row in past.tolist()]
+    for width, pad in ((8, "refuse"), (4, "refuse"), (4, "zero")):
+        said = rf"not 6 \(old\) and {width} \(new\)" + (".*or pass pad='zero'" if width == 8 else "")
+        with pytest.raises(ValueError, match=said):
+            build_method("mixbct", make_old(), make_classifier(width=width), pad=pad)
 
 
-@pytest.mark.parametrize(("ratio", "share", "expected"), [(0.3, 0.5, 0.7), (0.9, 0.5, 0.5), (0.3, 0.0, 1.0)])
-def test_share_that_is_embedded_is_bounded_by_ratio_and_credible_rows(ratio, share, expected):
-    method = build_method("mixbct", make_old(), make_classifier(), mix_ratio=ratio, credible_share=share)
-    assert method.embedded_share == pytest.approx(expected)
-
-
-def test_widths():
-    with pytest.raises(ValueError, match=r"not 6 \(old\) and 8 \(new\).*or pass pad='zero'"):
-        build_method("mixbct", make_old(), make_classifier(width=8))
-    for pad in ("refuse", "zero"):
-        with pytest.raises(ValueError, match=r"not 6 \(old\) and 4 \(new\)"):
-            build_method("mixbct", make_old(), make_classifier(width=4), pad=pad)
+def test_share_that_is_embedded_is_bounded_by_ratio_and_credible_rows():
+    for ratio, share, expected in ((0.3, 0.5, 0.7), (0.9, 0.5, 0.5), (0.3, 0.0, 1.0), (1.0, 1.0, 0.0)):
+        method = build_method("mixbct", make_old(), make_classifier(), mix_ratio=ratio, credible_share=share)
+        assert method.embedded_share == pytest.approx(expected)

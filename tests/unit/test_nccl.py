@@ -4,8 +4,9 @@ import dataclasses
 import math
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import check_gradient, make_classifier, make_old, make_step, unit
+from method_steps import check_gradient, make_classifier, make_old, make_step
 
 from compat_lib.losses import build_method, nccl
 from compat_lib.old_system import OldSystem
@@ -75,7 +76,10 @@ def test_values_and_gradients_equal_the_slow_loop_step_after_step(size, batch, t
         )
         for ours, theirs in zip(*gradients, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+        labels = [-1 if slot is None else slot[1] for slot in ring.slots]
+        assert method.queue_labels.tolist() == labels
         weight.data += 0.3 * torch.randn_like(weight)
+    assert method.queue_progress.tolist() == [2, 2 * batch, 3 * batch]
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.01}])
@@ -89,24 +93,6 @@ def test_gradient_against_finite_differences(options):
     assert check_gradient(method, second)
 
 
-@pytest.mark.parametrize("batch", [4, 8, 10, 20])
-@pytest.mark.parametrize("size", [1, 7, 8, 25])
-def test_ring_holds_the_newest_rows(batch, size):
-    old = make_old()
-    method = build_method("nccl", old, make_classifier(), queue=size).double()
-    ring = SlowRing(size)
-    for step in steps_of(old, 5, batch):
-        method(step)
-        ring.enter(step.old_features, step.labels)
-        for k, slot in enumerate(ring.slots):
-            assert method.queue_labels[k].item() == (-1 if slot is None else slot[1])
-            if slot is None:
-                assert method.queue_features[k].eq(0).all()
-            else:
-                torch.testing.assert_close(method.queue_features[k], slot[0])
-    assert method.queue_progress.tolist() == [4, 4 * batch, 5 * batch]
-
-
 def test_backward_may_come_after_the_next_step():
     old = make_old()
     method = build_method("nccl", old, make_classifier(), queue=8)
@@ -118,7 +104,7 @@ def test_backward_may_come_after_the_next_step():
 
 
 def slow_credible(features, labels, classes):
-    rows = [unit(row) for row in features.double().tolist()]
+    rows = [slow.unit(row) for row in features.double().tolist()]
     members = {k: [i for i, y in enumerate(labels.tolist()) if y == k] for k in range(classes)}
     members = {k: own for k, own in members.items() if own}
     means = {

@@ -4,8 +4,9 @@ import dataclasses
 import math
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import check_gradient, dot, make_classifier, make_old, make_step, unit
+from method_steps import check_gradient, make_classifier, make_old, make_step
 
 from compat_lib.losses import build_method, neighbours
 from compat_lib.old_system import OldSystem
@@ -13,21 +14,21 @@ from compat_lib.old_system import OldSystem
 
 def slow_contrast(step, old, temperature, positives="class"):
     """Row by row over the whole training set, from the formula; `step` has embedded rows alone."""
-    features, classes = [unit(row) for row in old.features.double().tolist()], old.labels.tolist()
+    features, classes = [slow.unit(row) for row in old.features.double().tolist()], old.labels.tolist()
     losses = []
     for row, embedding in zip(step.rows.tolist(), step.embeddings.tolist(), strict=True):
-        scores = [dot(unit(embedding), feature) / temperature for feature in features]
+        scores = [slow.dot(slow.unit(embedding), feature) / temperature for feature in features]
         total = math.log(sum(math.exp(score) for score in scores))
         mates = [j for j, label in enumerate(classes) if label == classes[row]]
         mates = [row] if positives == "own" else mates
-        own = [(1 + dot(features[row], features[j])) / 2 * (total - scores[j]) for j in mates]
+        own = [(1 + slow.dot(features[row], features[j])) / 2 * (total - scores[j]) for j in mates]
         losses.append(sum(own) / len(mates))
     return sum(losses) / len(losses)
 
 
 def slow_distance(step, threshold):
     pairs = zip(step.embeddings.tolist(), step.old_features.tolist(), strict=True)
-    distances = [math.dist(unit(new), unit(past)) for new, past in pairs]
+    distances = [math.dist(slow.unit(new), slow.unit(past)) for new, past in pairs]
     return sum(max(0.0, one - threshold) for one in distances) / len(distances)
 
 

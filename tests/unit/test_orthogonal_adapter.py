@@ -3,8 +3,8 @@
 import math
 
 import pytest
+import slow_losses as slow
 import torch
-from method_steps import dot, unit
 from pytorch_metric_learning.losses import SupConLoss
 
 from compat_lib.orthogonal_adapter import (
@@ -17,10 +17,10 @@ from compat_lib.orthogonal_adapter import (
 
 
 def slow_contrast(anchors, others, labels):
-    anchors, others = [unit(row) for row in anchors], [unit(row) for row in others]
+    anchors, others = [slow.unit(row) for row in anchors], [slow.unit(row) for row in others]
     losses = []
     for i, anchor in enumerate(anchors):
-        scores = [dot(anchor, other) / 0.1 for other in others]
+        scores = [slow.dot(anchor, other) / 0.1 for other in others]
         total = math.log(sum(map(math.exp, scores)))
         right = [total - scores[j] for j in range(len(labels)) if labels[j] == labels[i]]
         losses.append(sum(right) / len(right))
@@ -31,7 +31,7 @@ def slow_penalty(weight, threshold, steepness):
     far = 0.0
     for i, a in enumerate(weight):
         for j, b in enumerate(weight):
-            far += (dot(a, b) - (i == j)) ** 2
+            far += (slow.dot(a, b) - (i == j)) ** 2
     far = math.sqrt(far)
     return far / (1 + math.exp(-steepness * (far - threshold)))
 
@@ -77,11 +77,8 @@ def test_a_fit_lets_new_queries_meet_both_kinds_of_entries(old_width, new_width)
     adapter = fit_orthogonal(old, new, labels, epochs=40, batch_size=100, lr=1e-2)
     assert torch.equal(torch.get_rng_state(), before)
     query = adapter.query(new)
+    assert torch.cosine_similarity(new[:, :8], old).mean() < 0.8
     for gallery in (old, adapter.gallery(old)):
-        assert (
-            torch.cosine_similarity(query, gallery).mean()
-            > 0.8
-            > torch.cosine_similarity(new[:, :8], old).mean()
-        )
+        assert torch.cosine_similarity(query, gallery).mean() > 0.8
     again = fit_orthogonal(old, new, labels, epochs=40, batch_size=100, lr=1e-2)
     assert torch.equal(again.query(new), query)
