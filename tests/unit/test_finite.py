@@ -12,12 +12,8 @@ from compat_lib.finite import LOOK, NotFiniteError, Watch
 
 def note(watch, batch, *, loss=1.0, term=1.0, norm=1.0, embedding=1.0, old=1.0):
     step = make_step(make_old(), batch=4)
-    step = dataclasses.replace(
-        step,
-        batch=batch,
-        embeddings=torch.full((4, 6), embedding),
-        old_features=torch.full((4, 6), old),
-    )
+    sides = {"embeddings": torch.full((4, 6), embedding), "old_features": torch.full((4, 6), old)}
+    step = dataclasses.replace(step, batch=batch, **sides)
     watch.note(step, *(torch.tensor(loss), {"classification": torch.tensor(term)}, torch.tensor(norm)))
 
 

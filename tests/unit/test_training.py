@@ -39,10 +39,7 @@ def test_a_users_own_arrays_mean_what_they_say(images):
     for given, words in (
         ((pixels / 255, labels), "images must be whole numbers of 0 to 255, not torch.float32"),
         ((pixels[0], labels[:3]), r"images have the shape \[3, 32, 32\]; give \[N, C, H, W\]"),
-        (
-            (pixels.permute(0, 2, 3, 1), labels),
-            r"images have the shape \[48, 32, 32, 3\]; give \[N, C, H, W\]",
-        ),
+        ((pixels.permute(0, 2, 3, 1), labels), r"images have the shape \[48, 32, 32, 3\]"),
         ((257 * pixels.int(), labels), "images must be whole numbers of 0 to 255, and hold [0-9]+ to 6"),
         ((pixels, labels.float()), "labels must be whole numbers, not torch.float32"),
         ((pixels, labels + 1), "labels must hold 0 to 5, but row 5 has 6; number the classes from 0"),
@@ -53,70 +50,72 @@ def test_a_users_own_arrays_mean_what_they_say(images):
         embed(build_model("convnet-half", width=WIDTH), pixels / 255, precision="auto")
 
 
-def old_system(images, labels, **more):
+def old_system(images, labels):
     torch.manual_seed(11)
     model = build_model("convnet-half", width=WIDTH)
     features = embed(model, images, precision="auto")
     oracle = embed(build_model("convnet", width=WIDTH), images, precision="auto")
-    old = OldSystem.from_arrays(
-        features,
-        labels,
-        classifier_weight=torch.randn(3, WIDTH),
-        class_map=torch.tensor([0, -1, 1, -1, 2, -1]),
-        num_classes=CLASSES,
-        model=model,
-        **more,
-    )
+    tables = {"classifier_weight": torch.randn(3, WIDTH), "class_map": [0, -1, 1, -1, 2, -1]}
+    old = OldSystem.from_arrays(features, labels, num_classes=CLASSES, model=model, **tables)
     return old.with_oracle(oracle)
 
 
-def network(name):
-    return build_model("convnet", width=METHODS[name].model_width(WIDTH, WIDTH))
+def parts(name="independent", old=None, seed=5, options=None, kind="arcface"):
+    """A network and its method, from random numbers of this seed."""
+    torch.manual_seed(seed)
+    model = build_model("convnet", width=METHODS[name].model_width(WIDTH, WIDTH))
+    return model, build_method(name, old, Classifier(kind, WIDTH, CLASSES), **(options or {}))
+
+
+def quiet(line):
+    pass
 
 
 def run(images, labels, name="independent", settings=SETTINGS, old=None, options=None, **more):
-    torch.manual_seed(5)
-    model = network(name)
-    method = build_method(name, old, Classifier("arcface", WIDTH, CLASSES), **(options or {}))
-    history = train(model, method, images, labels, settings, old=old, say=lambda line: None, **more)
+    model, method = parts(name, old, options=options)
+    history = train(model, method, images, labels, settings, old=old, **{"say": quiet} | more)
     return model, method, history
 
 
 def same_weights(first, second):
-    return all(
-        torch.equal(a, b)
-        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    )
+    sides = (first.state_dict().values(), second.state_dict().values())
+    return all(torch.equal(a, b) for a, b in zip(*sides, strict=True))
 
 
-def test_it_learns_and_logs_every_term(images):
-    _, _, history = run(*images, settings=TrainingSettings(epochs=8, batch_size=16, lr=0.05))
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "float16"}, {"precision": "bfloat16"}, {"accumulate": 2}]
+    + [pytest.param({"compile": True}, marks=pytest.mark.slow)],
+)
+def test_it_learns_also_in_half_precision_in_parts_and_compiled(images, changes):
+    settings = TrainingSettings(epochs=8, batch_size=16, lr=0.05, **changes)
+    with torch.compiler.set_stance("force_eager"):  # compiling itself takes half a minute, and is torch's
+        model, _, history = run(*images, settings=settings)
+    assert history[-1]["loss/classification"] < (0.6 if changes else 0.5) * history[0]["loss/classification"]
     assert [row["epoch"] for row in history] == list(range(1, 9))
-    assert history[-1]["loss/classification"] < 0.5 * history[0]["loss/classification"]
-    assert history[0]["backbone_images"] == 48
+    assert [row["backbone_images"] for row in history] == [48] * 8
     assert "classification" in epoch_line(history[0], 8)
+    assert all(not key.startswith("_orig_mod") for key in model.state_dict())
 
 
-def test_equal_seeds_repeat_to_the_bit_and_others_do_not(images):
+def test_equal_seeds_repeat_to_the_bit_whatever_the_caller_is_in_and_others_do_not(images):
     first, again = run(*images)[0], run(*images)[0]
     assert same_weights(first, again)
-    other = run(*images, settings=dataclasses.replace(SETTINGS, seed=4))[0]
-    assert not same_weights(first, other)
-
-
-def test_what_the_caller_is_in_does_not_count(images):
-    first = run(*images)[0]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        again = run(*images)[0]
-    assert same_weights(first, again)
+        assert same_weights(first, run(*images)[0])
+    assert not same_weights(first, run(*images, settings=dataclasses.replace(SETTINGS, seed=4))[0])
 
 
 class Stop(Exception):
-    """Stands for a kill: raised between two epochs."""
+    """Stands for a kill."""
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
+ENDS = [(name, "after an epoch") for name in sorted(METHODS)]
+ENDS += [(name, how) for name in ("advbct", "mixbct", "nccl", "unibct") for how in ("within one", "sigterm")]
+
+
+@pytest.mark.parametrize(("name", "ended"), ENDS)
+def test_ended_and_resumed_equals_uninterrupted(images, name, ended, tmp_path):
     """And the old system stays as it was."""
     old = old_system(*images)
     tensors = {key: value.clone() for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
@@ -126,54 +125,31 @@ def test_killed_and_resumed_equals_uninterrupted(images, name, tmp_path):
     assert all(torch.equal(value, weights[key]) for key, value in old.model.state_dict().items())
     assert not old.model.training
     assert all(p.grad is None and not p.requires_grad for p in old.model.parameters())
-
-    def killed(line):
-        if line.startswith("epoch 2"):
-            raise Stop
-
-    torch.manual_seed(5)
-    model = network(name)
-    interrupted = build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
-    path = tmp_path / "checkpoint.pt"
-    with pytest.raises(Stop):
-        train(model, interrupted, *images, SETTINGS, old=old, checkpoint=path, say=killed)
-    # a fresh process would build these anew, with whatever state the global generator has
-    torch.manual_seed(99)
-    model, resumed = network(name), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
-    rest = train(model, resumed, *images, SETTINGS, old=old, checkpoint=path, say=lambda line: None)
-    assert same_weights(whole, model) and same_weights(method, resumed)
-    assert [row["loss/total"] for row in rest] == [row["loss/total"] for row in history]
-
-
-@pytest.mark.parametrize("name", ["advbct", "mixbct", "nccl", "unibct"])
-@pytest.mark.parametrize("ended", ["killed", "sigterm"])
-def test_ended_within_an_epoch_and_resumed_equals_uninterrupted(images, name, ended, tmp_path):
-    old = old_system(*images)
-    whole, method, history = run(*images, name=name, old=old)
     calls = []
 
     def end(module, arguments):
         calls.append(1)
-        if len(calls) == 6 and ended == "killed":  # the last step of the second epoch
+        if len(calls) == 6 and ended == "within one":  # the last step of the second epoch
             raise Stop
         if len(calls) == 5 and ended == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def parts(seed):
-        torch.manual_seed(seed)
-        return network(name), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
+    def say(line):
+        if line.startswith("epoch 2") and ended == "after an epoch":
+            raise Stop
 
-    settings = dataclasses.replace(SETTINGS, checkpoint_steps=2 if ended == "killed" else 0)
-    keeps = {"old": old, "checkpoint": tmp_path / "checkpoint.pt", "say": lambda line: None}
-    model, interrupted = parts(5)
+    settings = dataclasses.replace(SETTINGS, checkpoint_steps=2 if ended == "within one" else 0)
+    path = tmp_path / "checkpoint.pt"
+    model, interrupted = parts(name, old)
     interrupted.register_forward_pre_hook(end)
-    with pytest.raises(Stop if ended == "killed" else Interrupted):
-        train(model, interrupted, *images, settings, **keeps)
-    calls.clear()
-    model, resumed = parts(99)
-    resumed.register_forward_pre_hook(lambda module, arguments: calls.append(1))
-    rest = train(model, resumed, *images, SETTINGS, **keeps)
-    assert len(calls) == 4, "five of the nine steps were done"
+    with pytest.raises(Interrupted if ended == "sigterm" else Stop):
+        train(model, interrupted, *images, settings, old=old, checkpoint=path, say=say)
+    # a fresh process would build these anew, with whatever state the global generator has
+    model, resumed = parts(name, old, seed=99)
+    left = []
+    resumed.register_forward_pre_hook(lambda module, arguments: left.append(1))
+    rest = train(model, resumed, *images, SETTINGS, old=old, checkpoint=path, say=quiet)
+    assert len(left) == (3 if ended == "after an epoch" else 4), "of nine steps"
     assert same_weights(whole, model) and same_weights(method, resumed)
     same = ("loss/total", "backbone_images")
     assert [[row[k] for k in same] for row in rest] == [[row[k] for k in same] for row in history]
@@ -183,23 +159,19 @@ def test_ended_within_an_epoch_and_resumed_equals_uninterrupted(images, name, en
 def test_a_sigterm_after_the_last_step_ends_the_training_too(images, where, tmp_path):
     old = old_system(*images)
     whole, method, _ = run(*images, name="fct", old=old)
-    keeps = {"old": old, "checkpoint": tmp_path / "checkpoint.pt", "say": lambda line: None}
+    keeps = {"old": old, "checkpoint": tmp_path / "checkpoint.pt", "say": quiet}
 
     def end(_):
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    def parts(seed):
-        torch.manual_seed(seed)
-        return network("fct"), build_method("fct", old, Classifier("arcface", WIDTH, CLASSES))
-
-    model, interrupted = parts(5)
+    model, interrupted = parts("fct", old)
     if where == "finish":
         interrupted.finish = end
     look = {"validate": end, "validate_every": SETTINGS.epochs} if where == "validation" else {}
     with pytest.raises(Interrupted):
         train(model, interrupted, *images, SETTINGS, **keeps, **look)
-    model, resumed = parts(99)
+    model, resumed = parts("fct", old, seed=99)
     train(model, resumed, *images, SETTINGS, **keeps)
     assert same_weights(whole, model) and same_weights(method, resumed)
 
@@ -218,90 +190,56 @@ def test_checkpoints_by_the_clock(images, tmp_path):
 
     settings = dataclasses.replace(SETTINGS, checkpoint_minutes=1e-9)
     method = Looks(None, Classifier("arcface", WIDTH, CLASSES))
-    model = build_model("convnet", width=WIDTH)
-    train(model, method, *images, settings, checkpoint=path, say=lambda line: None)
+    train(parts()[0], method, *images, settings, checkpoint=path, say=quiet)
     assert found == list(range(1, 9)), "one after every step"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"precision": "float16"},
-        {"precision": "bfloat16"},
-        {"accumulate": 2},
-        pytest.param({"compile": True}, marks=pytest.mark.slow),
-    ],
-)
-def test_it_learns_in_half_precision_in_parts_and_compiled(images, changes):
-    settings = TrainingSettings(epochs=8, batch_size=16, lr=0.05, **changes)
-    with torch.compiler.set_stance("force_eager"):  # compiling itself takes half a minute, and is torch's
-        model, _, history = run(*images, settings=settings)
-    assert history[-1]["loss/classification"] < 0.6 * history[0]["loss/classification"]
-    assert [row["backbone_images"] for row in history] == [48] * 8
-    assert all(not key.startswith("_orig_mod") for key in model.state_dict())
-
-
-def test_a_checkpoint_of_other_settings_or_damaged_is_refused(images, tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    run(*images, checkpoint=path)
-    with pytest.raises(ValueError, match="other settings \\(lr\\)"):
-        run(*images, settings=dataclasses.replace(SETTINGS, lr=0.06), checkpoint=path)
-    with pytest.raises(ValueError, match="other settings \\(images\\)"):
-        run(*images, checkpoint=path, made_of={"images": "others"})
-    path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="cannot be read"):
-        run(*images, checkpoint=path)
-
-
-def test_replacing_nearly_everything_is_refused(images):
-    with pytest.raises(ValueError, match="needs two"):
-        run(
-            *images, name="mixbct", old=old_system(*images), options={"mix_ratio": 1.0, "credible_share": 1.0}
-        )
-    settings = dataclasses.replace(SETTINGS, accumulate=4)
-    with pytest.raises(ValueError, match="accumulate is 4"):  # eight rows or more, in four parts of two
-        run(*images, name="mixbct", old=old_system(*images), settings=settings, options={"mix_ratio": 0.6})
-
-
-def test_old_features_of_another_training_set_are_refused(images):
-    old = OldSystem.from_arrays(torch.randn(7, WIDTH), torch.arange(7) % CLASSES, num_classes=CLASSES)
-    with pytest.raises(ValueError, match="features of 7 rows, the training set has 48"):
-        run(*images, name="l2", old=old)
-
-
-def test_an_old_system_of_other_labels_or_of_the_new_network_itself_is_refused(images):
-    pixels, labels = images
-    with pytest.raises(ValueError, match=r"40 rows have another label .* the first row 0 \(1 and 0\)"):
-        run(pixels, labels, name="bct", old=old_system(pixels, torch.tensor([1, 0, 2, 4, 5, 3])[labels]))
-    model = network("l2")
-    old = OldSystem.from_arrays(torch.randn(48, WIDTH), labels, model=model)
-    method = build_method("l2", old, Classifier("arcface", WIDTH, CLASSES))
-    with pytest.raises(ValueError, match="has parameters of the old one.*copy.deepcopy"):
-        train(model, method, pixels, labels, SETTINGS, old=old)  # once nothing but the classifier trained
-
-
-def test_a_checkpoint_of_other_images_features_or_weights_is_not_taken_for_this_one(images, tmp_path):
+def test_a_checkpoint_of_something_else_or_a_damaged_one_is_not_taken_for_this_one(images, tmp_path):
     pixels, labels = images
     old, path = old_system(pixels, labels), tmp_path / "checkpoint.pt"
-    model, _, _ = run(pixels, labels, name="l2", old=old, checkpoint=path)
-    again, _, _ = run(pixels, labels, name="l2", old=old, checkpoint=path)
-    assert same_weights(model, again)
+    given = {"images": pixels, "labels": labels, "name": "l2", "old": old, "checkpoint": path}
+    model, _, _ = run(**given)
+    assert same_weights(model, run(**given)[0])
     for what, changes in (
+        ("lr", {"settings": dataclasses.replace(SETTINGS, lr=0.06)}),
         ("images", {"images": pixels.flip(3)}),
+        ("images", {"made_of": {"images": "others"}}),
         ("weights", {"options": {"weight": 1.0}}),
         ("old features", {"old": dataclasses.replace(old, features=-old.features)}),
     ):
         with pytest.raises(ValueError, match=rf"other settings \({what}\)"):
-            given = {"images": pixels, "labels": labels, "name": "l2", "old": old} | changes
-            run(**given, checkpoint=path)
+            run(**given | changes)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="cannot be read"):
+        run(**given)
+
+
+def test_what_cannot_train_is_refused(images):
+    pixels, labels = images
+    old = old_system(*images)
+    with pytest.raises(ValueError, match="needs two"):
+        run(*images, name="mixbct", old=old, options={"mix_ratio": 1.0, "credible_share": 1.0})
+    settings = dataclasses.replace(SETTINGS, accumulate=4)
+    with pytest.raises(ValueError, match="accumulate is 4"):  # eight rows or more, in four parts of two
+        run(*images, name="mixbct", old=old, settings=settings, options={"mix_ratio": 0.6})
+    few = OldSystem.from_arrays(torch.randn(7, WIDTH), torch.arange(7) % CLASSES, num_classes=CLASSES)
+    with pytest.raises(ValueError, match="features of 7 rows, the training set has 48"):
+        run(*images, name="l2", old=few)
+    with pytest.raises(ValueError, match=r"40 rows have another label .* the first row 0 \(1 and 0\)"):
+        run(pixels, labels, name="bct", old=old_system(pixels, torch.tensor([1, 0, 2, 4, 5, 3])[labels]))
+    model, _ = parts()
+    own = OldSystem.from_arrays(torch.randn(48, WIDTH), labels, model=model)
+    method = build_method("l2", own, Classifier("arcface", WIDTH, CLASSES))
+    with pytest.raises(ValueError, match="has parameters of the old one.*copy.deepcopy"):
+        train(model, method, pixels, labels, SETTINGS, old=own)  # once nothing but the classifier trained
 
 
 def test_the_callers_random_numbers_go_on_as_if_nothing_had_trained(images):
-    model, method = network("independent"), build_method("independent", None, Classifier("linear", WIDTH, 6))
+    model, method = parts(kind="linear")
     torch.manual_seed(9)
     expected = torch.rand(3)
     torch.manual_seed(9)
-    train(model, method, *images, SETTINGS, say=lambda line: None)
+    train(model, method, *images, SETTINGS, say=quiet)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -314,15 +252,14 @@ def test_a_broken_loss_stops_the_run_with_its_term_and_cause(images):
     method = Broken(None, Classifier("arcface", WIDTH, CLASSES))
     method.weights = {"classification": 1.0, "extra": 1.0}
     with pytest.raises(NotFiniteError, match="epoch 2, step 1: loss term extra .* arithmetic"):
-        train(build_model("convnet", width=WIDTH), method, *images, SETTINGS, say=lambda line: None)
+        train(parts()[0], method, *images, SETTINGS, say=quiet)
 
 
 def test_a_diverged_network_is_told_from_a_broken_term(images):
-    model = build_model("convnet", width=WIDTH)
+    model, method = parts(kind="linear")
     model.project.weight.data[0, 0] = math.inf
-    method = build_method("independent", None, Classifier("linear", WIDTH, CLASSES))
     with pytest.raises(NotFiniteError, match="network itself diverged.*0.05"):
-        train(model, method, *images, SETTINGS, say=lambda line: None)
+        train(model, method, *images, SETTINGS, say=quiet)
 
 
 def test_only_matrices_decay(images):
@@ -331,23 +268,19 @@ def test_only_matrices_decay(images):
         def terms(self, step):
             return {"classification": 0.0 * step.embeddings.sum()}
 
-    torch.manual_seed(5)
-    model = build_model("convnet", width=WIDTH)
+    model, _ = parts()
     for parameter in model.parameters():
         parameter.data += 0.5
     before = {name: value.clone() for name, value in model.named_parameters()}
     settings = TrainingSettings(epochs=1, batch_size=16, weight_decay=0.1, lr=0.1)
-    train(
-        model, Nothing(None, Classifier("linear", WIDTH, CLASSES)), *images, settings, say=lambda line: None
-    )
+    train(model, Nothing(None, Classifier("linear", WIDTH, CLASSES)), *images, settings, say=quiet)
     for name, value in model.named_parameters():
         assert torch.equal(value, before[name]) == (value.ndim < 2), name
 
 
 def test_a_warm_up_longer_than_the_training_is_told(images):
-    model, method = network("independent"), build_method("independent", None, Classifier("linear", WIDTH, 6))
     settings, said = dataclasses.replace(SETTINGS, epochs=1, warmup_steps=30), []
-    (row,) = train(model, method, *images, settings, say=said.append)
+    (row,) = run(*images, settings=settings, say=said.append)[2]
     assert said[0] == "warmup_steps is 30, and the training has 3: the rate stays below lr"
     assert row["lr"] == pytest.approx(0.1 * SETTINGS.lr)
 
@@ -362,9 +295,8 @@ def test_the_rate_warms_up_then_falls_to_zero_along_a_cosine():
 
 def test_validation_is_called_as_often_as_asked_and_always_last(images):
     seen = []
-    _, _, history = run(
-        *images, validate=lambda model: seen.append(1) or {"new_new/x": 0.5}, validate_every=2
-    )
+    look = {"validate": lambda model: seen.append(1) or {"new_new/x": 0.5}, "validate_every": 2}
+    _, _, history = run(*images, **look)
     assert len(seen) == 2
     assert ["val/new_new/x" in row for row in history] == [False, True, True]
 
@@ -394,10 +326,9 @@ class Curious(CompatibilityLoss):
 
 def test_the_loop_gives_a_method_what_it_asks_for(images):
     old = old_system(*images)
-    torch.manual_seed(5)
-    model = build_model("convnet", width=WIDTH)
+    model, _ = parts()
     method = Curious(old, Classifier("arcface", WIDTH, CLASSES))
-    history = train(model, method, *images, SETTINGS, old=old, say=lambda line: None)
+    history = train(model, method, *images, SETTINGS, old=old, say=quiet)
     steps = [value for word, value in method.heard if word == "step"]
     for step in steps:
         assert torch.equal(step.oracle_features, old.oracle_features[step.rows])
@@ -422,5 +353,5 @@ def test_a_pass_for_a_refresh_does_not_change_the_training(images):
     torch.manual_seed(5)
     model = build_model("convnet", width=WIDTH)
     method = Looks(old, Classifier("arcface", WIDTH, CLASSES))
-    train(model, method, *images, SETTINGS, old=old, say=lambda line: None)
+    train(model, method, *images, SETTINGS, old=old, say=quiet)
     assert same_weights(model, run(*images)[0])
