@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from plain_rows import interpolated, unit
 
 from compat_lib.adapted import with_old_query, without_training
 from compat_lib.adapters import ALPHAS
 from compat_lib.data.images import ImageSet
 from compat_lib.evaluation.protocols.measure import measure_adapters, one_test
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def models(seed, people=12, images=5, old=6, new=6, turn=None):
@@ -28,14 +24,7 @@ def models(seed, people=12, images=5, old=6, new=6, turn=None):
 
 
 def slow_query(old, new, alpha, rotation=None):
-    rows = []
-    for u, v in zip(unit(old), unit(new), strict=True):
-        v = v if rotation is None else v @ rotation
-        u_whole = np.concatenate([u, np.zeros(max(0, len(v) - len(u)))])
-        angle = np.arccos(u_whole @ v)
-        q = (np.sin((1 - alpha) * angle) * u_whole + np.sin(alpha * angle) * v) / np.sin(angle)
-        rows.append(q[: len(u)])
-    return unit(rows)
+    return interpolated(old, new if rotation is None else unit(new) @ rotation, alpha)
 
 
 def slow_recall(query, gallery, labels):
@@ -82,9 +71,8 @@ def test_an_independent_model_through_maps_of_the_training_set(widths):
     assert found["procrustes-slerp"].alpha == alpha
     for name, weight in (("procrustes-slerp", alpha), ("procrustes-midpoint", 0.5)):
         np.testing.assert_allclose(found[name].query, slow_query(*test[:2], weight, rotation), atol=5e-6)
-    np.testing.assert_allclose(
-        found["procrustes-query"].query, unit((unit(test[1]) @ rotation)[:, : widths[0]]), atol=5e-6
-    )
+    turned_query = unit((unit(test[1]) @ rotation)[:, : widths[0]])
+    np.testing.assert_allclose(found["procrustes-query"].query, turned_query, atol=5e-6)
     assert found["ridge"].gallery.shape == test[1].shape and found["ridge"].query is test[1]
     narrow = min(widths)
     for name in ("lambda-orthogonal", "lambda-orthogonal-query"):

@@ -3,6 +3,7 @@ import pytest
 from flat_records import flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rows import average_precision, cosines, grouped
 
 from compat_lib.evaluation import compare, mixed_gallery_curve, retrieval, verification
 from compat_lib.evaluation.backfill import BackfillCurve, backfill_orders
@@ -17,11 +18,7 @@ METRICS = ("map", "rank1", "rank5", "tar@far=1e-1", "tar@far=2e-2")
 @pytest.fixture(scope="module")
 def models():
     # The new model sees the same centres with less noise.
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(20), 5))
-    centres = rng.normal(size=(20, 16))
-    old, new = (centres[labels] + noise * rng.normal(size=(100, 16)) for noise in (1.2, 0.5))
-    return old, new, labels
+    return grouped(20, 5, 16, (1.2, 0.5))
 
 
 def test_starts_at_the_cross_test_and_ends_at_the_self_test(models):
@@ -41,22 +38,13 @@ def test_equals_a_gallery_mixed_by_hand(models, order):
     # One order for all shares: what is new at 0.2 is new at 0.29.
     old, new, labels = models
     certainty = np.random.default_rng(3).random(100)
-    expected = {
-        "random": np.random.default_rng(5).permutation(100),
-        "farthest": backfill_order(old, labels, "farthest"),
-        "uncertain": np.argsort(certainty),
-        "given": IDS[::-1],
-    }[order]
-    curve = mixed_gallery_curve(
-        old,
-        new,
-        labels,
-        order=expected if order == "given" else order,
-        certainty=certainty if order == "uncertain" else None,
-        seed=5,
-        shares=(0.2, 0.29),  # 0.29 * 100 is a little less than 29
-        fars=(0.1,),
-    )
+    expected = {"random": np.random.default_rng(5).permutation(100), "given": IDS[::-1]}
+    expected |= {"farthest": backfill_order(old, labels, "farthest"), "uncertain": np.argsort(certainty)}
+    expected = expected[order]
+    options = {"certainty": certainty if order == "uncertain" else None, "seed": 5, "fars": (0.1,)}
+    options |= {"order": expected if order == "given" else order}
+    shares = (0.2, 0.29)  # 0.29 * 100 is a little less than 29
+    curve = mixed_gallery_curve(old, new, labels, shares=shares, **options)
     assert curve.order == order and curve.average_precision.shape == (2, 100)
     for k, (share, point) in enumerate(zip(curve.shares, curve.points, strict=True)):
         chosen = np.isin(IDS, expected[: round(share * 100)])
@@ -125,14 +113,8 @@ def test_forms_of_the_cross_test_for_models_of_unequal_width(models, separate):
     rows = np.s_[:40] if separate else np.s_[:]
     options = {"query": new[rows], "query_labels": labels[rows]} if separate else {}
     forms = (cross[0][rows], cross[1])
-    curve = mixed_gallery_curve(
-        old, new, labels, cross=forms, shares=(0, 0.4, 1), seed=1, fars=(0.1,), **options
-    )
-
-    def cosines(a, b):
-        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-        return a @ b.T
-
+    options |= {"cross": forms, "shares": (0, 0.4, 1), "seed": 1, "fars": (0.1,)}
+    curve = mixed_gallery_curve(old, new, labels, **options)
     order = np.random.default_rng(1).permutation(100)
     for share, precision in zip(curve.shares, curve.average_precision, strict=True):
         chosen = np.isin(IDS, order[: round(share * 100)])
@@ -140,9 +122,7 @@ def test_forms_of_the_cross_test_for_models_of_unequal_width(models, separate):
         for i in range(len(scores)):
             kept = IDS if separate else IDS[i != IDS]
             right = labels[kept[np.argsort(-scores[i, kept])]] == labels[i]
-            places = np.flatnonzero(right) + 1
-            expected = np.mean([(k + 1) / place for k, place in enumerate(places)])
-            assert precision[i] == pytest.approx(expected)
+            assert precision[i] == pytest.approx(average_precision(right))
     if not separate:
         crossed = compare(cross[1], cross[0], labels, fars=(0.1,), draws=0).records
         own = compare(None, new, labels, fars=(0.1,), draws=0).records
@@ -154,16 +134,8 @@ def test_forms_of_the_cross_test_for_models_of_unequal_width(models, separate):
 def test_orders_are_compared_with_the_random_one(models):
     old, new, labels = models
     certainty = -np.linalg.norm(old - new, axis=1)  # what changes most first: a good order
-    result = backfill_orders(
-        old,
-        new,
-        labels,
-        certainty=certainty,
-        orders={"best kept": np.argsort(-certainty)},
-        shares=(0, 0.5, 1),
-        draws=100,
-        seed=3,
-    )
+    options = {"certainty": certainty, "orders": {"best kept": np.argsort(-certainty)}}
+    result = backfill_orders(old, new, labels, shares=(0, 0.5, 1), draws=100, seed=3, **options)
     assert list(result.curves) == ["random", "uncertain", "farthest", "best kept"]
     assert list(result.over_random) == ["uncertain", "farthest", "best kept"]
     weights = identity_weights(labels, 100, 3)

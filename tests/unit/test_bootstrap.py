@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from plain_rows import grouped
 
 from compat_lib.evaluation import bootstrap, inputs, verification
 from compat_lib.evaluation import pairs as pairs_module
@@ -11,9 +12,7 @@ FARS = (0.5, 0.1, 0.02)
 
 
 def make_features(classes=10, images=4, width=5, noise=0.8, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(classes), images))
-    return rng.normal(size=(classes, width))[labels] + noise * rng.normal(size=(len(labels), width)), labels
+    return grouped(classes, images, width, (noise,), seed)
 
 
 def make_pairs(query, labels, gallery=None):

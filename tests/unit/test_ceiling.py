@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from plain_rows import average_precision, unit
 
 from compat_lib.evaluation.ceiling import ADAPTER, ceiling, mean_queries
 from compat_lib.evaluation.compatibility import compare
@@ -38,8 +39,7 @@ def test_groups_are_of_one_identity_and_every_image_is_in_one_at_most(sample):
 def test_the_numbers_are_those_of_a_plain_loop(sample):
     features, labels = sample
     means, asked, group = (one.numpy() for one in mean_queries(features, labels))
-    gallery, names = features.double().numpy(), labels.numpy()
-    gallery = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
+    gallery, names = unit(features), labels.numpy()
     genuine, impostor, precisions, first = [], [], [], []
     for number, mean in enumerate(means.astype(float)):
         cosine = gallery @ (mean / np.linalg.norm(mean))
@@ -48,7 +48,7 @@ def test_the_numbers_are_those_of_a_plain_loop(sample):
         genuine += cosine[rows][right].tolist()
         impostor += cosine[rows][~right].tolist()
         ranked = right[np.argsort(-cosine[rows], kind="stable")]
-        precisions.append(np.mean([ranked[: k + 1].mean() for k in np.flatnonzero(ranked)]))
+        precisions.append(average_precision(ranked))
         first.append(ranked[0])
     found = ceiling("pairs", features, labels, draws=20)
     assert {(one.query, one.gallery, one.adapter) for one in found} == {("old", "old", ADAPTER)}

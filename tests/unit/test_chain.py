@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from flat_records import flat
+from plain_rows import grouped
 
 from compat_lib.evaluation import compare, criterion
 from compat_lib.evaluation.bootstrap import interval
@@ -14,10 +15,8 @@ METRICS = ("map", "rank1", "rank5", "tar@far=1e-1")
 @pytest.fixture(scope="module")
 def chain():
     # Three generations in one space, each with less noise than the one before.
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(15), 4))
-    centres = rng.normal(size=(15, 12))
-    return [centres[labels] + noise * rng.normal(size=(60, 12)) for noise in (1.3, 0.8, 0.4)], labels
+    *features, labels = grouped(15, 4, 12, (1.3, 0.8, 0.4))
+    return features, labels
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +74,14 @@ def test_unequal_widths_are_compared_where_a_function_says_how(chain):
         assert isinstance(new, torch.Tensor) and isinstance(old, torch.Tensor)
         return new[:, : old.shape[1]], old
 
-    sliced = generations(
-        wide, labels, comparable={(1, 0): cut, (2, 1): cut, (2, 0): lambda *_: None}, fars=FARS, draws=5
-    )
+    how = {(1, 0): cut, (2, 1): cut, (2, 0): lambda *_: None}
+    sliced = generations(wide, labels, comparable=how, fars=FARS, draws=5)
     expected = compare(wide[0], wide[1][:, :4], labels, fars=FARS, draws=5)
     assert sliced.get(1, 0).value == flat(expected.records)["new_old/map"]
     assert sliced.get(1, 1) == plain.get(1, 1)  # a self-test is that of the whole features
     assert sliced.criteria()[2, 0] is None and sliced.criteria()[2, 1] is not None
     # The function is told the query first.
-    flipped = generations(
-        features, labels, comparable={(1, 0): lambda new, old: (old, new)}, fars=(), draws=0
-    )
-    assert flipped.get(1, 0).value == pytest.approx(
-        compare(features[1], features[0], labels, fars=(), draws=0).records.value("new", "old", "map")
-    )
+    how = {(1, 0): lambda new, old: (old, new)}
+    flipped = generations(features, labels, comparable=how, fars=(), draws=0)
+    swapped = compare(features[1], features[0], labels, fars=(), draws=0).records
+    assert flipped.get(1, 0).value == pytest.approx(swapped.value("new", "old", "map"))

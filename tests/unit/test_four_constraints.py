@@ -4,6 +4,7 @@ import torch
 from flat_records import flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rows import grouped
 
 from compat_lib.evaluation import pairs
 from compat_lib.evaluation.bootstrap import identity_weights, interval
@@ -11,14 +12,7 @@ from compat_lib.evaluation.four_constraints import constraints
 
 
 def make_models(classes=6, images=5, widths=(8, 8), seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(classes), images))
-    centres = rng.normal(size=(classes, max(widths)))
-    old, new = (
-        centres[labels][:, :width] + noise * rng.normal(size=(len(labels), width))
-        for width, noise in zip(widths, (1.0, 0.6), strict=True)
-    )
-    return old, new, labels
+    return grouped(classes, images, widths, (1.0, 0.6), seed)
 
 
 def slow_constraints(old, new, labels, cross=None, distance="cosine"):
@@ -57,19 +51,14 @@ def check(result, slacks):
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("tile", [None, (3, 4), (7, 16)])
 @pytest.mark.parametrize("classes, images", [(6, 5), (2, 2), (1, 4), (7, 1), (3, 11)])
-def test_equals_a_loop_over_the_pairs(classes, images, distance):
+def test_equals_a_loop_over_the_pairs(monkeypatch, classes, images, tile, distance):
+    monkeypatch.setitem(pairs.TILES, "cpu", tile or pairs.TILES["cpu"])
     old, new, labels = make_models(classes, images)
     result = constraints(old, new, labels, distance=distance)
     check(result, slow_constraints(old, new, labels, distance=distance))
     assert result.distance == distance
-
-
-@pytest.mark.parametrize("tile", [(3, 4), (7, 16)])
-def test_many_tiles_give_the_same(monkeypatch, tile):
-    old, new, labels = make_models()
-    monkeypatch.setitem(pairs.TILES, "cpu", tile)
-    check(constraints(old, new, labels), slow_constraints(old, new, labels))
 
 
 def test_forms_of_the_cross_test_for_unequal_widths():
@@ -107,27 +96,6 @@ def test_an_unchanged_model_satisfies_all_four_with_equality(seed, scale, dtype)
         assert result.slack == pytest.approx((0, 0, 0, 0), abs=1e-6)
 
 
-@settings(max_examples=15)
-@given(seed=st.integers(0, 10**6))
-def test_properties(seed):
-    old, new, labels = make_models(seed=seed)
-    result = constraints(old, new, labels)
-    # The order of the images and a common rotation change nothing.
-    rng = np.random.default_rng(seed)
-    order, rotation = rng.permutation(len(labels)), np.linalg.qr(rng.normal(size=(8, 8)))[0]
-    other = constraints((old @ rotation)[order], (new @ rotation)[order], labels[order])
-    assert other.slack == pytest.approx(result.slack, abs=1e-6)
-    assert other.share == pytest.approx(result.share, abs=0.003)
-    # The shares do not depend on the distance.
-    assert constraints(old, new, labels, distance="euclidean").share == result.share
-    # Slacks of 1 and 3 add up to old/old minus new/new, whatever the cross-test.
-    swapped = constraints(old, new, labels, cross=(rng.normal(size=(30, 3)), rng.normal(size=(30, 3))))
-    for k in (0, 1):
-        assert swapped.slack[k] + swapped.slack[k + 2] == pytest.approx(
-            result.slack[k] + result.slack[k + 2], abs=1e-6
-        )
-
-
 def test_intervals_equal_drawing_the_queries_identities():
     old, new, labels = make_models()
     labels = np.array(["f", "b", "c", "a", "e", "d"])[labels]
@@ -135,12 +103,9 @@ def test_intervals_equal_drawing_the_queries_identities():
     weights, names = identity_weights(labels, 40, 3), sorted(set(labels))
     slacks = slow_constraints(old, new, labels)
     for k in range(4):
-        draws = []
-        for b in range(40):
-            held = [
-                slack >= 0 for slack, i in slacks[k + 1] for _ in range(weights[names.index(labels[i]), b])
-            ]
-            draws.append(np.mean(held))
+        held, rows = (np.array(column) for column in zip(*slacks[k + 1], strict=True))
+        times = weights[[names.index(labels[i]) for i in rows]]
+        draws = [np.mean(np.repeat(held >= 0, times[:, b])) for b in range(40)]
         assert result.intervals[k] == pytest.approx(interval(np.array(draws)))
         one = result.records.get(None, None, f"constraint{k + 1}/share")
         assert (one.low, one.high) == result.intervals[k] and one.low <= one.value <= one.high

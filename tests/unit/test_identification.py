@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from plain_rows import unit
 
 from compat_lib.evaluation import criterion
 from compat_lib.evaluation.protocols import identification as module
@@ -18,10 +17,6 @@ from compat_lib.evaluation.protocols.identification import (
 from compat_lib.evaluation.protocols.templates import Templates
 
 LEVELS = (0.01, 0.05, 0.1, 0.29, 0.5, 0.77, 1.0)
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def make_search(entries=12, probes=90, width=6, noise=0.6, seed=0, strangers=6):
@@ -60,9 +55,8 @@ def slow_search(gallery, gallery_subjects, probe, probe_subjects, fpirs, ranks):
     return tpir, thresholds, hits, len(mate_scores), len(tops)
 
 
-GRID = tuple(
-    (10.0 ** (np.arange(101) / 25 - 4)).tolist()
-)  # as published: 100 points over four decades, and 1
+# As published: 100 points over four decades, and 1.
+GRID = tuple((10.0 ** (np.arange(101) / 25 - 4)).tolist())
 
 
 def check_search(result, expected):
@@ -124,9 +118,8 @@ def test_grid_of_the_protocol():
 
 def test_ties_are_pessimistic_in_hits_and_strict_in_tpir():
     gallery = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    result = gallery_search(
-        gallery, [1, 2, 3], [[1.0, 0.0], [0.0, 1.0]], [1, 9], fpirs=(1.0,), ranks=(1, 2, 3)
-    )
+    probes = [[1.0, 0.0], [0.0, 1.0]]
+    result = gallery_search(gallery, [1, 2, 3], probes, [1, 9], fpirs=(1.0,), ranks=(1, 2, 3))
     assert result.hits == {1: 0, 2: 1, 3: 1} and result.tpir == (0.0,)
     # The mate's score equals the threshold: not above it.
     result = gallery_search([[1.0, 0.0]], [1], [[1.0, 0.0], [1.0, 0.0]], [1, 9], fpirs=(1.0,))
@@ -148,24 +141,6 @@ def test_equal_rows_are_tied_wherever_they_stand(monkeypatch, entries):
         probes = np.tile(unit(gallery[-1:] + 0.01), (50, 1))  # strangers score what the mates score
         result = gallery_search(gallery, known, probes, subjects, fpirs=(1.0,))
         assert (result.tpir, result.hits[1]) == ((0.0,), 40)
-
-
-@settings(max_examples=20)
-@given(seed=st.integers(0, 10**6), duplicates=st.integers(0, 6))
-def test_rates_rise_and_the_order_of_rows_does_not_matter(seed, duplicates):
-    gallery, subjects, probe, probe_subjects = make_search(seed=seed)
-    gallery[:duplicates] = gallery[6 : 6 + duplicates]  # exact ties
-    probe[5 : 5 + duplicates] = gallery[:duplicates]
-    result = gallery_search(gallery, subjects, probe, probe_subjects, fpirs=LEVELS)
-    assert list(result.tpir) == sorted(result.tpir)
-    assert result.tpir[-1] <= result.records.value(None, None, "top1")
-    rng = np.random.default_rng(seed)
-    order, places = rng.permutation(12), rng.permutation(90)
-    other = gallery_search(
-        gallery[order], subjects[order], probe[places], probe_subjects[places], fpirs=LEVELS
-    )
-    assert (other.tpir, other.hits) == (result.tpir, result.hits)
-    assert other.thresholds == pytest.approx(result.thresholds)
 
 
 def test_probes_of_one_kind_only():
@@ -221,9 +196,7 @@ def test_protocol_equals_the_definition(seed, unenrolled):
     expected = [slow_search(*slow_lists(templates, g, probes), LEVELS, (1, 5, 10)) for g in (one, two)]
     for search, slow in zip(result.galleries, expected, strict=True):
         check_search(search, slow)
-    assert result.tpir == pytest.approx(
-        [(a + b) / 2 for a, b in zip(expected[0][0], expected[1][0], strict=True)]
-    )
+    assert result.tpir == pytest.approx(np.mean([expected[0][0], expected[1][0]], axis=0))
     assert result.probes == 40 and result.unenrolled == unenrolled
     assert result.top == {k: (expected[0][2][k] + expected[1][2][k]) / 40 for k in (1, 5, 10)}
     both = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
@@ -233,18 +206,6 @@ def test_protocol_equals_the_definition(seed, unenrolled):
     stacked = slow_search(gallery, subjects, *rows, (1.0,), (1, 5, 10))
     assert result.stacked_hits == stacked[2]
     assert result.records.value(None, None, "stacked_top1") == stacked[2][1] / 40
-
-
-def test_order_of_lists_and_of_galleries_does_not_matter():
-    templates, lists = make_protocol(3)
-    result = identification(templates, templates, *lists)
-    rng = np.random.default_rng(0)
-    orders = [rng.permutation(len(ids)) for ids, _ in lists]
-    shuffled = [(ids[o], subjects[o]) for (ids, subjects), o in zip(lists, orders, strict=True)]
-    assert identification(templates, templates, *shuffled) == result
-    turned = identification(templates, templates, lists[1], lists[0], lists[2])
-    assert turned.galleries == result.galleries[::-1] and turned.tpir == pytest.approx(result.tpir)
-    assert (turned.top, turned.stacked_hits) == (result.top, result.stacked_hits)
 
 
 def test_cross_test_takes_the_galleries_from_the_old_model():

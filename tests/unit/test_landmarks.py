@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rows import cosines
 from sklearn.metrics import average_precision_score
 
 from compat_lib.evaluation import pairs
@@ -26,12 +27,6 @@ def make_lists(queries, items, sizes, seed=0):
             taken, rows = np.split(rows, [rng.integers(0, size + 1)])
             kind.append(taken)
     return kinds
-
-
-def cosines(query, gallery):
-    unit = [np.asarray(x, float) for x in (query, gallery)]
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in unit]
-    return unit[0] @ unit[1].T
 
 
 def slow_landmarks(query, gallery, relevant, k):
@@ -86,9 +81,8 @@ def test_landmark_map_over_all_items_equals_scikit_learn():
     query, gallery = make_features(seed=1)
     relevant = [np.random.default_rng(i).permutation(60)[: i + 1] for i in range(8)]
     result = landmark_map(query, gallery, relevant)
-    for similar, items, value in zip(
-        cosines(query, gallery), relevant, result.average_precision, strict=True
-    ):
+    rows = (cosines(query, gallery), relevant, result.average_precision)
+    for similar, items, value in zip(*rows, strict=True):
         assert value == pytest.approx(average_precision_score(np.isin(np.arange(60), items), similar))
 
 
@@ -136,11 +130,8 @@ def test_revisited_equals_the_protocol(monkeypatch, seed, tile):
     query, gallery = make_features(seed=seed)
     easy, hard, junk = make_lists(8, 60, [3, 5, 12], seed=seed)
     result = revisited(query, gallery, easy, hard, junk, ks=KS)
-    for found, right, ignored in (
-        (result.easy, [easy], [junk, hard]),
-        (result.medium, [easy, hard], [junk]),
-        (result.hard, [hard], [junk, easy]),
-    ):
+    kinds = ([easy], [junk, hard]), ([easy, hard], [junk]), ([hard], [junk, easy])
+    for found, (right, ignored) in zip((result.easy, result.medium, result.hard), kinds, strict=True):
         right, ignored = ([np.concatenate(rows) for rows in zip(*k, strict=True)] for k in (right, ignored))
         values, rates = slow_revisited(query, gallery, right, ignored, KS)
         assert found.average_precision == pytest.approx(values, abs=1e-12, nan_ok=True)
@@ -197,6 +188,5 @@ def test_cuda_tensors_are_evaluated_there_and_agree():
     expected = revisited(query, gallery, easy, hard, junk)
     result = revisited(query.cuda(), gallery.cuda(), easy, hard, junk)
     assert result.medium.map == pytest.approx(expected.medium.map, abs=1e-3)
-    assert landmark_map(query.cuda(), gallery.cuda(), easy).map == pytest.approx(
-        landmark_map(query, gallery, easy).map, abs=1e-3
-    )
+    plain = landmark_map(query, gallery, easy).map
+    assert landmark_map(query.cuda(), gallery.cuda(), easy).map == pytest.approx(plain, abs=1e-3)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rows import grouped, unit
 from sklearn.metrics import average_precision_score
 
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
@@ -9,20 +10,16 @@ from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 
 def make_models(classes=7, images=5, width=6, noise=0.8, seed=0):
     # New and old features of the same images.
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(classes), images))
-    centres = rng.normal(size=(classes, width))
-    new, old = (centres[labels] + noise * rng.normal(size=(len(labels), width)) for _ in range(2))
-    return new, old, labels
+    return grouped(classes, images, width, (noise, noise), seed)
 
 
 def slow_protocol(query, labels, gallery):
     # The L2 distance of normalised rows, one query after another; the same position is removed.
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, gallery)]
+    sides = unit(query), unit(gallery)
     first, precision = [], []
     for i in range(len(labels)):
         others = [j for j in range(len(labels)) if j != i]
-        distance = np.array([np.sqrt(((unit[0][i] - unit[1][j]) ** 2).sum()) for j in others])
+        distance = np.array([np.sqrt(((sides[0][i] - sides[1][j]) ** 2).sum()) for j in others])
         right = labels[others] == labels[i]
         if not right.any():
             first.append(0)

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import stdtr, stdtrit
 
 from compat_lib.evaluation.bootstrap import identity_weights, interval
@@ -23,9 +21,8 @@ def slow_centres(values, draws):
     # The mean's draws, shrunk to the mean covariance of the draws of two seeds.
     seeds, number = draws.shape
     mean = [sum(draws[s, b] for s in range(seeds)) / seeds for b in range(number)]
-    covariances = [
-        np.cov(draws[s], draws[t], ddof=0)[0, 1] for s in range(seeds) for t in range(seeds) if s != t
-    ]
+    pairs = [(s, t) for s in range(seeds) for t in range(seeds) if s != t]
+    covariances = [np.cov(draws[s], draws[t], ddof=0)[0, 1] for s, t in pairs]
     share = np.sqrt(max(np.mean(covariances), 0) / np.var(mean))
     value = sum(values) / seeds
     return [value + share * (x - value) for x in mean]
@@ -102,20 +99,6 @@ def test_draws_that_could_not_be_measured_are_left_out():
     assert np.isnan(alone.low) and alone.verdict == "not decidable"
 
 
-@settings(max_examples=25)
-@given(seed=st.integers(0, 10**6), seeds=st.integers(1, 4), scale=st.sampled_from([1.0, 1e-3, 50.0]))
-def test_swapping_and_scaling(seed, seeds, scale):
-    rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=(2, seeds))
-    draws_a, draws_b = a[:, None] + rng.normal(size=(seeds, 30)), b[:, None] + rng.normal(size=(seeds, 30))
-    one = paired_comparison(a, b, draws_a=draws_a, draws_b=draws_b)
-    other = paired_comparison(scale * b, scale * a, draws_a=scale * draws_b, draws_b=scale * draws_a)
-    expected = (-scale * one.value, -scale * one.high, -scale * one.low)
-    assert (other.value, other.low, other.high) == pytest.approx(expected, rel=1e-6, abs=1e-9)
-    assert one.low <= one.high
-    assert {one.verdict, other.verdict} in ({"better", "worse"}, {"not decidable"})
-
-
 @pytest.mark.parametrize(
     "common, training, meeting",
     [(1.0, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 1.0), (1.0, 0.1, 0.5)],
@@ -164,9 +147,8 @@ def test_scores_equal_a_loop_over_the_drawn_identities(seeds, names):
     a[:, [2, 9]] = b[:, [2, 9]] = np.nan  # the last identity has no query that counts
     result = paired_scores(a, b, labels, draws=30, seed=5)
     values, drawn = slow_scores(a, b, labels, 30, 5)
-    expected = paired_comparison(
-        values[:, 0], values[:, 1], draws_a=drawn[..., 0], draws_b=drawn[..., 1], identities=4
-    )
+    sides = {"draws_a": drawn[..., 0], "draws_b": drawn[..., 1], "identities": 4}
+    expected = paired_comparison(*values.T, **sides)
     assert result.value == pytest.approx(expected.value)
     assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
     assert (result.seeds, result.draws, result.identities) == (seeds, 30, 4)
@@ -178,9 +160,7 @@ def test_equal_methods_are_not_decidable():
     scores = np.random.default_rng(0).random((3, 20))
     result = paired_scores(scores, scores, np.arange(20) % 5, draws=20, names=("A", "B"))
     assert (result.value, result.low, result.high) == (0, 0, 0)
-    assert result.sentence.startswith(
-        "Whether A is better or worse than B is not decidable: the difference is"
-    )
+    assert result.sentence.startswith("Whether A is better or worse than B is not decidable: the")
 
 
 def test_a_sentence_says_the_verdict_its_numbers_and_what_is_not_known():

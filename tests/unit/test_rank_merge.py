@@ -2,23 +2,14 @@
 
 import numpy as np
 import pytest
+from plain_rows import average_precision, grouped, unit
 
 from compat_lib.evaluation import retrieval, verification
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 
 
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def models(seed=0, people=12, images=4, old=5, new=8):
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(people), images))
-    centres = rng.normal(size=(people, 8))[labels]
-    sides = [
-        centres[:, :w] + noise * rng.normal(size=(len(labels), w)) for w, noise in ((old, 1.1), (new, 0.7))
-    ]
-    return *sides, labels
+def models(seed=0):
+    return grouped(12, 4, (5, 8), (1.1, 0.7), seed)
 
 
 def slow_scale(features, labels):
@@ -39,12 +30,7 @@ def slow_map(old, new, labels, refreshed):
             rows, centre, spread = sides[j in refreshed]
             if i != j:
                 answers.append(((rows[i] @ rows[j] - centre) / spread, labels[i] == labels[j]))
-        hits, precision = 0, []
-        for place, (_, right) in enumerate(sorted(answers, reverse=True), 1):
-            hits += right
-            if right:
-                precision.append(hits / place)
-        found.append(np.mean(precision))
+        found.append(average_precision([right for _, right in sorted(answers, reverse=True)]))
     return np.mean(found)
 
 
