@@ -17,10 +17,8 @@ def pictures(count, channels=3, height=24, width=12):
 
 def batch_of(images, augmentation, epoch=0):
     """The only batch of an epoch."""
-    batches = Batches(
-        images, torch.arange(len(images)), batch_size=len(images), seed=2, augmentation=augmentation
-    )
-    return next(batches.epoch(epoch))
+    how = {"batch_size": len(images), "seed": 2, "augmentation": augmentation}
+    return next(Batches(images, torch.arange(len(images)), **how).epoch(epoch))
 
 
 def by_torchvision(image, drawn, augmentation):

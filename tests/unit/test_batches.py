@@ -50,9 +50,8 @@ def test_an_epoch_depends_on_seed_and_number_only(per_identity):
     images, labels = pictures(60), torch.arange(60) % 9
 
     def content(seed, number, warm=0):
-        batches = Batches(
-            images, labels, batch_size=8, seed=seed, per_identity=per_identity, augmentation=FLIP
-        )
+        how = {"batch_size": 8, "seed": seed, "per_identity": per_identity, "augmentation": FLIP}
+        batches = Batches(images, labels, **how)
         for earlier in range(warm):
             list(batches.epoch(earlier))
         torch.manual_seed(warm)  # the global generator has no part in it
@@ -184,14 +183,8 @@ SIZES = st.lists(st.integers(1, 23), min_size=3, max_size=12)
 def test_batches_hold_several_images_of_some_identities(sizes, identities, per_identity, epoch):
     labels = 10 * torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) - 5  # gaps, and below zero
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    size = identities * per_identity
-    batches = Batches(
-        pictures(1, 1, 4, 4).expand(len(labels), -1, -1, -1),
-        labels,
-        batch_size=size,
-        seed=1,
-        per_identity=per_identity,
-    )
+    how = {"batch_size": identities * per_identity, "seed": 1, "per_identity": per_identity}
+    batches = Batches(pictures(1, 1, 4, 4).expand(len(labels), -1, -1, -1), labels, **how)
     made = list(batches.epoch(epoch))
     assert len(made) == len(batches) == most_batches(sizes, identities, per_identity) > 0
     seen = {label: [] for label in labels.tolist()}
@@ -200,9 +193,8 @@ def test_batches_hold_several_images_of_some_identities(sizes, identities, per_i
         groups = batch.labels.view(identities, per_identity)
         assert groups.eq(groups[:, :1]).all()  # an identity's images stand next to each other
         assert len(groups[:, 0].unique()) == identities
-        for label, rows in zip(
-            groups[:, 0].tolist(), batch.rows.view(identities, per_identity).tolist(), strict=True
-        ):
+        rows_of = batch.rows.view(identities, per_identity).tolist()
+        for label, rows in zip(groups[:, 0].tolist(), rows_of, strict=True):
             count = int((labels == label).sum())
             times = [rows.count(row) for row in set(rows)]
             assert len(set(rows)) == min(per_identity, count)  # repeated only where there are too few
@@ -248,10 +240,8 @@ def test_identities_with_more_groups_do_not_come_first():
 
 def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
     images = pictures(3, 1, 12, 12)
-    batches = Batches(
-        images, torch.arange(3), batch_size=60, seed=0, per_identity=20, augmentation=Augmentation(3, True)
-    )
-    (batch,) = batches.epoch(0)
+    how = {"batch_size": 60, "seed": 0, "per_identity": 20, "augmentation": Augmentation(3, True)}
+    (batch,) = Batches(images, torch.arange(3), **how).epoch(0)
     assert sorted(batch.rows.tolist()) == [0] * 20 + [1] * 20 + [2] * 20
     for row in range(3):
         copies = to_bytes(batch.pixels())[batch.rows == row].flatten(1)

@@ -55,10 +55,8 @@ def test_validation_and_test_identities_are_held_out(root):
             assert abs(int(part.images[[row]][0, 0, 50, 50]) - red) < 4
     again = ms1mv3(root, test="identities", validation=2)
     assert again.val.classes == data.val.classes
-    assert any(
-        ms1mv3(root, seed=seed, test="identities", validation=2).val.classes != data.val.classes
-        for seed in (1, 2, 3)
-    )
+    others = [ms1mv3(root, seed=seed, test="identities", validation=2).val.classes for seed in (1, 2, 3)]
+    assert any(other != data.val.classes for other in others)
 
 
 def test_a_set_tested_on_ijb(root):
@@ -95,8 +93,7 @@ def header(images):
         ([header(1), image_record(0.5, b"x")], r"train\.rec, record 1 has the label 0\.5, which is no class"),
         ([header(1), image_record(-1.0, b"x")], r"record 1 has the label -1\.0"),
         ([header(1), image_record(float("nan"), b"x")], r"record 1 has the label nan"),
-        ([header(2), image_record(0.0, b"x"), image_record(2.0, b"x")],
-         r"3 classes, but class 1 has no image"),
+        ([header(2), image_record(0.0, b"x"), image_record(2.0, b"x")], r"3 classes, but class 1 has no im"),
         ([header(5), image_record(0.0, b"x")], r"tells of 5 images, its index names 1 of them"),
         ([header(0), image_record(0.0, b"x")], r"tells of 0 images, its index names 0 of them"),
         ([header(17_091_657), image_record(0.0, b"x")], r"tells of 17091657 images"),  # as Glint360K's

@@ -8,30 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_folders import COLOURS, make, paint
 from PIL import Image
 
 from compat_lib.data import encoded, load
 from compat_lib.data.folders import cifar100, folder
-
-COLOURS = {"ant": 10, "bee": 60, "cat": 110, "dog": 160, "elk": 210}
-
-
-def paint(place, counts, size=12):
-    """Write one folder per class; image k of a class has the class's grey and its first pixels tell k."""
-    for name, count in counts.items():
-        (place / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = np.full((size, size, 3), COLOURS.get(name[:3], 77), dtype=np.uint8)
-            pixels[0, 0] = number
-            Image.fromarray(pixels).save(place / name / f"{number:03d}.png")
-
-
-def make(place, train=None, test=None, val=None):
-    paint(place / "train", train or {"ant": 12, "bee": 30})
-    paint(place / "test", test or {"ant": 2, "bee": 3})
-    if val:
-        paint(place / "val", val)
-    return place
 
 
 @pytest.fixture
@@ -290,31 +271,28 @@ def test_without_folder_and_network_one_sentence_says_what_to_do(root, monkeypat
 
 
 def test_unreadable_images_are_left_out_by_choice_and_named(tmp_path, caplog):
-    place = tmp_path / "shop"
-    for part in ("train", "val", "test"):
-        for name in ("ant", "bee"):
-            (place / part / name).mkdir(parents=True)
-            for number in range(4):
-                Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(place / part / name / f"{number}.png")
+    four = {"ant": 4, "bee": 4}
+    place = make(tmp_path / "shop", train=four, val=four, test=four)
     whole = load("folder", path=place, root=tmp_path, size=8)
-    (place / "train" / "ant" / "1b.png").write_bytes(b"no image")
+    (place / "train" / "ant" / "001b.png").write_bytes(b"no image")
     (place / "test" / "bee" / "0.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot read 2 images: .*1b.png.*0.jpg"):
+    with pytest.raises(ValueError, match="cannot read 2 images: .*001b.png.*0.jpg"):
         load("folder", path=place, root=tmp_path, size=8)
     for _ in range(2):  # decoded, then from the cache
         caplog.clear()
         skipped = load("folder", path=place, root=tmp_path, size=8, skip_unreadable=True)
-        assert skipped.skipped == ("train/ant/1b.png", "test/bee/0.jpg") and "skipped 2 images" in caplog.text
+        assert (
+            skipped.skipped == ("train/ant/001b.png", "test/bee/0.jpg") and "skipped 2 images" in caplog.text
+        )
         for part, images in skipped.parts.items():
             assert images.digest() == whole.parts[part].digest()
-            assert [images.names[row] for row in range(8)] == [
-                f"{part}/{c}/{n}.png" for c in ("ant", "bee") for n in range(4)
-            ]
+            names = [f"{part}/{c}/{n:03d}.png" for c in four for n in range(4)]
+            assert [images.names[row] for row in range(8)] == names
     assert str(whole.train) == "ImageSet(8 images of 3 x 8 x 8, 2 classes)"
     assert str(whole) == "Splits('shop', images of classes: train: 8 of 2, val: 8 of 2, test: 8 of 2)"
     with pytest.raises(ValueError, match="cannot stream"):
         load("folder", path=place, root=tmp_path, size=8, stream=True, skip_unreadable=True)
     for number in range(4):
-        (place / "train" / "bee" / f"{number}.png").write_bytes(b"")
+        (place / "train" / "bee" / f"{number:03d}.png").write_bytes(b"")
     with pytest.raises(ValueError, match="no image of class 'bee' in .*train can be read"):
         load("folder", path=place, root=tmp_path, size=8, skip_unreadable=True)

@@ -42,11 +42,8 @@ def write_devkit(base, numbers, monkeypatch):
     kit = base / "kit" / "ILSVRC2012_devkit_t12" / "data"
     kit.mkdir(parents=True)
     kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
-    rows = [
-        (3, WNIDS[0], "tench, Tinca", "", 0),
-        (1, WNIDS[1], "goldfish", "", 0),
-        (2, WNIDS[2], "spaniel", "", 0),
-    ]
+    names = zip((3, 1, 2), WNIDS, ("tench, Tinca", "goldfish", "spaniel"), strict=True)
+    rows = [(*each, "", 0) for each in names]
     synsets = np.array([*rows, (4, "n00001740", "entity", "", 3)], dtype=kind)
     scipy.io.savemat(kit / "meta.mat", {"synsets": synsets[:, None]})
     truth = "".join(f"{number}\n" for number in numbers)
@@ -60,10 +57,8 @@ def write_devkit(base, numbers, monkeypatch):
 
 
 def write_kaggle(base, labels=VAL):
-    rows = [
-        f"ILSVRC2012_val_{number:08d},{WNIDS[label]} 85 1 499 272 {WNIDS[label]} 1 1 9 9 "
-        for number, label in enumerate(labels, start=1)
-    ]
+    row = "ILSVRC2012_val_{:08d},{1} 85 1 499 272 {1} 1 1 9 9 ".replace("{:08d}", "{0:08d}")
+    rows = [row.format(number, WNIDS[label]) for number, label in enumerate(labels, start=1)]
     text = "\n".join(["ImageId,PredictionString", *reversed(rows)])  # as Kaggle has it: in no order
     (base / KAGGLE).write_text(text + "\n")
 

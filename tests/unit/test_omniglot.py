@@ -31,9 +31,7 @@ def test_parts_labels_and_order(tmp_path, caplog):
     assert data.train.images.shape == (12 * 3, 1, 21, 21) and data.val.num_classes == 2
     assert data.test.images.shape == (4 * 3, 1, 21, 21)
     assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    assert (
-        data.test.classes[0] == "Alphabet_A/character00" and data.test.classes[3] == "Alphabet_B/character03"
-    )
+    assert data.test.classes[::3] == ("Alphabet_A/character00", "Alphabet_B/character03")
     assert list(data.train.classes) == sorted(data.train.classes)
     for part in (data.train, data.val, data.test):
         for image, label, drawer in zip(part.images, part.labels, [0, 1, 2] * part.num_classes, strict=True):
@@ -68,9 +66,7 @@ def test_in_domain_characters_are_held_out_of_training_alone(tmp_path):
             rows = plain.train.labels == plain.train.classes.index(held.classes[label])
             assert (plain.train.images[rows] == image).flatten(1).all(1).any()
     assert list(plain.tests) == [None]
-    with pytest.raises(
-        ValueError, match=r"in_domain must be a share of the characters in 0\.\.0\.5; got 0\.6"
-    ):
+    with pytest.raises(ValueError, match=r"in_domain must be a share of .* in 0\.\.0\.5; got 0\.6"):
         omniglot(tmp_path, in_domain=0.6)
 
 

@@ -61,10 +61,8 @@ def test_market1501(tmp_path):
     assert test.classes == ("0001", "0005", "distractor")
     assert test.extras["query"].tolist() == [True] * 3 + [False] * 7
     names = [test.classes[label] for label in test.labels]
-    assert (
-        names[:3] == ["0001", "0001", "0005"]
-        and sorted(names[3:]) == ["0001"] * 2 + ["0005"] * 2 + ["distractor"] * 3
-    )
+    assert names[:3] == ["0001", "0001", "0005"]
+    assert sorted(names[3:]) == ["0001"] * 2 + ["0005"] * 2 + ["distractor"] * 3
     assert test.extras["camera"].dtype == torch.int64
     assert test.extras["camera"].tolist() == [1, 3, 2, 1, 2, 5, 1, 2, 2, 4]  # by file name: 0000, 0001, 0005
 
@@ -163,14 +161,12 @@ def lines(base, part, change):
         (lambda b: lines(b, "train", lambda x: [*x[:2], "0000/0000_9_01_a_0_0.jpg 0"]),
          r"line 3 of .*list_train\.t"),
         (lambda b: lines(b, "query", lambda x: [x[0] + " 1", *x[1:]]), "line 1 of .* has 3 fields"),
-        (lambda b: lines(b, "gallery", lambda x: [*x[:3], x[3].split()[0]]), "line 4 of .* has 1 fields"),
         (lambda b: lines(b, "val", lambda x: [x[0][:-1] + "x", *x[1:]]),
          "line 1 of .*'x' is no whole number"),
         (lambda b: lines(b, "val", lambda x: [x[0], "0001/0001_3.jpg 1"]),
          "line 2 of .* third field is no camera"),
         (lambda b: lines(b, "query", lambda x: [x[0], x[1][:-1] + "7"]),
          "line 2 of .*: no image .* test-0007"),
-        (lambda b: (b / "list_val.txt").write_text(""), "list_val.txt is empty"),
         (lambda b: (b / "list_val.txt").unlink(), "there is no list .*list_val.txt"),
         (lambda b: shutil.rmtree(b / "train"), "is not there with a folder train"),
     ],
