@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib import rcParams
 from PIL import Image
+from plain_rows import photographed
 from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score, roc_curve
@@ -35,13 +36,7 @@ FARS = (1e-3, 1e-4)
 
 
 def make_models(identities=24, images=6, width=16, noise=(1.2, 0.7), seed=0):
-    """Old and new features of common images around common centres, labels, and a rotation of the space."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(identities), images))
-    centres = rng.normal(size=(identities, width))[labels]
-    photos = centres + 0.5 * rng.normal(size=centres.shape)  # what both models see of an image
-    old, new = (photos + s * rng.normal(size=centres.shape) for s in noise)
-    return old, new, labels, np.linalg.qr(rng.normal(size=(width, width)))[0]
+    return photographed(identities, images, width, noise, shuffled=True, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +154,8 @@ def test_tensors_lists_scale_and_order_do_not_matter(models, checked):
     order = np.random.default_rng(0).permutation(len(labels))
     names = [f"person {x:03d}" for x in labels[order]]
     moved = check_compatibility(1e-9 * old[order], 1e9 * new[order], names, draws=0, adapter=False)
-    assert moved.records.value("new", "old", "map") == pytest.approx(
-        checked.records.value("new", "old", "map")
-    )
+    found, plain = (one.records.value("new", "old", "map") for one in (moved, checked))
+    assert found == pytest.approx(plain)
 
 
 def test_the_curve_of_map_is_the_mixed_gallery(models):
@@ -218,10 +212,8 @@ def test_a_better_model_of_the_same_space_is_compatible_and_a_rotated_one_is_not
 def test_a_model_that_is_just_as_good_is_undecided(models):
     old, _, labels, _ = models
     rng = np.random.default_rng(4)  # the sign of the difference is chance
-    results = [
-        check_compatibility(old, old + 0.02 * rng.normal(size=old.shape), labels, draws=60, adapter=False)
-        for _ in range(4)
-    ]
+    others = [old + 0.02 * rng.normal(size=old.shape) for _ in range(4)]
+    results = [check_compatibility(old, other, labels, draws=60, adapter=False) for other in others]
     within = [result for result in results if result.verdict == "undecided"]
     assert len(within) >= 2  # with 95 % intervals nearly all
     for result in within:
@@ -328,14 +320,11 @@ def test_rows_are_joined_by_their_ids(models, checked):
     ids = np.array([f"image {n}" for n in range(len(labels))])
     extra = np.r_[order, order[:2]]  # two images more, of which the old side knows nothing
     new_ids = np.r_[ids[order], ["image x", "image y"]]
+    how = {"ids": ids, "new_ids": new_ids, "draws": 60, "seed": 3}
     for new_labels in (labels[extra], None):
-        result = check_compatibility(
-            old, new[extra], labels, new_labels=new_labels, ids=ids, new_ids=new_ids, draws=60, seed=3
-        )
+        result = check_compatibility(old, new[extra], labels, new_labels=new_labels, **how)
         assert result.records.plain() == checked.records.plain()
-        assert result.notes[0].startswith(
-            "0 images on the old side only and 2 on the new side only are left out"
-        )
+        assert result.notes[0].startswith("0 images on the old side only and 2 on the new side only are left")
 
 
 def test_ids_of_64_bits_and_names_in_either_form_of_unicode_match():

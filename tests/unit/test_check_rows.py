@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 import pandas as pd
 import pytest
+from plain_rows import average_precision, photographed
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import normalize
 
@@ -15,12 +16,7 @@ from compat_lib.evaluation import Queries, compare, retrieval
 
 
 def make_models(identities=40, images=6, width=12, seed=0):
-    """Old and better new features of one space that agree about each image, and labels."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(identities), images)
-    images = rng.normal(size=(identities, width))[labels] + 0.5 * rng.normal(size=(len(labels), width))
-    old, new = (images + noise * rng.normal(size=images.shape) for noise in (0.8, 0.4))
-    return old, new, labels, np.linalg.qr(rng.normal(size=(width, width)))[0]
+    return photographed(identities, images, width, (0.8, 0.4), shuffled=False, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +64,8 @@ def test_codes_of_equal_cosine_tie_wherever_their_bits_stand(models, way):
         expected = []
         for line, good in zip(scores - 99 * np.eye(240, dtype=int), right, strict=True):
             order = np.lexsort((good, -line))
-            places = np.flatnonzero(good[order]) + 1
-            precision = np.arange(1, len(places) + 1) / places
-            expected.append((places <= 10).mean() if way == "neighbours" else precision.mean())
+            among = good[order][:10].sum() / good.sum()
+            expected.append(among if way == "neighbours" else average_precision(good[order]))
         for bits in (slice(None), np.random.default_rng(0).permutation(12)):
             moved = (side[:, bits] for side in codes)
             found = check_compatibility(*moved, draws=0, adapter=isinstance(bits, slice), **given).records
@@ -200,13 +195,8 @@ def test_relevance_lists_give_the_usual_verdict(models):
     old, new, labels, turn = models
     asks = np.arange(240) % 6 == 0
     ids = np.array([f"{'q' if one else 'd'}{n}" for n, one in enumerate(asks)])
-    pairs = [
-        (ids[q], ids[d])
-        for q in np.flatnonzero(asks)
-        for d in np.flatnonzero(~asks)
-        if labels[q] == labels[d]
-    ]
-    pairs = [(*pair, 1) for pair in pairs]
+    alike = (labels[:, None] == labels) & asks[:, None] & ~asks
+    pairs = [(ids[q], ids[d], 1) for q, d in np.argwhere(alike)]
     pairs += [("q0", "nowhere", 1), ("nobody", ids[1], 1), ("q0", ids[239], 0)]
     relevance = pd.DataFrame(pairs, columns=["query", "item", "relevance"])
     result = check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance, draws=60)

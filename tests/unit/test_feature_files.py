@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
+from image_folders import paint
 from pyarrow import feather, ipc, parquet
 
 from compat_lib.config import ExperimentConfig
@@ -122,6 +122,7 @@ def test_a_list_in_a_cell_may_be_long(tmp_path):
 
 
 OTHER = {"ids": "key", "labels": "who", "features": "y"}
+NO_LABEL = "1 of 2 rows have no label"
 COLUMNS = [  # text, options, features, ids, labels, notes
     (
         ",f10,f9,id,age,f11\n0,10,9,a/1.png,31,11\n1,100,90,a/2.png,32,110\n",
@@ -129,18 +130,10 @@ COLUMNS = [  # text, options, features, ids, labels, notes
         ("not read: a column without a name, age",),
     ),
     ("key,who,x0,x1,y0,y1\nk1,anna,1,2,3,4\n", ([[3, 4]], ["k1"], ["anna"]), ("not read: x0, x1",)),
-    (
-        'path;f0;f1\n"a;b/1.png";1;2\n"c/""2""\n.png";3;4\n',
-        ([[1, 2], [3, 4]], ["a;b/1.png", 'c/"2"\n.png'], None),
-        (),
-    ),
+    ('path;f0;f1\n"a;b";1;2\n"c/""2""\n.p";3;4\n', ([[1, 2], [3, 4]], ["a;b", 'c/"2"\n.p'], None), ()),
     # whole numbers are numbers, all else is text
     ("id,label,f0,f1\n007,12.0,1,2\n1_000,-1,3,4\n", ([[1, 2], [3, 4]], ["007", "1_000"], [12, -1]), ()),
-    (
-        "id,label,f0,f1\n7,12.0,1,2\n8,,3,4\n",
-        ([[1, 2], [3, 4]], [7, 8], ["12", ""]),
-        ("1 of 2 rows have no label",),
-    ),
+    ("id,label,f0,f1\n7,12.0,1,2\n8,,3,4\n", ([[1, 2], [3, 4]], [7, 8], ["12", ""]), (NO_LABEL,)),
 ]
 
 
@@ -281,9 +274,8 @@ def test_what_is_no_such_file(tmp_path, kind):
 def test_ids_may_be_uuids(tmp_path):
     names = [UUID(int=n) for n in range(4)]
     ids = pa.array([name.bytes for name in names], pa.uuid())
-    assert arrow(tmp_path / "old.parquet", id=ids, emb=FEATURES.tolist()).ids.tolist() == list(
-        map(str, names)
-    )
+    found = arrow(tmp_path / "old.parquet", id=ids, emb=FEATURES.tolist()).ids
+    assert found.tolist() == [str(name) for name in names]
 
 
 def test_parts_of_a_partitioned_table(tmp_path):
@@ -437,12 +429,10 @@ def test_what_is_no_key(value):
 
 
 def test_what_to_do_with_what_is_no_key():
-    for value, advice in (
-        (["a", float("nan")], "give every row one"),
-        ([pd.Timestamp("2026")], "write it as text"),
-    ):
-        with pytest.raises(ValueError, match=advice):
-            as_keys("ids", value)
+    with pytest.raises(ValueError, match="give every row one"):
+        as_keys("ids", ["a", float("nan")])
+    with pytest.raises(ValueError, match="write it as text"):
+        as_keys("ids", [pd.Timestamp("2026")])
     with pytest.raises(ValueError, match=r"row 0 holds \[1, 2\]; write it as text"):
         as_keys("labels", np.array([[1, 2], None], dtype=object))
 
@@ -463,9 +453,8 @@ def test_labels_in_a_table_of_their_own_are_joined_by_ids(tmp_path, suffix):
     else:
         table.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
     found = read_features(tmp_path / "old.npz", labels=path)
-    assert (
-        found.labels.tolist() == ["anna", "", "anna", "bert"] and "1 of 4 rows have no label" in found.notes
-    )
+    assert found.labels.tolist() == ["anna", "", "anna", "bert"]
+    assert "1 of 4 rows have no label" in found.notes
     if suffix == "parquet":  # with the ids as pandas' index
         table.set_index("filename").to_parquet(path)
         assert read_features(tmp_path / "old.npz", labels=path).labels.tolist() == found.labels.tolist()
@@ -476,9 +465,7 @@ def test_labels_in_a_table_of_their_own_are_joined_by_ids(tmp_path, suffix):
     path.write_text("id;label\n" + "".join(f"{one};{n}.0\n" for n, one in enumerate(IDS)))
     assert read_features(tmp_path / "old.npz", labels=path).labels.tolist() == ["0", "1", "2", "3"]
     path.write_text("id,label\nx,1\n")
-    with pytest.raises(
-        ValueError, match=r"none of its ids \('x', ...\) is one of the features \('anna/2.png'"
-    ):
+    with pytest.raises(ValueError, match=r"none of its ids \('x', ...\) is one of .* \('anna/2.png'"):
         read_features(tmp_path / "old.npz", labels=path)
     path.write_text("anna\nbert\n")
     with pytest.raises(ValueError, match="one column of ids and one of labels"):
@@ -500,32 +487,18 @@ def test_a_column_of_groups_is_read_where_there_is_one(tmp_path):
 
 def test_a_run_folder_gives_its_test_features_and_the_labels_of_its_data(tmp_path):
     photos = tmp_path / "photos"
-    for part, name in (
-        ("train", "a"),
-        ("train", "b"),
-        ("val", "e"),
-        ("val", "f"),
-        ("test", "c"),
-        ("test", "d"),
-    ):
-        (photos / part / name).mkdir(parents=True)
-        for n in range(2):
-            grey = np.full((8, 8, 3), 40 * n + ord(name), np.uint8)
-            Image.fromarray(grey).save(photos / part / name / f"{n}.png")
-    options = {
-        "dataset": "folder",
-        "dataset_options": {"path": str(photos)},
-        "data_root": str(tmp_path / "data"),
-    }
+    for part, names in {"train": "ab", "val": "ef", "test": "cd"}.items():
+        paint(photos / part, dict.fromkeys(names, 2), noise=np.random.default_rng(ord(names[0])))
+    options = {"dataset": "folder", "dataset_options": {"path": str(photos)}}
+    options["data_root"] = str(tmp_path / "data")
     data = Experiment(ExperimentConfig(**options)).data.test
     run = tmp_path / "run"
     run.mkdir()
-    save_tensors(
-        {"test": torch.tensor(FEATURES)}, run / "features.safetensors", {"test images": data.digest()}
-    )
+    made_of = {"test images": data.digest()}
+    save_tensors({"test": torch.tensor(FEATURES)}, run / "features.safetensors", made_of)
     (run / "config.json").write_text(json.dumps(options | {"experiment_id": "folder-1", "method": "old"}))
     found = read_features(run)
     assert np.array_equal(found.features, FEATURES) and found.labels.tolist() == [0, 0, 1, 1]
-    (photos / "test" / "c" / "0.png").rename(photos / "test" / "d" / "9.png")
+    (photos / "test" / "c" / "000.png").rename(photos / "test" / "d" / "9.png")
     with pytest.raises(ValueError, match="are not those of this run any more"):
         read_features(run)

@@ -19,17 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from plain_rows import unit
 
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
 from compat_lib.deploy.gallery_index import Part
 
 WIDTH = 16
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def rows(number, seed=0, width=WIDTH):
@@ -72,11 +68,21 @@ def old_and_new(tmp_path):
     return made, ids, old, new
 
 
+def embedder(ids, features, asked=None):
+    """A model that knows the features of these ids; it writes down what it is asked."""
+    row = {one: place for place, one in enumerate(ids.tolist())}
+
+    def embed(some):
+        if asked is not None:
+            asked.append(some.tolist())
+        return features[[row[one] for one in some]]
+
+    return embed
+
+
 def backfilled(made, ids, features, share, batch=37):
     """The first part of the entries again, by the new model."""
-    row = {one: place for place, one in enumerate(ids.tolist())}
-    some = ids[: round(share * len(ids))]
-    list(made.backfill("new", lambda asked: features[[row[one] for one in asked]], some, batch))
+    list(made.backfill("new", embedder(ids, features), ids[: round(share * len(ids))], batch))
 
 
 # -- search --------------------------------------------------------------------------------------
@@ -167,21 +173,14 @@ def test_features_and_models_come_back_in_the_order_of_the_ids(old_and_new):
 
 def test_equal_width_is_not_compatibility(old_and_new):
     made, ids, old, new = old_and_new
-    with pytest.raises(
-        ValueError, match=r"(?s)'odl' is not declared.*features say nothing.*'old', 'stranger'"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)'odl' is not declared.*say nothing.*'old', 'stranger'"):
         made.insert([1], rows(1), "odl")
     with pytest.raises(ValueError, match="the model 'newer' is not declared"):
         made.search(rows(1), 1, "newer")
-    with pytest.raises(
-        ValueError,
-        match="queries of 'stranger' cannot be compared with the 300 entries of 'old': they were not "
-        "declared compatible, and equal width does not make them comparable",
-    ):
+    said = "queries of 'stranger' cannot be compared with the 300 entries of 'old': .* equal width does not"
+    with pytest.raises(ValueError, match=said):
         made.search(rows(1), 1, "stranger")
-    with pytest.raises(
-        ValueError, match="entries of 'stranger' cannot stand beside the 300 entries of 'old'"
-    ):
+    with pytest.raises(ValueError, match="of 'stranger' cannot stand beside the 300 entries of 'old'"):
         made.insert([10_001], rows(1), "stranger")
     with pytest.raises(ValueError, match="entries of 'stranger' cannot stand beside"):
         made.backfill("stranger", lambda ids: rows(len(ids)))
@@ -232,12 +231,8 @@ def test_padding_compares_with_zeros_in_both_directions(tmp_path):
 @pytest.mark.parametrize(
     ("index", "side", "width"),
     [("flat", side, width) for side in ("query", "gallery") for width in (WIDTH, 24)]
-    + [
-        ("hnsw", "query", 24),
-        ("hnsw", "gallery", WIDTH),
-        ("milvus", "query", WIDTH),
-        ("milvus", "gallery", 24),
-    ],
+    + [("hnsw", "query", 24), ("hnsw", "gallery", WIDTH)]
+    + [("milvus", "query", WIDTH), ("milvus", "gallery", 24)],
 )
 def test_an_adapter_serves_queries_of_another_space(tmp_path, side, width, index):
     old, turn = rows(300), np.linalg.qr(rows(width, 1, width))[0][:WIDTH]
@@ -273,11 +268,8 @@ def test_an_adapter_of_other_widths_is_refused(tmp_path):
     fitted = replace(fit_ridge(rows(30, 0, 4), rows(30, 1, 6)), side="query")
     with pytest.raises(ValueError, match="maps 4 numbers to 6, and on the query 6 become 4 here"):
         made.declare("new", 6, "old", adapter=fitted)
-    for options in (
-        {"fit": "cut"},
-        {"compatible_with": ["old", "older"]},
-        {"adapter": replace(fitted, side=None)},
-    ):
+    aside = {"adapter": replace(fitted, side=None)}
+    for options in ({"fit": "cut"}, {"compatible_with": ["old", "older"]}, aside):
         with pytest.raises(ValueError, match="an adapter is for one other model"):
             made.declare("new", 6, **({"compatible_with": "old", "adapter": fitted} | options))
     assert list(made.models) == ["old", "older"]
@@ -355,9 +347,7 @@ REFUSED = {
     "'12' is no list of ids": lambda g: g.remove("12"),  # not the entries "1" and "2"
     "7 is no list of ids": lambda g: g.models_of(7),
     "there is no entry with the id '7'": lambda g: g.features(["7"]),
-    "hold NaN, infinite values or nothing but zeros (the first: row 1)": lambda g: g.insert(
-        [1, 2, 3], NAN, "old"
-    ),
+    "hold NaN, infinite values or nothing but zeros (the": lambda g: g.insert([1, 2, 3], NAN, "old"),
     "(the first: row 1)": lambda g: g.insert([1, 2, 3], np.ma.masked_invalid(NAN), "old"),
     "have shape (1, 8) and type float64": lambda g: g.insert([1], rows(1, width=8), "old"),
     "there is no entry with the id 8: 1 of the 2 ids are not in": lambda g: g.remove([7, 8]),
@@ -467,9 +457,8 @@ def recall(hits, queries, features, alive):
     """Share of the true neighbours among the living that were found; nothing else may be found."""
     assert alive[hits.ids].all()
     truth = np.flatnonzero(alive)[best(queries, features[alive], hits.ids.shape[1])[1]]
-    return np.mean(
-        [len(set(a) & set(b)) / len(b) for a, b in zip(hits.ids.tolist(), truth.tolist(), strict=True)]
-    )
+    pairs = zip(hits.ids.tolist(), truth.tolist(), strict=True)
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs])
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
@@ -514,13 +503,7 @@ def test_cells_are_trained_on_the_models_own_entries(tmp_path, clustered):
 
 def test_backfill_keeps_its_order_and_goes_on_where_it_was(old_and_new):
     made, ids, _, new = old_and_new
-    row = {one: place for place, one in enumerate(ids.tolist())}
-    asked = []
-
-    def embed(some):
-        asked.append(some.tolist())
-        return new[[row[one] for one in some]]
-
+    embed = embedder(ids, new, asked := [])
     order = np.random.default_rng(3).permutation(ids)[:200]
     for step in made.backfill("new", embed, order, batch=60):
         if step.done == 120:
@@ -530,7 +513,7 @@ def test_backfill_keeps_its_order_and_goes_on_where_it_was(old_and_new):
     steps = list(again.backfill("new", embed, batch=60))  # the order was kept
     assert [(step.done, step.left) for step in steps] == [(60, 20), (80, 0)]
     assert sum(asked, []) == order.tolist()
-    assert np.allclose(again.features(order), unit(new[[row[one] for one in order]]), atol=1e-6)
+    assert np.allclose(again.features(order), unit(embedder(ids, new)(order)), atol=1e-6)
     assert list(again.backfill("new", embed, order)) == []  # nothing is left of it
     assert again.counts["old"] == 100
     assert [step.done for step in again.backfill("new", embed)] == [100]  # no order: all the others
@@ -618,7 +601,6 @@ def test_one_backfill_at_a_time(old_and_new):
 def test_searches_go_on_while_a_thread_backfills(old_and_new):
     """Every answer is that of one committed state: hits of the new model are a beginning of the order."""
     made, ids, old, new = old_and_new
-    row = {one: place for place, one in enumerate(ids.tolist())}
     counts, failed = [[], []], []
 
     def look(one, counts):
@@ -635,7 +617,7 @@ def test_searches_go_on_while_a_thread_backfills(old_and_new):
     threads = [threading.Thread(target=look, args=pair) for pair in zip((made, other), counts, strict=True)]
     for thread in threads:
         thread.start()
-    for step in made.backfill("new", lambda some: new[[row[one] for one in some]], ids, batch=50):
+    for step in made.backfill("new", embedder(ids, new), ids, batch=50):
         begun = [len(one) for one in counts]  # the next look but one sees this step
         while step.left and not failed and any(len(a) < b + 2 for a, b in zip(counts, begun, strict=True)):
             time.sleep(0.001)
@@ -669,10 +651,8 @@ def test_two_writers_take_turns(old_and_new):
     other.insert([20_001], old[:1], "old")
     with pytest.raises(ValueError, match="in the gallery already"):
         other.insert([20_000], old[:1], "old")
-    threads = [
-        threading.Thread(target=one.insert, args=([30_000 + i], old[:1], "old"))
-        for i, one in enumerate([made, other] * 5)
-    ]
+    turns = [(one.insert, ([30_000 + i], old[:1], "old")) for i, one in enumerate([made, other] * 5)]
+    threads = [threading.Thread(target=insert, args=given) for insert, given in turns]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -750,12 +730,9 @@ def test_a_full_disk_changes_nothing(old_and_new, monkeypatch):
     many = np.tile(new, (20, 1))
     with monkeypatch.context() as patch:
         connections(patch, f"PRAGMA max_page_count = {pages + 1}")
-        for call in (
-            lambda: made.insert(np.arange(20_000, 26_000), many, "old"),
-            lambda: made.insert(np.arange(20_000, 26_000), many, "old", replace=True),
-        ):
+        for replaced in (False, True):
             with pytest.raises(OSError, match="no space is left on the disk; nothing has changed") as found:
-                call()
+                made.insert(np.arange(20_000, 26_000), many, "old", replace=replaced)
             assert found.value.errno == errno.ENOSPC
         assert np.array_equal(made.search(old[:3], 5, "old").ids, before.ids)
         assert made.verify().entries == {"old": 300, "stranger": 0, "new": 0}

@@ -303,11 +303,8 @@ def standing(gallery: Gallery) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize(
     ("work", "states"),
-    [
-        ("swap", [(0, 0, 20), (20, 20, 0)]),
-        ("rollback", [(15, 15, 0), (0, 0, 0)]),
-        ("confirm", [(15, 15, 0), (15, 0, 0)]),
-    ],
+    [("swap", [(0, 0, 20), (20, 20, 0)])]
+    + [(work, [(15, 15, 0), end]) for work, end in (("rollback", (0, 0, 0)), ("confirm", (15, 0, 0)))],
 )
 def test_a_kill_on_the_way_back_or_forth(tmp_path, writers, work, states):
     """Before the change or after it, and the same call goes on; where it had happened, nothing happens."""

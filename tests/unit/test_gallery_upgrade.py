@@ -5,15 +5,12 @@ import threading
 
 import numpy as np
 import pytest
+from plain_rows import unit
 
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, overlap, score_scale
 
 WIDTH, NUMBER = 8, 120
 OLD, NEW, QUERIES = (np.random.default_rng(seed).normal(size=(NUMBER, WIDTH)) for seed in range(3))
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def ranked(scores, k):

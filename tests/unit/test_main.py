@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from image_folders import paint
 from PIL import Image
 
 import compat_lib.__main__ as command
@@ -94,15 +95,12 @@ def test_labels_and_ids_beside_the_files_a_group_a_threshold_and_a_map(check, fo
     np.savetxt(tmp_path / "ids.txt", np.arange(150), fmt="%d.png")
     beside = ["--labels", "labels.txt", "--ids", "ids.txt", "--new-ids", "ids.txt"]
     beside = [one if one.startswith("--") else tmp_path / one for one in beside]
-    files, outputs = (
-        [tmp_path / "old.npy", tmp_path / "apart.npy"],
-        ["--save-adapter", tmp_path / "map.safetensors"],
-    )
+    files = [tmp_path / "old.npy", tmp_path / "apart.npy"]
+    outputs = ["--save-adapter", tmp_path / "map.safetensors"]
     code, out, errors = check(*files, *beside, "--draws", 60, "--threshold", 0.5, *outputs)
     assert code == 1 and errors == "" and "Your old threshold 0.500 accepts" in out and "Next: If" in out
-    expected = check_compatibility(
-        *(one["features"] for one in data.values()), data["old"]["labels"], draws=60
-    )
+    sides = (one["features"] for one in data.values())
+    expected = check_compatibility(*sides, data["old"]["labels"], draws=60)
     found = load_adapter(tmp_path / "map.safetensors")
     assert found.side == expected.adapter.side
     torch.testing.assert_close(found.matrix, expected.adapter.matrix)
@@ -232,14 +230,8 @@ FEW = "{identities: 12, images: 4, eval_identities: 4, eval_images: 2}"
         ("method: mixbtc", "wrong.yml, .*/mixbtc-s0-.*no method 'mixbtc'.*(nearest: mixbct)"),
         (f"old_share: 0.1, dataset_options: {FEW}", "the old model would train on one class"),
         ("device: meta", "device is 'meta', which is not there"),
-        (
-            f"task_loss: triplet, per_identity: 4, batch_size: 64, dataset_options: {FEW}",
-            "need 16 identities, but there are",
-        ),
-        (
-            "method: mixbct, method_options: {mix_ration: 0.3}",
-            "mix_ratio, credible_share.*(nearest: mix_ratio)",
-        ),
+        (f"task_loss: triplet, per_identity: 4, batch_size: 64, dataset_options: {FEW}", "need 16 ident"),
+        ("method: mixbct, method_options: {mix_ration: 0.3}", "mix_ratio, .*(nearest: mix_ratio)"),
         ("dataset: portrait", "choose one of portraits, omniglot,.*(nearest: portraits)"),
         ("dataset_options: {identites: 9}", "takes the options identities,.*(nearest: identities)"),
         ("new_backbone: resnet81", "choose one of convnet,.*(nearest: resnet18)"),
@@ -261,12 +253,8 @@ def test_run_refuses_a_wrong_run_before_the_first_is_trained(tmp_path, capsys, s
 
 def test_finished_runs_of_other_images_are_refused_and_not_shown(tmp_path):
     """Where all runs are done nobody reads the images any more: the pages had the former numbers."""
-    shades = iter(range(0, 256, 2))
-    for part, classes, images in (("train", "abcdefghij", 4), ("test", "xyz", 3)):
-        for name in (f"{part}/{one}/{row}.png" for one in classes for row in range(images)):
-            path = tmp_path / "photos" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (16, 16), next(shades)).save(path)
+    for part, names, images in (("train", "abcdefghij", 4), ("test", "xyz", 3)):
+        paint(tmp_path / "photos" / part, dict.fromkeys(names, images), noise=np.random.default_rng(images))
     config = ExperimentConfig(
         dataset="folder",
         dataset_options={"path": str(tmp_path / "photos")},
@@ -281,7 +269,7 @@ def test_finished_runs_of_other_images_are_refused_and_not_shown(tmp_path):
         write_json(folder / "config.json", {"made_of": made_of})
         write_json(folder / "metrics.json", [])
     command.refuse(Path("mine.yml"), [config], own_data=True)
-    Image.new("L", (16, 16), 99).save(tmp_path / "photos/test/x/0.png")
+    Image.new("L", (16, 16), 99).save(tmp_path / "photos/test/x/000.png")
     words = f"mine.yml, .*{config.run_id}: .*was made with other test images than now in .*photos: put them"
     with pytest.raises(ValueError, match=words):
         command.refuse(Path("mine.yml"), [config], own_data=True)

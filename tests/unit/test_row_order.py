@@ -17,40 +17,37 @@ def rows(ids, files=FILES):
 
 
 def table(ids=None, labels=None, count=3, files=FILES, **options):
-    ids, labels = (
-        None if one is None else as_keys(what, one) for what, one in (("ids", ids), ("labels", labels))
-    )
+    ids = None if ids is None else as_keys("ids", ids)
+    labels = None if labels is None else as_keys("labels", labels)
     features = np.arange(count, dtype=np.float32)[:, None]
     found = align(FeatureTable("old.csv", features, labels, ids), files, **options)
     assert found.features[:, 0].tolist() == found.rows.tolist()
     return found
 
 
+TEN = ["anna/10.jpg", "anna/11.jpg", "bert/12.jpg"]
+NAMED_ALIKE = ["x/test/anna/1.png", "x/train/anna/1.png"]
+
+
 @pytest.mark.parametrize(
-    "ids",
+    ("ids", "files", "expected"),
     [
-        ["train/bert/1.png", "train/anna/1.png", "train/anna/2.png"],
-        ["/data/photos/train/bert/1.png", "/data/photos/train/anna/1.png", "/data/photos/train/anna/2.png"],
-        ["bert/1.png", "anna/1.png", "anna/2.png"],
-        ["old\\bert\\1.png", "old\\anna\\1.png", ".\\anna\\2.png"],
-        ["bert/1", "anna/1", "anna/2"],
-        [b"bert/1.png", b"anna/1.png", b"anna/2.png"],
+        (["train/bert/1.png", "train/anna/1.png", "train/anna/2.png"], FILES, [1, 2, 0]),
+        ([f"/data/photos/train/{one}.png" for one in ("bert/1", "anna/1", "anna/2")], FILES, [1, 2, 0]),
+        (["bert/1.png", "anna/1.png", "anna/2.png"], FILES, [1, 2, 0]),
+        (["old\\bert\\1.png", "old\\anna\\1.png", ".\\anna\\2.png"], FILES, [1, 2, 0]),
+        (["bert/1", "anna/1", "anna/2"], FILES, [1, 2, 0]),
+        ([b"bert/1.png", b"anna/1.png", b"anna/2.png"], FILES, [1, 2, 0]),
+        # file names alone are enough where they differ
+        (["flat/12.jpg", "flat/10.jpg", "flat/11.jpg"], TEN, [1, 2, 0]),
+        ([12, 11, 10], TEN, [2, 1, 0]),
+        # training and test images of one name are kept apart
+        (NAMED_ALIKE, ["train/anna/1.png"], [1]),
+        (NAMED_ALIKE, ["test/anna/1.png"], [0]),
     ],
 )
-def test_ids_are_paths_from_their_end(ids):
-    assert rows(ids) == [1, 2, 0]
-
-
-def test_file_names_alone_are_enough_where_they_differ():
-    files = ["anna/10.jpg", "anna/11.jpg", "bert/12.jpg"]
-    assert rows(["flat/12.jpg", "flat/10.jpg", "flat/11.jpg"], files) == [1, 2, 0]
-    assert rows([12, 11, 10], files) == [2, 1, 0]
-
-
-def test_training_and_test_images_of_one_name_are_kept_apart():
-    ids = ["x/test/anna/1.png", "x/train/anna/1.png"]
-    assert rows(ids, ["train/anna/1.png"]) == [1]
-    assert rows(ids, ["test/anna/1.png"]) == [0]
+def test_ids_are_paths_from_their_end(ids, files, expected):
+    assert rows(ids, files) == expected
 
 
 def test_names_of_a_mac_are_the_same_names():
@@ -72,11 +69,7 @@ def test_rows_without_an_image_are_passed_over():
     [
         (["anna/1.png"], FILES, "2 of 3 images have no feature, the first 'train/anna/2.png'"),
         (["bert/1.png", "bert/2.png"], ["anna/1.png", "bert/2.png"], "1 of 2 .* the first 'anna/1.png'"),
-        (
-            ["anna/1.png", "anna/2.png", "anna/1.png", "bert/1.png"],
-            FILES,
-            "rows 0 and 2 name .* 'train",
-        ),
+        (["anna/1.png", "anna/2.png", "anna/1.png", "bert/1.png"], FILES, "rows 0 and 2 name .* 'train"),
         (["x/test/anna/1.png", "x/train/anna/1.png"], ["anna/1.png"], "rows 0 and 1 name the same image"),
         (["x/9.png"], FILES, "no id is the name of an image .the first id: 'x/9.png', the first"),
         (["x/test/anna/1.png"], FILES[:1], "no id is the name of an image"),
@@ -161,10 +154,7 @@ def test_prototypes_and_classifier_find_their_classes_by_name():
         ({"classifier_weight": np.eye(2)}, "0 classifier_classes for 2 rows of class"),
         ({"prototypes": np.eye(2), "prototype_classes": ["a"]}, "there are 1 prototype_classes for 2 rows"),
         ({"prototypes": np.eye(2), "prototype_classes": ["a", "a"]}, "prototype_classes hold a name twice"),
-        (
-            {"prototypes": np.eye(2), "prototype_classes": ["x", "y"]},
-            "none of .* is the name of a class .*'x', 'a'",
-        ),
+        ({"prototypes": np.eye(2), "prototype_classes": ["x", "y"]}, "none of .* is the name of a class"),
         ({"classifier_weight": [[np.nan]], "classifier_classes": ["a"]}, "not finite"),
     ],
 )
