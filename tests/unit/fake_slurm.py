@@ -27,15 +27,8 @@ SRUN = """#!/bin/bash
 while [[ "$1" == -* ]]; do shift; done
 exec "$@"
 """
-COMMANDS = {
-    "sbatch": SBATCH,
-    "sacct": SACCT,
-    "srun": SRUN,
-    "squeue": SACCT,
-    "sinfo": "#!/bin/bash\necho 'all*'\n",
-    "scontrol": "#!/bin/bash\necho 'MinJobAge = 300 sec'\n",
-    "scancel": "#!/bin/bash\n",
-}
+COMMANDS = {"sbatch": SBATCH, "sacct": SACCT, "srun": SRUN, "squeue": SACCT, "scancel": "#!/bin/bash\n"}
+COMMANDS |= {"sinfo": "#!/bin/bash\necho 'all*'\n", "scontrol": "#!/bin/bash\necho 'MinJobAge = 300 sec'\n"}
 
 
 def make_queue(folder: Path) -> dict[str, Path]:

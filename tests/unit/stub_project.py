@@ -56,22 +56,18 @@ def make_project(root: Path, real: Path) -> Path:
     experiment_notebook(notebooks / "01_old_system.ipynb", "'independent'", "old_folder")
     experiment_notebook(notebooks / "02_dual_tuning.ipynb", "'dual_tuning'", "run_folder")
     experiment_notebook(notebooks / "03_mixbct.ipynb", "'mixbct'", "run_folder")
-    experiment_notebook(
-        notebooks / "04_other_methods.ipynb", "method", "run_folder", COMMON + "method = 'l2'"
-    )
-    write_notebook(notebooks / "00_start_here.ipynb", "1 + 1", parameters=COMMON + "method = 'l2'")
-    write_notebook(
-        notebooks / "99_all_tables.ipynb", MASTER, parameters='runs_root = "runs"\npreset = "configs/x.yml"'
-    )
-    parameters = 'runs_root = "runs"\nexperiment_id = None\nmethod = "l2"'
-    write_notebook(notebooks / "05_explore_features.ipynb", "1 + 1", parameters=parameters)
-    for stem in ("06_upgrade_a_gallery", "07_your_own_system"):
-        write_notebook(notebooks / f"{stem}.ipynb", "1 + 1", parameters=COMMON + "method = 'l2'")
-    write_notebook(notebooks / "08_costs.ipynb", "1 + 1", parameters='runs_root = "runs"')
+    one = COMMON + "method = 'l2'"
+    experiment_notebook(notebooks / "04_other_methods.ipynb", "method", "run_folder", one)
+    parameters = dict.fromkeys(("00_start_here", "06_upgrade_a_gallery", "07_your_own_system"), one)
+    parameters["05_explore_features"] = 'runs_root = "runs"\nexperiment_id = None\nmethod = "l2"'
+    parameters["08_costs"] = 'runs_root = "runs"'
+    for stem, text in parameters.items():
+        write_notebook(notebooks / f"{stem}.ipynb", "1 + 1", parameters=text)
+    parameters = 'runs_root = "runs"\npreset = "configs/x.yml"'
+    write_notebook(notebooks / "99_all_tables.ipynb", MASTER, parameters=parameters)
     (root / "configs").mkdir()
-    (root / "configs" / "tiny.yml").write_text(
-        "defaults: {epochs: 3}\nmethods:\n  - {method: l2}\n  - {method: mixbct}\n"
-    )
+    preset = "defaults: {epochs: 3}\nmethods:\n  - {method: l2}\n  - {method: mixbct}\n"
+    (root / "configs" / "tiny.yml").write_text(preset)
     return root
 
 

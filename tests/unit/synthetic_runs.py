@@ -10,6 +10,15 @@ METRIC = "tar@far=1e-3"
 PAIRS = (("old", "old"), ("new", "old"), ("new", "new"))
 
 
+def write_config(folder, config, old, more):
+    """config.json of a run, or of the old model that it stands on."""
+    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
+    described |= {"method": "old"} if old else {}
+    ids = {"experiment_id": config.experiment_id, "run_id": folder.name}
+    ids["old_run_id"] = config.old_folder.name
+    write_json(folder / "config.json", described | ids | more)
+
+
 def write_run(
     root,
     config,
@@ -43,10 +52,7 @@ def write_run(
     records += [
         Record(None, None, f"train/{n}", float(v)) for n, v in training.items() if f"train/{n}" not in given
     ]
-    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
-    described |= {"method": "old"} if old else {}
-    ids = {"experiment_id": config.experiment_id, "run_id": name, "old_run_id": config.old_folder.name}
-    write_json(folder / "config.json", described | ids | {"facts": {"classes": {"test": 200}}})
+    write_config(folder, config, old, {"facts": {"classes": {"test": 200}}})
     write_metrics(folder, Records(records))
     return folder
 

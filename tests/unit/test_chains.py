@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
+from synthetic_runs import write_config
 
 from companion import chains, reading
 from compat_lib.config import ExperimentConfig
@@ -27,11 +28,7 @@ def features():
 
 def write(root, config, tensors, *, old=False, digest="0"):
     folder = root / config.experiment_id / (config.old_folder.name if old else config.run_id)
-    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
-    described |= {"method": "old"} if old else {}
-    names = {"experiment_id": config.experiment_id, "run_id": folder.name}
-    names["old_run_id"] = config.old_folder.name
-    write_json(folder / "config.json", described | names | {"made_of": {"test images": digest}})
+    write_config(folder, config, old, {"made_of": {"test images": digest}})
     save_tensors({name: value.clone() for name, value in tensors.items()}, folder / "features.safetensors")
     write_json(folder / "metrics.json", [{"metric": "map", "value": 0.5, "query": "new", "gallery": "new"}])
     return folder
@@ -59,11 +56,8 @@ def test_a_chain_is_found_whole_and_once(tmp_path):
     last = three_generations(tmp_path)
     (chain,) = chains.find_chains(tmp_path)
     assert [run.folder.name for run in chain.runs] == [FIRST.old_folder.name, FIRST.run_id, last.name]
-    assert chain.models == (
-        "convnet (20 epochs)",
-        "resnet-small by BCT (20 epochs)",
-        "convnet by Dual-Tuning (reconstruction) (30 epochs)",
-    )
+    networks = ("convnet", "resnet-small by BCT", "convnet by Dual-Tuning (reconstruction)")
+    assert chain.models == tuple(f"{n} ({e} epochs)" for n, e in zip(networks, (20, 20, 30), strict=True))
     assert chain.title == "Portraits, open-class: " + ", then ".join(chain.models)
     fourth = SECOND.next_generation()
     write(tmp_path, fourth, load_tensors(last / "features.safetensors")[0])
@@ -98,9 +92,8 @@ def test_a_chain_that_ends_without_compatible_training_comes_last(tmp_path):
 
 def test_composed_maps_carry_a_query_back_to_any_gallery(tmp_path):
     turns = [np.linalg.qr(np.random.default_rng(g).normal(size=(5, 5)))[0] for g in range(3)]
-    test = [
-        (side.double() @ torch.from_numpy(turn)).float() for side, turn in zip(features(), turns, strict=True)
-    ]
+    pairs = zip(features(), turns, strict=True)
+    test = [(side.double() @ torch.from_numpy(turn)).float() for side, turn in pairs]
     val = [side[::2] + 0.1 for side in test]
     write(tmp_path, FIRST, {"test": test[0], "val": val[0]}, old=True)
     write(tmp_path, FIRST, {"test": test[1], "val": val[1]})

@@ -34,9 +34,8 @@ def test_an_oracle_is_trained_once_a_setting_and_an_old_model_once_an_old_side(n
 def test_settings_that_differ_in_their_new_side_alone_share_the_old_models():
     for name, sides in {"outliers": 1, "losses": 3, "networks": 3, "weak": 4, "omniglot": 1}.items():
         seeds = {config.seed for config in PRESETS[name].experiments}
-        assert len({(one.old_side, one.seed) for one in PRESETS[name].experiments}) == sides * len(seeds), (
-            name
-        )
+        found = {(one.old_side, one.seed) for one in PRESETS[name].experiments}
+        assert len(found) == sides * len(seeds), name
 
 
 def test_runs_that_two_presets_want_are_the_same():

@@ -334,9 +334,8 @@ def test_a_moved_control_draws_again_in_place(upgrade, monkeypatch):
 def test_the_benchmark_moves_every_view():
     views = benchmark.moves(benchmark.make_upgrade(120, 12).prepared(), tsne=False)
     for draws in views.values():
-        assert (
-            len({benchmark.seconds(draw, still=False)[2] for draw in draws}) > 1
-        )  # a move changes the picture
+        pictures = {benchmark.seconds(draw, still=False)[2] for draw in draws}
+        assert len(pictures) > 1  # a move changes the picture
 
 
 # -- training images as MixBCT meets them --------------------------------------------------------

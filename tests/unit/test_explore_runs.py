@@ -36,10 +36,8 @@ def test_the_experiment_with_the_most_methods_is_read_and_never_trained(root, mo
     monkeypatch.setattr("compat_lib.experiment.train", None)
     chosen, experiments = opened(root)
     assert chosen == small(root).experiment_id and set(experiments) == {"Independent", "MixBCT"}
-    assert {name: len(runs) for name, runs in explore.find_runs(root / "runs").items()} == {
-        chosen: 2,
-        small(root, new_width=12).experiment_id: 1,
-    }
+    counts = {name: len(runs) for name, runs in explore.find_runs(root / "runs").items()}
+    assert counts == {chosen: 2, small(root, new_width=12).experiment_id: 1}
     upgrade = explore.upgrade_of(experiments["MixBCT"], "MixBCT")
     experiment = experiments["MixBCT"]
     old, new, test = experiment.old.test, experiment.new.test, experiment.data.test
@@ -61,9 +59,7 @@ def test_what_cannot_be_read_is_left_out_with_a_sentence(root, tmp_path):
     assert len(explore.find_runs(copy)[chosen]) == 1
     with pytest.raises(ValueError, match=f"no complete runs of {chosen} that can be read; there are"):
         opened(root, copy, chosen)
-    with pytest.raises(
-        ValueError, match="no complete runs of any experiment that can be read; there are none"
-    ):
+    with pytest.raises(ValueError, match="no complete runs of any experiment .*; there are none"):
         opened(root, tmp_path / "nothing")
 
 

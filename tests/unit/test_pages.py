@@ -14,9 +14,8 @@ from stub_project import make_project
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-WIDGET = {
-    "application/vnd.jupyter.widget-view+json": {"model_id": "m1"},
-}
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "m1"}}
+WIDGET["text/plain"] = "VBox(children=())"
 
 
 class Addresses(HTMLParser):
@@ -38,6 +37,10 @@ class Addresses(HTMLParser):
 def shown(**data):
     kinds = {"png": "image/png", "html": "text/html", "plain": "text/plain"}
     return nbformat.v4.new_output("display_data", {kinds[kind]: value for kind, value in data.items()})
+
+
+def tagged(tag: str, source: str, said: str):
+    return nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}, outputs=[shown(plain=said)])
 
 
 def leave(root: Path, job: plan.Job, text: str, *cells) -> None:
@@ -66,18 +69,9 @@ def site(tmp_path_factory, project):
         cells = [
             nbformat.v4.new_code_cell("plot()", outputs=[shown(png=base64.b64encode(PIXEL).decode())]),
             nbformat.v4.new_code_cell("frame", outputs=[shown(html="<table><tr><td>0.5</td></tr></table>")]),
-            nbformat.v4.new_code_cell(
-                "slide()",
-                outputs=[
-                    nbformat.v4.new_output("display_data", WIDGET | {"text/plain": "VBox(children=())"})
-                ],
-            ),
-            nbformat.v4.new_code_cell(
-                "# Solution 1: x", metadata={"tags": ["solution"]}, outputs=[shown(plain="folded answer")]
-            ),
-            nbformat.v4.new_code_cell(
-                "open()", metadata={"tags": ["show-input"]}, outputs=[shown(plain="y")]
-            ),
+            nbformat.v4.new_code_cell("slide()", outputs=[nbformat.v4.new_output("display_data", WIDGET)]),
+            tagged("solution", "# Solution 1: x", "folded answer"),
+            tagged("show-input", "open()", "y"),
         ]
         for job in plan.all_jobs(*plan.read("tiny")):
             stem = job.notebook.stem
@@ -119,14 +113,10 @@ def test_links_between_notebooks_and_documents_lead_to_their_pages(site):
                 assert (site / link.partition("#")[0]).is_file(), f"{path.name}: {link}"
 
 
-def test_the_first_page_is_the_master_and_the_side_bar_holds_the_rest(site):
+def test_the_first_page_is_the_master_opens_on_its_result_and_leads_to_the_rest(site):
     text = page(site, "index")
     assert "Title of 99_all_tables" in text
     assert {"00_start_here.html", "methods.html", "runs.html", "about.html"} <= set(Addresses(text).links)
-
-
-def test_the_first_page_opens_on_its_result(site):
-    text = page(site, "index")
     assert "The question." in text and "42 runs" in text and "a table" in text
     assert "How long it takes" not in text and "setup_code" not in text
 

@@ -17,50 +17,15 @@ FOLDER = ROOT / "configs" / "paper"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yml"))
 
 # Typed from what the papers' code and README say, not from the presets.
-MIX = {
-    "dataset": "ms1mv3",
-    "protocol": "ijb",
-    "old_share": 0.3,
-    "shuffle_seed": None,
-    "image_size": 112,
-    "old_backbone": "iresnet18",
-    "new_backbone": "iresnet50",
-    "new_loss": "arcface",
-    "scale": 64,
-    "margin": 0.5,
-    "margin_ramp": 0,
-    "epochs": 35,
-    "old_epochs": 35,
-    "batch_size": 8 * 128,
-    "optimiser": "sgd",
-    "schedule": "polynomial",
-    "lr": 0.1,
-    "weight_decay": 5e-4,
-    "decay": "all",
-    "clip": 5,
-    "classifier_sample": 1,
-    "flip": True,
-    "shift": 0,
-}
-DUAL = {
-    "protocol": "reid",
-    "size": (256, 128),
-    "optimiser": "adam",
-    "lr": 3.5e-4,
-    "weight_decay": 5e-4,
-    "epochs": 120,
-    "warmup_steps": 2000,
-    "batch_size": 64,
-    "per_identity": 4,
-    "pad": 10,
-    "flip": True,
-    "erase": 0.5,
-    "label_smoothing": 0.1,
-    "old_backbone": "resnet18-stride1",
-    "old_width": 512,
-    "new_head": "bn-neck",
-    "new_weights": "IMAGENET1K_V1",
-}
+MIX = {"dataset": "ms1mv3", "protocol": "ijb", "old_share": 0.3, "shuffle_seed": None, "image_size": 112}
+MIX |= {"old_backbone": "iresnet18", "new_backbone": "iresnet50", "new_loss": "arcface", "scale": 64}
+MIX |= {"margin": 0.5, "margin_ramp": 0, "epochs": 35, "old_epochs": 35, "batch_size": 8 * 128}
+MIX |= {"optimiser": "sgd", "schedule": "polynomial", "lr": 0.1, "weight_decay": 5e-4, "decay": "all"}
+MIX |= {"clip": 5, "classifier_sample": 1, "flip": True, "shift": 0}
+DUAL = {"protocol": "reid", "size": (256, 128), "optimiser": "adam", "lr": 3.5e-4, "weight_decay": 5e-4}
+DUAL |= {"epochs": 120, "warmup_steps": 2000, "batch_size": 64, "per_identity": 4, "pad": 10, "flip": True}
+DUAL |= {"erase": 0.5, "label_smoothing": 0.1, "old_backbone": "resnet18-stride1", "old_width": 512}
+DUAL |= {"new_head": "bn-neck", "new_weights": "IMAGENET1K_V1"}
 OPENBCT = {"optimiser": "sgd", "lr": 0.1, "weight_decay": 1e-4, "batch_size": 256, "epochs": 90}
 OPENBCT |= {"old_backbone": "resnet18", "new_backbone": "resnet50", "old_share": 0.5}
 OPENBCT |= {"protocol": "leave-one-out", "new_loss": "softmax"}

@@ -91,11 +91,8 @@ def test_circle_numbers_only_gathered_classes(ax):
     new = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.0, -1.0]])  # the second class is scattered
     stars = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
     plots.draw_circle(ax, old, new, labels, prototypes=stars, classifier=stars, marked=labels == 0)
-    numbers = {
-        colour: [text.get_text() for text in ax.texts if text.get_color() == colour]
-        for colour in (plots.NEW, plots.OLD)
-    }
-    assert numbers == {plots.NEW: ["1"], plots.OLD: ["1", "2"]}
+    for colour, numbers in ((plots.NEW, ["1"]), (plots.OLD, ["1", "2"])):
+        assert [text.get_text() for text in ax.texts if text.get_color() == colour] == numbers
 
 
 def test_image_strip(ax):
@@ -114,12 +111,8 @@ def test_image_strip(ax):
 def test_cosine_row_titles_give_the_overlap():
     figure, axes = plt.subplots(1, 4)
     edges = [-1.0, 0.0, 1.0]
-    cases = {
-        "old/old": ([5, 5], [100, 100], "100.0"),
-        "new/old, MixBCT": ([1, 3], [300, 100], "50.0"),
-        "new/new": ([0, 4], [7, 0], "0.0"),
-        "none": ([0, 0], [3, 1], "0.0"),
-    }
+    cases = {"old/old": ([5, 5], [100, 100], "100.0"), "new/old, MixBCT": ([1, 3], [300, 100], "50.0")}
+    cases |= {"new/new": ([0, 4], [7, 0], "0.0"), "none": ([0, 0], [3, 1], "0.0")}
     plots.cosine_row(axes, {name: (edges, *counts) for name, (*counts, _) in cases.items()}, {"new/new": 0.5})
     titles = [ax.get_title().replace("\n", ", ") for ax in axes]
     assert titles == [f"{name}, overlap {share}%" for name, (*_, share) in cases.items()]
@@ -233,20 +226,16 @@ def test_curves_of_a_history_read_csv_rows_and_say_what_is_absent(ax):
     assert other.lines[0].get_xydata().tolist() == [[2.0, 0.7]]
     assert legend_texts(other) == ["BCT"] and other.get_ylabel() == "new/new mAP,\nvalidation (%)"
     third, absent = (plt.subplots()[1] for _ in range(2))
-    plots.constraint_curves(
-        third, [{"epoch": 0} | {f"val/constraint{k}/share": k / 10 for k in (1, 2, 3, 4)}]
-    )
+    held = {f"val/constraint{k}/share": k / 10 for k in (1, 2, 3, 4)}
+    plots.constraint_curves(third, [{"epoch": 0} | held])
     assert [line.get_ydata()[0] for line in third.lines] == [0.1, 0.2, 0.3, 0.4]
     assert "cannot be compared" in plots.constraint_curves(absent, [{"epoch": 0}]).texts[0].get_text()
 
 
 def test_validation_panels_skip_epochs_and_methods_without_the_metric():
     name = "val/new_new/tar@far=1e-2"
-    looks = {
-        "bct": [{"epoch": 1}, {"epoch": 2, name: 0.25}, {"epoch": 3, name: "0.75"}],
-        "l2": [{"epoch": 1}],
-        "mixbct": [{"epoch": 1, name: 0.5}],
-    }
+    looks = {"bct": [{"epoch": 1}, {"epoch": 2, name: 0.25}, {"epoch": 3, name: "0.75"}]}
+    looks |= {"l2": [{"epoch": 1}], "mixbct": [{"epoch": 1, name: 0.5}]}
     figure = plots.validation_panels(looks, titles={"mixbct": "MixBCT"})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["bct\n75.0", "MixBCT\n50.0"]
     assert "Too few" in plots.validation_panels({"l2": looks["l2"]}).texts[0].get_text()
@@ -264,11 +253,8 @@ def test_roc(ax):
 
 def test_scatter_has_bars_and_writes_a_stranger_at_the_edge(ax):
     ends = {"self_low": 0.8, "self_high": 0.95, "cross_low": 0.5, "cross_high": 0.7}
-    points = {
-        "independent": {"self": 0.9, "cross": 0.001},
-        "bct": {"self": 0.9, "cross": 0.6} | ends,
-        "l2": {"self": None, "cross": 0.5},
-    }
+    points = {"independent": {"self": 0.9, "cross": 0.001}, "bct": {"self": 0.9, "cross": 0.6} | ends}
+    points["l2"] = {"self": None, "cross": 0.5}
     plots.self_cross_scatter(ax, points, old_old=0.45)
     at = {container.get_label(): container for container in ax.containers}
     assert list(at) == ["independent: 0.1, far below", "bct"]
@@ -282,9 +268,8 @@ def test_scatter_has_bars_and_writes_a_stranger_at_the_edge(ax):
     ("crosses", "old_old"), [((0.001, 0.01), 0.5), ((0.3, 0.6), 0.5), ((0.001, 0.6), None)]
 )
 def test_all_below_or_none_far_below_share_one_scale(ax, crosses, old_old):
-    points = {
-        name: {"self": 0.9, "cross": x} for name, x in zip(("independent", "bct"), crosses, strict=True)
-    }
+    pairs = zip(("independent", "bct"), crosses, strict=True)
+    points = {name: {"self": 0.9, "cross": cross} for name, cross in pairs}
     plots.self_cross_scatter(ax, points, old_old=old_old)
     assert [container[0].get_ydata()[0] for container in ax.containers] == list(crosses)
 

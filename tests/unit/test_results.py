@@ -46,9 +46,8 @@ def test_several_seeds_give_deviations(three_seeds):
     row = row_of(results.scores(results.collect(three_seeds)), "mixbct")
     assert row["n"] == row["seeds"] == 3
     assert (row["gain"], row["gain_deviation"]) == pytest.approx((0.5, 0.1))
-    assert (row["oracle"], row["cost"], row["images"], row["criterion"]) == pytest.approx(
-        (0.9, 0.8, 1.0, 1.0)
-    )
+    found = [row[name] for name in ("oracle", "cost", "images", "criterion")]
+    assert found == pytest.approx([0.9, 0.8, 1.0, 1.0])
     # margins 0.20, 0.25, 0.30: mean 0.25, standard error 0.05 / sqrt(3)
     half = stats.t.ppf(0.975, 2) * 0.05 / math.sqrt(3)
     assert (row["margin_low"], row["margin_high"]) == pytest.approx((0.25 - half, 0.25 + half))
@@ -214,9 +213,8 @@ def test_an_experiment_is_taken_from_one_place(tmp_path):
 
 def test_runs_of_two_old_models_are_told(tmp_path):
     """Such as a folder into which the runs of another machine were copied."""
-    alone, other = (
-        configs(["independent", "bct"], [0, 1], scenario=one) for one in ("open-class", "open-data")
-    )
+    both = ["independent", "bct"], [0, 1]
+    alone, other = (configs(*both, scenario=one) for one in ("open-class", "open-data"))
     for number, config in enumerate((*alone, *other)):
         write_run(tmp_path, config, 0.4 + 0.1 * config.seed + 1e-3 * (number == 3), 0.5, 0.9, metric="map")
     read = reading.read_runs(tmp_path)
@@ -255,9 +253,8 @@ def test_a_second_test_part_and_the_ceiling_of_the_old_features(tmp_path):
     assert math.isnan(other["mean-of-five"])
     whole = reading.read_runs(tmp_path)
     table = tables.result_table(whole.rows(METRIC), {"in-domain": whole.rows(METRIC, "in-domain")})
-    assert table.columns[1:5].tolist() == [
-        *("new/old", "new/new", "new/old, in-domain", "new/new, in-domain")
-    ]
+    names = ["new/old", "new/new", "new/old, in-domain", "new/new, in-domain"]
+    assert table.columns[1:5].tolist() == names
     assert table["new/old"].tolist()[:3] == ["40.0", "75.0", "90.0"]  # bar, ceiling, full backfill
     assert table["new/old, in-domain"].tolist()[:3] == ["30.0", "", "60.0"]
     assert table["new/old, in-domain"].tolist()[-1] == "50.0"

@@ -21,8 +21,5 @@ def test_a_published_setting_asks_for_its_accelerators_and_processes(project, tm
     told = asked(project, tmp_path, "paper/mixbct-ms1mv3-open-data")
     assert "gpu=8" in told and "--nproc-per-node 8 -m compat_lib run" in told and "--old" in told
     assert told.count("run_id=mixbct-s0-") == 2  # ArcFace and softmax
-
-
-def test_one_process_needs_no_torchrun(project, tmp_path):
-    told = asked(project, tmp_path, "paper/bt2-cifar100")
+    told = asked(project, tmp_path, "paper/bt2-cifar100")  # one process needs no torchrun
     assert "gpu=1" in told and "torch.distributed" not in told

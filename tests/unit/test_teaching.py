@@ -78,7 +78,7 @@ def test_a_word_is_used_in_the_section_that_explains_it(row):
 def test_a_symbol_is_the_one_of_the_page_of_methods_or_of_the_notebook(row):
     name = PLACE.fullmatch(row["explained in"])[3]
     known = page("methods.md") + prose(NOTEBOOKS / f"{name}.ipynb")
-    symbols = re.findall(r"\$([^$]+)\$", row["symbol"])
+    symbols = symbols_of(row)
     assert symbols
     for symbol in symbols:
         assert symbol in known, f"{symbol} is neither on the page of methods nor in {name}"

@@ -65,10 +65,8 @@ def test_a_run_depends_on_method_and_seed_alone(toy):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    few, many, other = (
-        train_toy("mixbct", toy, snapshots=steps, seed=seed)
-        for steps, seed in (((0, 12), 0), ((0, 1, 5, 12), 0), ((0, 12), 1))
-    )
+    cases = ((0, 12), 0), ((0, 1, 5, 12), 0), ((0, 12), 1)
+    few, many, other = (train_toy("mixbct", toy, snapshots=steps, seed=seed) for steps, seed in cases)
     assert torch.equal(torch.rand(2), expected)  # the global generator is left alone
     assert torch.equal(few.points[-1], many.points[-1]) and not torch.equal(few.points, other.points)
     assert torch.equal(few.classifier[-1], many.classifier[-1])

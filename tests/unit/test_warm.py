@@ -33,9 +33,8 @@ def test_a_notebook_runs_in_forks_and_its_pictures_and_words_come_back(project, 
     picture = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
     notebook = write_notebook(tmp_path / "a" / "a.ipynb", f"import os, sys\n{seen}", picture)
     target = tmp_path / "b.ipynb"
-    ended = subprocess.run(
-        command(project, notebook, target), env=forked | {"SEEN": "ja"}, capture_output=True, text=True
-    )
+    how = {"capture_output": True, "text": True}
+    ended = subprocess.run(command(project, notebook, target), env=forked | {"SEEN": "ja"}, **how)
     assert ended.returncode == 0 and "[a] done in" in ended.stdout, ended.stderr
     assert not ended.stderr
     cells = json.loads(target.read_text())["cells"]

@@ -42,19 +42,12 @@ def test_a_notebook_runs_with_its_parameters_on_the_own_kernel(project, tmp_path
     other = tmp_path / "jupyter" / "kernels" / "python3"
     other.mkdir(parents=True)
     (other / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
-    notebook = write_notebook(
-        tmp_path / "notebooks" / "a.ipynb",
-        "import os, sys\nprint(seed, sys.prefix, os.getcwd(), os.environ['OMP_NUM_THREADS'])",
-    )
+    source = "import os, sys\nprint(seed, sys.prefix, os.getcwd(), os.environ['OMP_NUM_THREADS'])"
+    notebook = write_notebook(tmp_path / "notebooks" / "a.ipynb", source)
     target = tmp_path / "runs" / "b" / "notebook.ipynb"
-    ended = run_notebook(
-        project,
-        notebook,
-        target,
-        *("--parameters", '{"seed": 7}', "--label", "L2, seed 7"),
-        JUPYTER_PATH=str(tmp_path / "jupyter"),
-        OMP_NUM_THREADS="4",
-    )
+    variables = {"JUPYTER_PATH": str(tmp_path / "jupyter"), "OMP_NUM_THREADS": "4"}
+    options = ("--parameters", '{"seed": 7}', "--label", "L2, seed 7")
+    ended = run_notebook(project, notebook, target, *options, **variables)
     assert ended.returncode == 0, ended.stderr
     assert printed(target).split() == ["7", sys.prefix, str(notebook.parent), "1"]
     assert "[L2, seed 7] done in" in ended.stdout
@@ -165,11 +158,8 @@ def test_a_preset_becomes_one_notebook_for_each_old_model_and_run(stub):
     preset, path, root = plan.read("tiny")
     assert root == stub / "runs" and path == stub / "configs" / "tiny.yml"
     old, l2, mixbct = plan.experiment_jobs(preset)
-    assert [job.notebook.stem for job in (old, l2, mixbct)] == [
-        "01_old_system",
-        "04_other_methods",
-        "03_mixbct",
-    ]
+    stems = [job.notebook.stem for job in (old, l2, mixbct)]
+    assert stems == ["01_old_system", "04_other_methods", "03_mixbct"]
     config = preset.experiments[1]
     assert mixbct.target == f"{config.experiment_id}/{config.run_id}/notebook.ipynb"
     assert l2.after == mixbct.after == (old.target,) and old.after == ()
@@ -214,12 +204,8 @@ def test_the_pages_are_told_the_preset_and_shown_one_compatible_run(stub):
 def test_the_site_adds_the_notebooks_that_no_comparison_needs(stub):
     preset, path, root = plan.read("tiny")
     jobs = plan.page_jobs(preset, path, root, plan.FOR_THE_SITE)
-    assert [job.target for job in jobs] == [
-        "tiny/explore_features.ipynb",
-        "tiny/upgrade_a_gallery.ipynb",
-        "tiny/your_own_system.ipynb",
-        "tiny/costs.ipynb",
-    ]
+    stems = ("explore_features", "upgrade_a_gallery", "your_own_system", "costs")
+    assert [job.target for job in jobs] == [f"tiny/{stem}.ipynb" for stem in stems]
     explore, gallery, own, costs = (job.parameters for job in jobs)
     assert gallery["method"] == "mixbct" and gallery["settings"] == {"epochs": 3}
     experiment = preset.experiments[0].experiment_id
@@ -392,12 +378,9 @@ def test_a_living_workflow_is_not_disturbed(tmp_path):
     (runs / ".snakemake" / "locks" / "0.input.lock").touch()
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "snakemake"], cwd=runs)
     try:
-        workflow = reproduce.Workflow(
-            tmp_path / "x.yml", runs, cores=1, profile=reproduce.PROFILES / reproduce.LOCAL
-        )
-        with pytest.raises(
-            RuntimeError, match=rf"process {owner.pid}\) is at work in .*: wait for it or stop"
-        ):
+        local = reproduce.PROFILES / reproduce.LOCAL
+        workflow = reproduce.Workflow(tmp_path / "x.yml", runs, cores=1, profile=local)
+        with pytest.raises(RuntimeError, match=rf"process {owner.pid}\) is at work in .*: wait for it or"):
             workflow.clear_lock(patience=0)
     finally:
         owner.kill()
