@@ -17,63 +17,56 @@ def test_reading_a_configuration_does_not_start_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("dataset", "mnist", "portraits, omniglot"),
-        ("scenario", "open", "open-class"),
-        ("new_loss", "triplet", "softmax, cosface, arcface"),
-        ("old_share", 1.0, "strictly between 0 and 1"),
-        ("warmup", 1.5, "between 0 and 1"),
-        ("epochs", 0, "at least 1"),
-        ("lr", 0.0, "above 0"),
-        ("lr", -1.0, "above 0"),
-        ("batch_size", 1, "at least 2"),
-        ("budget", "time", "steps, passes"),
-    ],
-)
-def test_impossible_values_are_named(field, value, words):
-    for kind in (ExperimentConfig, TrainingSettings):
-        if field in kind.__dataclass_fields__:
-            with pytest.raises(ValueError, match=field) as caught:
-                kind(**{field: value})
-            assert words in str(caught.value)
-
-
 FILE = {"old_features": "x.csv"}
+REFUSED = [
+    ({"dataset": "mnist"}, "dataset .*portraits, omniglot"),
+    ({"scenario": "open"}, "scenario .*open-class"),
+    ({"new_loss": "triplet"}, "new_loss .*softmax, cosface, arcface"),
+    ({"old_share": 1.0}, "old_share .*strictly between 0 and 1"),
+    ({"warmup": 1.5}, "warmup .*between 0 and 1"),
+    ({"epochs": 0}, "epochs .*at least 1"),
+    ({"lr": 0.0}, "lr .*above 0"),
+    ({"lr": -1.0}, "lr .*above 0"),
+    ({"batch_size": 1}, "batch_size .*at least 2"),
+    ({"budget": "time"}, "budget .*steps, passes"),
+    # types
+    *(({"epochs": value}, "epochs") for value in (1.5, "many")),
+    *(({"lr": value}, "lr") for value in ("fast", True)),
+    *(({"flip": 1}, "flip"), ({"method_options": []}, "method_options")),
+    # recipes
+    ({"schedule": "multistep"}, "needs milestones"),
+    ({"milestones": [0.5]}, "do not go together"),
+    ({"schedule": "multistep", "milestones": [40, 90]}, "between 0 and 1"),
+    ({"optimiser": "lamb"}, "sgd, adam, adamw"),
+    ({"warmup_steps": -1}, "at least 0"),
+    ({"accumulate": 5, "batch_size": 8}, "at most 4"),
+    ({"classifier_sample": 0.0}, "above 0"),
+    # old sides
+    (FILE | {"scenario": "extended-class"}, "leave out scenario"),
+    (FILE | {"old_run": "a/b"}, "leave out old_run"),
+    ({"old_test_features": "y.csv"}, "need old_features, a file"),
+    ({"old_dataset": "mars"}, "old_dataset is 'mars'; choose one of portraits"),
+    ({"old_dataset": "folder", "scenario": "extended-class"}, "set scenario to open-class"),
+    ({"old_dataset": "folder", "old_classes": "<3"}, "old_classes to None"),
+    ({"old_classes": "<3", "scenario": "open-data"}, "choose extended-class or open-class"),
+    ({"old_dataset_options": {"images": 3}}, "need old_dataset"),
+]
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        (FILE | {"scenario": "extended-class"}, "leave out scenario"),
-        (FILE | {"old_run": "a/b"}, "leave out old_run"),
-        ({"old_test_features": "y.csv"}, "need old_features, a file"),
-        ({"old_dataset": "mars"}, "old_dataset is 'mars'; choose one of portraits"),
-        ({"old_dataset": "folder", "scenario": "extended-class"}, "set scenario to open-class"),
-        ({"old_dataset": "folder", "old_classes": "<3"}, "old_classes to None"),
-        ({"old_classes": "<3", "scenario": "open-data"}, "choose extended-class or open-class"),
-        ({"old_dataset_options": {"images": 3}}, "need old_dataset"),
-    ],
-)
-def test_old_sides_that_cannot_be_are_refused(fields, words):
-    with pytest.raises(ValueError, match=words):
-        ExperimentConfig(**fields)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("epochs", 1.5), ("epochs", "many"), ("lr", "fast"), ("flip", 1), ("method_options", []), ("lr", True)],
-)
-def test_wrong_types_are_named(field, value):
-    with pytest.raises(TypeError, match=field):
-        ExperimentConfig(**{field: value})
+@pytest.mark.parametrize(("fields", "words"), REFUSED)
+def test_what_cannot_be_is_named(fields, words):
+    kinds = (ExperimentConfig, TrainingSettings)
+    for kind in (one for one in kinds if set(fields) <= set(one.__dataclass_fields__)):
+        with pytest.raises((ValueError, TypeError), match=words):
+            kind(**fields)
 
 
 def test_numbers_written_as_yaml_text_are_numbers():
     config = ExperimentConfig(weight_decay="1e-3", epochs="12", lr=1)
     assert (config.weight_decay, config.epochs, config.lr) == (1e-3, 12, 1.0)
     assert isinstance(config.epochs, int) and isinstance(config.lr, float)
+    with pytest.raises(ValueError, match="mix_ratio"):
+        ExperimentConfig.from_dict({"mix_ratio": 0.3})
 
 
 def test_paths_and_single_numbers_of_arrays_are_what_json_knows():
@@ -81,11 +74,6 @@ def test_paths_and_single_numbers_of_arrays_are_what_json_knows():
     config = ExperimentConfig(epochs=np.int64(3), flip=np.True_, runs_root=Path("x"), method_options=options)
     plain = {"epochs": 3, "flip": True, "runs_root": "x", "method_options": {"mix_ratio": 0.5, "pad": True}}
     assert config == ExperimentConfig(**plain) and config.run_id == ExperimentConfig(**plain).run_id
-
-
-def test_unknown_fields_are_named():
-    with pytest.raises(ValueError, match="mix_ratio"):
-        ExperimentConfig.from_dict({"mix_ratio": 0.3})
 
 
 def test_names_depend_on_the_result_and_on_nothing_else():
@@ -97,12 +85,8 @@ def test_names_depend_on_the_result_and_on_nothing_else():
     assert base.run_id != base.changed(seed=1).run_id
     assert base.experiment_id == base.changed(seed=1, method="bct", budget="passes").experiment_id
     assert base.experiment_id != base.changed(old_epochs=4).experiment_id
-
-
-def test_methods_of_one_seed_share_the_old_model():
-    base = ExperimentConfig(method="mixbct")
-    assert base.old_folder == base.changed(method="bct").old_folder
-    assert base.old_folder != base.changed(seed=1).old_folder
+    # the methods of one seed share the old model
+    assert base.old_folder == base.changed(method="bct").old_folder != base.changed(seed=1).old_folder
 
 
 def test_preset_is_settings_times_seeds_times_methods(tmp_path):
@@ -129,9 +113,7 @@ def test_a_preset_stands_on_its_base(tmp_path):
     found = {(one.method, one.seed, one.epochs, one.lr) for one in load_preset(path).experiments}
     assert found == {("bct", 3, 5, 0.2), ("l2", 3, 5, 0.2)} and load_preset(path).name == "above"
     path.write_text("base: above.yml")
-    with pytest.raises(
-        ValueError, match=r"above\.yml: base is above\.yml, which is based on this preset itself"
-    ):
+    with pytest.raises(ValueError, match=r"above\.yml: base is above\.yml, .* based on this preset itself"):
         load_preset(path)
     path.write_text("base: none.yml")
     with pytest.raises(FileNotFoundError, match=r"no preset .*none\.yml; in that folder are: above\.yml"):
@@ -178,10 +160,7 @@ def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
         ("defaults: {nonsense: 1}", "nonsense"),
         ("seeds: [0, 010]", "line 1: YAML reads 010 as 8; write that"),
         ("defaults:\n  epochs: 1:30", "line 2: YAML reads 1:30 as 90; write that"),
-        (
-            "defaults: {dataset: folder, dataset_options: {path: 2024}}",
-            "path must be text; got 2024: put it in",
-        ),
+        ("defaults: {dataset: folder, dataset_options: {path: 2024}}", "path must be text; got 2024: put"),
         ("defaults: &a {epochs: 3}\nsettings: [{<<: *a, <<: *a}]", "<< is given twice"),
         ("methods: [{method: bct}]\nchains: [{after: l2}]", "after is 'l2'; .* of the preset: bct"),
         ("methods: [{method: bct}]\nchains: [{after: bct, epochs: none}]", "chains: epochs must be"),
@@ -215,12 +194,6 @@ def test_a_preset_may_have_anchors(tmp_path):
     (tmp_path / "p.yml").write_text(text)
     configs = load_preset(tmp_path / "p.yml").experiments
     assert [(one.epochs, one.lr) for one in configs] == [(3, 0.2), (3, 0.3)]
-
-
-def test_missing_preset_lists_those_that_are_there(tmp_path):
-    (tmp_path / "other.yml").write_text("seeds: [0]")
-    with pytest.raises(FileNotFoundError, match="other"):
-        load_preset(tmp_path / "none.yml")
 
 
 def test_relative_paths_start_at_the_project_from_within_it(tmp_path, monkeypatch):

@@ -13,15 +13,8 @@ from compat_lib.networks.backbones import digests
 
 @pytest.mark.parametrize(
     ("name", "features"),  # in front of the classifier, by the papers
-    [
-        ("resnet18", 512),
-        ("alexnet", 4096),
-        ("squeezenet1_1", 512),
-        ("convnext_tiny", 768),
-        ("swin_t", 768),
-        ("vit_b_32", 768),
-        ("googlenet", 1024),
-    ],
+    [("resnet18", 512), ("alexnet", 4096), ("squeezenet1_1", 512), ("googlenet", 1024)]
+    + [(name, 768) for name in ("convnext_tiny", "swin_t", "vit_b_32")],
 )
 @pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
 def test_a_network_of_torchvision_loses_its_classifier_and_no_more(name, features):

@@ -32,17 +32,14 @@ def place(tmp_path):
     return tmp_path / "Meine Fotos"
 
 
-def rows_of(place, suffix=""):
+def rows_of(place):
     """Ids and features of all images, shuffled: each feature is a fixed function of its image's pixels."""
     files = sorted(path for path in place.rglob("*") if path.is_file())
     np.random.default_rng(1).shuffle(files)
     mix = np.random.default_rng(2).standard_normal((48, WIDTH))
-    shrunk = [
-        np.asarray(Image.open(path).convert("RGB").resize((4, 4))).ravel() / 255 - 0.5 for path in files
-    ]
-    return [str(path.relative_to(place)) + suffix for path in files], (np.stack(shrunk) @ mix).astype(
-        np.float32
-    )
+    small = [np.asarray(Image.open(path).convert("RGB").resize((4, 4))).ravel() for path in files]
+    features = (np.stack(small) / 255 - 0.5) @ mix
+    return [str(path.relative_to(place)) for path in files], features.astype(np.float32)
 
 
 def write(path, ids, features, **more):
@@ -95,10 +92,8 @@ def test_test_features_in_a_file_of_their_own(place):
     ids, features = rows_of(place)
     test = np.array([name.startswith("test/") for name in ids])
     short = np.array([name.split("/", 1)[1] for name in ids])  # class/file
-    files = [
-        write(place.parent / f"{name}.csv", short[rows], features[rows], who=1)
-        for name, rows in (("train", ~test), ("test", test))
-    ]
+    sides = {place.parent / "train.csv": ~test, place.parent / "test.csv": test}
+    files = [write(path, short[rows], features[rows], who=1) for path, rows in sides.items()]
     whole = configured(place, old_features=write(place.parent / "old.csv", ids, features))
     splits = silent(whole).data
     both = read_old_features(whole, splits)
@@ -125,9 +120,8 @@ def refused(place, words, ids, features, **changes):
 def test_what_leaves_a_doubt_is_refused_before_anything_is_trained(place):
     ids, features = rows_of(place)
     refused(place, "3 of 108 images have no feature, the first '.*', '.*', '.*'; ", ids[3:], features[3:])
-    refused(
-        place, "width 12, but old_width is 16; set old_width: 12", ids, features, old_width=16, new_width=16
-    )
+    wide = {"old_width": 16, "new_width": 16}
+    refused(place, "width 12, but old_width is 16; set old_width: 12", ids, features, **wide)
     refused(place, "name the same image", [*ids, ids[5]], np.concatenate([features, features[:1]]))
     portraits = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
     changes = {"dataset": "portraits", "dataset_options": portraits}
@@ -135,7 +129,6 @@ def test_what_leaves_a_doubt_is_refused_before_anything_is_trained(place):
 
 
 def test_methods_that_need_more_are_refused_with_those_that_do_not(place):
+    more = {"old_features": "x.csv", "method": "bct", "method_options": {"variant": "classifier"}}
     with pytest.raises(ValueError, match="needs the old system's classifier, but only .* Methods that work"):
-        silent(
-            configured(place, old_features="x.csv", method="bct", method_options={"variant": "classifier"})
-        )
+        silent(configured(place, **more))

@@ -63,30 +63,12 @@ def test_the_optimiser_holds_what_learns_and_decays_what_is_asked(name, kind):
 
 
 def test_a_configuration_gives_both_sides_their_recipe():
-    config = ExperimentConfig(
-        optimiser="adam", schedule="multistep", milestones=[0.75], warmup_steps=2000, decay="all"
-    )
+    schedule = {"schedule": "multistep", "milestones": [0.75], "warmup_steps": 2000}
+    config = ExperimentConfig(optimiser="adam", decay="all", **schedule)
     settings = settings_of(config, 3, 0.5, 7)
     assert (settings.epochs, settings.lr, settings.seed) == (3, 0.5, 7)
     assert (settings.optimiser, settings.milestones, settings.warmup_steps) == ("adam", [0.75], 2000)
     assert config.changed(schedule="cosine", milestones=[]).run_id != config.run_id
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"schedule": "multistep"}, "needs milestones"),
-        ({"milestones": [0.5]}, "do not go together"),
-        ({"schedule": "multistep", "milestones": [40, 90]}, "between 0 and 1"),
-        ({"optimiser": "lamb"}, "sgd, adam, adamw"),
-        ({"warmup_steps": -1}, "at least 0"),
-        ({"accumulate": 5, "batch_size": 8}, "at most 4"),
-        ({"classifier_sample": 0.0}, "above 0"),
-    ],
-)
-def test_recipes_that_cannot_be_are_refused(fields, words):
-    with pytest.raises(ValueError, match=words):
-        ExperimentConfig(**fields)
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole():

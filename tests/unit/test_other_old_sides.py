@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from image_folders import paint
 from PIL import Image
 from tiny_runs import TINY, silent, tiny
 
@@ -13,19 +14,10 @@ def configured(root, **changes):
     return tiny(root, **(one | changes))
 
 
-def write_folder(place):
-    draw = np.random.default_rng(0)
-    for part, names in {"train": "abc", "val": "ab", "test": "ab"}.items():
-        for name in names:
-            (place / part / name).mkdir(parents=True)
-            for number in range(6):
-                pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(place / part / name / f"{number}.png")
-
-
 def test_the_old_model_of_another_data_set(tmp_path):
     place = tmp_path / "other"
-    write_folder(place)
+    for part, names in {"train": "abc", "val": "ab", "test": "ab"}.items():
+        paint(place / part, dict.fromkeys(names, 6), noise=np.random.default_rng(0))
     changes = {"old_dataset": "folder", "old_dataset_options": {"path": str(place)}}
     config = configured(tmp_path, **changes)
     assert config.experiment_id.startswith("other-to-portraits-open-class-softmax-to-arcface-")
@@ -39,7 +31,7 @@ def test_the_old_model_of_another_data_set(tmp_path):
     assert run.config["made_of"]["training images"] == experiment.data.train.digest()
     assert 0 <= run.metrics.value("new", "old", "map") <= 1
 
-    (place / "train" / "a" / "0.png").write_bytes((place / "train" / "b" / "1.png").read_bytes())
+    (place / "train" / "a" / "000.png").write_bytes((place / "train" / "b" / "001.png").read_bytes())
     with pytest.raises(ValueError, match="made with other old training images than now"):
         silent(config).evaluate()
 
@@ -53,9 +45,8 @@ def test_the_old_model_of_named_classes(tmp_path):
     run = silent(config)
     run.evaluate()
     assert run.old_images.classes == wanted
-    assert sorted(run.old_system.class_map.tolist()) == [-1] * (plain.data.train.num_classes - 5) + [
-        *range(5)
-    ]
+    new = [-1] * (plain.data.train.num_classes - 5)
+    assert sorted(run.old_system.class_map.tolist()) == [*new, *range(5)]
 
     names.write_text("\n".join(plain.data.train.classes[2:7]))
     with pytest.raises(ValueError, match="made with other old training images than now"):

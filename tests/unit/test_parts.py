@@ -35,9 +35,8 @@ def test_every_number_is_measured_on_both_parts(root):
     ridge = fit_ridge(experiment.old_system.features, experiment.training_features()).apply(old)
     expected = one_set_test(new, ridge, images.labels, draws=0).records.value(None, None, "map")
     assert there.value("new", "old", "map", adapter="ridge") == pytest.approx(expected, abs=1e-4)
-    assert experiment.old_run.on("shifted").metrics.value("old", "old", "map") == there.value(
-        "old", "old", "map"
-    )
+    before = experiment.old_run.on("shifted").metrics.value("old", "old", "map")
+    assert before == there.value("old", "old", "map")
 
 
 def test_a_trained_method_and_its_old_query_on_both_parts(root):
@@ -53,10 +52,8 @@ def test_data_that_follow_the_seed_are_those_of_that_data_seed(root):
     assert first.config.run_id != second.config.run_id
     for seed, one in enumerate((first, second)):
         drawn = silent(tiny(root, data_seed=seed)).data
-        assert [part.digest() for part in one.data.parts.values()] == [
-            part.digest() for part in drawn.parts.values()
-        ]
+        for mine, theirs in zip(one.data.parts.values(), drawn.parts.values(), strict=True):
+            assert mine.digest() == theirs.digest()
     assert not torch.equal(first.data.test.images, second.data.test.images)
-    assert torch.equal(
-        first.scenario.old_rows, split(first.data.train.labels, "open-class", shuffle_seed=0).old_rows
-    )
+    expected = split(first.data.train.labels, "open-class", shuffle_seed=0)
+    assert torch.equal(first.scenario.old_rows, expected.old_rows)

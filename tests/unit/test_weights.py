@@ -25,9 +25,8 @@ def published():
 
 
 def images():
-    return torch.randint(
-        0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator)
 
 
 def test_named_weights_see_what_torchvisions_own_transform_gives(published, tmp_path, monkeypatch):
@@ -50,9 +49,8 @@ def test_named_weights_see_what_torchvisions_own_transform_gives(published, tmp_
     # a service that has only the file gets the scaling with it
     save_tensors(model.state_dict(), tmp_path / "service.safetensors")
     torch.manual_seed(9)
-    served = build_model(
-        f"torchvision:{NAME}", width=8, size=64, weights=str(tmp_path / "service.safetensors")
-    )
+    file = str(tmp_path / "service.safetensors")
+    served = build_model(f"torchvision:{NAME}", width=8, size=64, weights=file)
     with torch.inference_mode():
         assert torch.equal(served.eval()(to_float(images())), model(to_float(images())))
 

@@ -3,14 +3,9 @@
 from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
 
-TINY = {
-    "dataset_options": {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5},
-    "old_backbone": "convnet-half",
-    "new_backbone": "convnet",
-    "batch_size": 16,
-    "old_width": 8,
-    "new_width": 8,
-}
+TINY = {"old_backbone": "convnet-half", "new_backbone": "convnet", "old_width": 8, "new_width": 8}
+TINY["dataset_options"] = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
+TINY["batch_size"] = 16
 
 
 def tiny(root, **changes):
