@@ -89,6 +89,12 @@ def test_the_old_side_is_the_same_in_open_and_extended(unit):
         assert not torch.equal(split(labels, f"open-{unit}", shuffle_seed=other).old_rows, opened.old_rows)
 
 
+@pytest.mark.parametrize(("images", "old"), [(1, 1), (2, 1), (5, 2), (6, 2), (7, 2), (15, 4), (20, 6)])
+def test_data_split_rounds_half_to_even_and_takes_at_least_one(images, old):
+    made = split([0] * images + [1] * 10, "extended-data", share=0.3)
+    assert int((made.old_labels == 0).sum()) == old
+
+
 @pytest.mark.parametrize(
     ("classes", "share", "old"), [(5, 0.5, 2), (11, 0.5, 6), (13, 0.5, 6), (15, 0.5, 8), (93431, 0.3, 28029)]
 )
