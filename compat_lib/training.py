@@ -169,12 +169,16 @@ def train(
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)
                 rows = batch.of_all.to(device, non_blocking=True)
+                known = None
+                if old_features is not None:  # mapped ones are asked where they lie: no number comes back
+                    asked = rows if old.mapped is None else batch.of_all
+                    known = rows_of(old_features, asked).to(device, non_blocking=True)
                 step = Step(
                     rows=rows,
                     labels=batches.labels[rows],
                     embeddings=distributed.gathered(embeddings.float(), counts),
                     embedded=keep,
-                    old_features=None if old_features is None else rows_of(old_features, rows),
+                    old_features=known,
                     epoch=epoch,
                     epochs=settings.epochs,
                     batch=at.step,

@@ -36,6 +36,14 @@ class Step:
     generator: torch.Generator  # on the CPU, seeded by run seed and step
     oracle_features: Tensor | None = None  # float32 [B, d_n], of an independently trained new model
 
+    def places(self, embedded: bool = True) -> Tensor:
+        """Where in the batch the rows are that were embedded, or those that were not: int64, on their device.
+
+        From the mask on the CPU, so that nobody waits for a GPU to count them.
+        """
+        mask = torch.ones(len(self.rows), dtype=torch.bool) if self.embedded is None else self.embedded
+        return (mask == embedded).nonzero()[:, 0].to(self.rows.device, non_blocking=True)
+
 
 class CompatibilityLoss(nn.Module):
     """Base of all methods: registers them by name, checks what they are given, keeps arithmetic in float32.
@@ -172,7 +180,7 @@ class CompatibilityLoss(nn.Module):
                 step = dataclasses.replace(step, embeddings=embeddings.float())
             terms = self.terms(step)
             if self.task is not None:
-                labels = step.labels if step.embedded is None else step.labels[step.embedded]
+                labels = step.labels if step.embedded is None else step.labels[step.places()]
                 terms["task"] = self.task(self.classified(step.embeddings), labels)
             return terms
 

@@ -150,7 +150,7 @@ class NCCL(CompatibilityLoss):
         places = (before + newest) % size
         self.queue_features[places], self.queue_labels[places] = old[newest], labels[newest]
         self._progress = [number, before, before + count]
-        self.queue_progress.copy_(torch.tensor(self._progress))
+        self.queue_progress.copy_(torch.tensor(self._progress), non_blocking=True)
         return min(before + count, size)
 
 

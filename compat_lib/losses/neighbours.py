@@ -95,11 +95,11 @@ class Neighbours(MixBCT):
     def terms(self, step: Step) -> dict[str, Tensor]:
         rows, old, table = step.rows, step.old_features, self.table
         if step.embedded is not None:
-            kept = step.embedded.nonzero()[:, 0].to(rows.device)
+            kept = step.places()
             rows, old = rows[kept], old[kept]
         if len(table) > self.rows:
             drawn = torch.randint(len(table), (self.rows,), generator=step.generator)
-            table = table[drawn.to(table.device)]
+            table = table[drawn.to(table.device, non_blocking=True)]
         new = unit_rows(step.embeddings.to(table.dtype)) / self.temperature
         pulled = (new * self.pulls[rows]).sum(dim=1)
         return super().terms(step) | {
