@@ -213,13 +213,15 @@ def train(
                 if stop:
                     say(f"stopped after epoch {epoch + 1}, step {at.step}; the same call goes on from there")
                     raise Interrupted
+            # First what waits for the device: its time belongs to the epoch.
+            losses = {f"loss/{name}": float(total) / len(batches) for name, total in at.sums.items()}
             row = {
                 "epoch": epoch + 1,
                 **_elapsed(began, device, at.took),
                 "steps": len(batches),
                 "lr": optimiser.param_groups[0]["lr"],
                 "backbone_images": at.images,
-                **{f"loss/{name}": float(total) / len(batches) for name, total in at.sums.items()},
+                **losses,
             }
             if validate is not None and ((epoch + 1) % validate_every == 0 or epoch + 1 == settings.epochs):
                 row |= {f"val/{name}": value for name, value in validate(model).items()}
