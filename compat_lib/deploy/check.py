@@ -120,6 +120,7 @@ def check_compatibility(
         *table.differences(records, "over_swap", ("new", "old")),
         Record(None, None, f"chance/{measure.metric}", chance),
         *table.thresholds(tests, measure, threshold),
+        *table.two_indexes(sides, measure, tests, seed),
     ]
     by_group = ()
     if sides.equal_widths:
