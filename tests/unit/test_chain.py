@@ -92,8 +92,8 @@ def test_unequal_widths_are_compared_where_a_function_says_how(chain):
     )
 
 
-# What the repository of arXiv 2405.02581, miccunifi/iamcl2r, prints for seven generations: queries of CIFAR-10's
-# training images in its test images: notebooks/iamcl2r_hoc.ipynb and, of the baseline, notebooks/eval.ipynb.
+# What the repository of arXiv 2405.02581, miccunifi/iamcl2r, prints of seven generations in
+# notebooks/iamcl2r_hoc.ipynb and, of the baseline, notebooks/eval.ipynb: CIFAR-10, its test part the gallery.
 PRINTED = {
     (0.95, 68.899): """0.58892
         0.597   0.6156
