@@ -259,8 +259,7 @@ def backfill_orders(
     for name, curve in curves.items():
         if name != "random" and len(set(curve.shares)) > 1:
             areas = curve.area_by_query, curves["random"].area_by_query
-            names = f"the order {name}", "the random order"
-            compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed, names=names)
+            compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed)
     return BackfillOrders(curves, compared, found[-1] if finer else None)
 
 

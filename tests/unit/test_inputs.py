@@ -212,7 +212,6 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
     "same as text": (lambda: ev.tar_at_far([0.9, 0.5], ["1", "0"]), "True or 1"),
     "scores by query": (lambda: ev.paired_comparison(POINTS, UNIT), "paired_scores"),
     "no seed": (lambda: ev.paired_comparison([], []), "one for each seed"),
-    "per cent": (lambda: ev.paired_comparison([1, 2], [0, 0], level=95), "between 0 and 1"),
     "an item twice": (lambda: ev.landmark_map(*TWO, [[]] * 8, gallery_ids=LABELS), "an item twice"),
     "a matrix": (lambda: ev.landmark_map(POINTS[:1], POINTS[:2], [[True, False]]), "a list of the relevant"),
     "a template twice": (lambda: ev.verification_1_to_1(None, TWICE, [1], [3], [0]), "the id 1 2 times"),
