@@ -34,6 +34,7 @@ FEW = 24  # sorting scores takes longer than comparing them with so many others 
 class Retrieval(Measured):
     """Retrieval quality; arrays in the order of the queries."""
 
+    about = "{0.queries} of {0.first_match.size} queries have a match"
     map: float  # mean average precision, fraction
     rank: dict[int, float]  # k -> share of queries with a right item among the first k
     average_precision: np.ndarray  # float64 [Nq], nan for a query without a right item
@@ -45,11 +46,6 @@ class Retrieval(Measured):
     def values(self) -> dict[str, float]:
         """The metrics by name."""
         return {"map": self.map} | {f"rank{k}": value for k, value in self.rank.items()}
-
-    @property
-    def about(self) -> str:
-        """How many queries count."""
-        return f"{self.queries} of {len(self.first_match)} queries have a match"
 
 
 def retrieval(

@@ -163,11 +163,11 @@ class Records(Sequence[Record]):
 class Readable:
     """A result whose `records` are its numbers."""
 
-    about = ""  # what they were measured on
+    about = ""  # what they were measured on, with places for fields of the result
 
     def summary(self) -> str:
         """Return one line for each pair of models, and what was measured."""
-        return self.records.summary() + (f" ({self.about})" if self.about else "")
+        return self.records.summary() + (f" ({self.about.format(self)})" if self.about else "")
 
 
 class Measured(Readable):

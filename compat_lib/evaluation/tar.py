@@ -38,6 +38,7 @@ class Roc:
 class Verification(Measured):
     """True accept rates at false accept rates; tuples in the order of `fars`."""
 
+    about = "{0.positives} genuine, {0.negatives} impostor pairs"
     fars: tuple[float, ...]
     tar: tuple[float, ...]  # fraction; nan where not measurable
     thresholds: tuple[float, ...]  # a pair is accepted when its cosine is at least this; nan likewise
@@ -51,11 +52,6 @@ class Verification(Measured):
     def values(self) -> dict[str, float | None]:
         """TAR at every FAR, by name."""
         return rates("tar@far", self.fars, self.tar, self.measurable)
-
-    @property
-    def about(self) -> str:
-        """How many pairs there are."""
-        return f"{self.positives} genuine, {self.negatives} impostor pairs"
 
 
 def verification(

@@ -219,7 +219,6 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
         lambda: ev.verification_1_to_1(None, TWICE._replace(ids=[1]), [1], [1], [0]),
         "each of 3",
     ),
-    "distance": (lambda: ev.constraints(*TWO, LABELS, distance="l2"), "'cosine' or 'euclidean'"),
     "more new rows": (
         lambda: fit_interpolation(POINTS[:5], UNIT, LABELS[:5], compatible=True),
         "the same image",

@@ -35,6 +35,7 @@ Side = tuple[Tensor, np.ndarray]  # unit rows, the subject of each
 class GallerySearch(Measured):
     """Probes searched in one gallery; tuples in the order of `fpirs`."""
 
+    about = "{0.mates} mate, {0.non_mates} non-mate probes"
     fpirs: tuple[float, ...]
     tpir: tuple[float, ...]  # share of the mate probes; nan without mate or without non-mate probes
     thresholds: tuple[float, ...]  # a probe is accepted when its score is above this
@@ -50,16 +51,12 @@ class GallerySearch(Measured):
         top = {f"top{k}": n / self.mates if self.mates else None for k, n in self.hits.items()}
         return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top
 
-    @property
-    def about(self) -> str:
-        """How many probes there are."""
-        return f"{self.mates} mate, {self.non_mates} non-mate probes"
-
 
 @dataclass(frozen=True)
 class Identification(Measured):
     """Mixed probes searched in two galleries of different subjects; tuples in the order of `fpirs`."""
 
+    about = "{0.probes} probes"
     fpirs: tuple[float, ...]
     tpir: tuple[float, ...]  # mean of the two galleries
     measurable: tuple[bool, ...]  # in both galleries
@@ -76,11 +73,6 @@ class Identification(Measured):
         top = {f"top{k}": share for k, share in self.top.items()}
         stacked = {f"stacked_top{k}": n / self.probes for k, n in self.stacked_hits.items()}
         return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top | stacked
-
-    @property
-    def about(self) -> str:
-        """How many probes there are."""
-        return f"{self.probes} probes"
 
 
 def identification_1_to_n(

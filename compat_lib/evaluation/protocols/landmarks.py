@@ -19,6 +19,9 @@ from compat_lib.evaluation.records import Measured
 class LandmarkRetrieval(Measured):
     """Mean average precision over the first k items."""
 
+    about = (
+        "the first {0.k} items; {0.average_precision.size} queries, {0.empty} without relevant items count 0"
+    )
     map: float  # fraction
     average_precision: np.ndarray = field(repr=False)  # float64 [Nq]; 0 for a query without relevant items
     k: int
@@ -28,12 +31,6 @@ class LandmarkRetrieval(Measured):
     def values(self) -> dict[str, float]:
         """The one number."""
         return {"map": self.map}
-
-    @property
-    def about(self) -> str:
-        """What is counted."""
-        size = len(self.average_precision)
-        return f"the first {self.k} items; {size} queries, {self.empty} without relevant items count 0"
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class Protocol:
 class Revisited(Measured):
     """The three protocols; medium is the headline."""
 
+    about = "{0.easy.queries} easy, {0.medium.queries} medium, {0.hard.queries} hard queries"
     easy: Protocol
     medium: Protocol
     hard: Protocol
@@ -60,11 +58,6 @@ class Revisited(Measured):
         kinds = {"": self.medium, "easy/": self.easy, "hard/": self.hard}
         found = {f"{kind}map": one.map for kind, one in kinds.items()}
         return found | {f"{n}mp@{k}": mp for n, one in kinds.items() for k, mp in one.precision.items()}
-
-    @property
-    def about(self) -> str:
-        """How many queries count."""
-        return ", ".join(f"{getattr(self, n).queries} {n}" for n in ("easy", "medium", "hard")) + " queries"
 
 
 def landmark_map(

@@ -30,6 +30,7 @@ READINGS = ("published", "conservative")
 class Reid(Measured):
     """Re-identification quality; arrays in the order of the queries, fractions from 0 to 1."""
 
+    about = "{0.queries} queries, {0.skipped} skipped"
     map: float  # mean average precision
     minp: float  # mean inverse negative penalty
     rank: dict[int, float]  # k -> CMC@k, the share of queries with a right item among the first k
@@ -56,11 +57,6 @@ class Reid(Measured):
         ranks = {f"rank{k}": value for k, value in self.rank.items()}
         found = {"map": self.map, "minp": self.minp} | ranks | {"metric": self.metric}
         return found | rates("tpr@fpr", self.fars, self.tpr, self.measurable)
-
-    @property
-    def about(self) -> str:
-        """How many queries count."""
-        return f"{self.queries} queries, {self.skipped} skipped"
 
 
 def reid(

@@ -31,6 +31,7 @@ VALUES = 2**18  # numbers of one side that are multiplied together
 class PairVerification(Measured):
     """True accept rates on a list of pairs; tuples in the order of `fars`."""
 
+    about = "{0.positives} genuine, {0.negatives} impostor pairs"
     fars: tuple[float, ...]
     reading: str
     tar: tuple[float, ...]  # fraction, also where the FAR is not measurable
@@ -46,11 +47,6 @@ class PairVerification(Measured):
     def values(self) -> dict[str, float | None]:
         """Such as "tar@far=1e-4", None where not measurable, and "auc"."""
         return rates("tar@far", self.fars, self.tar, self.measurable) | {"auc": self.auc}
-
-    @property
-    def about(self) -> str:
-        """How many pairs there are."""
-        return f"{self.positives} genuine, {self.negatives} impostor pairs"
 
 
 def verification_1_to_1(
