@@ -26,7 +26,7 @@ from compat_lib.evaluation.compatibility import (
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order, entropy, margin
 from compat_lib.evaluation.paired import paired_comparison, paired_scores
-from compat_lib.evaluation.protocols.identification import gallery_search, identification_1_to_n
+from compat_lib.evaluation.protocols.identification import identification_1_to_n
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.reid import reid
@@ -50,7 +50,6 @@ __all__ = [
     "criterion",
     "entropy",
     "gain_interval",
-    "gallery_search",
     "generations",
     "identification_1_to_n",
     "image_features",

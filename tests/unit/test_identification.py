@@ -10,7 +10,7 @@ from compat_lib.evaluation import criterion
 from compat_lib.evaluation.protocols import identification as module
 from compat_lib.evaluation.protocols.identification import (
     FPIRS,
-    gallery_search,
+    RANKS,
     identification,
     identification_1_to_n,
     template_subjects,
@@ -22,6 +22,12 @@ LEVELS = (0.01, 0.05, 0.1, 0.29, 0.5, 0.77, 1.0)
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def gallery_search(gallery, gallery_subjects, probe, probe_subjects, fpirs=FPIRS, ranks=RANKS):
+    sides = (gallery, gallery_subjects), (probe, probe_subjects)
+    sides = [(torch.as_tensor(rows, dtype=torch.float64), np.array(own)) for rows, own in sides]
+    return module.search(*sides, fpirs, ranks)
 
 
 def make_search(entries=12, probes=90, width=6, noise=0.6, seed=0, strangers=6):
