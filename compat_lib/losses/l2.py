@@ -38,9 +38,7 @@ class L2(CompatibilityLoss):
     needs = frozenset({"features"})
     one_width = True
     published = {"weight": 10.0}
-    formulas = {
-        "distance": r"\frac{1}{B}\sum_i \lVert \hat n_i - \hat o_i \rVert_2",
-    }
+    formulas = {"distance": r"\frac{1}{B}\sum_i \lVert \hat n_i - \hat o_i \rVert_2"}
 
     def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 10.6):
         super().__init__(old, classifier)

@@ -33,9 +33,7 @@ class WeakenedL2(CompatibilityLoss):
     needs = frozenset({"features"})
     one_width = True
     published = {"threshold": 0.2}
-    formulas = {
-        "distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)",
-    }
+    formulas = {"distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)"}
 
     def __init__(
         self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0, threshold: float = 0.6
