@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_number, check_whole
+from compat_lib.names import check_number, checked_count
 from compat_lib.old_system import OldSystem
 
 NEW, OLD = 0, 1  # classes of the discriminator
@@ -128,7 +128,7 @@ class AdvBCT(CompatibilityLoss):
         self.register_buffer("old_radii", radii, persistent=False)
         self.register_buffer("old_bounded", counts > 1, persistent=False)
         self.elasticity = nn.Parameter(torch.empty(old.num_classes).uniform_(-1, 1))  # v
-        check_whole("hidden", hidden, 1)
+        checked_count("hidden", hidden)
         self.discriminator = nn.Sequential(
             nn.Linear(old.width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 2)
         )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step, prototype_table
 from compat_lib.losses.heads import Classifier, FrozenClassifier, fit_width, row_cross_entropy
-from compat_lib.losses.options import check_choice, check_number
+from compat_lib.names import check_choice, check_number
 from compat_lib.old_system import OldSystem
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from compat_lib.losses.options import check_choice
+from compat_lib.names import check_choice
 
 MARGINS = {"triplet": 0.3, "circle": 0.25}  # units of the distance; of the cosine
 SCALE = 128.0  # of the circle loss
