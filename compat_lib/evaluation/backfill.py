@@ -219,14 +219,6 @@ def all_pairs_curves(
     return curves
 
 
-def part_new(before: Tensor, after: Tensor, rows: np.ndarray) -> Tensor:
-    """Return the gallery `before` [N, D] with these rows as they are in `after`."""
-    place = torch.from_numpy(rows).to(after.device)
-    gallery = before.clone()
-    gallery[place] = after[place].to(gallery.dtype)
-    return gallery
-
-
 def backfill_orders(
     old: Any,
     new: Any,

@@ -78,7 +78,14 @@ def constraints(
     >>> result.share[:2], [round(slack, 2) for slack in result.slack[:2]]  # 2: one of four pairs moved apart
     ((1.0, 1.0), [0.2, 0.2])
     """
-    tables = _tables(old, new, labels, cross)
+    before, after = unit_rows(old, "old"), unit_rows(new, "new")
+    crossed = after, before
+    if cross is not None:
+        crossed = unit_rows(cross[0], "cross-test's query"), unit_rows(cross[1], "cross-test's gallery")
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(before)))
+    # Old/old, cross-test and new/new: the same pairs in the same tiles.
+    sides = ((side.to(after.device) for side in pair) for pair in ((before, before), crossed, (after, after)))
+    tables = [PairScores(query, labels, gallery, labels, **ids) for query, gallery in sides]
     order = tables[0]
     size = len(order.row_codes)
     satisfied, slack = np.zeros((4, size)), np.zeros(4)  # by query, in sorted order; sums
@@ -104,18 +111,6 @@ def constraints(
         for sums in (satisfied.sum(1), slack)
     )
     return Constraints(share, mean, tuple(ends), int(totals[0]), int(totals[1]))
-
-
-def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> tuple[PairScores, ...]:
-    # Old/old, cross-test and new/new: the same pairs in the same tiles.
-    before, after = unit_rows(old, "old"), unit_rows(new, "new")
-    query, gallery = after, before
-    if cross is not None:
-        query = unit_rows(cross[0], "cross-test's query")
-        gallery = unit_rows(cross[1], "cross-test's gallery")
-    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(before)))
-    sides = ((before, before), (query, gallery), (after, after))
-    return tuple(PairScores(a.to(after.device), labels, b.to(after.device), labels, **ids) for a, b in sides)
 
 
 def _pair(farther: Tile, nearer: Tile) -> tuple[np.ndarray, np.ndarray]:

@@ -99,7 +99,9 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
         widest = int((pairs.last - pairs.first)[row : row + height].max())
         stop = min(n, row + max(1, min(height, MATCHES // max(widest, 1))))
         rows = pairs.order[row:stop]
-        precision[rows], first[rows] = _rank_rows(pairs, row, stop)
+        right = sort_rows(right_scores(pairs, row, stop))
+        at_least = _at_least_as_good(pairs, row, stop, right)
+        precision[rows], first[rows] = precision_and_first(right, at_least)
         row = stop
     return result(pairs, precision, first, ranks)
 
@@ -120,11 +122,6 @@ def result(pairs: PairScores, precision: np.ndarray, first: np.ndarray, ranks: S
         int(valid.sum()),
         pairs.excluded,
     )
-
-
-def _rank_rows(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    right = sort_rows(right_scores(pairs, row, stop))
-    return precision_and_first(right, _at_least_as_good(pairs, row, stop, right))
 
 
 def precision_and_first(right: Tensor, at_least: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -32,24 +32,15 @@ Side = tuple[Tensor, np.ndarray]  # unit rows, the subject of each
 
 
 @dataclass(frozen=True)
-class GallerySearch(Measured):
-    """Probes searched in one gallery; tuples in the order of `fpirs`."""
+class GallerySearch:
+    """Probes searched in one gallery; tuples in the order of the FPIRs."""
 
-    about = "{0.mates} mate, {0.non_mates} non-mate probes"
-    fpirs: tuple[float, ...]
     tpir: tuple[float, ...]  # share of the mate probes; nan without mate or without non-mate probes
     thresholds: tuple[float, ...]  # a probe is accepted when its score is above this
     measurable: tuple[bool, ...]  # False: the FPIR is below one non-mate probe, or tpir is nan
     hits: dict[int, int]  # k -> mate probes whose entry is among the k most similar
     mates: int  # probes whose subject is in the gallery
     non_mates: int
-    entries: int
-
-    @property
-    def values(self) -> dict[str, float | None]:
-        """Such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
-        top = {f"top{k}": n / self.mates if self.mates else None for k, n in self.hits.items()}
-        return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top
 
 
 @dataclass(frozen=True)
@@ -222,12 +213,10 @@ def search(
     if len(strangers) and mates.any():
         tpir = (len(identified) - np.searchsorted(identified, thresholds + EQUAL, "right")) / mates.sum()
     return GallerySearch(
-        fpirs,
         tuple(tpir.tolist()),
         tuple(thresholds.tolist()),
         tuple(((allowed >= 1) & ~np.isnan(tpir)).tolist()),
         {k: int((ahead[mates] < k).sum()) for k in ranks},
         int(mates.sum()),
         len(strangers),
-        len(gallery),
     )

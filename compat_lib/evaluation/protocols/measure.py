@@ -9,12 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import (
-    BackfillCurve,
-    mixed_forms,
-    mixed_gallery_curve,
-    part_new,
-)
+from compat_lib.evaluation.backfill import BackfillCurve, mixed_forms, mixed_gallery_curve
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import one_set_test
 from compat_lib.evaluation.orders import backfill_order
@@ -166,11 +161,7 @@ def _asking(protocol: str, images: Images) -> Tensor:
 
 
 def mixed_reid(
-    old: Tensor,
-    new: Tensor,
-    images: Images,
-    cross: tuple[Tensor, Tensor],
-    shares: Sequence[float] = QUARTERS,
+    old: Tensor, new: Tensor, images: Images, cross: tuple[Tensor, Tensor], shares: Sequence[float] = QUARTERS
 ) -> BackfillCurve:
     """Return "map", "rank1" and "minp" of new queries while a share of the gallery holds new features.
 
@@ -180,11 +171,12 @@ def mixed_reid(
     asked = query_rows(images)
     sides = (cross[0][asked], cross[1][~asked])
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
-    places = backfill_order(old[~asked], images.labels[~asked], "random", seed=0)
+    places = torch.from_numpy(backfill_order(old[~asked], images.labels[~asked], "random", seed=0))
 
     points, precision = [], []
     for share in shares:
-        gallery = part_new(before, after, places[: round(share * len(after))])
+        gallery, new_rows = before.clone(), places[: round(share * len(after))].to(after.device)
+        gallery[new_rows] = after[new_rows].to(gallery.dtype)
         features = gallery.new_zeros(len(asked), gallery.shape[1])
         features[asked], features[~asked] = queries, gallery
         found = _reid(features, features, images)

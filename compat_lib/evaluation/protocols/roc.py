@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,6 @@ class PairVerification(Measured):
 
     about = "{0.positives} genuine, {0.negatives} impostor pairs"
     fars: tuple[float, ...]
-    reading: str
     tar: tuple[float, ...]  # fraction, also where the FAR is not measurable
     reached: tuple[float, ...]  # the false accept rate of the point that was read
     thresholds: tuple[float, ...]  # a pair is accepted when its score is at least this; inf: none is
@@ -75,11 +75,8 @@ def verification_1_to_1(
     >>> found.value("old", "old", "tar@far=5e-1"), found.value("new", "old", "auc")
     (1.0, 0.75)
     """
-
-    def evaluate(enrolled: Templates, probe: Templates) -> PairVerification:
-        return tar_at_far(pair_list_scores(enrolled, probe, first, second), same, fars, reading=reading)
-
-    return three_tests(old, new, evaluate)
+    scores = partial(pair_list_scores, first=first, second=second)
+    return three_tests(old, new, lambda *sides: tar_at_far(scores(*sides), same, fars, reading=reading))
 
 
 def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: Any) -> np.ndarray:
@@ -162,7 +159,6 @@ def tar_at_far(
         chosen = [len(points.far) - 1 - int(np.argmin(np.abs(points.far[::-1] - far))) for far in fars]
     return PairVerification(
         fars,
-        reading,
         *(tuple(float(values[i]) for i in chosen) for values in (points.tar, points.far, points.thresholds)),
         tuple(bool(most_accepted(far, negatives) >= 1) for far in fars),
         float(roc_auc_score(same, scores)),
