@@ -112,7 +112,7 @@ def result(pairs: PairScores, precision: np.ndarray, first: np.ndarray, ranks: S
     if not valid.any():
         raise ValueError(
             "no query has a right item in the gallery: every identity of a query is missing there, or its "
-            "only image is the query itself; add a second image of at least one identity"
+            "only images are left out, as the query itself or its camera's; add one of at least one identity"
         )
     return Retrieval(
         float(precision[valid].mean()),

@@ -113,7 +113,7 @@ def measure_adapters(
     """
     records, before = Records(), None
     if protocol == "pairs" or protocol in RANKED:
-        before = RANKED.get(protocol, _leave_one_out)(old, old, images)
+        before = RANKED.get(protocol, RANKED["leave-one-out"])(old, old, images)
     for adapter, sides in forms.items():
         found, after = _test(protocol, *sides, images, lists, draws)
         if before is not None:
@@ -141,10 +141,6 @@ def _test(
     return _means(values, _asking(protocol, images), draws), ranked
 
 
-def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
-    return leave_one_out(query, images.labels, gallery, cut=True)
-
-
 def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     asked, camera = query_rows(images), cameras(images)
     sides = ((query, asked), (gallery, ~asked))
@@ -152,7 +148,10 @@ def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     return reid(*query, *gallery, ranks=RANKS, fars=(), junk=())
 
 
-RANKED = {"leave-one-out": _leave_one_out, "reid": _reid}  # whole rankings, query by query
+RANKED = {  # whole rankings, query by query
+    "leave-one-out": lambda query, gallery, images: leave_one_out(query, images.labels, gallery, cut=True),
+    "reid": _reid,
+}
 
 
 def _asking(protocol: str, images: Images) -> Tensor:

@@ -10,25 +10,19 @@ import numpy as np
 
 from compat_lib.evaluation.inputs import UnitRows, codes, fractions, names_or_numbers, table, whole_numbers
 from compat_lib.evaluation.pairs import PairScores
-from compat_lib.evaluation.ranking import rankings
-from compat_lib.evaluation.records import Measured, rates
+from compat_lib.evaluation.ranking import Retrieval, rankings, result
+from compat_lib.evaluation.records import rates
 
 
 @dataclass(frozen=True)
-class Reid(Measured):
-    """Re-identification quality; arrays in the order of the queries, fractions from 0 to 1."""
+class Reid(Retrieval):
+    """Re-identification quality: that of the ranking and more; nan for a query that is skipped."""
 
     about = "{0.queries} queries, {0.skipped} skipped"
-    map: float  # mean average precision
     minp: float  # mean inverse negative penalty
-    rank: dict[int, float]  # k -> CMC@k, the share of queries with a right item among the first k
-    average_precision: np.ndarray = field(repr=False)  # float64 [Nq], nan for a skipped query
-    inverse_negative_penalty: np.ndarray = field(repr=False)  # float64 [Nq], nan for a skipped query
-    first_match: np.ndarray = field(repr=False)  # int64 [Nq], rank from 1; 0 for a skipped query
-    queries: int  # queries that count
+    inverse_negative_penalty: np.ndarray = field(repr=False)  # float64 [Nq]
     skipped: int  # queries without a right item, and junk
     junk: int  # gallery items that were dropped
-    excluded: int  # pairs of one identity and one camera
     fars: tuple[float, ...]
     tpr: tuple[float, ...]  # in the order of fars; nan where there is no such value
     measurable: tuple[bool, ...]  # whether there are enough pairs for this rate
@@ -36,7 +30,7 @@ class Reid(Measured):
     @property
     def values(self) -> dict[str, float | None]:
         """The metrics by name, "metric" being FastReID's, the mean of mAP and CMC@1; None: not measurable."""
-        found = {"map": self.map, "minp": self.minp} | {f"rank{k}": value for k, value in self.rank.items()}
+        found = {"map": self.map, "minp": self.minp} | super().values
         found["metric"] = (self.map + (self.first_match == 1).sum() / self.queries) / 2
         return found | rates("tpr@fpr", self.fars, self.tpr, self.measurable)
 
@@ -109,27 +103,15 @@ def reid(
         if len(line):
             precision[where] = np.add.reduceat(number / places, start) / matches
             first[where], penalty[where] = places[start], matches / places[start + matches - 1]
-    valid = first > 0
-    if not valid.any():
-        raise ValueError(
-            "no query has a right item left in the gallery: every identity of a query is missing there, or "
-            "was seen by the query's camera only; check that identities and cameras belong to the features"
-        )
-    tpr, measurable = _rates(pairs, fars)
+    ranked = result(pairs, precision, first, ranks)
     return Reid(
-        float(precision[valid].mean()),
-        float(penalty[valid].mean()),
-        {k: float((first[valid] <= k).mean()) for k in ranks},
-        precision,
-        penalty,
-        first,
-        int(valid.sum()),
-        int((~valid).sum()),
-        lengths[1] - len(kept[1]),
-        pairs.excluded,
-        fars,
-        tpr,
-        measurable,
+        **vars(ranked),
+        minp=float(penalty[first > 0].mean()),
+        inverse_negative_penalty=penalty,
+        skipped=lengths[0] - ranked.queries,
+        junk=lengths[1] - len(kept[1]),
+        fars=fars,
+        **_rates(pairs, fars),
     )
 
 
@@ -141,11 +123,11 @@ def _not_junk(identities: Any, junk: Any) -> np.ndarray:
     return rows
 
 
-def _rates(pairs: PairScores, fars: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+def _rates(pairs: PairScores, fars: tuple[float, ...]) -> dict[str, tuple]:
     genuine = int((pairs.last - pairs.first).sum()) - pairs.excluded
     impostors = pairs.shape[0] * pairs.shape[1] - genuine - pairs.excluded
     if not fars or not impostors:
-        return (np.nan,) * len(fars), (False,) * len(fars)
+        return {"tpr": (np.nan,) * len(fars), "measurable": (False,) * len(fars)}
     # The excluded pairs, which are of one identity, come first.
     own = np.sort(np.concatenate([tile.scores.reshape(-1)[tile.genuine].cpu() for tile in pairs.tiles()]))
     own = own[pairs.excluded :]
@@ -162,4 +144,4 @@ def _rates(pairs: PairScores, fars: tuple[float, ...]) -> tuple[tuple[float, ...
     others -= same + np.where(np.isfinite(ends), pairs.excluded, 0)
     nearest = np.abs(same / genuine - fars).argmin(0)
     rates = (others / impostors)[nearest, np.arange(len(fars))]
-    return tuple(rates.tolist()), tuple(far * genuine >= 1 for far in fars)
+    return {"tpr": tuple(rates.tolist()), "measurable": tuple(far * genuine >= 1 for far in fars)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,32 +21,26 @@ from compat_lib.evaluation.protocols.templates import (
     found,
     three_tests,
 )
-from compat_lib.evaluation.records import Measured, rates
-from compat_lib.evaluation.tar import Roc
+from compat_lib.evaluation.tar import Roc, Verification
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 VALUES = 2**18  # numbers of one side that are multiplied together
 
 
 @dataclass(frozen=True)
-class PairVerification(Measured):
-    """True accept rates on a list of pairs; tuples in the order of `fars`."""
+class PairVerification(Verification):
+    """True accept rates on a list of pairs; `tar` is read also where the FAR is not measurable.
 
-    about = "{0.positives} genuine, {0.negatives} impostor pairs"
-    fars: tuple[float, ...]
-    tar: tuple[float, ...]  # fraction, also where the FAR is not measurable
+    The curve has its corners alone: straight runs have their ends only. A threshold of inf accepts no pair.
+    """
+
     reached: tuple[float, ...]  # the false accept rate of the point that was read
-    thresholds: tuple[float, ...]  # a pair is accepted when its score is at least this; inf: none is
-    measurable: tuple[bool, ...]  # False: the FAR is below one impostor pair
     auc: float  # area under the ROC curve; ties count half
-    positives: int  # pairs of one identity
-    negatives: int
-    roc: Roc = field(repr=False, compare=False)  # corners of the curve; straight runs have their ends only
 
     @property
     def values(self) -> dict[str, float | None]:
         """Such as "tar@far=1e-4", None where not measurable, and "auc"."""
-        return rates("tar@far", self.fars, self.tar, self.measurable) | {"auc": self.auc}
+        return super().values | {"auc": self.auc}
 
 
 def verification_1_to_1(
@@ -157,12 +151,11 @@ def tar_at_far(
         points = corners
         # Backwards, so that the first of equals has the larger rates.
         chosen = [len(points.far) - 1 - int(np.argmin(np.abs(points.far[::-1] - far))) for far in fars]
+    tar, reached, thresholds = (
+        tuple(float(values[i]) for i in chosen) for values in (points.tar, points.far, points.thresholds)
+    )
+    measurable = tuple(bool(most_accepted(far, negatives) >= 1) for far in fars)
+    auc = float(roc_auc_score(same, scores))
     return PairVerification(
-        fars,
-        *(tuple(float(values[i]) for i in chosen) for values in (points.tar, points.far, points.thresholds)),
-        tuple(bool(most_accepted(far, negatives) >= 1) for far in fars),
-        float(roc_auc_score(same, scores)),
-        positives,
-        negatives,
-        corners,
+        fars, tar, thresholds, measurable, positives, negatives, 0, corners, reached=reached, auc=auc
     )
