@@ -205,6 +205,11 @@ class Results:
             lines.append(line)
         return tables.markdown(pd.DataFrame(lines))
 
+    def scoreboard(self) -> str:
+        """`tables.scoreboard` of all settings."""
+        every = [self.rows(setting) for setting in self.settings()]
+        return tables.markdown(tables.scoreboard(pd.concat(every, ignore_index=True)))
+
     def number(
         self,
         setting: str,
