@@ -80,8 +80,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
 def fill(network: nn.Module, state: Mapping[str, Tensor], who: str) -> None:
     """Load weights into a network, all of them; those of a classifier that was taken off are left.
 
-    Args:
-        who: "weights ... of backbone ...", for the sentence on what is missing or of another shape.
+    `who`: "weights ... of backbone ...", for the sentence on what is missing or of another shape.
     """
     removed = {name for name, module in network.named_modules() if isinstance(module, nn.Identity)}
     ours = network.state_dict()
