@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from compat_lib.losses.heads import Classifier, FrozenClassifier
+from compat_lib.losses.heads import Classifier
 from compat_lib.losses.task import TaskLoss
 from compat_lib.old_system import OldSystem
 
@@ -225,8 +225,3 @@ def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, 
             "Pass old features of images of these classes, or leave the classes out of the training set."
         )
     return prototypes, present
-
-
-def frozen_old_classifier(old: OldSystem) -> FrozenClassifier:
-    """The old system's classifier as a fixed table: linear, or cosine when it has a scale."""
-    return FrozenClassifier(old.classifier_weight, old.classifier_bias, old.classifier_scale)

@@ -7,8 +7,8 @@ from compat_lib.losses.base import Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.mixbct import MixBCT
 from compat_lib.losses.nccl import ANCHORS_AT_ONCE
-from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.losses.weakened_l2 import excess
+from compat_lib.names import check_choice, check_number, checked_count
 from compat_lib.old_system import OldSystem, rows_of
 
 
@@ -85,7 +85,7 @@ class Neighbours(MixBCT):
         self.weights["distance"] = check_number("distance_weight", distance_weight)
         self.temperature = check_number("temperature", temperature, 1e-3)
         self.threshold = check_number("threshold", threshold, 0, 2)
-        self.rows = check_whole("rows", rows, 1)
+        self.rows = checked_count("rows", rows)
         own = check_choice("positives", positives, ("class", "own")) == "own"
         table, pulls, shares = class_pulls(old, own)
         self.register_buffer("table", table, persistent=False)
