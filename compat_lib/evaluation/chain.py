@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from compat_lib.evaluation.compatibility import compare
-from compat_lib.evaluation.inputs import as_tensor, codes
+from compat_lib.evaluation.inputs import as_tensor
 from compat_lib.evaluation.paired import PairedComparison, paired_comparison
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS
@@ -25,7 +25,6 @@ class Generations:
 
     names: tuple[str, ...]
     records: Records  # query and gallery are the names; value None: not measurable
-    identities: int
 
     def get(self, query: int, gallery: int, metric: str = "map") -> Record:
         """Return the record of a query generation and a gallery generation."""
@@ -51,14 +50,26 @@ class Generations:
         values = {(i, j): (self.get(i, j, metric).value, self.get(j, j, metric).value) for i, j in pairs}
         return {pair: None if None in both else both[0] > both[1] for pair, both in values.items()}
 
+    def average_compatibility(self, metric: str = "map") -> float | None:
+        """Return the share of those pairs for which `criteria` hold, AC; None if one was not measurable.
+
+        Source of AC and AA: Biondi et al. (CVPR 2024, arXiv 2405.02581), of tasks instead of generations.
+        """
+        held = list(self.criteria(metric).values())
+        return None if None in held or not held else float(np.mean(held))
+
+    def average_accuracy(self, metric: str = "map") -> float | None:
+        """Return the mean of all self-tests and cross-tests, AA; None if one was not measurable."""
+        mean = float(np.mean(self.matrix(metric)[np.tril_indices(len(self.names))]))
+        return None if np.isnan(mean) else mean
+
     def margins(self, metric: str = "map") -> dict[Pair, PairedComparison]:
         """Return M(i, j) - M(j, j) with its interval for each pair that was measured."""
         found = {}
         for i, j in (pair for pair, holds in self.criteria(metric).items() if holds is not None):
             cross, bar = self.get(i, j, metric), self.get(j, j, metric)
-            about = {"identities": self.identities, "names": [f"{x.query}/{x.gallery}" for x in (cross, bar)]}
             drawn = {"draws_a": cross.draws, "draws_b": bar.draws}
-            found[i, j] = paired_comparison(cross.value, bar.value, **drawn, **about)
+            found[i, j] = paired_comparison(cross.value, bar.value, **drawn)
         return found
 
 
@@ -90,6 +101,8 @@ def generations(
     [[1.0, nan, nan], [1.0, 1.0, nan], [1.0, 1.0, 1.0]]
     >>> chain.criteria("map")  # equal is not better
     {(1, 0): False, (2, 0): False, (2, 1): False}
+    >>> chain.average_compatibility("map"), chain.average_accuracy("map")
+    (0.0, 1.0)
     """
     tables = [as_tensor(each, f"generation {g}'s features") for g, each in enumerate(features)]
     names = tuple(names or (f"generation {g}" for g in range(len(tables))))
@@ -102,8 +115,7 @@ def generations(
         if not i:
             result = compare(None, query, labels, fars=fars, draws=draws, seed=seed).records
         records += result.select(query="new", gallery="new").changed(query=names[i], gallery=names[i])
-    identities = int(codes(labels, None, (len(tables[0]), 0), "labels")[0].max()) + 1
-    return Generations(names, Records(records), identities)
+    return Generations(names, Records(records))
 
 
 def _as_they_are(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:
