@@ -76,14 +76,9 @@ def _aligned(files: Names, points: np.ndarray, size: tuple[int, int], row: int) 
 def aligned_images(
     folder: Path, names: Sequence[str], points: np.ndarray, size: Size, source: Path
 ) -> EncodedImages:
-    """Return the images of a list, aligned when they are read.
+    """Return the images of a list, N files in a folder, aligned by points [N, 5, 2] when they are read.
 
-    Args:
-        folder: holds the image files.
-        names: [N], file names.
-        points: float32 [N, 5, 2], see `align`.
-        size: pixels.
-        source: the list, whose line k is image k, for errors.
+    `source` is the list, whose line k is image k, for errors.
     """
     there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)

@@ -12,7 +12,7 @@ from .augmentation import Augmentation, to_float, whole_pixels
 from .encoded import EncodedImages, Stream
 from .images import seeded_generator
 
-__all__ = ["Augmentation", "Batch", "Batches", "Groups", "to_float"]
+__all__ = ["Augmentation", "Batches", "Groups", "to_float"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +121,6 @@ class Batches:
         labels: int64 [N].
         batch_size: images per batch, over all ranks; a shorter last batch is dropped, but fewer images than
             a batch make one batch of all.
-        seed: integer.
-        augmentation: see `Augmentation`.
         per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come.
         workers: processes that decode encoded images; 0: none.
         rank, world: this process gives the rank-th of `world` equal, contiguous parts of each batch.
@@ -180,22 +178,20 @@ class Batches:
             order = self._groups.rows(generator)
         else:
             order = torch.randperm(len(self.images), generator=generator)
-        reach = self.augmentation.reach
+        reach = max(self.augmentation.shift, self.augmentation.pad)
         moves = torch.randint(-reach, reach + 1, (2, len(order)), generator=generator)
         mirrored = torch.rand(len(order), generator=generator) < (0.5 if self.augmentation.flip else 0)
         # A batch's rows all are decoded: which of them a method leaves out is known only when it is there.
         steps = range(start, len(self))
         decoded = self._stream.decode(order[self._part(step)] for step in steps) if self._stream else None
-        moves, mirrored = moves.to(self.device), mirrored.to(self.device)
-        there = order.to(self.device)
+        moves, mirrored, there = moves.to(self.device), mirrored.to(self.device), order.to(self.device)
         for step in steps:
             part = self._part(step)
             rows, whole = there[part], order[step * self.batch_size : (step + 1) * self.batch_size]
             drawn = {"down": moves[0, part], "right": moves[1, part], "mirrored": mirrored[part]}
-            if self.augmentation.has_boxes:
-                generator = seeded_generator(self.seed, "boxes", number, step)
-                boxes = self.augmentation.boxes(self.batch_size, *self._size, generator)
-                drawn |= {name: values[self._mine].to(self.device) for name, values in boxes.items()}
+            generator = seeded_generator(self.seed, "boxes", number, step)
+            boxes = self.augmentation.boxes(self.batch_size, *self._size, generator)
+            drawn |= {name: values[self._mine].to(self.device) for name, values in boxes.items()}
             if decoded is None:
                 images, places = self.images, rows
             else:
