@@ -101,9 +101,8 @@ class Augmentation:
     def apply(self, images: Tensor, rows: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         """Return the augmented rows (int64 [n]) of uint8 images, see `to_float`.
 
-        Args:
-            drawn: "down" and "right", how far the cut lies from the image's own frame in pixels, "mirrored"
-                (bool), and what `boxes` gives; [n, ...] each, on the images' device.
+        `drawn`: "down" and "right", how far the cut lies from the image's own frame in pixels, "mirrored"
+        (bool), and what `boxes` gives; [n, ...] each, on the images' device.
         """
         height, width = images.shape[2:]
         mirrored = drawn["mirrored"][:, None]

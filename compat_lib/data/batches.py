@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -82,10 +83,8 @@ class Groups:
         dealt = shuffled[self.identity[shuffled].argsort(stable=True)]  # identity after identity
         starts = self.sizes.cumsum(0) - self.sizes
         chosen = self._schedule(generator).flatten()
-        order = chosen.argsort(stable=True)
-        counts = torch.bincount(chosen, minlength=len(self.sizes))
-        turns = torch.empty_like(chosen)  # how often the identity of each place came before
-        turns[order] = torch.arange(len(chosen)) - (counts.cumsum(0) - counts)[chosen[order]]
+        # How often the identity of each place came before.
+        turns = torch.tensor(pd.Series(chosen).groupby(chosen.numpy()).cumcount().to_numpy())
         images = turns[:, None] * self.per_identity + torch.arange(self.per_identity)
         return dealt[starts[chosen][:, None] + images % self.sizes[chosen][:, None]].flatten()
 

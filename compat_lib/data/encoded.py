@@ -142,7 +142,7 @@ class Stream:
         self._parts: list[np.ndarray] = []  # of the epoch
         # A generator of its own: starting workers must not draw from the one that training uses.
         self._loader = DataLoader(
-            _Caught(images),
+            Caught(images),
             sampler=self._parts,
             batch_size=None,
             num_workers=workers,
@@ -161,12 +161,12 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class _Caught:
+class Caught:
     """Images whose errors are values: a worker's exception would come back as the text of its traceback."""
 
     images: EncodedImages
 
-    def __getitem__(self, rows: np.ndarray) -> Tensor | UnreadableImages:
+    def __getitem__(self, rows: np.ndarray | int) -> Tensor | UnreadableImages:
         try:
             return self.images[rows]
         except UnreadableImages as error:

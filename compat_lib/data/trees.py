@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .cache import cached_arrays
 from .decoding import Resize, Size, UnreadableImages, printable, smooth_resize
-from .encoded import EncodedImages, Names
+from .encoded import Caught, EncodedImages, Names
 from .images import DATA_VARIABLE, ImageSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -144,12 +144,6 @@ def decode_classes(
     recipe |= {} if skipped is None else {"skip_unreadable": True}
     recipe["listing"] = listing.hexdigest()
 
-    def decode(number: int) -> np.ndarray | UnreadableImages:
-        try:
-            return encoded.decoded(number)
-        except UnreadableImages as error:
-            return error
-
     def write(folder: Path) -> None:
         bad, readable = [], np.ones(len(files), dtype=bool)
         # Written, not mapped: a full disk is then an error and does not kill the process.
@@ -158,12 +152,12 @@ def decode_classes(
             np.lib.format.write_array_header_1_0(out, header)  # which leaves room for any number of rows
             # disable=None: a bar on a terminal, nothing in a log
             for start in tqdm(range(0, len(files), _BLOCK), desc="decoding images", disable=None):
-                made = pool.map(decode, range(len(files))[start : start + _BLOCK], chunksize=32)
-                for row, one in enumerate(made, start):
+                rows = range(len(files))[start : start + _BLOCK]
+                for row, one in zip(rows, pool.map(Caught(encoded).__getitem__, rows, 32), strict=True):
                     if isinstance(one, UnreadableImages):
                         bad, readable[row] = bad + one.files, False
                     else:
-                        out.write(one.tobytes())
+                        out.write(one.numpy().tobytes())
             out.seek(0)
             header["shape"] = (int(readable.sum()), *encoded.shape[1:])
             np.lib.format.write_array_header_1_0(out, header)
