@@ -185,10 +185,11 @@ class Store:
                 )
             for start in range(0, len(ids), given.BLOCK):
                 part = slice(start, start + given.BLOCK)
-                who = f"features of {model!r} from id {ids[start]!r} on"
+                some = ids[part].tolist()
+                who = f"features of {model!r} from id {some[0]!r} on"
                 rows = stored(database, given.checked_rows(array[part], None, who))
                 sql = f"REPLACE INTO entries VALUES (?2, ?1, {code}, ?3, ?4)"
-                rows = ((one, *row) for one, row in zip(ids[part].tolist(), rows, strict=True))
+                rows = ((one, *row) for one, row in zip(some, rows, strict=True))
                 database.executemany(sql, rows)
             database.execute(FORGET, (given.as_json(ids),))  # of another image
 
