@@ -140,16 +140,10 @@ class Stream:
 
     def __init__(self, images: EncodedImages, workers: int, *, pinned: bool = False) -> None:
         self._parts: list[np.ndarray] = []  # of the epoch
+        how = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned}
         # A generator of its own: starting workers must not draw from the one that training uses.
-        self._loader = DataLoader(
-            Caught(images),
-            sampler=self._parts,
-            batch_size=None,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=pinned,
-            generator=torch.Generator(),
-        )
+        how["generator"] = torch.Generator()
+        self._loader = DataLoader(Caught(images), sampler=self._parts, batch_size=None, **how)
 
     def decode(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield uint8 [n, C, H, W] of each part (int64 [n] row numbers on the CPU), in their order."""
