@@ -134,6 +134,7 @@ def write_run(
     images: ImageSet,
     made_of: Mapping[str, str],
     started: float,
+    precision: str,
 ) -> None:
     """Complete a trained model's run: what it is, where it was made, what training cost; metrics last.
 
@@ -142,9 +143,9 @@ def write_run(
         images: the model's training set.
         made_of: digests of what it was trained and measured on, by name.
         started: the time when the run began, in seconds.
+        precision: what it was made in: the configuration's "auto" means another one on another processor.
     """
     from compat_lib import distributed
-    from compat_lib.models import resolve_precision
 
     history = model.history
     sums = ["seconds", "backbone_images"]
@@ -171,7 +172,7 @@ def write_run(
     write_json(folder / "config.json", described)
     made = {
         "device": config.device,
-        "precision": resolve_precision(config.device, config.precision),  # "auto" differs between processors
+        "precision": precision,
         "processes": distributed.world(),
     }
     times = {"started": _clock(started), "finished": _clock(time.time())}
