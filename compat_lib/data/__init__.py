@@ -1,7 +1,5 @@
 """Data sets, scenarios and the input pipeline."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Mapping

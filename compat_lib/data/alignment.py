@@ -1,7 +1,5 @@
 """Faces turned, scaled and cut so that five points of each lie where face recognition expects them."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Sequence

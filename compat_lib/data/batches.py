@@ -1,7 +1,5 @@
 """The input pipeline: whole batches augmented on the device, with a different draw for every image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

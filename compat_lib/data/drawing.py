@@ -6,8 +6,6 @@ over the image, x to the right and y down; a tensor is [B, P] with P = size * si
 number per image.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

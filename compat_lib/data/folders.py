@@ -1,7 +1,5 @@
 """Image folders: train/<class>/* and test/<class>/*, your own or CIFAR-100."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace

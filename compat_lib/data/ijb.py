@@ -1,7 +1,5 @@
 """IJB-B and IJB-C as InsightFace's evaluation reads them: faces in templates, and lists of comparisons."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

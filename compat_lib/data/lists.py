@@ -1,7 +1,5 @@
 """Lists that come with a data set, text files of millions of lines, and images that they name, streamed."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Person re-identification: Market-1501, DukeMTMC-reID and MSMT17, with cameras, queries and distractors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

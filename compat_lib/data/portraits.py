@@ -5,8 +5,6 @@ adds nuisances (pose, light, expression, an occluder, pixel noise). Nothing here
 The outliers are known: which labels are wrong and which faces are covered is part of the data set.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,7 +91,7 @@ def portraits(
         raise ValueError(f"looks must be 1 or 2; got {looks!r}")
     knobs, shifts = ({name: float(value) for name, value in some.items()} for some in (knobs, shifts))
     made_of = {"outliers": float(outliers), "outlier_kind": "both" if outliers else "none"}
-    # Later knobs stand here only when they are turned: the caches of before remain what they are.
+    # A kind stands here, and later knobs only when they are turned: caches of before remain what they are.
     made_of |= {"looks": looks} if looks > 1 else {}
     made_of |= {"imbalance": float(imbalance)} if imbalance > 1 else {}
     evaluated = torch.full((eval_identities,), eval_images)

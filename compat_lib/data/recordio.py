@@ -7,8 +7,6 @@ two ids: uint32, float32, 2 x uint64), `flag` further labels (float32) that then
 header's, and the encoded image.
 """
 
-from __future__ import annotations
-
 import mmap
 from functools import cached_property
 from pathlib import Path

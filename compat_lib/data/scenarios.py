@@ -1,7 +1,5 @@
 """The four ways in which the data of an old and a new model can relate."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Trees of image files: listed class by class, decoded once, kept as one array in a cache."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math

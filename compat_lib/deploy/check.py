@@ -7,8 +7,6 @@
 `check_files`, or ``compat-lib check old.npz new.npz --report page.html``, asks the same of two files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What a compatibility check is given, brought into one order, and what of it is measured."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any

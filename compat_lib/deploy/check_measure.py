@@ -1,8 +1,6 @@
 """How a compatibility check measures one row of its table: by identities, by lists of relevant items, or by
 the new model's own neighbours where there is nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

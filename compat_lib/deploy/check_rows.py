@@ -1,8 +1,6 @@
 """The rows of a compatibility check's table, (names, query features, gallery features), and what follows from
 them: differences, thresholds, the backfill and groups."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

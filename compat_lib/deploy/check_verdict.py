@@ -1,7 +1,5 @@
 """The verdict of a compatibility check, its reason, and what to be careful with."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from compat_lib.deploy import check_inputs as given

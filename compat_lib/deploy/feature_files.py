@@ -7,8 +7,6 @@ A file has one row an image. Beside its features it names the images (ids) and p
 What was left out or guessed stands in ``notes``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -1,7 +1,5 @@
 """Tables of features, in text or Arrow's formats: which columns are meant, and their values."""
 
-from __future__ import annotations
-
 import csv
 import re
 import warnings

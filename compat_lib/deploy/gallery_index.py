@@ -1,7 +1,5 @@
 """Where a gallery's features are searched: in this process's memory by FAISS, an index for each model."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import math

@@ -1,7 +1,5 @@
 """What a gallery takes from its user, rows of features, ids and numbers, and what it answers."""
 
-from __future__ import annotations
-
 import collections
 import json
 import unicodedata

@@ -1,7 +1,5 @@
 """What a gallery keeps: entries and who made each, in SQLite; every change wholly or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sqlite3

@@ -1,7 +1,5 @@
 """A gallery's upgrade: backfill, what stands beside the entries meanwhile, and the way back."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sqlite3
