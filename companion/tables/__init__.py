@@ -15,6 +15,7 @@ from .of_methods import (
     needs_table,
     overview_table,
     result_table,
+    scoreboard,
     upgrade_score_table,
 )
 from .of_runs import (
