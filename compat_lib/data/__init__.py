@@ -1,7 +1,5 @@
 """Data sets, scenarios and the input pipeline."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -63,9 +61,7 @@ def reader_of(name: str, options: Mapping[str, object], stream: bool = False) ->
     maker = getattr(importlib.import_module(f".{module}", __name__), name.replace("-", "_"))
     allowed = inspect.signature(maker).parameters
     if stream and "stream" not in allowed:
-        raise ValueError(
-            f"data set {name!r} is always read in one way, so that stream cannot change it; leave stream out"
-        )
+        raise ValueError(f"data set {name!r} is always read in one way, stream or not; leave stream out")
     own = [key for key in allowed if key not in ("root", "size", "seed", "stream")]
     needed = {key for key in own if allowed[key].default is inspect.Parameter.empty}
     unknown = [key for key in options if key not in own]

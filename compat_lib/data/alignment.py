@@ -1,7 +1,5 @@
 """Faces turned, scaled and cut so that five points of each lie where face recognition expects them."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -26,13 +24,8 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the rotation, scaling and shift that bring points nearest to targets in the least squares.
 
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI
-    1991), which in the plane and without mirroring is one division of complex numbers.
-
-    Args:
-        points, targets: float [n, 2], x and y.
-
-    Returns:
-        float64 [2, 3]: matrix and shift.
+    1991), which in the plane and without mirroring is one division of complex numbers. Points and targets
+    are float [n, 2], x and y; the result is float64 [2, 3], matrix and shift.
 
     >>> similarity(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 3.0]])).round(6).tolist()
     [[0.0, -2.0, 1.0], [2.0, 0.0, 1.0]]
@@ -51,13 +44,8 @@ def align(image: Image.Image, points: np.ndarray, size: tuple[int, int]) -> Imag
     """Return the face at (height, width) with its five points as near to the template's as they come.
 
     Bilinear between four pixels, as published; what lies outside the image is black. A size other than
-    112 x 112 scales the template, evenly and centred.
-
-    Args:
-        image: any mode of Pillow.
-        points: float [5, 2], x and y in pixels of the image, in the template's order; whole numbers are
-            pixel centres.
-        size: pixels.
+    112 x 112 scales the template, evenly and centred. `points`: float [5, 2], x and y in pixels of the image,
+    in the template's order; whole numbers are pixel centres.
     """
     height, width = size
     scale = min(height, width) / TEMPLATE_SIDE
@@ -76,14 +64,9 @@ def _aligned(files: Names, points: np.ndarray, size: tuple[int, int], row: int) 
 def aligned_images(
     folder: Path, names: Sequence[str], points: np.ndarray, size: Size, source: Path
 ) -> EncodedImages:
-    """Return the images of a list, aligned when they are read.
+    """Return the images of a list, N files in a folder, aligned by points [N, 5, 2] when they are read.
 
-    Args:
-        folder: holds the image files.
-        names: [N], file names.
-        points: float32 [N, 5, 2], see `align`.
-        size: pixels.
-        source: the list, whose line k is image k, for errors.
+    `source` is the list, whose line k is image k, for errors.
     """
     there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)

@@ -84,16 +84,6 @@ class Augmentation:
             given = ", ".join(f"{name} {value}" for name, value in cuts.items() if value)
             raise ValueError(f"each image is cut in one way, but there are {given}: set all but one to 0")
 
-    @property
-    def reach(self) -> int:
-        """Pixels that an image moves at most."""
-        return max(self.shift, self.pad)
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether there is something for `boxes` to draw."""
-        return self.erase > 0 or self.resized_crop > 0
-
     def boxes(self, count: int, height: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw what is cut out ("crop") and erased ("erased"), int64 [count, 4]: top, left, height, width."""
         drawn = {}
@@ -111,9 +101,8 @@ class Augmentation:
     def apply(self, images: Tensor, rows: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         """Return the augmented rows (int64 [n]) of uint8 images, see `to_float`.
 
-        Args:
-            drawn: "down" and "right", how far the cut lies from the image's own frame in pixels, "mirrored"
-                (bool), and what `boxes` gives; [n, ...] each, on the images' device.
+        `drawn`: "down" and "right", how far the cut lies from the image's own frame in pixels, "mirrored"
+        (bool), and what `boxes` gives; [n, ...] each, on the images' device.
         """
         height, width = images.shape[2:]
         mirrored = drawn["mirrored"][:, None]

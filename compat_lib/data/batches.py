@@ -1,10 +1,9 @@
 """The input pipeline: whole batches augmented on the device, with a different draw for every image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from .augmentation import Augmentation, to_float, whole_pixels
 from .encoded import EncodedImages, Stream
 from .images import seeded_generator
 
-__all__ = ["Augmentation", "Batch", "Batches", "Groups", "to_float"]
+__all__ = ["Augmentation", "Batches", "Groups", "to_float"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +82,8 @@ class Groups:
         dealt = shuffled[self.identity[shuffled].argsort(stable=True)]  # identity after identity
         starts = self.sizes.cumsum(0) - self.sizes
         chosen = self._schedule(generator).flatten()
-        order = chosen.argsort(stable=True)
-        counts = torch.bincount(chosen, minlength=len(self.sizes))
-        turns = torch.empty_like(chosen)  # how often the identity of each place came before
-        turns[order] = torch.arange(len(chosen)) - (counts.cumsum(0) - counts)[chosen[order]]
+        # How often the identity of each place came before.
+        turns = torch.tensor(pd.Series(chosen).groupby(chosen.numpy()).cumcount().to_numpy())
         images = turns[:, None] * self.per_identity + torch.arange(self.per_identity)
         return dealt[starts[chosen][:, None] + images % self.sizes[chosen][:, None]].flatten()
 
@@ -122,8 +119,6 @@ class Batches:
         labels: int64 [N].
         batch_size: images per batch, over all ranks; a shorter last batch is dropped, but fewer images than
             a batch make one batch of all.
-        seed: integer.
-        augmentation: see `Augmentation`.
         per_identity: K, images of each identity in a batch, see `Groups`; 0 takes images as they come.
         workers: processes that decode encoded images; 0: none.
         rank, world: this process gives the rank-th of `world` equal, contiguous parts of each batch.
@@ -181,23 +176,21 @@ class Batches:
             order = self._groups.rows(generator)
         else:
             order = torch.randperm(len(self.images), generator=generator)
-        reach = self.augmentation.reach
+        reach = max(self.augmentation.shift, self.augmentation.pad)
         moves = torch.randint(-reach, reach + 1, (2, len(order)), generator=generator)
         mirrored = torch.rand(len(order), generator=generator) < (0.5 if self.augmentation.flip else 0)
         # A batch's rows all are decoded: which of them a method leaves out is known only when it is there.
         steps = range(start, len(self))
         decoded = self._stream.decode(order[self._part(step)] for step in steps) if self._stream else None
-        moves, mirrored = moves.to(self.device), mirrored.to(self.device)
-        there = order.to(self.device)
+        moves, mirrored, there = moves.to(self.device), mirrored.to(self.device), order.to(self.device)
         for step in steps:
             part = self._part(step)
             rows, whole = there[part], order[step * self.batch_size : (step + 1) * self.batch_size]
             drawn = {"down": moves[0, part], "right": moves[1, part], "mirrored": mirrored[part]}
-            if self.augmentation.has_boxes:
-                generator = seeded_generator(self.seed, "boxes", number, step)
-                boxes = self.augmentation.boxes(self.batch_size, *self._size, generator)
-                boxes = {name: values[self._mine] for name, values in boxes.items()}
-                drawn |= {name: own.to(self.device, non_blocking=True) for name, own in boxes.items()}
+            generator = seeded_generator(self.seed, "boxes", number, step)
+            boxes = self.augmentation.boxes(self.batch_size, *self._size, generator)
+            boxes = {name: values[self._mine] for name, values in boxes.items()}
+            drawn |= {name: own.to(self.device, non_blocking=True) for name, own in boxes.items()}
             if decoded is None:
                 images, places = self.images, rows
             else:

@@ -1,7 +1,5 @@
 """Arrays that are made once and kept on disk: one folder each, complete when its manifest is there."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """An image file as pixels: one way for every data set here and for a service that embeds files."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -6,8 +6,6 @@ over the image, x to the right and y down; a tensor is [B, P] with P = size * si
 number per image.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -65,17 +63,12 @@ def render(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return one image per row.
+    """Return one image per row, uint8 [B, 3, size, size].
 
     Args:
         identities: float32 [B, 36], in the order of PARAMETER_NAMES, about -2.2..2.2.
         nuisances: of `draw_nuisances`, B rows.
-        size: pixels, height and width.
-        noise: standard deviation of the pixel noise, fraction of the full range.
-        generator: CPU generator of the noise.
-
-    Returns:
-        uint8 [B, 3, size, size].
+        noise: standard deviation of the pixel noise, fraction of the full range; the generator's, on the CPU.
     """
     centres = (torch.arange(size, dtype=torch.float32) + 0.5) * (2 / size) - 1
     x, y = centres.repeat(size)[None], centres.repeat_interleave(size)[None]  # [1, P]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
@@ -30,21 +31,18 @@ class Names:
     """
 
     def __init__(self, names: Iterable[str | os.PathLike]) -> None:
-        encoded = [os.fsencode(name) for name in names]
-        self._text = b"".join(encoded)
-        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self._starts, self._ends = ends[:-1], ends[1:]
+        self._names = pa.array(map(os.fsencode, names), pa.large_binary())
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._names)
 
     def __getitem__(self, number: int) -> str:
-        return os.fsdecode(self._text[self._starts[number] : self._ends[number]])
+        return os.fsdecode(self._names[number].as_py())
 
     def subset(self, rows: Tensor) -> Names:
-        """Return the names of the rows (int64 [n]) in that order, which share the buffer."""
+        """Return the names of the rows (int64 [n]) in that order."""
         part = copy.copy(self)
-        part._starts, part._ends = self._starts[rows.cpu().numpy()], self._ends[rows.cpu().numpy()]
+        part._names = self._names.take(pa.array(rows.cpu().numpy()))
         return part
 
 
@@ -137,53 +135,32 @@ class EncodedImages:
 
 
 class Stream:
-    """Decodes one list of rows after another, by worker processes ahead of whoever takes them.
-
-    Args:
-        images: the encoded images.
-        workers: processes, kept between calls; 0 decodes here.
-        pinned: whether the pixels go to a GPU.
-    """
+    """Decodes one list of rows after another, by worker processes (kept between calls; 0: here) ahead of
+    whoever takes them; `pinned` for pixels that go to a GPU."""
 
     def __init__(self, images: EncodedImages, workers: int, *, pinned: bool = False) -> None:
-        self._parts = _Parts()
+        self._parts: list[np.ndarray] = []  # of the epoch
+        how = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned}
         # A generator of its own: starting workers must not draw from the one that training uses.
-        self._loader = DataLoader(
-            _Caught(images),
-            sampler=self._parts,
-            batch_size=None,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=pinned,
-            generator=torch.Generator(),
-        )
+        how["generator"] = torch.Generator()
+        self._loader = DataLoader(Caught(images), sampler=self._parts, batch_size=None, **how)
 
     def decode(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield uint8 [n, C, H, W] of each part (int64 [n] row numbers on the CPU), in their order."""
-        self._parts.rows = parts
+        self._parts[:] = [part.numpy() for part in parts]
         for pixels in self._loader:
             if isinstance(pixels, UnreadableImages):
                 raise pixels
             yield pixels
 
 
-@dataclass
-class _Parts:
-    """The lists of rows of the epoch; no part of `Stream`: a circle of references keeps workers alive."""
-
-    rows: Iterable[Tensor] = ()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (part.numpy() for part in self.rows)
-
-
 @dataclass(frozen=True)
-class _Caught:
+class Caught:
     """Images whose errors are values: a worker's exception would come back as the text of its traceback."""
 
     images: EncodedImages
 
-    def __getitem__(self, rows: np.ndarray) -> Tensor | UnreadableImages:
+    def __getitem__(self, rows: np.ndarray | int) -> Tensor | UnreadableImages:
         try:
             return self.images[rows]
         except UnreadableImages as error:

@@ -1,7 +1,5 @@
 """Sets of faces at the papers' size: MS1Mv3 tested on IJB, and CelebA tested on LFW."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

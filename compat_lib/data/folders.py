@@ -1,7 +1,5 @@
 """Image folders: train/<class>/* and test/<class>/*, your own or CIFAR-100."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace
@@ -11,17 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from . import trees
 from .decoding import Size, UnreadableImages, printable, smooth_resize
 from .images import VAL_SHARE, ImageSet, Place, Splits, data_root, with_validation
-from .trees import (
-    class_folders,
-    decode_classes,
-    download,
-    list_images,
-    needed_folder,
-    subfolders,
-    tell_left_out,
-)
 
 _log = logging.getLogger(__name__)
 PARTS = ("train", "test", "val", "query")
@@ -77,7 +67,7 @@ def cifar100(
         return _splits("cifar100", place, base / "cache", size, seed, stream, validation)
     parts = []
     for train in (True, False):
-        source = download("CIFAR100", base, f"{place}/{{train,test}}/<class>/*.png", train=train)
+        source = trees.download("CIFAR100", base, f"{place}/{{train,test}}/<class>/*.png", train=train)
         labels, order = torch.tensor(source.targets).sort(stable=True)  # class after class, as in a folder
         images = (Image.fromarray(image) for image in source.data[order.numpy()])
         pixels = torch.from_numpy(np.stack([smooth_resize(image, size) for image in images]))
@@ -97,21 +87,21 @@ def _splits(
     skipped: list[str] | None = None,
 ) -> Splits:
     for needed in ("train", "test"):
-        needed_folder(place, needed, expected=_LAYOUT)
-    found = {path.name: path for path in subfolders(place)}
+        trees.needed_folder(place, needed, expected=_LAYOUT)
+    found = {path.name: path for path in trees.subfolders(place)}
     others = [printable(other) for other in found if other not in PARTS]
     present = [found[part] for part in PARTS if part in found]
     for path in (place, *present):
-        if count := len(list_images(path)):
+        if count := len(trees.list_images(path)):
             others.append(f"{count} image(s) directly in {printable(path.name)}")
-    tell_left_out(place, others, _LAYOUT)
+    trees.tell_left_out(place, others, _LAYOUT)
     parts, unreadable = {}, []
     for path in (path for path in present if path.name != "query"):
-        classes = class_folders(path, _LAYOUT)
-        asking = subfolders(found["query"]) if path.name == "test" and "query" in found else []
+        classes = trees.class_folders(path, _LAYOUT)
+        asking = trees.subfolders(found["query"]) if path.name == "test" and "query" in found else []
         classes |= {f"query/{folder.name}": folder for folder in asking}
         try:
-            parts[path.name] = decode_classes(classes, cache, size=size, stream=stream, skipped=skipped)
+            parts[path.name] = trees.decode_classes(classes, cache, size=size, stream=stream, skipped=skipped)
         except UnreadableImages as error:
             unreadable += error.files
     if unreadable:

@@ -1,7 +1,5 @@
 """IJB-B and IJB-C as InsightFace's evaluation reads them: faces in templates, and lists of comparisons."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +31,6 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     Deviation: MixBCT's published evaluation reads pixels as (x - 127.5) / 128, where its training divides by
     127.5; here networks are tested as they are trained.
 
-    Args:
-        path: the folder of the part.
-        part: "ijbb" or "ijbc".
-        size: pixels.
-
     Returns:
         images with the extras "template" and "media" (int64) and "detector" (float32, the score), and the
         lists "pairs" (int64 [P, 3]: template of the gallery, template of the probe, 1 for one person else 0),
@@ -46,8 +39,7 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     """
     if part not in GALLERIES:
         raise ValueError(f"unknown part {part!r} of IJB; choose one of {', '.join(GALLERIES)}")
-    meta = path / "meta"
-    source = meta / f"{part}_face_tid_mid.txt"
+    meta, source = path / "meta", path / "meta" / f"{part}_face_tid_mid.txt"
     if not path.is_dir():
         raise FileNotFoundError(
             f"there is no folder {printable(path)}: put meta/{source.name}, the other lists and loose_crop/ "
@@ -78,10 +70,8 @@ def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) ->
     if len(first) != len(second):
         counts = f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}"
         raise ValueError(f"{counts}; {ANEW}")
-
-    there, but = f"and of {printable(other)}", "but both list the same images in one order"
-    wrong = (first != second).to_numpy()
-    refuse_line(one, wrong, lambda row: f"is {first[row]} {there} {second[row]}, {but}")
+    told, but = f"and of {printable(other)}", "but both list the same images in one order"
+    refuse_line(one, first != second, lambda row: f"is {first[row]} {told} {second[row]}, {but}")
 
 
 def _pairs(path: Path, known: np.ndarray) -> Tensor:

@@ -1,7 +1,5 @@
 """ImageNet (ILSVRC 2012) and Places365: millions of files, listed without an object for each, streamed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -25,8 +25,7 @@ _HASH_ROWS = 4096  # rows hashed at a time: bounds the copy made of a memory-map
 def data_root(root: Place = None) -> Path:
     """Return the folder of data sets and their caches, absolute; it need not exist yet.
 
-    Args:
-        root: None takes the environment variable COMPAT_DATA, and without that `data` where we are.
+    None takes the environment variable COMPAT_DATA, and without that `data` where we are.
     """
     chosen = root if root is not None else os.environ.get(DATA_VARIABLE) or "data"
     path = Path(chosen).expanduser().absolute()
@@ -104,8 +103,7 @@ class ImageSet:
     def subset(self, rows: Tensor | Sequence[int]) -> ImageSet:
         """Return the rows (int64 [n] row numbers, or bool [N]) in that order, with the same classes."""
         rows = torch.as_tensor(rows)
-        if rows.dtype == torch.bool:
-            rows = rows.nonzero().flatten()
+        rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
         if torch.equal(rows, torch.arange(len(self))):  # everything: share the storage, however large it is
             return self
         extras = {name: values[rows] for name, values in self.extras.items()}
@@ -158,11 +156,8 @@ def with_validation(
 
     A share of the classes (at least 2) when test has none of the training classes; otherwise that share of
     the images (at least 2, so that they can match) of every class that has 10 or more. Where one way is
-    impossible the other is taken.
-
-    Args:
-        share: of what is held out, 0 to 1 (excluded); 0 trains on everything, as published, and validation is
-            the share `looked` of it.
+    impossible the other is taken. A share of 0 trains on everything, as published, and validation is the
+    share `looked` of it.
     """
     if not 0 <= share < 1:
         raise ValueError(f"validation must be a share of at least 0 and below 1; got {share}")

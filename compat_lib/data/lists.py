@@ -1,7 +1,5 @@
 """Lists that come with a data set, text files of millions of lines, and images that they name, streamed."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os
@@ -24,7 +22,6 @@ def read_list(path: Path, columns: Mapping[str, type], *, header: bool = False) 
     """Return the columns of a text file, one row a line.
 
     Args:
-        path: of the list.
         columns: name -> str, np.int64 or np.float32, in the file's order. A list without a header has these
             columns and no others; of one with a header they are the first ones, whatever it calls them.
         header: the first line names the columns, and commas part the fields; else blanks and tabs do.
@@ -57,14 +54,7 @@ def read_list(path: Path, columns: Mapping[str, type], *, header: bool = False) 
 
 
 def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, header: bool = False) -> None:
-    """Refuse a list at its first wrong line.
-
-    Args:
-        path: of the list.
-        wrong: bool [N], of each row.
-        says: row -> what is wrong with it, after "line 3 of list.txt".
-        header: the rows begin at the second line.
-    """
+    """Refuse a list at the first row that is wrong, bool [N]; `says(row)` follows "line 3 of list.txt"."""
     if np.any(wrong):
         row = int(np.argmax(wrong))
         raise ValueError(f"line {row + 1 + header} of {printable(path)} {says(row)}; {ANEW}")
@@ -72,8 +62,8 @@ def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, he
 
 def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> str | None:
     """What is wrong with the first line that is, found slowly since nobody waits for it twice."""
-    wanted = f"each line has {len(columns)}: {', '.join(columns)}"
-    empty = True
+    wanted = f"each line {'begins with' if header else 'has'} {len(columns)}: {', '.join(columns)}"
+    number = 0
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             fields = line.rstrip("\r\n").split("," if header else None)
@@ -82,20 +72,17 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> 
                 if fields[0].isdecimal():
                     return f"{place} is {fields[0]} ... and no names of columns; fetch the list anew"
                 continue
-            empty = False
             if len(fields) < len(columns) or not header and len(fields) > len(columns):
-                told = wanted if not header else wanted.replace("has", "begins with")
-                return f"{place} has {len(fields)} fields, but {told}; fetch the list anew"
+                return f"{place} has {len(fields)} fields, but {wanted}; fetch the list anew"
             for field, kind in zip(fields, columns.values(), strict=False):
                 try:
-                    value = kind(field)
-                    wrong = kind is np.float32 and not np.isfinite(value)
+                    good = kind is str or np.isfinite(kind(field))
                 except (ValueError, OverflowError):
-                    wrong = True
-                if wrong:
+                    good = False
+                if not good:
                     word = "whole number" if kind is np.int64 else "number"
                     return f"{place}: {field!r} is no {word}, but {wanted}; fetch the list anew"
-    return f"{printable(path)} is empty; {wanted}; fetch the list anew" if empty else None
+    return f"{printable(path)} is empty; {wanted}; fetch the list anew" if number <= header else None
 
 
 def listed_set(folder: Path, rows: pd.DataFrame, origin: Callable[[int], str], **how: Any) -> ImageSet:
@@ -124,8 +111,7 @@ def listed_images(
     """Return the images of a list, every one of which is there; none is decoded yet.
 
     Args:
-        folder: what the names are relative to; its own place is no part of the digest.
-        names: [N] paths of the files.
+        folder: what the names, [N], are relative to; its own place is no part of the digest.
         origin: row -> where its name stands, such as "line 3 of list_train.txt", for errors.
         size, resize: see `EncodedImages`.
     """

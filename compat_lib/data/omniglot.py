@@ -1,7 +1,5 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn once by 20 people."""
 
-from __future__ import annotations
-
 import functools
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Person re-identification: Market-1501, DukeMTMC-reID and MSMT17, with cameras, queries and distractors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -93,21 +91,21 @@ def _by_names(name: str, base: Path, size: Size, seed: int, validation: float) -
 
 
 def _named(base: Path, folder: str) -> pd.DataFrame:
-    """file, name of the identity, camera and origin of the images of a folder, without junk."""
+    """file, class (the identity's name), camera and origin of the images of a folder, without junk."""
     place = needed_folder(base, folder, expected="bounding_box_train, query and bounding_box_test")
     files = pd.Series([entry.name for entry in list_images(place)], dtype=object)
-    frame = files.str.extract(r"^(?P<identity>-1|\d+)_c(?P<camera>\d+)")
+    frame = files.str.extract(r"^(?P<class>-1|\d+)_c(?P<camera>\d+)")
     frame["file"], frame["origin"] = f"{folder}/" + files, [printable(place / name) for name in files]
-    if (odd := frame.identity.isna()).any():
+    if (odd := frame["class"].isna()).any():
         raise ValueError(
             f"{frame.origin[odd.idxmax()]} does not begin with an identity and a camera, such as 0002_c1s1; "
             "rename or remove the file"
         )
-    person = frame.identity.astype(int)
-    frame["identity"] = frame.identity.str.zfill(4)  # one name a person, however it is written
+    person = frame["class"].astype(int)
+    frame["class"] = frame["class"].str.zfill(4)  # one name a person, however it is written
     frame["camera"] = frame.camera.astype(int)
     if folder == "bounding_box_test":
-        frame.loc[person == _BACKGROUND, "identity"] = DISTRACTOR
+        frame.loc[person == _BACKGROUND, "class"] = DISTRACTOR
     frame = frame[person != _JUNK].reset_index(drop=True)
     if frame.empty:
         raise ValueError(f"{printable(place)} has no images; unpack the data set anew")
@@ -116,22 +114,22 @@ def _named(base: Path, folder: str) -> pd.DataFrame:
 
 def _listed(base: Path, name: str, folder: str, prefix: str) -> pd.DataFrame:
     """The same of a list of MSMT17."""
-    frame = read_list(base / name, {"file": str, "identity": np.int64})
+    frame = read_list(base / name, {"file": str, "identity": np.int64}).rename(columns={"identity": "class"})
     frame["origin"] = [f"line {number} of {printable(base / name)}" for number in range(1, len(frame) + 1)]
     camera = frame.file.str.extract(r"^(?:.*/)?[^_/]+_[^_/]+_(\d+)_[^/]*$")[0]
     right = "whose third field is no camera, as 01 is in 0000_000_01_0303morning_0015_0.jpg"
     refuse_line(base / name, camera.isna(), lambda row: f"names {frame.file[row]}, {right}")
     frame["camera"], frame["file"] = camera.astype(int), folder + "/" + frame.file
-    frame["identity"] = prefix + frame.identity.astype(str).str.zfill(4)
+    frame["class"] = prefix + frame["class"].astype(str).str.zfill(4)
     return frame
 
 
 def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Size) -> ImageSet:
-    missing = query[~query.identity.isin(set(gallery.identity) - {DISTRACTOR})]
+    missing = query[~query["class"].isin(set(gallery["class"]) - {DISTRACTOR})]
     if len(missing):
         row = missing.iloc[0]
         raise ValueError(
-            f"{row.origin}: no image of the gallery has the identity {row.identity} of this query; take "
+            f"{row.origin}: no image of the gallery has the identity {row['class']} of this query; take "
             "queries and gallery of one release"
         )
     both = pd.concat([query, gallery], ignore_index=True)
@@ -140,5 +138,4 @@ def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Siz
 
 def _part(base: Path, rows: pd.DataFrame, size: Size) -> ImageSet:
     # Sorted names: "distractor" comes after all numbers.
-    table = rows.drop(columns="origin").rename(columns={"identity": "class"})
-    return listed_set(base, table, rows.origin.tolist().__getitem__, size=size)
+    return listed_set(base, rows.drop(columns="origin"), rows.origin.tolist().__getitem__, size=size)

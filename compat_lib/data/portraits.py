@@ -5,8 +5,6 @@ adds nuisances (pose, light, expression, an occluder, pixel noise). Nothing here
 The outliers are known: which labels are wrong and which faces are covered is part of the data set.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from .cache import cached_arrays
 from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, WORN, draw_nuisances, render
 from .images import ImageSet, Place, Splits, data_root, seeded_generator, torch_defaults
 
-OUTLIER_KINDS = ("both", "label", "occlusion")
 OUTLIER_LABEL, OUTLIER_OCCLUSION = 1, 2  # 0: none
 RANGES = {"outliers": (0, 0.5), "test_pose": (0, 1.5), "test_light": (0, 1.5)}  # of other knobs 0..1
 LEAST = {"seed": 0, "size": 8, "identities": 2, "images": 1, "eval_identities": 2, "eval_images": 2}
@@ -43,7 +40,6 @@ def portraits(
     occlusion: float = 0.15,
     noise: float = 0.04,
     outliers: float = 0.0,
-    outlier_kind: str = "both",
     looks: int = 1,
     imbalance: float = 1.0,
     test_pose: float | None = None,
@@ -65,9 +61,8 @@ def portraits(
         expression: movement of mouth and eyes, 0..1.
         occlusion: probability, 0..1, that a rectangle covers a part of the image.
         noise: standard deviation of the pixel noise, as a fraction of the full range, 0..1.
-        outliers: fraction (not %) of training images that are outliers, 0..0.5.
-        outlier_kind: "label" moves an image to a random other identity, "occlusion" puts a large rectangle
-            over the face, "both" makes half of each.
+        outliers: fraction (not %) of training images that are outliers, 0..0.5; half of them have the label
+            of a random other identity, half a large rectangle over the face.
         looks: 1, or 2: every image has one of an identity's two looks, at random, which differ in hair and
             beard and of which one wears glasses, so that a class has two centres.
         imbalance: images of the largest training class over those of the smallest, 1..images. Sizes fall from
@@ -81,12 +76,11 @@ def portraits(
     """
     if isinstance(size, tuple):
         raise ValueError(f"portraits are drawn as squares, not {size[0]} x {size[1]}: leave image_height out")
-    counts = {"seed": seed, "size": size, "identities": identities, "images": images}
-    counts |= {"eval_identities": eval_identities, "eval_images": eval_images}
-    knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
+    counts = dict(zip(LEAST, (seed, size, identities, images, eval_identities, eval_images), strict=True))
     for name, value in counts.items():
         if not isinstance(value, int) or value < LEAST[name]:
             raise ValueError(f"{name} must be a whole number of at least {LEAST[name]}; got {value!r}")
+    knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
     shifts = {"test_pose": test_pose, "test_light": test_light}
     shifts = {name: value for name, value in shifts.items() if value is not None}
     for name, value in {**knobs, **shifts, "outliers": outliers, "imbalance": imbalance}.items():
@@ -95,12 +89,9 @@ def portraits(
             raise ValueError(f"{name} must be a number in {least}..{most}; got {value!r}")
     if looks not in (1, 2):
         raise ValueError(f"looks must be 1 or 2; got {looks!r}")
-    if outlier_kind not in OUTLIER_KINDS:
-        raise ValueError(f"unknown outlier_kind {outlier_kind!r}; choose one of {', '.join(OUTLIER_KINDS)}")
-    knobs = {name: float(value) for name, value in knobs.items()}
-    shifts = {name: float(value) for name, value in shifts.items()}
-    made_of = {"outliers": float(outliers), "outlier_kind": outlier_kind if outliers else "none"}
-    # Later knobs stand here only when they are turned: the caches of before remain what they are.
+    knobs, shifts = ({name: float(value) for name, value in some.items()} for some in (knobs, shifts))
+    made_of = {"outliers": float(outliers), "outlier_kind": "both" if outliers else "none"}
+    # A kind stands here, and later knobs only when they are turned: caches of before remain what they are.
     made_of |= {"looks": looks} if looks > 1 else {}
     made_of |= {"imbalance": float(imbalance)} if imbalance > 1 else {}
     evaluated = torch.full((eval_identities,), eval_images)
@@ -113,11 +104,10 @@ def portraits(
             who = draw_identities(len(sizes), seeded_generator(*people, "identities"))[None]
             if looks > 1:
                 who = torch.cat([who, other_looks(who, seeded_generator(*people, "looks"))])
-            strengths = {name.removeprefix("test_"): value for name, value in shifts.items()}
-            strengths = knobs | (strengths if part == "shifted" else {})
+            other = {name.removeprefix("test_"): value for name, value in shifts.items()}
+            strengths = knobs | other if part == "shifted" else knobs
             share = outliers if part == "train" else 0
-            stream = ("portraits", seed, part)
-            made = _draw_part(stream, who, sizes, size, share, outlier_kind, **strengths)
+            made = _draw_part(("portraits", seed, part), who, sizes, size, share, **strengths)
             for name, values in zip(STORED, made, strict=True):
                 np.save(folder / f"{part}_{name}.npy", values.numpy())
 
@@ -160,7 +150,7 @@ def other_looks(identities: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_outliers(
-    labels: Tensor, num_classes: int, share: float, kind: str, generator: torch.Generator
+    labels: Tensor, num_classes: int, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Make round(share N) rows outliers; `labels` (int64 [N]) are the true ones of 2 or more classes.
 
@@ -168,19 +158,16 @@ def draw_outliers(
         outlier int64 [N] (0 none, 1 wrong label, 2 occluded) and the labels int64 [N] that training sees.
     """
     count = round(share * len(labels))
-    chosen = torch.randperm(len(labels), generator=generator)[:count]
-    wrong = {"label": count, "occlusion": 0, "both": count // 2}[kind]
-    outlier = torch.zeros_like(labels)
-    outlier[chosen[:wrong]] = OUTLIER_LABEL
-    outlier[chosen[wrong:]] = OUTLIER_OCCLUSION
-    seen = labels.clone()
-    step = torch.randint(1, num_classes, (wrong,), generator=generator)  # never 0: always another identity
-    seen[chosen[:wrong]] = (labels[chosen[:wrong]] + step) % num_classes
+    wrong, covered = torch.randperm(len(labels), generator=generator)[:count].tensor_split([count // 2])
+    outlier, seen = torch.zeros_like(labels), labels.clone()
+    outlier[wrong], outlier[covered] = OUTLIER_LABEL, OUTLIER_OCCLUSION
+    step = torch.randint(1, num_classes, wrong.shape, generator=generator)  # never 0: always another identity
+    seen[wrong] = (labels[wrong] + step) % num_classes
     return outlier, seen
 
 
 def _draw_part(
-    stream: tuple, who: Tensor, sizes: Tensor, size: int, share: float, kind: str, *, noise: float, **knobs
+    stream: tuple, who: Tensor, sizes: Tensor, size: int, share: float, *, noise: float, **knobs
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Render one part, as STORED, of identities [looks, classes, 36]; every kind of draw has its own stream,
     so that no knob disturbs another.
@@ -189,7 +176,7 @@ def _draw_part(
     true_label = torch.arange(people).repeat_interleave(sizes)
     look = torch.randint(looks, true_label.shape, generator=seeded_generator(*stream, "look"))
     nuisances = draw_nuisances(len(true_label), seeded_generator(*stream, "nuisances"), **knobs)
-    outlier, labels = draw_outliers(true_label, people, share, kind, seeded_generator(*stream, "outliers"))
+    outlier, labels = draw_outliers(true_label, people, share, seeded_generator(*stream, "outliers"))
     occluded = outlier == OUTLIER_OCCLUSION  # by a large box in the middle
     place = torch.rand(len(outlier), 4, generator=seeded_generator(*stream, "covers"))
     large = torch.cat([place[:, :2] * 0.2 - 0.1, place[:, 2:] * 0.15 + 0.45], dim=1)

@@ -7,12 +7,9 @@ two ids: uint32, float32, 2 x uint64), `flag` further labels (float32) that then
 header's, and the encoded image.
 """
 
-from __future__ import annotations
-
 import mmap
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,13 +22,6 @@ LENGTH_BITS = 29
 HEADER = 24  # bytes
 _BLOCK = 2**14  # records whose headers are looked at together
 _AGAIN = "unpack or copy the set anew"
-
-
-class Index(NamedTuple):
-    """Where the records of a file begin, in the order of the index."""
-
-    numbers: np.ndarray  # int64 [N], record numbers
-    offsets: np.ndarray  # int64 [N], bytes
 
 
 def unpacked(data: bytes) -> tuple[np.ndarray, bytes]:
@@ -50,8 +40,7 @@ def unpacked(data: bytes) -> tuple[np.ndarray, bytes]:
 class RecordFile:
     """The images of a file of records by their byte offsets; a memory map, opened where it is used.
 
-    Args:
-        path: of the file; its index has the same name and the ending ".idx".
+    Its index has the same name and the ending ".idx".
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,20 +60,21 @@ class RecordFile:
         return np.memmap(self.path, "<u4", "r", shape=whole) if whole else np.empty(0, "<u4")
 
     @cached_property
-    def index(self) -> Index:
-        """The records that the index names, in lines "number, tab, byte", each once and inside the file."""
+    def index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and byte offsets, int64 [N], of the records that the index names, in its order.
+
+        Its lines are "number, tab, byte", each record once and inside the file.
+        """
         path, size = self.path.with_suffix(".idx"), 4 * len(self.words)
         frame = read_list(path, {"record number": np.int64, "byte": np.int64})
-        index = Index(*(frame[name].to_numpy() for name in frame))
-        wrong = (index.offsets < 0) | (index.offsets > size - 8) | (index.offsets % 4 != 0)
+        numbers, offsets = (frame[name].to_numpy() for name in frame)
+        wrong = (offsets < 0) | (offsets > size - 8) | (offsets % 4 != 0)
         why = f"where no record of {size} bytes can begin: the index and the file of records do not belong "
         why += "together, or the latter is incomplete"
-        at = "has record {} at byte {}, "
-        refuse_line(path, wrong, lambda row: at.format(*(each[row] for each in index)) + why)
+        refuse_line(path, wrong, lambda row: f"has record {numbers[row]} at byte {offsets[row]}, {why}")
         if (twice := frame["record number"].duplicated()).any():
-            number = index.numbers[twice.argmax()]
-            raise ValueError(f"{printable(path)} names record {number} twice; {_AGAIN}")
-        return index
+            raise ValueError(f"{printable(path)} names record {numbers[twice.argmax()]} twice; {_AGAIN}")
+        return numbers, offsets
 
     def __call__(self, offset: int) -> Image.Image:
         """Return the decoded image of the record at a byte offset, RGB; UnreadableImages names the record."""
@@ -110,11 +100,7 @@ class RecordFile:
             word = end
 
     def first_labels(self, offsets: np.ndarray) -> np.ndarray:
-        """Return the first label of each record, float32 [n], without a step a record.
-
-        Args:
-            offsets: int64 [n], bytes, as the index has them.
-        """
+        """Return the first label, float32 [n], of each record at these offsets, int64 [n], block by block."""
         result = np.empty(len(offsets), np.float32)
         for start in range(0, len(offsets), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -141,6 +127,7 @@ class RecordFile:
 
     def _name(self, offset: int) -> str:
         """The record at an offset, for a sentence."""
-        number = self.index.numbers[self.index.offsets == offset]
+        numbers, offsets = self.index
+        number = numbers[offsets == offset]
         where = f"record {number[0]}" if len(number) else f"what lies at byte {offset}"
         return f"{printable(self.path)}, {where}"

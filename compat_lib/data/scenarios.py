@@ -1,7 +1,5 @@
 """The four ways in which the data of an old and a new model can relate."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,10 +115,7 @@ def other_set(labels: Tensor) -> Scenario:
     """Return the scenario of an old model that trained on another data set, with other classes.
 
     Source: Dual-Tuning (arXiv 2108.02959) from all of MSMT17 to Market-1501 or DukeMTMC-reID. The new model
-    trains on everything here; the old side has no row and no class of this set.
-
-    Args:
-        labels: int64 [N] of this set, 0..C-1, each class with an image.
+    trains on everything here (labels int64 [N], 0..C-1, each class with an image); the old side has no row.
     """
     none, rows = torch.empty(0, dtype=torch.int64), torch.arange(len(labels))
     classes = torch.unique(labels)
@@ -141,9 +136,8 @@ def named_classes(given: str, classes: Sequence[str], also: Iterable[str] = ()) 
     [0, 1]
     """
     if bound := re.fullmatch(r"<(\d+)", given.strip()):
-        wrong = next((name for name in classes if not name.isdecimal()), None)
-        if wrong is not None:
-            why = f"compares numbers, but the class {wrong!r} is none"
+        if wrong := [name for name in classes if not name.isdecimal()]:
+            why = f"compares numbers, but the class {wrong[0]!r} is none"
             raise ValueError(f"old_classes {given!r} {why}: give a file")
         below = [label for label, name in enumerate(classes) if int(name) < int(bound[1])]
         return torch.tensor(below, dtype=torch.int64)

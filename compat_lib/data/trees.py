@@ -1,7 +1,5 @@
 """Trees of image files: listed class by class, decoded once, kept as one array in a cache."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from .cache import cached_arrays
 from .decoding import Resize, Size, UnreadableImages, printable, smooth_resize
-from .encoded import EncodedImages, Names
+from .encoded import Caught, EncodedImages, Names
 from .images import DATA_VARIABLE, ImageSet
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -99,21 +97,16 @@ def decode_classes(
         folders: class name -> folder of its images; labels count the classes in this order, images
             follow in the order of their file names.
         cache: folder of caches, keyed by names, sizes, mtimes and ctimes of all files; None if streamed.
-        size: pixels, of squares or (height, width).
-        mode: "RGB" or "L".
-        shrink: (image in that mode, size) -> uint8 [H, W] or [H, W, 3].
+        size, mode, shrink: see `EncodedImages`, where the last is called resize.
         stream: leave them encoded; the set's digest is then of the classes, names and sizes of files.
         skipped: files that cannot be decoded are left out, and appended here, in place of an
             `UnreadableImages` that names them all.
     """
     if stream and skipped is not None:
-        raise ValueError(
-            "skip_unreadable decodes all images first, so that they cannot stream; set one of them"
-        )
-    listing, content = hashlib.sha256(), hashlib.sha256()
+        raise ValueError("skip_unreadable decodes all images first, and so cannot stream; set one of the two")
+    listing, content, others = hashlib.sha256(), hashlib.sha256(), Counter()
     files: list[str] = []  # not Path: a million of them would take a minute to make
     labels: list[int] = []
-    others: Counter[str] = Counter()
     for label, (name, folder) in enumerate(folders.items()):
         listing.update(os.fsencode(f"\0\0{name}\0{folder.absolute()}"))
         content.update(os.fsencode(f"\0\0{name}"))
@@ -149,27 +142,20 @@ def decode_classes(
     recipe |= {} if skipped is None else {"skip_unreadable": True}
     recipe["listing"] = listing.hexdigest()
 
-    def decode(number: int) -> np.ndarray | UnreadableImages:
-        try:
-            return encoded.decoded(number)
-        except UnreadableImages as error:
-            return error
-
     def write(folder: Path) -> None:
-        bad: list[tuple[str, str]] = []
-        readable = np.ones(len(files), dtype=bool)
+        bad, readable = [], np.ones(len(files), dtype=bool)
         # Written, not mapped: a full disk is then an error and does not kill the process.
         with open(folder / "images.npy", "wb") as out, ThreadPool(min(8, os.cpu_count() or 1)) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": encoded.shape}
             np.lib.format.write_array_header_1_0(out, header)  # which leaves room for any number of rows
             # disable=None: a bar on a terminal, nothing in a log
             for start in tqdm(range(0, len(files), _BLOCK), desc="decoding images", disable=None):
-                made = pool.map(decode, range(len(files))[start : start + _BLOCK], chunksize=32)
-                readable[start : start + _BLOCK] = [isinstance(one, np.ndarray) for one in made]
-                bad += [file for error in made if isinstance(error, UnreadableImages) for file in error.files]
-                good = [one for one in made if isinstance(one, np.ndarray)]
-                if good and not (bad and skipped is None):
-                    out.write(np.stack(good).tobytes())
+                rows = range(len(files))[start : start + _BLOCK]
+                for row, one in zip(rows, pool.map(Caught(encoded).__getitem__, rows, 32), strict=True):
+                    if isinstance(one, UnreadableImages):
+                        bad, readable[row] = bad + one.files, False
+                    else:
+                        out.write(one.numpy().tobytes())
             out.seek(0)
             header["shape"] = (int(readable.sum()), *encoded.shape[1:])
             np.lib.format.write_array_header_1_0(out, header)
@@ -183,8 +169,7 @@ def decode_classes(
     if skipped is None:
         return ImageSet(images, numbers, classes, names=names)
     kept = torch.from_numpy(arrays["readable"]).nonzero().flatten()
-    empty = np.setdiff1d(numbers.numpy(), numbers[kept].numpy())
-    if len(empty):
+    if len(empty := np.setdiff1d(numbers.numpy(), numbers[kept].numpy())):
         where = f"of class {classes[empty[0]]!r} in {printable(place)}"
         raise ValueError(f"no image {where} can be read; mend some")
     skipped += [printable(names[row]) for row in np.flatnonzero(~arrays["readable"])]

@@ -7,8 +7,6 @@
 `check_files`, or ``compat-lib check old.npz new.npz --report page.html``, asks the same of two files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -24,7 +22,7 @@ from compat_lib.deploy import check_rows as table
 from compat_lib.deploy.check_measure import ByIdentity, ByLists, read_relevance, relevant_pairs
 from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
-from compat_lib.deploy.check_verdict import COMPATIBLE, UNDECIDED, cautions, decided
+from compat_lib.deploy.check_verdict import cautions, decided
 from compat_lib.deploy.feature_files import FeatureTable, as_keys, read_features
 from compat_lib.deploy.gallery_search import one_each
 from compat_lib.evaluation.four_constraints import constraints
@@ -114,11 +112,12 @@ def check_compatibility(
         alone = names[2] not in ("midpoint", "slerp")  # which hold the old query itself
         if names[:2] == ("new", "old") and alone and sides.labels is not None:
             ordered.append(table.in_order(query, gallery, sides.labels, seed))
-    chance = measure.chance()
+    mixed_up = bool(ordered) and max(ordered) < table.ORDERED
+    doubtful = mixed_up or sides.mostly_alike
     records += [
         *table.differences(records, "gain", ("old", "old")),
         *table.differences(records, "over_swap", ("new", "old")),
-        Record(None, None, f"chance/{measure.metric}", chance),
+        Record(None, None, f"chance/{measure.metric}", measure.chance()),
         *table.thresholds(tests, measure, threshold),
     ]
     by_group = ()
@@ -128,7 +127,7 @@ def check_compatibility(
         records += table.backfill(sides, measure, tests, seed)
         if groups is not None:
             names = as_keys("groups", groups)[sides.rows[measure.rows]]
-            by_group, found = table.by_group(sides, measure, names)
+            by_group, found = table.by_group(sides, measure, names, doubtful)
             records += found
         if sides.labels is not None:
             paired = given.choose_pairwise(sides.labels, seed)
@@ -138,18 +137,11 @@ def check_compatibility(
     basis = {"images": len(sides.rows), "queries": len(measure.rows), "asking": measure.asking()}
     basis |= {} if sides.labels is None else {"identities": int(sides.labels.max()) + 1}
     basis |= {"draws": draws, "seed": seed}
-    mixed_up = bool(ordered) and max(ordered) < table.ORDERED
-    doubtful = mixed_up or sides.mostly_alike
-    if doubtful:  # nor is a part of the queries called compatible by such features
-        doubted = {COMPATIBLE: UNDECIDED}
-        by_group = tuple({**g, "verdict": doubted.get(g["verdict"], g["verdict"])} for g in by_group)
     verdict, reason = decided(sides, records, measure, metric, mixed_up)
     notes = *sides.notes, *cautions(sides, records, measure, metric, adapter, mixed_up)
     fitted = table.best_map(records, measure.metric, sides)
-    how = "identities" if sides.labels is not None else "relevance" if relevance is not None else "neighbours"
-    return CompatibilityCheck(
-        verdict, reason, measure.metric, records, notes, basis, tests, how, by_group, fitted, doubtful
-    )
+    found = measure.metric, records, notes, basis, tests, measure.how, by_group, fitted, doubtful
+    return CompatibilityCheck(verdict, reason, *found)
 
 
 def check_files(

@@ -1,7 +1,5 @@
 """What a compatibility check is given, brought into one order, and what of it is measured."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -154,8 +152,7 @@ def _joined(old: np.ndarray | None, new: np.ndarray | None, sizes: list[int], no
         return (np.arange(sizes[0]),) * 2
     old, new = _of_one_kind(old, new)
     for side, ids in (("old", old), ("new", new)):
-        twice = pd.Series(ids).duplicated().to_numpy()
-        if twice.any():
+        if (twice := pd.Series(ids).duplicated().to_numpy()).any():
             raise ValueError(
                 f"{twice.sum()} of the {side} ids stand there before, such as {ids[twice.argmax()].item()!r}"
             )

@@ -1,8 +1,6 @@
 """How a compatibility check measures one row of its table: by identities, by lists of relevant items, or by
 the new model's own neighbours where there is nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ QRELS = {  # names of columns, of TREC's four or of a table with a header such a
 class ByIdentity:
     """All pairs of images; those of one identity are right."""
 
+    how = "identities"
     metric: str
     labels: np.ndarray  # int64 [N], identities from 0
     rows: np.ndarray  # int64 [Q], those that ask
@@ -86,7 +85,7 @@ class ByLists:
     items: np.ndarray  # int64 [G], those that are searched
     lists: list[np.ndarray]  # for each query its right items, places in `items`; neighbours: nearest first
     weights: np.ndarray  # int64 [Q, draws]
-    neighbours: bool = False  # the lists are the new model's own neighbours
+    how: str = "relevance"  # or "neighbours": the lists are the new model's own
     unknown: tuple[int, int] = (0, 0)  # pairs with an id that no image has, and queries that have no other
     fars: tuple[float, ...] = ()
 
@@ -129,7 +128,7 @@ class ByLists:
         ids = {"query_ids": rows, "gallery_ids": items}
         lists = list(top_k(after[torch.from_numpy(rows).to(after.device)], after, k, **ids)[1])
         weights = identity_weights(np.arange(len(rows)), draws, seed)
-        return cls(asked or names[0], rows, items, lists, weights, True)
+        return cls(asked or names[0], rows, items, lists, weights, "neighbours")
 
     def test(self, query: Tensor, gallery: Tensor, among: np.ndarray | slice = slice(None)) -> PairTest:
         """Query and gallery features [N, D] of all images, measured; `among`: which of the queries ask."""
@@ -140,7 +139,7 @@ class ByLists:
         first = np.array([line[0] for line in places])
         average = np.array([(np.arange(1, len(line) + 1) / line).mean() for line in places])
         values = {"map": average} | {f"rank{k}": first <= k for k in RANKS}
-        if self.neighbours:
+        if self.how == "neighbours":
             k = len(lists[0])
             overlap = np.array([(line <= k).mean() for line in places])
             values = {f"overlap@{k}": overlap, "nearest@1": nearest <= 1, f"nearest@{k}": nearest <= k}
@@ -164,7 +163,7 @@ class ByLists:
     def chance(self) -> float:
         """What a ranking at random gives, taking queries for items that are searched themselves."""
         others = len(self.items) - int(np.isin(self.rows, self.items).all())
-        if self.neighbours:
+        if self.how == "neighbours":
             return min(1.0, int(self.metric.partition("@")[2]) / others)
         return chance(self.metric, np.array([len(line) for line in self.lists], float), others)
 

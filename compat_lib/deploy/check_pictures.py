@@ -92,8 +92,7 @@ def draw_backfill(ax: Axes, result: CompatibilityCheck) -> None:
         curve = result.records.select(gallery="mixed", adapter=adapter).frame()
         ax.plot(100 * curve["share"], 100 * curve["value"], "o-", color=colour, label=label)
     ax.axhline(100 * result.records.value("old", "old", result.metric), color=OLD, label="old/old")
-    ax.set(xlabel="gallery embedded again (%)", ylabel=f"{metric_title(result.metric)} (%)")
-    ax.set_ylim(bottom=0)
+    ax.set(xlabel="gallery embedded again (%)", ylabel=f"{metric_title(result.metric)} (%)", ylim=(0, None))
 
 
 def draw_roc(ax: Axes, result: CompatibilityCheck, there: list[Names], far: float | None) -> None:

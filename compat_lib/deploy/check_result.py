@@ -1,7 +1,5 @@
 """What a compatibility check returns: a verdict in a sentence, records, two tables, and a page."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from dataclasses import dataclass, field

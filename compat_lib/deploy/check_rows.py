@@ -1,9 +1,7 @@
 """The rows of a compatibility check's table, (names, query features, gallery features), and what follows from
 them: differences, thresholds, the backfill and groups."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +15,10 @@ from compat_lib.deploy import check_inputs as given
 from compat_lib.deploy.check_measure import Measure, accepted, threshold_of
 from compat_lib.deploy.check_pictures import MAPS
 from compat_lib.deploy.check_result import Names
-from compat_lib.deploy.check_verdict import UNDECIDED, judged
+from compat_lib.deploy.check_verdict import COMPATIBLE, UNDECIDED, judged
+from compat_lib.evaluation.bootstrap import drawn_record
 from compat_lib.evaluation.compatibility import HEADLINE, PairTest
 from compat_lib.evaluation.counting import PER_UNIT
-from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.evaluation.rank_merge import merged_sides, scale_of_strangers
 from compat_lib.evaluation.records import Record, Records
 
@@ -62,25 +60,19 @@ def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
     half = np.random.default_rng(seed).permutation(int(each.max()) + 1)[each] % 2
     rows = [torch.from_numpy(np.flatnonzero(half == side)).to(before.device) for side in (0, 1)]
     mapped = torch.empty_like(after if name in ADAPTERS else before)
+    kind, _, query = name.partition("-")
+    source, target = (after, before) if query else (before, after)
+    asked = (source,) if kind in ADAPTERS else (before, after)
     for seen, unseen in (rows, reversed(rows)):
-        known = None if labels is None else labels[seen.cpu().numpy()]
-        apply = _fit(name, before[seen], after[seen], known)
+        if kind in ADAPTERS:
+            fitted = ADAPTERS[kind](source[seen], target[seen])
+        else:
+            known = {"compatible": False} if labels is None else {"labels": labels[seen.cpu().numpy()]}
+            alphas = ALPHAS if name == "slerp" else (0.5,)
+            fitted = fit_interpolation(before[seen], after[seen], alphas=alphas, **known)
         for part in unseen.split(given.BLOCK):
-            mapped[part] = apply(before[part], after[part]).to(mapped)
+            mapped[part] = fitted.apply(*(side[part] for side in asked)).to(mapped)
     return mapped
-
-
-def _fit(name: str, old: Tensor, new: Tensor, labels: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function from old and new features of images to those that `name` makes of them."""
-    if name in ADAPTERS:
-        fitted = ADAPTERS[name](old, new)
-        return lambda before, after: fitted.apply(before)
-    if name.endswith("-query"):
-        fitted = ADAPTERS[name.removesuffix("-query")](new, old)
-        return lambda before, after: fitted.apply(after)
-    alphas = ALPHAS if name == "slerp" else (0.5,)
-    compatible = None if labels is not None else False
-    return fit_interpolation(old, new, labels, alphas=alphas, compatible=compatible).apply
 
 
 def best_map(records: Records, metric: str, sides: given.Sides) -> LinearMap | None:
@@ -103,14 +95,10 @@ def differences(records: Records, what: str, other: tuple[str, str]) -> Iterator
 
 
 def _difference(one: Record, reference: Record, name: str) -> Record:
-    value = low = high = drawn = None
+    found = Record(None, None, name, None)
     if one.value is not None and reference.value is not None:
-        drawn = one.draws - reference.draws
-        options = {"draws_a": one.draws, "draws_b": reference.draws} if drawn.size else {}
-        found = paired_comparison(one.value, reference.value, **options)
-        value = found.value
-        low, high = (found.low, found.high) if np.isfinite(found.low) else (None, None)
-    return replace(one, metric=name, value=value, low=low, high=high, draws=drawn)
+        found = drawn_record(name, one.value - reference.value, one.draws - reference.draws)
+    return replace(found, query=one.query, gallery=one.gallery, adapter=one.adapter)
 
 
 def thresholds(tests: Tests, measure: Measure, threshold: float | None) -> Iterator[Record]:
@@ -193,9 +181,9 @@ def two_indexes(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -
 
 
 def by_group(
-    sides: given.Sides, measure: Measure, names: np.ndarray
+    sides: given.Sides, measure: Measure, names: np.ndarray, doubtful: bool
 ) -> tuple[tuple[dict[str, Any], ...], list[Record]]:
-    """The verdict of each group's queries, which ask the whole gallery, and its records."""
+    """Verdicts of groups' queries, which ask the whole gallery (not compatible if doubtful), and records."""
     found, records = [], []
     for name in np.unique(names).tolist():
         among = np.flatnonzero(names == name)
@@ -204,7 +192,8 @@ def by_group(
             pair = [measure.test(query, sides.before, among) for query in (sides.before, sides.after)]
             one = [test.records.get(None, None, measure.metric) for test in pair]
             gain = _difference(one[1], one[0], "gain/" + measure.metric)
-            about["verdict"] = judged(gain, about["asking"])[0]
+            verdict = judged(gain, about["asking"])[0]
+            about["verdict"] = UNDECIDED if doubtful and verdict == COMPATIBLE else verdict
             who = [("old", one[0]), ("new", one[1]), ("new", gain)]
             records += [replace(x, query=q, gallery="old", metric=f"group={name}/{x.metric}") for q, x in who]
         found.append({"verdict": UNDECIDED} | about)

@@ -1,11 +1,9 @@
 """The verdict of a compatibility check, its reason, and what to be careful with."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from compat_lib.deploy import check_inputs as given
-from compat_lib.deploy.check_measure import ByIdentity, ByLists, Measure
+from compat_lib.deploy.check_measure import Measure
 from compat_lib.deploy.check_result import VERDICTS
 from compat_lib.evaluation.compatibility import HEADLINE
 from compat_lib.evaluation.records import Record, Records, metric_title, shown
@@ -44,7 +42,7 @@ def decided(
     blocks = zip(sides.before.split(given.BLOCK), sides.after.split(given.BLOCK), strict=True)
     if all(bool(((a - b).abs() <= SAME).all()) for a, b in blocks):
         return NOT_COMPATIBLE, "both sides hold the same features, so there is no upgrade to judge"
-    if isinstance(measure, ByLists) and measure.neighbours:
+    if measure.how == "neighbours":
         return UNLABELLED, "whether what they find instead is better or worse, only labels can tell"
     verdict, reason = judged(records.get("new", "old", f"gain/{measure.metric}"), measure.asking())
     if verdict == COMPATIBLE and mixed_up:
@@ -72,7 +70,7 @@ def cautions(
     old, new = (records.find(model, model, metric) for model in ("old", "new"))
     at = [(one.value if one.low is None else one.low) <= chance for one in (old, new)]
     width = sides.before.shape[1]
-    people, pairs = isinstance(measure, ByIdentity), sides.equal_widths and sides.labels is not None
+    people, pairs = measure.how == "identities", sides.equal_widths and sides.labels is not None
     fitted = (len(sides.rows) if sides.labels is None else int(sides.labels.max()) + 1) // 2
     what = "identities" if people else "images"
     cases = {

@@ -7,8 +7,6 @@ A file has one row an image. Beside its features it names the images (ids) and p
 What was left out or guessed stands in ``notes``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json
@@ -27,17 +25,13 @@ import torch
 
 from compat_lib.deploy import feature_tables as tables
 from compat_lib.deploy.feature_tables import USUAL, Found, Refused, whole_numbers
-from compat_lib.deploy.gallery_search import one_each
+from compat_lib.deploy.gallery_search import UNSIGNED, one_each
 from compat_lib.evaluation.inputs import plain_array
 from compat_lib.files import load_arrays, load_tensors
 from compat_lib.user_arrays import numbers
 
 EXACT = 2**53  # below it a float holds each whole number
 ROUNDED = re.compile(r"-?\d([.,]\d+)?[eE]\+\d\d+")  # as Excel and pandas write long whole numbers
-UNSIGNED = (
-    "the features are unsigned 8-bit numbers, taken as they are: subtract the zero point first if they are "
-    "quantised, and unpack them with numpy.unpackbits where they are packed bits"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +76,7 @@ def read_features(
     A ValueError is one sentence with the file, the row, the column and what to do.
     """
     if not isinstance(columns or {}, Mapping):
-        raise ValueError(
-            f"columns is {columns!r}; give a mapping, such as {{'features': 'emb', 'ids': 'photo'}}"
-        )
+        raise ValueError(f"columns is {columns!r}; give a mapping, such as {{'ids': 'photo'}}")
     path, columns = Path(path).expanduser(), dict(columns or {})
     if unknown := sorted(set(columns) - set(USUAL)):
         raise ValueError(f"columns may name {', '.join(USUAL)}, not {unknown[0]!r}")
@@ -99,7 +91,7 @@ def read_features(
         beside = Path(labels).expanduser()
         tabular = beside.suffix.lower() in (".csv", ".tsv", ".parquet")
         found["labels"] = _read(functools.partial(_by_id, found) if tabular else _lines, beside, {})
-    notes += [UNSIGNED] if found["features"].dtype == np.uint8 else []
+    notes += [f"the features are {UNSIGNED}"] if found["features"].dtype == np.uint8 else []
     try:
         features = numbers("features", found["features"], 2).numpy()
         keys = {role: as_keys(role, found[role]) for role in ("labels", "ids", "groups") if role in found}
@@ -250,13 +242,5 @@ def _run(path: Path, columns: dict[str, str]) -> Found:
     return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, [note] * odd
 
 
-READERS = {
-    ".npz": _arrays,
-    ".npy": _npy,
-    ".csv": tables.read_text,
-    ".tsv": tables.read_text,
-    ".parquet": tables.read_table,
-    ".feather": tables.read_table,
-    ".arrow": tables.read_table,
-    ".safetensors": _arrays,
-}
+READERS = {".npz": _arrays, ".npy": _npy} | dict.fromkeys((".csv", ".tsv"), tables.read_text)
+READERS |= dict.fromkeys((".parquet", ".feather", ".arrow"), tables.read_table) | {".safetensors": _arrays}

@@ -1,7 +1,5 @@
 """Tables of features, in text or Arrow's formats: which columns are meant, and their values."""
 
-from __future__ import annotations
-
 import csv
 import re
 import warnings
@@ -83,20 +81,13 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
     places, skipped = [header.index(name) for name in single], reader.line_num + bool(excel)
     if places:
         _refuse_thousands(path, mark, decimal, skipped, places)
+    read = {"block_size": 1 << 24, "column_names": header, "skip_rows": skipped}
+    types = dict.fromkeys(used, pa.string()) | dict.fromkeys(single, pa.float64())
+    convert = {"include_columns": used, "column_types": types, "null_values": [""], "decimal_point": decimal}
     options = (
-        arrow_csv.ReadOptions(
-            use_threads=False,  # so that its errors say which row
-            block_size=1 << 24,
-            column_names=header,
-            skip_rows=skipped,
-        ),
+        arrow_csv.ReadOptions(use_threads=False, **read),  # without threads its errors say which row
         arrow_csv.ParseOptions(delimiter=mark, newlines_in_values=True),
-        arrow_csv.ConvertOptions(
-            include_columns=used,
-            column_types=dict.fromkeys(used, pa.string()) | dict.fromkeys(single, pa.float64()),
-            null_values=[""],
-            decimal_point=decimal,
-        ),
+        arrow_csv.ConvertOptions(**convert),
     )
     try:
         found = _values(arrow_csv.read_csv(path, *options), chosen)

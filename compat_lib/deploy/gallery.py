@@ -76,10 +76,7 @@ class Gallery(Upgrades):
         if index in (None, kind):
             index, options = kind, json.loads(kept) | options
         self._kind, options = index, index_options(index, options)
-        if index == "milvus":
-            self._index = InMilvus(self, **options)
-        else:
-            self._index = InMemory(self, index, options)
+        self._index = InMilvus(self, **options) if index == "milvus" else InMemory(self, index, options)
         self._alone_in: dict[tuple, int] = {}  # (change, models) -> entries that none of these has made
 
     @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """A gallery's SQLite file: its tables, connections to it, and its errors in plain words."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -1,7 +1,5 @@
 """Where a gallery's features are searched: in this process's memory by FAISS, an index for each model."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import math
@@ -94,12 +92,8 @@ class ModelIndex:
     the entries have become four times as many, or half. *hnsw* walks through a graph of neighbours, from
     which nothing can be taken out: a replaced entry stays as a waypoint and is left out of the answers; when
     more than half of the graph would be such entries, it is built again. Where they would return too few,
-    both compare with every entry instead.
-
-    Args:
-        kind: of `KINDS`; below `EXACT_BELOW` entries every kind is flat.
-        options: all options of the kind.
-        width: numbers in a feature.
+    both compare with every entry instead. `kind`, with all its options, is of `KINDS`; below `EXACT_BELOW`
+    entries every kind is flat.
     """
 
     def __init__(self, kind: str, options: dict[str, Any], width: int) -> None:
@@ -124,12 +118,8 @@ class ModelIndex:
             self._index = faiss.IndexIDMap(faiss.IndexFlatIP(self.width))
 
     def follow(self, keys: np.ndarray, load: Callable[[np.ndarray], Iterable]) -> None:
-        """Make these the entries.
-
-        Args:
-            keys: int64 [n], rising.
-            load: gives (keys, features, ...) of some keys, part by part.
-        """
+        """Make these rising keys, int64 [n], the entries; `load` gives (keys, features, ...) of some of them,
+        part by part."""
         gone = np.setdiff1d(self.keys, keys, assume_unique=True)
         new = np.setdiff1d(keys, self.keys, assume_unique=True)
         if self._worn(len(keys), len(new)) and (len(gone) or len(new)):
@@ -160,12 +150,7 @@ class ModelIndex:
         return len(self._rows) + new > 2 * size
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines float32 [Nq, k], best first, and keys int64 [Nq, k].
-
-        Args:
-            queries: float32 [Nq, width] of unit length.
-            k: from 1 to the number of entries.
-        """
+        """As of `InMemory`."""
         # Many answers from few cells or a narrow walk would be few and poor.
         exact = self.form == "flat" or 4 * k > len(self.keys)
         scores, rows = self._some(queries, k, exact)
@@ -196,12 +181,7 @@ class ModelIndex:
 
 
 class InMemory:
-    """The indexes that a process makes for itself, each when it is first searched.
-
-    Args:
-        store: whose features.
-        kind, options: of each index.
-    """
+    """The indexes that a process makes for itself of a store's features, each when it is first searched."""
 
     shared = False  # nobody else changes them while they are searched
 

@@ -6,8 +6,6 @@ the next change or search goes on. Where Milvus is somewhere that the notes do n
 backup in the gallery's place), its collections are made again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

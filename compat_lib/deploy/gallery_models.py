@@ -1,7 +1,5 @@
 """What was declared about a gallery's models, and whose features may meet whose."""
 
-from __future__ import annotations
-
 import functools
 import io
 from collections.abc import Mapping, Sequence

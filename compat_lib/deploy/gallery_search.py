@@ -1,7 +1,5 @@
 """What a gallery takes from its user, rows of features, ids and numbers, and what it answers."""
 
-from __future__ import annotations
-
 import collections
 import json
 import unicodedata
@@ -19,6 +17,10 @@ from compat_lib.names import checked_count
 SCALE_ROWS = 2000  # most features of a side that a scale is taken from, evenly spaced
 Owners = Mapping[int, tuple[int | str, int]]  # key of a feature -> id of the entry, number of the model
 BLOCK = 16_384  # rows that are read, scaled and written at a time
+UNSIGNED = (
+    "unsigned 8-bit numbers, taken as they are: subtract the zero point first if they are quantised, and "
+    "unpack them with numpy.unpackbits where they are packed bits"
+)
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -40,11 +42,8 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
         there = f"the {who} have shape {array.shape} and type {array.dtype}"
         raise ValueError(f"{there}; give real numbers [n, {width or 'd'}]")
     if array.dtype == np.uint8:
-        warnings.warn(
-            f"the {who} are unsigned 8-bit numbers and are compared as they are; subtract the zero point of "
-            "quantised features first, and unpack packed bits to -1 and 1",
-            stacklevel=3,
-        )
+        warnings.warn(f"the {who} are {UNSIGNED}", stacklevel=3)
+        array = array.astype(np.int16)  # of which nothing is said again
     return array
 
 
@@ -76,7 +75,7 @@ def checked_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     return unit
 
 
-def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float, float]:
+def score_scale(queries: Any, entries: Any) -> tuple[float, float]:
     """Where the scores of strangers lie: their median, and how far above it their highest hundredth begins.
 
     Scores of new queries with new and with old entries have different distributions, so that in a mixed
@@ -88,27 +87,25 @@ def score_scale(queries: Any, entries: Any, share: float = 0.01) -> tuple[float,
     Args:
         queries, entries: [n, d], [m, d] real numbers, scaled to unit length here; features of different
             images, of which at most 2,000 evenly spaced ones of each side are used.
-        share: of random pairs that pass 1, between 0 and 0.5.
 
     Returns:
         (centre, spread) for `Gallery.search(scales=...)`; a ValueError for too few or equal pairs.
 
-    >>> centre, spread = score_scale([[1.0, 0.0]], [[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]], share=0.4)
-    >>> round(centre, 3), round(spread, 3)
-    (0.6, 0.08)
+    >>> angles = np.linspace(0, np.pi, 101)
+    >>> centre, spread = score_scale([[1.0, 0.0]], np.stack([np.cos(angles), np.sin(angles)], 1))
+    >>> abs(round(centre, 3)), round(spread, 4)  # the second highest of 101 cosines is cos(pi / 100)
+    (0.0, 0.9995)
     """
-    if not 0 < share < 0.5:
-        raise ValueError(f"share is {share!r}; give a fraction between 0 and 0.5, such as 0.01")
     asking = as_rows(queries, None, "features to compare")
     asked = as_rows(entries, asking.shape[1], "features to compare")
     thinned = (side[:: max(1, -(-len(side) // SCALE_ROWS))] for side in (asking, asked))
     asking, asked = (checked_rows(side, None, "features to compare") for side in thinned)
     scores = (asking @ asked.T).ravel()
-    centre, high = np.quantile(scores, [0.5, 1 - share]) if len(scores) else (0.0, 0.0)
-    if len(scores) * share < 1 or high <= centre:
+    centre, high = np.quantile(scores, [0.5, 0.99]) if len(scores) else (0.0, 0.0)
+    if len(scores) < 100 or high <= centre:
         raise ValueError(
-            f"{len(scores)} pairs do not show which score one in {1 / share:.0f} passes; give more features, "
-            "of different images"
+            f"{len(scores)} pairs do not show which score one in 100 passes; give more features, of other "
+            "images"
         )
     return float(centre), float(high - centre)
 

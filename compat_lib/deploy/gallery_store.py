@@ -1,7 +1,5 @@
 """What a gallery keeps: entries and who made each, in SQLite; every change wholly or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sqlite3
@@ -185,10 +183,11 @@ class Store:
                 )
             for start in range(0, len(ids), given.BLOCK):
                 part = slice(start, start + given.BLOCK)
-                who = f"features of {model!r} from id {ids[start]!r} on"
+                some = ids[part].tolist()
+                who = f"features of {model!r} from id {some[0]!r} on"
                 rows = stored(database, given.checked_rows(array[part], None, who))
                 sql = f"REPLACE INTO entries VALUES (?2, ?1, {code}, ?3, ?4)"
-                rows = ((one, *row) for one, row in zip(ids[part].tolist(), rows, strict=True))
+                rows = ((one, *row) for one, row in zip(some, rows, strict=True))
                 database.executemany(sql, rows)
             database.execute(FORGET, (given.as_json(ids),))  # of another image
 

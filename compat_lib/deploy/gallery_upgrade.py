@@ -1,7 +1,5 @@
 """A gallery's upgrade: backfill, what stands beside the entries meanwhile, and the way back."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sqlite3
@@ -117,18 +115,15 @@ class Upgrades(Store):
     def _alone(self) -> Iterator[None]:
         """No other backfill, swap, confirmation or rollback meanwhile."""
         # A generator may be begun by one thread and ended by another.
-        lock = FileLock(self.folder / ".backfill", timeout=0, thread_local=False)
         try:
-            lock.acquire()
+            alone = FileLock(self.folder / ".backfill", timeout=0, thread_local=False).acquire()
         except Timeout:
             raise RuntimeError(
                 f"a backfill of {self.folder} is under way, in another process or in a loop of this one that "
                 "was left; wait for it, or end it (such a loop by close() of what it iterates over)"
             ) from None
-        try:
+        with alone:
             yield
-        finally:
-            lock.release()
 
     def _batches(
         self, model: str, code: int, embed: Callable, batch: int, beside: bool

@@ -4,8 +4,6 @@ found = align(read_features("old.csv"), ["train/anna/1.png", "train/bert/1.png"]
 OldSystem.from_arrays(found.features, found.labels)
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

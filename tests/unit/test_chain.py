@@ -112,7 +112,7 @@ def test_average_compatibility_and_accuracy_are_those_that_were_printed(expected
     lines = [[float(value) for value in line.split()] for line in text.splitlines()]
     cells = [(str(i), str(j), value) for i, line in enumerate(lines) for j, value in enumerate(line)]
     records = Records(Record(query, gallery, "rank1", value) for query, gallery, value in cells)
-    printed = Generations(tuple("0123456"), records, 10)
+    printed = Generations(tuple("0123456"), records)
     assert round(printed.average_compatibility("rank1"), 2) == expected[0]
     assert round(100 * printed.average_accuracy("rank1"), 3) == expected[1]
 

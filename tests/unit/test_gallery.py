@@ -319,7 +319,6 @@ def test_one_random_pair_in_a_hundred_passes_one():
     assert np.allclose(many, (centre, spread), atol=0.02)
     for arguments, sentence in (
         ((queries[:2], entries[:3]), "6 pairs do not show which score one in 100 passes"),
-        ((queries, entries, 0.7), "share is 0.7; give a fraction"),
         ((np.ones((50, 4)), np.ones((50, 4))), "2500 pairs do not show"),
         ((queries, entries[:, :4]), "the features to compare have shape"),
     ):
@@ -374,8 +373,9 @@ def test_refusals_say_what_was_given_and_change_nothing(tmp_path, sentence):
 
 def test_unsigned_8_bit_features_are_taken_with_a_warning_and_a_folder_of_others_is_left_alone(tmp_path):
     made = Gallery.create(tmp_path / "g", {"old": 2})
-    with pytest.warns(UserWarning, match="unsigned 8-bit numbers .*subtract the zero point"):
+    with pytest.warns(UserWarning, match="'old' are unsigned 8-bit numbers, .*: subtract the zero") as told:
         made.insert([1], np.array([[3, 4]], np.uint8), "old")
+    assert len(told) == 1
     assert np.allclose(made.features([1]), [[0.6, 0.8]])
     with pytest.raises(FileExistsError, match="holds other files, such as g; give another"):
         Gallery.create(tmp_path, {"old": 2})

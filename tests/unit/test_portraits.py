@@ -75,7 +75,6 @@ def test_the_parts_do_not_depend_on_each_other(tmp_path):
 def test_every_argument_that_changes_pixels_has_its_own_cache_and_bytes_repeat(tmp_path):
     changes = [{}, {"seed": 1}, {"size": 16}, {"images": 4}, {"occlusion": 0.9}, {"outliers": 0.3}]
     changes += [{name: 0.1} for name in ("pose", "light", "expression", "noise")]
-    changes += [{"outliers": 0.3, "outlier_kind": kind} for kind in ("label", "occlusion")]
     changes += [{"looks": 2}, {"imbalance": 2.5}]
     digests = [portraits(tmp_path / "a", **{**SMALL, **change}).train.digest() for change in changes]
     assert len(set(digests)) == len(changes)
@@ -98,21 +97,18 @@ def test_outliers_are_known_and_leave_the_rest_alone(tmp_path):
 
 
 def test_an_occluded_outlier_hides_the_middle_of_the_face(tmp_path):
-    counts = {**SMALL, "outliers": 0.5, "outlier_kind": "occlusion", "noise": 0.0, "light": 0.0}
+    counts = {**SMALL, "outliers": 0.5, "noise": 0.0, "light": 0.0}
     train = portraits(tmp_path, **counts).train
     covered = train.images[train.extras["outlier"] == 2].float()
-    assert len(covered) == 15
+    assert len(covered) == 8
     middle = covered[:, :, 12:20, 12:20].flatten(2)
     assert (middle.amax(2) - middle.amin(2)).max() <= 1  # one even colour
 
 
-@pytest.mark.parametrize(
-    ("kind", "wrong", "covered"), [("label", 21, 0), ("occlusion", 0, 21), ("both", 10, 11)]
-)
-def test_the_share_of_outliers_is_exact(kind, wrong, covered):
+def test_the_share_of_outliers_is_exact():
     labels = torch.arange(7).repeat_interleave(10)
-    outlier, seen = draw_outliers(labels, 7, 0.3, kind, torch.Generator().manual_seed(0))
-    assert outlier.bincount(minlength=3).tolist() == [49, wrong, covered]
+    outlier, seen = draw_outliers(labels, 7, 0.3, torch.Generator().manual_seed(0))
+    assert outlier.bincount(minlength=3).tolist() == [49, 10, 11]
     assert seen.min() >= 0 and seen.max() <= 6
     assert torch.equal(seen != labels, outlier == 1)
 
@@ -247,7 +243,6 @@ def test_the_shifted_part_shows_the_people_of_the_test_in_stronger_poses(tmp_pat
         ({"pose": 1.5}, r"pose must be a number in 0\.\.1"),
         ({"noise": "0.1"}, "noise must be a number"),
         ({"outliers": 0.6}, r"outliers must be a number in 0\.\.0\.5"),
-        ({"outlier_kind": "blur"}, "both, label, occlusion"),
         ({"looks": 3}, "looks must be 1 or 2; got 3"),
         ({"imbalance": 6}, r"imbalance must be a number in 1\.\.5; got 6"),
         ({"test_pose": 1.6}, r"test_pose must be a number in 0\.\.1\.5; got 1.6"),

@@ -25,8 +25,8 @@ def damage(path, place, data):
 
 def test_images_and_labels_come_from_their_records(file):
     records = pickle.loads(pickle.dumps(RecordFile(file)))  # as a worker gets it
-    offsets = records.index.offsets
-    assert records.index.numbers.tolist() == [0, 1]
+    numbers, offsets = records.index
+    assert numbers.tolist() == [0, 1]
     assert records.first_labels(offsets[::-1]).tolist() == [3.0, 7.0]
     assert unpacked(records.payload(offsets[1]))[0].tolist() == [3.0, 1.0]
     image = records(offsets[1])
@@ -40,7 +40,7 @@ def test_a_record_that_holds_the_magic_number_is_joined_again(tmp_path):
     assert framed(data).count(magic) == 3  # three parts: none of them holds the number
     records = RecordFile(write_records(tmp_path, [data, image_record(2.0, RED)]))
     assert records.payload(0) == data
-    assert records.first_labels(records.index.offsets).tolist() == [1.0, 2.0]
+    assert records.first_labels(records.index[1]).tolist() == [1.0, 2.0]
 
 
 def test_headers_of_many_records_are_those_of_a_loop(tmp_path, monkeypatch):
@@ -51,10 +51,10 @@ def test_headers_of_many_records_are_those_of_a_loop(tmp_path, monkeypatch):
     path = write_records(tmp_path, [image_record(*kind) for kind in kinds])
     records, content = RecordFile(path), path.read_bytes()
     slow = []
-    for offset in records.index.offsets.tolist():
+    for offset in records.index[1].tolist():
         flag, label = struct.unpack_from("<If", content, offset + 8)
         slow.append(struct.unpack_from("<f", content, offset + 32)[0] if flag else label)
-    assert records.first_labels(records.index.offsets).tolist() == slow == labels
+    assert records.first_labels(records.index[1]).tolist() == slow == labels
     if (maps := Path("/proc/self/smaps")).exists():  # a file of tens of gigabytes must not stay in memory
         mine = maps.read_text().partition(f"{path}\n")[2].partition("Rss:")[2].split()
         assert mine[:2] == ["0", "kB"]
@@ -62,7 +62,7 @@ def test_headers_of_many_records_are_those_of_a_loop(tmp_path, monkeypatch):
 
 def test_the_header_record_of_a_face_set(tmp_path):
     records = RecordFile(write_face_set(tmp_path, [2, 3]))
-    first, last = (unpacked(records.payload(records.index.offsets[n])) for n in (0, 7))
+    first, last = (unpacked(records.payload(records.index[1][n])) for n in (0, 7))
     assert first[0].tolist() == [6.0, 8.0] and first[1] == b""  # five images, then two identities
     assert last[0].tolist() == [3.0, 6.0]
 
@@ -95,7 +95,7 @@ def test_a_damaged_index_is_told_by_line(file, text, told):
 @pytest.mark.parametrize("told", ["is cut off at the end of the file", "is damaged: no record begins there"])
 def test_a_cut_off_file_and_a_wrong_magic_number_are_told_by_record(file, told):
     records = RecordFile(file)
-    offsets = records.index.offsets
+    offsets = records.index[1]
     if "cut off" in told:
         file.write_bytes(file.read_bytes()[:-30])
         records = RecordFile(file)
@@ -110,8 +110,8 @@ def test_a_record_without_a_header_and_a_broken_image_are_told(tmp_path):
     two_labels = (2).to_bytes(4, "little") + bytes(20 + 4)  # and one of them is there
     records = RecordFile(write_records(tmp_path, [b"short", image_record(1.0, RED[:300]), two_labels]))
     with pytest.raises(ValueError, match=r"record 0 has 5 bytes, a header takes 24"):
-        records.first_labels(records.index.offsets)
+        records.first_labels(records.index[1])
     with pytest.raises(ValueError, match=r"record 2 has 28 bytes, too few for the labels"):
-        records.first_labels(records.index.offsets[1:])
+        records.first_labels(records.index[1][1:])
     with pytest.raises(UnreadableImages, match=r"train\.rec, record 1 \("):
-        records(records.index.offsets[1])
+        records(records.index[1][1])
