@@ -108,9 +108,8 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
         *("checkpoint", "config", "data", "distributed", "finite"),
         *("losses", "models", "old_system", "optimisation", "user_arrays"),
     },
-    "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
+    "runs": {"config", "data", "distributed", "evaluation", "models", "trained_model"},
     "trained_model": {"losses", "runs"},
-    "validation": {"evaluation", "losses", "trained_model"},
     "deploy": {"adapters", "config", "evaluation", "experiment", "user_arrays"},  # reads runs
 }
 
