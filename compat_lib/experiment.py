@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compat_lib import distributed, runs, trained_model
+from compat_lib import distributed, models, runs, trained_model
 from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
@@ -163,7 +163,7 @@ class Experiment(ExperimentData):
             ).save(folder / "old_system")
             records = measure_old(self.config, self.data, model)
             made_of = self.old_made_of | (model.as_old if before else {})
-            runs.write_run(folder, self.config, records, model, self.data, images, made_of, started)
+            self._write(folder, records, model, images, made_of, started)
         distributed.agreed(None)
 
     def _read_old(self, folder: Path) -> TrainedModel:
@@ -281,6 +281,10 @@ class Experiment(ExperimentData):
                 distributed.agreed(None)
         return map_rows(path)
 
+    def _write(self, folder, records, model, images, made_of, started) -> None:
+        precision = models.resolve_precision(self.config.device, self.config.precision)
+        runs.write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
+
     @property
     def _training_file(self) -> Path:
         return self.config.run_folder / "training_features.npy"
@@ -305,7 +309,7 @@ class Experiment(ExperimentData):
             pairs = (self.old_system.features, self.training_features(), images.labels)
         if self._first:
             records = measure_upgrade(config, self.data, self.old, new, pairs)
-            runs.write_run(folder, config, records, new, self.data, images, self.made_of, started)
+            self._write(folder, records, new, images, self.made_of, started)
         distributed.agreed(None)
         return Run(folder)
 

@@ -66,6 +66,10 @@ def test_the_headline_and_its_sentences(made):
     assert found.names(setting, "self_change", "below") == "BCT"
     assert found.names(setting, "self_change", "within") == "MixBCT"
     assert found.names(setting, "margin", "below") == "none" and found.seeds(setting) == "one seed"
+    assert found.scoreboard().splitlines()[2:] == [
+        "| BCT | 1 | 1 | 0 | 0 | 0 | 0 | 1 |",
+        "| MixBCT | 1 | 1 | 0 | 0 | 0 | 1 | 0 |",
+    ]
 
 
 def test_a_setting_is_named_by_its_preset_or_its_folder(made):

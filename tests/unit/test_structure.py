@@ -108,7 +108,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
         *("checkpoint", "config", "data", "distributed", "finite"),
         *("losses", "models", "old_system", "optimisation", "user_arrays"),
     },
-    "runs": {"config", "data", "distributed", "evaluation", "models", "trained_model"},
+    "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
     "trained_model": {"losses", "runs"},
     "deploy": {"adapters", "config", "evaluation", "experiment", "user_arrays"},  # reads runs
 }
