@@ -185,8 +185,7 @@ def printed(name: str, protocol: str) -> pd.DataFrame:
 def protocol_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
     """An experiment's runs as the papers of its protocol print theirs, then the papers' own rows.
 
-    Columns: method, query/gallery, one for each metric (per cent), whose numbers these are and in which
-        setting.
+    Columns: method, query/gallery, one for each metric (per cent), whose numbers these are, in which setting.
     """
     methods = by_method(runs, experiment_id)
     row = next(iter(methods.values())).iloc[0]
