@@ -177,6 +177,12 @@ def chain_table(measured: Generations, models: Sequence[str], metric: str = "map
     return pd.DataFrame(lines)
 
 
+def averages(measured: Generations, metric: str = "map") -> str:
+    """AC and AA of a chain in per cent, see `Generations`, such as "AC 67, AA 41.2"."""
+    compatibility, accuracy = measured.average_compatibility(metric), measured.average_accuracy(metric)
+    return f"AC {shown(compatibility, digits=0)}, AA {shown(accuracy)}"
+
+
 def chains_note(chains: Sequence[Chain], expected: Iterable[ExperimentConfig], command: str) -> str:
     """What a reader must know before the tables: nothing, or which of a preset's runs of chains are missing,
     and the command that makes them."""

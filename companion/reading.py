@@ -8,6 +8,8 @@ import pandas as pd
 
 from companion.results import HEADLINE, collect, on, scores
 from compat_lib.config import ExperimentConfig
+from compat_lib.deploy.check_inputs import FEWEST
+from compat_lib.evaluation.records import metric_title
 
 ROUNDING = 1e-4  # mAP of one model on two machines differs by less
 YOURS, AUTHORS = "your runs", "the authors' runs"
@@ -81,6 +83,13 @@ class Reading:
             text += f" Missing: {self.missing} of the preset's {len(self.expected)} (`{command}` makes them)."
         if self.left_out:
             text += f" Left out, because not in the preset: {self.left_out} of yours."
+        small = self.runs[(self.runs["protocol"] == "pairs") & (self.runs["test_identities"] < FEWEST)]
+        if len(small):
+            text += (
+                f" Too few test identities for {metric_title(HEADLINE)}, which needs {FEWEST}: "
+                f"{', '.join(dict.fromkeys(small['experiment_id']))}. Look at mAP (of a preset's pages: "
+                "`notebooks: {metric: map}`)."
+            )
         if self.mixed:
             text += (
                 f" Not to be compared: the runs of {', '.join(self.mixed)}, whose old/old differs: they "

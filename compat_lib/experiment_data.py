@@ -99,6 +99,8 @@ class ExperimentData:
 
     @property
     def source(self) -> str:
-        """Where the images come from, for a sentence about changed ones."""
-        path = self.config.dataset_options.get("path")
-        return f" in {path}" if path else ""
+        """Where images and given old features come from, for a sentence about changed ones."""
+        config = self.config
+        places = config.dataset_options.get("path"), config.old_features, config.old_test_features
+        places = [str(place) for place in places if place]
+        return f" in {' and '.join(places)}" if places else ""

@@ -108,8 +108,9 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
     from nbclient.exceptions import DeadKernelError
     from traitlets import default
 
-    # It reads only the simplest comments of a parameters cell, and says so of all others.
-    logging.getLogger("papermill.translators").setLevel(logging.ERROR)
+    # It reads only the simplest lines of a parameters cell, and calls unknown what stands in others;
+    # `refuse_unknown` has read them all.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
 
     class OwnKernelManager(AsyncKernelManager):
         """The kernel of this very interpreter, whatever else is called python3 on this machine.

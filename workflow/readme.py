@@ -183,24 +183,10 @@ class Results:
             lines.append(line)
         return tables.markdown(pd.DataFrame(lines))
 
-    def scoreboard(self, *adapters: str) -> str:
-        """In how many settings each method is above, level with or below the bar and the oracle."""
-        found = []
-        for setting in self.settings():
-            there = set(self.rows(setting)["method"]) - {"independent"}
-            for name in (one for one in (*adapters, *METHODS) if one in there):
-                row = self._row(setting, name, HEADLINE)
-                for number, what in (("margin", "bar, new/old"), ("self_change", "oracle, new/new")):
-                    low, high = row[f"{number}_low"], row[f"{number}_high"]
-                    how = _side(low, high).replace("within", "level with")
-                    found += [] if pd.isna(low) else [(method_title(name), f"{how} the {what}")]
-        order = itertools.product(("bar, new/old", "oracle, new/new"), ("above", "level with", "below"))
-        columns = [f"{how} the {what}" for what, how in order]
-        table = pd.crosstab(*zip(*found, strict=True)).reindex(columns=columns, fill_value=0)
-        table.insert(0, "settings", table[columns[:3]].sum(axis=1))
-        share = table[columns[0]] / table["settings"]
-        ordered = table.loc[share.sort_values(ascending=False, kind="stable").index]
-        return tables.markdown(ordered.astype(str).rename_axis("method").reset_index())
+    def scoreboard(self) -> str:
+        """`tables.scoreboard` of all settings."""
+        every = [self.rows(setting) for setting in self.settings()]
+        return tables.markdown(tables.scoreboard(pd.concat(every, ignore_index=True)))
 
     def number(
         self,

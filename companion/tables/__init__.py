@@ -17,6 +17,7 @@ from .of_methods import (
     printed,
     protocol_table,
     result_table,
+    scoreboard,
     upgrade_score_table,
 )
 from .of_runs import ablation_table, adapter_table, printed_metrics, recorded_values, run_table, verdict_table

@@ -53,6 +53,32 @@ def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["experiment", "runs", "new/old > old/old beyond noise"])
 
 
+def scoreboard(rows: pd.DataFrame) -> pd.DataFrame:
+    """In how many settings each method is above, level with or below the bar and the oracle.
+
+    Beyond the noise of a paired 95 % interval; each by its defaults where they ran.
+    Those most often above the bar come first.
+
+    Args:
+        rows: of scores, of any number of experiments.
+    """
+    rows = rows[(rows["budget"] == "steps") & (rows["method"] != "independent")]
+    if rows.empty:
+        return pd.DataFrame(columns=["method", "settings"])
+    defaults = rows.assign(other=rows["method_options"] != "{}").sort_values("other", kind="stable")
+    rows = rows.loc[sorted(defaults.drop_duplicates(["experiment_id", "method"]).index)]
+    counts = {"settings": rows["margin_low"].notna()}
+    for number, what in (("margin", "bar, new/old"), ("self_change", "oracle, new/new")):
+        known = rows[f"{number}_low"].notna()
+        above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
+        sides = {"above": above, "level with": known & ~above & ~below, "below": below}
+        counts |= {f"{how} the {what}": there for how, there in sides.items()}
+    methods = rows["method"].map(method_title).rename("method")
+    table = pd.DataFrame(counts).groupby(methods, sort=False).sum().query("settings > 0")
+    share = table.iloc[:, 1] / table["settings"]
+    return table.loc[share.sort_values(ascending=False, kind="stable").index].astype(str).reset_index()
+
+
 def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """What every method of one experiment finds, and what that costs: new/old and new/new, training, query.
 

@@ -134,6 +134,7 @@ def check_compatibility(
             paired = given.choose_pairwise(sides.labels, seed)
             pair = (side[torch.from_numpy(paired)] for side in (sides.before, sides.after))
             records += constraints(*pair, sides.labels[paired], draws=draws, seed=seed).records
+    records += table.two_indexes(sides, measure, tests, seed)
     basis = {"images": len(sides.rows), "queries": len(measure.rows), "asking": measure.asking()}
     basis |= {} if sides.labels is None else {"identities": int(sides.labels.max()) + 1}
     basis |= {"draws": draws, "seed": seed}

@@ -88,8 +88,9 @@ def draw_ways(ax: Axes, result: CompatibilityCheck) -> None:
 
 def draw_backfill(ax: Axes, result: CompatibilityCheck) -> None:
     """Draw the metric while the gallery is embedded again."""
-    curve = result.records.select(gallery="mixed").frame()
-    ax.plot(100 * curve["share"], 100 * curve["value"], "o-", color=NEW, label="new queries")
+    for adapter, colour, label in ((None, NEW, "new queries"), ("rank-merge", ADAPTED, "two indexes")):
+        curve = result.records.select(gallery="mixed", adapter=adapter).frame()
+        ax.plot(100 * curve["share"], 100 * curve["value"], "o-", color=colour, label=label)
     ax.axhline(100 * result.records.value("old", "old", result.metric), color=OLD, label="old/old")
     ax.set(xlabel="gallery embedded again (%)", ylabel=f"{metric_title(result.metric)} (%)")
     ax.set_ylim(bottom=0)

@@ -28,6 +28,7 @@ VERDICTS = {  # and their colours
 COMPATIBLE, _, NOT_COMPATIBLE, UNLABELLED = VERDICTS
 CHANGED = {
     "negative_flips": "queries right at rank 1 before and wrong now",
+    "relative_negative_flips": "right before and wrong now, of what two unrelated models have",
     "positive_flips": "queries wrong at rank 1 before and right now",
     "losing": "{} whose mAP falls",
     "gaining": "{} whose mAP rises",
@@ -51,10 +52,11 @@ class CompatibilityCheck:
 
     ``records`` holds every test (query and gallery model, adapter) in every metric; ``gain/METRIC``, the test
     minus old/old, and ``over_swap/METRIC``, the test minus new/old, both paired draw by draw; the gallery
-    "mixed" during a backfill in random order; who changes (``negative_flips``, ``losing``, ...); MixBCT's
-    four constraints (``constraint1/share``); what a random ranking gives (``chance/METRIC``); the old
-    threshold's ``strangers`` and, for every test, the ``threshold`` that as many of them reach and the share
-    of genuine pairs ``accepted`` there; and ``group=NAME/METRIC``.
+    "mixed" during a backfill in random order, with the adapter "rank-merge" that of two indexes; who changes
+    (``negative_flips``, ``losing``, ...); MixBCT's four constraints (``constraint1/share``); what a random
+    ranking gives (``chance/METRIC``); the old threshold's ``strangers`` and, for every test, the
+    ``threshold`` that as many of them reach and the share of genuine pairs ``accepted`` there; and
+    ``group=NAME/METRIC``.
     """
 
     verdict: str  # "compatible", "not compatible", "undecided" or "undecided without labels"
@@ -122,7 +124,10 @@ class CompatibilityCheck:
         for text, adapters in STEPS.items():
             rows = [one for one in self.tests if one[2] in adapters and (one[2] or one[:2] == ("new", "new"))]
             some = [self.records.get(q, g, self.metric, adapter=adapter) for q, g, adapter in rows]
-            if some := [one for one in some if one.value is not None]:
+            some = [one for one in some if one.value is not None]
+            if some and self.how == "neighbours":  # to find what the new model finds is no gain
+                steps.append(f"{text}; labels would tell what it is worth.")
+            elif some:
                 best = max(some, key=lambda one: one.value)
                 names = best.query, best.gallery, f"gain/{self.metric}"
                 gain = self.records.find(*names, adapter=best.adapter)
@@ -131,7 +136,8 @@ class CompatibilityCheck:
                 steps.append(f"{text}: {title(best.query, best.gallery, best.adapter)}, reaches {worth}.")
         wide = "" if ("new", "old", None) in self.tests else ", in the old width"
         retrain = "If the new model can be trained again, use one of the compatible methods"
-        return [*steps, f"{retrain} (docs/which_method.md){wide}."]
+        measured = "docs/which_method.md says how often each beat the old system where it was measured"
+        return [*steps, f"{retrain}{wide}: {measured}."]
 
     @property
     def _gain(self) -> Record | None:
@@ -155,7 +161,8 @@ class CompatibilityCheck:
             rows[title(*pair, adapter)] = [*cells, "" if own is None else f"{own.value:.3f}"]
         for one in self.records.select(gallery="mixed", metric=metric):
             if one.share not in (0, 1):
-                rows[f"new/mixed, {100 * one.share:.0f} % backfilled"] = [self._shown(one), "", "", ""]
+                what = "new/mixed" if one.adapter is None else "two indexes, merged"
+                rows[f"{what}, {100 * one.share:.0f} % backfilled"] = [self._shown(one), "", "", ""]
         for one in self.records.select(metric=f"chance/{metric}"):
             rows["a random ranking"] = [self._shown(one), "", "", ""]
         columns = [f"{metric_title(metric)} (%)", "minus old/old", "minus new/old", "threshold"]

@@ -19,7 +19,9 @@ from compat_lib.deploy.check_pictures import MAPS
 from compat_lib.deploy.check_result import Names
 from compat_lib.deploy.check_verdict import UNDECIDED, judged
 from compat_lib.evaluation.compatibility import HEADLINE, PairTest
+from compat_lib.evaluation.counting import PER_UNIT
 from compat_lib.evaluation.paired import paired_comparison
+from compat_lib.evaluation.rank_merge import merged_sides, scale_of_strangers
 from compat_lib.evaluation.records import Record, Records
 
 ORDERED = 0.6  # least share of images nearer to their own other feature than to that of another, see in_order
@@ -154,6 +156,40 @@ def backfill(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -> I
             gallery[new] = sides.after[new]
             value = quick.test(sides.after, gallery).records.value(None, None, metric)
         yield Record("new", "mixed", metric, value, order="random", share=share)
+
+
+def two_indexes(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -> Iterator[Record]:
+    """The metric while a random share of the gallery moves to a new index and each is asked by its own model.
+
+    Both answers are merged by score, see `evaluation.merged_indexes_curve`. Of a TAR the mean over all
+    orders, as in `backfill`; an image without a label is an identity of its own.
+    """
+    metric, far = measure.metric, given.metric_far(measure.metric)
+    both = sides.before, sides.after
+    number = np.arange(len(sides.before)) if sides.labels is None else sides.labels
+    if far is not None:
+        kinds = [tests[model, model, None].counts for model in ("old", "new")]
+        scales = [scale_of_strangers(side, number) for side in both]
+        edges = np.arange(len(kinds[0].same) + 1) / PER_UNIT - 2
+        reached = np.unique(np.concatenate([(edges - centre) / spread for centre, spread in scales]))
+        rates = []  # of old and of new, of strangers and of one identity: shares whose score reaches each
+        for counts, (centre, spread) in zip(kinds, scales, strict=True):
+            place = np.ceil((centre + spread * reached + 2) * PER_UNIT - 1e-6).clip(0, len(edges) - 1)
+            above = [np.r_[kind[::-1].cumsum()[::-1], 0] for kind in (counts.different, counts.same)]
+            rates.append([one[place.astype(int)] / one[0] for one in above])
+    else:
+        queries, (before, after) = merged_sides(*both, number)
+        shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(number)))
+        quick = replace(measure, weights=measure.weights[:, :0], fars=())
+    for share in SHARES[1:-1]:
+        if far is not None:
+            strangers, own = ((1 - share) * old + share * new for old, new in zip(*rates, strict=True))
+            value = float(own[np.argmax(strangers <= far)])
+        else:
+            gallery, moved = before.clone(), shuffled[: round(share * len(shuffled))]
+            gallery[moved] = after[moved]
+            value = quick.test(queries, gallery).records.value(None, None, metric)
+        yield Record("both", "mixed", metric, value, adapter="rank-merge", order="random", share=share)
 
 
 def by_group(

@@ -117,7 +117,7 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
                 f"another process has been writing to {folder} for {WAIT:g} s; wait until it has ended, or "
                 "end it: the lock ends with the process"
             ) from error
-        with explained(folder, "nothing has changed; make room, or move the gallery"):
+        with explained(folder, "nothing has changed; make room (fewer entries need less), or move it"):
             if code == sqlite3.SQLITE_FULL or _is_full(folder):
                 raise OSError(errno.ENOSPC, str(error)) from error
             if code == sqlite3.SQLITE_READONLY:

@@ -51,6 +51,19 @@ class Generations:
         values = {(i, j): (self.get(i, j, metric).value, self.get(j, j, metric).value) for i, j in pairs}
         return {pair: None if None in both else both[0] > both[1] for pair, both in values.items()}
 
+    def average_compatibility(self, metric: str = "map") -> float | None:
+        """Return the share of those pairs for which `criteria` hold, AC; None if one was not measurable.
+
+        Source of AC and AA: Biondi et al. (CVPR 2024, arXiv 2405.02581), of tasks instead of generations.
+        """
+        held = list(self.criteria(metric).values())
+        return None if None in held or not held else float(np.mean(held))
+
+    def average_accuracy(self, metric: str = "map") -> float | None:
+        """Return the mean of all self-tests and cross-tests, AA; None if one was not measurable."""
+        mean = float(np.mean(self.matrix(metric)[np.tril_indices(len(self.names))]))
+        return None if np.isnan(mean) else mean
+
     def margins(self, metric: str = "map") -> dict[Pair, PairedComparison]:
         """Return M(i, j) - M(j, j) with its interval for each pair that was measured."""
         found = {}
@@ -90,6 +103,8 @@ def generations(
     [[1.0, nan, nan], [1.0, 1.0, nan], [1.0, 1.0, 1.0]]
     >>> chain.criteria("map")  # equal is not better
     {(1, 0): False, (2, 0): False, (2, 1): False}
+    >>> chain.average_compatibility("map"), chain.average_accuracy("map")
+    (0.0, 1.0)
     """
     tables = [as_tensor(each, f"generation {g}'s features") for g, each in enumerate(features)]
     names = tuple(names or (f"generation {g}" for g in range(len(tables))))

@@ -43,13 +43,12 @@ def merged_indexes_curve(
     places = backfill_order(old, labels, "random", seed=seed)
     number = codes(labels, None, (len(places), 0), "labels")[0]
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
-    scales = [_strangers(side, number) for side in (before, after.to(before.device))]
-    queries, galleries = _merged(before, after.to(before.device), scales)
+    queries, galleries = merged_sides(before, after.to(before.device), number)
     asked = [("random", shares, fars)]
     return all_pairs_curves(queries, *galleries, labels, None, {"random": places}, asked)[0]
 
 
-def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:
+def scale_of_strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:
     """Median of the cosines of two people, and how far above it the highest hundredth begins."""
     rows = np.linspace(0, len(unit) - 1, min(len(unit), SAMPLED)).astype(np.int64)
     some, who = unit[torch.from_numpy(rows).to(unit.device)], number[rows]
@@ -61,10 +60,14 @@ def _strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:
     return float(centre), float(max(high - centre, np.finfo(np.float32).eps))
 
 
-def _merged(
-    old: Tensor, new: Tensor, scales: list[tuple[float, float]]
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Queries, and the gallery's rows before and after: their products are one multiple of the scores."""
+def merged_sides(old: Tensor, new: Tensor, number: np.ndarray) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Queries, and the gallery's rows before and after: their products are one multiple of the scores.
+
+    Args:
+        old, new: [N, d_old], [N, d_new] unit rows of the same images, on one device.
+        number: int64 [N], identities.
+    """
+    scales = [scale_of_strangers(side, number) for side in (old, new)]
     one, none = old.new_ones(len(old), 1), old.new_zeros(len(old), 1)
     (centre_old, spread_old), (centre_new, spread_new) = scales
     offsets = -centre_old / spread_old * one, -centre_new / spread_new * one

@@ -5,7 +5,8 @@ from flat_records import flat
 
 from compat_lib.evaluation import compare, criterion
 from compat_lib.evaluation.bootstrap import interval
-from compat_lib.evaluation.chain import generations
+from compat_lib.evaluation.chain import Generations, generations
+from compat_lib.evaluation.records import Record, Records
 
 FARS = (0.1,)
 METRICS = ("map", "rank1", "rank5", "tar@far=1e-1")
@@ -89,3 +90,46 @@ def test_unequal_widths_are_compared_where_a_function_says_how(chain):
     assert flipped.get(1, 0).value == pytest.approx(
         compare(features[1], features[0], labels, fars=(), draws=0).records.value("new", "old", "map")
     )
+
+
+# What the repository of arXiv 2405.02581, miccunifi/iamcl2r, prints of seven generations in
+# notebooks/iamcl2r_hoc.ipynb and, of the baseline, notebooks/eval.ipynb: CIFAR-10, its test part the gallery.
+PRINTED = {
+    (0.95, 68.899): """0.58892
+        0.597   0.6156
+        0.6305  0.65276 0.69314
+        0.63336 0.65298 0.70626 0.72374
+        0.65006 0.67872 0.70754 0.72114 0.73828
+        0.6408  0.67188 0.71166 0.72712 0.74704 0.76194
+        0.6314  0.6635  0.72096 0.73496 0.75232 0.76652 0.77164""",
+    (0.00, 35.179): """0.6342
+        0.61556 0.63092
+        0.11708 0.1123  0.72734
+        0.1143  0.1053  0.69232 0.703
+        0.0908  0.07756 0.09296 0.08552 0.74464
+        0.08512 0.07364 0.10338 0.09524 0.7226  0.72312
+        0.09718 0.08578 0.0975  0.09748 0.70352 0.7063  0.71544""",
+}
+
+
+@pytest.mark.parametrize(("expected", "text"), PRINTED.items(), ids=["hoc", "baseline"])
+def test_average_compatibility_and_accuracy_are_those_that_were_printed(expected, text):
+    lines = [[float(value) for value in line.split()] for line in text.splitlines()]
+    cells = [(str(i), str(j), value) for i, line in enumerate(lines) for j, value in enumerate(line)]
+    records = Records(Record(query, gallery, "rank1", value) for query, gallery, value in cells)
+    printed = Generations(tuple("0123456"), records, 10)
+    assert round(printed.average_compatibility("rank1"), 2) == expected[0]
+    assert round(100 * printed.average_accuracy("rank1"), 3) == expected[1]
+
+
+def test_averages_are_those_of_loops_and_know_what_was_not_measured(chain, measured):
+    matrix = measured.matrix()
+    pairs = [(i, j) for i in range(3) for j in range(i)]
+    assert measured.average_compatibility() == np.mean([matrix[i, j] > matrix[j, j] for i, j in pairs])
+    cells = [matrix[i, j] for i in range(3) for j in range(i + 1)]
+    assert measured.average_accuracy() == pytest.approx(np.mean(cells))
+    features, labels = chain
+    apart = generations([features[0][:, :4], features[1]], labels, fars=(), draws=0)
+    assert apart.average_compatibility() is None and apart.average_accuracy() is None
+    alone = generations(features[:1], labels, fars=(), draws=0)
+    assert alone.average_compatibility() is None and alone.average_accuracy() == alone.get(0, 0).value

@@ -159,6 +159,9 @@ def test_numbers_are_those_of_scikit_learn(tmp_path):
     text = chains.chain_table(measured, chain.models)
     assert list(text) == ["gen.", "model", "self-test", "gallery of 1", "gallery of 2"]
     assert text["gen."].tolist() == ["1", "2", "3"] and text["model"].tolist() == list(chain.models)
+    held = np.mean([one.value > 0 for one in margins.values()])
+    mean = np.mean(matrix[np.tril_indices(3)])
+    assert chains.averages(measured) == f"AC {100 * held:.0f}, AA {100 * mean:.1f}"
     for i in range(3):
         assert matrix[i, i] == pytest.approx(precision(tables[i], tables[i]), abs=1e-6)
         assert text["self-test"][i].startswith(f"{100 * matrix[i, i]:.1f} [")

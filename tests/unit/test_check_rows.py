@@ -11,7 +11,7 @@ from sklearn.preprocessing import normalize
 from compat_lib.adapters import fit_interpolation, fit_ridge
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.deploy.check_measure import read_relevance
-from compat_lib.evaluation import Queries, compare, retrieval
+from compat_lib.evaluation import Queries, compare, merged_indexes_curve, retrieval
 
 
 def make_models(identities=40, images=6, width=12, seed=0):
@@ -50,6 +50,20 @@ def test_interpolated_queries_are_fitted_to_the_other_half(models):
     assert result.records.value("new", "old", "map", adapter="ridge-query") == pytest.approx(expected.map)
 
 
+@pytest.mark.parametrize("metric", ["map", "tar@far=1e-2"])
+def test_two_indexes_are_those_of_the_evaluation(models, metric):
+    """Of a TAR the mean over all orders; neither model need be compatible, nor of one width."""
+    old, new, labels, turn = models
+    new = np.hstack([new @ turn, new])
+    result = check_compatibility(old, new, labels, metric=metric, draws=0, adapter=False, seed=2)
+    options = {"shares": (0.25, 0.5, 0.75), "fars": () if metric == "map" else (1e-2,)}
+    seeds = [2] if metric == "map" else range(8)
+    curves = [merged_indexes_curve(old, new, labels, seed=s, **options).values(metric) for s in seeds]
+    found = [one.value for one in result.records.select(gallery="mixed", adapter="rank-merge")]
+    assert found == pytest.approx(np.mean(curves, axis=0), abs=1e-6 if metric == "map" else 0.01)
+    assert "two indexes, merged, 50 % backfilled" in result.summary()
+
+
 @pytest.mark.parametrize("way", ["labels", "relevance", "neighbours"])
 def test_codes_of_equal_cosine_tie_wherever_their_bits_stand(models, way):
     """Wrong items that tie come first: in whole numbers, in each way to measure."""
@@ -86,6 +100,9 @@ def test_after_not_compatible_it_says_what_to_try_and_keeps_the_best_map(models)
     for part in ("ask with both", "save-adapter", "backfill_order", "trained again"):
         assert part in said and part in " ".join(result.summary().split())
     assert result.adapter.kind == "procrustes"  # the new space is the old one, turned
+    share = result.records.value("new", "old", "relative_negative_flips")
+    row = result.changed().loc["right before and wrong now, of what two unrelated models have"]
+    assert row.item().startswith(f"{100 * share:.1f}")
     good = check_compatibility(old, new, labels, draws=60, metric="map")
     assert good.compatible and not good.next_steps and "Next:" not in good.summary()
     assert check_compatibility(old, new, labels, draws=0, adapter=False).adapter is None
@@ -193,7 +210,9 @@ def test_without_labels_the_new_models_own_neighbours_are_looked_for(models):
     assert result.verdict == "undecided without labels" and not result.compatible and not result.above
     assert "midpoint" in result.summary() and result.page().count("<img") == 2
     apart = check_compatibility(old, np.hstack([new @ turn, new]), draws=0)
-    assert apart.verdict == "not compatible" and apart.adapter is not None and apart.next_steps
+    assert apart.verdict == "not compatible" and apart.adapter is not None
+    assert len(apart.next_steps) == 5 and not any("%" in step for step in apart.next_steps)
+    assert "two indexes, merged" in apart.summary()
 
 
 def test_relevance_lists_give_the_usual_verdict(models):

@@ -1,5 +1,6 @@
 """Numbers of runs side by side, from run folders whose numbers can be checked by hand."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -209,7 +210,9 @@ def test_an_experiment_is_taken_from_one_place(tmp_path):
     assert row_of(rows, "independent")["n"] == 0  # missing, not borrowed from the other machine
     said = read.summary("make x")
     assert "Missing: 1 of the preset's 2 (`make x`" in said and "not in the preset: 1 of yours" in said
-    assert "200 test identities" in read.note(begun[0].experiment_id)
+    assert "200 test identities" in read.note(begun[0].experiment_id) and "Too few" not in said
+    few = dataclasses.replace(read, runs=read.runs.assign(test_identities=29)).summary("make x")
+    assert f"which needs 30: {begun[0].experiment_id}, {other[0].experiment_id}. Look at mAP" in few
 
 
 def test_runs_of_two_old_models_are_told(tmp_path):

@@ -96,6 +96,13 @@ def test_what_is_missing_says_so(three_seeds):
     (line,) = tables.overview_table(rows_of(three_seeds, expected)).to_dict("records")
     assert list(line.values()) == ["Portraits, open-class, softmax to ArcFace", "6 of 12", "MixBCT"]
     assert tables.overview_table(rows_of(three_seeds / "absent", expected))["runs"].tolist() == ["missing"]
+    assert tables.scoreboard(rows_of(three_seeds / "absent", expected)).empty
+    assert tables.scoreboard(rows_of(three_seeds / "absent")).empty
+    (counts,) = tables.scoreboard(rows_of(three_seeds, expected)).to_numpy().tolist()
+    assert counts == [
+        "MixBCT",
+        *"1100010",
+    ]  # settings; above, level with, below the bar; the same of the oracle
 
 
 def test_options_and_reconstruction_are_named_and_no_oracle_is_no_gain(tmp_path):
