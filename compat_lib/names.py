@@ -1,7 +1,9 @@
-"""What a sentence says of a name that is not known, or of a number that is no count."""
+"""Names, numbers and choices that a user sets, each refused with one sentence."""
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -25,3 +27,24 @@ def checked_count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
     return int(value)
+
+
+def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> float:
+    """The value as a float when it is a finite number within low..high; numpy's scalars are numbers.
+
+    >>> check_number("mix_ratio", 0.3, 0, 1)
+    0.3
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high:
+        span = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} must be a number {span}, not {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: object, allowed: tuple) -> object:
+    """The value when it is one of the allowed ones; 1 is not True."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not any(type(plain) is type(one) and plain == one for one in allowed):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+    return plain

@@ -160,12 +160,16 @@ def train(
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)
                 rows = batch.of_all.to(device, non_blocking=True)
+                known = None
+                if old_features is not None:  # mapped ones are asked where they lie: no number comes back
+                    asked = rows if old.mapped is None else batch.of_all
+                    known = rows_of(old_features, asked).to(device, non_blocking=True)
                 step = Step(
                     rows=rows,
                     labels=batches.labels[rows],
                     embeddings=distributed.gathered(embeddings.float(), counts),
                     embedded=keep,
-                    old_features=None if old_features is None else rows_of(old_features, rows),
+                    old_features=known,
                     epoch=epoch,
                     epochs=settings.epochs,
                     batch=at.step,
@@ -200,13 +204,15 @@ def train(
                 if stop:
                     say(f"stopped after epoch {epoch + 1}, step {at.step}; the same call goes on from there")
                     raise Interrupted
+            # First what waits for the device: its time belongs to the epoch.
+            losses = {f"loss/{name}": float(total) / len(batches) for name, total in at.sums.items()}
             row = {
                 "epoch": epoch + 1,
                 **_elapsed(began, device, at.took),
                 "steps": len(batches),
                 "lr": optimiser.param_groups[0]["lr"],
                 "backbone_images": at.images,
-                **{f"loss/{name}": float(total) / len(batches) for name, total in at.sums.items()},
+                **losses,
             }
             if validate is not None and ((epoch + 1) % validate_every == 0 or epoch + 1 == settings.epochs):
                 row |= {f"val/{name}": value for name, value in validate(model).items()}

@@ -144,6 +144,15 @@ class Results:
         """`tables.first_day_table` of a setting."""
         return tables.markdown(tables.first_day_table(self.rows(setting, metric)))
 
+    def printed(self, setting: str) -> str:
+        """Of another protocol than all pairs: the runs in its papers' columns, above what those print."""
+        runs = self.of(setting)
+        if runs["protocol"].iloc[0] == "pairs":
+            return ""
+        found = tables.protocol_table(runs, setting)
+        columns = ["method", "query/gallery", "whose"]
+        return tables.markdown(found[[*columns, *found.columns.drop(columns)]], left=3)
+
     def names(self, setting: str, number: str, how: str, part: str | None = None) -> str:
         """The trained methods whose difference is "above" zero, "below" it, or "within" the noise of it.
 

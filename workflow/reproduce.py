@@ -43,13 +43,19 @@ def snakemake_in(folder: Path) -> psutil.Process | None:
 
 
 class Workflow:
-    """Snakemake on one preset and runs root."""
+    """Snakemake on one preset and runs root.
 
-    def __init__(self, preset: Path, runs_root: Path, cores: int, profile: Path) -> None:
+    Args:
+        gpus: how many one experiment takes on this machine, where it takes any; no two share them.
+    """
+
+    def __init__(self, preset: Path, runs_root: Path, cores: int, profile: Path, gpus: int = 1) -> None:
         self.folder = runs_root.resolve()
         self.command = [sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")]
         self.command += ["--directory", str(self.folder), "--config", f"preset={preset}"]
         self.command += [f"runs_root={self.folder}", "--cores", str(cores)]
+        if profile.name == LOCAL:  # a cluster counts its own
+            self.command += ["--resources", f"gpu={gpus}"]
         self.command += ["--workflow-profile", str(profile)]
         data = os.environ.get("COMPAT_DATA", plan.ROOT / "data")
         self.environment = os.environ | {"COMPAT_DATA": str(Path(data).resolve())}
@@ -89,7 +95,7 @@ def reproduce(
     wanted = jobs + plan.page_jobs(preset, path, root, notebooks)
     with explained(root, ADVICE):
         (root / preset.name).mkdir(parents=True, exist_ok=True)
-    workflow = Workflow(path, root, cores, profile)
+    workflow = Workflow(path, root, cores, profile, preset.processes)
     workflow.clear_lock()
     for job in wanted:
         if plan.outdated(job, root):

@@ -100,7 +100,8 @@ def value_histogram(
     fixed = {"old": OLD, "new": NEW, "oracle": ORACLE, "independent": ORACLE} | dict(colours or {})
     parts, palette = [], {}
     for name, group in groups.items():
-        values = pd.Series(as_array(group).astype(float).ravel()).dropna()
+        # Rounded: between values that rounding alone tells apart there is no room for bins.
+        values = pd.Series(as_array(group).astype(float).ravel()).dropna().round(9)
         named = f"{name} (n = {len(values)})"
         palette[named] = fixed.get(name) or fixed.get(re.split(r"[ ,(]", name)[0]) or next(spare, INK)
         parts.append(pd.DataFrame({"value": values, "group": named}))

@@ -34,7 +34,8 @@ class Batch:
         """
         places, drawn = self._places, self._drawn
         if keep is not None:
-            kept = keep.nonzero()[:, 0].to(places.device)  # of a mask on the CPU this waits for no GPU
+            # Of a mask on the CPU this waits for no GPU.
+            kept = keep.nonzero()[:, 0].to(places.device, non_blocking=True)
             places, drawn = places[kept], {name: values[kept] for name, values in drawn.items()}
         return self._augmentation.apply(self._images, places, drawn)
 
@@ -195,7 +196,8 @@ class Batches:
             if self.augmentation.has_boxes:
                 generator = seeded_generator(self.seed, "boxes", number, step)
                 boxes = self.augmentation.boxes(self.batch_size, *self._size, generator)
-                drawn |= {name: values[self._mine].to(self.device) for name, values in boxes.items()}
+                boxes = {name: values[self._mine] for name, values in boxes.items()}
+                drawn |= {name: own.to(self.device, non_blocking=True) for name, own in boxes.items()}
             if decoded is None:
                 images, places = self.images, rows
             else:

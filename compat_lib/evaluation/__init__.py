@@ -13,6 +13,8 @@ What holds for every call, unless it says otherwise:
 The main calls stand here; everything else is imported from its file.
 """
 
+# ruff: noqa: F401 (the names are for users)
+
 from compat_lib.evaluation.backfill import backfill_orders, mixed_gallery_curve
 from compat_lib.evaluation.chain import generations
 from compat_lib.evaluation.compatibility import (
@@ -26,7 +28,7 @@ from compat_lib.evaluation.compatibility import (
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order, entropy, margin
 from compat_lib.evaluation.paired import paired_comparison, paired_scores
-from compat_lib.evaluation.protocols.identification import gallery_search, identification_1_to_n
+from compat_lib.evaluation.protocols.identification import identification_1_to_n
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.reid import reid
@@ -37,41 +39,3 @@ from compat_lib.evaluation.ranking import retrieval, top_k
 from compat_lib.evaluation.records import tar_name
 from compat_lib.evaluation.tar import cosine_histograms, roc_curve, verification
 from compat_lib.evaluation.upgrade import changes, upgrade_changes
-
-__all__ = [
-    "Queries",
-    "Templates",
-    "backfill_order",
-    "backfill_orders",
-    "changes",
-    "compare",
-    "constraints",
-    "cosine_histograms",
-    "criterion",
-    "entropy",
-    "gain_interval",
-    "gallery_search",
-    "generations",
-    "identification_1_to_n",
-    "image_features",
-    "landmark_map",
-    "leave_one_out",
-    "margin",
-    "merged_indexes_curve",
-    "mixed_gallery_curve",
-    "paired_comparison",
-    "paired_scores",
-    "pool_templates",
-    "reid",
-    "retrieval",
-    "revisited",
-    "roc_curve",
-    "tar_at_far",
-    "tar_name",
-    "top_k",
-    "update_gain",
-    "upgrade_changes",
-    "upgrade_scores",
-    "verification",
-    "verification_1_to_1",
-]

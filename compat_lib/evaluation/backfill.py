@@ -219,14 +219,6 @@ def all_pairs_curves(
     return curves
 
 
-def part_new(before: Tensor, after: Tensor, rows: np.ndarray) -> Tensor:
-    """Return the gallery `before` [N, D] with these rows as they are in `after`."""
-    place = torch.from_numpy(rows).to(after.device)
-    gallery = before.clone()
-    gallery[place] = after[place].to(gallery.dtype)
-    return gallery
-
-
 def backfill_orders(
     old: Any,
     new: Any,
@@ -259,8 +251,7 @@ def backfill_orders(
     for name, curve in curves.items():
         if name != "random" and len(set(curve.shares)) > 1:
             areas = curve.area_by_query, curves["random"].area_by_query
-            names = f"the order {name}", "the random order"
-            compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed, names=names)
+            compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed)
     return BackfillOrders(curves, compared, found[-1] if finer else None)
 
 

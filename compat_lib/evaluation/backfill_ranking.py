@@ -65,12 +65,7 @@ def rank_steps(
 
 
 def _at_least_as_good(
-    before: PairScores,
-    after: PairScores,
-    row: int,
-    stop: int,
-    right: Tensor,
-    orders: Mapping[str, Order],
+    before: PairScores, after: PairScores, row: int, stop: int, right: Tensor, orders: Mapping[str, Order]
 ) -> dict[str, Tensor]:
     # Name -> int64 [galleries, 2, r, m]: how many items of a gallery score at least as much as each right
     # item did before, and as it does after.

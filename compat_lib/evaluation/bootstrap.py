@@ -17,6 +17,7 @@ from compat_lib.evaluation.pairs import PairScores, at_least
 from compat_lib.evaluation.records import Record
 from compat_lib.names import checked_count
 
+LEVEL = 0.95  # coverage of every interval
 KEPT = 2**22  # impostor scores held to place the thresholds
 TAIL, EXTRA = 2, 100  # impostor scores looked at: this many times what the largest FAR needs, and some more
 SPACING = 1.001  # ratio of the ranks of neighbouring thresholds beyond the first thousand
@@ -41,17 +42,17 @@ def identity_weights(labels: Any, draws: int = 200, seed: int = 0) -> np.ndarray
     return np.ascontiguousarray(drawn.T)
 
 
-def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """Return the percentile interval of the draws that are numbers; None when fewer than two are.
+def interval(draws: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of the draws that are numbers; None when fewer than two are.
 
-    >>> interval(np.arange(101.0), level=0.5)
-    (25.0, 75.0)
+    >>> [round(end, 3) for end in interval(np.arange(201.0))]
+    [5.0, 195.0]
     """
     draws = np.asarray(draws, np.float64)
     known = draws[np.isfinite(draws)]
     if len(known) < 2:
         return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

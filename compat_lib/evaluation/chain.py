@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from compat_lib.evaluation.compatibility import compare
-from compat_lib.evaluation.inputs import as_tensor, codes
+from compat_lib.evaluation.inputs import as_tensor
 from compat_lib.evaluation.paired import PairedComparison, paired_comparison
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS
@@ -25,7 +25,6 @@ class Generations:
 
     names: tuple[str, ...]
     records: Records  # query and gallery are the names; value None: not measurable
-    identities: int
 
     def get(self, query: int, gallery: int, metric: str = "map") -> Record:
         """Return the record of a query generation and a gallery generation."""
@@ -69,9 +68,8 @@ class Generations:
         found = {}
         for i, j in (pair for pair, holds in self.criteria(metric).items() if holds is not None):
             cross, bar = self.get(i, j, metric), self.get(j, j, metric)
-            about = {"identities": self.identities, "names": [f"{x.query}/{x.gallery}" for x in (cross, bar)]}
             drawn = {"draws_a": cross.draws, "draws_b": bar.draws}
-            found[i, j] = paired_comparison(cross.value, bar.value, **drawn, **about)
+            found[i, j] = paired_comparison(cross.value, bar.value, **drawn)
         return found
 
 
@@ -117,8 +115,7 @@ def generations(
         if not i:
             result = compare(None, query, labels, fars=fars, draws=draws, seed=seed).records
         records += result.select(query="new", gallery="new").changed(query=names[i], gallery=names[i])
-    identities = int(codes(labels, None, (len(tables[0]), 0), "labels")[0].max()) + 1
-    return Generations(names, Records(records), identities)
+    return Generations(names, Records(records))
 
 
 def _as_they_are(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -26,12 +26,12 @@ ROUNDING = 1e-6  # float32 cosines of equal pairs may differ by this much
 class Constraints(Readable):
     """How well each of the four constraints holds; tuples in the order of STATEMENTS, constraints 1 to 4."""
 
+    about = "; ".join(f"{k}, {statement}" for k, statement in enumerate(STATEMENTS, 1))
     share: tuple[float | None, ...]  # of the pairs, fraction; None where there is no pair of that kind
-    slack: tuple[float | None, ...]  # mean, in units of the distance; positive: satisfied on average
+    slack: tuple[float | None, ...]  # mean, in units of the cosine; positive: satisfied on average
     intervals: tuple[tuple[float, float] | None, ...] = field(repr=False)  # 95 %, of the shares
     positives: int  # ordered pairs of one identity
     negatives: int  # ordered pairs of different identities
-    distance: str
 
     @property
     def records(self) -> Records:
@@ -43,11 +43,6 @@ class Constraints(Readable):
             found.append(Record(None, None, f"constraint{k + 1}/slack", self.slack[k]))
         return Records(found)
 
-    @property
-    def about(self) -> str:
-        """What the constraints say."""
-        return "; ".join(f"{k}, {statement}" for k, statement in enumerate(STATEMENTS, 1))
-
 
 def constraints(
     old: Any,
@@ -55,13 +50,12 @@ def constraints(
     labels: Any,
     *,
     cross: tuple[Any, Any] | None = None,
-    distance: str = "cosine",
     draws: int = 0,
     seed: int = 0,
 ) -> Constraints:
     """Return the share of pairs of two different images that satisfy each constraint, and its mean slack.
 
-    Source: MixBCT (arXiv 2308.06948). With d(n_i, o_j) the distance of new feature i and old feature j:
+    Source: MixBCT (arXiv 2308.06948). With d(n_i, o_j) = 1 - cosine of new feature i and old feature j:
 
     1. y_i = y_j: d(n_i, o_j) <= d(o_i, o_j), slack d(o_i, o_j) - d(n_i, o_j);
     2. y_i != y_j: d(n_i, o_j) >= d(o_i, o_j), slack d(n_i, o_j) - d(o_i, o_j);
@@ -77,8 +71,6 @@ def constraints(
         old, new: [N, d_old], [N, d_new] features of the same held-out images.
         cross: (query form of new [N, d], gallery form of old [N, d]) between which d(n_i, o_j) is taken, for
             models of unequal width or a transformed gallery. None: new and old themselves.
-        distance: "cosine", 1 - cos; "euclidean", between unit rows, sqrt(2 - 2 cos): the same shares, as one
-            is a rising function of the other, with other slacks.
         draws: over the identities of the queries i, for the intervals of the shares.
 
     >>> old = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]
@@ -86,9 +78,14 @@ def constraints(
     >>> result.share[:2], [round(slack, 2) for slack in result.slack[:2]]  # 2: one of four pairs moved apart
     ((1.0, 1.0), [0.2, 0.2])
     """
-    if distance not in ("cosine", "euclidean"):
-        raise ValueError(f"distance is {distance!r}; choose 'cosine' or 'euclidean'")
-    tables = _tables(old, new, labels, cross)
+    before, after = unit_rows(old, "old"), unit_rows(new, "new")
+    crossed = after, before
+    if cross is not None:
+        crossed = unit_rows(cross[0], "cross-test's query"), unit_rows(cross[1], "cross-test's gallery")
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(before)))
+    # Old/old, cross-test and new/new: the same pairs in the same tiles.
+    sides = ((side.to(after.device) for side in pair) for pair in ((before, before), crossed, (after, after)))
+    tables = [PairScores(query, labels, gallery, labels, **ids) for query, gallery in sides]
     order = tables[0]
     size = len(order.row_codes)
     satisfied, slack = np.zeros((4, size)), np.zeros(4)  # by query, in sorted order; sums
@@ -96,7 +93,7 @@ def constraints(
         for first in (0, 1):  # constraints 1 and 2, then 3 and 4
             farther, nearer = tiles[first : first + 2]
             rows = slice(nearer.row, nearer.row + len(nearer.scores))
-            held, sums = _pair(farther, nearer, distance)
+            held, sums = _pair(farther, nearer)
             satisfied[2 * first : 2 * first + 2, rows] += held
             slack[2 * first : 2 * first + 2] += sums
     own = order.last - order.first
@@ -113,37 +110,21 @@ def constraints(
         tuple(float(x) / int(n) if n else None for x, n in zip(sums, totals, strict=True))
         for sums in (satisfied.sum(1), slack)
     )
-    return Constraints(share, mean, tuple(ends), int(totals[0]), int(totals[1]), distance)
+    return Constraints(share, mean, tuple(ends), int(totals[0]), int(totals[1]))
 
 
-def _tables(old: Any, new: Any, labels: Any, cross: tuple[Any, Any] | None) -> tuple[PairScores, ...]:
-    # Old/old, cross-test and new/new: the same pairs in the same tiles.
-    before, after = unit_rows(old, "old"), unit_rows(new, "new")
-    query, gallery = after, before
-    if cross is not None:
-        query = unit_rows(cross[0], "cross-test's query")
-        gallery = unit_rows(cross[1], "cross-test's gallery")
-    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(before)))
-    sides = ((before, before), (query, gallery), (after, after))
-    return tuple(PairScores(a.to(after.device), labels, b.to(after.device), labels, **ids) for a, b in sides)
-
-
-def _pair(farther: Tile, nearer: Tile, distance: str) -> tuple[np.ndarray, np.ndarray]:
+def _pair(farther: Tile, nearer: Tile) -> tuple[np.ndarray, np.ndarray]:
     # Which pairs of a tile are nearer (same identity) or farther (different ones) on the second side: their
     # number in each row, float64 [2, r], and the sums of the slacks, float64 [2].
     # An excluded pair is one of the same identity and has the same score on both sides: its difference is 0,
     # and what it adds to the whole tile, its place in `genuine` takes away again.
     height, width = nearer.scores.shape
     closer = nearer.scores - farther.scores
-    slack = closer
-    if distance == "euclidean":
-        lengths = [(2 - 2 * side.scores).clamp_(min=0).sqrt_() for side in (farther, nearer)]
-        slack = lengths[0] - lengths[1]
     same = closer.reshape(-1)[nearer.genuine]
     rows = torch.div(nearer.genuine, width, rounding_mode="floor")
     counted = nearer.scores.reshape(-1)[nearer.genuine] > EXCLUDED
     kept = torch.bincount(rows[counted & (same >= -ROUNDING)], minlength=height)
     apart = (closer <= ROUNDING).sum(1) - torch.bincount(rows[same <= ROUNDING], minlength=height)
-    own = slack.reshape(-1)[nearer.genuine].sum(dtype=torch.float64)
-    other = own - slack.sum(dtype=torch.float64)
+    own = same.sum(dtype=torch.float64)
+    other = own - closer.sum(dtype=torch.float64)
     return torch.stack([kept, apart]).cpu().double().numpy(), torch.stack([own, other]).cpu().numpy()

@@ -32,24 +32,20 @@ class UnitRows:
         self.shape = tuple(features.shape)
         self._features = features
         self.whole = True  # whole numbers so small that their products add up exactly in float32
-        self.codes = (
-            True  # in each row zeros and one size, such as binary codes of length 1: their signs do so
-        )
-        broken = first = 0
+        self.codes = True  # in each row zeros and one size, as in binary codes of length 1: their signs do so
+        wrong: list[int] = []
         for part in slices(len(self), ENTRIES // self.shape[1]):
             rows = self._taken(part)
-            wrong = (~torch.isfinite(rows).all(1)).nonzero()
-            first = part.start + int(wrong[0]) if len(wrong) and not broken else first
-            broken += len(wrong)
+            wrong += (part.start + (~torch.isfinite(rows).all(1)).nonzero()[:, 0]).tolist()
             if self.whole:
                 self.whole = bool((rows == rows.round()).all()) and float(rows.square().sum(1).max()) < 2**23
             if self.codes:
                 size = rows.abs()
                 self.codes = bool(((size == 0) | (size == size.amax(1, keepdim=True))).all())
-        if broken:
+        if wrong:
             raise ValueError(
-                f"{broken} of the {len(self)} rows of the {side} features hold NaN or infinite values, first "
-                f"row {first}; look for a diverged model or a corrupt image and leave these rows out"
+                f"{len(wrong)} of the {len(self)} rows of the {side} features hold NaN or infinite values, "
+                f"first row {wrong[0]}; look for a diverged model or a corrupt image and leave these rows out"
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Paired comparison of two methods: one difference, one interval over seeds and identities, one sentence."""
+"""Paired comparison of two methods: one difference, one interval over seeds and identities."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
-from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
-from compat_lib.evaluation.inputs import codes
+from compat_lib.evaluation.bootstrap import LEVEL, bootstrap_mean, identity_weights, interval
 
 BETTER, WORSE, NOT_DECIDABLE = "better", "worse", "not decidable"
 EQUAL = 1e-12  # differences that vary by no more, as a share of the values, are equal up to rounding
@@ -25,10 +24,6 @@ class PairedComparison:
     high: float
     seeds: int
     draws: int = 0  # bootstrap draws over test identities behind the interval; 0: it knows nothing of them
-    identities: int | None = None  # None: not told
-    names: tuple[str, str] = ("the first", "the second")
-    level: float = 0.95
-    alike: bool = False  # the seeds' differences are equal, so their noise is not known
 
     @property
     def decided(self) -> bool:
@@ -40,38 +35,9 @@ class PairedComparison:
         """ "better", "worse" or "not decidable", of the first as compared with the second."""
         return NOT_DECIDABLE if not self.decided else BETTER if self.low > 0 else WORSE
 
-    @property
-    def sentence(self) -> str:
-        """The verdict in words, with its numbers and with what the interval does not know."""
-        first, second = self.names
-        said = f"whether {first} is better or worse than {second} is not decidable"
-        if self.decided:
-            said = f"{first} is {self.verdict} than {second}"
-        numbers = f"the difference is {self.value:+.4f}"
-        if np.isfinite(self.low):
-            numbers += f" with a {100 * self.level:g} % interval of [{self.low:+.4f}, {self.high:+.4f}]"
-        basis = [f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"]
-        if self.identities is not None:
-            basis.append(f"{self.identities} test identities")
-        if self.seeds == 1 or self.alike:
-            basis.append("the noise of the seeds is unknown")
-        if not self.draws:
-            basis.append("the noise of the test identities is left out")
-        text = f"{said}: {numbers} ({'; '.join(basis)})."
-        return text[0].upper() + text[1:]
 
-
-def paired_comparison(
-    a: Any,
-    b: Any,
-    *,
-    draws_a: Any = None,
-    draws_b: Any = None,
-    identities: int | None = None,
-    names: tuple[str, str] = ("the first", "the second"),
-    level: float = 0.95,
-) -> PairedComparison:
-    """Return a minus b with an interval that holds the noise of training and that of the test identities.
+def paired_comparison(a: Any, b: Any, *, draws_a: Any = None, draws_b: Any = None) -> PairedComparison:
+    """Return a minus b with a 95 % interval that holds the noise of training and that of the test identities.
 
     A seed's difference is D_s = mu + A + B_s: what the drawn test identities do to every seed alike, A, and
     all that differs from seed to seed, B_s.
@@ -92,12 +58,9 @@ def paired_comparison(
         a, b: numbers [S] of the two methods, seed by seed in the same order (or one number); more is better.
         draws_a, draws_b: float [S, draws] (or [draws] for one seed), the bootstrap draws of the same values,
             from the same labels and seed; nan where a draw could not be measured. None: without that noise.
-        identities, names: number of test identities, and of the two methods, for the sentence.
-        level: coverage, 0 to 1.
 
-    >>> draws = {"draws_a": [0.52, 0.53, 0.54], "draws_b": [0.49, 0.50, 0.51]}
-    >>> print(paired_comparison(0.53, 0.50, **draws, names=("X", "Y")).sentence[:79])
-    X is better than Y: the difference is +0.0300 with a 95 % interval of [+0.0300,
+    >>> paired_comparison(0.53, 0.50, draws_a=[0.52, 0.53, 0.54], draws_b=[0.49, 0.50, 0.51]).verdict
+    'better'
     >>> paired_comparison([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]).verdict  # 2 +- 4.303 / sqrt(3), Student's
     'not decidable'
     """
@@ -108,8 +71,6 @@ def paired_comparison(
             f"a and b have shapes {shapes[0]} and {shapes[1]}, or some values are not finite; give one for "
             "each seed that was measured on both sides (scores by query go to paired_scores)"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; give a coverage between 0 and 1, such as 0.95")
     differences = values[0] - values[1]
     seeds, value = len(differences), float(differences.mean())
     drawn = _draws(draws_a, draws_b, seeds)
@@ -118,35 +79,23 @@ def paired_comparison(
     spread = float(differences.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 and not alike else 0.0
     centres = value + _shared(drawn) * (drawn.mean(0) - value) if drawn.shape[1] else np.array([value])
     if spread > 0:
-        low, high = _mixture_interval(centres, spread, seeds - 1, level)
+        low, high = _mixture_interval(centres, spread, seeds - 1)
     else:
-        low, high = interval(centres, level) or (np.nan, np.nan)
-    return PairedComparison(
-        value, float(low), float(high), seeds, drawn.shape[1], identities, tuple(names), level, alike
-    )
+        low, high = interval(centres) or (np.nan, np.nan)
+    return PairedComparison(value, float(low), float(high), seeds, drawn.shape[1])
 
 
-def paired_scores(
-    a: Any,
-    b: Any,
-    labels: Any,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    names: tuple[str, str] = ("the first", "the second"),
-    level: float = 0.95,
-) -> PairedComparison:
+def paired_scores(a: Any, b: Any, labels: Any, *, draws: int = 1000, seed: int = 0) -> PairedComparison:
     """Return the comparison of two methods from one score a query, such as the average precision.
 
     Args:
         a, b: float [S, N] (or [N] for one seed), a score of every query for each seed, more is better; nan
             for queries that do not count, the same ones in both (`Retrieval.average_precision`).
         labels: [N], the same for every seed.
-        names, level: as in `paired_comparison`.
 
     >>> result = paired_scores([0.9, 0.8, 0.7, 0.9], [0.5, 0.6, 0.5, 0.6], [0, 0, 1, 1], draws=100)
-    >>> round(result.value, 3), result.identities, result.verdict
-    (0.275, 2, 'better')
+    >>> round(result.value, 3), result.verdict
+    (0.275, 'better')
     """
     a, b = (np.atleast_2d(np.asarray(x, np.float64)) for x in (a, b))
     if not np.array_equal(np.isnan(a), np.isnan(b)):
@@ -154,13 +103,11 @@ def paired_scores(
             "the two methods count different queries (nan in one, a score in the other); compare them on the "
             "same queries and the same gallery items"
         )
-    number = codes(labels, None, (a.shape[1], 0), "labels")[0]
     weights = identity_weights(labels, draws, seed)
     drawn = [np.stack([bootstrap_mean(row, labels, weights) for row in side]) for side in (a, b)]
-    identities = len(np.unique(number[np.isfinite(a).any(0)]))
     means = [np.nanmean(side, axis=1) for side in (a, b)]
     options = {"draws_a": drawn[0], "draws_b": drawn[1]} if draws else {}
-    return paired_comparison(*means, **options, identities=identities, names=names, level=level)
+    return paired_comparison(*means, **options)
 
 
 def _draws(a: Any, b: Any, seeds: int) -> np.ndarray:
@@ -187,12 +134,12 @@ def _shared(drawn: np.ndarray) -> float:
     return float(np.sqrt(np.clip(covariance / together, 0.0, 1.0)))
 
 
-def _mixture_interval(centres: np.ndarray, spread: float, degrees: int, level: float) -> tuple[float, float]:
+def _mixture_interval(centres: np.ndarray, spread: float, degrees: int) -> tuple[float, float]:
     # Both ends of the mixture of Student distributions around the centres.
     def below(x: float) -> float:
         return float(stdtr(degrees, (x - centres) / spread).mean())
 
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     far = -spread * stdtrit(degrees, tail / 2)  # beyond all centres by this much lies less than the tail
     low, high = centres.min() - far, centres.max() + far
     ends = (brentq(lambda x, mass: below(x) - mass, low, high, (mass,), 1e-15) for mass in (tail, 1 - tail))

@@ -105,8 +105,7 @@ class PairScores:
         refuse_unequal_widths(query, gallery)
         lengths = len(query), len(gallery)
         query_codes, gallery_codes = codes(query_labels, gallery_labels, lengths, "labels")
-        self.device = query.device
-        self.shape = lengths
+        self.device, self.shape = query.device, lengths
         self._held: dict[tuple[int, int, int], Tensor] = {}
         self._room = HELD if np.prod(lengths) <= 4 * HELD else 0  # a small part of all would save no time
         self.tile = TILES["cpu" if self.device.type == "cpu" else "cuda"]

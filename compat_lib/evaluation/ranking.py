@@ -34,6 +34,7 @@ FEW = 24  # sorting scores takes longer than comparing them with so many others 
 class Retrieval(Measured):
     """Retrieval quality; arrays in the order of the queries."""
 
+    about = "{0.queries} of {0.first_match.size} queries have a match"
     map: float  # mean average precision, fraction
     rank: dict[int, float]  # k -> share of queries with a right item among the first k
     average_precision: np.ndarray  # float64 [Nq], nan for a query without a right item
@@ -45,11 +46,6 @@ class Retrieval(Measured):
     def values(self) -> dict[str, float]:
         """The metrics by name."""
         return {"map": self.map} | {f"rank{k}": value for k, value in self.rank.items()}
-
-    @property
-    def about(self) -> str:
-        """How many queries count."""
-        return f"{self.queries} of {len(self.first_match)} queries have a match"
 
 
 def retrieval(
@@ -103,7 +99,9 @@ def rank(pairs: PairScores, ranks: Sequence[int] = (1, 5)) -> Retrieval:
         widest = int((pairs.last - pairs.first)[row : row + height].max())
         stop = min(n, row + max(1, min(height, MATCHES // max(widest, 1))))
         rows = pairs.order[row:stop]
-        precision[rows], first[rows] = _rank_rows(pairs, row, stop)
+        right = sort_rows(right_scores(pairs, row, stop))
+        at_least = _at_least_as_good(pairs, row, stop, right)
+        precision[rows], first[rows] = precision_and_first(right, at_least)
         row = stop
     return result(pairs, precision, first, ranks)
 
@@ -114,7 +112,7 @@ def result(pairs: PairScores, precision: np.ndarray, first: np.ndarray, ranks: S
     if not valid.any():
         raise ValueError(
             "no query has a right item in the gallery: every identity of a query is missing there, or its "
-            "only image is the query itself; add a second image of at least one identity"
+            "only images are left out, as the query itself or its camera's; add one of at least one identity"
         )
     return Retrieval(
         float(precision[valid].mean()),
@@ -124,11 +122,6 @@ def result(pairs: PairScores, precision: np.ndarray, first: np.ndarray, ranks: S
         int(valid.sum()),
         pairs.excluded,
     )
-
-
-def _rank_rows(pairs: PairScores, row: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    right = sort_rows(right_scores(pairs, row, stop))
-    return precision_and_first(right, _at_least_as_good(pairs, row, stop, right))
 
 
 def precision_and_first(right: Tensor, at_least: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,10 @@ class Record:
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Record) if f.name != "draws")
-KEYS = ("query", "gallery", "metric", "adapter", "order", "share", "part")  # what tells two records apart
+# What tells two records apart.
+Key = namedtuple(
+    "Key", ("query", "gallery", "metric", "adapter", "order", "share", "part"), defaults=[None] * 4
+)
 
 
 class Records(Sequence[Record]):
@@ -78,9 +82,9 @@ class Records(Sequence[Record]):
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records = tuple(records)
-        self._by_key = {tuple(getattr(one, key) for key in KEYS): one for one in self._records}
+        self._by_key = {Key(*(getattr(one, name) for name in Key._fields)): one for one in self._records}
         if len(self._by_key) != len(self._records):
-            raise ValueError(f"two records have the same {', '.join(KEYS)}")
+            raise ValueError(f"two records have the same {', '.join(Key._fields)}")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -94,19 +98,9 @@ class Records(Sequence[Record]):
     def __repr__(self) -> str:
         return f"Records({len(self)}: {', '.join(dict.fromkeys(one.metric for one in self))})"
 
-    def find(
-        self,
-        query: str | None,
-        gallery: str | None,
-        metric: str,
-        *,
-        adapter: str | None = None,
-        order: str | None = None,
-        share: float | None = None,
-        part: str | None = None,
-    ) -> Record | None:
-        """The one record of these names, or None."""
-        return self._by_key.get((query, gallery, metric, adapter, order, share, part))
+    def find(self, query: str | None, gallery: str | None, metric: str, **where: Any) -> Record | None:
+        """The one record of these names, and in `where` of this adapter, order, share and part; or None."""
+        return self._by_key.get(Key(query, gallery, metric, **where))
 
     def get(self, query: str | None, gallery: str | None, metric: str, **where: Any) -> Record:
         """The one record of these names; KeyError, with the metrics of these two models, if there is none."""
@@ -163,11 +157,11 @@ class Records(Sequence[Record]):
 class Readable:
     """A result whose `records` are its numbers."""
 
-    about = ""  # what they were measured on
+    about = ""  # what they were measured on, with places for fields of the result
 
     def summary(self) -> str:
         """Return one line for each pair of models, and what was measured."""
-        return self.records.summary() + (f" ({self.about})" if self.about else "")
+        return self.records.summary() + (f" ({self.about.format(self)})" if self.about else "")
 
 
 class Measured(Readable):

@@ -38,6 +38,7 @@ class Roc:
 class Verification(Measured):
     """True accept rates at false accept rates; tuples in the order of `fars`."""
 
+    about = "{0.positives} genuine, {0.negatives} impostor pairs"
     fars: tuple[float, ...]
     tar: tuple[float, ...]  # fraction; nan where not measurable
     thresholds: tuple[float, ...]  # a pair is accepted when its cosine is at least this; nan likewise
@@ -51,11 +52,6 @@ class Verification(Measured):
     def values(self) -> dict[str, float | None]:
         """TAR at every FAR, by name."""
         return rates("tar@far", self.fars, self.tar, self.measurable)
-
-    @property
-    def about(self) -> str:
-        """How many pairs there are."""
-        return f"{self.positives} genuine, {self.negatives} impostor pairs"
 
 
 def verification(
@@ -81,20 +77,15 @@ def verification(
     ((1.0, nan), 2, 4)
     """
     fars = fractions(fars, "a FAR")
-    pairs = _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
+    ids = {"query_ids": query_ids, "gallery_ids": gallery_ids}
+    pairs = _pairs(query, query_labels, gallery, gallery_labels, **ids)
     return verify(pairs, count(pairs), fars)
 
 
 def roc_curve(
-    query: Any,
-    query_labels: Any,
-    gallery: Any = None,
-    gallery_labels: Any = None,
-    *,
-    query_ids: Any = None,
-    gallery_ids: Any = None,
+    query: Any, query_labels: Any, gallery: Any = None, gallery_labels: Any = None, **ids: Any
 ) -> Roc:
-    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart, see `verification`.
+    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart; arguments as `verification`.
 
     Every point is exact: the rates are those of accepting the scores at or above its threshold. Thresholds
     between which no score lies are left out.
@@ -103,7 +94,7 @@ def roc_curve(
     >>> roc.far.tolist(), roc.tar.tolist()
     ([0.0, 0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0, 1.0])
     """
-    return roc_points(count(_pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)))
+    return roc_points(count(_pairs(query, query_labels, gallery, gallery_labels, **ids)))
 
 
 def cosine_histograms(
@@ -112,11 +103,10 @@ def cosine_histograms(
     gallery: Any = None,
     gallery_labels: Any = None,
     *,
-    query_ids: Any = None,
-    gallery_ids: Any = None,
     bins: int = 100,
+    **ids: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return histograms of the cosines of genuine and of impostor pairs, see `verification`.
+    """Return histograms of the cosines of genuine and of impostor pairs; arguments as `verification`.
 
     The bins divide [-1, 1] evenly; the last one includes 1. A kind of pair that does not occur has an empty
     histogram.
@@ -128,7 +118,7 @@ def cosine_histograms(
     >>> same.tolist(), different.tolist()
     ([0, 0, 1, 0], [1, 0, 1, 0])
     """
-    pairs = _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids)
+    pairs = _pairs(query, query_labels, gallery, gallery_labels, **ids)
     everything, same = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
     for tile in pairs.tiles():
         scaled = (tile.scores.reshape(-1).double() + 1) * (bins / 2)
@@ -138,12 +128,9 @@ def cosine_histograms(
     return np.linspace(-1, 1, bins + 1), same[1:], (everything - same)[1:]
 
 
-def _pairs(query, query_labels, gallery, gallery_labels, query_ids, gallery_ids) -> PairScores:
-    query = UnitRows(query, "query")
+def _pairs(query, query_labels, gallery, gallery_labels, **ids) -> PairScores:
     gallery = None if gallery is None else UnitRows(gallery, "gallery")
-    return PairScores(
-        query, query_labels, gallery, gallery_labels, query_ids=query_ids, gallery_ids=gallery_ids
-    )
+    return PairScores(UnitRows(query, "query"), query_labels, gallery, gallery_labels, **ids)
 
 
 def roc_points(counts: Counts) -> Roc:

@@ -73,6 +73,7 @@ class IdentityChanges:
 class Changes(Readable):
     """Losses and gains of an upgrade; fractions, None where there is nothing to take a mean of."""
 
+    about = "{0.by_identity.identities.size} identities"
     losing: float  # share of the identities whose mean average precision falls
     gaining: float  # share of those where it rises
     forgetting: float | None  # mean loss of those that lose, positive
@@ -90,11 +91,6 @@ class Changes(Readable):
             Record("new", "old", name, getattr(self, name), *(ends or (None, None)))
             for name, ends in self.intervals.items()
         )
-
-    @property
-    def about(self) -> str:
-        """How many identities there are."""
-        return f"{len(self.by_identity.identities)} identities"
 
 
 def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 200, seed: int = 0) -> Changes:

@@ -7,8 +7,7 @@ from pkgutil import iter_modules
 from compat_lib.losses import task
 from compat_lib.losses.base import METHODS, CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier
-from compat_lib.losses.options import check_choice, check_number
-from compat_lib.names import instead
+from compat_lib.names import check_choice, check_number, instead
 from compat_lib.old_system import OldSystem
 
 for _module in iter_modules(__path__):

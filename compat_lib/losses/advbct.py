@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_number, check_whole
+from compat_lib.names import check_number, checked_count
 from compat_lib.old_system import OldSystem
 
-NEW, OLD = 0, 1  # classes of the discriminator
 ROWS_AT_ONCE = 65_536
 
 
@@ -128,7 +127,7 @@ class AdvBCT(CompatibilityLoss):
         self.register_buffer("old_radii", radii, persistent=False)
         self.register_buffer("old_bounded", counts > 1, persistent=False)
         self.elasticity = nn.Parameter(torch.empty(old.num_classes).uniform_(-1, 1))  # v
-        check_whole("hidden", hidden, 1)
+        checked_count("hidden", hidden)
         self.discriminator = nn.Sequential(
             nn.Linear(old.width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 2)
         )
@@ -153,8 +152,6 @@ class AdvBCT(CompatibilityLoss):
 
     def _adversarial(self, new: Tensor, old: Tensor, step: Step) -> Tensor:
         strength = 2.0 / (1.0 + math.exp(-10.0 * step.progress)) - 1.0
-        of_new = self.discriminator(reverse_gradient(new, strength))
-        of_old = self.discriminator(old)
-        return F.cross_entropy(of_new, torch.full_like(step.labels, NEW)) + F.cross_entropy(
-            of_old, torch.full_like(step.labels, OLD)
-        )
+        of_new, of_old = self.discriminator(reverse_gradient(new, strength)), self.discriminator(old)
+        new_class, old_class = torch.zeros_like(step.labels), torch.ones_like(step.labels)
+        return F.cross_entropy(of_new, new_class) + F.cross_entropy(of_old, old_class)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from compat_lib.losses.heads import Classifier, FrozenClassifier
+from compat_lib.losses.heads import Classifier
 from compat_lib.losses.task import TaskLoss
 from compat_lib.old_system import OldSystem
 
@@ -35,6 +35,14 @@ class Step:
     progress: float  # fraction of all steps that are done, 0..1 (exclusive)
     generator: torch.Generator  # on the CPU, seeded by run seed and step
     oracle_features: Tensor | None = None  # float32 [B, d_n], of an independently trained new model
+
+    def places(self, embedded: bool = True) -> Tensor:
+        """Where in the batch the rows are that were embedded, or those that were not: int64, on their device.
+
+        From the mask on the CPU, so that nobody waits for a GPU to count them.
+        """
+        mask = torch.ones(len(self.rows), dtype=torch.bool) if self.embedded is None else self.embedded
+        return (mask == embedded).nonzero()[:, 0].to(self.rows.device, non_blocking=True)
 
 
 class CompatibilityLoss(nn.Module):
@@ -172,7 +180,7 @@ class CompatibilityLoss(nn.Module):
                 step = dataclasses.replace(step, embeddings=embeddings.float())
             terms = self.terms(step)
             if self.task is not None:
-                labels = step.labels if step.embedded is None else step.labels[step.embedded]
+                labels = step.labels if step.embedded is None else step.labels[step.places()]
                 terms["task"] = self.task(self.classified(step.embeddings), labels)
             return terms
 
@@ -217,8 +225,3 @@ def prototype_table(old: OldSystem, average: str, method: str) -> tuple[Tensor, 
             "Pass old features of images of these classes, or leave the classes out of the training set."
         )
     return prototypes, present
-
-
-def frozen_old_classifier(old: OldSystem) -> FrozenClassifier:
-    """The old system's classifier as a fixed table: linear, or cosine when it has a scale."""
-    return FrozenClassifier(old.classifier_weight, old.classifier_bias, old.classifier_scale)

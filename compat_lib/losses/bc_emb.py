@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_number
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 RATE = 0.1  # of the recipe, see ExperimentConfig.lr: the largest at which no direction of M may overshoot

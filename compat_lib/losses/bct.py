@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, frozen_old_classifier, prototype_table
+from compat_lib.losses.base import CompatibilityLoss, Step, prototype_table
 from compat_lib.losses.heads import Classifier, FrozenClassifier, fit_width, row_cross_entropy
-from compat_lib.losses.options import check_choice, check_number
+from compat_lib.names import check_choice, check_number
 from compat_lib.old_system import OldSystem
 
 NEEDS = {
@@ -40,9 +40,7 @@ class BCT(CompatibilityLoss):
     title = "BCT"
     paper = "Towards Backward-Compatible Representation Learning (Shen et al., CVPR 2020, arXiv 2003.11942)"
     needs = NEEDS["prototypes"]
-    formulas = {
-        "influence": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P \hat n_i, y_i)",
-    }
+    formulas = {"influence": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P \hat n_i, y_i)"}
     other_needs = (NEEDS["classifier"], NEEDS["lwf"])
     published = {"scale": 1.0, "weight": 1.0}
 
@@ -63,7 +61,9 @@ class BCT(CompatibilityLoss):
         self.variant = variant
         self.weights["influence"] = check_number("weight", weight)
         if "classifier" in self.needs:
-            self.old_classifier = frozen_old_classifier(old)
+            self.old_classifier = FrozenClassifier(
+                old.classifier_weight, old.classifier_bias, old.classifier_scale
+            )
         else:
             prototypes, present = prototype_table(old, average, self.name)
             cosine = scale if variant == "prototypes" else None

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from compat_lib.losses.base import CompatibilityLoss, Step, prototype_table
 from compat_lib.losses.heads import Classifier, FrozenClassifier, unit_rows
-from compat_lib.losses.options import check_number, check_whole
+from compat_lib.names import check_number, checked_count
 from compat_lib.old_system import OldSystem
 
 
@@ -133,7 +133,7 @@ class BT2(CompatibilityLoss):
         super().__init__(old, classifier)
         check_number("scale", scale, 1e-6)
         check_number("stretch", stretch, 1e-6)
-        extra = min(check_whole("extra", extra, 1), old.width)
+        extra = min(checked_count("extra", extra), old.width)
         if old.width > classifier.width + extra:
             raise ValueError(
                 f"The method {self.name} has room for old features of at most {classifier.width} + {extra} "

@@ -5,8 +5,8 @@ from torch import Tensor
 from compat_lib.adapters import Interpolation, fit_procrustes
 from compat_lib.losses.base import Step
 from compat_lib.losses.heads import Classifier
-from compat_lib.losses.options import check_number
 from compat_lib.losses.weakened_l2 import WeakenedL2
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from compat_lib.losses.base import CompatibilityLoss, Step, frozen_old_classifier, prototype_table
+from compat_lib.losses.base import CompatibilityLoss, Step, prototype_table
 from compat_lib.losses.heads import Classifier, FrozenClassifier, fit_width, row_cross_entropy
-from compat_lib.losses.options import check_choice, check_number
+from compat_lib.names import check_choice, check_number
 from compat_lib.old_system import OldSystem
 
 
@@ -99,7 +99,8 @@ class DualTuning(CompatibilityLoss):
                 f"The method {self.name} needs the old classifier, because {shared} classes are shared. Pass "
                 "classifier_weight=[C_old, d], or leave the term out with new_to_old_factor=0."
             )
-        return frozen_old_classifier(old) if shared else None
+        frozen = (old.classifier_weight, old.classifier_bias, old.classifier_scale)
+        return FrozenClassifier(*frozen) if shared else None
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         new, labels = step.embeddings, step.labels

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.losses.fct import FCT, ROWS_AT_ONCE, GalleryTransform, fit_transform
+from compat_lib.losses.fct import FCT, GalleryTransform, fit_transform
 from compat_lib.losses.heads import Classifier, FrozenClassifier
-from compat_lib.losses.options import check_number
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 SMOOTHING = 0.1  # of the labels under the new classifier; as published
@@ -29,14 +29,9 @@ class UncertainTransform(GalleryTransform):
     def forward(self, old: Tensor) -> Tensor:
         return self.both(old)[0]
 
-    @torch.no_grad()
     def uncertainty(self, old: Tensor) -> Tensor:
         """How uncertain the estimates of a whole gallery are, [N], in evaluation mode."""
-        was_training = self.training
-        self.eval()
-        found = torch.cat([self.both(rows)[1] for rows in old.split(ROWS_AT_ONCE)])
-        self.train(was_training)
-        return found
+        return self.carry_over(old, lambda rows: self.both(rows)[1])
 
 
 class FastFill(FCT):
@@ -62,6 +57,7 @@ class FastFill(FCT):
     title = "FastFill (no side information)"
     paper = "FastFill: Efficient Compatible Model Update (Jaeckle et al., ICLR 2023, arXiv 2303.04766)"
     published = FCT.published | {"discrimination": 1.0, "uncertainty": 0.5}
+    kind = UncertainTransform
 
     def __init__(
         self,
@@ -87,9 +83,6 @@ class FastFill(FCT):
         )
         self.discrimination = check_number("discrimination", discrimination)
         self.uncertainty = check_number("uncertainty", uncertainty, 1e-6)
-        with torch.random.fork_rng(devices=[]):
-            transform = UncertainTransform(old.width, classifier.width, expansion=expansion)
-        self.transform = transform.requires_grad_(False)
         self.register_buffer("labels", old.labels, persistent=False)
 
     def finish(self, embed: Callable[[], Tensor]) -> None:
@@ -100,7 +93,7 @@ class FastFill(FCT):
         def loss(transform: UncertainTransform, old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
             return self.fit_loss(*transform.both(old), new, frozen, self.labels[rows])
 
-        options = self.fit_options | {"kind": UncertainTransform, "loss": loss}
+        options = self.fit_options | {"kind": self.kind, "loss": loss}
         self.transform = fit_transform(self.old_features, embed(), seed=seed, **options)
         self.fitted.fill_(True)
 

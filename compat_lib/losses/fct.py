@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_number, check_whole
+from compat_lib.names import check_number, checked_count
 from compat_lib.old_system import OldSystem
 from compat_lib.user_arrays import numbers
 
@@ -49,13 +49,13 @@ class GalleryTransform(nn.Module):
             return self.mixer(torch.cat([self.gallery(old), self.side(old)], dim=1))
 
     @torch.no_grad()
-    def carry_over(self, old: Tensor) -> Tensor:
-        """What `forward` gives for a whole gallery, in evaluation mode and in bounded memory."""
+    def carry_over(self, old: Tensor, part: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """What `forward`, or `part`, gives for a whole gallery, in evaluation mode and in bounded memory."""
         was_training = self.training
         self.eval()
-        estimates = torch.cat([self(rows) for rows in old.split(ROWS_AT_ONCE)])
+        found = torch.cat([(part or self)(rows) for rows in old.split(ROWS_AT_ONCE)])
         self.train(was_training)
-        return estimates
+        return found
 
 
 def fit_transform(
@@ -160,6 +160,7 @@ class FCT(CompatibilityLoss):
         "fit_weight_decay": 3.05e-05,
     }
     learns = "a transformation of the gallery, fitted after the training"
+    kind = GalleryTransform
     asks = "new model; gallery mapped"
 
     def __init__(
@@ -175,15 +176,15 @@ class FCT(CompatibilityLoss):
     ):
         super().__init__(old, classifier)
         self.fit_options = {
-            "expansion": check_whole("expansion", expansion, 1),
-            "epochs": check_whole("fit_epochs", fit_epochs, 1),
-            "batch_size": check_whole("fit_batch_size", fit_batch_size, 2),
+            "expansion": checked_count("expansion", expansion),
+            "epochs": checked_count("fit_epochs", fit_epochs),
+            "batch_size": checked_count("fit_batch_size", fit_batch_size, 2),
             "lr": check_number("fit_lr", fit_lr, 1e-12),
             "weight_decay": check_number("fit_weight_decay", fit_weight_decay),
         }
         self.register_buffer("old_features", old.features, persistent=False)
         with torch.random.fork_rng(devices=[]):  # the new model's random numbers stay those of `independent`
-            transform = GalleryTransform(old.width, classifier.width, expansion=expansion)
+            transform = self.kind(old.width, classifier.width, expansion=expansion)
         # frozen until it is fitted, which the training loop has no part in
         self.transform = transform.requires_grad_(False)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compat_lib.distributed import agreed, gathered, largest, share, shared, shares, summed
-from compat_lib.losses.options import check_choice, check_number
+from compat_lib.names import check_choice, check_number
 
 KINDS = ("linear", "cosface", "arcface", "simplex")
 COSINE_LIMIT = 1.0 - 1e-6  # the slope of ArcFace's target function is infinite at a cosine of one

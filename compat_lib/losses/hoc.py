@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_number
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 

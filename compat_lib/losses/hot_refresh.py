@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_choice, check_number, check_whole
+from compat_lib.names import check_choice, check_number, checked_count
 from compat_lib.old_system import OldSystem
 
 
@@ -59,7 +59,7 @@ class HotRefresh(CompatibilityLoss):
         super().__init__(old, classifier)
         self.form = check_choice("form", form, ("ract", "contra"))
         self.temperature = check_number("temperature", temperature, 1e-6)
-        self.negatives = check_whole("negatives", negatives, 1)
+        self.negatives = checked_count("negatives", negatives)
         self.weights["contrast"] = check_number("weight", weight)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

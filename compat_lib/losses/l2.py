@@ -4,7 +4,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_number
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 
@@ -38,9 +38,7 @@ class L2(CompatibilityLoss):
     needs = frozenset({"features"})
     one_width = True
     published = {"weight": 10.0}
-    formulas = {
-        "distance": r"\frac{1}{B}\sum_i \lVert \hat n_i - \hat o_i \rVert_2",
-    }
+    formulas = {"distance": r"\frac{1}{B}\sum_i \lVert \hat n_i - \hat o_i \rVert_2"}
 
     def __init__(self, old: OldSystem, classifier: Classifier, *, weight: float = 10.6):
         super().__init__(old, classifier)

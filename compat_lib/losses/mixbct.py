@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step, equal_widths
 from compat_lib.losses.heads import Classifier, fit_width
-from compat_lib.losses.options import check_choice, check_number
+from compat_lib.names import check_choice, check_number
 from compat_lib.old_system import OldSystem
 
 
@@ -95,7 +95,7 @@ class MixBCT(CompatibilityLoss):
         if step.embedded is None:
             return {"classification": classifier.loss(step.embeddings, labels, step.progress)}
         old = fit_width(step.old_features, classifier.width).to(step.embeddings.dtype)
-        new, past = (rows.nonzero()[:, 0].to(old.device) for rows in (step.embedded, ~step.embedded))
+        new, past = step.places(), step.places(embedded=False)
         if self.old_margin_factor == self.old_scale_factor == 1:
             mixed = old.index_copy(0, new, step.embeddings)
             return {"classification": classifier.loss(mixed, labels, step.progress)}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.losses.options import check_choice, check_number, check_whole
+from compat_lib.names import check_choice, check_number, checked_count
 from compat_lib.old_system import OldSystem, class_means
 
 SCORES_AT_ONCE = 2**20  # rows x classes whose entropy is taken together
@@ -94,7 +94,7 @@ class NCCL(CompatibilityLoss):
         self.weights["feature_contrast"] = check_number("feature_weight", feature_weight)
         self.weights["logit_contrast"] = check_number("logit_weight", logit_weight)
         self.temperature = check_number("temperature", temperature, 1e-3)
-        check_whole("queue", queue, 1)
+        checked_count("queue", queue)
         mask = None
         if check_choice("credible", credible, ("all", "entropy")) == "entropy":
             mask = credible_by_entropy(old.features, old.labels, old.num_classes).to(old.features.device)
@@ -150,7 +150,7 @@ class NCCL(CompatibilityLoss):
         places = (before + newest) % size
         self.queue_features[places], self.queue_labels[places] = old[newest], labels[newest]
         self._progress = [number, before, before + count]
-        self.queue_progress.copy_(torch.tensor(self._progress))
+        self.queue_progress.copy_(torch.tensor(self._progress), non_blocking=True)
         return min(before + count, size)
 
 

@@ -7,8 +7,8 @@ from compat_lib.losses.base import Step
 from compat_lib.losses.heads import Classifier, unit_rows
 from compat_lib.losses.mixbct import MixBCT
 from compat_lib.losses.nccl import ANCHORS_AT_ONCE
-from compat_lib.losses.options import check_choice, check_number, check_whole
 from compat_lib.losses.weakened_l2 import excess
+from compat_lib.names import check_choice, check_number, checked_count
 from compat_lib.old_system import OldSystem, rows_of
 
 
@@ -85,7 +85,7 @@ class Neighbours(MixBCT):
         self.weights["distance"] = check_number("distance_weight", distance_weight)
         self.temperature = check_number("temperature", temperature, 1e-3)
         self.threshold = check_number("threshold", threshold, 0, 2)
-        self.rows = check_whole("rows", rows, 1)
+        self.rows = checked_count("rows", rows)
         own = check_choice("positives", positives, ("class", "own")) == "own"
         table, pulls, shares = class_pulls(old, own)
         self.register_buffer("table", table, persistent=False)
@@ -95,11 +95,11 @@ class Neighbours(MixBCT):
     def terms(self, step: Step) -> dict[str, Tensor]:
         rows, old, table = step.rows, step.old_features, self.table
         if step.embedded is not None:
-            kept = step.embedded.nonzero()[:, 0].to(rows.device)
+            kept = step.places()
             rows, old = rows[kept], old[kept]
         if len(table) > self.rows:
             drawn = torch.randint(len(table), (self.rows,), generator=step.generator)
-            table = table[drawn.to(table.device)]
+            table = table[drawn.to(table.device, non_blocking=True)]
         new = unit_rows(step.embeddings.to(table.dtype)) / self.temperature
         pulled = (new * self.pulls[rows]).sum(dim=1)
         return super().terms(step) | {

@@ -5,7 +5,7 @@ from torch import Tensor
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier
 from compat_lib.losses.l2 import feature_distances
-from compat_lib.losses.options import check_number
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 
@@ -33,9 +33,7 @@ class WeakenedL2(CompatibilityLoss):
     needs = frozenset({"features"})
     one_width = True
     published = {"threshold": 0.2}
-    formulas = {
-        "distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)",
-    }
+    formulas = {"distance": r"\frac{1}{B}\sum_i \max(0, \lVert \hat n_i - \hat o_i \rVert_2 - \tau)"}
 
     def __init__(
         self, old: OldSystem, classifier: Classifier, *, weight: float = 10.0, threshold: float = 0.6

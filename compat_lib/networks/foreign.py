@@ -37,11 +37,7 @@ def torchvision_weights(name: str, weights: str | None) -> Any:
 
 
 def torchvision_network(name: str, weights: str | None = None) -> nn.Module:
-    """A network of torchvision's as it is, with its classifier.
-
-    Args:
-        weights: a name of torchvision's, such as DEFAULT; None: freshly initialised.
-    """
+    """A network of torchvision's as it is, with its classifier; weights such as DEFAULT, None: fresh ones."""
     from torchvision import models
 
     chosen = torchvision_weights(name, weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -79,8 +80,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
 def fill(network: nn.Module, state: Mapping[str, Tensor], who: str) -> None:
     """Load weights into a network, all of them; those of a classifier that was taken off are left.
 
-    Args:
-        who: "weights ... of backbone ...", for the sentence on what is missing or of another shape.
+    `who`: "weights ... of backbone ...", for the sentence on what is missing or of another shape.
     """
     removed = {name for name, module in network.named_modules() if isinstance(module, nn.Identity)}
     ours = network.state_dict()
@@ -89,18 +89,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], who: str) -> None:
         for name, value in state.items()
         if name in ours or not any(name.startswith(f"{prefix}.") for prefix in removed)
     }
-    other = [name for name in state if name in ours and state[name].shape != ours[name].shape]
-    # torch itself forgives absent counters of batch norms, which its older versions did not write
-    found = network.load_state_dict({k: v for k, v in state.items() if k not in other}, strict=False)
-    kinds = {
-        "missing": [name for name in found.missing_keys if name not in other],
-        "unexpected": found.unexpected_keys,
-        "of another shape": [f"{k} {tuple(state[k].shape)} for {tuple(ours[k].shape)}" for k in other],
-    }
-    told = [
-        f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        for kind, names in kinds.items()
-        if names
-    ]
-    if told:
-        raise ValueError(f"{who} do not fit it: {'; '.join(told)}")
+    try:  # torch forgives absent counters of batch norms, which its older versions did not write
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{who} do not fit it: {shorten(str(error), 1000)}") from None

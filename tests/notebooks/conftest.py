@@ -1,6 +1,7 @@
 """A real browser for the tests in this folder, and the folder where their pictures stay."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+sys.path.append(str(Path(__file__).parents[1] / "unit"))  # whose writers of small files serve here too
 
 
 @pytest.fixture(scope="module")  # while it lives, nothing else in this process can run an event loop

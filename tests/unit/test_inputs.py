@@ -11,6 +11,7 @@ from compat_lib import evaluation as ev
 from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge, slerp
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.inputs import as_tensor, plain_array, table
+from compat_lib.evaluation.protocols.identification import identification
 from compat_lib.evaluation.protocols.templates import Templates
 from compat_lib.losses.fct import fit_transform
 from compat_lib.orthogonal_adapter import fit_orthogonal
@@ -21,6 +22,11 @@ LABELS = np.repeat(np.arange(4), 2)
 CAMERAS = np.tile([0, 1], 4)
 SHARES = {"shares": (0, 1), "fars": ()}
 TWO = POINTS, UNIT[::-1].copy()
+
+
+def identify(templates):
+    lists = ([0], ["a"]), ([1], ["b"]), ([2, 3], ["a", "c"])
+    return identification(templates, templates, *lists, fpirs=[1])
 
 
 def reid(**options):
@@ -49,11 +55,9 @@ FEATURES = {  # every function that takes features, as a function of them
     "entropy": lambda x: ev.entropy(x),
     "margin": lambda x: ev.margin(x),
     "generations": lambda x: ev.generations([POINTS, x], LABELS, fars=(), draws=0).matrix(),
-    "image_features": lambda x: as_tensor(ev.image_features(x, normalise=True), "x").numpy(),
+    "image_features": lambda x: as_tensor(ev.image_features(x), "x").numpy(),
     "pool_templates": lambda x: as_tensor(ev.pool_templates(x, LABELS, CAMERAS).features, "x").numpy(),
-    "gallery_search": lambda x: (
-        ev.gallery_search(UNIT[::2], LABELS[::2], ev.image_features(x, normalise=True), LABELS).tpir
-    ),
+    "enrolled templates": lambda x: identify(ev.pool_templates(x, LABELS, CAMERAS)).tpir,
     "procrustes": lambda x: fit_procrustes(x, POINTS).matrix.numpy(),
     "ridge": lambda x: fit_ridge(POINTS, x).matrix.numpy(),
     "apply": lambda x: fit_ridge(POINTS, POINTS).apply(x).numpy(),
@@ -133,7 +137,6 @@ IDS = {  # every function that takes labels or ids
     "paired_scores": lambda x: ev.paired_scores(np.arange(8.0), np.arange(8.0), x, draws=2),
     "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS),
     "media": lambda x: ev.pool_templates(POINTS, LABELS, x),
-    "gallery_ids": lambda x: ev.landmark_map(POINTS, POINTS, [[]] * 8, gallery_ids=x),
 }
 
 
@@ -166,7 +169,6 @@ LABELLED = {  # functions of labels, whose numbers know no names
     "verification": lambda x: ev.verification(POINTS, x, fars=[0.5]).tar,
     "leave_one_out": lambda x: ev.leave_one_out(POINTS, x, UNIT).average_precision,
     "reid": lambda x: ev.reid(POINTS, x, CAMERAS, POINTS, x, CAMERAS).average_precision,
-    "gallery_search": lambda x: ev.gallery_search(UNIT[::2], x[::2], UNIT, x).tpir,
     "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS).features,
     "media": lambda x: ev.pool_templates(POINTS, CAMERAS, x).features,
     "constraints": lambda x: ev.constraints(POINTS, UNIT, x).share,
@@ -206,21 +208,21 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
     "rank 0": (lambda: ev.retrieval(POINTS, LABELS, ranks=[0, 1]), "whole numbers of at least 1"),
     "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
     "precision at 0": (lambda: ev.revisited(POINTS[:1], POINTS, [[1]], [[2]], [[0]], ks=[0]), "at least 1"),
-    "no CMC": (lambda: reid(max_rank=0), "ranks of the CMC curve are 0"),
+    "no CMC": (lambda: reid(ranks=0), "whole numbers of at least 1"),
     "same of 2": (lambda: ev.tar_at_far([0.9, 0.5], [2, 0]), "True or 1"),
     "same missing": (lambda: ev.tar_at_far([0.9, 0.5], [float("nan"), 0]), "True or 1"),
     "same as text": (lambda: ev.tar_at_far([0.9, 0.5], ["1", "0"]), "True or 1"),
     "scores by query": (lambda: ev.paired_comparison(POINTS, UNIT), "paired_scores"),
     "no seed": (lambda: ev.paired_comparison([], []), "one for each seed"),
-    "per cent": (lambda: ev.paired_comparison([1, 2], [0, 0], level=95), "between 0 and 1"),
-    "an item twice": (lambda: ev.landmark_map(*TWO, [[]] * 8, gallery_ids=LABELS), "an item twice"),
-    "a matrix": (lambda: ev.landmark_map(POINTS[:1], POINTS[:2], [[True, False]]), "a list of the relevant"),
+    "a matrix": (
+        lambda: ev.landmark_map(POINTS[:1], POINTS[:2], [[True, False]]),
+        "rows of the gallery of 2",
+    ),
     "a template twice": (lambda: ev.verification_1_to_1(None, TWICE, [1], [3], [0]), "the id 1 2 times"),
     "ids without rows": (
         lambda: ev.verification_1_to_1(None, TWICE._replace(ids=[1]), [1], [1], [0]),
         "each of 3",
     ),
-    "distance": (lambda: ev.constraints(*TWO, LABELS, distance="l2"), "'cosine' or 'euclidean'"),
     "more new rows": (
         lambda: fit_interpolation(POINTS[:5], UNIT, LABELS[:5], compatible=True),
         "the same image",
@@ -251,12 +253,6 @@ def test_adapters_take_names_and_series_of_any_index():
     plain = fit_orthogonal(*TWO, LABELS, epochs=1).backward_map.weight
     for labels in (pd.Series(LABELS, index=LABELS[::-1]), [f"person {label}" for label in LABELS]):
         assert torch.equal(fit_orthogonal(*TWO, labels, epochs=1).backward_map.weight, plain)
-
-
-def test_names_as_pandas_gives_them_are_ids_of_the_gallery():
-    names = pd.Series([f"i{x}" for x in range(8)])
-    result = ev.landmark_map(POINTS, POINTS, [names[:2]] * 8, gallery_ids=names, k=3)
-    assert result.map == ev.landmark_map(POINTS, POINTS, [[0, 1]] * 8, k=3).map > 0
 
 
 def test_two_spellings_of_one_name_are_equal():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.special import stdtr, stdtrit
 
 from compat_lib.evaluation.bootstrap import identity_weights, interval
-from compat_lib.evaluation.paired import PairedComparison, paired_comparison, paired_scores
+from compat_lib.evaluation.paired import paired_comparison, paired_scores
 
 
 def make_draws(seeds=3, draws=80, shared=1.0, own=0.5, seed=0):
@@ -15,8 +15,8 @@ def make_draws(seeds=3, draws=80, shared=1.0, own=0.5, seed=0):
     return values, values[:, None] + shared * rng.normal(size=draws) + own * rng.normal(size=(seeds, draws))
 
 
-def against_zero(values, draws, **options):
-    return paired_comparison(values, np.zeros(len(values)), draws_a=draws, draws_b=0 * draws, **options)
+def against_zero(values, draws):
+    return paired_comparison(values, np.zeros(len(values)), draws_a=draws, draws_b=0 * draws)
 
 
 def slow_centres(values, draws):
@@ -32,12 +32,11 @@ def slow_centres(values, draws):
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
-def test_without_draws_it_is_students_interval(seeds, level):
+def test_without_draws_it_is_students_interval(seeds):
     rng = np.random.default_rng(seeds)
     a, b = rng.normal(size=(2, seeds))
-    result = paired_comparison(a, b, level=level)
-    half = stdtrit(seeds - 1, (1 + level) / 2) * (a - b).std(ddof=1) / np.sqrt(seeds)
+    result = paired_comparison(a, b)
+    half = stdtrit(seeds - 1, 0.975) * (a - b).std(ddof=1) / np.sqrt(seeds)
     assert (result.low, result.high) == pytest.approx(((a - b).mean() - half, (a - b).mean() + half))
     assert (result.value, result.seeds, result.draws) == (pytest.approx((a - b).mean()), seeds, 0)
 
@@ -54,10 +53,10 @@ def test_one_seed_is_the_percentile_interval_of_the_paired_draws(shape):
 @pytest.mark.parametrize("shared", [0.0, 0.3, 3.0])
 def test_ends_are_quantiles_of_the_mixture(seeds, shared):
     values, draws = make_draws(seeds, shared=shared)
-    result = against_zero(values, draws, level=0.9)
+    result = against_zero(values, draws)
     spread = values.std(ddof=1) / np.sqrt(seeds)
     centres = slow_centres(values, draws)
-    for end, expected in ((result.low, 0.05), (result.high, 0.95)):
+    for end, expected in ((result.low, 0.025), (result.high, 0.975)):
         below = [stdtr(seeds - 1, (end - centre) / spread) for centre in centres]
         assert sum(below) / len(below) == pytest.approx(expected, abs=1e-9)
 
@@ -66,7 +65,6 @@ def test_seeds_that_agree_leave_the_identities_alone():
     draws = np.random.default_rng(0).normal(size=200)
     result = against_zero([0.5, 0.5], np.stack([draws, draws]))
     assert (result.low, result.high) == pytest.approx(interval(draws))
-    assert "the noise of the seeds is unknown" in result.sentence
 
 
 @pytest.mark.parametrize("a, b", [([0.5, 0.5], [0.25, 0.25]), ([0.3, 0.7, 0.5], [0.1, 0.5, 0.3])])
@@ -75,9 +73,8 @@ def test_seeds_that_agree_say_nothing_of_their_noise(a, b):
     result = paired_comparison(a, b)
     assert result.value > 0.19 and np.isnan([result.low, result.high]).all()
     assert result.verdict == "not decidable"
-    assert "seeds is unknown; the noise of the test identities is left out" in result.sentence
     apart = paired_comparison(a, np.subtract(b, 1e-9 * np.arange(len(a))))  # differences that do vary
-    assert apart.verdict == "better" and not apart.alike
+    assert apart.verdict == "better"
 
 
 def test_draws_that_share_nothing_are_not_counted_twice():
@@ -164,34 +161,19 @@ def test_scores_equal_a_loop_over_the_drawn_identities(seeds, names):
     a[:, [2, 9]] = b[:, [2, 9]] = np.nan  # the last identity has no query that counts
     result = paired_scores(a, b, labels, draws=30, seed=5)
     values, drawn = slow_scores(a, b, labels, 30, 5)
-    expected = paired_comparison(
-        values[:, 0], values[:, 1], draws_a=drawn[..., 0], draws_b=drawn[..., 1], identities=4
-    )
+    expected = paired_comparison(values[:, 0], values[:, 1], draws_a=drawn[..., 0], draws_b=drawn[..., 1])
     assert result.value == pytest.approx(expected.value)
     assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
-    assert (result.seeds, result.draws, result.identities) == (seeds, 30, 4)
+    assert (result.seeds, result.draws) == (seeds, 30)
     if seeds == 1:
         assert paired_scores(torch.tensor(a[0]), torch.tensor(b[0]), labels, draws=30, seed=5) == result
 
 
 def test_equal_methods_are_not_decidable():
     scores = np.random.default_rng(0).random((3, 20))
-    result = paired_scores(scores, scores, np.arange(20) % 5, draws=20, names=("A", "B"))
+    result = paired_scores(scores, scores, np.arange(20) % 5, draws=20)
     assert (result.value, result.low, result.high) == (0, 0, 0)
-    assert result.sentence.startswith(
-        "Whether A is better or worse than B is not decidable: the difference is"
-    )
-
-
-def test_a_sentence_says_the_verdict_its_numbers_and_what_is_not_known():
-    both = PairedComparison(0.02, 0.01, 0.03, 3, 200, 50, ("MixBCT", "BCT"))
-    assert both.sentence == (
-        "MixBCT is better than BCT: the difference is +0.0200 with a 95 % interval of [+0.0100, +0.0300] "
-        "(3 seeds; 50 test identities)."
-    )
-    bare = paired_comparison(0.5, 0.4, names=("l2", "BCT"))
-    assert bare.sentence.startswith("Whether l2 is better or worse than BCT is not decidable")
-    assert "the noise of the seeds is unknown" in bare.sentence
+    assert result.verdict == paired_comparison(0.5, 0.4).verdict == "not decidable"
 
 
 def test_what_cannot_be_paired_is_refused():

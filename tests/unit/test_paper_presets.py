@@ -161,6 +161,16 @@ def test_the_old_classes_of_cifar100_are_the_first_folders_in_the_order_of_text(
     assert found.tolist() == sorted(first) == [*range(6), *range(10, 54)]
 
 
+def test_the_published_counts_of_both_parts_add_up():
+    parts, whole = (COUNTS[f"mixbct-ms1mv3-{name}-class"] for name in ("open", "extended"))
+    assert [old + new for old, new in zip(*parts.values(), strict=True)] == whole["new"]
+    assert parts["old"] == whole["old"]
+    # Of each class at least 0.3 n - 0.5 images, and at most 0.3 n + 0.7, which is one of one.
+    images, classes = whole["new"]
+    old = COUNTS["mixbct-ms1mv3-extended-data"]["old"][0]
+    assert 0.3 * images - 0.5 * classes <= old <= 0.3 * images + 0.7 * classes
+
+
 def test_each_file_says_what_is_published_and_what_differs():
     assert set(NAMES) == set(PUBLISHED)
     for name in NAMES:

@@ -155,6 +155,11 @@ def test_value_histogram_shares_colours_and_nan(ax):
     assert_legend_off_the_data(ax)
 
 
+def test_values_that_rounding_alone_tells_apart_are_drawn(ax):
+    plots.value_histogram(ax, {"old": [1.0, 1 - 1e-16, 1 + 3e-16]}, xlabel="cosine")
+    assert ax.collections
+
+
 def test_spread_leaves_out_the_image_itself_and_lone_images():
     _, axes = plt.subplots(2, 1)
     old = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])

@@ -44,30 +44,22 @@ def slow_circle(embeddings, labels, margin, gamma):
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("margin", [0.3, 0.0, 5.0])
 @pytest.mark.parametrize("width", [1, 5])
-def test_triplet_equals_the_slow_loop(margin, width):
+def test_triplet_equals_the_slow_loop(width):
     embeddings = rows(width=width)
-    loss = task_loss("triplet", margin=margin)
-    expected = slow_triplet(embeddings.tolist(), LABELS.tolist(), margin)
+    loss = task_loss("triplet")
+    expected = slow_triplet(embeddings.tolist(), LABELS.tolist(), 0.3)
     assert loss(embeddings, LABELS).item() == pytest.approx(expected, rel=1e-6)
     assert torch.autograd.gradcheck(lambda x: loss(x, LABELS), embeddings)
 
 
-@pytest.mark.parametrize(("margin", "gamma"), [(0.25, 16.0), (0.4, 8.0)])
-def test_circle_equals_the_slow_loop(margin, gamma):
+def test_circle_equals_the_slow_loop():
     embeddings = rows()
-    loss = task_loss("circle", margin=margin, gamma=gamma)(embeddings, LABELS)
-    expected = slow_circle(embeddings.tolist(), LABELS.tolist(), margin, gamma)
+    loss = task_loss("circle")(embeddings, LABELS)
+    expected = slow_circle(embeddings.tolist(), LABELS.tolist(), 0.25, 128)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     (gradient,) = torch.autograd.grad(loss, embeddings)
     assert gradient.isfinite().all() and gradient[:7].ne(0).any(dim=1).all()
-
-
-def test_the_defaults_are_the_published_ones():
-    embeddings = rows()
-    for kind, options in (("triplet", {"margin": 0.3}), ("circle", {"margin": 0.25, "gamma": 128})):
-        assert task_loss(kind)(embeddings, LABELS) == task_loss(kind, **options)(embeddings, LABELS)
 
 
 @pytest.mark.parametrize("kind", ["triplet", "circle"])

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from compat_lib.checkpoint import Interrupted
 from compat_lib.losses import METHODS, build_method
@@ -202,6 +203,31 @@ def test_a_sigterm_after_the_last_step_ends_the_training_too(images, where, tmp_
     model, resumed = parts(99)
     train(model, resumed, *images, SETTINGS, **keeps)
     assert same_weights(whole, model) and same_weights(method, resumed)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that Python takes out of tensors; for each of them a GPU would be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_no_step_waits_for_a_number(images, name, monkeypatch):
+    monkeypatch.setattr("compat_lib.finite.Watch.look", lambda watch: watch.noted.clear())  # once in 50 steps
+    old, seen, reads = old_system(*images), [], Reads()
+    model, method = network(name), build_method(name, old, Classifier("arcface", WIDTH, CLASSES))
+    method.register_forward_pre_hook(lambda *_: seen.append(reads.count))
+    settings = dataclasses.replace(SETTINGS, epochs=1, erase=0.5)
+    with reads:
+        train(model, method, *images, settings, old=old, say=lambda line: None)
+        before = reads.count
+        torch.ones(1, requires_grad=True).item()
+    assert len(seen) == 3 and len(set(seen)) == 1, seen
+    assert reads.count == before + 1, "they are counted"
 
 
 def test_checkpoints_by_the_clock(images, tmp_path):

@@ -18,6 +18,7 @@ def test_every_method_takes_its_turns(monkeypatch):
         assert all(math.isfinite(value) and value >= 0 for value in numbers), name
         assert result["seconds/step"] > 0 and result["seconds/ratio"] > 0
     oracle = results["independent"]
+    assert 0 < oracle["of_bare"] < 10
     assert oracle["seconds/ratio"] == pytest.approx(1, abs=0.5) and oracle["limit"] is None
     assert (results["mixbct"]["limit"], results["l2"]["limit"]) == (0.80, 1.10)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from compat_lib.evaluation.protocols.templates import (
     found,
     positions,
     three_tests,
-    unit_templates,
 )
 from compat_lib.evaluation.records import Measured, rates
 
@@ -32,34 +32,22 @@ Side = tuple[Tensor, np.ndarray]  # unit rows, the subject of each
 
 
 @dataclass(frozen=True)
-class GallerySearch(Measured):
-    """Probes searched in one gallery; tuples in the order of `fpirs`."""
+class GallerySearch:
+    """Probes searched in one gallery; tuples in the order of the FPIRs."""
 
-    fpirs: tuple[float, ...]
     tpir: tuple[float, ...]  # share of the mate probes; nan without mate or without non-mate probes
     thresholds: tuple[float, ...]  # a probe is accepted when its score is above this
     measurable: tuple[bool, ...]  # False: the FPIR is below one non-mate probe, or tpir is nan
     hits: dict[int, int]  # k -> mate probes whose entry is among the k most similar
     mates: int  # probes whose subject is in the gallery
     non_mates: int
-    entries: int
-
-    @property
-    def values(self) -> dict[str, float | None]:
-        """Such as "tpir@fpir=1e-2", and "top1" of the mate probes; None where not measurable."""
-        top = {f"top{k}": n / self.mates if self.mates else None for k, n in self.hits.items()}
-        return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top
-
-    @property
-    def about(self) -> str:
-        """How many probes there are."""
-        return f"{self.mates} mate, {self.non_mates} non-mate probes"
 
 
 @dataclass(frozen=True)
 class Identification(Measured):
     """Mixed probes searched in two galleries of different subjects; tuples in the order of `fpirs`."""
 
+    about = "{0.probes} probes"
     fpirs: tuple[float, ...]
     tpir: tuple[float, ...]  # mean of the two galleries
     measurable: tuple[bool, ...]  # in both galleries
@@ -76,11 +64,6 @@ class Identification(Measured):
         top = {f"top{k}": share for k, share in self.top.items()}
         stacked = {f"stacked_top{k}": n / self.probes for k, n in self.stacked_hits.items()}
         return rates("tpir@fpir", self.fpirs, self.tpir, self.measurable) | top | stacked
-
-    @property
-    def about(self) -> str:
-        """How many probes there are."""
-        return f"{self.probes} probes"
 
 
 def identification_1_to_n(
@@ -104,10 +87,8 @@ def identification_1_to_n(
     1.0
     """
 
-    def evaluate(enrolled: Templates, probe: Templates) -> Identification:
-        return identification(enrolled, probe, gallery_1, gallery_2, probes, fpirs=fpirs, ranks=ranks)
-
-    return three_tests(old, new, evaluate)
+    lists = {"gallery_1": gallery_1, "gallery_2": gallery_2, "probes": probes}
+    return three_tests(old, new, partial(identification, **lists, fpirs=fpirs, ranks=ranks))
 
 
 def identification(
@@ -122,12 +103,12 @@ def identification(
 ) -> Identification:
     """Return IJB's 1:N identification: mixed probes against two galleries, and against both stacked.
 
-    For each gallery, the probes of its subjects are mates and all others non-mates; `gallery_search` defines
-    hits, thresholds and TPIR. TPIR is the mean of both galleries. Top-k is (hits in gallery 1 + hits in
+    For each gallery, the probes of its subjects are mates and all others non-mates; `search` defines hits,
+    thresholds and TPIR. TPIR is the mean of both galleries. Top-k is (hits in gallery 1 + hits in
     gallery 2) / (probe templates), the published form: a probe in neither gallery is a miss. The stacked run
     gives hits only.
 
-    Source: the IJB evaluation of MixBCT (arXiv 2308.06948). Deviations: ties (see `gallery_search`); input
+    Source: the IJB evaluation of MixBCT (arXiv 2308.06948). Deviations: ties (see `search`); input
     that breaks its assumptions is refused: one template for each subject of a gallery, no subject in both.
 
     Args:
@@ -151,7 +132,7 @@ def identification(
     lists.append(tuple(np.concatenate(both) for both in zip(*lists, strict=True)))
     ids, rows = checked_templates(enrolled, "enrolled templates")
     first, second, stacked = (
-        _search((rows[torch.from_numpy(found(ids, known, what))], own), (asked, subjects), fpirs, ranks, what)
+        search((rows[torch.from_numpy(found(ids, known, what))], own), (asked, subjects), fpirs, ranks, what)
         for (known, own), what in zip(lists, ("gallery 1", "gallery 2", "both galleries"), strict=True)
     )
     return Identification(
@@ -165,42 +146,6 @@ def identification(
         stacked.non_mates,
         int(np.isin(templates, lists[2][0]).sum()),
     )
-
-
-def gallery_search(
-    gallery: Any,
-    gallery_subjects: Any,
-    probe: Any,
-    probe_subjects: Any,
-    *,
-    fpirs: Sequence[float] = FPIRS,
-    ranks: Sequence[int] = RANKS,
-) -> GallerySearch:
-    """Return the open-set search of probes in one gallery with one entry for each subject.
-
-    Scores are float64 inner products of rows, which must be of unit length. A probe whose subject is in the
-    gallery is a mate probe, every other a non-mate.
-
-    - hits at k: mate probes whose entry is among the k most similar. Ties are pessimistic: every entry tied
-      with the mate's is ranked before it (the published code leaves ties to an unstable sort).
-    - threshold at FPIR f: of the n non-mates' top scores, sorted descending from place 0, the one at place
-      max(floor(n f) - 1, 0), floor(n f) being the largest whole k with k / n <= f.
-    - TPIR(f): the share of the mate probes whose mate's score is above that of every other entry and above
-      the threshold, both strictly.
-
-    Scores that differ by 1e-12 or less are tied: the last digit of a product depends on where a row stands.
-    An FPIR below one non-mate probe gets the strictest threshold and is marked as not measurable.
-
-    >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
-    >>> result = gallery_search(gallery, [1, 2], probes, [1, 1, 3], fpirs=[1.0])
-    >>> result.hits[1], result.thresholds, result.tpir  # the second probe is nearer to subject 2
-    (1, (0.6,), (0.5,))
-    """
-    gallery, probe = unit_templates(gallery, "gallery features"), unit_templates(probe, "probe features")
-    known = names_or_numbers(gallery_subjects, "gallery subjects", len(gallery))
-    asking = names_or_numbers(probe_subjects, "probe subjects", len(probe))
-    fpirs, ranks = fractions(fpirs, "an FPIR"), whole_numbers(ranks, "the ranks")
-    return _search((gallery, known), (probe, asking), fpirs, ranks, "the gallery")
 
 
 def template_subjects(
@@ -222,9 +167,24 @@ def template_subjects(
     return unique, subjects[first]
 
 
-def _search(
-    gallery: Side, probe: Side, fpirs: tuple[float, ...], ranks: Sequence[int], what: str
+def search(
+    gallery: Side, probe: Side, fpirs: Sequence[float], ranks: Sequence[int], what: str = "the gallery"
 ) -> GallerySearch:
+    """Return the open-set search of probes in one gallery with one entry for each subject.
+
+    Scores are float64 inner products. A probe whose subject is in the gallery is a mate probe, every other a
+    non-mate.
+
+    - hits at k: mate probes whose entry is among the k most similar. Ties are pessimistic: every entry tied
+      with the mate's is ranked before it (the published code leaves ties to an unstable sort).
+    - threshold at FPIR f: of the n non-mates' top scores, sorted descending from place 0, the one at place
+      max(floor(n f) - 1, 0), floor(n f) being the largest whole k with k / n <= f.
+    - TPIR(f): the share of the mate probes whose mate's score is above that of every other entry and above
+      the threshold, both strictly.
+
+    Scores that differ by 1e-12 or less are tied: the last digit of a product depends on where a row stands.
+    An FPIR below one non-mate probe gets the strictest threshold and is marked as not measurable.
+    """
     (gallery, known), (probe, asking) = gallery, probe
     names, entries = np.unique(known, return_counts=True)
     if entries.max() > 1:
@@ -253,12 +213,10 @@ def _search(
     if len(strangers) and mates.any():
         tpir = (len(identified) - np.searchsorted(identified, thresholds + EQUAL, "right")) / mates.sum()
     return GallerySearch(
-        fpirs,
         tuple(tpir.tolist()),
         tuple(thresholds.tolist()),
         tuple(((allowed >= 1) & ~np.isnan(tpir)).tolist()),
         {k: int((ahead[mates] < k).sum()) for k in ranks},
         int(mates.sum()),
         len(strangers),
-        len(gallery),
     )

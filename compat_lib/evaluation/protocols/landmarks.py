@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from compat_lib.evaluation.inputs import UnitRows, names_or_numbers, plain_array, table, whole_numbers
+from compat_lib.evaluation.inputs import UnitRows, plain_array, table, whole_numbers
 from compat_lib.evaluation.pairs import PairScores
-from compat_lib.evaluation.protocols.templates import positions
 from compat_lib.evaluation.ranking import rankings, top_k
 from compat_lib.evaluation.records import Measured
 
@@ -19,6 +18,9 @@ from compat_lib.evaluation.records import Measured
 class LandmarkRetrieval(Measured):
     """Mean average precision over the first k items."""
 
+    about = (
+        "the first {0.k} items; {0.average_precision.size} queries, {0.empty} without relevant items count 0"
+    )
     map: float  # fraction
     average_precision: np.ndarray = field(repr=False)  # float64 [Nq]; 0 for a query without relevant items
     k: int
@@ -28,12 +30,6 @@ class LandmarkRetrieval(Measured):
     def values(self) -> dict[str, float]:
         """The one number."""
         return {"map": self.map}
-
-    @property
-    def about(self) -> str:
-        """What is counted."""
-        size = len(self.average_precision)
-        return f"the first {self.k} items; {size} queries, {self.empty} without relevant items count 0"
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,7 @@ class Protocol:
 class Revisited(Measured):
     """The three protocols; medium is the headline."""
 
+    about = "{0.easy.queries} easy, {0.medium.queries} medium, {0.hard.queries} hard queries"
     easy: Protocol
     medium: Protocol
     hard: Protocol
@@ -61,35 +58,22 @@ class Revisited(Measured):
         found = {f"{kind}map": one.map for kind, one in kinds.items()}
         return found | {f"{n}mp@{k}": mp for n, one in kinds.items() for k, mp in one.precision.items()}
 
-    @property
-    def about(self) -> str:
-        """How many queries count."""
-        return ", ".join(f"{getattr(self, n).queries} {n}" for n in ("easy", "medium", "hard")) + " queries"
 
-
-def landmark_map(
-    query: Any, gallery: Any, relevant: Sequence[Any], *, k: int = 100, gallery_ids: Any = None
-) -> LandmarkRetrieval:
+def landmark_map(query: Any, gallery: Any, relevant: Sequence[Any], *, k: int = 100) -> LandmarkRetrieval:
     """Return the mean average precision of the k gallery items nearest to each query.
 
     Source: Google Landmarks v2 (arXiv 2004.01804) as evaluated by OpenCompatible and AdvBCT: cosine, k = 100,
     AP = (sum of the precision at each hit) / min(number of relevant items, k). A query without relevant items
     counts 0. Ties go to the item that stands first in the gallery.
 
-    `relevant`: for each query its relevant gallery items, each once: rows of the gallery, or ids of
-    `gallery_ids` [Ng], all different.
+    `relevant`: for each query its relevant items, each once, as rows of the gallery from 0.
 
     >>> gallery = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]
     >>> landmark_map([[1.0, 0.0], [0.0, 1.0]], gallery, [[0, 2], []], k=3).average_precision.tolist()
     [0.8333333333333333, 0.0]
     """
     query, gallery = table(query, "query features"), table(gallery, "gallery features")
-    ids = np.arange(len(gallery))
-    if gallery_ids is not None:
-        ids = names_or_numbers(gallery_ids, "gallery ids", len(gallery))
-        if len(np.unique(ids)) < len(ids):
-            raise ValueError("gallery_ids name an item twice; give each gallery item an id of its own")
-    lists = _rows(relevant, ids, len(query), "relevant")
+    lists = _rows(relevant, len(gallery), len(query), "relevant")
     found = top_k(query, gallery, k)[1]
     hits = np.stack([np.isin(line, rows) for line, rows in zip(found, lists, strict=True)])
     lengths = np.array([len(rows) for rows in lists])
@@ -126,9 +110,8 @@ def revisited(
     ks = whole_numbers(ks, "ks")
     sides = UnitRows(query, "query"), UnitRows(gallery, "gallery")
     queries, items = len(sides[0]), len(sides[1])
-    every = np.arange(items)
-    lists = [_rows(x, every, queries, n) for x, n in ((easy, "easy"), (hard, "hard"), (junk, "junk"))]
-    _rows([np.concatenate(kinds) for kinds in zip(*lists, strict=True)], every, queries, "judged")
+    lists = [_rows(x, items, queries, n) for x, n in ((easy, "easy"), (hard, "hard"), (junk, "junk"))]
+    _rows([np.concatenate(kinds) for kinds in zip(*lists, strict=True)], items, queries, "judged")
     pairs = PairScores(sides[0], np.zeros(queries, int), sides[1], np.zeros(items, int))
     values = np.full((3, 1 + len(ks), queries), np.nan)  # by protocol: average precision, precision at each k
     for rows, ranked in rankings(pairs):
@@ -158,22 +141,19 @@ def _quality(right: np.ndarray, junk: np.ndarray, ks: Sequence[int]) -> list[flo
     return [area, *((rank < k).sum() / min(k, rank[-1] + 1) for k in ks)]
 
 
-def _rows(lists: Sequence[Any], ids: np.ndarray, queries: int, name: str) -> list[np.ndarray]:
-    # The rows of the gallery that every query's ids name.
+def _rows(lists: Sequence[Any], size: int, queries: int, name: str) -> list[np.ndarray]:
+    # Every query's items, checked: rows of a gallery of this size, none twice.
     if len(lists) != queries:
         raise ValueError(f"there are {len(lists)} lists of {name} items for {queries} queries; give one each")
-    items = [plain_array(list(each) if isinstance(each, set) else each) for each in lists]
-    if isinstance(lists, dict) or any(each.ndim != 1 or each.dtype.kind == "b" for each in items):
-        raise ValueError(
-            f"give for each query, in their order, a list of the {name} items: ids, or rows from 0"
-        )
-    known = [each for each in items if len(each)]
-    rows = positions(ids, np.concatenate(known)) if known else np.zeros(0, np.int64)
-    split = np.split(rows, np.cumsum([len(each) for each in items])[:-1])
-    wrong = [i for i, each in enumerate(split) if (each < 0).any() or len(np.unique(each)) < len(each)]
-    if wrong:
-        raise ValueError(
-            f"the {name} items of query {wrong[0]} hold one that is not in the gallery of {len(ids)} items, "
-            "or one twice; rows count from 0, and ids need gallery_ids"
-        )
-    return split
+    found = []
+    for number, items in enumerate(lists):
+        rows = plain_array(list(items) if isinstance(items, set) else items)
+        rows = rows if rows.size else rows.astype(np.int64)  # an empty list is one of floats
+        good = rows.ndim == 1 and rows.dtype.kind in "iu" and len(np.unique(rows)) == rows.size
+        if not good or ((rows < 0) | (rows >= size)).any():
+            raise ValueError(
+                f"the {name} items of query {number} are {items!r}; give rows of the gallery of {size} "
+                "items, from 0, none twice"
+            )
+        found.append(rows.astype(np.int64))
+    return found

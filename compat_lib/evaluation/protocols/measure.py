@@ -9,12 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import (
-    BackfillCurve,
-    mixed_forms,
-    mixed_gallery_curve,
-    part_new,
-)
+from compat_lib.evaluation.backfill import BackfillCurve, mixed_forms, mixed_gallery_curve
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import one_set_test
 from compat_lib.evaluation.orders import backfill_order
@@ -118,7 +113,7 @@ def measure_adapters(
     """
     records, before = Records(), None
     if protocol == "pairs" or protocol in RANKED:
-        before = RANKED.get(protocol, _leave_one_out)(old, old, images)
+        before = RANKED.get(protocol, RANKED["leave-one-out"])(old, old, images)
     for adapter, sides in forms.items():
         found, after = _test(protocol, *sides, images, lists, draws)
         if before is not None:
@@ -146,10 +141,6 @@ def _test(
     return _means(values, _asking(protocol, images), draws), ranked
 
 
-def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
-    return leave_one_out(query, images.labels, gallery, cut=True)
-
-
 def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     asked, camera = query_rows(images), cameras(images)
     sides = ((query, asked), (gallery, ~asked))
@@ -157,7 +148,10 @@ def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     return reid(*query, *gallery, ranks=RANKS, fars=(), junk=())
 
 
-RANKED = {"leave-one-out": _leave_one_out, "reid": _reid}  # whole rankings, query by query
+RANKED = {  # whole rankings, query by query
+    "leave-one-out": lambda query, gallery, images: leave_one_out(query, images.labels, gallery, cut=True),
+    "reid": _reid,
+}
 
 
 def _asking(protocol: str, images: Images) -> Tensor:
@@ -166,11 +160,7 @@ def _asking(protocol: str, images: Images) -> Tensor:
 
 
 def mixed_reid(
-    old: Tensor,
-    new: Tensor,
-    images: Images,
-    cross: tuple[Tensor, Tensor],
-    shares: Sequence[float] = QUARTERS,
+    old: Tensor, new: Tensor, images: Images, cross: tuple[Tensor, Tensor], shares: Sequence[float] = QUARTERS
 ) -> BackfillCurve:
     """Return "map", "rank1" and "minp" of new queries while a share of the gallery holds new features.
 
@@ -180,11 +170,12 @@ def mixed_reid(
     asked = query_rows(images)
     sides = (cross[0][asked], cross[1][~asked])
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
-    places = backfill_order(old[~asked], images.labels[~asked], "random", seed=0)
+    places = torch.from_numpy(backfill_order(old[~asked], images.labels[~asked], "random", seed=0))
 
     points, precision = [], []
     for share in shares:
-        gallery = part_new(before, after, places[: round(share * len(after))])
+        gallery, new_rows = before.clone(), places[: round(share * len(after))].to(after.device)
+        gallery[new_rows] = after[new_rows].to(gallery.dtype)
         features = gallery.new_zeros(len(asked), gallery.shape[1])
         features[asked], features[~asked] = queries, gallery
         found = _reid(features, features, images)

@@ -59,10 +59,8 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
         camera = cameras(images) if protocol == "reid" else asked.long()
         views = images.labels * (int(camera.max()) + 1) + camera  # an identity as one camera sees it
         seen, where = np.unique(views[~asked], return_index=True)
-        others = torch.bincount(images.labels[~asked][where], minlength=int(images.labels.max()) + 1)[
-            images.labels
-        ]
-        findable = (others - torch.isin(views, torch.from_numpy(seen)).long())[asked] > 0
+        others = torch.bincount(images.labels[~asked][where], minlength=int(images.labels.max()) + 1)
+        findable = (others[images.labels] - torch.isin(views, torch.from_numpy(seen)).long())[asked] > 0
         judged = protocol == "landmarks" and ("easy" in lists or "relevant" in lists)
         for name in ("easy", "hard", "junk", "relevant") if judged else ():
             rows = lists.get(name, asked.new_zeros(0, 2)).long()

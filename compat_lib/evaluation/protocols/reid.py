@@ -2,65 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from compat_lib.evaluation.counting import count
-from compat_lib.evaluation.inputs import (
-    UnitRows,
-    codes,
-    fractions,
-    names_or_numbers,
-    table,
-    whole_numbers,
-)
+from compat_lib.evaluation.inputs import UnitRows, codes, fractions, names_or_numbers, table, whole_numbers
 from compat_lib.evaluation.pairs import PairScores
-from compat_lib.evaluation.ranking import rankings
-from compat_lib.evaluation.records import Measured, rates
-from compat_lib.evaluation.tar import verify
-
-READINGS = ("published", "conservative")
+from compat_lib.evaluation.ranking import Retrieval, rankings, result
+from compat_lib.evaluation.records import rates
 
 
 @dataclass(frozen=True)
-class Reid(Measured):
-    """Re-identification quality; arrays in the order of the queries, fractions from 0 to 1."""
+class Reid(Retrieval):
+    """Re-identification quality: that of the ranking and more; nan for a query that is skipped."""
 
-    map: float  # mean average precision
+    about = "{0.queries} queries, {0.skipped} skipped"
     minp: float  # mean inverse negative penalty
-    rank: dict[int, float]  # k -> CMC@k, the share of queries with a right item among the first k
-    cmc: np.ndarray = field(repr=False)  # float64 [max_rank], CMC@1 first
-    average_precision: np.ndarray = field(repr=False)  # float64 [Nq], nan for a skipped query
-    inverse_negative_penalty: np.ndarray = field(repr=False)  # float64 [Nq], nan for a skipped query
-    first_match: np.ndarray = field(repr=False)  # int64 [Nq], rank from 1; 0 for a skipped query
-    queries: int  # queries that count
+    inverse_negative_penalty: np.ndarray = field(repr=False)  # float64 [Nq]
     skipped: int  # queries without a right item, and junk
     junk: int  # gallery items that were dropped
-    excluded: int  # pairs of one identity and one camera
     fars: tuple[float, ...]
     tpr: tuple[float, ...]  # in the order of fars; nan where there is no such value
     measurable: tuple[bool, ...]  # whether there are enough pairs for this rate
 
     @property
-    def metric(self) -> float:
-        """The mean of mAP and CMC@1, FastReID's single number."""
-        return (self.map + float(self.cmc[0])) / 2
-
-    @property
     def values(self) -> dict[str, float | None]:
-        """The metrics by name, "tpr@fpr=1e-3" None where not measurable."""
-        ranks = {f"rank{k}": value for k, value in self.rank.items()}
-        found = {"map": self.map, "minp": self.minp} | ranks | {"metric": self.metric}
+        """The metrics by name, "metric" being FastReID's, the mean of mAP and CMC@1; None: not measurable."""
+        found = {"map": self.map, "minp": self.minp} | super().values
+        found["metric"] = (self.map + (self.first_match == 1).sum() / self.queries) / 2
         return found | rates("tpr@fpr", self.fars, self.tpr, self.measurable)
-
-    @property
-    def about(self) -> str:
-        """How many queries count."""
-        return f"{self.queries} queries, {self.skipped} skipped"
 
 
 def reid(
@@ -71,10 +43,8 @@ def reid(
     gallery_identities: Any,
     gallery_cameras: Any,
     *,
-    max_rank: int = 50,
     ranks: Sequence[int] = (1, 5, 10),
     fars: Sequence[float] = (1e-4, 1e-3, 1e-2),
-    reading: str = "published",
     junk: Any = (-1,),
 ) -> Reid:
     """Return CMC, mAP, mINP and TPR at FPR of queries against a gallery seen by other cameras.
@@ -84,25 +54,21 @@ def reid(
     are removed; a query without a right item left is skipped and not counted. With right items at ranks
     r_1 < ... < r_m, AP is the mean of j / r_j and INP is m / r_m.
 
-    Deviations: ties are pessimistic, wrong items first; a query with fewer than `max_rank` items keeps its
-    last CMC value; every point of the ROC is looked at, where scikit-learn's default drops those inside
-    straight parts.
+    Deviations: ties are pessimistic, wrong items first; a query with fewer than k items keeps its last CMC
+    value; every point of the ROC is looked at, where scikit-learn's default drops those amid straight parts.
 
-    TPR at FPR is over the pooled kept pairs, those of skipped queries included. "published" is FastReID's
-    reading: its positives are the pairs of *different* identities, so TPR is the share of these that are told
-    apart when FPR is the share of the pairs of one identity that are told apart. It takes the ROC point of
-    nearest FPR, of two equally near ones the smaller FPR, and the lowest TPR there. "conservative" is that of
-    `verification`: the largest share of the pairs of one identity accepted when at most that share of the
-    others is. "published" holds the scores of the pairs of one identity, 4 bytes each.
+    TPR at FPR is over the pooled kept pairs, those of skipped queries included, in FastReID's reading: its
+    positives are the pairs of *different* identities, so TPR is the share of these that are told apart when
+    FPR is the share of the pairs of one identity that are told apart. It takes the ROC point of nearest FPR,
+    of two equally near ones the smaller FPR, and the lowest TPR there. The scores of the pairs of one
+    identity are held, 4 bytes each. `verification` has the conservative reading.
 
     A cross-test passes new queries and an old gallery. For data without cameras give one camera to the
     queries and another one to the gallery.
 
     Args:
-        max_rank: length of the CMC curve.
-        ranks: the k of CMC@k.
+        ranks: the k of CMC@k; range(1, 51) is a curve.
         fars: the FPR; () measures the ranking only.
-        reading: "published" or "conservative".
         junk: one identity or several that are dropped from the gallery, -1 or "-1" in Market-1501, and
             skipped as queries. Distractors (identity 0 there) stay as wrong items.
 
@@ -113,9 +79,6 @@ def reid(
     ({1: 0.0, 5: 1.0, 10: 1.0}, 1, 1)
     """
     fars, ranks = fractions(fars, "an FPR"), whole_numbers(ranks, "the ranks")
-    (max_rank,) = whole_numbers(max_rank, "the ranks of the CMC curve")
-    if reading not in READINGS:
-        raise ValueError(f"the reading {reading!r} is not known; choose one of {', '.join(READINGS)}")
     query, gallery = table(query, "query features"), table(gallery, "gallery features")
     lengths = len(query), len(gallery)
     identities = codes(query_identities, gallery_identities, lengths, "identities")
@@ -140,29 +103,15 @@ def reid(
         if len(line):
             precision[where] = np.add.reduceat(number / places, start) / matches
             first[where], penalty[where] = places[start], matches / places[start + matches - 1]
-    valid = first > 0
-    if not valid.any():
-        raise ValueError(
-            "no query has a right item left in the gallery: every identity of a query is missing there, or "
-            "was seen by the query's camera only; check that identities and cameras belong to the features"
-        )
-    tpr, measurable = _rates(pairs, fars, reading)
-    cmc = np.array([(first[valid] <= k).mean() for k in range(1, max_rank + 1)])
+    ranked = result(pairs, precision, first, ranks)
     return Reid(
-        float(precision[valid].mean()),
-        float(penalty[valid].mean()),
-        {k: float((first[valid] <= k).mean()) for k in ranks},
-        cmc,
-        precision,
-        penalty,
-        first,
-        int(valid.sum()),
-        int((~valid).sum()),
-        lengths[1] - len(kept[1]),
-        pairs.excluded,
-        fars,
-        tpr,
-        measurable,
+        **vars(ranked),
+        minp=float(penalty[first > 0].mean()),
+        inverse_negative_penalty=penalty,
+        skipped=lengths[0] - ranked.queries,
+        junk=lengths[1] - len(kept[1]),
+        fars=fars,
+        **_rates(pairs, fars),
     )
 
 
@@ -174,22 +123,17 @@ def _not_junk(identities: Any, junk: Any) -> np.ndarray:
     return rows
 
 
-def _rates(
-    pairs: PairScores, fars: tuple[float, ...], reading: str
-) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+def _rates(pairs: PairScores, fars: tuple[float, ...]) -> dict[str, tuple]:
     genuine = int((pairs.last - pairs.first).sum()) - pairs.excluded
     impostors = pairs.shape[0] * pairs.shape[1] - genuine - pairs.excluded
     if not fars or not impostors:
-        return (math.nan,) * len(fars), (False,) * len(fars)
-    if reading == "conservative":
-        result = verify(pairs, count(pairs), fars)
-        return result.tar, result.measurable
+        return {"tpr": (np.nan,) * len(fars), "measurable": (False,) * len(fars)}
     # The excluded pairs, which are of one identity, come first.
     own = np.sort(np.concatenate([tile.scores.reshape(-1)[tile.genuine].cpu() for tile in pairs.tiles()]))
     own = own[pairs.excluded :]
     # A rate lies between those of two ROC points: at the genuine pair number `wanted`, counted from the most
     # distant one, and at the genuine pair before it that is not tied with it, if there is one.
-    wanted = np.clip([math.ceil(far * genuine) for far in fars], 1, genuine)
+    wanted = np.ceil(np.multiply(fars, genuine)).astype(np.int64).clip(1, genuine)
     high = own[wanted - 1]
     low = np.r_[np.float32(-np.inf), own][np.searchsorted(own, high)]
     ends = np.stack([low, high])
@@ -200,4 +144,4 @@ def _rates(
     others -= same + np.where(np.isfinite(ends), pairs.excluded, 0)
     nearest = np.abs(same / genuine - fars).argmin(0)
     rates = (others / impostors)[nearest, np.arange(len(fars))]
-    return tuple(rates.tolist()), tuple(far * genuine >= 1 for far in fars)
+    return {"tpr": tuple(rates.tolist()), "measurable": tuple(far * genuine >= 1 for far in fars)}

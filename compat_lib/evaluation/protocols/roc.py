@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,37 +21,26 @@ from compat_lib.evaluation.protocols.templates import (
     found,
     three_tests,
 )
-from compat_lib.evaluation.records import Measured, rates
-from compat_lib.evaluation.tar import Roc
+from compat_lib.evaluation.tar import Roc, Verification
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 VALUES = 2**18  # numbers of one side that are multiplied together
 
 
 @dataclass(frozen=True)
-class PairVerification(Measured):
-    """True accept rates on a list of pairs; tuples in the order of `fars`."""
+class PairVerification(Verification):
+    """True accept rates on a list of pairs; `tar` is read also where the FAR is not measurable.
 
-    fars: tuple[float, ...]
-    reading: str
-    tar: tuple[float, ...]  # fraction, also where the FAR is not measurable
+    The curve has its corners alone: straight runs have their ends only. A threshold of inf accepts no pair.
+    """
+
     reached: tuple[float, ...]  # the false accept rate of the point that was read
-    thresholds: tuple[float, ...]  # a pair is accepted when its score is at least this; inf: none is
-    measurable: tuple[bool, ...]  # False: the FAR is below one impostor pair
     auc: float  # area under the ROC curve; ties count half
-    positives: int  # pairs of one identity
-    negatives: int
-    roc: Roc = field(repr=False, compare=False)  # corners of the curve; straight runs have their ends only
 
     @property
     def values(self) -> dict[str, float | None]:
         """Such as "tar@far=1e-4", None where not measurable, and "auc"."""
-        return rates("tar@far", self.fars, self.tar, self.measurable) | {"auc": self.auc}
-
-    @property
-    def about(self) -> str:
-        """How many pairs there are."""
-        return f"{self.positives} genuine, {self.negatives} impostor pairs"
+        return super().values | {"auc": self.auc}
 
 
 def verification_1_to_1(
@@ -79,11 +69,8 @@ def verification_1_to_1(
     >>> found.value("old", "old", "tar@far=5e-1"), found.value("new", "old", "auc")
     (1.0, 0.75)
     """
-
-    def evaluate(enrolled: Templates, probe: Templates) -> PairVerification:
-        return tar_at_far(pair_list_scores(enrolled, probe, first, second), same, fars, reading=reading)
-
-    return three_tests(old, new, evaluate)
+    scores = partial(pair_list_scores, first=first, second=second)
+    return three_tests(old, new, lambda *sides: tar_at_far(scores(*sides), same, fars, reading=reading))
 
 
 def pair_list_scores(enrolled: Templates, probe: Templates, first: Any, second: Any) -> np.ndarray:
@@ -164,13 +151,11 @@ def tar_at_far(
         points = corners
         # Backwards, so that the first of equals has the larger rates.
         chosen = [len(points.far) - 1 - int(np.argmin(np.abs(points.far[::-1] - far))) for far in fars]
+    tar, reached, thresholds = (
+        tuple(float(values[i]) for i in chosen) for values in (points.tar, points.far, points.thresholds)
+    )
+    measurable = tuple(bool(most_accepted(far, negatives) >= 1) for far in fars)
+    auc = float(roc_auc_score(same, scores))
     return PairVerification(
-        fars,
-        reading,
-        *(tuple(float(values[i]) for i in chosen) for values in (points.tar, points.far, points.thresholds)),
-        tuple(bool(most_accepted(far, negatives) >= 1) for far in fars),
-        float(roc_auc_score(same, scores)),
-        positives,
-        negatives,
-        corners,
+        fars, tar, thresholds, measurable, positives, negatives, 0, corners, reached=reached, auc=auc
     )

@@ -40,21 +40,18 @@ class TemplateTests(Readable):
         return Records(found)
 
 
-def image_features(
-    features: Any, flipped: Any = None, detector_scores: Any = None, *, normalise: bool = False
-) -> Any:
+def image_features(features: Any, flipped: Any = None, detector_scores: Any = None) -> Any:
     """Return the features of images as the IJB protocol pools them.
 
     Source: the evaluation of MixBCT (arXiv 2308.06948), whose default is called "N0 D1 F1": the sum of the
     features of an image and of its mirror image, not normalised, times the confidence of the face detector.
-    Deviation: a switch is off when its argument is left out, where the published single run ignores its
-    switches and always computes N0 D1 F1.
+    Deviation: flip test (F0) or weights (D0) are off when their argument is left out, where the published
+    single run ignores its switches; features are never normalised (N1).
 
     Args:
         features: [N, D] of the images, not normalised.
-        flipped: [N, D] of the mirrored images in the same order, added; None: no flip test (F0).
-        detector_scores: float [N], 0 or more, usually at most 1; None: no weights (D0).
-        normalise: scale rows to unit length before they are weighted (N1). A row of zeros stays zero.
+        flipped: [N, D] of the mirrored images in the same order, added; None: no flip test.
+        detector_scores: float [N], 0 or more, usually at most 1; None: no weights.
 
     Returns:
         [N, D], of the kind and on the device of `features`; float64 for float64 and whole numbers, else
@@ -62,8 +59,6 @@ def image_features(
 
     >>> image_features([[1.0, 0.0]], [[2.0, 4.0]], [0.5]).tolist()
     [[1.5, 2.0]]
-    >>> image_features([[1.0, 0.0]], [[2.0, 4.0]], normalise=True).round(1).tolist()
-    [[0.6, 0.8]]
     """
     rows = as_tensor(features, "features")
     mirrored = (
@@ -80,11 +75,11 @@ def image_features(
     result = torch.empty(rows.shape, dtype=torch.float32 if single else torch.float64, device=rows.device)
     for part in slices(len(rows), ROWS):
         block = rows[part].double() + mirrored[part].to(rows.device).double()
-        result[part] = (unit_length(block) if normalise else block) * weight[part, None]
+        result[part] = block * weight[part, None]
     return result if isinstance(features, Tensor) else result.numpy()
 
 
-def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = None) -> Templates:
+def pool_templates(features: Any, templates: Any, media: Any) -> Templates:
     """Return one row of unit length for each template, ordered by template id.
 
     The images of one medium of a template (the frames of a video) are averaged, the media of a template are
@@ -97,7 +92,6 @@ def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = Non
     Args:
         features: [N, D] of the images, such as those of `image_features`.
         templates, media: [N], the template and the medium of each image.
-        keep: ids of the templates that are wanted, in any order and number; None: all.
 
     Returns:
         ids (sorted) and features (float64 [T, D], of the kind and on the device of `features`).
@@ -110,19 +104,13 @@ def pool_templates(features: Any, templates: Any, media: Any, *, keep: Any = Non
     rows = as_tensor(features, "features")
     templates = names_or_numbers(templates, "templates", len(rows))
     ids, template = np.unique(templates, return_inverse=True)
-    if keep is not None:
-        keep = np.unique(names_or_numbers(keep, "templates to keep"))
-        place = np.full(len(ids), -1)
-        place[found(ids, keep, "keep")] = np.arange(len(keep))
-        ids, template = keep, place[template]
     kinds, medium = np.unique(names_or_numbers(media, "media", len(rows)), return_inverse=True)
     _, group, sizes = np.unique(template * len(kinds) + medium, return_inverse=True, return_counts=True)
     pooled = torch.zeros(len(ids), rows.shape[1], dtype=torch.float64, device=rows.device)
     for part in slices(len(rows), ROWS):
-        wanted = part.start + np.flatnonzero(template[part] >= 0)
-        block = rows[torch.from_numpy(wanted).to(rows.device)].double()
-        share = torch.from_numpy(1.0 / sizes[group[wanted]]).to(rows.device)
-        pooled.index_add_(0, torch.from_numpy(template[wanted]).to(rows.device), block * share[:, None])
+        share = torch.from_numpy(1.0 / sizes[group[part]]).to(rows.device)
+        place = torch.from_numpy(template[part]).to(rows.device)
+        pooled.index_add_(0, place, rows[part].double() * share[:, None])
     broken = int((~torch.isfinite(pooled)).any(1).sum())
     if broken:
         raise ValueError(
@@ -173,8 +161,18 @@ def found(ids: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
 
 
 def checked_templates(templates: Templates, what: str) -> tuple[np.ndarray, Tensor]:
-    """Return the ids and the `unit_templates` of a user's templates, one row for each id."""
-    rows = unit_templates(templates.features, what)
+    """Return the ids and float64 rows of a user's templates.
+
+    Rows that are neither of unit length (within 1 %) nor zero are refused, and an id with two rows.
+    """
+    rows = as_tensor(templates.features, what).double()
+    length = torch.linalg.vector_norm(rows, dim=1)
+    wrong = ~(((length - 1).abs() < 0.01) | (length == 0))  # NaN and infinity compare false
+    if wrong.any():
+        raise ValueError(
+            f"{int(wrong.sum())} of the {len(rows)} rows of the {what} are not finite or not of unit length; "
+            "scores are inner products, so scale every row to length 1 first, as pool_templates does"
+        )
     ids = names_or_numbers(templates.ids, f"ids of the {what}", len(rows))
     once, counts = np.unique(ids, return_counts=True)
     if len(once) < len(ids):
@@ -183,16 +181,3 @@ def checked_templates(templates: Templates, what: str) -> tuple[np.ndarray, Tens
             "of each"
         )
     return ids, rows
-
-
-def unit_templates(features: Any, what: str) -> Tensor:
-    """Return features as float64 rows that are of unit length (within 1 %) or zero; others are refused."""
-    rows = as_tensor(features, what).double()
-    length = torch.linalg.vector_norm(rows, dim=1)
-    wrong = ~(((length - 1).abs() < 0.01) | (length == 0))  # NaN and infinity compare false
-    if wrong.any():
-        raise ValueError(
-            f"{int(wrong.sum())} of the {len(rows)} rows of the {what} are not finite or not of unit length; "
-            "scores are inner products, so scale every row to length 1 first, as pool_templates does"
-        )
-    return rows
