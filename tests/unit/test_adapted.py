@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from compat_lib.adapted import with_old_query, without_training
 from compat_lib.adapters import ALPHAS
 from compat_lib.data.images import ImageSet
 from compat_lib.evaluation.protocols.measure import measure_adapters, one_test
+from compat_lib.measuring import with_old_query, without_training
 
 
 def unit(rows):
