@@ -114,16 +114,11 @@ def _as_compared(tensors: Mapping[str, Tensor], *_: Tensor) -> tuple[Tensor, Ten
 
 
 def find_chains(runs_root: str | Path, experiments: Sequence[str] | None = None) -> list[Chain]:
-    """Every chain of complete runs in a folder of runs, three generations or more.
+    """Every chain of complete runs of the protocol "pairs" in a folder of runs, three generations or more.
 
-    Args:
-        runs_root: folder of run folders; it may be absent.
-        experiments: to have the chains whose last run is in one of these; None: all.
-
-    Returns:
-        Those of the protocol "pairs", in the order of their last run's path, those that end without
-        compatible training last. A chain that goes on is there once, as a whole; one of which a run or its
-        features are missing is left out.
+    They are in the order of their last run's path, those that end without compatible training last; of some
+    `experiments`, those whose last run is in one of these. A chain that goes on is there once, as a whole;
+    one of which a run or its features are missing is left out.
     """
     configs = [(run, run.config) for run in list_runs(Path(runs_root))]
     later = [run for run, config in configs if config.get("old_run") and config["method"] != "old"]
@@ -149,11 +144,7 @@ def _lineage(root: Path, run: Run) -> tuple[Run, ...]:
 
 
 def labels_of(run: Run) -> Tensor:
-    """Labels of a run's test images, int64 [N], read from its data set and checked against the run.
-
-    Raises:
-        ValueError: "the test images of portraits are no longer those of bct-s0-30ecfa: …".
-    """
+    """Labels of a run's test images, int64 [N], read from its data set; images that changed are refused."""
     images = Experiment(ExperimentConfig.of_run(run.config)).data.test
     if images.digest() != run.config["made_of"]["test images"]:
         raise ValueError(
@@ -166,13 +157,9 @@ def labels_of(run: Run) -> Tensor:
 def chain_table(measured: Generations, models: Sequence[str], metric: str = "map") -> pd.DataFrame:
     """A chain as people read it: each model's self-test, and its cross-test with every earlier gallery.
 
-    Args:
-        measured, models: of a Chain.
-
-    Returns:
-        Columns: gen. (the generation), model, self-test, "gallery of 1", ...; in a cross-test's cell a second
-        line with its difference from the self-test of the model that made that gallery. Empty where a newer
-        gallery would be asked; "n/a" where not measurable.
+    Columns are gen. (the generation), model, self-test, "gallery of 1", ...; in a cross-test's cell a second
+    line with its difference from the self-test of the model that made that gallery. Empty where a newer
+    gallery would be asked; "n/a" where not measurable.
     """
 
     def cell(query: int, gallery: int) -> str:

@@ -14,22 +14,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from companion.results import (
-    HEADLINE,
-    TESTS,
-    difference,
-    main_variant,
-    measured,
-    metric_of,
-    on,
-    paired,
-    parts,
-    relative_costs,
-    row_of,
-    select,
-    spread,
-    with_adapters,
-)
+from companion import results
+from companion.results import HEADLINE, TESTS
 from companion.tables import changed
 from companion.titles import method_title, options_of, setting_titles
 from compat_lib.config import project_path
@@ -76,13 +62,10 @@ class Comparison:
         return cls(who, against, tuple(tests.split(" and ")), sign == ">")
 
 
-def read_claims(path: Path) -> tuple[dict[str, Any], ...]:
-    """The rows of a file like claims.yml, with `decides` read."""
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return tuple(row | {"decides": [Comparison.read(text) for text in row["decides"]]} for row in rows)
-
-
-CLAIMS = read_claims(Path(__file__).with_name("claims.yml"))
+CLAIMS: tuple[dict[str, Any], ...] = tuple(
+    row | {"decides": [Comparison.read(text) for text in row["decides"]]}
+    for row in yaml.safe_load(Path(__file__).with_name("claims.yml").read_text(encoding="utf-8"))
+)
 
 
 @dataclass(frozen=True)
@@ -100,9 +83,8 @@ class Verdict:
         found = set(self.evidence["verdict"])
         if {need["kind"] for need in self.claim.get("needs", ())} & set(self.missing):
             return NOT_RUN
-        if DOES_NOT_HOLD in found:
-            return DOES_NOT_HOLD
-        return NOT_RUN if self.missing or not found else min(found, key=SEVERITY.index)
+        refuted = DOES_NOT_HOLD in found
+        return NOT_RUN if not refuted and (self.missing or not found) else min(found, key=SEVERITY.index)
 
     @property
     def seeds(self) -> int:
@@ -166,12 +148,10 @@ def judge(differences: Sequence[PairedComparison], *, better: bool) -> str:
 def try_claim(
     claim: Mapping[str, Any], runs: pd.DataFrame, metric: str = HEADLINE, *, budget: str = "steps"
 ) -> Verdict:
-    """The verdict on a claim, from every setting of which it speaks.
+    """The verdict on a claim, of CLAIMS or your own, from every setting of which it speaks.
 
-    Args:
-        claim: of `claims`, or your own.
-        budget: "steps", or "passes": runs at equal backbone passes, where a method that embeds every row
-            has none of its own because its runs at equal steps are just that.
+    With the budget "passes" by runs at equal backbone passes, where a method that embeds every row has none
+    of its own because its runs at equal steps are just that.
     """
     runs = runs[runs["method"] != "old"]
     titles = setting_titles(runs)
@@ -181,9 +161,11 @@ def try_claim(
     runs = runs.loc[decisive] if any(decisive) else runs  # what is there, where its presets have not run
     rows, tried, missing = [], [], [] if titles else ["every run"]
     for setting in runs.drop_duplicates("experiment_id").to_dict("records"):
-        own, title = select(runs, experiment_id=setting["experiment_id"]), titles[setting["experiment_id"]]
+        experiment = setting["experiment_id"]
+        own, title = results.select(runs, experiment_id=experiment), titles[experiment]
         looks = {title: own}
-        looks |= {f"{title}, {part}": on(own, part) for part in parts(own) if claim.get("every_part")}
+        others = results.parts(own) if claim.get("every_part") else ()
+        looks |= {f"{title}, {part}": results.on(own, part) for part in others}
         for title, look in looks.items():
             lacking: list[str] = []
             for comparison in claim["decides"]:
@@ -226,7 +208,7 @@ def compared(
     comparison: Comparison, runs: pd.DataFrame, metric: str = HEADLINE, budget: str = "steps"
 ) -> tuple[dict[str, PairedComparison], list[str]]:
     """What is compared -> its difference in one setting; and what is not there."""
-    metric, first = metric_of(runs, metric), comparison.tests[0]
+    metric, first = results.metric_of(runs, metric), comparison.tests[0]
     names = [name for name in (comparison.who, comparison.against) if name != "old/old"]
     sides = [pick(runs, name, first, metric, budget) for name in names]
     absent = [_named(name) for name, side in zip(names, sides, strict=True) if side.empty]
@@ -237,12 +219,12 @@ def compared(
     for test in comparison.tests:
         pair = TESTS.get(test.replace("/", "_"))
         if test == "time":
-            oracle = main_variant(runs, "independent")
-            one = paired(*(relative_costs(side, oracle)[0] for side in sides))
+            oracle = results.main_variant(runs, "independent")
+            one = results.paired(*(results.relative_costs(side, oracle)[0] for side in sides))
         elif len(sides) == 1:
-            one = difference(sides[0], pair, sides[0], TESTS["old_old"], metric)
+            one = results.difference(sides[0], pair, sides[0], TESTS["old_old"], metric)
         else:
-            one = difference(sides[0], pair, sides[1], pair, metric)
+            one = results.difference(sides[0], pair, sides[1], pair, metric)
         found[f"{_WORDS[test]} {' - '.join([*titles, 'old/old'][:2])}"] = one
     if any(one.seeds == 0 for one in found.values()):
         measure = metric if "time" not in comparison.tests else "training time"
@@ -257,33 +239,31 @@ def pick(
     if name.startswith("best "):
         adapters = name == "best adapter"
         methods = [m for m in dict.fromkeys(runs["method"]) if m.startswith("adapter/") == adapters]
-        variants = [main_variant(runs, m) for m in methods if m != "independent"]
+        variants = [results.main_variant(runs, m) for m in methods if m != "independent"]
         pair = TESTS[test.replace("/", "_")]
-        means = pd.Series([spread(measured(own, *pair, metric)).value for own in variants], dtype=float)
+        values = [results.spread(results.measured(own, *pair, metric)).value for own in variants]
+        means = pd.Series(values, dtype=float)
         return variants[means.argmax()] if means.notna().any() else runs[:0]
     method, options, passes = parsed(name)
     if options is not None:
-        return select(runs, method=method, budget=budget, method_options=options)
+        return results.select(runs, method=method, budget=budget, method_options=options)
     if passes or budget == "passes":
-        own = main_variant(runs, method, "passes")
+        own = results.main_variant(runs, method, "passes")
         if passes or len(own):
             return own
-    steps = main_variant(runs, method)
-    return steps if budget == "steps" or _embeds_all(steps, runs) else steps[:0]
-
-
-def _embeds_all(own: pd.DataFrame, runs: pd.DataFrame) -> bool:
-    images = relative_costs(own, main_variant(runs, "independent"))[1]
-    return bool(images) and min(one.value for one in images.values()) > 0.99
+    steps = results.main_variant(runs, method)
+    if budget == "steps":
+        return steps
+    images = results.relative_costs(steps, results.main_variant(runs, "independent"))[1].values()
+    return steps if min((one.value for one in images), default=0) > 0.99 else steps[:0]  # embeds every row
 
 
 def parsed(name: str) -> tuple[str, str | None, bool]:
     """Method, options as `results` keeps them, and whether its runs at equal passes are meant."""
     method, options, passes = re.fullmatch(r"([\w/-]+)(?:\((.+)\))?(, equal passes)?", name).groups()
     if options is not None:
-        values = dict(part.split("=") for part in options.split(", "))
-        values = {key: yaml.safe_load(value) for key, value in values.items()}
-        options = row_of({"method": method, "method_options": values})["method_options"]
+        values = yaml.safe_load(f"{{{options.replace('=', ': ')}}}")
+        options = results.row_of({"method": method, "method_options": values})["method_options"]
     return method, options, bool(passes)
 
 
@@ -295,11 +275,7 @@ def _named(name: str) -> str:
 
 
 def verdict_table(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:
-    """Every claim and its verdict in a few words, one column a budget.
-
-    Args:
-        found: "steps" and perhaps "passes" -> verdicts of the same claims in the same order.
-    """
+    """Every claim and its verdict in a few words, one column a budget: "steps" and perhaps "passes"."""
     first = next(iter(found.values()))
     rows = [(one.claim["id"], METHODS[one.claim["method"]].title, one.claim["claim"]) for one in first]
     table = pd.DataFrame(rows, columns=["id", "paper", "claim"])
@@ -310,16 +286,15 @@ def verdict_table(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:
 def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
     """What the runs say of questions that no claim asks: one line for each with a setting that answers it.
 
-    Returns:
-        Columns: question; settings in which the difference is above zero, below, and not decided; the least
-        and the largest difference, with its setting and who was chosen.
+    Columns: question; settings in which the difference is above zero, below, and not decided; the least and
+    the largest difference, with its setting and who was chosen.
     """
-    runs = with_adapters(runs[runs["method"] != "old"])
+    runs = results.with_adapters(runs[runs["method"] != "old"])
     lines = []
     for question in map(Comparison.read, QUESTIONS):
         found = {}
         for setting, title in setting_titles(runs).items():
-            own, _ = compared(question, select(runs, experiment_id=setting), metric)
+            own, _ = compared(question, results.select(runs, experiment_id=setting), metric)
             found |= {f"{what.split(' ', 1)[1]}; {title}": one for what, one in own.items()}
         if found:
             values = sorted(found.items(), key=lambda item: item[1].value)

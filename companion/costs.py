@@ -33,9 +33,6 @@ _MAY_BE_ZERO += ["queries_per_day", "patience_hours"]
 class Scenario:
     """The numbers of one gallery, or their texts; rates and hourly prices are of all machines together.
 
-    Raises:
-        ValueError: "gallery_images must be a number above 0, not 0."
-
     >>> Scenario(gallery_images="1e6").gallery_images
     1000000.0
     """

@@ -35,9 +35,7 @@ def literals(source: str) -> dict[str, Any]:
 def refuse_unsuitable(declared: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse a parameter that a notebook does not declare, of which papermill only warns, or of another kind.
 
-    Args:
-        declared: names with the notebook's own values; None stands for a text that is not there.
-        given: names with the values in their place.
+    Of the `declared` values of the notebook None stands for a text that is not there.
     """
     for name, value in given.items():
         if name not in declared:
@@ -49,14 +47,9 @@ def refuse_unsuitable(declared: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
 
 def checked_parameters(names: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
-    """Fields of ExperimentConfig among a notebook's parameters, with those in its `settings`.
+    """Fields of ExperimentConfig among a notebook's globals(), those in its `settings`, and the fixed ones.
 
-    Args:
-        names: the notebook's globals().
-        fixed: fields that the notebook settles itself.
-
-    Raises:
-        ValueError: papermill gave what `refuse_unsuitable` refuses, or settings hold a fixed field.
+    What `refuse_unsuitable` refuses, and settings that hold another value of a fixed field, are a ValueError.
     """
     for own, injected in pairwise(names.get("In", ())):  # the cells that ran
         if injected.startswith(INJECTED):

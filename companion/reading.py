@@ -26,11 +26,8 @@ class Reading:
     def rows(self, metric: str = HEADLINE, part: str | None = None) -> pd.DataFrame:
         """Rows of `scores` for every experiment, missing runs of expected experiments among them.
 
-        Args:
-            part: another part of the test images, see `results.parts`.
-
-        Raises:
-            ValueError: "no run has the metric '…'; there are …".
+        They may be by another part of the test images, see `results.parts`. A metric that no run has is a
+        ValueError.
         """
         pairs = self.runs.loc[self.runs["protocol"] == "pairs", "run"]  # the others have metrics of their own
         known = {one.metric for run in pairs for one in run.metrics.select(query="new", gallery="new")}
@@ -116,12 +113,8 @@ def read_runs(
     """The user's runs, and those of the authors for every experiment that the user has not begun.
 
     An experiment is taken from one place only: a gain that sets a model of one machine against an oracle of
-    another would be paired with another old model.
-
-    Args:
-        runs_root: folder of the user's run folders; it may be absent.
-        results_root: folder of committed run folders, or None.
-        expected: the experiments of a preset; other runs of the user are counted and left out. None: all.
+    another would be paired with another old model. Either folder may be absent, results_root only as None.
+    With `expected`, the experiments of a preset, other runs of the user are counted and left out.
     """
     if results_root and not Path(results_root).is_dir():
         raise FileNotFoundError(f"results_root is {results_root}, which is no folder; None leaves it out")

@@ -122,12 +122,9 @@ def data_set(row: Mapping[str, Any], field: str = "dataset") -> str | None:
 def setting_title(row: Mapping[str, Any]) -> str:
     """An experiment for people: data set, scenario, losses, a weak old model, an upgrade of an upgrade.
 
-    >>> setting_title({"dataset": "portraits", "scenario": "open-class", "old_loss": "softmax",
-    ...                "new_loss": "arcface", "old_strength": "weak"})
-    'Portraits, open-class, softmax to ArcFace, weak old model'
     >>> setting_title({"dataset": "portraits", "dataset_options": {"looks": 2}, "scenario": "open-class",
-    ...                "old_loss": "softmax", "new_loss": "arcface"})
-    'Portraits of 2 looks, open-class, softmax to ArcFace'
+    ...                "old_loss": "softmax", "new_loss": "arcface", "old_strength": "weak"})
+    'Portraits of 2 looks, open-class, softmax to ArcFace, weak old model'
     """
     losses = [LOSSES.get(row[name], str(row[name])) for name in ("old_loss", "new_loss")]
     sets = {field: data_set(row, field) for field in ("old_dataset", "dataset")}

@@ -59,14 +59,7 @@ class ToyRun:
 
 
 def make_toy(*, images: int = 20, outliers: int = 2) -> Toy:
-    """Five old clusters on the unit circle; the first has outliers in the middle of the third.
-
-    Args:
-        images: points a class.
-        outliers: how many points of the first class lie with the third, 0..images - 1.
-
-    Raises:
-        ValueError: "outliers must lie between 0 and images - 1; got …".
+    """Five old clusters of `images` points on the unit circle; outliers of the first lie amid the third.
 
     >>> toy = make_toy(images=4, outliers=1)
     >>> toy.old.shape, int(toy.outlier.sum()), toy.labels[:5].tolist()
@@ -90,11 +83,10 @@ def make_toy(*, images: int = 20, outliers: int = 2) -> Toy:
 def train_toy(
     method: str, toy: Toy, *, snapshots: tuple[int, ...] = (0, 20, 80, 300), seed: int = 0, **options: Any
 ) -> ToyRun:
-    """Train the new points with one method and keep snapshots on the way.
+    """Train the new points with one method and keep snapshots on the way: the same run for equal arguments.
 
     Args:
         method: name in compat_lib.losses.METHODS ("independent" plays the oracle).
-        toy: from make_toy.
         snapshots: numbers of gradient steps (each on all points) after which the points are kept; 0 is the
             start, and the training ends with the largest.
         seed: for the classifier and for what the method draws.
@@ -102,12 +94,6 @@ def train_toy(
 
     Each step counts as an epoch of one batch. A gallery that the method transforms when the training is over
     is transformed for the cross-test of every snapshot.
-
-    Returns:
-        The same run for equal arguments.
-
-    Raises:
-        ValueError: "bt2 has no toy: it needs an oracle. ..." or what the method itself refuses.
     """
     kind = find_method(method)
     if "oracle" in kind.needs:

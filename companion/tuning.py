@@ -93,8 +93,7 @@ class Search:
     def plan(self, lines: pd.DataFrame | None = None) -> list[Trial]:
         """The trainings that are settled, in the order of running: trial by trial through all methods.
 
-        Args:
-            lines: see `finished`; a method's finalists are settled by them once its first stage is whole.
+        A method's finalists are settled by lines of `finished` once its first stage is whole.
         """
         all_trials = [(method, number) for number in range(self.trials + 1) for method in self.searched]
         plan = [self.trial(*one, cell) for cell in self.first for one in all_trials]
@@ -105,13 +104,9 @@ class Search:
 
 
 def read_search(path: str | Path, **overrides: Any) -> Search:
-    """The search that a YAML file like configs/tuning/search.yml declares.
+    """The search that a YAML file like configs/tuning/search.yml declares; overrides are fields of all runs.
 
-    Args:
-        overrides: fields of all configurations (``runs_root``, ``data_root``).
-
-    Raises:
-        ValueError: an unknown section, method or option, or a range that is none; the sentence names it.
+    An unknown section, method or option, or a range that is none is a ValueError that names it.
     """
     path = Path(path)
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -192,10 +187,7 @@ def scores(search: Search, lines: pd.DataFrame) -> pd.DataFrame:
     cells in which all trials of the method are there, or all its finalists, so that trials are compared on
     the same cells. A trial that failed in one of them has no score.
 
-    Args:
-        lines: see `finished`; shares in 0..1.
-    Returns:
-        columns method, trial, options (JSON), gain, price and score in points, and cells (how many).
+    Columns: method, trial, options (JSON), gain, price and score in points, and cells (how many).
     """
     rows = []
     for method in search.searched:

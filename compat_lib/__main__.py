@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = argparse.ArgumentParser("compat-lib", description="Tools for backward-compatible models.")
     commands = program.add_subparsers(dest="command", metavar="COMMAND", required=True)
     plain = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    title = "is a new model compatible with an old one?"
-    add = commands.add_parser(
-        "check", help=title, description=DESCRIPTION, epilog=EPILOGUE, **plain
-    ).add_argument
+    text = {"help": "is a new model compatible with an old one?", "description": DESCRIPTION}
+    add = commands.add_parser("check", **text, epilog=EPILOGUE, **plain).add_argument
     add("old", metavar="OLD", type=Path, help="file of the old model's features")
     add("new", metavar="NEW", type=Path, help="file of the new model's features")
     add("--report", metavar="PAGE", type=Path, help="write an HTML page with pictures")
@@ -53,28 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--save-adapter", metavar="FILE", type=Path, help="write the best linear map that was found")
     for role, which in (("labels", "OLD"), ("ids", "OLD"), ("new-labels", "NEW"), ("new-ids", "NEW")):
         add(f"--{role}", metavar="FILE", type=Path, help=f"those of {which}'s rows: npy, or text, one a line")
-    add(
-        "--column", metavar="ROLE=NAME", action="append", default=[], help="features, ids or labels: its name"
-    )
+    several = {"action": "append", "default": []}
+    add("--column", metavar="ROLE=NAME", **several, help="features, ids or labels: its name")
     add("--relevance", metavar="FILE", type=Path, help="in place of labels: qrels of TREC, or a table")
     add("--group", metavar="COLUMN", help="a verdict for each group of this column's")
     add("--threshold", metavar="T", type=float, help="the cosine from which the old system says yes")
     add("--metric", help="tar@far=F, map, rank1 or rank5 (default: tar@far=1e-3, or map with too few pairs)")
-    add(
-        "--ignore-noise",
-        action="store_true",
-        help="0 whenever new/old is above old/old, beyond the noise or not",
-    )
+    yes = "0 whenever new/old is above old/old, beyond the noise or not"
+    add("--ignore-noise", action="store_true", help=yes)
     add("--no-adapter", action="store_false", dest="adapter", help="measure no adapters, which saves time")
     add("--queries", metavar="N", type=int, help="images that ask (default: for 10**8 pairs, at least 2,000)")
     add("--draws", metavar="N", type=int, default=200, help="bootstrap draws (default: 200)")
     add("--seed", metavar="N", type=int, default=0, help="of all that is drawn (default: 0)")
-    add = commands.add_parser(
-        "run", help="train and measure runs of a preset", description=RUN, **plain
-    ).add_argument
+    text = {"help": "train and measure runs of a preset", "description": RUN}
+    add = commands.add_parser("run", **text, **plain).add_argument
     add("preset", metavar="PRESET", type=Path, help="a YAML file, such as configs/quick.yml")
-    add("--only", metavar="FIELD=VALUE", action="append", default=[], help="runs with this; may be repeated")
-    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="changed in all; may be repeated")
+    add("--only", metavar="FIELD=VALUE", **several, help="runs with this; may be repeated")
+    add("--set", metavar="FIELD=VALUE", **several, help="changed in all; may be repeated")
     add("--old", action="store_true", help="train their old models only")
     options = program.parse_args(arguments)
     try:
@@ -103,10 +96,8 @@ def run(options: argparse.Namespace) -> int:
     chosen = [one for one in preset.experiments if all(getattr(one, k) == v for k, v in only.items())]
     if not chosen:
         there = {name: sorted({str(getattr(one, name)) for one in preset.experiments}) for name in only}
-        raise ValueError(
-            f"{options.preset} has no such run; it has "
-            + "; ".join(f"{name} {', '.join(values)}" for name, values in there.items())
-        )
+        has = "; ".join(f"{name} {', '.join(values)}" for name, values in there.items())
+        raise ValueError(f"{options.preset} has no such run; it has {has}")
     from compat_lib import distributed
     from compat_lib.experiment import Experiment
 
@@ -181,11 +172,12 @@ def check(options: argparse.Namespace) -> int:
 
     if options.save_adapter is not None and not options.adapter:
         raise ValueError("--save-adapter needs the maps that --no-adapter leaves out; give one of them")
+    given = vars(options)
     names = ("metric", "adapter", "queries", "draws", "seed", "relevance", "group", "threshold")
-    chosen = {name: getattr(options, name) for name in names}
+    chosen = {name: given[name] for name in names}
     chosen["columns"] = pairs(options.column, "ROLE=NAME, such as ids=photo")
-    apart = {name: getattr(options, name) for name in ("labels", "ids", "new_labels", "new_ids")}
-    chosen["beside"] = {name: path for name, path in apart.items() if path is not None}
+    beside = ("labels", "ids", "new_labels", "new_ids")
+    chosen["beside"] = {name: given[name] for name in beside if given[name] is not None}
     if sys.stderr.isatty():
         chosen["say"] = lambda line: print(f"... {line}", file=sys.stderr)
     result = check_files(options.old, options.new, **chosen)

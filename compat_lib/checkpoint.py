@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compat_lib.distributed import gathered, rank, share, shares
 from compat_lib.files import replacing
-from compat_lib.losses.base import CompatibilityLoss
+
+ANEW = "delete it to start anew"
 
 
 @dataclass
@@ -34,48 +35,25 @@ class Checkpoint:
     """The file that lets a killed training go on, on any number of processes.
 
     All processes must call its methods together; the first one writes. A classifier that is dealt out over
-    them stands whole in the file, with its part of the optimiser's state.
-
-    Args:
-        path: the file.
-        made_of: settings, method and digests of the training; a file that was made of others is refused.
-        device: where to read the state to.
+    them stands whole in the file, with its part of the optimiser's state. A file that was `made_of` other
+    settings, method or digests is refused.
     """
 
     path: Path
     made_of: dict[str, Any]
     device: torch.device
 
-    def write(
-        self,
-        model: nn.Module,
-        method: CompatibilityLoss,
-        optimiser: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        progress: Progress,
-    ) -> None:
-        """Replace the file by the present state."""
-        state = {
-            "made_of": self.made_of,
-            "model": model.state_dict(),
-            "method": method.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "scaler": scaler.state_dict(),
-            **asdict(progress),
-        }
-        counts = shares(method.classifier.num_classes)
-        _change_dealt(state, method, optimiser, lambda rows: gathered(rows, counts))
+    def write(self, parts: Mapping[str, Any], progress: Progress) -> None:
+        """Replace the file by the present state: of "model", "method", "optimiser" and "scaler"."""
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"made_of": self.made_of, **asdict(progress)}
+        counts = shares(parts["method"].classifier.num_classes)
+        _change_dealt(state, parts, lambda rows: gathered(rows, counts))
         if rank() == 0:
             with replacing(self.path, "choose another folder with runs_root, or make room") as part:
                 torch.save(state, part)
 
-    def read(
-        self,
-        model: nn.Module,
-        method: CompatibilityLoss,
-        optimiser: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-    ) -> Progress:
+    def read(self, parts: Mapping[str, Any]) -> Progress:
         """Restore what was written last, if anything was; a damaged file, or one of others, is refused."""
         if not self.path.is_file():
             return Progress()
@@ -83,35 +61,27 @@ class Checkpoint:
             state = torch.load(self.path, map_location=self.device, weights_only=True)
             theirs = state["made_of"]
         except Exception as error:
-            raise ValueError(
-                f"the checkpoint {self.path} cannot be read ({error}); delete it to start anew"
-            ) from error
+            raise ValueError(f"the checkpoint {self.path} cannot be read ({error}); {ANEW}") from error
         differing = sorted(name for name, value in self.made_of.items() if value != theirs.get(name))
         if differing:
-            raise ValueError(
-                f"the checkpoint {self.path} was written with other settings ({', '.join(differing)}); "
-                f"delete it to start anew"
-            )
-        mine = share(method.classifier.num_classes)
-        _change_dealt(state, method, optimiser, lambda rows: rows[mine].clone())
-        model.load_state_dict(state["model"])
-        method.load_state_dict(state["method"])
-        optimiser.load_state_dict(state["optimiser"])
-        scaler.load_state_dict(state["scaler"])
+            names = ", ".join(differing)
+            raise ValueError(f"the checkpoint {self.path} was written with other settings ({names}); {ANEW}")
+        mine = share(parts["method"].classifier.num_classes)
+        _change_dealt(state, parts, lambda rows: rows[mine].clone())
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
         return Progress(**{name: state[name] for name in asdict(Progress())})
 
 
 def _change_dealt(
-    state: dict[str, Any],
-    method: CompatibilityLoss,
-    optimiser: torch.optim.Optimizer,
-    change: Callable[[Tensor], Tensor],
+    state: dict[str, Any], parts: Mapping[str, Any], change: Callable[[Tensor], Tensor]
 ) -> None:
     """Apply `change` to what `state` holds of a classifier that is dealt out, row by row."""
-    if not method.classifier.dealt:
+    classifier = parts["method"].classifier
+    if not classifier.dealt:
         return
-    order = [id(one) for group in optimiser.param_groups for one in group["params"]]
-    for name, parameter in method.classifier.named_parameters():
+    order = [id(one) for group in parts["optimiser"].param_groups for one in group["params"]]
+    for name, parameter in classifier.named_parameters():
         state["method"][f"classifier.{name}"] = change(state["method"][f"classifier.{name}"])
         states = state["optimiser"]["state"]
         # A fixed classifier is not there.
@@ -130,9 +100,9 @@ class Interrupted(SystemExit):
 
 @contextmanager
 def noted_sigterm() -> Iterator[list[int]]:
-    """A list that SIGTERM fills, instead of ending the process in the middle of a step.
+    """A list that SIGTERM fills, instead of ending the process in the middle of a step; a second one ends it.
 
-    A second one ends it. Only a main thread can listen; in another the list stays empty.
+    Only a main thread can listen; in another the list stays empty.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():

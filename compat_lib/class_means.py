@@ -16,16 +16,9 @@ ROWS_AT_ONCE = 65_536
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int, *, unit: bool = False) -> Tensor:
-    """Mean feature of each class.
+    """Mean of the features [N, d] of each class, float32 [C, d] on the CPU, not normalised.
 
-    Args:
-        features: [N, d] floating point.
-        labels: int64 [N], 0..C-1, in any order.
-        num_classes: C.
-        unit: average normalised rows.
-
-    Returns:
-        float32 [C, d] on the CPU, not normalised; a row of zeros for a class without samples.
+    A class without samples has a row of zeros; labels, int64 [N], are 0..C-1; `unit` averages unit rows.
 
     >>> class_means(torch.tensor([[1.0], [5.0], [2.0]]), torch.tensor([1, 0, 1]), 3).tolist()
     [[5.0], [1.5], [0.0]]
@@ -45,13 +38,8 @@ def credible_rows(
     norm over the whole set. Deviations: rows are grouped by label wherever they stand, and the count allows
     for rounding.
 
-    Args:
-        features, labels, num_classes: as in `class_means`; rows are normalised here.
-        share: fraction, 0..1.
-        columns: False leaves out the division of the columns.
-
-    Returns:
-        bool [N] on the CPU; of equal distances the earlier row is kept.
+    Returns bool [N] on the CPU; of equal distances the earlier row is kept. Without `columns` the division of
+    the columns is left out; the other arguments are as in `class_means`.
 
     >>> credible_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]]), torch.zeros(3).long(), 1, 0.5)
     tensor([ True, False,  True])
@@ -66,15 +54,12 @@ def credible_rows(
     norms = squares.sqrt() if columns else torch.ones_like(squares)
     norms[norms == 0] = 1.0  # a column of zeros stays one
     means = sums / norms / counts.clamp(min=1)[:, None]
-    distances = torch.cat(
-        [
-            torch.linalg.vector_norm(F.normalize(block, dim=1) / norms - means[block_labels], dim=1)
-            for block, block_labels in _blocks(features, labels)
-        ]
-    )
+    blocks = _blocks(features, labels)
+    apart = (F.normalize(block, dim=1) / norms - means[own] for block, own in blocks)
+    distances = [torch.linalg.vector_norm(block, dim=1) for block in apart]
     labels = labels.cpu()
     # in single precision, since differences in the last bits of a double are ties
-    ranks = pd.Series(distances.float().numpy()).groupby(labels.numpy()).rank(method="first")
+    ranks = pd.Series(torch.cat(distances).float().numpy()).groupby(labels.numpy()).rank(method="first")
     # 0.55 * 100 is 55.000...01 in floating point, and its ceiling would be 56
     kept = (share * counts.double() - 1e-9).ceil()
     return torch.tensor(ranks.to_numpy()) <= kept[labels]

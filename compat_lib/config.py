@@ -24,13 +24,9 @@ DATASETS = (
 )
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
 LOSSES = ("softmax", "cosface", "arcface", "simplex")
-TASK_LOSSES = ("none", "triplet", "circle")
 HEADS = ("linear", "bn-neck")
-BUDGETS = ("steps", "passes")
 PROTOCOLS = ("pairs", "ijb", "reid", "leave-one-out", "landmarks")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-OPTIMISERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("cosine", "polynomial", "multistep")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
 WHERE = ("data_root", "runs_root", "device", "threads", "workers", "checkpoint_steps", "checkpoint_minutes")
@@ -45,13 +41,13 @@ _CHOICES = {  # field -> what it may be
     **dict.fromkeys(("old_loss", "new_loss"), LOSSES),
     **dict.fromkeys(("old_head", "new_head"), HEADS),
     "old_strength": ("normal", "weak"),
-    "budget": BUDGETS,
+    "budget": ("steps", "passes"),
     "precision": PRECISIONS,
-    "optimiser": OPTIMISERS,
-    "schedule": SCHEDULES,
+    "optimiser": ("sgd", "adam", "adamw"),
+    "schedule": ("cosine", "polynomial", "multistep"),
     "decay": ("matrices", "all"),
     "protocol": PROTOCOLS,
-    "task_loss": TASK_LOSSES,
+    "task_loss": ("none", "triplet", "circle"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  # of which fields
     ("be at least 0", lambda x: x >= 0, ("shift", "pad", "seed", "data_seed", "bootstrap_draws")),
@@ -136,17 +132,14 @@ class TrainingSettings:
 class ExperimentConfig(TrainingSettings):
     """Everything that determines one run; unknown or impossible values are refused on construction.
 
-    The fields are plain literals so that a notebook's parameters cell, a preset and ``config.json``
-    can hold them as they are. ``experiment_id`` names what the methods share (data, scenario, old
-    and new side), ``run_id`` one method and seed within it.
+    The fields are plain literals so that a notebook's parameters cell, a preset and ``config.json`` can hold
+    them as they are; text that reads as a number is taken as one, because YAML 1.1 reads ``1e-3`` as text.
+    ``experiment_id`` names what the methods share (data, scenario, old and new side), ``run_id`` one method
+    and seed within it.
 
     >>> config = ExperimentConfig(method="mixbct", method_options={"mix_ratio": 0.2})
     >>> config.run_id.rsplit("-", 1)[0], config.experiment_id.rsplit("-", 1)[0]
     ('mixbct-s0', 'portraits-open-class-softmax-to-arcface')
-
-    Raises:
-        TypeError, ValueError: a field has another type (text that reads as a number is taken as one, because
-            YAML 1.1 reads ``1e-3`` as text) or value; the sentence says which are allowed.
     """
 
     # data
@@ -257,8 +250,7 @@ class ExperimentConfig(TrainingSettings):
     def next_generation(self, **changes: Any) -> ExperimentConfig:
         """The experiment in which this one's new model plays the old one: a chain of three generations.
 
-        Args:
-            changes: fields of the third side, such as ``new_backbone``; the rest stays as it is.
+        ``changes`` are fields of the third side, such as ``new_backbone``; the rest stays as it is.
 
         >>> third = ExperimentConfig(method="bct").next_generation(new_backbone="resnet18")
         >>> third.old_backbone, third.new_backbone, third.old_run.split("/")[1][:6]
@@ -283,15 +275,14 @@ class ExperimentConfig(TrainingSettings):
     @property
     def experiment_id(self) -> str:
         """Readable name and hash of what all methods and seeds of this experiment share."""
-        strength = "" if self.old_strength == "normal" else f"-{self.old_strength}"
-        strength += "-chain" if self.old_run else ""
         source = set_name(self.dataset, self.dataset_options)
         if self.old_dataset:
             source = f"{set_name(self.old_dataset, self.old_dataset_options)}-to-{source}"
-        strength += "" if self.protocol == "pairs" else f"-{self.protocol}"
-        old = f"{self.scenario}{strength}-{self.old_loss}"
-        name = f"{source}-{'features' + strength if self.old_features else old}-to-{self.new_loss}"
-        return f"{name}-{self._digest(leave_out=(*ONE_RUN_ONLY, 'seed'))}"
+        marks = [self.old_strength] * (self.old_strength != "normal") + ["chain"] * bool(self.old_run)
+        marks += [self.protocol] * (self.protocol != "pairs")
+        old = ["features", *marks] if self.old_features else [self.scenario, *marks, self.old_loss]
+        digest = self._digest(leave_out=(*ONE_RUN_ONLY, "seed"))
+        return "-".join([source, *old, "to", self.new_loss, digest])
 
     @property
     def run_id(self) -> str:

@@ -109,43 +109,35 @@ class _Gather(torch.autograd.Function):
 
 def summed(values: Tensor) -> Tensor:
     """The sum over the processes; each process's own values get the gradient of the sum."""
-    return values if world() == 1 else _SumForward.apply(values)
+    return values if world() == 1 else _Sum.apply(values)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        return _reduced(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 def shared(values: Tensor) -> Tensor:
     """Values that are equal in all processes, each of which differentiates a part: their gradients add up."""
-    return values if world() == 1 else _SumBackward.apply(values)
-
-
-class _SumForward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        values = values.clone()
-        dist.all_reduce(values)
-        return values
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-class _SumBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-        return gradient
+    values = values.view_as(values)
+    if world() > 1 and values.requires_grad:
+        values.register_hook(_reduced)
+    return values
 
 
 def largest(values: Tensor) -> Tensor:
     """The elementwise maximum over the processes, without gradient."""
+    return _reduced(values, dist.ReduceOp.MAX) if world() > 1 else values.detach()
+
+
+def _reduced(values: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
     values = values.detach().clone()
-    if world() > 1:
-        dist.all_reduce(values, dist.ReduceOp.MAX)
+    dist.all_reduce(values, operation)
     return values
 
 
@@ -175,10 +167,8 @@ def average_gradients(method: nn.Module, dealt: nn.Module | None) -> None:
 def parallel(network: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
     """The network whose gradients are averaged over the processes; the network itself where there is one.
 
-    Args:
-        network: on its device already.
-        sync_batchnorm: take batch statistics over all processes' rows. False: each normalises by its own
-            rows, and the running statistics are those of the first process.
+    With `sync_batchnorm` batch statistics are over all processes' rows; without, each normalises by its own
+    rows, and the running statistics are those of the first process.
     """
     if world() == 1:
         return network

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compat_lib import distributed, models
+from compat_lib import distributed, models, runs, trained_model
 from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
@@ -33,38 +33,14 @@ from compat_lib.experiment_data import ExperimentData
 from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
-from compat_lib.measuring import measure_old, measure_upgrade
+from compat_lib.measuring import measure_old, measure_upgrade, validate, whole_identities
 from compat_lib.models import EmbeddingModel
 from compat_lib.old_sources import find_predecessor, take_old
 from compat_lib.old_system import MAPPED, OldSystem
-from compat_lib.recipe import (
-    classifier_of,
-    network,
-    refuse_impossible,
-    settings_of,
-    task,
-)
-from compat_lib.runs import (
-    ADVICE,
-    Run,
-    is_complete,
-    only_one,
-    read_json,
-    refuse_changed,
-    write_json,
-    write_run,
-)
-from compat_lib.trained_model import (
-    TrainedModel,
-    compared,
-    deployed,
-    is_trained,
-    keep_model,
-    named,
-    read_model,
-)
+from compat_lib.recipe import classifier_of, network, refuse_impossible, settings_of, task
+from compat_lib.runs import ADVICE, Run
+from compat_lib.trained_model import TrainedModel, compared, deployed, named
 from compat_lib.training import TrainingSettings, embed_together, train
-from compat_lib.validation import validate, whole_identities
 
 Parts = tuple[EmbeddingModel, CompatibilityLoss]
 _TURN = threading.RLock()  # torch's random numbers and its number of threads are the process's own
@@ -96,10 +72,9 @@ def _in_turn(step: Callable) -> Callable:
 class Experiment(ExperimentData):
     """One configuration, and the calls that train and measure by it.
 
-    Args:
-        config: what cannot be built is refused: a method, option, network or device that is not there,
-            widths that the method cannot compare, more threads than this machine has cores.
-        say: receives one line an epoch and a word on what was found finished.
+    What cannot be built is refused: a method, option, network or device that is not there, widths that the
+    method cannot compare, more threads than this machine has cores. `say` receives one line an epoch and a
+    word on what was found finished.
     """
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None] = print) -> None:
@@ -125,21 +100,21 @@ class Experiment(ExperimentData):
     def train_old(self) -> TrainedModel:
         """The deployed model: trained, read when it has been, or the new model of an earlier upgrade.
 
-        Raises:
-            FileNotFoundError, ValueError: see :meth:`refuse_data`; or the data have changed since.
+        What :meth:`refuse_data` refuses, and data that have changed since, are a FileNotFoundError or
+        ValueError.
         """
         if self._old is None:
             folder = self.config.old_folder
             self.refuse_data()
-            with only_one(folder):
+            with runs.only_one(folder):
                 before = find_predecessor(self)
-                if not distributed.agreed(is_complete(folder)):
+                if not distributed.agreed(runs.is_complete(folder)):
                     self._provide_old(folder, before)
                 model = before.new if before else self._read_old(folder)
                 stored = Run(folder).config
                 self.refuse_other_fields(folder, stored, (*ONE_RUN_ONLY, *NEW_SIDE))
                 if before:
-                    refuse_changed(folder, model.as_old | stored["made_of"], model.as_old)
+                    runs.refuse_changed(folder, model.as_old | stored["made_of"], model.as_old)
                 self._old = model
         return self._old
 
@@ -148,10 +123,10 @@ class Experiment(ExperimentData):
         if before is not None or self.given_features is not None:
             return self._make_old(folder, before)
         # Who wants the same old model meanwhile waits, in whatever experiment.
-        with only_one(folder.parent.parent / f".old-{self.config.old_side}"):
+        with runs.only_one(folder.parent.parent / f".old-{self.config.old_side}"):
             found = take_old(self.config, self.old_made_of) if self._first else None
             if (found := distributed.agreed(found)) is None:
-                return self._make_old(folder, before)
+                return self._make_old(folder, None)
             self.say(f"old model: that of {shown_path(found)}, since only the new side differs")
 
     def _make_old(self, folder: Path, before: Experiment | None) -> None:
@@ -167,13 +142,16 @@ class Experiment(ExperimentData):
             on_disk, features = None, self.given_features["train"]
             if self._first:
                 kept = {part: self.given_features[part] for part in ("test", "val")}
-                keep_model(folder, None, None, [], kept, self.old_made_of)
+                trained_model.keep_model(folder, None, None, [], kept, self.old_made_of)
             distributed.agreed(None)
             model = self._read_old(folder)
         else:
-            if not distributed.agreed(is_trained(folder)):
-                self._train_old(folder)
-            model, images = self._read_old(folder), self.old_images
+            config, images = self.config, self.old_images
+            if not distributed.agreed(trained_model.is_trained(folder)):
+                settings = settings_of(config, config.old_epochs, config.old_lr, 2 * config.seed)
+                self.say(f"old model: {images.num_classes} classes, {len(images)} images")
+                self._train(folder, self._old_parts(), images, settings)
+            model = self._read_old(folder)
             features = self.embed(model.model, self.new_images.images, on_disk)
         if self._first:
             OldSystem.from_arrays(
@@ -188,15 +166,9 @@ class Experiment(ExperimentData):
             self._write(folder, records, model, images, made_of, started)
         distributed.agreed(None)
 
-    def _train_old(self, folder: Path) -> None:
-        config, images = self.config, self.old_images
-        settings = settings_of(config, config.old_epochs, config.old_lr, 2 * config.seed)
-        self.say(f"old model: {images.num_classes} classes, {len(images)} images")
-        self._train(folder, self._old_parts(), images, settings)
-
     def _read_old(self, folder: Path) -> TrainedModel:
         parts = (None, None) if self.config.old_features else self._old_parts()
-        return read_model(folder, *parts, self.config.device, self.old_made_of, self.source)
+        return trained_model.read_model(folder, *parts, self.config.device, self.old_made_of, self.source)
 
     def _old_parts(self) -> Parts:
         config = self.config
@@ -215,11 +187,9 @@ class Experiment(ExperimentData):
         """
         config = self.config
         old = OldSystem.load(config.old_folder / "old_system", model=self.old.model)
-        if self.old.method is not None:
-            old = replace(old, maps=self.old.method.maps)
-        if not config.old_outliers:
-            return old
-        return old.with_outliers(config.old_outliers, seeded_generator("old outliers", config.seed))
+        old = replace(old, maps=self.old.method.maps) if self.old.method else old
+        draws = seeded_generator("old outliers", config.seed)
+        return old.with_outliers(config.old_outliers, draws) if config.old_outliers else old
 
     @property
     def old_run(self) -> Run:
@@ -242,20 +212,19 @@ class Experiment(ExperimentData):
         if self._new is None:
             folder = self.config.run_folder
             self.train_old()
-            with only_one(folder):
-                if not distributed.agreed(is_trained(folder)):
+            with runs.only_one(folder):
+                if not distributed.agreed(trained_model.is_trained(folder)):
                     self._train_new(folder)
                 parts, device = self.new_parts(), self.config.device
                 made_of = self.made_of | self.old.as_old
-                self._new = read_model(folder, *parts, device, made_of, self.source)
+                self._new = trained_model.read_model(folder, *parts, device, made_of, self.source)
         return self._new
 
     def _train_new(self, folder: Path) -> None:
         config, images = self.config, self.new_images
         _, method = parts = self.new_parts()
-        epochs = config.epochs
-        if config.budget == "passes":
-            epochs = round(epochs / method.embedded_share)
+        share = method.embedded_share if config.budget == "passes" else 1
+        epochs = round(config.epochs / share)
         settings = settings_of(config, epochs, config.lr, 2 * config.seed + 1)
         self.say(f"{method.title}: {images.num_classes} classes, {len(images)} images, {epochs} epochs")
         self._train(folder, parts, images, settings, old=self._known)
@@ -283,11 +252,10 @@ class Experiment(ExperimentData):
     @cached_property
     def oracle(self) -> Experiment:
         """The same experiment without compatible training; this one itself when it has none."""
-        config = self.config
-        if config.method == "independent":
+        if self.config.method == "independent":
             return self
-        changes = {"method": "independent", "method_options": {}, "budget": "steps"}
-        return type(self)(config.changed(**changes), say=self.say)
+        changed = self.config.changed(method="independent", method_options={}, budget="steps")
+        return type(self)(changed, say=self.say)
 
     @property
     def cross(self) -> tuple[Tensor, Tensor]:
@@ -300,22 +268,22 @@ class Experiment(ExperimentData):
     @_in_turn
     def training_features(self) -> Tensor:
         """The new model's features of its training set, float32 ``[N, width]``, memory-mapped."""
-        model, path = self.new, self._training_file
+        model, path = self.new.model, self._training_file
         whole = path.with_suffix(".json")  # written last
-        with only_one(path.parent):
+        with runs.only_one(path.parent):
             if distributed.agreed(whole.is_file()):
-                refuse_changed(path, read_json(whole), self.made_of, self.source)
+                runs.refuse_changed(path, runs.read_json(whole), self.made_of, self.source)
             else:
                 with explained(path, ADVICE):
-                    self.embed(model.model, self.new_images.images, path)
+                    self.embed(model, self.new_images.images, path)
                 if self._first:
-                    write_json(whole, self.made_of)
+                    runs.write_json(whole, self.made_of)
                 distributed.agreed(None)
         return map_rows(path)
 
     def _write(self, folder, records, model, images, made_of, started) -> None:
         precision = models.resolve_precision(self.config.device, self.config.precision)
-        write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
+        runs.write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
 
     @property
     def _training_file(self) -> Path:
@@ -325,16 +293,13 @@ class Experiment(ExperimentData):
     def evaluate(self) -> Run:
         """Measure the new model against the old one and complete the run folder; trains what is missing.
 
-        Returns:
-            the run; when its metrics are there already, nothing is computed.
-
-        Raises:
-            ValueError: the images have changed since the run was made.
+        When its metrics are there already, nothing is computed; a ValueError where the images have changed
+        since.
         """
         config, folder = self.config, self.config.run_folder
-        if distributed.agreed(is_complete(folder)):
+        if distributed.agreed(runs.is_complete(folder)):
             stored = Run(folder).config
-            refuse_changed(folder, stored["made_of"], self.made_of, self.source)
+            runs.refuse_changed(folder, stored["made_of"], self.made_of, self.source)
             self.refuse_other_fields(folder, stored)
             self.say(f"{config.run_id}: read from {shown_path(folder)}")
             return Run(folder)
@@ -352,19 +317,9 @@ class Experiment(ExperimentData):
 
     @_in_turn
     def embed(
-        self,
-        model: nn.Module,
-        images: Tensor | EncodedImages,
-        out: Path | None = None,
-        flip: bool = False,
+        self, model: nn.Module, images: Tensor | EncodedImages, out: Path | None = None, flip: bool = False
     ) -> Tensor:
-        """Features of images by a model of this run, float32 ``[N, width]``, in the run's precision.
-
-        Args:
-            model: maps float pixels to features, such as ``experiment.new.model``.
-            images: uint8 ``[N, C, H, W]``, or encoded.
-            out, flip: see :func:`compat_lib.models.embed`.
-        """
+        """Features of images by a model of this run; see :func:`compat_lib.models.embed`."""
         how = {name: getattr(self.config, name) for name in ("device", "precision", "workers")}
         return embed_together(model, images, out, flip=flip, **how)
 
@@ -378,8 +333,7 @@ class Experiment(ExperimentData):
     ) -> None:
         """Train a network by a method, embed test and validation images, and keep everything.
 
-        Args:
-            old: what the method was told, of the new side; None: the old model itself is trained.
+        `old` is what the method was told, of the new side; None: the old model itself is trained.
         """
         config, data, (model, method) = self.config, self.data, parts
         rows = whole_identities(data.val.labels)
@@ -391,19 +345,9 @@ class Experiment(ExperimentData):
             return validate(method, features, labels, before) if self._first else {}
 
         made_of = self.old_made_of if old is None else self.made_of | self.old.as_old
-        history = train(
-            model,
-            method,
-            images.images,
-            images.labels,
-            settings,
-            old=old,
-            checkpoint=folder / "checkpoint.pt",
-            made_of={"images": images.digest()} | made_of,
-            validate=look,
-            validate_every=config.validate_every,
-            say=self.say,
-        )
+        how = {"checkpoint": folder / "checkpoint.pt", "made_of": {"images": images.digest()} | made_of}
+        how |= {"validate": look, "validate_every": config.validate_every, "say": self.say}
+        history = train(model, method, images.images, images.labels, settings, old=old, **how)
         whole = deployed(model, method)
         flip = config.flip_test or config.protocol == "ijb"  # whose features are such sums
         features = {"val": self.embed(whole, data.val.images)}
@@ -416,6 +360,6 @@ class Experiment(ExperimentData):
             if old is not None:  # what was measured and embedded by a model that was here before
                 for left in (folder / "metrics.json", self._training_file.with_suffix(".json")):
                     left.unlink(missing_ok=True)
-            keep_model(folder, model, method, history, features, made_of)
+            trained_model.keep_model(folder, model, method, history, features, made_of)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         distributed.agreed(None)

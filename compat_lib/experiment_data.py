@@ -22,11 +22,7 @@ from compat_lib.runs import refuse_changed
 
 
 class ExperimentData:
-    """The images of both sides of an experiment, and digests of all that its numbers belong to.
-
-    Args:
-        config: the validated configuration.
-    """
+    """The images of both sides of an experiment, and digests of all that its numbers belong to."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.config = config
@@ -64,10 +60,9 @@ class ExperimentData:
         if self.config.old_dataset or self.config.old_classes:  # which the configuration does not determine
             parts["old training"] = self.old_images
         digests = {f"{part} images": images.digest() for part, images in parts.items()}
-        digests |= {f"list {name}": tensor_digest(value) for name, value in self.data.lists.items()}
-        digests |= {
-            f"old {part} features": tensor_digest(v) for part, v in (self.given_features or {}).items()
-        }
+        tensors = {f"list {name}": rows for name, rows in self.data.lists.items()}
+        tensors |= {f"old {part} features": rows for part, rows in (self.given_features or {}).items()}
+        digests |= {name: tensor_digest(rows) for name, rows in tensors.items()}
         return digests | network_made_of(self.config, "old")
 
     @cached_property
@@ -80,16 +75,13 @@ class ExperimentData:
     def refuse_data(self) -> None:
         """Look at the data, and at old features from a file, before anything is trained on them.
 
-        Raises:
-            FileNotFoundError, ValueError: they are not there or cannot be read; old features do not fit them;
-                a part has no two images of one class; they do not suit the scenario or the protocol.
+        They are refused where they cannot be read, do not fit each other, the scenario or the protocol, or
+        where a part has no two images of one class.
         """
-        refuse_unmeasurable(self.config, self.data)
         config, sides = self.config, {"new": self.new_images}
-        if config.old_features is None:
+        refuse_unmeasurable(config, self.data)
+        if self.given_features is None:
             sides["old"] = self.old_images
-        else:
-            _ = self.given_features
         for side, images in sides.items():
             if images.num_classes < 2:
                 raise ValueError(

@@ -38,12 +38,8 @@ def replacing(path: str | Path, advice: str = "") -> Iterator[Path]:
     A reader, or a kill, sees the old file or the new one, never a part. What killed processes left behind of
     earlier attempts at the same file is removed.
 
-    Args:
-        path: the file to write; its folder is made.
-        advice: what the user can do where the disk is full or read-only, such as the parameter to change.
-
-    Raises:
-        OSError: the disk is full, read-only or not ours; the sentence names the file and the advice.
+    An OSError for a disk that is full, read-only or not ours names the file and the advice: what the user can
+    do, such as the parameter to change. The file's folder is made.
     """
     path = Path(path)
     if path.exists() and not path.is_file() or Path("/dev") in path.absolute().parents:
@@ -78,24 +74,17 @@ def save_tensors(
     metadata: Mapping[str, str] | None = None,
     advice: str = "",
 ) -> str:
-    """Write a safetensors file in one piece, see :func:`replacing`.
+    """Write a safetensors file in one piece, see :func:`replacing`; returns its digest, of names and bytes.
 
     Args:
         tensors: by name, of any type and shape; two names may hold the same tensor.
-        path: of the file.
         metadata: texts to keep beside them; not "sha256", which is the digest.
-        advice: as in :func:`replacing`.
-
-    Returns:
-        the digest, SHA-256 of names, types, shapes and bytes.
     """
     import torch  # here, for those who want files without it
     from safetensors.torch import save_file
 
-    copies = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
-    }
+    whole = torch.contiguous_format
+    copies = {k: value.detach().cpu().clone(memory_format=whole) for k, value in tensors.items()}
     digest = _digest(copies)
     with replacing(path, advice) as part:
         save_file(copies, part, {**(metadata or {}), "sha256": digest})
@@ -130,8 +119,7 @@ def map_rows(path: str | Path) -> Tensor:
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, compared with the digest where it has one.
 
-    Raises:
-        FileNotFoundError, ValueError: there is no such file; it is damaged, or no safetensors file.
+    FileNotFoundError where there is none, ValueError where it is damaged or no safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -180,8 +168,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Arrays of an npz archive by name; nothing in it is unpickled, because pickled objects can run code.
 
-    Raises:
-        FileNotFoundError, ValueError: there is no such file; it is damaged, or no archive of plain arrays.
+    FileNotFoundError where there is none, ValueError where it is damaged or no archive of plain arrays.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}")
@@ -203,9 +190,6 @@ def explained(path: str | Path, advice: str = "") -> Iterator[None]:
 
     Libraries that write by their own means hide the cause (torch: "unexpected pos", safetensors: an error of
     its own); an error while the disk is full is therefore taken for one about the disk.
-
-    Raises:
-        OSError: with the errno of the cause.
     """
     try:
         yield

@@ -19,10 +19,8 @@ class NotFiniteError(RuntimeError):
 class Watch:
     """Notes each step's loss, terms and gradient on the device, and reads them once in `LOOK` steps.
 
-    Args:
-        lr: the recipe's learning rate, for the advice.
-        device: where the training runs.
-        skips: steps whose gradient is not finite are skipped and are no error, as the scaler of float16 does.
+    `lr` is for the advice; with `skips` a gradient that is not finite is no error: the scaler of float16
+    skips such steps.
     """
 
     def __init__(self, lr: float, device: torch.device, skips: bool = False) -> None:
@@ -32,8 +30,7 @@ class Watch:
 
     def note(self, step: Step, loss: Tensor, terms: dict[str, Tensor], norm: Tensor) -> None:
         """Note one step, before the optimiser takes it; looks when it is time."""
-        old = step.old_features
-        fine = [rows.isfinite().all() for rows in (step.embeddings, old) if rows is not None]
+        fine = [r.isfinite().all() for r in (step.embeddings, step.old_features) if r is not None]
         values = [loss, norm, fine[0], fine[-1], *terms.values()]
         where = f"epoch {step.epoch + 1}, step {step.batch + 1}"
         self.noted.append((where, list(terms), torch.stack([value.detach().float() for value in values])))
@@ -62,6 +59,4 @@ class Watch:
             return f"the network itself diverged: lower the learning rate ({self.lr}) or lengthen the warm-up"
         if not old:
             return "the old features hold values that are not finite: check the old system"
-        return (
-            "the embeddings are finite, so the term's own arithmetic overflowed: check its weight, its scale"
-        )
+        return "the embeddings are finite, so the term's own arithmetic overflowed: check its weight or scale"

@@ -1,23 +1,46 @@
-"""What is measured after the training: an upgrade by its protocol, and what adapters make of it."""
+"""What is measured: validation images in training, then an upgrade, and what needs no training of a network.
+
+Maps are fitted on the training set, weights of interpolations chosen on the validation images, and all is
+measured on the test images, which are queries and gallery here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.adapted import Adapted, Labelled, with_old_query, without_training
+from compat_lib.adapters import Interpolation, fit_interpolation, fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig
-from compat_lib.data.images import ImageSet, Splits
+from compat_lib.data.images import Splits
 from compat_lib.evaluation.ceiling import ceiling
+from compat_lib.evaluation.compatibility import tar_name
+from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
 from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.tar import FARS, verification
 from compat_lib.evaluation.upgrade import QUARTERS
+from compat_lib.losses.base import CompatibilityLoss
+from compat_lib.orthogonal_adapter import fit_orthogonal
 from compat_lib.trained_model import TrainedModel, compared
+
+MOST = 1000  # validation images that are looked at in training: enough for a curve, and much faster
+Sides = tuple[Tensor, Tensor]  # features of the same images by the old and by the new model
+Labelled = tuple[Tensor, Tensor, Tensor]  # the same, and the images' labels
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """Both sides of a cross-test, in place of the features as they are."""
+
+    query: Tensor  # float32 [N, d]
+    gallery: Tensor  # float32 [N, d]
+    alpha: float | None = None  # the weight of the new query, where it was chosen
 
 
 def measure_upgrade(
@@ -31,19 +54,15 @@ def measure_upgrade(
 
     Args:
         config: names the protocol and the bootstrap's draws.
-        data: its test parts are measured, weights of interpolations are chosen on its validation images.
-        old, new: the models with their features of both.
         train: old and new features of the training images with their labels, by which maps are fitted for a
             model that was trained without the old one; None for any other method.
     """
     records, adapted, end = Records(), _adapted(data, old, new, train), 0
     for part, images in data.tests.items():
         rows = slice(end, end := end + len(images))
-        own = {
-            name: replace(one, query=one.query[rows], gallery=one.gallery[rows])
-            for name, one in adapted.items()
-        }
-        measured = _part(config, images, data.lists, old.on(part), new.on(part), own)
+        own = {k: replace(a, query=a.query[rows], gallery=a.gallery[rows]) for k, a in adapted.items()}
+        how = {"images": images, "lists": data.lists, "draws": config.bootstrap_draws}
+        measured = _part(config.protocol, old.on(part), new.on(part), own, how)
         if train is not None:  # what needs no compatible model
             before, after = old.on(part).test, new.on(part).test
             measured += ceiling(config.protocol, before, images.labels, draws=config.bootstrap_draws)
@@ -64,24 +83,55 @@ def measure_old(config: ExperimentConfig, data: Splits, old: TrainedModel) -> Re
     return records
 
 
+def without_training(train: Labelled, val: Labelled, test: Sides) -> dict[str, Adapted]:
+    """The rows of a new model that was trained without the old one, by the adapter's name.
+
+    "ridge" and "procrustes" map the stored gallery to the new space, "ridge-query" and "procrustes-query" the
+    queries to the old one. "procrustes-slerp" and "procrustes-midpoint" ask the stored gallery with old and
+    rotated new query together, see `adapters.fit_interpolation`: the old model runs at query time.
+    "lambda-orthogonal" maps both sides, "lambda-orthogonal-query" the queries alone, see
+    `orthogonal_adapter.fit_orthogonal`. Maps are fitted on `train`, weights chosen on `val`.
+    """
+    (old, new), (*pairs, _) = test, train
+    found = {}
+    for name, fit in {"ridge": fit_ridge, "procrustes": fit_procrustes}.items():
+        to_old = fit(*pairs[::-1])
+        found[name] = Adapted(new, fit(*pairs).apply(old))
+        found[f"{name}-query"] = Adapted(to_old.apply(new), old)
+    for name, options in (("slerp", {}), ("midpoint", {"alphas": (0.5,)})):
+        between = fit_interpolation(*val, rotation=to_old.matrix, **options)
+        found[f"procrustes-{name}"] = _asked(between, test, chosen=not options)
+    trained = fit_orthogonal(*train)
+    query = trained.query(new)
+    found["lambda-orthogonal"] = Adapted(query, trained.gallery(old))
+    found["lambda-orthogonal-query"] = Adapted(query, trained.cut(old))
+    return found
+
+
+def with_old_query(val: Labelled, cross: Sides) -> dict[str, Adapted]:
+    """A trained method's rows when the old model runs at query time beside the new one.
+
+    "with-old-query" is the point between both queries at the weight that finds most of the validation images,
+    "midpoint" the one half-way. Where the method transforms stored features, the old query takes the same
+    way. `val` and `cross` hold the method's forms: gallery and query of the former, query and gallery of the
+    latter, the test images.
+    """
+    options = {"with-old-query": {}, "midpoint": {"alphas": (0.5,)}}
+    return {
+        name: _asked(fit_interpolation(*val, compatible=True, **chosen), cross[::-1], chosen=not chosen)
+        for name, chosen in options.items()
+    }
+
+
+def _asked(between: Interpolation, test: Sides, chosen: bool) -> Adapted:
+    return Adapted(between.apply(*test), test[0], between.alpha if chosen else None)
+
+
 def _part(
-    config: ExperimentConfig,
-    images: ImageSet,
-    lists: dict[str, Tensor],
-    old: TrainedModel,
-    new: TrainedModel,
-    adapted: dict[str, Adapted],
+    protocol: str, old: TrainedModel, new: TrainedModel, adapted: dict[str, Adapted], how: dict[str, Any]
 ) -> Records:
-    measured = {"images": images, "lists": lists, "draws": config.bootstrap_draws}
-    records = measure_protocol(
-        config.protocol,
-        old.test,
-        new.test,
-        cross=new.cross,
-        certainty=_certainty(old),
-        learned=_learned(new, old),
-        **measured,
-    )
+    more = {"cross": new.cross, "certainty": _certainty(old), "learned": _learned(new, old)}
+    records = measure_protocol(protocol, old.test, new.test, **more, **how)
     records += [
         Record("new", "old", "alpha", one.alpha, adapter=name)
         for name, one in adapted.items()
@@ -89,7 +139,7 @@ def _part(
     ]
     if adapted:
         forms = {name: (one.query, one.gallery) for name, one in adapted.items()}
-        records += measure_adapters(config.protocol, old.test, forms, **measured)
+        records += measure_adapters(protocol, old.test, forms, **how)
     return records
 
 
@@ -112,7 +162,7 @@ def _learned(new: TrainedModel, old: TrainedModel) -> np.ndarray | None:
 def _adapted(
     data: Splits, old: TrainedModel, new: TrainedModel, train: Labelled | None
 ) -> dict[str, Adapted]:
-    """What the cross-test takes instead of the features as they are, one test part after another."""
+    """The adapters' rows of one test part after another."""
     if train is None and new.cross is None:
         return {}
     parts = [(old.on(part), new.on(part)) for part in data.tests]
@@ -123,3 +173,37 @@ def _adapted(
         return without_training(train, (old.val, new.val, labels), test)
     query, gallery = compared(new.method, new.val, old.val)
     return with_old_query((gallery, query, labels), test)
+
+
+def whole_identities(labels: Tensor, most: int = MOST) -> Tensor:
+    """Rows, int64, of identities with all their images, about `most`; two at least, those with pairs first.
+
+    >>> whole_identities(torch.tensor([0, 1, 1, 2, 2, 2]), most=5).tolist()
+    [1, 2, 3, 4, 5]
+    """
+    images = torch.bincount(labels)
+    order = (images < 2).long().argsort(stable=True)  # those without a pair last
+    shown = order[images[order].cumsum(0) <= most]
+    # Two at least: without pairs of different identities nothing can be measured.
+    return torch.isin(labels, torch.cat([order[:2], shown])).nonzero()[:, 0]
+
+
+def validate(
+    method: CompatibilityLoss, features: Tensor, labels: Tensor, old: Tensor | None
+) -> dict[str, float]:
+    """Verification of new/new and new/old, and the shares of the four constraints that hold, by name.
+
+    `features` float32 [N, d] are stored ones of the new model, which the method compares with `old` ones [N,
+    d_o] of the same images; without these, of an old model's training, there is new/new alone.
+    """
+    values, tests = {}, {"new_new": verification(features, labels, fars=FARS[:2])}
+    cross = None if old is None else compared(method, features, old)
+    if cross is not None:
+        ids = dict.fromkeys(("query_ids", "gallery_ids"), torch.arange(len(labels)))
+        tests["new_old"] = verification(cross[0], labels, cross[1], labels, **ids, fars=FARS[:2])
+    for pair, test in tests.items():
+        values |= {f"{pair}/{tar_name(far)}": tar for far, tar in zip(test.fars, test.tar, strict=True)}
+    if cross is not None:
+        held = constraints(old, features, labels, cross=cross)
+        values |= {f"constraint{k}/share": share for k, share in enumerate(held.share, start=1)}
+    return values

@@ -48,8 +48,7 @@ class EmbeddingModel(nn.Module):
         inputs: Inputs | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = inputs
-        self.backbone = backbone
+        self.inputs, self.backbone, self.width = inputs, backbone, width
         self.pool = head == "bn-neck"
         self.project = nn.Identity() if self.pool else nn.Linear(features, width, bias=False)
         self.normalise = nn.BatchNorm1d(width)
@@ -57,7 +56,6 @@ class EmbeddingModel(nn.Module):
         # of a neck would move the features away from where a classifier without bias looks.
         nn.init.ones_(self.normalise.weight)
         (self.normalise.bias if self.pool else self.normalise.weight).requires_grad_(False)
-        self.width = width
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float32 ``[B, width]`` of float pixels ``[B, C, H, W]``."""
@@ -93,9 +91,6 @@ def build_model(
         weights: what torchvision or timm calls them ("DEFAULT", "IMAGENET1K_V2", "pretrained"), or a file of
             the backbone's (its classifier is left), or of a whole embedding model with its head.
         head: "linear" or "bn-neck", see :class:`EmbeddingModel`.
-
-    Raises:
-        ValueError: what is unknown, does not fit the size or the head, or could not be fetched.
 
     >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 8])
@@ -201,8 +196,7 @@ def embed(
         out: an .npy file to which the embeddings are written block by block, where memory cannot hold them.
         flip: the sum of the embeddings of each image and of its mirror image, as faces are tested.
 
-    Returns:
-        float32 ``[N, width]`` on the CPU, in the order of ``images``; with ``out`` the file, memory-mapped.
+    Returns float32 ``[N, width]`` on the CPU, in the images' order; with ``out`` the file, memory-mapped.
     """
     with evaluating(model), autocast(device, precision):
         pixels = (to_float(block.to(device)) for block in _blocks(images, batch_size, workers))

@@ -30,9 +30,7 @@ _NOT_TAKEN = ("config.json", "metrics.json", ".lock", "checkpoint.pt", "figures"
 def find_predecessor(experiment: Experiment) -> Experiment | None:
     """Of a chain: the experiment that `old_run` names, with its new model read; None where it names none.
 
-    Raises:
-        ValueError: there is no such run, its images are others, or its network is not the one that
-            the configuration names as the old one.
+    A run that is not there, is of other images or has another network than the old one here is a ValueError.
     """
     config = experiment.config
     if config.old_run is None:
@@ -72,12 +70,8 @@ def find_predecessor(experiment: Experiment) -> Experiment | None:
 def take_old(config: ExperimentConfig, made_of: dict[str, str]) -> Path | None:
     """Link the old model's folder from an experiment that differs in its new side alone, if there is one.
 
-    Args:
-        config: says which old side, and where runs are.
-        made_of: digests of what it must have been trained and measured on.
-
-    Returns:
-        the folder that it was taken from; None when there is none, and nothing is written then.
+    It must have been `made_of` the same data. Returns the folder that it was taken from; None when there is
+    none, and nothing is written then.
     """
     folder = config.old_folder
     for other in sorted(project_path(config.runs_root).glob(f"*/old-s{config.seed}-*")):
@@ -87,13 +81,8 @@ def take_old(config: ExperimentConfig, made_of: dict[str, str]) -> Path | None:
         if stored.get("made_of") != made_of or _old_side(stored) != config.old_side:
             continue
         with explained(folder, ADVICE):
-            shutil.copytree(
-                other,
-                folder,
-                ignore=shutil.ignore_patterns(*_NOT_TAKEN),
-                copy_function=_link,
-                dirs_exist_ok=True,
-            )
+            left = shutil.ignore_patterns(*_NOT_TAKEN)
+            shutil.copytree(other, folder, ignore=left, copy_function=_link, dirs_exist_ok=True)
         new = config.to_dict() | {"method": "old", "experiment_id": config.experiment_id}
         new |= {"run_id": folder.name, "old_run_id": folder.name}
         write_json(folder / "config.json", stored | {k: v for k, v in new.items() if k in stored})
@@ -125,15 +114,8 @@ def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tenso
 
     Validation images that were held out of train/ keep their rows, since they keep their names.
 
-    Args:
-        config: names the file (or the two, see `old_test_features`) and the width.
-        data: its images have names, as those of class folders do.
-
-    Returns:
-        "train", "val" and "test": float32 ``[N, old_width]`` each, in the order of their images.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged, has another width, or no row of an image.
+    Returns "train", "val" and "test": float32 ``[N, old_width]`` each, in the order of their images. A file
+    that is missing, is damaged, has another width or no row of an image is a FileNotFoundError or ValueError.
     """
     # Here, since a run without such a file has no need of pandas and pyarrow's readers.
     from compat_lib.deploy.feature_files import read_features
@@ -146,8 +128,7 @@ def read_old_features(config: ExperimentConfig, data: Splits) -> dict[str, Tenso
     files = [file for file in (config.old_features, config.old_test_features) if file is not None]
     tables = [read_features(project_path(file), columns=config.old_features_columns) for file in files]
     for table in tables:
-        width = table.features.shape[1]
-        if width != config.old_width:
+        if (width := table.features.shape[1]) != config.old_width:
             raise ValueError(
                 f"{table.path} holds features of width {width}, but old_width is {config.old_width}; set "
                 f"old_width: {width}, and new_width too unless another one is meant"

@@ -89,10 +89,6 @@ class OldSystem:
             num_classes: C; by default taken from class_map, prototypes or the largest label.
             model: the old network; it is set to evaluation mode and its gradients are switched off.
 
-        Raises:
-            TypeError, ValueError: "labels must be whole numbers, not float32", "features hold 2 values that
-                are not finite, first in row 7; ..." and the like.
-
         >>> old = OldSystem.from_arrays([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]], [0, 0, 1])
         >>> old.prototypes().tolist(), sorted(old.has)
         ([[2.0, 0.0], [0.0, 2.0]], ['features', 'prototypes'])
@@ -142,23 +138,17 @@ class OldSystem:
         return cls(features, labels, num_classes, width, *given, mapped=mapped)
 
     @classmethod
-    def from_npz(cls, path: str | Path, *, model: nn.Module | None = None) -> OldSystem:
-        """An old system from a numpy archive with the array names of `from_arrays`; never unpickles.
-
-        Raises:
-            FileNotFoundError, TypeError, ValueError: what `from_arrays` refuses, with the file's name.
-        """
+    def from_npz(cls, path: str | Path) -> OldSystem:
+        """An old system from a numpy archive with the array names of `from_arrays`; never unpickles."""
         arrays = {name: one if one.ndim else one.item() for name, one in load_arrays(path).items()}
-        return cls._from_file(path, arrays, model)
+        return cls._from_file(path, arrays)
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module | None = None) -> OldSystem:
         """The old system that `save` wrote to a folder, compared with its digest and checked again.
 
-        `model` is the old network: networks are not saved here, because their files can run code.
-
-        Raises:
-            FileNotFoundError, ValueError: a file is missing, damaged, of another save or another version.
+        `model` is the old network: networks are not saved here, because their files can run code. A file that
+        is missing, damaged, of another save or another version is a ValueError.
         """
         path, mapped = Path(folder) / TENSORS, Path(folder) / MAPPED
         try:
@@ -175,12 +165,12 @@ class OldSystem:
                 f"{path} holds no whole old system ({error}); save it again, or delete the folder of its run "
                 "to train it anew"
             ) from error
-        return cls._from_file(path, tensors | {name: known[name] for name in SCALARS}, model)
+        return cls._from_file(path, tensors | {name: known[name] for name in SCALARS} | {"model": model})
 
     @classmethod
-    def _from_file(cls, path: str | Path, arrays: dict[str, Any], model: nn.Module | None) -> OldSystem:
+    def _from_file(cls, path: str | Path, arrays: dict[str, Any]) -> OldSystem:
         try:
-            return cls.from_arrays(**arrays, model=model)
+            return cls.from_arrays(**arrays)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{path}: {error}") from error
 
@@ -201,11 +191,7 @@ class OldSystem:
         save_tensors(tensors, Path(folder) / TENSORS, {"old_system": json.dumps(known)})
 
     def with_oracle(self, features) -> OldSystem:
-        """The same old system beside an oracle: a new model that was trained without compatibility.
-
-        Args:
-            features: [N, d_n] real numbers, the oracle's features of the rows of `features`, in their order.
-        """
+        """The same with features [N, d_n] of an oracle, a model that was trained without compatibility."""
         features = numbers("oracle_features", features, 2)
         count = 0 if self.features is None else len(self.features)
         if len(features) != count:
@@ -215,18 +201,12 @@ class OldSystem:
     def with_outliers(self, share: float, generator: torch.Generator) -> OldSystem:
         """The same old system with wrong features in some rows: those of random images of other classes.
 
-        What is derived from features (prototypes, credible rows) sees them; classifier and model do not.
-
-        Args:
-            share: fraction, 0..1; round(share N) rows, drawn without replacement, are outliers.
-            generator: a CPU generator.
-
-        Raises:
-            ValueError: "outliers need features of two classes or more ...".
+        What is derived from features (prototypes, credible rows) sees them; classifier and model do not. Of N
+        rows round(share N), drawn without replacement by a CPU generator, are outliers.
         """
         features, labels = self._features("outliers"), self.labels.cpu()
         counts = torch.bincount(labels)
-        if int((counts > 0).sum()) < 2:
+        if (counts > 0).sum() < 2:
             raise ValueError("outliers need features of two classes or more, to be taken from another class")
         rows = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
         sizes, starts = counts[labels[rows]], (counts.cumsum(0) - counts)[labels[rows]]
@@ -254,13 +234,7 @@ class OldSystem:
     ) -> None:
         """Refuse when something that a method needs, of those that `has` names, is missing.
 
-        Args:
-            names: what it needs.
-            method: its name, for the message.
-            others: name -> what other methods need, any one of several sets, for the message.
-
-        Raises:
-            ValueError: "The method l2 needs the old system's features, but only classifier is there. ..."
+        `others` is for the message: name -> what other methods need, any one of several sets.
         """
         missing = sorted(names - self.has)
         if not missing:
@@ -275,17 +249,13 @@ class OldSystem:
         )
 
     def prototypes(self, average: str = "raw") -> Tensor:
-        """Mean old feature of each new class, not normalised.
+        """Mean old feature of each new class, float32 [C, d], not normalised; zeros for one without samples.
 
         Source: the pseudo old classifier of BCT (arXiv 2003.11942). Deviation from MixBCT's published script:
         rows stand at their label even when labels have gaps, and every class is divided by its own count.
 
-        Args:
-            average: "raw" averages features as they are (published), "unit" averages them normalised, which
-                keeps features of large norm from ruling their class. Prototypes that were given are "raw".
-
-        Returns:
-            float32 [C, d]; a row of zeros for a class without samples, see `present`. Computed once.
+        With the average "raw" features count as they are (published), with "unit" normalised, which keeps
+        features of large norm from ruling their class. Prototypes that were given are "raw".
         """
         if average not in ("raw", "unit"):
             raise ValueError(f"average must be 'raw' or 'unit', not {average!r}")
@@ -329,6 +299,11 @@ class OldSystem:
 
 def refuse_unlike(old: OldSystem, model: nn.Module, labels: Tensor) -> None:
     """Refuse rows, labels int64 [N], that the old system labels otherwise, and to train its own network."""
+    if old.features is not None and len(old.features) != len(labels):
+        raise ValueError(
+            f"the old system has features of {len(old.features)} rows, the training set has {len(labels)}: "
+            "extract the old features on exactly this training set, in its order"
+        )
     if old.features is not None and len(wrong := (old.labels.cpu() != labels.cpu()).nonzero()):
         row = int(wrong[0])
         raise ValueError(

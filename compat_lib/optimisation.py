@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,11 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 
 def build_optimiser(model: nn.Module, method: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """torch's optimiser over all that is trained in the network and the method."""
-    groups = _groups(model, method, settings)
+    parameters = [p for module in (model, method) for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim >= 2 or settings.decay == "all"]
+    rest = [p for p in parameters if p.ndim < 2 and settings.decay != "all"]
+    decay = {"params": decayed, "weight_decay": settings.weight_decay}
+    groups = [decay, {"params": rest, "weight_decay": 0.0}]
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, foreach=True)
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
@@ -82,13 +85,3 @@ class InParts(nn.Module):
         finally:  # the second pass ends by an exception when all that is asked for was computed
             for one, momentum in zip(layers, before, strict=True):
                 one.momentum = momentum
-
-
-def _groups(model: nn.Module, method: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    parameters = [p for module in (model, method) for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 or settings.decay == "all"]
-    rest = [p for p in parameters if p.ndim < 2 and settings.decay != "all"]
-    return [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]

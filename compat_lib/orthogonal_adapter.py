@@ -8,6 +8,8 @@ from compat_lib.evaluation.inputs import as_tensor, codes, full_precision, paire
 from compat_lib.losses.heads import unit_rows
 
 ROWS_AT_ONCE = 65_536
+THRESHOLD = 12.0  # lambda, how far from orthogonal the backward map may be, in the Frobenius norm
+STEEPNESS = 1.0  # a, how fast the penalty sets in beyond it; not stated in the text
 TEMPERATURE = 0.1  # of the contrasts; not stated in the text
 
 
@@ -20,10 +22,6 @@ class OrthogonalAdapter(nn.Module):
     widths are cut to the smaller one. Deviations: inputs have unit length, since features are compared by
     their cosine; the text does not say which network the forward map is, here it has one hidden layer of 2 d
     units.
-
-    >>> adapter = OrthogonalAdapter(3)
-    >>> adapter.query(torch.ones(2, 4)).shape, adapter.gallery(torch.ones(5, 3)).shape
-    (torch.Size([2, 3]), torch.Size([5, 3]))
     """
 
     def __init__(self, width: int):
@@ -52,10 +50,10 @@ class OrthogonalAdapter(nn.Module):
             return torch.cat([unit_rows(network(self.cut(part))) for part in rows])
 
 
-def orthogonality(weight: Tensor, threshold: float, steepness: float) -> Tensor:
+def orthogonality(weight: Tensor) -> Tensor:
     """sigmoid(a (r - lambda)) r, r the Frobenius norm of W W^T - I, of `weight` [d, d]: free up to lambda."""
     far = torch.linalg.matrix_norm(weight @ weight.T - torch.eye(len(weight)).to(weight))
-    return torch.sigmoid(steepness * (far - threshold)) * far
+    return torch.sigmoid(STEEPNESS * (far - THRESHOLD)) * far
 
 
 def contrast(anchors: Tensor, others: Tensor, labels: Tensor) -> Tensor:
@@ -69,14 +67,7 @@ def contrast(anchors: Tensor, others: Tensor, labels: Tensor) -> Tensor:
     return -((likely * same).sum(dim=1) / same.sum(dim=1)).mean()
 
 
-def adapter_loss(
-    adapter: OrthogonalAdapter,
-    old: Tensor,
-    new: Tensor,
-    labels: Tensor,
-    threshold: float = 12.0,
-    steepness: float = 1.0,
-) -> Tensor:
+def adapter_loss(adapter: OrthogonalAdapter, old: Tensor, new: Tensor, labels: Tensor) -> Tensor:
     """The loss of a batch of unit old and new features [B, d] with labels int64 [B].
 
     Squared distances of both maps, the penalty, and supervised contrasts of the mapped old features with the
@@ -85,31 +76,18 @@ def adapter_loss(
     carried, mapped = adapter.forward_map(old), adapter.backward_map(new)
     distances = (mapped - old).square().sum(1).mean() + (carried - mapped).square().sum(1).mean()
     contrasts = sum(contrast(carried, side, labels) for side in (mapped, old))
-    return distances + orthogonality(adapter.backward_map.weight, threshold, steepness) + contrasts
+    return distances + orthogonality(adapter.backward_map.weight) + contrasts
 
 
 @torch_defaults()
 def fit_orthogonal(
-    old,
-    new,
-    labels,
-    *,
-    threshold: float = 12.0,
-    steepness: float = 1.0,
-    epochs: int = 10,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-    seed: int = 0,
+    old, new, labels, *, epochs: int = 10, batch_size: int = 256, lr: float = 1e-3, seed: int = 0
 ) -> OrthogonalAdapter:
     """The adapter fitted to features of the same images with labels, whole numbers or names [N].
 
     Source: see OrthogonalAdapter; Adam at 1e-3 and lambda 12 as published. Not stated there, and our choices:
-    the steepness of the penalty, the epochs and the batch.
-
-    Args:
-        threshold: lambda, how far from orthogonal the backward map may be, in the Frobenius norm.
-        steepness: a, how fast the penalty sets in beyond it.
-        seed: for the start and the order of the rows; the global random generator is left alone.
+    the steepness of the penalty, the epochs and the batch. `seed` is for the start and the order of the rows;
+    the global random generator is left alone.
     """
     old, new = paired_rows(old, new, "old", "new")
     labels = torch.from_numpy(codes(labels, None, (len(old), 0), "labels")[0]).to(new.device)
@@ -121,6 +99,6 @@ def fit_orthogonal(
             for rows in torch.randperm(len(old)).tensor_split(max(1, len(old) // batch_size)):
                 sides = adapter.cut(old[rows].to(new.device)), adapter.cut(new[rows])
                 adam.zero_grad()
-                adapter_loss(adapter, *sides, labels[rows], threshold, steepness).backward()
+                adapter_loss(adapter, *sides, labels[rows]).backward()
                 adam.step()
     return adapter.eval().requires_grad_(False)

@@ -67,11 +67,6 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
             ``published``, see `Preset`. ``base`` is another preset, by its path from this one: its sections
             stand where this one has none, and its defaults where this one's do not say otherwise.
         overrides: fields set last, for all runs (``runs_root``, ``data_root``, ``device``, ...).
-
-    Raises:
-        FileNotFoundError: no such preset; the sentence lists those beside it.
-        ValueError: an unknown section or field, a base of itself, a chain after a method that the preset does
-            not run, or the same run listed twice.
     """
     path = Path(path)
     content = read_sections(path)
@@ -108,11 +103,11 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
 
 def _are_counts(published: Mapping[str, Any]) -> bool:
     """Whether these are images and classes of the old and the new side, where the old images may be None."""
-    pairs = all(isinstance(row, list) and len(row) == 2 for row in published.values())
-    if not pairs or set(published) != {"old", "new"}:
-        return False
-    old, new = published["old"], published["new"]
-    return all(type(one) is int and one > 0 for one in (1 if old[0] is None else old[0], old[1], *new))
+    match published:
+        case {"old": [None | int(), int()], "new": [int(), int()]} if len(published) == 2:
+            counts = [one for row in published.values() for one in row if one is not None]
+            return all(one > 0 and not isinstance(one, bool) for one in counts)
+    return False
 
 
 def read_sections(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

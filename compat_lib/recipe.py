@@ -30,20 +30,18 @@ def network(config: ExperimentConfig, side: str, width: int, images: ImageSet) -
 
 
 def _asked(config: ExperimentConfig, side: str) -> dict[str, Any]:
-    return {
-        "name": getattr(config, f"{side}_backbone"),
-        "weights": getattr(config, f"{side}_weights"),
-        "head": getattr(config, f"{side}_head"),
-        "size": config.size,
-    }
+    parts = {"name": "backbone", "weights": "weights", "head": "head"}
+    asked = {name: getattr(config, f"{side}_{part}") for name, part in parts.items()}
+    return asked | {"size": config.size}
 
 
 def network_made_of(config: ExperimentConfig, side: str) -> dict[str, str]:
     """What the "old" or "new" side's network is made of besides its name, see `backbones.digests`."""
     if side == "old" and config.old_features is not None:
         return {}
-    asked, prefix = _asked(config, side), "old " if side == "old" else ""
-    return {f"{prefix}{part}": value for part, value in digests(asked["name"], asked["weights"]).items()}
+    asked = _asked(config, side)
+    found = digests(asked["name"], asked["weights"])
+    return {f"old {part}" if side == "old" else part: value for part, value in found.items()}
 
 
 def classifier_of(
@@ -51,21 +49,13 @@ def classifier_of(
 ) -> Classifier:
     """A fresh classifier with the configuration's scale, margin and smoothing.
 
-    Args:
-        vertices: int64 [classes], the class's number among all of the data set, which is its vertex of a
-            simplex: both sides, and all generations, know a class by the same.
+    `vertices` int64 [classes] are the classes' numbers among all of the data set, which are their vertices of
+    a simplex: both sides, and all generations, know a class by the same.
     """
-    return Classifier(
-        "linear" if loss == "softmax" else loss,
-        width,
-        classes,
-        scale=config.scale,
-        margin=config.margin,
-        ramp=config.margin_ramp,
-        label_smoothing=config.label_smoothing,
-        sample=config.classifier_sample,
-        vertices=vertices,
-    )
+    how = {"scale": config.scale, "margin": config.margin, "ramp": config.margin_ramp}
+    how |= {"label_smoothing": config.label_smoothing, "sample": config.classifier_sample}
+    kind = "linear" if loss == "softmax" else loss
+    return Classifier(kind, width, classes, vertices=vertices, **how)
 
 
 def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> TrainingSettings:
@@ -76,8 +66,6 @@ def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> 
 
 def task(config: ExperimentConfig) -> dict[str, Any]:
     """The task's recipe, which all methods share."""
-    if config.task_loss == "none":
-        return {}
     return {"task_loss": config.task_loss, "task_weight": config.task_weight}
 
 
@@ -94,12 +82,12 @@ def load_data(config: ExperimentConfig, name: str, options: dict[str, Any]) -> S
 
 def deal_out(config: ExperimentConfig, data: Splits) -> Scenario:
     """Which training images the old and the new model see."""
-    train, chosen = data.train, None
+    train = data.train
     if config.old_dataset or config.old_features:
         return other_set(train.labels)
+    how = {"share": config.old_share, "shuffle_seed": config.shuffle_seed}
     if config.old_classes:
-        chosen = named_classes(config.old_classes, train.classes, also=data.val.classes)
-    how = {"share": config.old_share, "shuffle_seed": config.shuffle_seed, "chosen": chosen}
+        how["chosen"] = named_classes(config.old_classes, train.classes, also=data.val.classes)
     return split(train.labels, config.scenario, **how)
 
 
@@ -107,7 +95,7 @@ def old_training_set(config: ExperimentConfig, data: Splits, scenario: Scenario)
     """The images that the old model trains on, of this data set or of another."""
     if config.old_features:
         raise ValueError(
-            "old_features come from a file, and nothing says on which images their model was trained"
+            "old_features come from a file: nothing says on which images their model was trained"
         )
     if not config.old_dataset:
         return scenario.training_set("old", data.train)
@@ -132,9 +120,9 @@ def refuse_impossible(config: ExperimentConfig) -> None:
         device = torch.device(config.device)
         torch.empty(0, device=device).tolist()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
         raise ValueError(
-            f"device is {config.device!r}, which is not there ({str(error).splitlines()[0]}); choose "
-            f"cpu, or cuda"
+            f"device is {config.device!r}, which is not there ({why}); choose cpu, or cuda"
         ) from None
     with torch.random.fork_rng(devices=[]):  # looking leaves no trace
         _build_on_stand_in(config)
@@ -145,21 +133,15 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
         name, options = (getattr(config, f"{prefix}{field}") for field in ("dataset", "dataset_options"))
         reader_of(name, options, config.stream)
     Augmentation.of(config).check(*height_width(config.size))
-    kind = find_method(config.method)
-    new_width = kind.model_width(config.old_width, config.new_width)
-    sides = {"old": config.old_width} if config.old_features is None else {}
-    for side, width in (sides | {"new": new_width}).items():
-        refuse_model(**_asked(config, side), width=width)
-    left = {
-        "classifier_weight": torch.ones(2, config.old_width),
-        "class_map": torch.tensor([0, 1]),
-        "model": nn.Identity(),
-    }
-    stand_in = OldSystem.from_arrays(
-        torch.eye(4, config.old_width) + 0.5,
-        torch.tensor([0, 0, 1, 1]),
-        **(left if config.old_features is None else {}),
-    ).with_oracle(torch.eye(4, config.new_width) + 0.5)
+    width = find_method(config.method).model_width(config.old_width, config.new_width)
+    known: dict[str, Any] = {}
+    if config.old_features is None:
+        refuse_model(**_asked(config, "old"), width=config.old_width)
+        known = {"classifier_weight": torch.ones(2, config.old_width), "class_map": [0, 1]}
+        known["model"] = nn.Identity()
+    refuse_model(**_asked(config, "new"), width=width)
+    stand_in = OldSystem.from_arrays(torch.eye(4, config.old_width) + 0.5, [0, 0, 1, 1], **known)
+    stand_in = stand_in.with_oracle(torch.eye(4, config.new_width) + 0.5)
     classifier = classifier_of(config, config.new_loss, config.new_width, 2)
     build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
 
@@ -171,17 +153,12 @@ def refuse_unmeasurable(config: ExperimentConfig, data: Splits) -> None:
     if config.protocol in ("pairs", "leave-one-out"):
         for part, images in data.tests.items():
             _refuse_lonely(images, part or "test", config)
-        _refuse_distractors(data.test, config)
+        if "query" in data.test.extras and DISTRACTOR in data.test.classes:  # most of all pairs were theirs
+            raise ValueError(
+                f"the test part of {config.dataset} has distractors, of many people and of none, which "
+                f"protocol {config.protocol!r} would take for one person: set protocol to reid"
+            )
     refuse_protocol(config.protocol, data.name, data.test, data.lists)
-
-
-def _refuse_distractors(images: ImageSet, config: ExperimentConfig) -> None:
-    """Refuse to take re-identification's distractors for one person: theirs would be most of all pairs."""
-    if "query" in images.extras and DISTRACTOR in images.classes:
-        raise ValueError(
-            f"the test part of {config.dataset} has distractors, of many people and of none, which protocol "
-            f"{config.protocol!r} would take for one person: set protocol to reid"
-        )
 
 
 def _refuse_few_vertices(config: ExperimentConfig, classes: int) -> None:

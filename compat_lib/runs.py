@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from compat_lib.trained_model import TrainedModel
 
 ADVICE = "choose another folder with runs_root (--runs-root of make reproduce), or make room"
+AGAIN = "delete the run's folder and run it again"
 _MODELS = ("query", "gallery", "metric", "adapter", "part")
 
 
@@ -62,11 +64,7 @@ class Run:
 
     @cached_property
     def metrics(self) -> Records:
-        """Every number that was measured on this part, and those of the training.
-
-        Raises:
-            ValueError: the file holds no records; the sentence names it.
-        """
+        """Every number that was measured on this part, and those of training; ValueError for a bad file."""
         own = [one for one in self._measured if one.part == self.part or one.metric.startswith("train/")]
         return Records(own).changed(part=None) if self.part else Records(own)
 
@@ -74,18 +72,20 @@ class Run:
     def _measured(self) -> Records:
         path = self.folder / "metrics.json"
         try:
-            rows = read_json(path)
-            if not isinstance(rows, list):
+            if not isinstance(rows := read_json(path), list):
                 raise ValueError("these are no records of metrics")
             return Records.from_plain(rows)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}; delete the run's folder and run it again") from None
+            raise ValueError(f"{path}: {error}; {AGAIN}") from None
 
     @cached_property
     def _draws(self) -> dict[tuple, list]:
-        path = self.folder / "draws.json"
-        rows = read_json(path) if path.is_file() else []
+        rows = self._if_kept("draws.json", [])
         return {tuple(row.get(name) for name in _MODELS): row["draws"] for row in rows}
+
+    def _if_kept(self, name: str, default: Any) -> Any:
+        path = self.folder / name
+        return read_json(path) if path.is_file() else default
 
     def draws(self, query: str, gallery: str, metric: str, adapter: str | None = None) -> np.ndarray | None:
         """Bootstrap draws over identities, float64 [draws]; None where none were kept."""
@@ -100,8 +100,7 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """The machine and the software; empty where they were not kept."""
-        path = self.folder / "environment.json"
-        return read_json(path) if path.is_file() else {}
+        return self._if_kept("environment.json", {})
 
 
 def is_complete(folder: str | Path) -> bool:
@@ -148,10 +147,10 @@ def write_run(
     from compat_lib import distributed
 
     history = model.history
-    sums = ["seconds", "backbone_images"]
     cost = {"epochs": len(history), "steps": int(sum(row["steps"] for row in history))}
-    sums += ["processor_seconds"] if all("processor_seconds" in row for row in history) else []
-    cost |= {name: sum(row[name] for row in history) for name in sums}
+    for name in ("seconds", "backbone_images", "processor_seconds"):
+        if all(name in row for row in history):  # a GPU's training has no time of the processor
+            cost[name] = sum(row[name] for row in history)
     records += [Record(None, None, f"train/{name}", value) for name, value in cost.items()]
     parts = data.parts | {"train": images}
     facts = {
@@ -162,40 +161,33 @@ def write_run(
     # Where the data and the runs lay is nobody's business, and differs between machines.
     described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
     described |= {"method": "old"} if folder == config.old_folder else {}
-    described |= {
-        "experiment_id": config.experiment_id,
-        "run_id": folder.name,
-        "old_run_id": config.old_folder.name,
-        "made_of": made_of,
-        "facts": facts,
-    }
+    described |= {"experiment_id": config.experiment_id, "run_id": folder.name}
+    described |= {"old_run_id": config.old_folder.name, "made_of": made_of, "facts": facts}
     write_json(folder / "config.json", described)
-    made = {
-        "device": config.device,
-        "precision": precision,
-        "processes": distributed.world(),
-    }
-    times = {"started": _clock(started), "finished": _clock(time.time())}
-    write_json(folder / "environment.json", environment() | made | times)
+    made = {"device": config.device, "precision": precision, "processes": distributed.world()}
+    for name, moment in (("started", started), ("finished", time.time())):
+        made[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+    write_json(folder / "environment.json", environment() | made)
     write_metrics(folder, records)
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def write_metrics(folder: Path, records: Records) -> None:
     """Write the draws, then the metrics, which complete the run."""
-    drawn = [one for one in records if one.draws is not None and len(one.draws)]
     rows = [
         {name: getattr(one, name) for name in _MODELS if getattr(one, name) is not None}
         # Five digits are enough for an interval, and keep the file small.
         | {"draws": [None if value != value else float(f"{value:.5g}") for value in one.draws.tolist()]}
-        for one in drawn
+        for one in records
+        if one.draws is not None and len(one.draws)
     ]
-    for name, lines in (("draws.json", rows), ("metrics.json", records.plain())):
-        text = ",\n".join(json.dumps(line, allow_nan=False) for line in lines)
-        write_text(folder / name, f"[\n{text}\n]\n", ADVICE)
+    write_lines(folder / "draws.json", rows)
+    write_lines(folder / "metrics.json", records.plain())
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a JSON list in one piece, a line a row."""
+    text = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    write_text(path, f"[\n{text}\n]\n", ADVICE)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -208,9 +200,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); delete the run's folder and run it again"
-        ) from None
+        raise ValueError(f"{path} is not valid JSON ({error}); {AGAIN}") from None
 
 
 def write_history(path: str | Path, rows: list[dict[str, float]]) -> None:
@@ -226,9 +216,7 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
         return [{name: float(text) for name, text in row.items() if text} for row in rows]
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); delete the run's folder and run it again"
-        ) from None
+        raise ValueError(f"{path} cannot be read ({error}); {AGAIN}") from None
 
 
 def refuse_changed(
@@ -261,12 +249,11 @@ def environment() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of the source tree, with ``+changes`` when tracked files differ from it."""
-    here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+        how = {"capture_output": True, "text": True, "check": True, "timeout": 20}
+        return subprocess.run(command, **how).stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/compat_lib", ":/notebooks")
@@ -276,10 +263,6 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)", info.read_text("utf-8"), re.M) if info.is_file() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()

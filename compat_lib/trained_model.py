@@ -19,34 +19,24 @@ _FEATURES, _MODEL, _HISTORY = "features.safetensors", "model.safetensors", "hist
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One trained model, old or new, with what the evaluation needs of it.
+    """One trained model, old or new; of an old side that is a file of features, these alone."""
 
-    Args:
-        model: images to stored features, in evaluation mode: the network, then the method's head if any;
-            None for an old side that is a file of features.
-        method: the method that trained it, with the classifier and whatever else was learned; None likewise.
-        test: float32 ``[N_test, width]``, features of the test images, un-normalised.
-        val: the same of the validation images.
-        history: one dictionary an epoch.
-        query: float32 ``[N_test, d]``, the test features as the cross-test takes them; None where the method
-            gives no way to compare new features with old ones. None for an old model.
-        gallery: float32 ``[N_test, d]``, the old test features as the cross-test takes them, likewise.
-        others: test, query and gallery of other test parts, as `named`.
-    """
-
-    model: nn.Module | None
-    method: CompatibilityLoss | None
-    test: Tensor
-    val: Tensor
-    history: list[dict[str, float]]
+    model: nn.Module | None  # images to stored features, in evaluation mode: with the method's head if any
+    method: CompatibilityLoss | None  # with the classifier and whatever else was learned
+    test: Tensor  # float32 [N_test, width], features of the test images, un-normalised
+    val: Tensor  # the same of the validation images
+    history: list[dict[str, float]]  # one dictionary an epoch
+    # New and old test features as the cross-test takes them, float32 [N_test, d]; None for an old model, and
+    # where the method gives no way to compare new features with old ones.
     query: Tensor | None = None
     gallery: Tensor | None = None
-    others: dict[str, Tensor] = field(default_factory=dict)
+    others: dict[str, Tensor] = field(default_factory=dict)  # of other test parts, as `named`
 
     def on(self, part: str | None) -> TrainedModel:
         """The same model with the features of another test part as its test; None: this one."""
-        own = {name: self.others.get(named(name, part)) for name in ("test", "query", "gallery")}
-        return replace(self, **own) if part else self
+        if part is None:
+            return self
+        return replace(self, **{k: self.others.get(named(k, part)) for k in ("test", "query", "gallery")})
 
     @property
     def as_old(self) -> dict[str, str]:
@@ -55,7 +45,7 @@ class TrainedModel:
 
     @property
     def classifier(self) -> Classifier | None:
-        """The model's own classifier; None for an old side that is a file of features."""
+        """The model's own classifier."""
         return None if self.method is None else self.method.classifier
 
     @property
@@ -98,13 +88,10 @@ def keep_model(
     features: dict[str, Tensor],
     made_of: dict[str, str],
 ) -> None:
-    """Write a trained model's files, the features last.
+    """Write a trained model's files to its run folder, the features last.
 
     Args:
-        folder: the run folder.
-        model, method: None for an old side that is a file of features.
-        features: ``test`` and ``val`` of a :class:`TrainedModel`, and ``query`` and ``gallery`` if any;
-            those of other test parts as `named`.
+        features: the tensors of a `TrainedModel`, those of other test parts as `named`.
         made_of: digests of what it was trained and measured on, by name.
     """
     write_history(folder / _HISTORY, history)
@@ -154,13 +141,8 @@ def deployed(model: nn.Module, method: CompatibilityLoss) -> nn.Module:
 def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
     """(query, gallery): new and old features as the cross-test takes them, by the method in evaluation mode.
 
-    Args:
-        method: it keeps the mode that it was in.
-        new: float32 ``[N, d_n]``, stored features of the new model.
-        old: float32 ``[M, d_o]``, stored features of the old model.
-
-    Returns:
-        two float32 tensors of one width on the CPU; None where the method has no cross-test.
+    Of stored features float32 ``[N, d_n]`` and ``[M, d_o]``, two float32 tensors of one width on the CPU;
+    None where the method has no cross-test. The method keeps the mode that it was in.
     """
     was_training, device = method.training, method.classifier.weight.device
     method.eval()

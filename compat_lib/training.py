@@ -70,32 +70,23 @@ def train(
         validate_every: epochs between two calls; the last epoch is always looked at.
         say: receives one line an epoch when the run is not interactive.
 
-    Raises:
-        NotFiniteError: a loss term or the gradient is not finite: epoch, term and likely cause.
-        ValueError: the checkpoint belongs to other settings, or images and labels disagree.
-        Interrupted: SIGTERM came; the step, or what was done after the last, was finished and the checkpoint
-            written.
+    A loss term or gradient that is not finite is a NotFiniteError with its likely cause. SIGTERM raises
+    Interrupted when the step, or what was done after the last, was finished and the checkpoint written.
     """
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label an image")
     labels = numbers("labels", labels, 1, whole=True)
     refuse_outside("labels", labels, 0, method.classifier.num_classes - 1)
-    if old is not None and old.features is not None and len(old.features) != len(images):
-        raise ValueError(
-            f"the old system has features of {len(old.features)} rows, the training set has {len(images)}: "
-            f"extract the old features on exactly this training set, in its order"
-        )
     if old is not None:
         refuse_unlike(old, model, labels)
     device = torch.device(settings.device)
     model.to(device)
     method.to(device)
-    old_features = oracle_features = None
-    if old is not None and old.features is not None:
-        # of memory-mapped ones only a batch's rows come to the device
-        old_features = old.features.to(device) if old.mapped is None else old.features
-    if old is not None and old.oracle_features is not None and "oracle" in method.needs:
-        oracle_features = old.oracle_features.to(device)
+    old_features = None if old is None else old.features
+    if old_features is not None and old.mapped is None:  # else only a batch's rows come to the device
+        old_features = old_features.to(device)
+    asked = old is not None and "oracle" in method.needs
+    oracle_features = old.oracle_features.to(device) if asked else None
     batches = Batches(
         images,
         labels,
@@ -119,12 +110,13 @@ def train(
     half = resolve_precision(device, settings.precision) == "float16"
     scaler = torch.amp.GradScaler(device.type, enabled=half)
     watch = Watch(settings.lr, device, skips=half)
-    kept, at = None, Progress()
+    kept, at, parts = None, Progress(), {"model": model, "method": method}
+    parts |= {"optimiser": optimiser, "scaler": scaler}
     if checkpoint is not None:
         made_of = _digests(images, labels, old, method) if made_of is None else made_of
         made_of = asdict(settings) | {"method": method.name, **made_of}
         kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k not in WHERE}, device)
-        at = kept.read(model, method, optimiser, scaler)
+        at = kept.read(parts)
     steps, done = settings.epochs * len(batches), len(at.history) * len(batches) + at.step
     if (settings.warmup_steps or 0) > steps:
         say(f"warmup_steps is {settings.warmup_steps}, and the training has {steps}: the rate stays below lr")
@@ -133,13 +125,12 @@ def train(
     def write() -> None:
         watch.look()
         if kept is not None:
-            kept.write(model, method, optimiser, scaler, at)
+            kept.write(parts, at)
 
     def embed_all() -> Tensor:
         at.images += len(images)
-        return embed_together(
-            model, images, device=device, precision=settings.precision, workers=settings.workers
-        )
+        how = {"device": device, "precision": settings.precision, "workers": settings.workers}
+        return embed_together(model, images, **how)
 
     fork = torch.random.fork_rng([device] if device.type == "cuda" else [])  # the caller's draws go on
     plain = torch.autocast(device.type, enabled=False)  # also where the caller is inside it
@@ -278,8 +269,7 @@ def epoch_line(row: dict[str, float], epochs: int) -> str:
     """One epoch of the history as one line of text, without the constraints: they are for pictures."""
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"{row['seconds']:.1f} s"]
     for name, value in row.items():
-        shown = name.startswith(("loss/", "val/")) and not name.startswith("val/constraint")
-        if shown and value is not None:
+        if name.startswith(("loss/", "val/")) and "val/constraint" not in name and value is not None:
             parts.append(f"{name.removeprefix('loss/')} {value:.3f}")
     return "  ".join(parts)
 
@@ -307,8 +297,9 @@ def _digests(
     """What a training is made of whose caller does not say it."""
     images = images if isinstance(images, EncodedImages) else whole_pixels(images)
     made_of = {"images": ImageSet(images, labels, ()).digest(), "weights": method.weights}
-    there = old is not None and old.features is not None and old.mapped is None
-    return made_of | ({"old features": tensor_digest(old.features)} if there else {})
+    if old is not None and old.features is not None and old.mapped is None:
+        made_of["old features"] = tensor_digest(old.features)
+    return made_of
 
 
 @contextlib.contextmanager
@@ -317,13 +308,11 @@ def _repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    on = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(on, warn_only=warn_only)

@@ -12,16 +12,14 @@ from torch import Tensor
 from compat_lib.class_means import ROWS_AT_ONCE
 from compat_lib.evaluation.inputs import plain
 from compat_lib.files import map_rows
+from compat_lib.names import checked_count
 
 
 def numbers(name: str, value: Any, dimensions: int, *, whole: bool = False) -> Tensor | None:
     """A user's array (NumPy, torch, pandas, lists) as finite float32, or int64 if `whole`; None stays None.
 
-    Rows are taken in their order, whatever index a pandas table has.
-
-    Raises:
-        TypeError, ValueError: "features must be real numbers, not complex64", "features hold 2 values that
-            are not finite, first in row 7; ...", and for another shape.
+    Rows are taken in their order, whatever index a pandas table has; other numbers are a TypeError, another
+    shape or values that are not finite a ValueError.
 
     >>> numbers("classifier_bias", [1, 2], 1)
     tensor([1., 2.])
@@ -78,9 +76,7 @@ def mapped_numbers(path: Path) -> Tensor:
 def count_classes(given: Any, labels: Tensor | None, *tables: Tensor | None) -> int:
     """How many new classes there are: as the user says, as tables by class say, or as the labels go."""
     if given is not None:
-        if not isinstance(given, int | np.integer) or given < 1:
-            raise ValueError(f"num_classes must be a whole number of at least 1, not {given!r}")
-        return int(given)
+        return checked_count("num_classes", given)
     if sizes := [len(table) for table in tables if table is not None]:
         return sizes[0]
     if labels is None:

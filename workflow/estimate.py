@@ -17,6 +17,7 @@ from functools import cache
 import plan
 import torch
 
+from companion.costs import HOUR, shown_hours
 from companion.titles import setting_title
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.augmentation import to_float
@@ -95,55 +96,48 @@ def activations(model: EmbeddingModel, pixels: torch.Tensor, config: ExperimentC
     return sum(kept.values())
 
 
-def estimate(preset: Preset, device: str, say=print) -> None:
+def estimate(preset: Preset, device: str) -> None:
     """Print the estimate of every setting of a preset."""
+    guess = "; how many images is not published: a share as that of the classes"
     by_setting = {}
     for config in preset.experiments:
         by_setting.setdefault(config.experiment_id, []).append(config)
     for configs in by_setting.values():
         config = configs[0].changed(device=device, old_weights=None, new_weights=None)
-        say(f"\n{setting_title(config.to_dict())}")
+        print(f"\n{setting_title(config.to_dict())}")
         sides, channels = counts(preset, config)
         share = max(2, config.batch_size // preset.processes)
         recipe = tuple((name, getattr(config, name)) for name in RECIPE)
         total = 0.0
         for side, number in (("old", 0 if config.old_run else 1), ("new", len(configs))):
-            name, width, head, loss = (
+            name, width, *_ = asked = [
                 getattr(config, f"{side}_{part}") for part in ("backbone", "width", "head", "loss")
-            )
+            ]
             epochs = config.old_epochs if side == "old" else config.epochs
             images, classes = sides[side]
             own = -(-classes // preset.processes)  # the classifier is dealt out
-            found = measured(name, width, head, loss, own, share, channels, recipe)
-            network, dealt, remembered, seconds, batch = found
+            network, dealt, remembered, seconds, batch = measured(*asked, own, share, channels, recipe)
             steps = images // min(config.batch_size, images)
             per_parameter = 4 * (2 + MOMENTS[config.optimiser])
             taken = preset.published.get(side, [images])[0] is None
-            say(
+            print(
                 f"  {side}  {name}, {width} coordinates: {images:,} images of {classes:,} classes; "
-                f"{epochs} epochs of {steps:,} steps, {epochs * steps:,} in all"
-                + taken
-                * "; how many images is not published: a share as that of the classes"
+                f"{epochs} epochs of {steps:,} steps, {epochs * steps:,} in all{guess * taken}"
             )
-            say(
+            print(
                 f"       {network / 1e6:.1f} M parameters, classifier {width * classes / 1e6:.1f} M; memory "
                 f"{(network + dealt) * per_parameter / GIGA:.2f} GB for them with gradients and "
                 f"{config.optimiser}, {remembered * share / GIGA:.2f} GB for a batch's activations"
             )
             how = "measured" if batch == share else f"measured with {batch} of its {share} images, and scaled"
-            say(f"       a step of {seconds:.3g} s ({how}): {spoken(epochs * steps * seconds)} a model")
-            total += number * epochs * steps * seconds
+            hours = epochs * steps * seconds / HOUR
+            print(f"       a step of {seconds:.3g} s ({how}): {shown_hours(hours)} a model")
+            total += number * hours
         features = sides["new"][0] * config.old_width * 4 / GIGA
-        say(f"  old features of the new side's images: {features:.2f} GB")
-        say(f"  {len(configs)} new models, each by the oracle's step, and the old one: {spoken(total)}")
-
-
-def spoken(seconds: float) -> str:
-    """A duration for people."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+        print(f"  old features of the new side's images: {features:.2f} GB")
+        print(
+            f"  {len(configs)} new models, each by the oracle's step, and the old one: {shown_hours(total)}"
+        )
 
 
 def main() -> int:
@@ -162,8 +156,7 @@ def main() -> int:
         slower = f"The device {wanted} is not here: measured on {place}, which is slower."
         print(f"Measured on {place}." if device == wanted else slower)
         if preset.published:
-            counted = "Counts of images and classes are the preset's; whether the data are here was"
-            print(f"{counted} not looked at.")
+            print("Counts are the preset's; whether the data are here was not looked at.")
         estimate(preset, device)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         print(f"make estimate: {error}", file=sys.stderr)

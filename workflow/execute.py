@@ -38,7 +38,7 @@ class KernelNotStartedError(NotebookError):
     """The kernel ended, or stayed silent, before it took its first cell."""
 
 
-def end_with(pid: int, every: float = 0.5) -> None:
+def end_with(pid: int) -> None:
     """End this process soon after process ``pid`` has ended, however it ended.
 
     A workflow that is killed leaves its jobs behind. They would go on to write the same folders
@@ -58,28 +58,19 @@ def end_with(pid: int, every: float = 0.5) -> None:
                 os._exit(1)
             except PermissionError:
                 pass  # it lives, under another user
-            time.sleep(every)
+            time.sleep(0.5)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def read_cells(notebook: Path) -> list[dict]:
     """The cells of a notebook file, sources as one text; nbformat takes seconds to do the same."""
-    return _read_cells(notebook.read_bytes())
+    return [cell | {"source": "".join(cell["source"])} for cell in json.loads(notebook.read_bytes())["cells"]]
 
 
 @lru_cache  # a preset asks for each of its runs
-def _read_cells(content: bytes) -> list[dict]:
-    return [{**cell, "source": "".join(cell["source"])} for cell in json.loads(content)["cells"]]
-
-
 def declared_parameters(notebook: Path) -> dict[str, object]:
-    """Names and default values in a notebook's parameters cell.
-
-    Raises:
-        NotebookError: there is no such notebook, not exactly one cell has the tag ``parameters``, or it
-            holds something else than ``name = literal``.
-    """
+    """Names and default values in a notebook's one parameters cell; a NotebookError where there is none."""
     if not notebook.is_file():
         raise NotebookError(notebook.name, f"there is no such notebook in {notebook.parent}")
     tagged = [cell for cell in read_cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
@@ -104,9 +95,8 @@ def refuse_unknown(notebook: Path, parameters: dict) -> None:
 def run(notebook: Path, part: Path, parameters: dict) -> None:
     """Execute a notebook into ``part``, in the notebook's own folder as JupyterLab does.
 
-    Raises:
-        NotebookError: a cell raised, or the kernel died.
-        KernelNotStartedError: no cell was run.
+    A cell that raises, or a kernel that dies, is a NotebookError, of which KernelNotStartedError says that no
+    cell was run.
     """
     # Not above: they take a second, and a wrong parameter is refused without them. jsonschema, which they
     # load, would take two seconds more for a grammar of addresses that no notebook needs.

@@ -8,15 +8,13 @@ it; the processor's seconds stay.
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from companion.results import HEADLINE
 from compat_lib.evaluation.records import metric_for
-from compat_lib.files import write_text
-from compat_lib.runs import Run, list_runs
+from compat_lib.runs import Run, list_runs, read_json, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,17 +25,16 @@ def keep(run: Run, folder: Path, *, shared: bool = False) -> None:
     for name in ("config.json", "environment.json", "history.csv"):
         if (run.folder / name).is_file():  # an old model that another run trained has no history
             shutil.copyfile(run.folder / name, folder / name)
-    rows = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
+    rows = read_json(run.folder / "metrics.json")
     for row in rows:
         if shared and row["metric"] == "train/seconds":
             row["value"] = None
-    draws = json.loads((run.folder / "draws.json").read_text(encoding="utf-8"))
     asked = {metric_for(run.config.get("protocol", "pairs"), one) for one in (HEADLINE, "map", "rank1")}
     maps = run.config["method"] == "independent"
-    kept = [row for row in draws if row["metric"] in asked and (maps or "adapter" not in row)]
-    for name, lines in (("draws.json", kept), ("metrics.json", rows)):
-        text = ",\n".join(json.dumps(line) for line in lines)
-        write_text(folder / name, f"[\n{text}\n]\n")
+    kept = read_json(run.folder / "draws.json")
+    kept = [row for row in kept if row["metric"] in asked and (maps or "adapter" not in row)]
+    write_lines(folder / "draws.json", kept)
+    write_lines(folder / "metrics.json", rows)
 
 
 def main() -> int:

@@ -38,8 +38,7 @@ def needs(method: type[CompatibilityLoss]) -> str:
 def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, tuple[str, str, str]]]:
     """The prose of a class's docstring; and each option's default, published value and meaning.
 
-    Raises:
-        ValueError: the docstring does not describe the class, or an option of it.
+    A docstring that does not describe the class, or an option of it, is a ValueError.
     """
     own = method.__dict__.get("__doc__") or ""  # getdoc would give that of the base
     prose, _, rest = inspect.cleandoc(own).partition("\nArgs:\n")
@@ -53,9 +52,7 @@ def described(method: type[CompatibilityLoss]) -> tuple[str, dict[str, tuple[str
             f"{', '.join(missing) or 'it'}. Write what it does, a line 'Source: ...', and below "
             "'Args:' a line '    name: its meaning and range.' for each option."
         )
-    told = {
-        n: (repr(default), published(method, n, meanings[n]), meanings[n]) for n, default in options.items()
-    }
+    told = {k: (repr(one), published(method, k, meanings[k]), meanings[k]) for k, one in options.items()}
     return prose.strip(), told
 
 

@@ -51,10 +51,9 @@ def names(jobs: list[plan.Job]) -> dict[str, str]:
 def prepared(notebook: Path, pages: set[str], first: str = "") -> str:
     """An executed notebook as a page shows it: code and solutions folded, sliders replaced by a sentence.
 
-    Args:
-        pages: names of all pages, to which links may lead.
-        first: for the first page: markdown after the last cell. It opens on its result, which stands in the
-            section "1": what comes before it, parameters and imports, is left out but for its output.
+    Links may lead to `pages`. `first`, for the first page, is markdown after the last cell. That page opens
+    on its result, which stands in the section "1": what comes before it, parameters and imports, is left out
+    but for its output.
     """
     content = json.loads(notebook.read_text(encoding="utf-8"))
     if first:
@@ -127,9 +126,9 @@ def contents(pages: set[str]) -> str:
     """The side bar, as Sphinx's hidden tables of contents."""
     blocks = []
     for heading, listed in CONTENTS.items():
-        there = "\n".join(name for name in listed if name in pages)
-        blocks.append(f"```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{there}\n```" if there else "")
-    return "\n\n".join(filter(None, blocks))
+        if there := "\n".join(name for name in listed if name in pages):
+            blocks.append(f"```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{there}\n```")
+    return "\n\n".join(blocks)
 
 
 def page_of_runs(jobs: list[plan.Job], page: dict[str, str], root: Path, without: dict[str, str]) -> str:
@@ -166,20 +165,14 @@ def lay_out(source: Path, jobs: list[plan.Job], root: Path, without: dict[str, s
             write_text(target, text)
     for stale in {path.name for path in source.glob("*.[im][pd]*")} - set(texts):
         (source / stale).unlink()
-    for file in (TEMPLATE / "conf.py", TEMPLATE / "style.css"):
-        shutil.copy2(file, source)
+    shutil.copytree(TEMPLATE, source, dirs_exist_ok=True)
     for folder in ("figures", "notebooks/pictures"):
         if (plan.ROOT / folder).is_dir():
             shutil.copytree(plan.ROOT / folder, source / Path(folder).name, dirs_exist_ok=True)
 
 
 def build(preset_name: str, runs_root: str | None = None) -> Path:
-    """Draw the pages and return the first one.
-
-    Raises:
-        FileNotFoundError: no such preset, or nothing of it has run.
-        RuntimeError: Sphinx did not end well; its own lines say why.
-    """
+    """Draw the pages and return the first one; an error where nothing of the preset has run."""
     from sphinx.application import Sphinx
 
     preset, path, root = plan.read(preset_name, runs_root)
@@ -190,9 +183,8 @@ def build(preset_name: str, runs_root: str | None = None) -> Path:
     source, target = folder / "pages", folder / "site"
     source.mkdir(parents=True, exist_ok=True)
     lay_out(source, jobs, root, plan.left_out(preset))
-    app = Sphinx(
-        source, source, target, folder / ".doctrees", "html", status=None, parallel=os.cpu_count() or 1
-    )
+    how = {"status": None, "parallel": os.cpu_count() or 1}
+    app = Sphinx(source, source, target, folder / ".doctrees", "html", **how)
     app.build()
     if app.statuscode:
         raise RuntimeError("the pages could not be drawn: the lines above say why")

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import yaml
 from execute import NotebookError, declared_parameters
@@ -70,22 +69,17 @@ def in_project(path: str | os.PathLike) -> str:
 
 
 def notebook_parameters(
-    notebook: Path,
-    config: ExperimentConfig,
-    fixed: Iterable[str] = (),
-    others: Mapping = MappingProxyType({}),
+    notebook: Path, config: ExperimentConfig, fixed: Iterable[str] = (), others: Mapping | None = None
 ) -> dict:
     """What a notebook is told about a configuration.
 
     Every field that its parameters cell declares, so that the notebook's own defaults, which are made
-    for a reader in a hurry, never count; other fields that differ from their default in ``settings``.
+    for a reader in a hurry, never count; other fields that differ from their default in ``settings``. A field
+    that would be lost, and the run be another experiment than asked for, is a NotebookError.
 
     Args:
         fixed: fields that the notebook settles itself, such as the method in the method's own notebook.
         others: parameters that are no fields, for the notebooks that declare them.
-
-    Raises:
-        NotebookError: a field would be lost, and the run would be another experiment than asked for.
     """
     declared = declared_parameters(notebook)
     values = config.to_dict()
@@ -95,11 +89,10 @@ def notebook_parameters(
     known = {*declared, *fixed}
     rest = {name: value for name, value in values.items() if name not in known and value != DEFAULTS[name]}
     if rest and "settings" not in declared:
-        raise NotebookError(
-            f"{notebook.name}, parameters cell",
-            f"the preset sets {', '.join(rest)}, which it does not declare; declare them, or settings = {{}}",
-        )
-    offered = values | others
+        what = f"the preset sets {', '.join(rest)}, which it does not declare"
+        where = f"{notebook.name}, parameters cell"
+        raise NotebookError(where, f"{what}; declare them, or settings = {{}}")
+    offered = values | (others or {})
     parameters = {name: offered[name] for name in declared if name in offered}
     return parameters | ({"settings": rest} if "settings" in declared else {})
 
@@ -107,8 +100,7 @@ def notebook_parameters(
 def experiment_jobs(preset: Preset) -> list[Job]:
     """One job for every old model and one for every run of a preset.
 
-    Raises:
-        NotebookError: the preset's section ``notebooks`` has a parameter that suits no notebook.
+    A parameter in the preset's section ``notebooks`` that suits no notebook is a NotebookError.
     """
     where, offered = f"preset {preset.name}, notebooks", preset.notebooks
     if fields := sorted(DEFAULTS.keys() & offered):
@@ -207,8 +199,8 @@ def left_out(preset: Preset) -> dict[str, str]:
 
 def page_jobs(preset: Preset, path: Path, runs_root: Path, notebooks: Iterable[str] = PAGES) -> list[Job]:
     """The notebooks that show what the runs of a preset have left behind, without those of `left_out`."""
-    jobs, without = [], left_out(preset)
-    for stem in (stem for stem in notebooks if stem not in without):
+    jobs = []
+    for stem in (stem for stem in notebooks if stem not in left_out(preset)):
         notebook = NOTEBOOKS / f"{stem}.ipynb"
         target = f"{preset.name}/{stem.partition('_')[2]}.ipynb"
         jobs.append(Job(target, notebook, stem, page_parameters(notebook, preset, path, runs_root)))

@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -25,23 +26,8 @@ import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from companion import claims, plots, tables, tuning
-from companion.printed import protocol_table
-from companion.results import (
-    HEADLINE,
-    TESTS,
-    backfill,
-    collect,
-    difference,
-    histories,
-    main_variant,
-    metric_of,
-    on,
-    parts,
-    scores,
-    select,
-    with_adapters,
-)
+from companion import claims, plots, results, tables, tuning
+from companion.results import HEADLINE, TESTS
 from companion.titles import method_title, setting_titles
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import metric_title, shown
@@ -65,7 +51,7 @@ class Results:
     """What the templates may ask for, of a folder of run folders."""
 
     def __init__(self, folder: str | Path = ROOT / "results") -> None:
-        self.folder, self.runs = Path(folder), collect(folder)
+        self.folder, self.runs = Path(folder), results.collect(folder)
         # a table and its sentences ask for the same rows
         self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
         self._with_adapters = cache(self._with_adapters)
@@ -76,11 +62,7 @@ class Results:
         return dict(sorted(titles.items(), key=lambda item: item[1]))
 
     def first_of(self, *names: str) -> str:
-        """The first of some settings that is there.
-
-        Args:
-            names: a setting, or "PRESET:3", the third of the settings of configs/PRESET.yml.
-        """
+        """The first of some settings that is there; "PRESET:3" is the third setting of configs/PRESET.yml."""
         for name in names:
             preset, place = (*name.split(":"), "")[:2]
             if place:
@@ -91,15 +73,11 @@ class Results:
         raise ValueError(f"none of the settings {', '.join(names)} is in {self.folder.name}")
 
     def of(self, setting: str) -> pd.DataFrame:
-        """The runs of a setting, old models left out.
-
-        Raises:
-            ValueError: "there is no setting 'x' in results; there are …".
-        """
+        """The runs of a setting, old models left out; a ValueError says which settings there are."""
         if setting not in self.settings():
             there = ", ".join(self.settings()) or "none"
             raise ValueError(f"there is no setting {setting!r} in {self.folder.name}; there are {there}")
-        return select(self.runs[self.runs["method"] != "old"], experiment_id=setting)
+        return results.select(self.runs[self.runs["method"] != "old"], experiment_id=setting)
 
     def seeds(self, setting: str) -> str:
         """On how many seeds a setting's numbers rest, in words."""
@@ -109,7 +87,7 @@ class Results:
     def metrics(self, setting: str) -> list[str]:
         """What stands for TAR, mAP and rank-1 in a setting's protocol, each once."""
         asked = (HEADLINE, "map", "rank1")
-        return list(dict.fromkeys(metric_of(self.of(setting), metric) for metric in asked))
+        return list(dict.fromkeys(results.metric_of(self.of(setting), metric) for metric in asked))
 
     def classes(self, setting: str) -> int:
         """Training classes of a setting's new models."""
@@ -119,7 +97,7 @@ class Results:
     def rows(self, setting: str, metric: str = HEADLINE, part: str | None = None) -> pd.DataFrame:
         """Rows of `scores`: the independent model, its adapters, then the methods in the library's order."""
         order = ["independent", "adapter", *METHODS]
-        rows = scores(on(self.of(setting), part) if part else self.of(setting), metric)
+        rows = results.scores(results.on(self.of(setting), part) if part else self.of(setting), metric)
         place = rows["method"].map(lambda method: order.index(method.split("/")[0]))
         return rows.assign(place=place).sort_values("place", kind="stable", ignore_index=True)
 
@@ -127,7 +105,8 @@ class Results:
         """`tables.result_table` of all rows or of some methods', with the columns of every test part."""
         rows = self.rows(setting, metric)
         chosen = [self._row(setting, method, metric).name for method in methods] or rows.index
-        others = {part: self.rows(setting, metric, part).loc[chosen] for part in parts(self.of(setting))}
+        there = results.parts(self.of(setting))
+        others = {part: self.rows(setting, metric, part).loc[chosen] for part in there}
         return tables.result_table(rows.loc[chosen], others)
 
     def table(
@@ -170,27 +149,24 @@ class Results:
         runs = self.of(setting)
         if runs["protocol"].iloc[0] == "pairs":
             return ""
-        found = protocol_table(runs, setting)
+        found = tables.protocol_table(runs, setting)
         columns = ["method", "query/gallery", "whose"]
         return tables.markdown(found[[*columns, *found.columns.drop(columns)]], left=3)
 
     def names(self, setting: str, number: str, how: str, part: str | None = None) -> str:
         """The trained methods whose difference is "above" zero, "below" it, or "within" the noise of it.
 
-        Args:
-            number: "margin" (new/old minus the bar) or "self_change" (new/new minus the oracle's).
-            part: of the test images, such as "in-domain"; None: its test.
+        The number is "margin" (new/old minus the bar) or "self_change" (new/new minus the oracle's); `part`
+        is one of the test images, such as "in-domain".
         """
-        chosen = [self._row(setting, one, HEADLINE).name for one in self._trained(setting)]
-        rows = self.rows(setting, HEADLINE, part).loc[chosen]
-        rows = rows[rows[f"{number}_low"].notna()]
-        above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
-        chosen = rows[{"above": above, "below": below, "within": ~(above | below)}[how]]
-        return ", ".join(METHODS[one].title for one in chosen["method"]) or "none"
+        chosen = [self._row(setting, one).name for one in self._trained(setting)]
+        rows = self.rows(setting, HEADLINE, part).loc[chosen].dropna(subset=f"{number}_low")
+        sides = map(_side, rows[f"{number}_low"], rows[f"{number}_high"])
+        return _titles(one for one, side in zip(rows["method"], sides, strict=True) if side == how)
 
     def other_options(self, setting: str) -> str:
         """The trained methods that ran with other options alone than those that are defaults today."""
-        rows = [self._row(setting, one, HEADLINE) for one in self._trained(setting)]
+        rows = [self._row(setting, one) for one in self._trained(setting)]
         return ", ".join(METHODS[row["method"]].title for row in rows if row["method_options"] != "{}")
 
     def _trained(self, setting: str) -> list[str]:
@@ -202,16 +178,17 @@ class Results:
         lines = []
         for setting, title in self.settings().items():
             rows = self.rows(setting)
-            row = self._row(setting, "independent", HEADLINE)
+            row = self._row(setting, "independent")
             line = {"setting": title, "classes": str(self.classes(setting)), "seeds": str(row["n"])}
             line |= {"old/old": self.number(setting, "independent", "old/old", interval=False)}
             line |= {"oracle": self.number(setting, "independent", "new/new", interval=False)}
             for method in methods:
-                there = method in set(rows["method"])
-                one = self._row(setting, method, HEADLINE) if there else {}
-                ends = [one.get(number + end) for end in ("", "_low", "_high")]
-                options = method_title("", options=one["method_options"]) if there else ""
-                line[method_title(method)] = shown(*ends, signed=True) + options if there else ""
+                line[method_title(method)] = ""
+                if method in set(rows["method"]):
+                    one = self._row(setting, method)
+                    ends = [one[number + end] for end in ("", "_low", "_high")]
+                    options = method_title("", options=one["method_options"])
+                    line[method_title(method)] = shown(*ends, signed=True) + options
             lines.append(line)
         return tables.markdown(pd.DataFrame(lines))
 
@@ -257,7 +234,7 @@ class Results:
         return shown(one.value, *ends, signed=True).replace("-", "−")
 
     def _with_adapters(self, setting: str, part: str | None) -> pd.DataFrame:
-        return with_adapters(on(self.of(setting), part) if part else self.of(setting))
+        return results.with_adapters(results.on(self.of(setting), part) if part else self.of(setting))
 
     def _difference(
         self, setting: str, a: str, b: str | None, test: str, metric: str = HEADLINE, part: str | None = None
@@ -265,24 +242,22 @@ class Results:
         runs = self._with_adapters(setting, part)
         sides = [claims.pick(runs, name) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
-        metric = metric_of(runs, metric)
-        one = difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
+        metric = results.metric_of(runs, metric)
+        one = results.difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
         if not one.seeds:
             raise ValueError(f"{a} and {b or 'old/old'} have no {metric} of {test} in common in {setting}")
         return one
 
     def parts(self, setting: str) -> list[str | None]:
         """The parts of a setting's test images: None for its test, then the others by name."""
-        return [None, *parts(self.of(setting))]
+        return [None, *results.parts(self.of(setting))]
 
     def against(self, setting: str, method: str, how: str, part: str | None = None) -> str:
         """The other trained methods that one is "above", "below" or "within" the noise of, in new/old."""
-        found = []
-        for other in (name for name in self._trained(setting) if name != method):
-            one = self._difference(setting, method, other, "new/old", part=part)
-            verdict = "above" if one.low > 0 else "below" if one.high < 0 else "within"
-            found += [METHODS[other].title] * (verdict == how)
-        return ", ".join(found) or "none"
+        others = [name for name in self._trained(setting) if name != method]
+        ones = [self._difference(setting, method, other, "new/old", part=part) for other in others]
+        sides = [_side(one.low, one.high) for one in ones]
+        return _titles(other for other, side in zip(others, sides, strict=True) if side == how)
 
     def rivals(self, setting: str, method: str) -> str:
         """One method minus every other one and the bar, in both tests of every part, in points."""
@@ -296,7 +271,7 @@ class Results:
             lines.append(line)
         return tables.markdown(pd.DataFrame(lines))
 
-    def _row(self, setting: str, method: str, metric: str) -> pd.Series:
+    def _row(self, setting: str, method: str, metric: str = HEADLINE) -> pd.Series:
         rows, (name, options, passes) = self.rows(setting, metric), claims.parsed(method)
         found = rows[(rows["method"] == name) & (rows["budget"] == ("passes" if passes else "steps"))]
         found = found if options is None else found[found["method_options"] == options]
@@ -309,8 +284,9 @@ class Results:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
         setting, method = self.first_of(OMNIGLOT), "mixbct"
         runs = self.of(setting)
-        curves = [backfill(main_variant(runs, name)["run"].iloc[0]) for name in ("independent", method)]
-        before = main_variant(runs, method)["run"].iloc[0].metrics.value("old", "old", "map")
+        own = [results.main_variant(runs, name)["run"].iloc[0] for name in ("independent", method)]
+        curves = map(results.backfill, own)
+        before = own[1].metrics.value("old", "old", "map")
         plots.use_style()
         fig, ax = plt.subplots(figsize=(8.0, 5.0))
         plots.first_day(ax, *curves, before, title=METHODS[method].title)
@@ -326,15 +302,14 @@ class Results:
 
     def there(self, preset: str) -> str:
         """How many runs of a preset are here, of how many."""
-        planned = {
-            (one.experiment_id, one.run_id) for one in load_preset(ROOT / f"configs/{preset}.yml").experiments
-        }
+        listed = load_preset(ROOT / f"configs/{preset}.yml").experiments
+        planned = {(one.experiment_id, one.run_id) for one in listed}
         here = zip(self.runs["experiment_id"], self.runs["run_id"], strict=True)
         return f"{len(planned.intersection(here))} of {len(planned)}"
 
     def moved(self, setting: str) -> str:
         """By how many points the oracle moved in its last third, "" where that is flat."""
-        third = tables.last_third(histories(self.of(setting), setting).get("independent", []))
+        third = tables.last_third(results.histories(self.of(setting), setting).get("independent", []))
         return shown(third[2], signed=True) if third and abs(third[2]) > tables.FLAT else ""
 
     def one_width(self, needed: bool) -> str:
@@ -358,6 +333,14 @@ class Results:
         functions = {name: getattr(self, name) for name in dir(self) if not name.startswith("_")}
         functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
         return environment.get_template(template).render(**functions)
+
+
+def _side(low: float, high: float) -> str:
+    return "above" if low > 0 else "below" if high < 0 else "within"
+
+
+def _titles(methods: Iterable[str]) -> str:
+    return ", ".join(METHODS[one].title for one in methods) or "none"
 
 
 class SearchResults:
@@ -402,20 +385,19 @@ class SearchResults:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail where a page is not current"
-    )
+    only = "write nothing; fail where a page is not current"
+    parser.add_argument("--check", action="store_true", help=only)
     check = parser.parse_args().check
-    results, stale = Results(), []
+    made, stale = Results(), []
     for template, page in PAGES.items():
-        text = results.render(template)
+        text = made.render(template)
         if not (ROOT / page).is_file() or (ROOT / page).read_text(encoding="utf-8") != text:
             stale.append(page)
             if not check:
                 write_text(ROOT / page, text)
     print(f"{'not current' if check else 'written'}: {', '.join(stale) or 'none'}")
     if not check:
-        print(f"written: {results.first_day().relative_to(ROOT)}")
+        print(f"written: {made.first_day().relative_to(ROOT)}")
     return 1 if check and stale else 0
 
 

@@ -29,8 +29,7 @@ def main_runs(
 ) -> list[ExperimentConfig]:
     """The runs of some methods by their defaults in a preset's first setting.
 
-    Raises:
-        ValueError: "not complete: bct-s0-…; …", or the preset does not list a method or the seed.
+    A ValueError where they are not complete, or the preset does not list a method or the seed.
     """
     configs = [config for config in configs if config.seed == seed]
     plain = [one for one in configs if (one.budget, one.method_options) == ("steps", {})]
@@ -46,9 +45,8 @@ def main_runs(
 def arrays(configs: Sequence[ExperimentConfig]) -> dict[str, np.ndarray]:
     """The arrays of the file, from complete runs of one experiment; the first one's training images too.
 
-    Returns:
-        "PART/labels" int64 [N], "PART/old" and "PART/METHOD" float16 [N, d], unit rows as the cross-test
-        compares them; PART is "test", another test part, or "val"; "train" has the first method alone.
+    They are "PART/labels" int64 [N], "PART/old" and "PART/METHOD" float16 [N, d], unit rows as the cross-test
+    compares them; PART is "test", another test part, or "val"; "train" has the first method alone.
     """
     found: dict[str, np.ndarray] = {}
 
@@ -62,9 +60,8 @@ def arrays(configs: Sequence[ExperimentConfig]) -> dict[str, np.ndarray]:
             before, after = experiment.old.on(part), new.on(part)
             query, gallery = after.cross or (after.test, before.test)
             if not torch.equal(gallery, before.test):
-                raise ValueError(
-                    f"{config.method} transforms the gallery, which this file keeps once: leave it out"
-                )
+                why = "transforms the gallery, which this file keeps once"
+                raise ValueError(f"{config.method} {why}: leave it out")
             put(f"{part or 'test'}/{config.method}", query)
             put(f"{part or 'test'}/old", before.test)
             found[f"{part or 'test'}/labels"] = images.labels.numpy()

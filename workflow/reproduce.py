@@ -65,23 +65,17 @@ class Workflow:
             self.environment[WATCHED] = str(os.getpid())
 
     def clear_lock(self, patience: float = 5.0) -> None:
-        """Remove the lock of a workflow that was killed.
+        """Remove the lock of a workflow that was killed; a RuntimeError where its owner lives.
 
-        Args:
-            patience: seconds; a workflow whose driver was killed a moment ago takes one to end.
-
-        Raises:
-            RuntimeError: its owner lives.
+        A workflow whose driver was killed a moment ago takes one to end: so many seconds of patience.
         """
         if not any(self.folder.glob(".snakemake/locks/*")):
             return
         deadline = time.monotonic() + patience
         while owner := snakemake_in(self.folder):
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"another workflow (process {owner.pid}) is at work in {self.folder}: "
-                    "wait for it or stop it"
-                )
+                other = f"another workflow (process {owner.pid}) is at work in {self.folder}"
+                raise RuntimeError(f"{other}: wait for it or stop it")
             time.sleep(0.2)
         time.sleep(1.5)  # kernels look for their parent once a second
         subprocess.run([*self.command, "--unlock", "--quiet", "all"], env=self.environment, check=True)
@@ -107,16 +101,14 @@ def reproduce(
         if plan.outdated(job, root):
             (root / job.target).unlink()
     waiting = [job for job in jobs if plan.state(job, root) != "done"]
-    to_do = len(waiting)
     if profile == PROFILES / LOCAL:  # elsewhere this machine sees neither a user's images nor the devices
         # Of finished runs too, whose images may have changed since, unless these are gone.
-        refuse(
-            path, [job.config for job in jobs if job in waiting or plan.has_own_images(job)], own_data=True
-        )
-    print(f"Preset {preset.name}: {len(jobs)} notebooks, {to_do} to do, {cores} at a time", flush=True)
+        looked = [job.config for job in jobs if job in waiting or plan.has_own_images(job)]
+        refuse(path, looked, own_data=True)
+    print(f"Preset {preset.name}: {len(jobs)} notebooks, {len(waiting)} to do, {cores} at a time", flush=True)
     begun, status = time.monotonic(), 0
     forked = (
-        to_do >= WORTH_A_SERVER
+        len(waiting) >= WORTH_A_SERVER
         and sys.platform == "linux"  # elsewhere libraries do not survive a fork
         and profile == PROFILES / LOCAL
         and all(job.config.device == "cpu" for job in jobs)  # nor does CUDA
@@ -146,12 +138,10 @@ def main() -> int:
     parser.add_argument("--cores", type=int, help="notebooks at a time, one thread each")
     parser.add_argument("--runs-root", help="where the runs go, from the repository's root (default: runs)")
     parser.add_argument("--site", action="store_true", help="then the remaining notebooks, and the site")
-    parser.add_argument(
-        "--set", metavar="FIELD=VALUE", action="append", default=[], help="changed in all runs"
-    )
-    parser.add_argument(
-        "--profile", default=LOCAL, help="default (this machine), slurm, kubernetes, or a folder of your own"
-    )
+    several = {"action": "append", "default": []}
+    parser.add_argument("--set", metavar="FIELD=VALUE", **several, help="changed in all runs")
+    places = "default (this machine), slurm, kubernetes, or a folder of your own"
+    parser.add_argument("--profile", default=LOCAL, help=places)
     options = parser.parse_args()
     profile = Path(options.profile) if "/" in options.profile else PROFILES / options.profile
     if not (profile / "config.yaml").is_file():

@@ -83,11 +83,7 @@ class Upgrade:
         return str(label if self.names is None else self.names[np.searchsorted(self.identities, label)])
 
     def picked(self, identities: int | Sequence[int] | None) -> np.ndarray:
-        """Labels that a choice means: so many identities evenly spaced over all, the labels given, or all.
-
-        Raises:
-            ValueError: "no identity was chosen ...", "there is no identity 7 ...".
-        """
+        """Labels that a choice means: so many identities evenly spaced over all, the labels given, or all."""
         present = self.identities
         if identities is None:
             return present

@@ -22,10 +22,7 @@ NAMED = 40  # up to so many identities have their names in the map
 NEIGHBOURS = 10
 OUTCOME_COLOURS = ("#9AA3AE", WRONG, RIGHT, "#222222")  # in the order of OUTCOMES
 PALE = {"old": "#BFD9EA", "new": "#F8D8B8"}
-MANY = (
-    *("#332288", "#117733", "#882255", "#AA4499", "#2A9D8F"),
-    *("#999933", "#661100", "#5F6B8A", "#222222"),
-)
+MANY = ("#332288", "#117733", "#882255", "#AA4499", "#2A9D8F", "#999933", "#661100", "#5F6B8A", "#222222")
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,8 @@ def layout(upgrade: Upgrade, projection: str, identities: Sequence[int]) -> Layo
     """Places of the images of some identities (PCA), or of all (t-SNE, which takes seconds the first time).
 
     Old features, new features and prototypes are placed *together*: two maps made apart cannot be compared.
-
-    Args:
-        projection: "PCA", the plane in which the shown points vary most; or "t-SNE", neighbours first, of at
-            most MOST images, equally many of each identity.
-        identities: labels that PCA looks at.
+    "PCA" is the plane in which the shown points vary most; "t-SNE" keeps neighbours first, of at most MOST
+    images, equally many of each identity.
     """
     tsne = projection == "t-SNE"
     labels = upgrade.identities if tsne else np.asarray(identities)

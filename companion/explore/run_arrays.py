@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,11 @@ def open_best(
     *,
     data_root: str | None = None,
     device: str = "cpu",
-    say: Callable[[str], None] = print,
 ) -> tuple[str, dict[str, Experiment]]:
     """The experiment with the most methods, then runs: its name, and title -> experiment; nothing is trained.
 
-    Args:
-        experiment_id: a folder in runs_root, to have that one and no other; None: the best that can be read.
-        data_root, device: as in a configuration.
-        say: receives a sentence for every run that cannot be read.
-
-    Raises:
-        ValueError: "no complete runs of ... that can be read; there are ...".
+    With `experiment_id`, a folder in runs_root, that one and no other. A run that cannot be read is left out
+    with a printed sentence; where none can, a ValueError says what there is.
     """
     found = find_runs(runs_root)
     names = [name for name in found if experiment_id in (None, name)]
@@ -45,7 +39,7 @@ def open_best(
             try:
                 opened[title] = _open(run, data_root, device)
             except (ValueError, TypeError, KeyError) as error:
-                say(f"left out {name}/{run.folder.name}: {error}")
+                print(f"left out {name}/{run.folder.name}: {error}")
         if opened:
             return name, opened
     raise ValueError(
@@ -75,13 +69,10 @@ def _open(run: Run, data_root: str | None, device: str) -> Experiment:
 
 
 def upgrade_of(experiment: Experiment, title: str | None = None, *, most: int = 2000) -> Upgrade:
-    """The test images of an experiment with the features of its two models.
+    """The test images of an experiment with the features of its two models; `title` names the new one.
 
-    Args:
-        experiment: trained, or opened by `open_best`.
-        title: what the new model is called; the method's name when None.
-        most: images; of a larger test set whole identities are taken, evenly spaced, and then numbers
-            differ from those of the run's own tables, which use all.
+    Of a larger test set than `most` whole identities are taken, evenly spaced, and then numbers differ from
+    those of the run's own tables, which use all.
     """
     test, old, new = experiment.data.test, experiment.old, experiment.new
     rows = class_rows(test.labels, most)
@@ -98,18 +89,12 @@ def upgrade_of(experiment: Experiment, title: str | None = None, *, most: int = 
 
 
 def training_samples(
-    experiments: Mapping[str, Experiment],
-    titles: Iterable[str],
-    *,
-    most: int = 2000,
-    say: Callable[[str], None] = print,
+    experiments: Mapping[str, Experiment], titles: Iterable[str], *, most: int = 2000
 ) -> dict[str, TrainingSample]:
     """Some training images of some experiments as MixBCT meets them; the new features are computed now.
 
-    Args:
-        experiments: by title, from `open_best`.
-        titles: which of them; one whose widths differ has no angles, and is left out with a sentence.
-        most: images, of whole classes evenly spaced; fewer where there are very many classes.
+    At most `most` images, of whole classes evenly spaced; fewer where there are very many classes. An
+    experiment whose widths differ has no angles, and is left out with a printed sentence.
     """
     samples = {}
     for title in titles:
@@ -123,7 +108,7 @@ def training_samples(
             samples[title] = TrainingSample(old, new, labels, weight, title)
         else:
             widths = [table.shape[1] for table in (old, new, weight)]
-            say(f"no angles for {title}: old, new features and classifier have unequal widths {widths}")
+            print(f"no angles for {title}: old, new features and classifier have unequal widths {widths}")
     return samples
 
 

@@ -14,18 +14,16 @@ from companion.explore.show import View
 from companion.plots.style import INK
 
 QUERIES = 150  # more of them do not change a histogram that one can read
+ANSWERS = 8  # images in a strip
+EACH = 2  # queries of an identity that changed
 
 
 def nearest(
-    upgrade: Upgrade, query: int, share: float | None, *, order: str = "random", count: int = 8
+    upgrade: Upgrade, query: int, share: float | None, *, order: str = "random"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The nearest gallery images of one query, itself left out; see `neighbour_view`.
+    """The nearest gallery images of one query, itself left out; see `neighbour_view`; share None: all is old.
 
-    Args:
-        share: fraction of the gallery that is new; None for the old query in the old gallery.
-
-    Returns:
-        cosines float [k], falling; rows int [k]; and bool [k], which of them are new entries.
+    Returns cosines float [k], falling; rows int [k]; and bool [k], which of them are new entries.
 
     >>> picture = np.zeros((3, 1, 8, 8), np.uint8)
     >>> toy = Upgrade([[1, 0], [1, 1], [0, 1]], [[1, 0], [0, 1], [1, 1]], [0, 0, 1], picture)
@@ -41,27 +39,23 @@ def nearest(
         asked, gallery = upgrade.cross
         scores = np.where(fresh, upgrade.new @ upgrade.new[query], gallery @ asked[query])
     rows = np.argsort(-scores, kind="stable")
-    rows = rows[rows != query][:count]
+    rows = rows[rows != query][:ANSWERS]
     return scores[rows], rows, fresh[rows]
 
 
-def neighbour_view(
-    upgrade: Upgrade, query: int, share: float = 0.5, *, order: str = "random", count: int = 8
-) -> View:
+def neighbour_view(upgrade: Upgrade, query: int, share: float = 0.5, *, order: str = "random") -> View:
     """Nearest images of a query: before the upgrade, on its first day, and while the gallery is backfilled.
 
     Args:
-        upgrade: the features and images; all other images are the gallery.
-        query: row of the image that is searched.
+        query: row of the image that is searched; all other images are the gallery.
         share: fraction of the gallery, 0 to 1, that the new model has embedded again.
         order: which images were embedded first: "random", or "farthest" from the mean of their class.
-        count: images in a strip.
     """
-    found = {"Before: old query, old gallery": nearest(upgrade, query, None, count=count)}
+    found = {"Before: old query, old gallery": nearest(upgrade, query, None)}
     if upgrade.cross is not None:
         later = f"Later: new query, {share:.0%} of the gallery embedded again"
-        found["First day: new query, old gallery"] = nearest(upgrade, query, 0.0, count=count)
-        found[later] = nearest(upgrade, query, share, order=order, count=count)
+        found["First day: new query, old gallery"] = nearest(upgrade, query, 0.0)
+        found[later] = nearest(upgrade, query, share, order=order)
     name = upgrade.name(upgrade.labels[query])
     parts, said = [strip(upgrade, f"Query: image {query}, {name}", [query], [""], [INK])], []
     for title, (scores, rows, fresh) in found.items():
@@ -70,7 +64,7 @@ def neighbour_view(
         right = (upgrade.labels[rows] == upgrade.labels[query]).sum()
         said.append(f"{title.split(':')[0].lower()} {right} ({fresh.sum()} new entries)")
     text = (
-        f"{upgrade.title}: right images among the first {count}: {', '.join(said)}. The gallery holds "
+        f"{upgrade.title}: right images among the first {ANSWERS}: {', '.join(said)}. The gallery holds "
         f"{(upgrade.labels == upgrade.labels[query]).sum() - 1} other images of {name}."
     )
     return View(text if upgrade.cross else f"{text} {NO_CROSS}", parts)
@@ -112,16 +106,11 @@ def pair_cosines(upgrade: Upgrade, rows: np.ndarray) -> tuple[dict[str, np.ndarr
 
 
 def slack(upgrade: Upgrade, rows: np.ndarray) -> list[np.ndarray]:
-    """The slack of every pair of these queries with another image, one array for each constraint.
+    """The slack of every pair of these queries (rows, int [n]) with another image, an array a constraint.
 
     Source: MixBCT (arXiv 2308.06948), in cosine distance as `compat_lib.evaluation.constraints`, which gives
-    the shares of all pairs; here are the numbers behind them.
-
-    Args:
-        rows: int [n], the images i of the pairs i, j; j is any other image.
-
-    Returns:
-        four float arrays; positive is satisfied. 1 and 3 hold the pairs of one identity, 2 and 4 the others.
+    the shares of all pairs; here are the numbers behind them. Positive is satisfied; 1 and 3 hold the pairs
+    of one identity, 2 and 4 the others.
     """
     cosines, same, different = pair_cosines(upgrade, rows)
     before, across, after = cosines.values()
@@ -138,8 +127,7 @@ def queries_of(upgrade: Upgrade, identities: int | Sequence[int] | None) -> np.n
 def flips(upgrade: Upgrade, label: int | None = None, *, who: str = "lose") -> np.ndarray:
     """Queries whose first answer turned from right to wrong ("lose") or the other way ("gain"), rows int [n].
 
-    Args:
-        label: of one identity; None: of all, those of the identities that change most first.
+    Those of one identity, or of all, where the identities that change most come first.
 
     >>> picture = np.zeros((4, 1, 8, 8), np.uint8)
     >>> old = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
@@ -156,14 +144,11 @@ def flips(upgrade: Upgrade, label: int | None = None, *, who: str = "lose") -> n
     return np.array(sorted(found, key=lambda row: sign * places[upgrade.labels[row]]), dtype=np.int64)
 
 
-def change_view(upgrade: Upgrade, who: str = "lose", count: int = 3, *, each: int = 2) -> View:
+def change_view(upgrade: Upgrade, who: str = "lose", count: int = 3) -> View:
     """The change of every identity on the day of the swap, and the queries behind the greatest ones.
 
-    Before: old queries in the old gallery; now: new queries in the same, untouched gallery.
-
-    Args:
-        who: "lose" or "gain".
-        count: identities whose queries are shown, those that change most first, and `each`: queries of each.
+    Before: old queries in the old gallery; now: new queries in the same, untouched gallery. Queries are shown
+    of the `count` identities that "lose" or "gain" most.
     """
     if upgrade.cross is None:
         return View(NO_CROSS)
@@ -179,7 +164,7 @@ def change_view(upgrade: Upgrade, who: str = "lose", count: int = 3, *, each: in
     if not len(places):
         text += f" No identity {who}s."
     parts = [lambda: change_figure(table.difference, places)]
-    parts += [flipped(upgrade, place, who, each) for place in places.tolist()]
+    parts += [flipped(upgrade, place, who) for place in places.tolist()]
     return View(text, parts, lambda: live_changes(upgrade, places))
 
 
@@ -223,7 +208,7 @@ def live_changes(upgrade: Upgrade, marked: np.ndarray) -> Any:
     return bars
 
 
-def flipped(upgrade: Upgrade, place: int, who: str, each: int) -> str:
+def flipped(upgrade: Upgrade, place: int, who: str) -> str:
     """Some queries of an identity whose first answer flipped: the query, and its answer before and now."""
     table = upgrade.changes.by_identity
     label = int(table.identities[place])
@@ -236,7 +221,7 @@ def flipped(upgrade: Upgrade, place: int, who: str, each: int) -> str:
     if not len(rows):
         title += ": right images moved further down the list"
     shown, captions, frames = [], [], []
-    for query in rows[:each]:
+    for query in rows[:EACH]:
         scores, best = np.array([[part[query] for part in parts] for parts in upgrade.first.values()]).T
         told, colours = judged(upgrade, query, best.astype(int), scores, ["before", "now"])
         shown += [query, *best.astype(int)]

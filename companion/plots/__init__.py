@@ -26,16 +26,14 @@ from .distributions import (
     prototype_heatmap,
     value_histogram,
 )
-from .maps import JointMap, draw_circle, draw_map, image_strip, joint_tsne, model_map, toy_row
+from .maps import draw_circle, draw_map, image_strip, joint_tsne, model_map, toy_row
 from .methods import cross_test_dots, gain_dots, self_cross_scatter
 from .style import (
     ADAPTED,
     CROSS,
-    INK,
     NEW,
     OLD,
     ORACLE,
-    PAIR_COLOURS,
     legend_below,
     method_style,
     save_figure,

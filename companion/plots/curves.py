@@ -15,25 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from compat_lib.evaluation.four_constraints import STATEMENTS
 from compat_lib.evaluation.records import metric_title, shown
 
+from . import style
 from .methods import FAR_BELOW
-from .style import (
-    CROSS,
-    INK,
-    NEW,
-    OLD,
-    ORACLE,
-    PAIR_COLOURS,
-    in_percent,
-    legend_below,
-    legend_outside,
-    method_style,
-    say_instead,
-    wrapped,
-)
+from .style import Bound, Titles, in_percent, legend_below, legend_outside, method_style, say_instead, wrapped
 
 # the cross-test beside the old model, then the new model beside the cross-test; full lines: one identity
-CONSTRAINT_LOOKS = ((CROSS, "-"), (CROSS, "--"), (NEW, "-"), (NEW, "--"))
-TERM_COLOURS = [INK, "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"]
+CONSTRAINT_LOOKS = ((style.CROSS, "-"), (style.CROSS, "--"), (style.NEW, "-"), (style.NEW, "--"))
+TERM_COLOURS = [style.INK, "#CC6677", "#2A9D8F", "#999933", "#332288", "#882255"]
 SHARE = "gallery re-embedded by the new model (%)"
 OTHERS = "#C8C8C8"
 VALIDATION = "val/new_new/tar@far=1e-2"
@@ -41,32 +29,26 @@ Curves = Mapping[str, tuple]
 History = Sequence[Mapping[str, Any]]  # rows of history.csv
 
 
-def _references(old_old: float | None, oracle: float | None) -> dict[str, tuple[float, str]]:
+def _references(old_old: Bound, oracle: Bound) -> dict[str, tuple[float, str]]:
     """What an upgrade is compared with, as far as it is known: label -> value and colour."""
-    lines = {"old/old, before the upgrade": (old_old, OLD), "oracle new/new": (oracle, ORACLE)}
+    lines = {"old/old, before the upgrade": (old_old, style.OLD), "oracle new/new": (oracle, style.ORACLE)}
     return {label: line for label, line in lines.items() if line[0] is not None and np.isfinite(line[0])}
 
 
 def backfill_curve(
-    ax: Axes,
-    curves: Curves,
-    *,
-    old_old: float | None = None,
-    oracle: float | None = None,
-    titles: Mapping[str, str] | None = None,
+    ax: Axes, curves: Curves, *, old_old: Bound = None, oracle: Bound = None, titles: Titles = None
 ) -> Axes:
     """New queries against a gallery of which a growing share was re-embedded by the new model.
 
     Args:
         curves: method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
-        old_old: the value before the upgrade (old queries, old gallery), a blue line.
-        oracle: the oracle's self-test, a grey line: what a full backfill with a free new model would give.
+        old_old, oracle: what it is compared with: no upgrade, and a full backfill by a free new model.
     """
     for name, (shares, *values) in curves.items():
-        style, (mean, *band) = method_style(name), np.array(values, float)
-        ax.plot(shares, mean, label=(titles or {}).get(name, name), **style)
+        look, (mean, *band) = method_style(name), np.array(values, float)
+        ax.plot(shares, mean, label=(titles or {}).get(name, name), **look)
         if band:
-            ax.fill_between(shares, *band, color=style["color"], alpha=0.15, linewidth=0)
+            ax.fill_between(shares, *band, color=look["color"], alpha=0.15, linewidth=0)
     for label, (value, colour) in _references(old_old, oracle).items():
         ax.axhline(value, color=colour, linestyle="--", linewidth=1.4, label=label, zorder=1)
     ax.set(xlim=(-0.02, 1.02), xlabel=SHARE, ylabel="mAP (%)")
@@ -78,20 +60,17 @@ def backfill_curve(
 def first_day(ax: Axes, independent: tuple, compatible: tuple, old_old: float, *, title: str) -> Axes:
     """What an upgrade loses or gains in mAP on its first day, by a free new model and by a compatible one.
 
-    Args:
-        independent, compatible: (shares 0..1, values) of the backfill with each model.
-        old_old: the value before the upgrade.
-        title: name of the compatible method.
+    Both are (shares 0..1, values) of a backfill; `title` is the name of the compatible method.
     """
     for (shares, values, *_), colour, words in (
-        (independent, ORACLE, "new model, trained independently"),
-        (compatible, NEW, f"new model, trained with {title}"),
+        (independent, style.ORACLE, "new model, trained independently"),
+        (compatible, style.NEW, f"new model, trained with {title}"),
     ):
         label = f"{words}:\n{shown(values[0] - old_old, signed=True)} points on the first day"
         ax.plot(shares, values, color=colour, linewidth=2.8, marker="o", label=label)
         look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2}
         ax.annotate("", (0, values[0]), (0, old_old), arrowprops=look)
-    ax.axhline(old_old, color=OLD, linewidth=2.8, label="old system, no upgrade")
+    ax.axhline(old_old, color=style.OLD, linewidth=2.8, label="old system, no upgrade")
     ax.set(xlim=(-0.02, 1.02), ylim=(0, None), xlabel=SHARE, ylabel="mAP of new queries (%)")
     in_percent(ax.xaxis, ax.yaxis)
     legend_below(ax)
@@ -99,12 +78,7 @@ def first_day(ax: Axes, independent: tuple, compatible: tuple, old_old: float, *
 
 
 def backfill_panels(
-    curves: Curves,
-    *,
-    old_old: float | None = None,
-    oracle: float | None = None,
-    metric: str = "map",
-    titles: Mapping[str, str] | None = None,
+    curves: Curves, *, old_old: Bound = None, oracle: Bound = None, metric: str = "map", titles: Titles = None
 ) -> Figure:
     """The curves of `backfill_curve` with a panel each, for many methods: its own in front, the others grey.
 
@@ -128,7 +102,7 @@ def backfill_panels(
     return figure
 
 
-def validation_panels(histories: Mapping[str, History], *, titles: Mapping[str, str] | None = None) -> Figure:
+def validation_panels(histories: Mapping[str, History], *, titles: Titles = None) -> Figure:
     """The curves of `validation_curves` with a panel each; each title gives the last value."""
     series = {name: history_series(history, VALIDATION) for name, history in histories.items()}
     frames = {name: pd.DataFrame({"x": x, "y": y}) for name, (x, y) in series.items() if len(x)}
@@ -146,7 +120,7 @@ def validation_panels(histories: Mapping[str, History], *, titles: Mapping[str, 
 def _panels(
     frames: Mapping[str, pd.DataFrame],
     ends: Mapping[str, str],
-    titles: Mapping[str, str] | None,
+    titles: Titles,
     lines: Mapping[str, tuple[float, str]],
     xlabel: str,
     ylabel: str,
@@ -208,11 +182,7 @@ def loss_curves(ax: Axes, history: History) -> Axes:
 
 
 def validation_curves(
-    ax: Axes,
-    histories: Mapping[str, History],
-    metric: str = VALIDATION,
-    *,
-    titles: Mapping[str, str] | None = None,
+    ax: Axes, histories: Mapping[str, History], metric: str = VALIDATION, *, titles: Titles = None
 ) -> Axes:
     """A validation metric (a column of the histories) over the epochs: is the training long enough?"""
     for name, history in histories.items():
@@ -244,16 +214,14 @@ def constraint_curves(ax: Axes, history: History) -> Axes:
 
 
 def roc_curves(ax: Axes, curves: Mapping[str, tuple[Any, Any]], *, lowest: float = 1e-4) -> Axes:
-    """True-accept rate over false-accept rate, the latter on a logarithmic axis.
+    """True-accept rate over false-accept rate, the latter on a logarithmic axis from `lowest` on.
 
-    Args:
-        curves: pair ("old/old", …) or method -> (far, tar), fractions.
-        lowest: left end; choose what the number of impostor pairs can resolve.
+    `curves` are pair ("old/old", …) or method -> (far, tar), fractions.
     """
     for name, (far, tar) in curves.items():
         far, tar, pair = np.asarray(far), np.asarray(tar), name.replace("_", "/")
-        colour = PAIR_COLOURS.get(pair) or method_style(name)["color"]
-        label = pair if pair in PAIR_COLOURS else name
+        colour = style.PAIR_COLOURS.get(pair) or method_style(name)["color"]
+        label = pair if pair in style.PAIR_COLOURS else name
         ax.plot(far[far > 0], tar[far > 0], color=colour, label=label, drawstyle="steps-post")
     ax.set(xscale="log", xlim=(lowest, 1.0), ylim=(0.0, 1.02))
     ax.set(xlabel="false-accept rate (FAR, fraction)", ylabel="true-accept rate (TAR, %)")

@@ -25,15 +25,13 @@ def cosine_row(
 ) -> Sequence[Axes]:
     """Cosine histograms of pairs of the same and of different identities, one axis a query/gallery pair.
 
+    Each title gives the overlap: the common area of the two densities, 1 when they coincide.
+
     Args:
         histograms: pair -> (edges [B+1], counts of same [B], counts of different [B]); counts are drawn as
             densities, because pairs of different identities are hundreds of times more numerous. What
             follows a comma only goes into the title: "new/old, MixBCT" has the colour of "new/old".
-        thresholds: pair -> cosine of an operating point, drawn as a line.
-        threshold_label: what that operating point is ("threshold at FAR 1e-3").
-
-    Returns:
-        The axes. Each title gives the overlap: the common area of the two densities, 1 when they coincide.
+        thresholds: pair -> cosine of an operating point, drawn as a line, and `threshold_label`, what it is.
     """
     ends = np.array([(min(edges), max(edges)) for edges, _, _ in histograms.values()], float)
     for ax, (pair, parts) in zip(axes, histograms.items(), strict=True):
@@ -61,11 +59,10 @@ def cosine_row(
 def model_cosines(
     axes: Sequence[Axes], old: Any, new: Any, labels: Any, *, cross: tuple[Any, Any] | None = None
 ) -> Sequence[Axes]:
-    """Cosine histograms of old/old, new/old and new/new with the threshold at FAR 1e-3.
+    """Cosine histograms of old/old, new/old and new/new with the threshold at FAR 1e-3, on three axes.
 
     Args:
-        axes: three of one figure.
-        old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here. Where the widths differ
+        old, new: [N, d_o], [N, d_n], embeddings of the same images, normalised here. Where the widths differ
             the middle axis says so.
         cross: (query, gallery) of new/old, [N, d] each, where a method cuts, pads or transforms features
             before it compares them; None: `new` and `old` themselves.
@@ -97,9 +94,7 @@ def value_histogram(
 
     Args:
         groups: name -> values; names whose first word is "old" are blue, "new" orange, "oracle" or
-            "independent" grey. nan is left out.
-        xlabel: the quantity with its unit.
-        colours: name -> colour, where the rule above does not fit.
+            "independent" grey, or as `colours` says. nan is left out.
     """
     spare = iter(["#332288", "#CC6677", "#2A9D8F", "#999933"])
     fixed = {"old": OLD, "new": NEW, "oracle": ORACLE, "independent": ORACLE} | dict(colours or {})
@@ -121,11 +116,10 @@ def value_histogram(
 
 
 def feature_spread(axes: Sequence[Axes], models: Mapping[str, Any], labels: Any) -> Sequence[Axes]:
-    """How long the embeddings of each model are, and how tightly each identity holds together.
+    """How long the embeddings of each model are, and how tightly each identity holds together, on two axes.
 
-    Args:
-        axes: two: lengths, and cosines with the mean of the identity's other images, if it has any.
-        models: name -> embeddings [N, d], not normalised; names as in value_histogram.
+    The latter is the cosine with the mean of the identity's other images, if it has any. `models` are
+    name -> embeddings [N, d], not normalised; names as in value_histogram.
     """
     labels = np.unique(as_array(labels), return_inverse=True)[1]
     lengths, cosines = {}, {}
@@ -146,13 +140,10 @@ def feature_spread(axes: Sequence[Axes], models: Mapping[str, Any], labels: Any)
 def prototype_heatmap(
     ax: Axes, prototypes: Any, vectors: Any, *, vectors_label: str = "new class mean"
 ) -> Axes:
-    """Heat map of the cosines between old prototypes and new class means or classifier rows.
+    """Heat map of the cosines between old prototypes and new class means or classifier rows [C, D].
 
-    A bright diagonal on a pale ground: every new class points where its old prototype points.
-
-    Args:
-        prototypes, vectors: [C, D], the same classes in the same order; the first 12 are shown.
-        vectors_label: what the columns are.
+    A bright diagonal on a pale ground: every new class points where its old prototype points. The first 12
+    classes are shown.
     """
     cosines = unit_rows(prototypes[:12]) @ unit_rows(vectors[:12]).T
     look = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "square": True, "cbar_kws": {"label": "cosine"}}
@@ -169,10 +160,8 @@ def prototype_alignment(
 ) -> Axes:
     """Histogram over all classes of the cosine between a class's old prototype and its new vector.
 
-    Args:
-        prototypes: [C, D].
-        groups: name -> [C, D] class means or classifier rows, one group a model; classes whose prototype or
-            vector is zero (no samples) are left out.
+    `prototypes` [C, D] and of each model [C, D] class means or classifier rows; classes whose prototype or
+    vector is zero (no samples) are left out.
     """
     own, values = unit_rows(prototypes), {}
     for name, vectors in groups.items():

@@ -53,12 +53,8 @@ def joint_tsne(old: Any, new: Any = None, prototypes: Any = None) -> JointMap:
 def model_map(ax: Axes, old: Any, new: Any, labels: Any) -> JointMap | None:
     """Old and new features of ten identities in one t-SNE map; stars are the old features' class means.
 
-    Args:
-        old: [N, d_o], new: [N, d_n], embeddings of the same images, normalised here.
-        labels: [N]; those shown are evenly spaced over the sorted ones.
-
-    Returns:
-        The map, or None where the widths differ, which the axis then says.
+    `old` [N, d_o] and `new` [N, d_n] are embeddings of the same images. The identities are evenly spaced over
+    the sorted labels. None where the widths differ, which the axis then says.
     """
     if old.shape[1] != new.shape[1]:
         say_instead(ax, unequal_widths(old, new))
@@ -79,12 +75,9 @@ def draw_map(ax: Axes, joint: JointMap, labels: Any, *, marked: Any = None) -> A
 
     Every identity has a thin line from the centre of its old features to the centre of its new ones: short
     lines where the two spaces agree, long lines where they do not. The orange number stands on the new side.
-    The title holds the trustworthiness, because the picture alone proves nothing.
-
-    Args:
-        labels: [N] identity of every old feature and of the new one of the same image; prototypes are in
-            the order of the sorted labels.
-        marked: bool [N], old points to ring, such as outliers; None for none.
+    The title holds the trustworthiness, because the picture alone proves nothing. `labels` [N] are of every
+    old feature and of the new one of the same image, prototypes in their order; old points that are `marked`,
+    bool [N], such as outliers, have a ring.
     """
     labels = as_array(labels)
     text = _names(labels)
@@ -126,7 +119,7 @@ def draw_circle(
 
     Args:
         old: [N, 2], drawn where they are, length about 1.  new: [N, 2] of any length, or None.
-        labels: int [N].  prototypes: [C, 2], class means of the old features.
+        prototypes: [C, 2], class means of the old features.
         classifier: [C, 2] rows of the new classifier, drawn as short orange strokes.
         marked: bool [N], images to ring on both circles, such as outliers.
     """
@@ -156,12 +149,9 @@ def draw_circle(
 
 
 def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Sequence[Axes]:
-    """Snapshots of a toy training side by side, each with its two tests.
+    """The last snapshots of a toy training side by side, one an axis, each with its two tests.
 
-    Args:
-        axes: one a snapshot, for the last snapshots of the run.
-        toy: from companion.toy.make_toy.  run: from companion.toy.train_toy.
-        title: what was trained, over the first axis.
+    `toy` is from companion.toy.make_toy, `run` from train_toy; `title` stands over the first axis.
     """
     first = len(run.steps) - len(axes)
     for ax, at in zip(axes, range(first, len(run.steps)), strict=True):
@@ -182,13 +172,10 @@ def image_strip(
     columns: int = 10,
     title: str | None = None,
 ) -> Axes:
-    """Images in a grid on one axis, each with a caption below and a coloured frame.
+    """Images uint8 [n, 1 or 3, H, W] in a grid on one axis, each with a caption below and a coloured frame.
 
-    Args:
-        images: uint8 [n, C, H, W], C = 1 or 3.
-        captions: n texts, or none. Short ones: a column is about 10 characters wide at 10 columns.
-        colours: n frame colours or one for all; no frame when None.
-        columns: images a row.
+    Captions are short: a column is about 10 characters wide at 10 columns. `colours` are one for each frame
+    or one for all; no frame when None.
     """
     images = as_array(images)
     count, _, height, width = images.shape

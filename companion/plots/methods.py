@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from compat_lib.evaluation.compatibility import HEADLINE
 from compat_lib.evaluation.records import metric_title, shown
 
-from .style import INK, OLD, ORACLE, in_percent, legend_outside, method_style
+from .style import INK, OLD, ORACLE, Bound, Titles, in_percent, legend_outside, method_style
 
 # What lies farther off stands as a number at the edge of the picture: on one scale with the other methods it
 # would press them into a corner, the independent model above all.
@@ -22,23 +22,16 @@ Points = Mapping[str, Mapping[str, Any]]
 
 
 def self_cross_scatter(
-    ax: Axes,
-    points: Points,
-    *,
-    old_old: float | None = None,
-    metric: str = HEADLINE,
-    titles: Mapping[str, str] | None = None,
+    ax: Axes, points: Points, *, old_old: Bound = None, metric: str = HEADLINE, titles: Titles = None
 ) -> Axes:
     """Self-test against cross-test, one point a method: up is compatible, right is a good new model.
 
     A grey staircase joins the methods that no other one beats in both. The same method with the old model at
-    query time too is an open marker, straight above its own.
+    query time too is an open marker, straight above its own. A cross-test below half of old/old, the bound of
+    the compatibility criterion, is written at the lower edge.
 
-    Args:
-        points: method -> {"self", "cross"} and, for error bars, {"self_low", "self_high", "cross_low",
-            "cross_high"}, and "asked", new/old with the old query too; points without both values are left
-            out. A cross-test below half of old/old is written at the lower edge.
-        old_old: the bound of the compatibility criterion, a blue line with the ground below it shaded.
+    `points` are method -> {"self", "cross"} and, for error bars, {"self_low", "self_high", "cross_low",
+    "cross_high"}, and "asked", new/old with the old query too; those without both values are left out.
     """
     known = _frame(points).dropna(subset=["self", "cross"])
     far = _outside(known["cross"], -np.inf if old_old is None else FAR_BELOW * old_old)
@@ -84,16 +77,15 @@ def cross_test_dots(
     ax: Axes,
     points: Points,
     *,
-    old_old: float | None = None,
-    oracle: float | None = None,
+    old_old: Bound = None,
+    oracle: Bound = None,
     metric: str = HEADLINE,
-    titles: Mapping[str, str] | None = None,
+    titles: Titles = None,
 ) -> Axes:
     """Cross-test of several ways to query the old gallery, one row each, between old system and oracle.
 
-    Args:
-        points: name -> {"cross"} and, for error bars, {"cross_low", "cross_high"}; None is "missing".
-        old_old: the bound of the compatibility criterion, a blue line; oracle: its self-test, a grey one.
+    `points` are name -> {"cross"} and, for error bars, {"cross_low", "cross_high"}; None is "missing". A blue
+    line is the bound of the compatibility criterion, a grey one the oracle's self-test.
     """
     for row, (name, point) in enumerate(_frame(points).iterrows()):
         value, style = point["cross"], method_style(name)
@@ -118,19 +110,12 @@ def cross_test_dots(
     return ax
 
 
-def gain_dots(
-    ax: Axes,
-    gains: Points,
-    *,
-    titles: Mapping[str, str] | None = None,
-    metric: str = HEADLINE,
-) -> Axes:
+def gain_dots(ax: Axes, gains: Points, *, titles: Titles = None, metric: str = HEADLINE) -> Axes:
     """Update gain of every method with its interval: 0 is the old system, 1 is the oracle with full backfill.
 
-    Args:
-        gains: method -> {"gain", "gain_low", "gain_high", "criterion"}; a filled marker where the criterion
-            holds (True), an open one where it does not; None is "missing". A gain below -0.5 is written at
-            the left edge.
+    `gains` are method -> {"gain", "gain_low", "gain_high", "criterion"}; a filled marker where the criterion
+    holds (True), an open one where it does not; None is "missing". A gain below -0.5 is written at the left
+    edge.
     """
     frame = _frame(gains)
     far = _outside(frame["gain"], FAR_LEFT)
@@ -156,7 +141,7 @@ def gain_dots(
     return ax
 
 
-def _rows(ax: Axes, points: Points, titles: Mapping[str, str] | None, xlabel: str) -> None:
+def _rows(ax: Axes, points: Points, titles: Titles, xlabel: str) -> None:
     ax.set_yticks(range(len(points)), [(titles or {}).get(name, name) for name in points])
     ax.set_ylim(len(points) - 0.5, -0.5)
     ax.set_xlabel(xlabel)

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 
 from compat_lib.files import replacing, write_text
 
+Titles = Mapping[str, str] | None  # of methods by name; None: the names themselves
+Bound = float | None  # what a metric is compared with, where it is known
 OLD = "#0072B2"
 NEW = "#E8740C"
 ORACLE = "#7F7F7F"
@@ -144,16 +146,10 @@ def say_instead(ax: Axes, text: str) -> Axes:
 def save_figure(
     fig: Figure, name: str, folder: str | Path = "figures", provenance: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write a figure as PNG and SVG, and beside them a JSON that says where it came from.
+    """Write a figure as PNG (its path is returned) and SVG, and a JSON that says where it came from.
 
     Equal data give equal bytes: no date and no version in the files, and fixed element names in the SVG.
-
-    Args:
-        name: file name without folder and suffix.
-        provenance: what made the figure (notebook, parameters, digest of the data, commit); plain values.
-
-    Returns:
-        Path of the PNG.
+    `provenance` is what made the figure (notebook, parameters, digest of the data, commit); plain values.
     """
     path = Path(folder) / f"{name}.png"
     before = fig.canvas, fig.dpi

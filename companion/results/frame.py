@@ -21,10 +21,9 @@ GROUP = ("experiment_id", "method", "budget", "method_options")
 def collect(*roots: str | Path) -> pd.DataFrame:
     """One row for every complete run below folders of run folders; one in several is that of the first.
 
-    Returns:
-        Columns: every field of the configuration (dictionaries as JSON text), "experiment_id", "run_id",
-        "test_identities", "folder" and "run" (a `Run`, which is read when it is asked). Old models' runs have
-        method "old". Empty, with the columns that the other functions need, when there are no runs.
+    Columns are every field of the configuration (dictionaries as JSON text), "experiment_id", "run_id",
+    "test_identities", "folder" and "run" (a `Run`, which is read when it is asked). Old models' runs have
+    method "old". Without runs it is empty, with the columns that the other functions need.
     """
     rows = [
         {"experiment_id": run.folder.parent.name, "run_id": run.folder.name} | row_of_run(run)
@@ -113,11 +112,10 @@ def main_variant(runs: pd.DataFrame, method: str, budget: str = "steps") -> pd.D
 
 
 def points(rows: pd.DataFrame, experiment_id: str) -> dict[str, dict[str, Any]]:
-    """Rows of one experiment as the plots take them (self_cross_scatter, gain_dots).
+    """Rows of one experiment as the plots take them (self_cross_scatter, gain_dots), by plot name.
 
-    Returns:
-        plot name -> self, cross, gain and asked (new/old with the old query too), each with _low and _high,
-        None where there is no number; criterion (True when it holds in every seed), and title.
+    Each has self, cross, gain and asked (new/old with the old query too), with _low and _high, None where
+    there is no number; criterion (True when it holds in every seed), and title.
     """
     columns = {"self": "new_new", "cross": "new_old", "gain": "gain", "asked": "with_old_query"}
     found = {}
@@ -140,8 +138,7 @@ def backfill(
 ) -> tuple[list[float], list[float | None]]:
     """The mixed-gallery curve of a run: shares re-embedded, and the metric at each.
 
-    Args:
-        adapter: "rank-merge" of an independent run: two indexes, each asked by its own model.
+    The adapter "rank-merge" of an independent run are two indexes, each asked by its own model.
     """
     found = run.metrics.select(gallery="mixed", metric=metric, order=order, adapter=adapter)
     curve = sorted((one.share, one.value) for one in found if one.share is not None)

@@ -24,9 +24,7 @@ from compat_lib.evaluation.records import metric_for
 
 
 def scores(
-    runs: pd.DataFrame,
-    metric: str = HEADLINE,
-    expected: Iterable[ExperimentConfig] | None = None,
+    runs: pd.DataFrame, metric: str = HEADLINE, expected: Iterable[ExperimentConfig] | None = None
 ) -> pd.DataFrame:
     """Self-test, cross-test, criterion, update gain and cost of every method in every experiment.
 
@@ -38,15 +36,14 @@ def scores(
         expected: configurations that should have run (a preset's experiments): they say which rows their
             experiments have, in which order, and what is not there has n = 0. None: what is there.
 
-    Returns:
-        One row for each experiment, method, budget and method_options, adapters last in their experiment.
-        Columns: the group, the setting's fields, metric, title, needs, seeds (expected), n and oracle_n
-        (found); old_old, new_old, new_new, oracle, gain, flips (share of the queries that were answered right
-        before and are not now), with_old_query (new/old when the old model runs at query time too) and those
-        of CEILINGS; margin (new/old - old/old) and self_change (new/new minus the oracle's) with the ends of
-        the paired difference's 95 % interval; criterion (share of the seeds in which new/old > old/old);
-        decided (whether the margin's interval leaves out zero); new_old_best and new_new_best (of those that
-        ask alike, or not to be told from it); cost and images (of the training, relative to the oracle's).
+    Returns one row for each experiment, method, budget and method_options, adapters last in their experiment.
+    Columns: the group, the setting's fields, metric, title, needs, seeds (expected), n and oracle_n (found);
+    old_old, new_old, new_new, oracle, gain, flips (share of the queries that were answered right before and
+    are not now), with_old_query (new/old when the old model runs at query time too) and those of CEILINGS;
+    margin (new/old - old/old) and self_change (new/new minus the oracle's) with the ends of the paired
+    difference's 95 % interval; criterion (share of the seeds in which new/old > old/old); decided (whether
+    the margin's interval leaves out zero); new_old_best and new_new_best (of those that ask alike, or not to
+    be told from it); cost and images (of the training, relative to the oracle's).
     """
     runs = with_adapters(runs[runs["method"] != "old"])
     rows, sides, groups = [], [], _groups(runs, expected)

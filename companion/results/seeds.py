@@ -38,8 +38,7 @@ def measured(
 ) -> dict[int, Record]:
     """A number of every run that has it, seed -> record; of an adapter's row the adapter's.
 
-    Args:
-        adapter: of another row; WITH_OLD_QUERY is new/old when the old model runs at query time too.
+    `adapter` is that of another row; WITH_OLD_QUERY is new/old when the old model runs at query time too.
     """
     found = {}
     for seed, method, run in zip(runs["seed"], runs["method"], runs["run"], strict=True):
@@ -84,10 +83,7 @@ def difference(
 ) -> PairedComparison:
     """A metric of runs ``a`` minus that of runs ``b``, seed by seed: see `evaluation.paired_comparison`.
 
-    Args:
-        a, b: rows of `collect`, at most one a seed; they may be the same rows with two tests.
-        test_a, test_b: (query, gallery).
-
+    Both are rows of `collect`, at most one a seed, and may be the same with two tests (query, gallery).
     Without a seed that both have, value, low and high are nan, and seeds 0.
     """
     sides = ((a, test_a), (b, test_b))

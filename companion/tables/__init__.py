@@ -14,16 +14,11 @@ from .of_methods import (
     first_day_table,
     needs_table,
     overview_table,
+    printed,
+    protocol_table,
     result_table,
     scoreboard,
     upgrade_score_table,
 )
-from .of_runs import (
-    ablation_table,
-    adapter_table,
-    printed_metrics,
-    recorded_values,
-    run_table,
-    verdict_table,
-)
+from .of_runs import ablation_table, adapter_table, printed_metrics, recorded_values, run_table, verdict_table
 from .trust import FLAT, flat_table, flatness, last_third, mixed_code, provenance_table, too_short

@@ -42,10 +42,7 @@ def score_cell(row: Mapping[str, Any], name: str, **form: Any) -> str:
 
 
 def spread_cell(values: Spread, seeds: int = 1, **form: Any) -> str:
-    """Mean ± deviation (n) of several seeds, or the value of one with its interval.
-
-    Args:
-        seeds: how many there should be.
+    """Mean ± deviation (n) of several seeds, or the value of one with its interval; of how many is said.
 
     >>> spread_cell(Spread(0.5, 0.49, 0.51, 0.01, 3)), spread_cell(Spread(0.5, 0.49, 0.51, n=1), 2)
     ('50.0 ± 1.0 (3)', '50.0 [49.0, 51.0] (1 of 2)')
@@ -55,6 +52,15 @@ def spread_cell(values: Spread, seeds: int = 1, **form: Any) -> str:
         text = f"{shown(values.value, **form)} ± {shown(values.deviation, **form | {'signed': False})}"
     missing = f" of {seeds}" * (values.n < seeds)
     return text + f" ({values.n}{missing})" * (values.n > 1 or bool(values.n and missing))
+
+
+def criterion_words(row: Mapping[str, Any]) -> str:
+    """Whether new/old > old/old holds, as a row of scores says it: "yes", "no, within noise", "n/a"."""
+    if pd.isna(row["criterion"]):
+        return shown(None)
+    held = round(row["criterion"] * row["n"])
+    word = {1.0: "yes", 0.0: "no"}.get(row["criterion"], f"in {held} of {row['n']} seeds")
+    return word if row["decided"] or not np.isfinite(row["margin_low"]) else f"{word}, within noise"
 
 
 def styled(table: pd.DataFrame, caption: str = "") -> Styler:

@@ -1,24 +1,19 @@
 """The methods of an experiment side by side."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from companion import titles
 from companion.results import MERGED, TESTS, by_method, measured, spread
-from companion.tables.cells import BEST, MISSING, score_cell, spread_cell
-from companion.titles import (
-    CEILINGS,
-    is_reconstruction,
-    method_title,
-    query_cost,
-    row_title,
-    setting_titles,
-)
+from companion.tables.cells import BEST, MISSING, criterion_words, score_cell, spread_cell
+from companion.tables.of_runs import printed_metrics
+from companion.titles import CEILINGS, method_title, row_title
 from compat_lib.evaluation import upgrade_scores
 from compat_lib.evaluation.four_constraints import STATEMENTS
-from compat_lib.evaluation.records import shown
+from compat_lib.evaluation.records import metric_title, shown
 
 OLD_QUERY = "with the old query"
 LEARNED = "by the method's own uncertainty"  # a column where a method has learnt one
@@ -50,7 +45,7 @@ def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: experiment, runs (found of expected, adapters not counted), those that are compatible.
     """
     lines = []
-    for experiment, title in setting_titles(rows).items():
+    for experiment, title in titles.setting_titles(rows).items():
         own = rows[rows["experiment_id"] == experiment]
         runs, seeds = own.loc[~own["method"].str.startswith("adapter/"), ["n", "seeds"]].sum()
         met = "; ".join(own[own["decided"] & (own["margin"] > 0)]["title"]) or "none"
@@ -87,22 +82,18 @@ def scoreboard(rows: pd.DataFrame) -> pd.DataFrame:
 def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """What every method of one experiment finds, and what that costs: new/old and new/new, training, query.
 
-    Args:
-        rows: of scores, those of one experiment.
-        others: part of the test images, such as "in-domain" -> the same rows by it, for columns of its own.
-
-    Returns:
-        Columns: method; new/old; new/new; both of each other part; new/old - old/old and new/new - oracle,
-        with their paired intervals; time and images (of the training, relative to the oracle's); query (what
-        runs then). BEST ends the cells of the best and of those that cannot be told from it. The first rows
-        hold what each must be compared with, their number is in ``attrs["references"]``.
+    Columns are method; new/old; new/new; both of each other part of the test images (`others`: its name ->
+    the same rows by it); new/old - old/old and new/new - oracle, with their paired intervals; time and images
+    (of the training, relative to the oracle's); query (what runs then). BEST ends the cells of the best and
+    of those that cannot be told from it. The first rows hold what each must be compared with, their number is
+    in ``attrs["references"]``.
     """
     measured_on = {name: part for name, part in (others or {}).items() if part["new_old_n"].any()}
     parts = [("", rows), *((f", {name}", part) for name, part in measured_on.items())]
     lines = _references(parts)
     references = len(lines)
     for k, row in enumerate(rows.to_dict("records")):
-        line, there = {"method": row["title"], "query": query_cost(row["method"])}, row["n"] > 0
+        line, there = {"method": row["title"], "query": titles.query_cost(row["method"])}, row["n"] > 0
         for end, part in parts:
             one = part.iloc[k].to_dict()
             for test, title in (("new_old", "new/old"), ("new_new", "new/new")):
@@ -126,12 +117,12 @@ def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None =
 
 def _references(parts: Sequence[tuple[str, pd.DataFrame]]) -> list[dict[str, str]]:
     """The bar and the ceilings, a line each."""
-    titles = {"old_old": "the bar: old queries, old gallery", **CEILINGS}
-    lines = {name: {"method": title} for name, title in titles.items()}
+    bars = {"old_old": "the bar: old queries, old gallery", **CEILINGS}
+    lines = {name: {"method": title} for name, title in bars.items()}
     full = {"method": "full backfill by the oracle"}
     for end, part in parts:
         best = part.loc[part["n"].idxmax()].to_dict()
-        for name in titles:
+        for name in bars:
             if np.isfinite(best[name]):
                 lines[name][f"new/old{end}"] = score_cell(best, name)
         cell = score_cell(best, "oracle") if best["oracle_n"] else MISSING
@@ -163,17 +154,8 @@ def needs_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What each method must still have of the old model, and how much of its code is published."""
     own = rows.drop_duplicates("method")
     columns = {"method": own["method"].map(method_title), "needs of the old model": own["needs"]}
-    note = own["method"].map(lambda method: "published only in part" * is_reconstruction(method))
+    note = own["method"].map(lambda method: "published only in part" * titles.is_reconstruction(method))
     return pd.DataFrame(columns | {"note": note})
-
-
-def criterion_words(row: Mapping[str, Any]) -> str:
-    """Whether new/old > old/old holds, as a row of scores says it: "yes", "no, within noise", "n/a"."""
-    if pd.isna(row["criterion"]):
-        return shown(None)
-    held = round(row["criterion"] * row["n"])
-    word = {1.0: "yes", 0.0: "no"}.get(row["criterion"], f"in {held} of {row['n']} seeds")
-    return word if row["decided"] or not np.isfinite(row["margin_low"]) else f"{word}, within noise"
 
 
 def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.DataFrame:
@@ -213,3 +195,41 @@ def upgrade_score_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
             line[title] = shown(np.mean(known) / 100 if known else None)
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def printed(name: str, protocol: str) -> pd.DataFrame:
+    """What papers print of a data set in a protocol, by a name of compat_lib or, of a folder, the folder's.
+
+    printed.csv holds numbers of others in per cent, each with its source and setting; none of them is ours.
+    Columns: source, setting, method, query, gallery, and the protocol's metrics in per cent, nan where the
+    source has none.
+    """
+    rows = pd.read_csv(Path(__file__).parents[1] / "printed.csv")
+    return rows[(rows["dataset"] == name) & (rows["protocol"] == protocol)].reset_index(drop=True)
+
+
+def protocol_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
+    """An experiment's runs as the papers of its protocol print theirs, then the papers' own rows.
+
+    Columns: method, query/gallery, one for each metric (per cent), whose numbers these are, in which setting.
+    """
+    methods = by_method(runs, experiment_id)
+    row = next(iter(methods.values())).iloc[0]
+    metrics = printed_metrics(row["run"])
+    ours = (
+        f"ours: {row['old_backbone']} of {row['old_epochs']} epochs to {row['new_backbone']} of "
+        f"{row['epochs']} epochs, {row['scenario']}"
+    )
+    lines = []
+    for test, pair in TESTS.items():
+        for own in methods.values() if test != "old_old" else list(methods.values())[:1]:
+            name = "old" if test == "old_old" else row_title(own.iloc[0])
+            cells = [spread_cell(spread(measured(own, *pair, metric))) for metric in metrics]
+            lines.append([name, "/".join(pair), *cells, ours])
+    theirs = printed(titles.data_set(row), row["protocol"]).to_dict("records")
+    order = [*TESTS.values(), ("new", "mixed")]  # a mean over the backfill
+    for one in sorted(theirs, key=lambda one: order.index((one["query"], one["gallery"]))):
+        cells = ["" if pd.isna(one.get(metric)) else shown(one[metric] / 100) for metric in metrics]
+        whose = f"as printed by {one['source']}: {one['setting']}"
+        lines.append([one["method"], f"{one['query']}/{one['gallery']}", *cells, whose])
+    return pd.DataFrame(lines, columns=["method", "query/gallery", *map(metric_title, metrics), "whose"])

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from companion.results import HEADLINE, adapters_of, difference, metric_of, row_of_run, scores
-from companion.tables.cells import changed, score_cell
-from companion.tables.of_methods import criterion_words
+from companion.tables.cells import changed, criterion_words, score_cell
 from companion.titles import ADAPTERS, QUERIES
 from compat_lib.evaluation.records import PAIRS, PRINTED, metric_for, metric_title, shown
 from compat_lib.runs import Run
@@ -51,11 +50,9 @@ def verdict_table(run: Run, oracle: Run, *metrics: str) -> pd.DataFrame:
 
 
 def ablation_table(runs: Mapping[str, Run], metric: str = HEADLINE) -> pd.DataFrame:
-    """Variants of one method; differences are to the first, paired by bootstrap draw.
+    """Variants of one method: what was changed -> its run; the first is the run as configured.
 
-    Args:
-        runs: what was changed -> its run; the first is the run as configured.
-        metric: its name among those of all pairs, as for `scores`.
+    Differences are to the first, paired by bootstrap draw; `metric` is named as for `scores`.
     """
     first = pd.DataFrame([row_of_run(next(iter(runs.values())))])
     metric, lines = metric_of(first, metric), []

@@ -5,10 +5,10 @@ import pytest
 import torch
 from plain_rows import interpolated, unit
 
-from compat_lib.adapted import with_old_query, without_training
 from compat_lib.adapters import ALPHAS
 from compat_lib.data.images import ImageSet
 from compat_lib.evaluation.protocols.measure import measure_adapters, one_test
+from compat_lib.measuring import with_old_query, without_training
 
 
 def models(seed, people=12, images=5, old=6, new=6, turn=None):

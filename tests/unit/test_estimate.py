@@ -1,5 +1,7 @@
 """The estimate: its arithmetic by hand, a preset with its own data, and published ones without any."""
 
+import contextlib
+import io
 import sys
 
 import estimate
@@ -17,9 +19,9 @@ SMALL = ExperimentConfig(
 
 
 def told(preset):
-    lines = []
-    estimate.estimate(preset, "cpu", lines.append)
-    return "\n".join(lines)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        estimate.estimate(preset, "cpu")
+    return said.getvalue()
 
 
 def test_counts_and_steps_by_hand():
@@ -42,11 +44,6 @@ def test_memory_of_activations_is_that_of_a_known_network():
     pixels = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
     config = SMALL.changed(precision="float32")
     assert estimate.activations(network, pixels, config) == 5 * (48 + 10) * 4
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(90, "90 seconds"), (600, "10 minutes"), (2e5, "2 days")])
-def test_durations(seconds, words):
-    assert estimate.spoken(seconds) == words
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says without a GPU")

@@ -15,8 +15,8 @@ from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
 from compat_lib.losses.heads import simplex
+from compat_lib.measuring import whole_identities
 from compat_lib.runs import Run, list_runs
-from compat_lib.validation import whole_identities
 
 pytestmark = pytest.mark.precision
 FEATURES = "features.safetensors"

@@ -186,8 +186,8 @@ def test_neighbours_against_a_loop_over_a_mixed_gallery(upgrade, share):
     for query in (0, 17):
         asked = upgrade.old[query] if share is None else upgrade.new[query]
         gallery = [upgrade.new[j] if j in fresh else upgrade.old[j] for j in range(30)]
-        best = sorted((-float(asked @ gallery[j]), j) for j in range(30) if j != query)[:6]
-        scores, rows, new = explore.nearest(upgrade, query, share, count=6)
+        best = sorted((-float(asked @ gallery[j]), j) for j in range(30) if j != query)[:8]
+        scores, rows, new = explore.nearest(upgrade, query, share)
         assert rows.tolist() == [j for _, j in best]
         assert scores == pytest.approx([-score for score, _ in best], abs=1e-6)
         assert new.tolist() == [j in fresh for _, j in best]
@@ -203,13 +203,13 @@ def test_entries_meet_the_query_in_the_form_of_the_cross_test():
     for j in range(30):
         sides = (wide[3], wide[j]) if j in fresh else (wide[3, :8], plain.old[j])
         cosines[j] = sides[0] @ sides[1] / np.linalg.norm(sides[0]) / np.linalg.norm(sides[1])
-    best = sorted((j for j in range(30) if j != 3), key=lambda j: -cosines[j])[:5]
-    assert explore.nearest(upgrade, 3, 0.5, count=5)[1].tolist() == best
+    best = sorted((j for j in range(30) if j != 3), key=lambda j: -cosines[j])[:8]
+    assert explore.nearest(upgrade, 3, 0.5)[1].tolist() == best
 
 
 def test_strips_hold_the_images_with_right_and_wrong_old_and_new(upgrade):
-    view = explore.neighbour_view(upgrade, 4, 0.5, count=5)
-    found = [explore.nearest(upgrade, 4, share, count=5) for share in (None, 0.0, 0.5)]
+    view = explore.neighbour_view(upgrade, 4, 0.5)
+    found = [explore.nearest(upgrade, 4, share) for share in (None, 0.0, 0.5)]
     rows = np.concatenate([[4], *(rows for _, rows, _ in found)])
     page = Page(view.html())
     assert [image["src"] for image in page.images()] == [upgrade.pictures[row] for row in rows]
@@ -256,15 +256,16 @@ def test_flips_of_the_greatest_losers_come_first(upgrade):
 
 def test_the_losers_are_named_with_their_numbers_and_images(upgrade):
     table = upgrade.changes.by_identity
-    view = explore.change_view(upgrade, count=2, each=1)
+    view = explore.change_view(upgrade, count=2)
     assert table.difference[1] < 0  # at least two lose
     said = "".join(Page(view.html()).said)
     for place in (0, 1):
         name = upgrade.name(table.identities[place])
         before, now = table.precision_before[place], table.precision_after[place]
         assert f"{name}: mean AP {before:.2f} → {now:.2f}" in said
-        query = explore.flips(upgrade, int(table.identities[place]))[0]
-        shown = [query, upgrade.first["before"][1][query], upgrade.first["now"][1][query]]
+        shown = []
+        for query in explore.flips(upgrade, int(table.identities[place]))[:2]:
+            shown += [query, upgrade.first["before"][1][query], upgrade.first["now"][1][query]]
         sources = [image["src"] for image in Page(view.parts[1 + place]).images()]
         assert sources == [upgrade.pictures[row] for row in shown]
     assert f"{upgrade.changes.negative_flips:.1%} had a right first answer" in view.text

@@ -26,10 +26,9 @@ def root(tmp_path_factory):
     return root
 
 
-def opened(root, runs_root=None, experiment_id=None, said=None):
-    said = [] if said is None else said
+def opened(root, runs_root=None, experiment_id=None):
     place = runs_root or root / "runs"
-    return explore.open_best(place, experiment_id, data_root=str(root / "data"), say=said.append)
+    return explore.open_best(place, experiment_id, data_root=str(root / "data"))
 
 
 def test_the_experiment_with_the_most_methods_is_read_and_never_trained(root, monkeypatch):
@@ -47,14 +46,14 @@ def test_the_experiment_with_the_most_methods_is_read_and_never_trained(root, mo
     assert upgrade.changes.negative_flips == expected.negative_flips
 
 
-def test_what_cannot_be_read_is_left_out_with_a_sentence(root, tmp_path):
+def test_what_cannot_be_read_is_left_out_with_a_sentence(root, tmp_path, capsys):
     copy = shutil.copytree(root / "runs", tmp_path / "runs")
     path = next(copy.glob("*/mixbct*/config.json"))
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"epochs": 7}))  # its folder's name was made of other values
-    said = []
-    chosen, experiments = opened(root, copy, small(root).experiment_id, said)
-    assert list(experiments) == ["Independent"] and len(said) == 1 and "another name" in said[0]
+    chosen, experiments = opened(root, copy, small(root).experiment_id)
+    said = capsys.readouterr().out
+    assert list(experiments) == ["Independent"] and said.count("\n") == 1 and "another name" in said
     next(copy.glob(f"{chosen}/independent*/features.safetensors")).unlink()
     assert len(explore.find_runs(copy)[chosen]) == 1
     with pytest.raises(ValueError, match=f"no complete runs of {chosen} that can be read; there are"):
@@ -86,8 +85,8 @@ def test_a_training_sample_holds_the_features_of_whole_classes(root):
     assert sample.weight == pytest.approx(torch.nn.functional.normalize(weight).numpy(), abs=1e-6)
 
 
-def test_unequal_widths_have_no_angles_and_say_so(root):
-    experiments, said = opened(root, experiment_id=small(root, new_width=12).experiment_id)[1], []
-    assert explore.training_samples(experiments, experiments, say=said.append) == {}
-    assert "unequal widths [8, 12, 12]" in said[0]
+def test_unequal_widths_have_no_angles_and_say_so(root, capsys):
+    experiments = opened(root, experiment_id=small(root, new_width=12).experiment_id)[1]
+    assert explore.training_samples(experiments, experiments) == {}
+    assert "unequal widths [8, 12, 12]" in capsys.readouterr().out
     assert explore.upgrade_of(experiments["Independent"]).cross is None

@@ -78,8 +78,8 @@ BAD = [
     ({"num_classes": 2, "labels": LABELS % 2}, "3 class_map for 2 new classes"),
     ({"classifier_scale": 8.0}, "classifier_scale .* belongs to a cosine classifier"),
     ({"classifier_scale": 0, "classifier_bias": None}, "classifier_scale must be above 0"),
-    ({"num_classes": 0}, "num_classes must be a whole number of at least 1, not 0"),
-    ({"num_classes": "2"}, "num_classes must be a whole number"),
+    ({"num_classes": 0}, "num_classes is 0; give a whole number of at least 1"),
+    ({"num_classes": "2"}, "num_classes is '2'; give a whole number"),
     ({"labels": LABELS * 1.0}, "labels must be whole numbers, not float64"),
     ({"labels": LABELS > 0}, "labels must be whole numbers, not bool"),
     ({"labels": pd.Series([0, 1, None] * 2, dtype="Int64")}, "labels must be whole numbers"),
@@ -253,7 +253,7 @@ def test_npz_of_a_user(tmp_path):
         ({"features": np.array([{"a": 1}], dtype=object)}, "is damaged, or no npz archive of plain"),
         ({"embeddings": np.eye(3)}, ".*'embeddings'"),
         ({"features": np.full((2, 2), np.nan), "labels": [0, 1]}, "features hold 4 values that"),
-        ({"prototypes": np.eye(2), "num_classes": [2, 3]}, "num_classes must be a whole number"),
+        ({"prototypes": np.eye(2), "num_classes": [2, 3]}, r"num_classes is array\(\[2, 3\]\); give a whole"),
     ],
 )
 def test_bad_npz_files(tmp_path, arrays, message):

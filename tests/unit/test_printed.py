@@ -8,8 +8,8 @@ import pytest
 from synthetic_runs import write_run
 
 from companion import claims, results, tables
-from companion.printed import printed, protocol_table
 from companion.reading import read_runs
+from companion.tables import printed, protocol_table
 from companion.titles import setting_titles
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.records import HEADLINES, PRINTED, Record

@@ -110,7 +110,6 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     },
     "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
     "trained_model": {"losses", "runs"},
-    "validation": {"evaluation", "losses", "trained_model"},
     "deploy": {"adapters", "config", "evaluation", "experiment", "user_arrays"},  # reads runs
 }
 
