@@ -163,11 +163,16 @@ def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
                 for row in map(settings.get, alike.index)
             ]
             fields = pd.DataFrame(known, alike.index, dtype=object).map(str)
-            apart = fields.columns[fields.nunique() > 1]
-            for name, row in fields[apart].iterrows():
-                told = [f"{field}={value}" for field, value in row.items() if value not in ("None", "nan")]
+            apart = fields.loc[:, fields.nunique() > 1]
+            told = apart.mask(apart.isin(["None", "nan"]))
+            most = apart.apply(lambda column: column.map(column.value_counts(normalize=True))) > 0.5
+            rare = told.mask(most)  # what most of them share is not said, unless that leaves two alike
+            again = rare.duplicated(keep=False)
+            rare[again] = told[again]
+            for name, row in rare.iterrows():
+                words = [f"{field}={value}" for field, value in row.dropna().items()]
                 digest = f" ({name.rsplit('-', 1)[-1]})"
-                titles[name] = ", ".join([title, *told]) + digest * (not len(apart))
+                titles[name] = ", ".join([title, *words]) + digest * apart.empty
     return titles.to_dict()
 
 

@@ -28,7 +28,7 @@ import pandas as pd
 
 from companion import claims, plots, results, tables, tuning
 from companion.results import HEADLINE, TESTS
-from companion.titles import method_title, setting_titles
+from companion.titles import LOSSES, method_title, setting_titles
 from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
@@ -66,11 +66,15 @@ class Results:
         for name in names:
             preset, place = (*name.split(":"), "")[:2]
             if place:
-                listed = load_preset(ROOT / f"configs/{preset}.yml").experiments
-                name = list(dict.fromkeys(one.experiment_id for one in listed))[int(place) - 1]
+                name = self._planned(preset)[int(place) - 1]
             if name in self.settings():
                 return name
         raise ValueError(f"none of the settings {', '.join(names)} is in {self.folder.name}")
+
+    @staticmethod
+    def _planned(preset: str) -> list[str]:
+        listed = load_preset(ROOT / f"configs/{preset}.yml").experiments
+        return list(dict.fromkeys(one.experiment_id for one in listed))
 
     def of(self, setting: str) -> pd.DataFrame:
         """The runs of a setting, old models left out; a ValueError says which settings there are."""
@@ -196,6 +200,30 @@ class Results:
         """`tables.scoreboard` of all settings."""
         every = [self.rows(setting) for setting in self.settings()]
         return tables.markdown(tables.scoreboard(pd.concat(every, ignore_index=True)))
+
+    def across(
+        self,
+        preset: str,
+        method: str,
+        *fields: str,
+        b: str | None = None,
+        test: str = "new/old",
+        metric: str = HEADLINE,
+    ) -> str:
+        """`difference` of a method in every setting of a preset that ran, with its number of seeds.
+
+        Args:
+            fields: which name a setting, such as "old_loss", or "classes", those of the training.
+        """
+        found = []
+        for setting in self._planned(preset):
+            if setting in self.settings() and claims.parsed(method)[0] in set(self.rows(setting)["method"]):
+                row = self._row(setting, method, metric)
+                named = [self.classes(setting) if field == "classes" else row[field] for field in fields]
+                name = " to ".join(str(LOSSES.get(value, value)) for value in named)
+                seeds = self._difference(setting, method, b, test, metric).seeds
+                found.append(f"{name} {self.difference(setting, method, b, test, metric)} ({seeds})")
+        return ", ".join(found) or "none ran"
 
     def number(
         self,

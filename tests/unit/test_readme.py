@@ -4,6 +4,7 @@ import pytest
 import readme
 from synthetic_runs import METRIC, configs, write_run
 
+from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.records import Record
 
 
@@ -78,6 +79,18 @@ def test_a_setting_is_named_by_its_preset_or_its_folder(made):
     with pytest.raises(ValueError, match="none of the settings quick:1, x is in"):
         found.first_of("quick:1", "x")
     assert readme.Results().first_of("quick:1").startswith("portraits-open-class-softmax-to-arcface")
+
+
+def test_a_method_across_the_settings_of_a_preset(made, monkeypatch):
+    found, setting = made
+    monkeypatch.setattr(found, "_planned", lambda preset: ["absent", setting])
+    margin = found.difference(setting, "bct", metric="map")
+    losses = "old_loss", "new_loss"
+    assert found.across("any", "bct", *losses, metric="map") == f"softmax to ArcFace {margin} (1)"
+    cost = found.difference(setting, "bct", "independent", "new/new", "map")
+    asked = {"b": "independent", "test": "new/new", "metric": "map"}
+    assert found.across("any", "bct", "epochs", **asked) == f"{ExperimentConfig().epochs} {cost} (1)"
+    assert found.across("any", "l2", "old_epochs") == "none ran"
 
 
 def test_what_is_not_there_is_refused(made):
