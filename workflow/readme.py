@@ -61,6 +61,14 @@ class Results:
         titles = setting_titles(self.runs[self.runs["method"] != "old"])
         return dict(sorted(titles.items(), key=lambda item: item[1]))
 
+    def judged(self) -> dict[str, str]:
+        """The settings whose oracle has run, against which the new model is judged."""
+        return {
+            setting: title
+            for setting, title in self.settings().items()
+            if (self.of(setting)["method"] == "independent").any()
+        }
+
     def first_of(self, *names: str) -> str:
         """The first of some settings that is there; "PRESET:3" is the third setting of configs/PRESET.yml."""
         for name in names:
@@ -178,9 +186,9 @@ class Results:
         return [one for one in METHODS if one != "independent" and one in there]
 
     def by_setting(self, number: str, *methods: str) -> str:
-        """A difference ("margin" or "self_change") of some methods in every setting, one line a setting."""
+        """A difference ("margin" or "self_change") of some methods in every judged setting, one line each."""
         lines = []
-        for setting, title in self.settings().items():
+        for setting, title in self.judged().items():
             rows = self.rows(setting)
             row = self._row(setting, "independent")
             line = {"setting": title, "classes": str(self.classes(setting)), "seeds": str(row["n"])}

@@ -85,6 +85,12 @@ def _adapted(channels: int, size: Size, weights: str | None, *, name: str) -> nn
         if not named(weights):
             network.features[0][0] = nn.Conv2d(channels, 16, 3, 1 if small else 2, padding=1, bias=False)
         network.classifier = nn.Identity()
+        if (
+            small
+        ):  # with torchvision's 0.01 a training of some hundred steps is tested by what its first ones saw
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 0.1
         return network
     if small:
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)

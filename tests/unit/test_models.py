@@ -24,6 +24,12 @@ def test_every_backbone_embeds_and_learns(name, channels, size):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_statistics_keep_pace_with_a_short_training(name):
+    modules = build_model(name, width=16, channels=3, size=32).modules()
+    assert {module.momentum for module in modules if isinstance(module, torch.nn.BatchNorm2d)} == {0.1}
+
+
 def test_the_head_is_linear_then_batch_norm_with_weight_one():
     model = build_model("convnet", width=8)
     assert model.project.bias is None
