@@ -24,10 +24,9 @@ def differences(first: Path, second: Path) -> pd.DataFrame:
     rows = []
     for name in sorted(set(sides[0]) & set(sides[1])):
         a, b = (side[name] for side in sides)
-        asked = (
-            [] if a.config["method"] == "old" else [(pair, metric) for pair in PAIRS for metric in METRICS]
-        )
-        for pair, metric in asked:
+        if a.config["method"] == "old":
+            continue
+        for pair, metric in product(PAIRS, METRICS):
             values = [one.value if one else None for one in (x.metrics.find(*pair, metric) for x in (a, b))]
             if None not in values:
                 points = 100 * (values[0] - values[1])
@@ -43,14 +42,9 @@ def main() -> None:
     given = parser.parse_args()
     found = differences(given.first, given.second)
     points = found.groupby(["test", "metric"], sort=False)["points"]
-    rms = points.agg(lambda x: (x**2).mean() ** 0.5)
-    table = {
-        "runs": points.size(),
-        "rms": rms,
-        "mean": points.mean(),
-        "largest": points.agg(lambda x: x.abs().max()),
-    }
-    print(pd.DataFrame(table).round(2).to_string())
+    table = {"runs": points.size(), "rms": points.agg(lambda x: (x**2).mean() ** 0.5), "mean": points.mean()}
+    largest = points.agg(lambda x: x.abs().max())
+    print(pd.DataFrame(table | {"largest": largest}).round(2).to_string())
 
 
 if __name__ == "__main__":
