@@ -166,9 +166,10 @@ def setting_titles(rows: pd.DataFrame) -> dict[str, str]:
             apart = fields.loc[:, fields.nunique() > 1]
             told = apart.mask(apart.isin(["None", "nan"]))
             most = apart.apply(lambda column: column.map(column.value_counts(normalize=True))) > 0.5
-            rare = told.mask(most)  # what most of them share is not said, unless that leaves two alike
+            rare = told.mask(most)  # what most of them share is not said, unless it tells two apart
             again = rare.duplicated(keep=False)
-            rare[again] = told[again]
+            differing = told.loc[again, apart[again].nunique() > 1]
+            rare = rare.combine_first(differing)[apart.columns]
             for name, row in rare.iterrows():
                 words = [f"{field}={value}" for field, value in row.dropna().items()]
                 digest = f" ({name.rsplit('-', 1)[-1]})"

@@ -186,10 +186,15 @@ class Results:
         return [one for one in METHODS if one != "independent" and one in there]
 
     def by_setting(self, number: str, *methods: str) -> str:
-        """A difference ("margin" or "self_change") of some methods in every judged setting, one line each."""
+        """A difference ("margin" or "self_change") of some methods in every judged setting, one line each.
+
+        A setting in which no trained one of them ran is left out.
+        """
         lines = []
         for setting, title in self.judged().items():
             rows = self.rows(setting)
+            if not {one for one in methods if not one.startswith("adapter/")} & set(rows["method"]):
+                continue
             row = self._row(setting, "independent")
             line = {"setting": title, "classes": str(self.classes(setting)), "seeds": str(row["n"])}
             line |= {"old/old": self.number(setting, "independent", "old/old", interval=False)}
