@@ -21,14 +21,6 @@ def runs(toy):
     return {name: train_toy(name, toy, snapshots=STEPS) for name in names}
 
 
-def test_shapes(toy, runs):
-    assert toy.old.shape == (100, 2) and toy.labels.tolist() == sorted(toy.labels.tolist())
-    run = runs["mixbct"]
-    assert run.steps == STEPS
-    assert run.points.shape == (6, 100, 2) and run.classifier.shape == (6, 5, 2)
-    torch.testing.assert_close(run.points.norm(dim=2), torch.ones(6, 100))
-
-
 def test_outliers_lie_with_the_third_class(toy):
     means = torch.nn.functional.normalize(toy.system.prototypes(), dim=1)
     nearest = (torch.nn.functional.normalize(toy.old, dim=1) @ means.T).argmax(dim=1)
