@@ -11,8 +11,6 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from sklearn.datasets import make_blobs
-from sklearn.neighbors import NearestNeighbors
 
 from companion import plots
 from compat_lib.losses import METHODS
@@ -75,34 +73,6 @@ def test_joint_map_repeats_whatever_the_length_of_features(ax, features, joint):
     assert alone.new is None and alone.prototypes is None and 0 < alone.trustworthiness <= 1
     assert plots.model_map(ax, old, new, labels).prototypes.shape == (4, 2)
     assert plots.model_map(ax, old, new[:, :8], labels) is None
-
-
-def test_joint_map_keeps_blobs_together():
-    points, labels = make_blobs(60, 8, centers=3, cluster_std=0.2, random_state=0)
-    joint = plots.joint_tsne(points[:30], points[30:])
-    flat = np.concatenate([joint.old, joint.new])
-    nearest = NearestNeighbors(n_neighbors=1).fit(flat).kneighbors(return_distance=False)[:, 0]
-    assert np.array_equal(labels[nearest], labels)
-
-
-def test_circle_numbers_only_gathered_classes(ax):
-    labels = torch.tensor([0, 0, 1, 1])
-    old = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
-    new = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.0, -1.0]])  # the second class is scattered
-    stars = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
-    plots.draw_circle(ax, old, new, labels, prototypes=stars, classifier=stars, marked=labels == 0)
-    for colour, numbers in ((plots.NEW, ["1"]), (plots.OLD, ["1", "2"])):
-        assert [text.get_text() for text in ax.texts if text.get_color() == colour] == numbers
-
-
-def test_image_strip(ax):
-    images = torch.zeros(5, 3, 4, 6, dtype=torch.uint8)
-    images[:, 0] = 255
-    plots.image_strip(ax, images, list("abcde"), plots.NEW, columns=3, title="rejected")
-    assert len(ax.images) == 5 and len(ax.patches) == 5
-    assert ax.images[0].get_array()[0, 0].tolist() == [255, 0, 0]
-    assert [text.get_text() for text in ax.texts] == list("abcde")
-    plots.image_strip(plt.subplots()[1], images[:, :1])
 
 
 # -- distributions ---------------------------------------------------------------------------------
