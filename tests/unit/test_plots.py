@@ -75,6 +75,26 @@ def test_joint_map_repeats_whatever_the_length_of_features(ax, features, joint):
     assert plots.model_map(ax, old, new[:, :8], labels) is None
 
 
+def test_circle_numbers_only_gathered_classes(ax):
+    labels = torch.tensor([0, 0, 1, 1])
+    old = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    new = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.0, -1.0]])  # the second class is scattered
+    stars = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
+    plots.draw_circle(ax, old, new, labels, prototypes=stars, classifier=stars, marked=labels == 0)
+    for colour, numbers in ((plots.NEW, ["1"]), (plots.OLD, ["1", "2"])):
+        assert [text.get_text() for text in ax.texts if text.get_color() == colour] == numbers
+
+
+def test_image_strip(ax):
+    images = torch.zeros(5, 3, 4, 6, dtype=torch.uint8)
+    images[:, 0] = 255
+    plots.image_strip(ax, images, list("abcde"), plots.NEW, columns=3, title="rejected")
+    assert len(ax.images) == 5 and len(ax.patches) == 5
+    assert ax.images[0].get_array()[0, 0].tolist() == [255, 0, 0]
+    assert [text.get_text() for text in ax.texts] == list("abcde")
+    plots.image_strip(plt.subplots()[1], images[:, :1])
+
+
 # -- distributions ---------------------------------------------------------------------------------
 
 
