@@ -7,14 +7,7 @@ from flat_records import draws as draws_of
 from flat_records import flat
 from plain_rows import grouped
 
-from compat_lib.evaluation import (
-    compare,
-    criterion,
-    gain_interval,
-    retrieval,
-    update_gain,
-    verification,
-)
+from compat_lib.evaluation import compare, criterion, gain_interval, retrieval, update_gain, verification
 from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
 from compat_lib.evaluation.compatibility import Queries, upgrade_scores
 from compat_lib.evaluation.records import Record, Records

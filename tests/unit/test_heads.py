@@ -10,13 +10,7 @@ import torch.nn.functional as F
 from method_steps import make_classifier
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 
-from compat_lib.losses.heads import (
-    Classifier,
-    FrozenClassifier,
-    arcface,
-    row_cross_entropy,
-    simplex,
-)
+from compat_lib.losses.heads import Classifier, FrozenClassifier, arcface, row_cross_entropy, simplex
 
 KINDS = ("linear", "cosface", "arcface")
 
