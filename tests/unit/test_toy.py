@@ -93,13 +93,6 @@ def test_points_lead_under_l2_and_bct_and_the_classifier_leads_under_mixbct(toy,
     assert rows[5, 4] < 10 and means[5, 4] < 10
 
 
-def test_l2_repeats_the_old_error_and_the_others_do_not(toy, runs):
-    star = torch.nn.functional.normalize(toy.system.prototypes()[0], dim=0)
-    for name in ("l2", "bct", "dual_tuning", "mixbct"):
-        ends = torch.rad2deg(torch.acos((runs[name].points[-1][toy.outlier] @ star).clamp(-1, 1)))
-        assert (ends > 100).all() if name == "l2" else (ends < 20).all()
-
-
 def test_a_fitted_rotation_helps_where_a_random_one_does_not(toy):
     clean = make_toy(outliers=0)
     new = train_toy("independent", clean, seed=1, snapshots=(300,)).points[-1]
