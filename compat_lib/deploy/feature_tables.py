@@ -21,7 +21,8 @@ USUAL = {
 }
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 WRITTEN_LIST = rf"^[\s\[({{]*{NUMBER}(?:[\s,;]+{NUMBER})*[\s\])}}]*$"
-LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{NUMBER}(?:\s+{NUMBER})+\s*)", re.ASCII | re.DOTALL)
+BARE_LIST = rf"{NUMBER}(?:\s+{NUMBER})+"
+LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{BARE_LIST}\s*)", re.ASCII | re.DOTALL)
 WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
 VECTORS = r"(large_|fixed_size_)?(list|binary)|extension<.*tensor"  # Arrow's types of cells of many numbers
 
@@ -65,6 +66,7 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
                 file.seek(0)
             reader = csv.reader(file, delimiter=mark)
             header = [name.strip() for name in next(filter(None, reader), [])]
+            header[:1] = [name.removeprefix("#").strip() for name in header[:1]]  # as numpy.savetxt marks it
     except UnicodeDecodeError as error:
         raise Refused("it is not text in UTF-8; save it as such") from error
     except pd.errors.EmptyDataError as error:
@@ -148,7 +150,8 @@ def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:
     counted = any(numbers == [str(i + start) for i in range(len(numbers))] for start in (0, 1))
     odd = not counted or (others and len(numbers) < 4)  # no feature goes 0, 1, 2, 3
     fractions = not all(name.isdigit() for name in numbers)
-    if fractions or (odd and 2 * len(numbers) >= len(header)) or any(name.startswith("[") for name in header):
+    lists = [name for name in header if re.match(rf"\[|{BARE_LIST}$", name)]
+    if lists or fractions or (odd and 2 * len(numbers) >= len(header)):
         raise Refused(
             f"the first line ({', '.join(header[:4])}, ...) looks like a row, not like the names of the "
             "columns; write them above it, such as path,f0,f1,..."

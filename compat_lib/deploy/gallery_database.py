@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -21,8 +22,9 @@ WAIT = 60.0  # seconds that a writer waits for another one
 FORMAT = 3
 
 # A feature that is written again gets a new key, above all others and from the clock, so that an index need
-# compare keys only, also where a backup was put in the gallery's place. The column id has no type: text stays
-# text and a number a number.
+# compare keys only, also where a backup was put in the gallery's place; and by chance somewhat above, since a
+# clock may be set back after the last entries were taken out. The column id has no type: text stays text and
+# a number a number.
 SCHEMA = """
 CREATE TABLE about (kind TEXT, options TEXT, change INTEGER);
 CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT UNIQUE, width INTEGER, compatible TEXT, fit TEXT);
@@ -151,7 +153,8 @@ def stored(database: sqlite3.Connection, unit: np.ndarray) -> Iterable[tuple[int
     sql = "SELECT COALESCE(MAX(key), 0) FROM (SELECT key FROM entries UNION ALL SELECT key FROM beside)"
     (last,) = database.execute(sql).fetchone()
     features = (row.tobytes() for row in unit.astype("<f4", copy=False))
-    return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, max(last + 1, time.time_ns())))
+    first = max(last + 1, time.time_ns()) + secrets.randbelow(2**30)  # a second at most
+    return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, first))
 
 
 def as_table(folder: Path, rows: list[tuple]) -> np.ndarray:

@@ -88,6 +88,13 @@ def csv_of(folder, text, encoding="utf-8", **options):
 X = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
 NAMES = [f"a/{i}.png" for i in range(7)]
 TABLE = pd.DataFrame(X, columns=[f"f{i}" for i in range(8)]).assign(id=NAMES)
+
+
+def savetxt(**options):
+    np.savetxt(text := io.StringIO(), X, **options)
+    return text.getvalue()
+
+
 GOOD_TEXT = {
     "commas": TABLE.to_csv(index=False),
     "bars": TABLE.to_csv(index=False, sep="|"),
@@ -103,7 +110,14 @@ GOOD_TEXT = {
     "spaces and signs": TABLE.map(lambda x: f" {x:+.9g} " if isinstance(x, float) else x).to_csv(index=False),
     "three digits": TABLE.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
+    "a marked header": "# " + TABLE.to_csv(index=False),
 }
+
+
+@pytest.mark.parametrize("mark", [" ", ",", ";"])
+def test_what_numpy_wrote_under_a_header(tmp_path, mark):
+    text = savetxt(fmt="%.9g", delimiter=mark, header=mark.join(f"f{i}" for i in range(8)))
+    assert text.startswith("# f0") and np.array_equal(csv_of(tmp_path, text).features, X)
 
 
 @pytest.mark.parametrize("case", GOOD_TEXT)
@@ -178,6 +192,8 @@ BAD_CSV = [
     ("a/1.png,0,1,2\na/2.png,5,6,7\n", "looks like a row"),
     ("12,10\n5,6\n", "looks like a row"),
     ('a/1.png,anna,"[1, 2]"\na/2.png,bert,"[3, 4]"\n', "looks like a row"),
+    (savetxt(fmt="%g"), "looks like a row"),
+    (savetxt(delimiter="  "), "looks like a row"),
     ('id,emb\na,"[1 2 ... 9]"\nb,"[1 2 ... 7]"\n', r"'emb' holds '\[1 2 \.\.\. 9\]' in row 0"),
     ('id,emb\na,"[1, x]"\n', r"'emb' holds '\[1, x\]' in row 0, which is no whole list"),
     ('id,emb\na,\nb,"[1, 2]"\n', "'emb' holds '' in row 0"),

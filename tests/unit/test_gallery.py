@@ -22,6 +22,7 @@ import torch
 from plain_rows import unit
 
 from compat_lib.adapters import fit_procrustes, fit_ridge
+from compat_lib.deploy import gallery_database
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
 from compat_lib.deploy.gallery_index import Part
 
@@ -755,3 +756,14 @@ def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
     Gallery.open(made.folder).insert([20_001], new[:1] + 9, "old")  # a file with the number of the lost one
     assert made.search(new[:1] + 9, 1, "old").ids.tolist() == [[20_001]]
     assert 20_000 not in made.search(old[:1] + 9, 301, "old").ids
+
+
+def test_a_clock_that_is_set_back_gives_no_key_twice(tmp_path, monkeypatch):
+    made = Gallery.create(tmp_path / "gallery", {"old": 2})
+    made.insert([1], [[0.0, 1.0]], "old")
+    monkeypatch.setattr(gallery_database, "time", SimpleNamespace(time_ns=lambda: 1))
+    made.insert([2], [[1.0, 0.0]], "old")
+    assert made.search([[1.0, 0.0]], 1, "old").ids.tolist() == [[2]]
+    made.remove([2])
+    made.insert([3], [[-1.0, 0.0]], "old")  # after the same last entry as the one that was found
+    assert made.search([[1.0, 0.0]], 2, "old").ids.tolist() == [[1, 3]]
