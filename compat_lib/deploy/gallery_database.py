@@ -120,9 +120,10 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
         with explained(folder, "nothing has changed; make room (fewer entries need less), or move it"):
             if code == sqlite3.SQLITE_FULL or _is_full(folder):
                 raise OSError(errno.ENOSPC, str(error)) from error
-            if code == sqlite3.SQLITE_READONLY:
-                number = errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES
-                raise OSError(number, str(error)) from error
+            ours = os.access(folder, os.W_OK)
+            if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and not ours):
+                fixed = os.statvfs(folder).f_flag & os.ST_RDONLY
+                raise OSError(errno.EROFS if ours or fixed else errno.EACCES, str(error)) from error
             raise
 
 

@@ -522,6 +522,14 @@ def test_backfill_keeps_its_order_and_goes_on_where_it_was(old_and_new):
     assert list(made.backfill("new", embed, order=[])) == []
 
 
+def test_an_order_is_done_though_its_loop_was_left_at_the_last_step(old_and_new):
+    made, ids, _, new = old_and_new
+    for step in made.backfill("new", embedder(ids, new), ids[:100], batch=60):
+        if not step.left:
+            break
+    assert [step.done for step in made.backfill("new", embedder(ids, new))] == [200]
+
+
 def test_what_others_do_during_a_batch_is_kept(old_and_new):
     made, ids, old, new = old_and_new
     other, calls = Gallery.open(made.folder), []
@@ -682,6 +690,13 @@ def test_a_gallery_that_cannot_be_written_to_can_be_searched(old_and_new, monkey
     for change in (lambda: reader.insert([20_000], old[:1], "old"), lambda: reader.remove(ids[:1])):
         with pytest.raises(PermissionError, match="cannot be written: this folder belongs to somebody else"):
             change()
+    (made.folder / "gallery.db-wal").mkdir()  # as where SQLite needs a file beside it and may make none
+    with pytest.raises(PermissionError, match="cannot be written: this folder belongs to somebody else"):
+        len(reader)
+    numbers = dict.fromkeys(("f_blocks", "f_frsize", "f_bfree", "f_bavail"), 2**20)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY, **numbers))
+    with pytest.raises(OSError, match="cannot be written: the disk is read-only"):
+        len(reader)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
