@@ -168,7 +168,8 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
         usual = [name for name in free if name.lower() in USUAL.get(role, ())]
         if role == "features":
             some = [name for name in free if name in vectors]
-            usual = [name for name in some if name in usual] or some or usual
+            rows = _groups(free) if some else []  # some may be boxes beside f0, f1, ...
+            usual = [name for name in some if name in usual] or [*some, *usual, *rows]
         found = [columns[role]] if role in columns else usual
         if role == "groups":  # in one of the files that are read for one purpose
             found = [name for name in found if name in free]
@@ -191,13 +192,19 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
     return chosen
 
 
-def _numbered(header: list[str], start: str | None) -> list[str]:
-    """Columns that begin alike and end in a number, in the order of the numbers."""
+def _groups(header: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
+    """Columns that begin alike and end in a number: what they begin with -> numbers and names, two or more."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for name in header:
         if match := re.fullmatch(r"(.*?)(\d+)", name):
             groups.setdefault(match[1], []).append((int(match[2]), name))
-    starts = [one for one in groups if len(groups[one]) > 1] if start is None else [start]
+    return {start: names for start, names in groups.items() if len(names) > 1}
+
+
+def _numbered(header: list[str], start: str | None) -> list[str]:
+    """The one group of columns that begin so, in the order of their numbers."""
+    groups = _groups(header)
+    starts = list(groups) if start is None else [start]
     if len(starts) > 1:
         raise Refused(
             f"numbered columns begin with {' and with '.join(map(repr, starts))}; say which are features, "
