@@ -50,7 +50,9 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
                 table = dataset.dataset(ipc.open_stream(file).read_all())
     else:
         kind = dataset.ParquetFileFormat(arrow_extensions_enabled=True)  # for UUIDs
-        table = dataset.dataset([str(part) for part in parts], format=kind, partitioning="hive")
+        # Names of folders are columns, such as label=anna, below the folder that was given, and not above it.
+        hive = {"partitioning": "hive", "partition_base_dir": str(path)} if path.is_dir() else {}
+        table = dataset.dataset([str(part) for part in parts], format=kind, **hive)
     names = table.schema.names
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
     return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + not_read(names, chosen)
@@ -193,7 +195,7 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
 
 
 def _groups(header: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
-    """Columns that begin alike and end in a number: what they begin with -> numbers and names, two or more."""
+    """Columns that begin alike and end in a number, two or more: what they begin with -> number and name."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for name in header:
         if match := re.fullmatch(r"(.*?)(\d+)", name):

@@ -299,12 +299,18 @@ def test_ids_may_be_uuids(tmp_path):
     assert found.tolist() == [str(name) for name in names]
 
 
-def test_parts_of_a_partitioned_table(tmp_path):
+@pytest.mark.parametrize("relative", [False, True])
+def test_parts_of_a_partitioned_table(tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    folder = (Path() if relative else tmp_path) / "id=7"  # this name says nothing of the rows
     for label in ("anna", "bert"):
-        (tmp_path / "old" / f"label={label}").mkdir(parents=True)
+        (folder / f"label={label}").mkdir(parents=True)
         table = pa.table({"id": [f"{label}/1.png"], "emb": [[1.0, 2.0]]})
-        parquet.write_table(table, tmp_path / "old" / f"label={label}" / "0.parquet")
-    assert read_features(tmp_path / "old").labels.tolist() == ["anna", "bert"]
+        parquet.write_table(table, folder / f"label={label}" / "0.parquet")
+    table = read_features(folder)
+    assert table.labels.tolist() == ["anna", "bert"] and table.ids.tolist() == ["anna/1.png", "bert/1.png"]
+    table = read_features(folder / "label=anna" / "0.parquet")
+    assert table.labels is None and table.ids.tolist() == ["anna/1.png"]
 
 
 # -- arrays --------------------------------------------------------------------------------------
