@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from compat_lib.deploy.gallery_search import as_json, named
 from compat_lib.files import explained
 
 WAIT = 60.0  # seconds that a writer waits for another one
 FORMAT = 3
+CREATING = ".create"  # whose lock is held while a gallery is made
 
 # A feature that is written again gets a new key, above all others and from the clock, so that an index need
 # compare keys only, also where a backup was put in the gallery's place; and by chance somewhat above, since a
@@ -59,7 +61,8 @@ def create(folder: Path, models: Mapping[str, int], index: str, options: dict[st
             raise FileExistsError(f"the folder {folder} holds other files, such as {path.name}; give another")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with connected(folder, "mode=rwc") as database:
+        alone = FileLock(folder / CREATING).acquire()
+    with alone, connected(folder, "mode=rwc") as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         if database.execute("SELECT * FROM sqlite_master").fetchone():
@@ -88,7 +91,11 @@ def opened(folder: Path, begin: str) -> Iterator[sqlite3.Connection]:
     fixed = fixed and not (folder / "gallery.db-wal").exists()
     with connected(folder, "immutable=1" if fixed else "mode=rw") as database:
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0:  # cut short, or never finished
+        if version == 0:  # cut short, never finished, or another process is making it
+            with contextlib.suppress(OSError), FileLock(folder / CREATING):
+                pass
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:
             raise damaged(folder)
         if version != FORMAT:
             reads = f"this version of compat_lib reads {FORMAT}"

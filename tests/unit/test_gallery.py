@@ -773,6 +773,24 @@ def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
     assert 20_000 not in made.search(old[:1] + 9, 301, "old").ids
 
 
+def test_a_gallery_that_is_being_made_is_waited_for(tmp_path, monkeypatch):
+    begun, make = threading.Event(), gallery_database.make
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.2)
+        make(*arguments)
+
+    monkeypatch.setattr(gallery_database, "make", slow)
+    maker = threading.Thread(target=Gallery.create, args=(tmp_path / "gallery", {"old": 2}))
+    maker.start()
+    begun.wait()
+    assert Gallery.open(tmp_path / "gallery").counts == {"old": 0}
+    with pytest.raises(FileExistsError, match="open it with Gallery.open"):
+        Gallery.create(tmp_path / "gallery", {"old": 2})
+    maker.join()
+
+
 def test_a_clock_that_is_set_back_gives_no_key_twice(tmp_path, monkeypatch):
     made = Gallery.create(tmp_path / "gallery", {"old": 2})
     made.insert([1], [[0.0, 1.0]], "old")
