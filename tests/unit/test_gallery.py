@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -715,6 +716,23 @@ def test_a_gallery_opened_before_a_fork_is_written_to_after_it(old_and_new):
 
 
 # -- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_search_after_a_fork_waits_for_no_threads_of_before(old_and_new):
+    made, _, old, _ = old_and_new
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    found = made.search(rows(500), 9, "old").ids
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)
+            os._exit(int(not np.array_equal(made.search(rows(500), 9, "old").ids, found)))
+        finally:
+            os._exit(1)
+    faiss.omp_set_num_threads(threads)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_damage_is_found_and_named(old_and_new, tmp_path):
