@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import unicodedata
 from dataclasses import replace
 from itertools import permutations
 
@@ -133,30 +132,16 @@ def test_a_better_model_of_the_same_space_is_compatible_and_a_rotated_one_is_not
     assert same.verdict == "not compatible" and "the same features" in same.sentence
 
 
-def test_a_model_that_is_just_as_good_is_undecided(models):
-    old, _, labels, _ = models
-    rng = np.random.default_rng(4)  # the sign of the difference is chance
-    others = [old + 0.02 * rng.normal(size=old.shape) for _ in range(4)]
-    results = [check_compatibility(old, other, labels, draws=60, adapter=False) for other in others]
-    within = [result for result in results if result.verdict == "undecided"]
-    assert len(within) >= 2  # with 95 % intervals nearly all
-    for result in within:
-        gain = result.records.get("new", "old", f"gain/{result.metric}")
-        assert gain.low <= 0 <= gain.high and result.above == (gain.value > 0)
-
-
-@pytest.mark.parametrize("draws", [5, 200])
-def test_a_handful_of_identities_is_no_evidence(draws):
-    # Features of noise: either sign of the difference is chance, and so is an interval that leaves out zero.
+@pytest.mark.parametrize(
+    ("identities", "options"),
+    # Of noise either sign of the difference is chance, and so is an interval that leaves out zero.
+    [(3, {"draws": 200}), (24, {"queries": 1}), (24, {"draws": 2}), (24, {"draws": 0})],
+)
+def test_a_handful_of_identities_one_query_or_a_few_draws_decide_nothing(identities, options):
     for seed in range(3):
-        old, new, labels, _ = make_models(identities=3, noise=(1e3, 1e3), seed=seed)
-        assert check_compatibility(old, new, labels, draws=draws, adapter=False).verdict == "undecided"
-
-
-@pytest.mark.parametrize("options", [{"queries": 1}, {"draws": 2}, {"draws": 0}])
-def test_one_query_or_a_few_draws_decide_nothing(models, options):
-    for seed in range(2):
-        result = check_compatibility(*models[:3], metric="map", adapter=False, seed=seed, **options)
+        noise = (1e3, 1e3) if identities == 3 else (1.2, 0.7)
+        sides = make_models(identities=identities, noise=noise, seed=seed)[:3]
+        result = check_compatibility(*sides, metric="map", adapter=False, seed=seed, **options)
         assert result.verdict == "undecided" and result.summary()
 
 
@@ -252,17 +237,10 @@ def test_rows_are_joined_by_their_ids(models, checked):
         assert result.notes[0].startswith("0 images on the old side only and 2 on the new side only are left")
 
 
-def test_ids_of_64_bits_and_names_in_either_form_of_unicode_match():
-    old, new = np.eye(4), np.eye(4)[::-1]
+def test_ids_of_64_bits_match():
     hashes = np.array([2**64 - 1, 2**63 + 1, 2**53, 2**53 + 1], np.uint64)
-    found = bring_together(old, new, [0, 0, 1, 1], ids=hashes, new_ids=hashes[::-1])
-    assert torch.equal(found.before, found.after)
-    names = ["Zoë", "Zoë", "Bär", "Bär"]
-    apart = [unicodedata.normalize(form, name) for form, name in zip(["NFC", "NFD"] * 2, names, strict=True)]
-    assert bring_together(old, new, names, new_labels=apart).labels.tolist() == [1, 1, 0, 0]
-    photos = [f"Zoë/{n}.png" for n in range(4)]
-    mac = [unicodedata.normalize("NFD", name) for name in photos]
-    assert len(bring_together(old, new, names, ids=photos, new_ids=mac).labels) == 4
+    sides = bring_together(np.eye(4), np.eye(4)[::-1], [0, 0, 1, 1], ids=hashes, new_ids=hashes[::-1])
+    assert torch.equal(sides.before, sides.after)
 
 
 @pytest.mark.parametrize("missing", ["", "None", "UNKNOWN", "N/A", "-", -1, np.nan, None])
@@ -335,10 +313,8 @@ def test_one_label_for_many_images_is_named(models):
         ({"labels": [0, 1]}, "there are 2 old labels for 144 old features"),
         ({"new_features": np.full((144, 16), np.nan)}, "144 of the 144 rows of the new .* first row 0;"),
         ({"groups": np.arange(145)}, "there are 145 groups for 144 old features"),
-        ({"labels": np.arange(144) % 9 + 2.0**60}, "the labels must be whole numbers .* row 0 holds 1.15"),
         ({"new_features": np.ones((143, 16))}, "there are 144 old and 143 new rows and no ids"),
         ({"draws": -1}, "draws is -1; give a whole number of at least 0"),
-        ({"queries": 10.5}, "queries is 10.5; give a whole number of at least 1"),
         ({"queries": 0}, "queries is 0; give a whole number of at least 1"),
         ({"metric": "auc"}, "the metric 'auc' is not known"),
         ({"metric": "tar@far=1e-5"}, "cannot be measured with 9,936 pairs"),

@@ -367,7 +367,6 @@ def test_mapped_features_are_saved_beside_the_rest_and_stay_mapped(mapped, tmp_p
         (np.zeros(6, np.float32), r"not torch.float32 of \[6\]"),
         (np.array([[1, 2], [1, np.inf]], np.float16), "not finite, first in row 1"),
         (b"no array", "is damaged, or no .npy file of numbers"),
-        (np.zeros((6, 3), np.float32), "6 features for 2 labels"),
     ],
 )
 def test_files_of_features_that_cannot_be_used_are_refused(tmp_path, array, sentence):
