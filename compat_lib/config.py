@@ -273,6 +273,11 @@ class ExperimentConfig(TrainingSettings):
         return self.image_size if square else (self.image_height, self.image_size)
 
     @property
+    def flips(self) -> bool:
+        """Whether a test feature is the sum of those of the image and its mirror image."""
+        return self.flip_test or self.protocol == "ijb"
+
+    @property
     def experiment_id(self) -> str:
         """Readable name and hash of what all methods and seeds of this experiment share."""
         source = set_name(self.dataset, self.dataset_options)

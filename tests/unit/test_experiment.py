@@ -207,6 +207,9 @@ def test_a_budget_of_passes_gives_mixbct_more_epochs(root):
     full = cost(silent(tiny(root, epochs=4)).evaluate(), "backbone_images")
     assert cost(steps, "backbone_images") < 0.8 * full
     assert cost(passes, "backbone_images") == pytest.approx(full, rel=0.15)
+    every = {"mix_ratio": 1.0, "credible_share": 1.0}
+    with pytest.raises(ValueError, match="MixBCT leaves 0 of 16 rows to the network"):
+        silent(tiny(root, method="mixbct", method_options=every, budget="passes")).train()
 
 
 def test_where_a_run_was_read_is_said_without_naming_the_machine(root, oracle, monkeypatch):
@@ -285,8 +288,10 @@ def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
     assert experiment.old_run.config["method"] == "old"
     assert list(silent(third).evaluate().metrics) == list(run.metrics)
     other_width = second.next_generation(old_width=7)
-    with pytest.raises(ValueError, match=r"has \(backbone, loss, width\) .*8\), but the old side .*7\)"):
+    with pytest.raises(ValueError, match=r"has \(backbone, loss, width, .* 8, F.*, but the old side .* 7, F"):
         silent(other_width).evaluate()
+    with pytest.raises(ValueError, match=r"flipped test images\) .*8, False\), but the old side .*8, True\)"):
+        silent(second.next_generation(flip_test=True)).evaluate()  # sums against features of one image
     other_images = second.next_generation(scenario="extended-class")
     with pytest.raises(ValueError, match="has other training images than this experiment"):
         silent(other_images).evaluate()
