@@ -313,6 +313,9 @@ def test_a_method_says_what_it_lacks(name):
 def test_unknown_methods_and_options_are_refused_with_the_list():
     with pytest.raises(ValueError, match="Two methods are called 'l2'"):
         type("Other", (CompatibilityLoss,), {"name": "l2"})
+    again = type("L2", (METHODS["l2"],), {"name": "l2", "__module__": METHODS["l2"].__module__})
+    assert METHODS["l2"] is again  # a cell that is run again defines its method anew
+    METHODS["l2"] = again.__base__
     with pytest.raises(ValueError, match="There is no method 'mixbtc'. Methods: advbct, .*bct, .*mixbct"):
         build_method("mixbtc", None, make_classifier())
     with pytest.raises(ValueError, match="There is no method 'x'"):
@@ -321,6 +324,21 @@ def test_unknown_methods_and_options_are_refused_with_the_list():
         build_method("mixbct", make_old(), make_classifier(), ratio=0.3)
     with pytest.raises(ValueError, match="independent has no option 'x'. Options: none"):
         build_method("independent", None, make_classifier(), x=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "term"),
+    [("pull", torch.ones(12)), ("pull", torch.ones(1)), ("pull", 1.0), ("pul", torch.ones(()))],
+)
+def test_terms_without_a_weight_or_with_dimensions_are_refused_by_name(name, term):
+    class Own(CompatibilityLoss):
+        def terms(self, step):
+            return {"classification": self.classification(step), name: term}
+
+    method = Own(None, make_classifier())
+    method.weights["pull"] = 2.0
+    with pytest.raises(TypeError, match=f"^Own, term '{name}': .* weights of classification, pull$"):
+        method(own_step(method, make_old()))
 
 
 # -- what users set, and what a step gives -----------------------------------------------------------------
