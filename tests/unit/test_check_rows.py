@@ -70,7 +70,7 @@ def test_trained_maps_learn_from_the_other_half_where_that_is_large_enough(model
     for name, there in (("lambda-orthogonal-query", old), ("lambda-orthogonal", gallery)):
         expected = retrieval(query, labels, there, labels, query_ids=ids, gallery_ids=ids)
         found = result.records.value("new", "old", "map", adapter=name)
-        assert found == pytest.approx(expected.map, abs=1e-6)
+        assert found == pytest.approx(expected.map, abs=2e-3)  # a thousand steps from rows of unit length
     assert set(titles) < set(result.table().index)
 
 

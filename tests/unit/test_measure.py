@@ -1,18 +1,21 @@
-"""Protocols of an experiment: slow loops, small data sets from end to end, and what is refused."""
+"""Protocols of an experiment: whom they give to which measure, end to end on small sets, what is refused."""
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from plain_rows import average_precision
 from tiny_runs import silent, tiny
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.evaluation.orders import backfill_order
+from compat_lib.evaluation.protocols.identification import identification
+from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.measure import measure_protocol, mixed_reid, one_test, same_class
 from compat_lib.evaluation.protocols.needs import refuse_protocol
+from compat_lib.evaluation.protocols.reid import reid
+from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
+from compat_lib.evaluation.protocols.templates import pool_templates
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
 
 pytestmark = pytest.mark.precision
@@ -56,34 +59,14 @@ def features(seed, width=6):
     return torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
 
 
-def cosines(query, gallery):
-    return torch.cosine_similarity(query.double()[:, None], gallery.double()[None], dim=2).numpy()
-
-
-def slow(scores, labels, keep, ks):
-    """Top-k, mean average precision and inverse penalty of the kept items of every query, by a loop."""
-    found = {f"{k}": [] for k in ks} | {"map": [], "minp": []}
-    for row, line in enumerate(scores):
-        items = np.flatnonzero(keep[row])
-        items = items[np.argsort(-line[items], kind="stable")]
-        right = np.flatnonzero(labels[1][items] == labels[0][row]) + 1
-        if len(right):
-            for k in ks:
-                found[f"{k}"].append(right[0] <= k)
-            found["map"].append(average_precision(labels[1][items] == labels[0][row]))
-            found["minp"].append(len(right) / right[-1])
-    return {name: np.mean(values) for name, values in found.items()}
-
-
-def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
+def test_leave_one_out_cuts_unequal_widths_and_begins_and_ends_the_mixed_gallery():
     images, old, new = pictures(N, 10), features(1, 4), features(2, 6)
     found = measure_protocol("leave-one-out", old, new, images, {}, cross=None, draws=8)
-    labels, keep = (images.labels.numpy(),) * 2, ~np.eye(N, dtype=bool)
-    for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
-        expected = slow(cosines(a, b), labels, keep, (1, 5))
-        for name, key in {"top1": "1", "top5": "5", "map": "map"}.items():
-            one = found.get(query, gallery, name)
-            assert one.value == pytest.approx(expected[key]) and one.low <= one.high and len(one.draws) == 8
+    for pair, sides in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
+        expected = leave_one_out(sides[0], images.labels, sides[1])
+        for name, value in {"top1": expected.rank[1], "top5": expected.rank[5], "map": expected.map}.items():
+            one = found.get(*pair, name)
+            assert one.value == pytest.approx(value) and one.low <= one.high and len(one.draws) == 8
     for share, gallery in ((0.0, "old"), (1.0, "new")):
         mixed = found.value("new", "mixed", "map", order="random", share=share)
         assert mixed == pytest.approx(found.value("new", gallery, "map"))
@@ -92,32 +75,31 @@ def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
     assert flips[0] - flips[1] == pytest.approx(change)
 
 
-def test_reid_equals_a_slow_loop_with_cameras_and_the_mixed_gallery():
+def test_reid_asks_the_queries_with_their_cameras_also_the_mixed_gallery():
     images, old, new = reid_images(), features(1), features(2)
-    asked, camera = images.extras["query"].numpy(), images.extras["camera"].numpy()
-    labels = images.labels.numpy()
-    sides = labels[asked], labels[~asked]
-    keep = (sides[0][:, None] != sides[1]) | (camera[asked][:, None] != camera[~asked])
+    asked, camera, labels = images.extras["query"], images.extras["camera"], images.labels
+
+    def by_rule(queries, gallery):
+        sides = labels[asked], camera[asked], gallery, labels[~asked], camera[~asked]
+        found = reid(queries, *sides, junk=(), fars=())
+        return {"map": found.map, "minp": found.minp} | {f"rank{k}": value for k, value in found.rank.items()}
+
     found = measure_protocol("reid", old, new, images, {}, cross=(new, old), draws=8)
-    names = {"rank1": "1", "rank5": "5", "rank10": "10", "map": "map", "minp": "minp"}
-    for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new, old), (new, new)), strict=True):
-        expected = slow(cosines(a[asked], b[~asked]), sides, keep, (1, 5, 10))
-        for name, key in names.items():
-            one = found.get(query, gallery, name)
-            assert one.value == pytest.approx(expected[key]) and one.low <= one.high
-    ends = {0.0: "old", 1.0: "new"}
-    for share, gallery in ends.items():
+    for pair, (a, b) in zip(PAIRS, ((old, old), (new, old), (new, new)), strict=True):
+        for name, value in by_rule(a[asked], b[~asked]).items():
+            one = found.get(*pair, name)
+            assert one.value == pytest.approx(value) and one.low <= one.high
+    for share, gallery in ((0.0, "old"), (1.0, "new")):
         for name in ("map", "rank1", "minp"):
             mixed = found.value("new", "mixed", name, order="random", share=share)
             assert mixed == pytest.approx(found.value("new", gallery, name))
     assert found.find("new", "mixed", "area/map", order="random").value > 0
-    places = backfill_order(old[~asked], sides[1], "random", seed=0)
     mixed = old[~asked].clone()
-    mixed[places[: round(0.3 * len(mixed))]] = new[~asked][places[: round(0.3 * len(mixed))]]
-    expected = slow(cosines(new[asked], mixed), sides, keep, (1,))
-    curve = mixed_reid(old, new, images, (new, old), shares=(0.3,))
-    assert curve.values("map") == pytest.approx(expected["map"])
-    assert curve.values("minp") == pytest.approx(expected["minp"])
+    places = backfill_order(mixed, labels[~asked], "random", seed=0)[: round(0.3 * len(mixed))]
+    mixed[places] = new[~asked][places]
+    (point,) = mixed_reid(old, new, images, (new, old), shares=(0.3,)).points
+    expected = by_rule(new[asked], mixed)
+    assert point == pytest.approx({name: expected[name] for name in point})
 
 
 def test_without_a_cross_test_only_the_self_tests_are_measured():
@@ -136,35 +118,18 @@ def test_ijb_weighs_images_pools_media_and_takes_the_enrolment_from_the_old_mode
     found = measure_protocol("ijb", old, new, images, lists, cross=(new, old))
 
     def pooled(rows):
-        weighted = rows.double().numpy() * images.extras["detector"].double().numpy()[:, None]
-        result = []
-        for template in range(100, 130):
-            total = np.zeros(rows.shape[1])
-            for medium in range(2):
-                own = (images.extras["template"] == template) & (images.extras["media"] == medium)
-                if own.any():
-                    total += weighted[own.numpy()].mean(0)
-            result.append(total / np.linalg.norm(total))
-        return np.stack(result)
+        weighted = rows * images.extras["detector"][:, None]
+        return pool_templates(weighted, images.extras["template"], images.extras["media"])
 
-    first, second, same = lists["pairs"].numpy().T
-    scores = np.einsum("pd,pd->p", pooled(old)[first - 100], pooled(new)[second - 100])
-    genuine, impostors = scores[same == 1], scores[same == 0]
-    auc = ((genuine[:, None] > impostors) + 0.5 * (genuine[:, None] == impostors)).mean()
-    assert found.value("new", "old", "auc") == pytest.approx(auc)
-    far = np.array([(impostors >= t).mean() for t in np.sort(scores)])
-    tar = np.array([(genuine >= t).mean() for t in np.sort(scores)])
-    near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_roc
-    assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.035)  # one of 30
-    assert found.value("new", "old", "tar@far=1e-6") is None  # 405 impostor pairs
-    own = pooled(old)[:10] @ pooled(new)[10:].T
-    hits = sum(
-        own[part, i].argmax() + part.start == i % 10
-        for i in range(20)
-        for part in (slice(0, 5), slice(5, 10))
-        if part.start <= i % 10 < part.stop
+    first, second, same = lists["pairs"].T
+    scores = pair_list_scores(pooled(old), pooled(new), first, second)
+    known = (lists[name].numpy().T for name in ("gallery1", "gallery2", "probes"))
+    expected = tar_at_far(scores, same, reading="nearest").values
+    expected |= identification(pooled(old), pooled(new), *known).values
+    assert {one.metric: one.value for one in found.select(query="new", gallery="old")} == pytest.approx(
+        expected
     )
-    assert found.value("new", "old", "top1") == pytest.approx(hits / 20)
+    assert expected["tar@far=1e-6"] is None  # 405 impostor pairs
 
 
 def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():

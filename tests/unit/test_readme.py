@@ -88,7 +88,7 @@ def test_methods_by_setting(tmp_path, monkeypatch):
     asked = ("bct", "mixbct(mix_ratio=0.9)", "l2"), {"preset": "quick", "fields": ("old_loss", "classes")}
     lines = found.by_setting("margin", *asked[0], **asked[1]).splitlines()
     assert lines[0] == "| old loss | classes | seeds | old/old | oracle | BCT |"
-    assert lines[2] == f"| softmax | 280 | 1 | 40.0 | 90.0 | +20.0 [+18.1, +21.9] |"
+    assert lines[2] == "| softmax | 280 | 1 | 40.0 | 90.0 | +20.0 [+18.1, +21.9] |"
     title = "Portraits, open-class, softmax to ArcFace"
     lines = found.by_setting("self_change", "l2", "mixbct").splitlines()
     assert lines[2].startswith(f"| {title} |") and lines[2].endswith("| 90.0 | +0.0 [+0.0, +0.0] |")

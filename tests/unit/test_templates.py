@@ -124,15 +124,3 @@ def test_tests_that_cannot_be_are_none():
     wider = three_tests(Templates([1], [[1.0, 1.0]]), new, Counted)
     assert [one.value for one in wider.records.select(metric="sum")] == [22.0, None, 22.0]
     assert "new/old: sum n/a" in wider.summary()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_tensors_stay_there_and_agree():
-    features, ids, media = make_images(500)
-    scores = np.random.default_rng(0).uniform(size=500)
-    on_gpu = torch.tensor(features, device="cuda")
-    images = image_features(on_gpu, on_gpu, scores)
-    pooled = pool_templates(images, ids, media)
-    assert pooled.features.is_cuda
-    expected = pool_templates(image_features(features, features, scores), ids, media)
-    assert np.allclose(pooled.features.cpu().numpy(), expected.features, atol=1e-12)
