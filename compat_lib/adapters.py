@@ -25,11 +25,9 @@ SIDES = ("query", "gallery")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A fitted map x -> normalise((normalise(x) - source_mean) matrix + target_mean)."""
+    """A fitted map x -> normalise(normalise(x) matrix)."""
 
     matrix: Tensor  # float32 [d_s, d_t]
-    source_mean: Tensor  # float32 [d_s], zeros when fitted without centring
-    target_mean: Tensor  # float32 [d_t], likewise
     kind: str  # "procrustes" or "ridge"
     side: str | None = None  # what it maps: the new model's "query", or the old "gallery"; None: unsaid
 
@@ -41,11 +39,9 @@ class LinearMap:
                 f"the map takes features of width {len(self.matrix)}, not {features.shape[1]}; it was fitted "
                 f"from {len(self.matrix)} to {self.matrix.shape[1]} numbers, in this direction alone"
             )
-        device = features.device
-        centred = _unit(features, torch.float32) - self.source_mean.to(device)
-        with full_precision(device):
-            mapped = centred @ self.matrix.to(device)
-        return _unit(mapped + self.target_mean.to(device), torch.float32)
+        with full_precision(features.device):
+            mapped = _unit(features, torch.float32) @ self.matrix.to(features.device)
+        return _unit(mapped, torch.float32)
 
     def save(self, path: str | Path) -> None:
         """Write the map to a safetensors file, from which `load_adapter` reads it."""
@@ -54,39 +50,39 @@ class LinearMap:
                 "say what the map is for: dataclasses.replace(map, side='query'), which maps queries of the "
                 "new model to the old gallery, or 'gallery', which maps stored old features to the new space"
             )
-        tensors = {name: getattr(self, name) for name in ("matrix", "source_mean", "target_mean")}
         source, target = map(str, self.matrix.shape)
         about = {"kind": self.kind, "side": self.side, "source_width": source, "target_width": target}
-        save_tensors(tensors, path, about)
+        save_tensors({"matrix": self.matrix}, path, about)
 
 
 def load_adapter(path: str | Path) -> LinearMap:
     """The map that `LinearMap.save`, or ``compat-lib check --save-adapter``, wrote; else a ValueError."""
     tensors, about = load_tensors(path)
-    wanted = {"matrix", "source_mean", "target_mean"}
-    if set(tensors) != wanted or about.get("side") not in SIDES:
+    matrix, means = tensors.pop("matrix", None), tensors  # which earlier versions wrote, nearly always zeros
+    if matrix is None or set(means) - {"source_mean", "target_mean"} or about.get("side") not in SIDES:
         raise ValueError(f"{path} holds no adapter; write one with compat-lib check --save-adapter")
-    return LinearMap(**tensors, kind=about["kind"], side=about["side"])
+    if any(mean.any() for mean in means.values()):
+        raise ValueError(f"{path} holds an adapter that was fitted with means; fit it again, without them")
+    return LinearMap(matrix, about["kind"], about["side"])
 
 
-def fit_procrustes(source, target, *, centre: bool = False) -> LinearMap:
+def fit_procrustes(source, target) -> LinearMap:
     """The rotation (and reflection) that brings paired features closest, in the sense of squares.
 
     Source: the orthogonal Procrustes problem (Schoenemann, Psychometrika 1966): U V^T of the singular value
     decomposition of source^T target. For unequal widths this is the polar factor: its rows or its columns,
     whichever are fewer, are orthonormal. `source` and `target` are features of the same images, normalised
-    here; `centre` subtracts the mean of each side first, and adds the target's mean back in `apply`.
+    here.
 
     >>> quarter_turn = fit_procrustes([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]])
     >>> quarter_turn.apply([[2.0, 0.0]]).tolist()
     [[0.0, 1.0]]
     """
-    _, cross, source_mean, target_mean = _moments(source, target, centre)
-    left, _, right = torch.linalg.svd(cross, full_matrices=False)
-    return LinearMap((left @ right).float(), source_mean.float(), target_mean.float(), "procrustes")
+    left, _, right = torch.linalg.svd(_moments(source, target)[1], full_matrices=False)
+    return LinearMap((left @ right).float(), "procrustes")
 
 
-def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) -> LinearMap:
+def fit_ridge(source, target, *, penalty: float = 1e-3) -> LinearMap:
     """The linear map of least squared error with a penalty on its entries.
 
     Source: ridge regression (Hoerl and Kennard, Technometrics 1970), (S^T S + g I)^-1 S^T T on unit rows with
@@ -99,14 +95,14 @@ def fit_ridge(source, target, *, penalty: float = 1e-3, centre: bool = False) ->
     """
     if not 0 <= penalty < float("inf"):
         raise ValueError(f"penalty must be at least 0, not {penalty}. 0 is plain least squares.")
-    square, cross, source_mean, target_mean = _moments(source, target, centre)
+    square, cross = _moments(source, target)
     values, vectors = torch.linalg.eigh(square)
     values = values.clamp(min=0)
     damped = values + penalty * values.mean()
     empty = damped <= len(values) * torch.finfo(values.dtype).eps * values.max()
     inverse = damped.where(~empty, 1.0).reciprocal().where(~empty, 0.0)
     matrix = vectors @ (inverse[:, None] * (vectors.T @ cross))
-    return LinearMap(matrix.float(), source_mean.float(), target_mean.float(), "ridge")
+    return LinearMap(matrix.float(), "ridge")
 
 
 ADAPTERS = {"procrustes": fit_procrustes, "ridge": fit_ridge}
@@ -236,23 +232,14 @@ def _unit(features: Tensor, dtype: torch.dtype) -> Tensor:
     return unit
 
 
-def _moments(source, target, centre: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """S^T S, S^T T and the means of unit rows, float64 on the CPU, in blocks of rows."""
+def _moments(source, target) -> tuple[Tensor, Tensor]:
+    """S^T S and S^T T of unit rows, float64 on the CPU, in blocks of rows."""
     sides = paired_rows(source, target, "source", "target")
-
-    def blocks():
-        for parts in zip(*(side.split(ROWS_AT_ONCE) for side in sides), strict=True):
-            yield tuple(_unit(part.cpu(), torch.float64) for part in parts)
-
     widths = [side.shape[1] for side in sides]
-    means = [torch.zeros(width, dtype=torch.float64) for width in widths]
-    for part in blocks() if centre else ():
-        for mean, rows in zip(means, part, strict=True):
-            mean += rows.sum(dim=0) / len(sides[0])
     square = torch.zeros(widths[0], widths[0], dtype=torch.float64)
     cross = torch.zeros(widths[0], widths[1], dtype=torch.float64)
-    for s, t in blocks():
-        s, t = s - means[0], t - means[1]
+    for parts in zip(*(side.split(ROWS_AT_ONCE) for side in sides), strict=True):
+        s, t = (_unit(part.cpu(), torch.float64) for part in parts)
         square += s.T @ s
         cross += s.T @ t
-    return square, cross, *means
+    return square, cross

@@ -34,8 +34,7 @@ Models = Mapping[str, Model]  # by name
 
 def packed(adapter: Any) -> bytes:
     """A `compat_lib.adapters.LinearMap` as bytes to keep, which need no torch."""
-    names = "matrix", "source_mean", "target_mean"
-    np.savez(file := io.BytesIO(), **{name: getattr(adapter, name).numpy() for name in names})
+    np.savez(file := io.BytesIO(), matrix=adapter.matrix.numpy())
     return file.getvalue()
 
 
@@ -48,7 +47,8 @@ def _unpacked(adapter: bytes) -> dict[str, np.ndarray]:
 def mapped(rows: np.ndarray, adapter: bytes) -> np.ndarray:
     """Rows of unit length in the other model's space, float32 [n, d] of unit length."""
     its = _unpacked(adapter)
-    moved = (rows - its["source_mean"]) @ its["matrix"] + its["target_mean"]
+    # Galleries of earlier versions hold means beside the matrix, nearly always zeros.
+    moved = (rows - its.get("source_mean", 0)) @ its["matrix"] + its.get("target_mean", 0)
     return checked_rows(moved, None, "features that the adapter has mapped")
 
 

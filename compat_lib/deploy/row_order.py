@@ -5,17 +5,14 @@ OldSystem.from_arrays(found.features, found.labels)
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from compat_lib.deploy.feature_files import FeatureTable, as_keys
-from compat_lib.deploy.gallery_search import one_each
-from compat_lib.user_arrays import numbers
+from compat_lib.deploy.feature_files import FeatureTable
 
 PARTS = {"train", "val", "test", "query"}
 NAMED = 10  # images without a feature that an error names
@@ -151,39 +148,3 @@ def _check_classes(labels: np.ndarray, folders: np.ndarray, files: Sequence[str]
                     f"the {one} {name} stands for {len(group)} {other}s ({', '.join(group[:5])}); numbers "
                     "and folders must belong together one to one: correct the labels, or leave them out"
                 )
-
-
-def by_class(tables: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Prototypes or an old classifier with the names of their rows, as arguments of OldSystem.from_arrays.
-
-    Args:
-        tables: "prototypes" [P, d] with "prototype_classes" [P]; "classifier_weight" [C_old, d] with
-            "classifier_classes" [C_old], and perhaps "classifier_bias" [C_old] and "classifier_scale".
-        classes: names of the C new classes, in the order in which they are numbered.
-
-    A table without names, or a name twice, is a ValueError.
-
-    >>> given = by_class({"prototypes": [[1.0], [2.0]], "prototype_classes": ["b", "x"]}, ["a", "b"])
-    >>> given["num_classes"], given["prototypes"].tolist()
-    (2, [[0.0], [1.0]])
-    """
-    given: dict[str, Any] = {"num_classes": len(classes)}
-    for table, key in (("prototypes", "prototype_classes"), ("classifier_weight", "classifier_classes")):
-        if tables.get(table) is None:
-            continue
-        rows, called = numbers(table, tables[table], 2).numpy(), as_keys(key, tables.get(key, ())).astype(str)
-        one_each(called, key, rows, f"rows of {table}")
-        places = pd.Series(range(len(called)), index=called)
-        if places.index.has_duplicates:
-            raise ValueError(f"{key} hold a name twice ({places.index[places.index.duplicated()][0]!r})")
-        class_map = places.reindex(as_keys("classes", classes).astype(str), fill_value=-1).to_numpy()
-        if table == "prototypes":
-            if (class_map < 0).all():
-                first = f"{called[0].item()!r}, {classes[0]!r}"
-                raise ValueError(f"none of the {key} is the name of a class (the first: {first})")
-            given[table] = np.where(class_map[:, None] >= 0, rows[class_map], np.float32(0))
-        else:
-            given |= {table: rows, "class_map": class_map, "classifier_bias": tables.get("classifier_bias")}
-            if tables.get("classifier_scale") is not None:  # a file holds it as an array of one number
-                given["classifier_scale"] = np.asarray(tables["classifier_scale"]).item()
-    return given

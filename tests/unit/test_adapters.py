@@ -1,5 +1,6 @@
 """Procrustes and ridge against scikit-learn, exact recovery and orthogonality; interpolation row by row."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from compat_lib.adapters import (
     load_adapter,
     slerp,
 )
+from compat_lib.deploy.gallery_models import mapped
 from compat_lib.files import save_tensors
 
 
@@ -50,16 +52,13 @@ def test_procrustes_is_semi_orthogonal_for_other_widths(source, target):
     np.testing.assert_allclose(product, np.eye(3), atol=1e-6)
 
 
-@pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("penalty", [1e-3, 0.1, 3.0])
 @pytest.mark.parametrize(("source", "target"), [(5, 5), (4, 7), (7, 2)])
-def test_ridge_equals_scikit_learn(centre, penalty, source, target):
+def test_ridge_equals_scikit_learn(penalty, source, target):
     a, b = pair(source=source, target=target)
     s, t = unit(a), unit(b)
-    centred = s - s.mean(axis=0) if centre else s
-    alpha = penalty * np.trace(centred.T @ centred) / source
-    expected = Ridge(alpha=alpha, fit_intercept=centre).fit(s, t)
-    fitted = fit_ridge(a, b, penalty=penalty, centre=centre)
+    expected = Ridge(alpha=penalty * np.trace(s.T @ s) / source, fit_intercept=False).fit(s, t)
+    fitted = fit_ridge(a, b, penalty=penalty)
     np.testing.assert_allclose(fitted.matrix, expected.coef_.T, atol=1e-5)
     np.testing.assert_allclose(fitted.apply(a), unit(expected.predict(s)), atol=1e-5)
 
@@ -76,13 +75,12 @@ def test_ridge_without_penalty_is_least_squares_also_with_empty_directions():
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-@pytest.mark.parametrize("centre", [False, True])
-def test_block_size_and_lengths_of_rows_do_not_matter(name, centre, monkeypatch):
+def test_block_size_and_lengths_of_rows_do_not_matter(name, monkeypatch):
     a, b = pair()
-    whole = ADAPTERS[name](a, b, centre=centre)
+    whole = ADAPTERS[name](a, b)
     lengths = 10 ** np.random.default_rng(0).uniform(-200, 200, size=(60, 1))
     monkeypatch.setattr(adapters, "ROWS_AT_ONCE", 7)
-    blocks = ADAPTERS[name](lengths * a, b / lengths, centre=centre)
+    blocks = ADAPTERS[name](lengths * a, b / lengths)
     torch.testing.assert_close(whole.matrix, blocks.matrix, rtol=1e-4, atol=1e-5)
     mapped = whole.apply(torch.tensor(a, dtype=torch.float32))
     torch.testing.assert_close(mapped, blocks.apply(lengths * a), rtol=1e-4, atol=1e-5)
@@ -149,7 +147,7 @@ def test_an_interpolation_that_cannot_be_fitted_is_refused():
 
 def test_a_map_is_saved_and_loaded(tmp_path):
     a, b = pair(source=4, target=7)
-    fitted = fit_ridge(a, b, centre=True)
+    fitted = fit_ridge(a, b)
     with pytest.raises(ValueError, match="say what the map is for"):
         fitted.save(tmp_path / "map.safetensors")
     replace(fitted, side="gallery").save(tmp_path / "map.safetensors")
@@ -159,3 +157,21 @@ def test_a_map_is_saved_and_loaded(tmp_path):
     save_tensors({"features": torch.ones(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds no adapter"):
         load_adapter(tmp_path / "other.safetensors")
+
+
+def test_a_map_of_an_earlier_version_holds_means_which_must_be_zeros(tmp_path):
+    fitted, path = fit_ridge(*pair(source=4, target=7)), tmp_path / "map.safetensors"
+    means = {"source_mean": torch.zeros(4), "target_mean": torch.zeros(7)}
+    about = {"kind": "ridge", "side": "query"}
+    save_tensors({"matrix": fitted.matrix} | means, path, about)
+    assert torch.equal(load_adapter(path).matrix, fitted.matrix)
+    save_tensors({"matrix": fitted.matrix} | means | {"target_mean": torch.ones(7)}, path, about)
+    with pytest.raises(ValueError, match="was fitted with means; fit it again"):
+        load_adapter(path)
+
+
+def test_a_gallery_of_an_earlier_version_maps_with_its_means():
+    rows, mean, matrix = unit(pair()[0]), np.full(5, 0.1, np.float32), fit_ridge(*pair()).matrix
+    np.savez(kept := io.BytesIO(), matrix=matrix.numpy(), source_mean=mean, target_mean=2 * mean)
+    expected = unit((rows - 0.1) @ matrix.numpy() + 0.2)
+    np.testing.assert_allclose(mapped(rows, kept.getvalue()), expected, atol=1e-6)

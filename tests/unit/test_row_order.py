@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from compat_lib.deploy.feature_files import FeatureTable, as_keys
-from compat_lib.deploy.row_order import align, by_class
-from compat_lib.old_system import OldSystem
+from compat_lib.deploy.row_order import align
 
 FILES = ["train/anna/1.png", "train/anna/2.png", "train/bert/1.png"]
 
@@ -127,33 +126,3 @@ def test_numbers_of_classes_may_be_any_numbers():
     assert table(labels=[12, 12, 0], trust_order=True).labels.tolist() == [0, 0, 1]
     files = ["2/1.png", "2/2.png", "1/1.png"]
     assert table(labels=[2, 2, 1], files=files, trust_order=True).labels.tolist() == [1, 1, 0]
-
-
-def test_prototypes_and_classifier_find_their_classes_by_name():
-    given = by_class(
-        {
-            "prototypes": [[1, 1], [2, 2], [3, 3]],
-            "prototype_classes": ["b", "gone", "a"],
-            "classifier_weight": np.eye(2) * 5,
-            "classifier_classes": ["c", "a"],
-            "classifier_bias": [0.5, 0.25],
-        },
-        ["a", "b", "c"],
-    )
-    old = OldSystem.from_arrays(**given)
-    assert old.prototypes().tolist() == [[3, 3], [1, 1], [0, 0]]
-    assert old.class_map.tolist() == [1, -1, 0] and old.classifier_bias.tolist() == [0.5, 0.25]
-    assert old.has == {"prototypes", "classifier"}
-
-
-@pytest.mark.parametrize(
-    ("tables", "message"),
-    [
-        ({"classifier_weight": np.eye(2)}, "0 classifier_classes for 2 rows of class"),
-        ({"prototypes": np.eye(2), "prototype_classes": ["a", "a"]}, "prototype_classes hold a name twice"),
-        ({"prototypes": np.eye(2), "prototype_classes": ["x", "y"]}, "none of .* is the name of a class"),
-    ],
-)
-def test_tables_of_classes_that_are_refused(tables, message):
-    with pytest.raises(ValueError, match=message):
-        by_class(tables, ["a", "b"])
