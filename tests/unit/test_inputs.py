@@ -11,8 +11,6 @@ from compat_lib import evaluation as ev
 from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge, slerp
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.inputs import as_tensor, plain_array, table
-from compat_lib.evaluation.protocols.identification import identification
-from compat_lib.evaluation.protocols.templates import Templates
 from compat_lib.losses.fct import fit_transform
 from compat_lib.orthogonal_adapter import fit_orthogonal
 
@@ -26,7 +24,7 @@ TWO = POINTS, UNIT[::-1].copy()
 
 def identify(templates):
     lists = ([0], ["a"]), ([1], ["b"]), ([2, 3], ["a", "c"])
-    return identification(templates, templates, *lists, fpirs=[1])
+    return [one.value for one in ev.identification_1_to_n(templates, templates, *lists, fpirs=[1])]
 
 
 def reid(**options):
@@ -55,9 +53,8 @@ FEATURES = {  # every function that takes features, as a function of them
     "entropy": lambda x: ev.entropy(x),
     "margin": lambda x: ev.margin(x),
     "generations": lambda x: ev.generations([POINTS, x], LABELS, fars=(), draws=0).matrix(),
-    "image_features": lambda x: as_tensor(ev.image_features(x), "x").numpy(),
     "pool_templates": lambda x: as_tensor(ev.pool_templates(x, LABELS, CAMERAS).features, "x").numpy(),
-    "enrolled templates": lambda x: identify(ev.pool_templates(x, LABELS, CAMERAS)).tpir,
+    "enrolled templates": lambda x: identify(ev.pool_templates(x, LABELS, CAMERAS)),
     "procrustes": lambda x: fit_procrustes(x, POINTS).matrix.numpy(),
     "ridge": lambda x: fit_ridge(POINTS, x).matrix.numpy(),
     "apply": lambda x: fit_ridge(POINTS, POINTS).apply(x).numpy(),
@@ -110,7 +107,7 @@ def test_features_of_every_form_give_the_same(function, form):
 
 
 MAY_BE_LEFT_OUT = {("compare", "nothing"), ("leave_one_out", "nothing")}
-LATER = itertools.product(("image_features", "apply", "random order"), ("nan", "infinite", "masked"))
+LATER = itertools.product(("apply", "random order"), ("nan", "infinite", "masked"))
 NOT_YET_REFUSED = set(LATER)  # but by the next step, or not looked at
 PASSED = MAY_BE_LEFT_OUT | NOT_YET_REFUSED
 BAD = [case for case in itertools.product(FEATURES, BAD_FORMS) if case not in PASSED]
@@ -168,7 +165,6 @@ def test_labels_of_every_form_give_the_same(function):
         assert np.array(LABELLED[function](form), float) == pytest.approx(expected, nan_ok=True)
 
 
-TWICE = Templates(np.array([1, 1, 3]), np.eye(3))
 MISUSED = {  # once taken for something else, without a word -> what is said now
     "a count as text": (lambda: ev.top_k(POINTS, POINTS, "2"), "k is '2'; give a whole number"),
     "half a draw": (lambda: ev.compare(*TWO, LABELS, draws=2.5), "draws is 2.5; give a whole number"),
@@ -180,17 +176,12 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
     "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
     "precision at 0": (lambda: ev.revisited(POINTS[:1], POINTS, [[1]], [[2]], [[0]], ks=[0]), "at least 1"),
     "no CMC": (lambda: reid(ranks=0), "whole numbers of at least 1"),
-    "same of 2": (lambda: ev.tar_at_far([0.9, 0.5], [2, 0]), "True or 1"),
-    "same missing": (lambda: ev.tar_at_far([0.9, 0.5], [float("nan"), 0]), "True or 1"),
-    "same as text": (lambda: ev.tar_at_far([0.9, 0.5], ["1", "0"]), "True or 1"),
     "scores by query": (lambda: ev.paired_comparison(POINTS, UNIT), "paired_scores"),
     "no seed": (lambda: ev.paired_comparison([], []), "one for each seed"),
     "a matrix": (
         lambda: ev.landmark_map(POINTS[:1], POINTS[:2], [[True, False]]),
         "rows of the gallery of 2",
     ),
-    "a template twice": (lambda: ev.verification_1_to_1(None, TWICE, [1], [3], [0]), "the id 1 2 times"),
-    "ids": (lambda: ev.verification_1_to_1(None, TWICE._replace(ids=[1]), [1], [1], [0]), "each of 3"),
     "more new rows": (lambda: fit_interpolation(POINTS[:5], UNIT, LABELS[:5]), "the same image"),
     "one old row": (lambda: slerp(POINTS[:1], UNIT, 0.5), "the same image"),
     "beyond the arc": (lambda: slerp(*TWO, 50), "share of the arc"),

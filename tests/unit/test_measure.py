@@ -154,7 +154,7 @@ def test_ijb_weighs_images_pools_media_and_takes_the_enrolment_from_the_old_mode
     assert found.value("new", "old", "auc") == pytest.approx(auc)
     far = np.array([(impostors >= t).mean() for t in np.sort(scores)])
     tar = np.array([(genuine >= t).mean() for t in np.sort(scores)])
-    near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_roc
+    near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_templates
     assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.035)  # one of 30
     assert found.value("new", "old", "tar@far=1e-6") is None  # 405 impostor pairs
     own = pooled(old)[:10] @ pooled(new)[10:].T

@@ -14,13 +14,15 @@ from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identi
 from compat_lib.evaluation.compatibility import one_set_test
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
-from compat_lib.evaluation.protocols.identification import identification
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
-from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
-from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
+from compat_lib.evaluation.protocols.templates import (
+    identification_1_to_n,
+    pool_templates,
+    verification_1_to_1,
+)
 from compat_lib.evaluation.ranking import Retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
 from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
@@ -185,19 +187,14 @@ def mixed_reid(
 
 
 def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
-    probe, enrolled = _pooled(query, images), _pooled(gallery, images)
-    first, second, same = lists["pairs"].numpy().T
-    found = tar_at_far(pair_list_scores(enrolled, probe, first, second), same, reading="nearest").records
+    extras = images.extras
+    pooling = extras["template"], extras["media"], extras.get("detector")
+    probe, enrolled = (pool_templates(side, *pooling) for side in (query, gallery))
+    found = verification_1_to_1(enrolled, probe, *lists["pairs"].numpy().T)
     if "probes" in lists:
-        names = ("gallery1", "gallery2", "probes")
-        known = [tuple(lists[name].numpy().T) for name in names]
-        found += identification(enrolled, probe, *known).records
+        known = (tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes"))
+        found += identification_1_to_n(enrolled, probe, *known)
     return found
-
-
-def _pooled(features: Tensor, images: Images) -> Templates:
-    weighted = image_features(features, None, images.extras.get("detector"))
-    return pool_templates(weighted, images.extras["template"].numpy(), images.extras["media"].numpy())
 
 
 def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
