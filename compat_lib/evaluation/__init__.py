@@ -29,7 +29,6 @@ from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order, entropy, margin
 from compat_lib.evaluation.paired import paired_comparison, paired_scores
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
-from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.reid import reid
 from compat_lib.evaluation.protocols.templates import (
     Templates,

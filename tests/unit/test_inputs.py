@@ -20,15 +20,12 @@ LABELS = np.repeat(np.arange(4), 2)
 CAMERAS = np.tile([0, 1], 4)
 SHARES = {"shares": (0, 1), "fars": ()}
 TWO = POINTS, UNIT[::-1].copy()
+SEEN = POINTS, LABELS, CAMERAS
 
 
 def identify(templates):
     lists = ([0], ["a"]), ([1], ["b"]), ([2, 3], ["a", "c"])
     return [one.value for one in ev.identification_1_to_n(templates, templates, *lists, fpirs=[1])]
-
-
-def reid(**options):
-    return ev.reid(POINTS, LABELS, CAMERAS, POINTS, LABELS, CAMERAS[::-1], **options)
 
 
 FEATURES = {  # every function that takes features, as a function of them
@@ -42,9 +39,8 @@ FEATURES = {  # every function that takes features, as a function of them
         "new", "old", "map"
     ),
     "reid": lambda x: ev.reid(x, LABELS, CAMERAS, POINTS, LABELS, CAMERAS).map,
-    "leave_one_out": lambda x: ev.leave_one_out(POINTS, LABELS, x).map,
-    "landmark_map": lambda x: ev.landmark_map(x, POINTS, [[0]] * 8).map,
-    "revisited": lambda x: ev.revisited(POINTS, x, [[0]] * 8, [[1]] * 8, [[2]] * 8).medium.map,
+    "landmark_map": lambda x: ev.landmark_map(x, POINTS, [[0]] * 8),
+    "revisited": lambda x: ev.revisited(POINTS, x, [[0]] * 8, [[1]] * 8, [[2]] * 8)["map"],
     "constraints": lambda x: ev.constraints(x, POINTS, LABELS).share,
     "upgrade_changes": lambda x: ev.upgrade_changes(x, POINTS, LABELS, draws=0).losing,
     "mixed_gallery_curve": lambda x: ev.mixed_gallery_curve(x, POINTS, LABELS, **SHARES).values("map"),
@@ -106,7 +102,7 @@ def test_features_of_every_form_give_the_same(function, form):
     assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-MAY_BE_LEFT_OUT = {("compare", "nothing"), ("leave_one_out", "nothing")}
+MAY_BE_LEFT_OUT = {("compare", "nothing")}
 LATER = itertools.product(("apply", "random order"), ("nan", "infinite", "masked"))
 NOT_YET_REFUSED = set(LATER)  # but by the next step, or not looked at
 PASSED = MAY_BE_LEFT_OUT | NOT_YET_REFUSED
@@ -147,7 +143,6 @@ def test_bad_labels_get_a_sentence(function, labels):
 LABELLED = {  # functions of labels, whose numbers know no names
     "retrieval": lambda x: ev.retrieval(POINTS, x).average_precision,
     "verification": lambda x: ev.verification(POINTS, x, fars=[0.5]).tar,
-    "leave_one_out": lambda x: ev.leave_one_out(POINTS, x, UNIT).average_precision,
     "reid": lambda x: ev.reid(POINTS, x, CAMERAS, POINTS, x, CAMERAS).average_precision,
     "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS).features,
     "media": lambda x: ev.pool_templates(POINTS, CAMERAS, x).features,
@@ -173,9 +168,8 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
     "their labels": (lambda: ev.backfill_orders(*TWO, LABELS, query_labels=LABELS), "only one of query"),
     "another draw for each model": (lambda: ev.compare(*TWO, LABELS, seed=None), "give a whole number, by"),
     "rank 0": (lambda: ev.retrieval(POINTS, LABELS, ranks=[0, 1]), "whole numbers of at least 1"),
-    "rank 1.5": (lambda: ev.leave_one_out(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
-    "precision at 0": (lambda: ev.revisited(POINTS[:1], POINTS, [[1]], [[2]], [[0]], ks=[0]), "at least 1"),
-    "no CMC": (lambda: reid(ranks=0), "whole numbers of at least 1"),
+    "rank 1.5": (lambda: ev.retrieval(POINTS, LABELS, ranks=[1.5]), "whole numbers of at least 1"),
+    "no CMC": (lambda: ev.reid(*SEEN, *SEEN, ranks=0), "whole numbers of at least 1"),
     "scores by query": (lambda: ev.paired_comparison(POINTS, UNIT), "paired_scores"),
     "no seed": (lambda: ev.paired_comparison([], []), "one for each seed"),
     "a matrix": (
@@ -202,7 +196,6 @@ def test_what_a_call_would_take_for_something_else_is_refused(case):
 def test_one_value_stands_for_a_list_of_one():
     assert ev.verification(POINTS, LABELS, fars=0.5).tar == ev.verification(POINTS, LABELS, fars=[0.5]).tar
     assert ev.retrieval(POINTS, LABELS, ranks=5).rank == ev.retrieval(POINTS, LABELS, ranks=[5]).rank
-    assert [reid(junk=one).junk for one in ("-1", 1, [1, "2"], ())] == [0, 2, 4, 0]
 
 
 def test_adapters_take_names_and_series_of_any_index():

@@ -11,6 +11,7 @@ from tiny_runs import silent, tiny
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.evaluation.orders import backfill_order
+from compat_lib.evaluation.protocols.landmarks import revisited
 from compat_lib.evaluation.protocols.measure import measure_protocol, mixed_reid, one_test, same_class
 from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
@@ -77,6 +78,8 @@ def slow(scores, labels, keep, ks):
 
 def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
     images, old, new = pictures(N, 10), features(1, 4), features(2, 6)
+    alone = torch.where(torch.arange(N) < 3, 10 + torch.arange(N), images.labels)  # skipped: no other image
+    images = dataclasses.replace(images, labels=alone, classes=(*images.classes, "a", "b", "c"))
     found = measure_protocol("leave-one-out", old, new, images, {}, cross=None, draws=8)
     labels, keep = (images.labels.numpy(),) * 2, ~np.eye(N, dtype=bool)
     for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
@@ -179,7 +182,15 @@ def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
     listed = one_test("landmarks", query, gallery, images, {"relevant": mixed}, draws=0)
     assert plain.value(None, None, "map") == pytest.approx(listed.value(None, None, "map"))
     judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)
-    assert {one.metric for one in judged} == set(PRINTED["landmarks"])
+    place = {row: number for number, row in enumerate((~asked).nonzero()[:, 0].tolist())}
+    lists = [
+        [[place[j] for i, j in pairs.tolist() if i == row] for row in asked.nonzero()[:, 0].tolist()]
+        for pairs in landmark_lists(images).values()
+    ]
+    expected = revisited(query[asked], gallery[~asked], *lists)
+    assert {one.metric for one in judged} == set(expected) > set(PRINTED["landmarks"])
+    for name, values in expected.items():
+        assert judged.value(None, None, name) == pytest.approx(np.nanmean(values))
 
 
 @pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "pairs"])

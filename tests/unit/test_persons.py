@@ -118,7 +118,7 @@ def test_the_protocol_reads_what_the_loader_gives(tmp_path):
     names = np.array([test.classes[label] for label in test.labels])
     features = torch.eye(3)[test.labels] + 0.01  # all images of an identity alike: a perfect model
     sides = [(features[m], names[m.numpy()], test.extras["camera"][m]) for m in (is_query, ~is_query)]
-    result = reid(*sides[0], *sides[1], fars=())
+    result = reid(*sides[0], *sides[1])
     assert result.map == 1 and result.queries == 3
     assert result.excluded == 2  # 0001 by camera 1, 0005 by camera 2
 

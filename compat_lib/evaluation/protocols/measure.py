@@ -15,7 +15,6 @@ from compat_lib.evaluation.compatibility import one_set_test
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
-from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
 from compat_lib.evaluation.protocols.templates import (
@@ -23,11 +22,10 @@ from compat_lib.evaluation.protocols.templates import (
     pool_templates,
     verification_1_to_1,
 )
-from compat_lib.evaluation.ranking import Retrieval, scores
+from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
 from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
 
-RANKS = (1, 5, 10)
 JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
 
@@ -147,13 +145,23 @@ def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     asked, camera = query_rows(images), cameras(images)
     sides = ((query, asked), (gallery, ~asked))
     query, gallery = ((side[rows], images.labels[rows], camera[rows]) for side, rows in sides)
-    return reid(*query, *gallery, ranks=RANKS, fars=(), junk=())
+    return reid(*query, *gallery)
 
 
-RANKED = {  # whole rankings, query by query
-    "leave-one-out": lambda query, gallery, images: leave_one_out(query, images.labels, gallery, cut=True),
-    "reid": _reid,
-}
+def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
+    """A validation set as query and gallery at once, no image compared with itself.
+
+    Source: the ImageNet and Places protocol of openBCT (BCT, arXiv 2003.11942), FCT (arXiv 2112.02805) and
+    BT2 (arXiv 2211.03989), which cuts unequal widths to the first min(d), before rows are normalised. The
+    order by cosine is theirs by the L2 distance of normalised rows; FCT's "cosine" divides by the L1 norm and
+    is not offered.
+    """
+    width, own = min(query.shape[1], gallery.shape[1]), np.arange(len(query))
+    sides = (query[:, :width], images.labels, gallery[:, :width], images.labels)
+    return retrieval(*sides, query_ids=own, gallery_ids=own)
+
+
+RANKED = {"leave-one-out": _leave_one_out, "reid": _reid}  # whole rankings, query by query
 
 
 def _asking(protocol: str, images: Images) -> Tensor:
@@ -201,12 +209,10 @@ def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, dra
     asked = query_rows(images)
     sides, labels = (query[asked], gallery[~asked]), images.labels[asked]
     if "easy" in lists:
-        found = revisited(*sides, *(_judged(lists[name], asked) for name in JUDGED))
-        kinds = {"map": found.medium, "easy/map": found.easy, "hard/map": found.hard}
-        return _means({name: one.average_precision for name, one in kinds.items()}, labels, draws)
+        return _means(revisited(*sides, *(_judged(lists[name], asked) for name in JUDGED)), labels, draws)
     relevant = lists["relevant"] if "relevant" in lists else same_class(images)
     found = landmark_map(*sides, _judged(relevant, asked), k=min(100, int((~asked).sum())))
-    return _means({"map": found.average_precision}, labels, draws)
+    return _means({"map": found}, labels, draws)
 
 
 def _judged(pairs: Tensor, asked: Tensor) -> list[np.ndarray]:
