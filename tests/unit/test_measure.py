@@ -10,6 +10,7 @@ from tiny_runs import silent, tiny
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
+from compat_lib.evaluation import compare, constraints, upgrade_changes
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.protocols.landmarks import revisited
 from compat_lib.evaluation.protocols.measure import measure_protocol, mixed_reid, one_test, same_class
@@ -74,6 +75,25 @@ def slow(scores, labels, keep, ks):
             found["map"].append(average_precision(labels[1][items] == labels[0][row]))
             found["minp"].append(len(right) / right[-1])
     return {name: np.mean(values) for name, values in found.items()}
+
+
+def test_all_pairs_hold_every_part_once_in_the_numbers_of_its_own_call():
+    images, old, new = pictures(N, 10), features(1), features(2)
+    labels, how = images.labels, {"draws": 8, "cross": (new, old)}
+    found = measure_protocol("pairs", old, new, images, {}, certainty=np.arange(N), **how)
+    expected = compare(old, new, labels, draws=8).records + constraints(old, new, labels, **how).records
+    expected += upgrade_changes(old, new, labels, draws=8).records
+    for one in expected:
+        there = found.get(one.query, one.gallery, one.metric)
+        assert there == one and (one.draws is None or np.array_equal(there.draws, one.draws, equal_nan=True))
+    mixed = found.select(gallery="mixed")
+    assert len(found) == len(expected) + len(mixed)
+    assert len(mixed.select(metric="map", order="random")) == 13  # tenths and quarters
+    for order in ("uncertain", "farthest"):
+        assert found.get("new", "mixed", "area_over_random/map", order=order).low is not None
+    alone = measure_protocol("pairs", old, new, images, {}, cross=None, draws=8)
+    assert [one.metric for one in alone] == 3 * [one.metric for one in expected[: len(alone) // 3]]
+    assert {one.value for one in alone.select(query="new", gallery="old")} == {None}
 
 
 def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
@@ -177,11 +197,11 @@ def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
     alike = images.labels[:, None] == images.labels
     by_hand = [[i, j] for i in range(N) for j in range(N) if asked[i] and not asked[j] and alike[i, j]]
     assert sorted(pairs.tolist()) == by_hand
-    plain = one_test("landmarks", query, gallery, images, {}, draws=0)
+    plain = one_test("landmarks", query, gallery, images, {}, draws=0)[0]
     mixed = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))]
-    listed = one_test("landmarks", query, gallery, images, {"relevant": mixed}, draws=0)
+    listed = one_test("landmarks", query, gallery, images, {"relevant": mixed}, draws=0)[0]
     assert plain.value(None, None, "map") == pytest.approx(listed.value(None, None, "map"))
-    judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)
+    judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)[0]
     place = {row: number for number, row in enumerate((~asked).nonzero()[:, 0].tolist())}
     lists = [
         [[place[j] for i, j in pairs.tolist() if i == row] for row in asked.nonzero()[:, 0].tolist()]

@@ -9,9 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import BackfillCurve, mixed_forms, mixed_gallery_curve
+from compat_lib.evaluation.backfill import (
+    SHARES,
+    BackfillCurve,
+    backfill_orders,
+    mixed_forms,
+    mixed_gallery_curve,
+)
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import one_set_test
+from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
@@ -24,8 +31,10 @@ from compat_lib.evaluation.protocols.templates import (
 )
 from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
-from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
+from compat_lib.evaluation.tar import FARS
+from compat_lib.evaluation.upgrade import changes
 
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
 JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
 
@@ -59,40 +68,59 @@ def measure_protocol(
         records of the protocol's metrics; "pairs", "reid" and "leave-one-out" also the mixed gallery and who
         gets worse, where there is a cross-test.
     """
-    if protocol == "pairs":
-        orders = {"certainty": certainty, "learned": learned}
-        return measure(old, new, images.labels, cross=cross, draws=draws, **orders)
     if protocol == "leave-one-out" and cross is None:
         width = min(old.shape[1], new.shape[1])
         cross = new[:, :width], old[:, :width]
-    sides = dict(zip(PAIRS, ((old, old), cross, (new, new)), strict=True))
-    tests = {pair: _test(protocol, *side, images, lists, draws) for pair, side in sides.items() if side}
+    sides = dict(zip(PAIRS, ((old, None), cross, (new, None)), strict=True))
+    tests = {
+        pair: one_test(protocol, *side, images, lists, draws=draws) for pair, side in sides.items() if side
+    }
     blank = tests["new", "new"][0].changed(value=None, low=None, high=None, draws=None)
     records = Records()
     for pair in PAIRS:
         found = tests[pair][0] if pair in tests else blank
         records += found.changed(query=pair[0], gallery=pair[1])
-    if protocol not in RANKED or cross is None:
+    before, after = (tests[pair][1] if pair in tests else None for pair in PAIRS[:2])
+    if after is None:  # no cross-test, or no whole ranking
         return records
-    before, after = (tests[pair][1] for pair in PAIRS[:2])
-    records += changes(before, after, _asking(protocol, images), draws=draws).records
+    changed = changes(before, after, _asking(protocol, images), draws=draws).records
     if protocol == "reid":
-        return records + mixed_reid(old, new, images, cross).records
-    curve = mixed_gallery_curve(old, new, images.labels, cross=cross, shares=QUARTERS, fars=())
-    return records + curve.records
+        return records + changed + mixed_reid(old, new, images, cross).records
+    sides = (old, new, images.labels)
+    if protocol == "leave-one-out":
+        curve = mixed_gallery_curve(*sides, cross=cross, shares=QUARTERS, fars=())
+        return records + changed + curve.records
+    # The orders are compared at the same few shares, and by retrieval alone: half of the time.
+    asked = {"certainty": certainty, "shares": QUARTERS, "fars": (), "finer": (SHARES, FARS[:1])}
+    asked["orders"] = {} if learned is None else {"learned": learned}
+    records += backfill_orders(*sides, cross=cross, draws=draws, **asked).records
+    return records + constraints(*sides, cross=cross, draws=draws).records + changed
 
 
 def one_test(
     protocol: str, query: Tensor, gallery: Tensor | None, images: Images, lists: Lists, *, draws: int = 200
-) -> Records:
-    """Return one query model against one gallery model by a protocol, without names of models.
+) -> tuple[Records, Retrieval | None]:
+    """Return one query model against one gallery model by a protocol, and their ranking where it is whole.
+
+    The records have no names of models.
 
     Args:
-        query, gallery: float [N, d] features of all test images as queries and as gallery items; gallery None
-            or the same tensor: the self-test.
+        query, gallery: float [N, d] features of all test images as queries and as gallery items; gallery
+            None: the self-test.
         protocol, images, lists, draws: as in `measure_protocol`.
     """
-    return _test(protocol, query, None if gallery is query else gallery, images, lists, draws)[0]
+    if protocol == "pairs":
+        test = one_set_test(query, gallery, images.labels, draws=draws)
+        return test.records, test.retrieval
+    gallery = query if gallery is None else gallery
+    if protocol not in RANKED:
+        return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws), None
+    ranked = RANKED[protocol](query, gallery, images)
+    values = scores(ranked, "rank" if protocol == "reid" else "top")
+    values["map"] = values.pop("map")  # last
+    if protocol == "reid":
+        values["minp"] = ranked.inverse_negative_penalty
+    return _means(values, _asking(protocol, images), draws), ranked
 
 
 def measure_adapters(
@@ -115,30 +143,12 @@ def measure_adapters(
     if protocol == "pairs" or protocol in RANKED:
         before = RANKED.get(protocol, RANKED["leave-one-out"])(old, old, images)
     for adapter, sides in forms.items():
-        found, after = _test(protocol, *sides, images, lists, draws)
+        found, after = one_test(protocol, *sides, images, lists, draws=draws)
         if before is not None:
             flips = changes(before, after, _asking(protocol, images), draws=draws).records
             found += [one for one in flips if one.metric.endswith("_flips")]
         records += found.changed(query="new", gallery="old", adapter=adapter)
     return records
-
-
-def _test(
-    protocol: str, query: Tensor, gallery: Tensor | None, images: Images, lists: Lists, draws: int
-) -> tuple[Records, Retrieval | Reid | None]:
-    """The records of one test, see `one_test`, and the ranking behind them where it is whole."""
-    if protocol == "pairs":
-        test = one_set_test(query, gallery, images.labels, draws=draws)
-        return test.records, test.retrieval
-    gallery = query if gallery is None else gallery
-    if protocol not in RANKED:
-        return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws), None
-    ranked = RANKED[protocol](query, gallery, images)
-    values = scores(ranked, "rank" if protocol == "reid" else "top")
-    values["map"] = values.pop("map")  # last
-    if protocol == "reid":
-        values["minp"] = ranked.inverse_negative_penalty
-    return _means(values, _asking(protocol, images), draws), ranked
 
 
 def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
