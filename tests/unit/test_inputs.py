@@ -10,6 +10,7 @@ import torch
 from compat_lib import evaluation as ev
 from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge, slerp
 from compat_lib.evaluation.bootstrap import identity_weights
+from compat_lib.evaluation.chain import matrix
 from compat_lib.evaluation.inputs import as_tensor, plain_array, table
 from compat_lib.losses.fct import fit_transform
 from compat_lib.orthogonal_adapter import fit_orthogonal
@@ -48,7 +49,7 @@ FEATURES = {  # every function that takes features, as a function of them
     "random order": lambda x: ev.backfill_order(x, LABELS),
     "entropy": lambda x: ev.entropy(x),
     "margin": lambda x: ev.margin(x),
-    "generations": lambda x: ev.generations([POINTS, x], LABELS, fars=(), draws=0).matrix(),
+    "generations": lambda x: matrix(ev.generations([POINTS, x], LABELS, fars=(), draws=0)),
     "pool_templates": lambda x: as_tensor(ev.pool_templates(x, LABELS, CAMERAS).features, "x").numpy(),
     "enrolled templates": lambda x: identify(ev.pool_templates(x, LABELS, CAMERAS)),
     "procrustes": lambda x: fit_procrustes(x, POINTS).matrix.numpy(),
