@@ -162,7 +162,6 @@ def chain_table(measured: Records, models: Sequence[str], metric: str = "map") -
     line with its difference from the self-test of the model that made that gallery. Empty where a newer
     gallery would be asked; "n/a" where not measurable.
     """
-
     names = list(dict.fromkeys(one.query for one in measured))
     own = [measured.get(name, name, metric) for name in names]
     lines = []
