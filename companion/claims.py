@@ -211,7 +211,7 @@ def compared(
     metric, first = results.metric_of(runs, metric), comparison.tests[0]
     names = [name for name in (comparison.who, comparison.against) if name != "old/old"]
     sides = [pick(runs, name, first, metric, budget) for name in names]
-    absent = [_named(name) for name, side in zip(names, sides, strict=True) if side.empty]
+    absent = [titled(name) for name, side in zip(names, sides, strict=True) if side.empty]
     if absent:
         return {}, absent
     titles = [method_title(*side.iloc[0][["method", "budget", "method_options"]]) for side in sides]
@@ -228,7 +228,7 @@ def compared(
         found[f"{_WORDS[test]} {' - '.join([*titles, 'old/old'][:2])}"] = one
     if any(one.seeds == 0 for one in found.values()):
         measure = metric if "time" not in comparison.tests else "training time"
-        return {}, [f"{' and '.join(map(_named, names))} with {measure} measured on a common seed"]
+        return {}, [f"{' and '.join(map(titled, names))} with {measure} measured on a common seed"]
     return found, []
 
 
@@ -267,7 +267,7 @@ def parsed(name: str) -> tuple[str, str | None, bool]:
     return method, options, bool(passes)
 
 
-def _named(name: str) -> str:
+def titled(name: str) -> str:
     if name.startswith("best "):
         return name
     method, options, passes = parsed(name)
@@ -300,7 +300,7 @@ def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
             values = sorted(found.items(), key=lambda item: item[1].value)
             above = sum(one.low > 0 for one in found.values())
             below = sum(one.high < 0 for one in found.values())
-            sides = f"{_named(question.who)} minus {_named(question.against)}"
+            sides = f"{titled(question.who)} minus {titled(question.against)}"
             line = {"question": f"{_WORDS[question.tests[0]]}, {sides}", "above zero": above, "below": below}
             line["not decided"] = len(found) - above - below
             for end, (where, one) in (("least", values[0]), ("most", values[-1])):

@@ -145,13 +145,6 @@ class Results:
             found[name] = found[name].str.replace(r" \[.*\]", "", regex=True)
         return tables.markdown(found)
 
-    def headline(self, setting: str, *methods: str) -> str:
-        """README's table: new/old and new/new of at most eight methods, in both tests where there are two."""
-        there = set(self.rows(setting)["method"])
-        result = self._result(setting, HEADLINE, tuple(one for one in methods if one in there)[:8])
-        tests = [name for name in result if name.startswith(("new/old", "new/new")) and " - " not in name]
-        return tables.markdown(result[["method", *tests, "query"]].iloc[result.attrs["references"] :])
-
     def day(self, setting: str, metric: str = HEADLINE) -> str:
         """`tables.first_day_table` of a setting."""
         return tables.markdown(tables.first_day_table(self.rows(setting, metric)))
@@ -185,58 +178,60 @@ class Results:
         there = set(self.rows(setting)["method"])
         return [one for one in METHODS if one != "independent" and one in there]
 
-    def by_setting(self, number: str, *methods: str) -> str:
-        """A difference ("margin" or "self_change") of some methods in every judged setting, one line each.
+    def by_setting(
+        self,
+        number: str,
+        *methods: str,
+        preset: str | None = None,
+        fields: tuple[str, ...] = (),
+        part: str | None = None,
+    ) -> str:
+        """A difference of methods, "margin" or "self_change", with one line a setting.
 
-        A setting in which no trained one of them ran is left out.
+        A setting in which none of them trained is left out; a number of seeds other than the line's stands
+        behind its cell.
+
+        Args:
+            methods: none: all of the preset, by their defaults.
+            preset: whose settings, as far as they ran; None: all that can be judged.
+            fields: that name a setting, such as "old_loss", an option of its data set, or "classes", of its
+                training; none: its title.
+            part: of the test images.
         """
-        lines = []
-        for setting, title in self.judged().items():
-            rows = self.rows(setting)
-            if not {one for one in methods if not one.startswith("adapter/")} & set(rows["method"]):
+        titles, lines = self.settings() if preset else self.judged(), []
+        if preset and not methods:
+            planned = load_preset(ROOT / f"configs/{preset}.yml").experiments
+            methods = [one for one in METHODS if one != "independent" and one in {x.method for x in planned}]
+        asked = {claims.parsed(one)[0] for one in methods}
+        for setting in self._planned(preset) if preset else titles:
+            trained = self._trained(setting) if setting in titles else []
+            if not asked.intersection(trained):
                 continue
-            row = self._row(setting, "independent")
-            line = {"setting": title, "classes": str(self.classes(setting)), "seeds": str(row["n"])}
-            line |= {"old/old": self.number(setting, "independent", "old/old", interval=False)}
-            line |= {"oracle": self.number(setting, "independent", "new/new", interval=False)}
+            oracle = "independent" in set(self.of(setting)["method"])
+            row = self._row(setting, "independent" if oracle else trained[0], part=part)
+            known = {**json.loads(row["dataset_options"]), **row, "classes": self.classes(setting)}
+            line = {field: LOSSES.get(known[field], known[field]) for field in fields}
+            line |= {} if fields else {"setting": titles[setting]}
+            line |= {} if preset else {"classes": known["classes"]}
+            line |= {"seeds": row["n"], "old/old": shown(row["old_old"])}
+            line["oracle"] = shown(row["new_new"]) if oracle else ""
             for method in methods:
-                line[method_title(method)] = ""
-                if method in set(rows["method"]):
-                    one = self._row(setting, method)
+                if not (found := self._rows(setting, method, part=part)).empty:
+                    one = found.iloc[0]
                     ends = [one[number + end] for end in ("", "_low", "_high")]
-                    options = method_title("", options=one["method_options"])
-                    line[method_title(method)] = shown(*ends, signed=True) + options
+                    unasked = "{}" if "(" in method else one["method_options"]
+                    line[method] = shown(*ends, signed=True) + method_title("", options=unasked)
+                    line[method] += f" ({one['n']})" if one["n"] != row["n"] else ""
             lines.append(line)
-        return tables.markdown(pd.DataFrame(lines))
+        names = {one: claims.titled(one) for one in methods} | {one: one.replace("_", " ") for one in fields}
+        table = pd.DataFrame(lines, dtype=object).fillna("").astype(str)
+        order = [one for one in table if one not in methods] + [one for one in methods if one in table]
+        return tables.markdown(table[order].rename(columns=names)) if lines else "*None ran.*"
 
     def scoreboard(self) -> str:
         """`tables.scoreboard` of all settings."""
         every = [self.rows(setting) for setting in self.settings()]
         return tables.markdown(tables.scoreboard(pd.concat(every, ignore_index=True)))
-
-    def across(
-        self,
-        preset: str,
-        method: str,
-        *fields: str,
-        b: str | None = None,
-        test: str = "new/old",
-        metric: str = HEADLINE,
-    ) -> str:
-        """`difference` of a method in every setting of a preset that ran, with its number of seeds.
-
-        Args:
-            fields: which name a setting, such as "old_loss", or "classes", those of the training.
-        """
-        found = []
-        for setting in self._planned(preset):
-            if setting in self.settings() and claims.parsed(method)[0] in set(self.rows(setting)["method"]):
-                row = self._row(setting, method, metric)
-                named = [self.classes(setting) if field == "classes" else row[field] for field in fields]
-                name = " to ".join(str(LOSSES.get(value, value)) for value in named)
-                seeds = self._difference(setting, method, b, test, metric).seeds
-                found.append(f"{name} {self.difference(setting, method, b, test, metric)} ({seeds})")
-        return ", ".join(found) or "none ran"
 
     def number(
         self,
@@ -293,13 +288,6 @@ class Results:
         """The parts of a setting's test images: None for its test, then the others by name."""
         return [None, *results.parts(self.of(setting))]
 
-    def against(self, setting: str, method: str, how: str, part: str | None = None) -> str:
-        """The other trained methods that one is "above", "below" or "within" the noise of, in new/old."""
-        others = [name for name in self._trained(setting) if name != method]
-        ones = [self._difference(setting, method, other, "new/old", part=part) for other in others]
-        sides = [_side(one.low, one.high) for one in ones]
-        return _titles(other for other, side in zip(others, sides, strict=True) if side == how)
-
     def rivals(self, setting: str, method: str) -> str:
         """One method minus every other one and the bar, in both tests of every part, in points."""
         lines = []
@@ -312,14 +300,20 @@ class Results:
             lines.append(line)
         return tables.markdown(pd.DataFrame(lines))
 
-    def _row(self, setting: str, method: str, metric: str = HEADLINE) -> pd.Series:
-        rows, (name, options, passes) = self.rows(setting, metric), claims.parsed(method)
+    def _row(self, setting: str, method: str, metric: str = HEADLINE, part: str | None = None) -> pd.Series:
+        if (found := self._rows(setting, method, metric, part)).empty:
+            there = ", ".join(dict.fromkeys(self.rows(setting, metric)["method"]))
+            raise ValueError(f"{method} did not run in {setting}; there are {there}")
+        return found.iloc[0]
+
+    def _rows(
+        self, setting: str, method: str, metric: str = HEADLINE, part: str | None = None
+    ) -> pd.DataFrame:
+        """The rows of a method, by its defaults first."""
+        rows, (name, options, passes) = self.rows(setting, metric, part), claims.parsed(method)
         found = rows[(rows["method"] == name) & (rows["budget"] == ("passes" if passes else "steps"))]
         found = found if options is None else found[found["method_options"] == options]
-        if found.empty:
-            there = ", ".join(dict.fromkeys(rows["method"]))
-            raise ValueError(f"{method} did not run in {setting}; there are {there}")
-        return found.loc[(found["method_options"] != "{}").idxmin()]  # by its defaults where they ran
+        return found.sort_values("method_options", key=lambda options: options != "{}", kind="stable")
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""

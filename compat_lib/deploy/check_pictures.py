@@ -25,9 +25,11 @@ COLOURS = {("old", "old", None): OLD, ("new", "old", None): CROSS, ("new", "new"
 SIZE = (4.8, 3.9)  # inches; read at this width on a telephone, two or three side by side on a desk
 BINS = 64  # of a histogram of cosines, in a unit
 MAPS = ("procrustes-query", "procrustes", "ridge-query", "ridge")  # of the queries, or of the gallery
-ALONE = {  # rows that are no linear map of one side
+ALONE = {  # rows that are no closed-form map of one side
     "midpoint": "new and old/old, midpoint",
     "slerp": "new and old/old, SLERP",
+    "lambda-orthogonal-query": "new/old, λ-orthogonal on the query",
+    "lambda-orthogonal": "new/old, λ-orthogonal on both",
     "cut": "new/old, cut",
     "pad": "new/old, padded",
 }

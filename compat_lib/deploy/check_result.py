@@ -34,6 +34,10 @@ CHANGED = {
 STEPS = {  # what to try by what is still there, and the rows that tell what it is worth
     "If the old model still runs when queries come, ask with both, interpolated": ("midpoint", "slerp"),
     "If pairs of old and new features are all there is, map one side (--save-adapter)": MAPS,
+    "If a map may be trained on such pairs with labels (orthogonal_adapter.fit_orthogonal)": (
+        "lambda-orthogonal-query",
+        "lambda-orthogonal",
+    ),
     "If the images can be embedded again, backfill, those first that gain most (evaluation.backfill_order)": (
         None,
     ),

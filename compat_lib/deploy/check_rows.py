@@ -21,9 +21,12 @@ from compat_lib.evaluation.compatibility import HEADLINE, PairTest
 from compat_lib.evaluation.counting import PER_UNIT
 from compat_lib.evaluation.rank_merge import merged_sides, scale_of_strangers
 from compat_lib.evaluation.records import Record, Records
+from compat_lib.orthogonal_adapter import fit_orthogonal
 
 ORDERED = 0.6  # least share of images nearer to their own other feature than to that of another, see in_order
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the gallery, re-embedded
+LEARNED = 2_000, 100_000  # images of a half: with fewer a trained map is behind Procrustes; more take minutes
+STEPS = 1_000  # of its training, at least
 
 Row = tuple[Names, Tensor, Tensor]
 Tests = dict[Names, PairTest]
@@ -46,7 +49,36 @@ def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
         yield ("new", "old", name), *((mapped, before) if name.endswith("query") else (after, mapped))
     for name in ("midpoint", "slerp")[: 1 + (sides.labels is not None)] if adapter else ():
         yield ("new", "old", name), by_the_other_half(name, sides, seed), before
+    if adapter and sides.labels is not None and len(before) >= 2 * LEARNED[0]:
+        query, gallery = trained_by_the_other_half(sides, seed)
+        yield (
+            ("new", "old", "lambda-orthogonal-query"),
+            query,
+            F.normalize(before[:, : query.shape[1]], dim=1),
+        )
+        yield ("new", "old", "lambda-orthogonal"), query, gallery
     yield ("new", "new", None), after, after
+
+
+def halves(sides: given.Sides, seed: int) -> list[Tensor]:
+    """Rows of half of the identities, drawn at random, and of the others; without labels of the images."""
+    each = np.arange(len(sides.before)) if sides.labels is None else sides.labels
+    half = np.random.default_rng(seed).permutation(int(each.max()) + 1)[each] % 2
+    return [torch.from_numpy(np.flatnonzero(half == side)).to(sides.before.device) for side in (0, 1)]
+
+
+def trained_by_the_other_half(sides: given.Sides, seed: int) -> tuple[Tensor, Tensor]:
+    """Queries and gallery by the lambda-orthogonal maps that were trained on the other half of identities."""
+    before, after, labels = sides.before, sides.after, sides.labels
+    query, gallery = (before.new_empty(len(before), min(before.shape[1], after.shape[1])) for _ in range(2))
+    rows = halves(sides, seed)
+    for seen, unseen in (rows, reversed(rows)):
+        some = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))[: LEARNED[1]]
+        seen = seen[some.to(seen.device)]
+        how = {"epochs": max(10, -(-STEPS * 256 // len(seen))), "batch_size": 256, "seed": seed}
+        fitted = fit_orthogonal(before[seen], after[seen], labels[seen.cpu().numpy()], **how)
+        query[unseen], gallery[unseen] = fitted.query(after[unseen]), fitted.gallery(before[unseen])
+    return query, gallery
 
 
 def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
@@ -56,9 +88,7 @@ def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
     Procrustes, "midpoint" or "slerp" (queries of both models). Without labels halves are of images.
     """
     before, after, labels = sides.before, sides.after, sides.labels
-    each = np.arange(len(before)) if labels is None else labels
-    half = np.random.default_rng(seed).permutation(int(each.max()) + 1)[each] % 2
-    rows = [torch.from_numpy(np.flatnonzero(half == side)).to(before.device) for side in (0, 1)]
+    rows = halves(sides, seed)
     mapped = torch.empty_like(after if name in ADAPTERS else before)
     kind, _, query = name.partition("-")
     source, target = (after, before) if query else (before, after)

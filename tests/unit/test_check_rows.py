@@ -5,14 +5,17 @@ import unicodedata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from plain_rows import average_precision, photographed
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import normalize
 
 from compat_lib.adapters import fit_interpolation, fit_ridge
+from compat_lib.deploy import check_rows
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.deploy.check_measure import read_relevance
 from compat_lib.evaluation import Queries, compare, merged_indexes_curve, retrieval
+from compat_lib.orthogonal_adapter import fit_orthogonal
 
 
 def make_models(identities=40, images=6, width=12, seed=0):
@@ -44,6 +47,31 @@ def test_interpolated_queries_are_fitted_to_the_other_half(models):
         query[unseen] = fit_ridge(new[seen] @ turn, old[seen]).apply(new[unseen] @ turn)
     expected = retrieval(query, labels, old, labels, query_ids=ids, gallery_ids=ids)
     assert result.records.value("new", "old", "map", adapter="ridge-query") == pytest.approx(expected.map)
+
+
+@pytest.mark.parametrize("wider", [False, True])
+def test_trained_maps_learn_from_the_other_half_where_that_is_large_enough(models, wider, monkeypatch):
+    old, new, labels, turn = models
+    new = np.hstack([new @ turn, new]) if wider else new @ turn
+    asked = {"draws": 0, "metric": "map", "seed": 7}
+    titles = ["new/old, λ-orthogonal on the query", "new/old, λ-orthogonal on both"]
+    assert not set(titles) & set(check_compatibility(old, new, labels, **asked).table().index)
+    monkeypatch.setattr(check_rows, "LEARNED", (120, 10**5))
+    result = check_compatibility(old, new, labels, **asked)
+    half, ids = np.random.default_rng(7).permutation(40)[labels] % 2, np.arange(len(labels))
+    query, gallery = np.empty_like(old), np.empty_like(old)
+    for side in (0, 1):
+        seen = np.flatnonzero(half == side)
+        order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(7)).numpy()
+        pairs = old[seen[order]], new[seen[order]], labels[seen[order]]
+        fitted = fit_orthogonal(*pairs, epochs=-(-1000 * 256 // len(seen)), seed=7)
+        query[half != side] = fitted.query(new[half != side])
+        gallery[half != side] = fitted.gallery(old[half != side])
+    for name, there in (("lambda-orthogonal-query", old), ("lambda-orthogonal", gallery)):
+        expected = retrieval(query, labels, there, labels, query_ids=ids, gallery_ids=ids)
+        found = result.records.value("new", "old", "map", adapter=name)
+        assert found == pytest.approx(expected.map, abs=2e-3)  # a thousand steps from rows of unit length
+    assert set(titles) < set(result.table().index)
 
 
 @pytest.mark.parametrize("metric", ["map", "tar@far=1e-2"])

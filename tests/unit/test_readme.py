@@ -4,7 +4,6 @@ import pytest
 import readme
 from synthetic_runs import METRIC, configs, write_run
 
-from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.records import Record
 
 
@@ -56,10 +55,8 @@ def test_a_table_of_chosen_methods_and_columns(made):
     ]
 
 
-def test_the_headline_and_its_sentences(made):
+def test_sentences_and_the_scoreboard(made):
     found, setting = made
-    lines = found.headline(setting, "bct", "mixbct", "absent").splitlines()
-    assert lines[0] == "| method | new/old | new/new | query |" and len(lines) == 4
     rows = found.rows(setting, "map")
     assert rows["new_old_best"].tolist() == [False, True, False]  # 0.6 against 0.5: equal draws around both
     found.rows = lambda *_, **__: rows
@@ -81,16 +78,22 @@ def test_a_setting_is_named_by_its_preset_or_its_folder(made):
     assert readme.Results().first_of("quick:1").startswith("portraits-open-class-softmax-to-arcface")
 
 
-def test_a_method_across_the_settings_of_a_preset(made, monkeypatch):
-    found, setting = made
+def test_methods_by_setting(tmp_path, monkeypatch):
+    """Of a preset those settings that ran; a variant and a method that did not run have no column."""
+    for config, cross, own in zip(THREE, *VALUES, strict=True):
+        write_run(tmp_path, config, 0.4, cross, own, width=0.01)
+    found, setting = readme.Results(tmp_path), config.experiment_id
     monkeypatch.setattr(found, "_planned", lambda preset: ["absent", setting])
-    margin = found.difference(setting, "bct", metric="map")
-    losses = "old_loss", "new_loss"
-    assert found.across("any", "bct", *losses, metric="map") == f"softmax to ArcFace {margin} (1)"
-    cost = found.difference(setting, "bct", "independent", "new/new", "map")
-    asked = {"b": "independent", "test": "new/new", "metric": "map"}
-    assert found.across("any", "bct", "epochs", **asked) == f"{ExperimentConfig().epochs} {cost} (1)"
-    assert found.across("any", "l2", "old_epochs") == "none ran"
+    monkeypatch.setattr(found, "classes", lambda setting: 280)
+    asked = ("bct", "mixbct(mix_ratio=0.9)", "l2"), {"preset": "quick", "fields": ("old_loss", "classes")}
+    lines = found.by_setting("margin", *asked[0], **asked[1]).splitlines()
+    assert lines[0] == "| old loss | classes | seeds | old/old | oracle | BCT |"
+    assert lines[2] == "| softmax | 280 | 1 | 40.0 | 90.0 | +20.0 [+18.1, +21.9] |"
+    title = "Portraits, open-class, softmax to ArcFace"
+    lines = found.by_setting("self_change", "l2", "mixbct").splitlines()
+    assert lines[2].startswith(f"| {title} |") and lines[2].endswith("| 90.0 | +0.0 [+0.0, +0.0] |")
+    assert found.by_setting("margin", "l2", preset="quick") == "*None ran.*"
+    assert "MixBCT" in found.by_setting("margin", preset="quick").splitlines()[0]
 
 
 def test_what_is_not_there_is_refused(made):
@@ -109,9 +112,6 @@ def test_one_method_against_the_others_on_every_part(tmp_path):
         ]
         write_run(tmp_path / "blind", config, 0.4, cross, own, width=0.01, more=part)
     found, setting = readme.Results(tmp_path).blind(), config.experiment_id
-    assert found.against(setting, "bct", "above") == "MixBCT"
-    assert found.against(setting, "bct", "below") == "none"
-    assert found.against(setting, "mixbct", "below") == "BCT"
     assert found.rivals(setting, "bct").splitlines() == [
         "| BCT minus | new/old | new/new | new/old, in-domain | new/new, in-domain |",
         "| --- | ---: | ---: | ---: | ---: |",

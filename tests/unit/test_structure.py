@@ -101,6 +101,7 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "old_system": {"class_means", "user_arrays"},
     "distributed": set(),
     "losses": {"adapters", "distributed", "old_system", "user_arrays"},  # the first for one that distils
+    "orthogonal_adapter": {"data", "evaluation", "losses"},
     "optimisation": {"config"},
     "checkpoint": {"distributed", "losses"},
     "finite": {"losses"},
@@ -110,7 +111,9 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     },
     "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
     "trained_model": {"losses", "runs"},
-    "deploy": {"adapters", "config", "evaluation", "experiment", "user_arrays"},  # reads runs
+    "deploy": {  # reads runs
+        *("adapters", "config", "evaluation", "experiment", "orthogonal_adapter", "user_arrays"),
+    },
 }
 
 
