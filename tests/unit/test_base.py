@@ -44,16 +44,11 @@ def test_method_is_documented_and_tested(name):
     assert method.__doc__, f"{method.__name__} has no docstring: write what it does, 'Source:' and 'Args:'"
     assert "Source:" in method.__doc__, f"the docstring of {method.__name__} has no line 'Source: ...'"
     assert ("Reconstruction:" in method.__doc__) == method.reconstruction
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_option_has_a_documented_default(name):
-    documented = re.findall(r"^ {8}(\w+): ", METHODS[name].__doc__ or "", flags=re.MULTILINE)
-    options = method_options(name)
-    documented = [argument for argument in documented if argument not in ("old", "classifier")]
-    assert documented[: len(options)] == list(options), f"{name}: describe each option below 'Args:'"
-    assert all(isinstance(default, str | int | float | bool) for default in options.values())
-    assert set(METHODS[name].published) <= set(options)
+    described = re.findall(r"^ {8}(\w+): ", method.__doc__, flags=re.MULTILINE)
+    described = [argument for argument in described if argument not in ("old", "classifier")]
+    options = list(method_options(name))
+    assert described[: len(options)] == options, f"{name}: describe each option below 'Args:'"
+    assert set(method.published) <= set(options)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,23 +67,12 @@ def test_terms_and_weights_have_the_same_names_and_classification_is_first(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_old_system_is_not_trained_not_saved_and_not_changed(name):
-    old = make_old()
-    before = {key: value.clone() for key, value in vars(old).items() if isinstance(value, torch.Tensor)}
-    method = build_method(name, old, make_classifier())
+def test_old_system_is_neither_trained_nor_saved(name):
+    method = build_method(name, make_old(), make_classifier())
     names = {key for key, _ in method.named_parameters()}
     assert names - {"classifier.weight"} if METHODS[name].learns else names == {"classifier.weight"}
     assert "classifier.weight" in method.state_dict()
     assert not any("old" in key or "prototype" in key or "credible" in key for key in method.state_dict())
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.1, weight_decay=0.1)
-    terms = method(own_step(method, old))
-    sum(method.weights[key] * term for key, term in terms.items()).backward()
-    optimiser.step()
-    for key, value in before.items():
-        now = getattr(old, key)
-        assert not now.requires_grad
-        assert now.grad is None
-        assert torch.equal(now, value)
     assert not any(buffer.requires_grad for buffer in method.buffers())
 
 
@@ -294,8 +278,6 @@ def test_means_of_unit_features_are_those_of_the_features_also_beside_given_prot
     assert present.tolist() == [True, True, True, True, False]
     means = torch.nn.functional.normalize(features, dim=1).reshape(2, 4, 6).mean(dim=0)
     torch.testing.assert_close(prototypes[:4], means)
-    with pytest.raises(ValueError, match="no prototype for 1 classes of the training set: 0"):
-        prototype_table(old, "raw", "bct")
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"independent"}))
@@ -310,17 +292,25 @@ def test_a_method_says_what_it_lacks(name):
         build_method(name, make_old(), make_classifier(classes=7))
 
 
-def test_unknown_methods_and_options_are_refused_with_the_list():
-    with pytest.raises(ValueError, match="Two methods are called 'l2'"):
-        type("Other", (CompatibilityLoss,), {"name": "l2"})
-    with pytest.raises(ValueError, match="There is no method 'mixbtc'. Methods: advbct, .*bct, .*mixbct"):
-        build_method("mixbtc", None, make_classifier())
-    with pytest.raises(ValueError, match="There is no method 'x'"):
-        method_options("x")
-    with pytest.raises(ValueError, match="mixbct has no option 'ratio'. Options: mix_ratio, credible_share"):
-        build_method("mixbct", make_old(), make_classifier(), ratio=0.3)
-    with pytest.raises(ValueError, match="independent has no option 'x'. Options: none"):
-        build_method("independent", None, make_classifier(), x=1)
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: type("Other", (CompatibilityLoss,), {"name": "l2"}), "Two methods are called 'l2'"),
+        (lambda: build_method("mixbtc", None, None), "no method 'mixbtc'. Methods: advbct, .*bct, .*mixbct"),
+        (lambda: method_options("x"), "There is no method 'x'"),
+        (
+            lambda: build_method("mixbct", None, None, ratio=0.3),
+            "no option 'ratio'. Options: mix_ratio, cred",
+        ),
+        (
+            lambda: build_method("independent", None, None, x=1),
+            "independent has no option 'x'. Options: none",
+        ),
+    ],
+)
+def test_unknown_methods_and_options_are_refused_with_the_list(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
 
 
 # -- what users set, and what a step gives -----------------------------------------------------------------

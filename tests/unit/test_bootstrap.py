@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from plain_rows import grouped
 
-from compat_lib.evaluation import bootstrap, inputs, verification
+from compat_lib.evaluation import bootstrap, inputs
 from compat_lib.evaluation import pairs as pairs_module
 from compat_lib.evaluation.bootstrap import bootstrap_mean, bootstrap_tar, identity_weights, interval
 from compat_lib.evaluation.counting import count
@@ -100,15 +100,6 @@ def test_thinned_thresholds_stay_at_or_below_the_exact_ones(monkeypatch):
     assert (bootstrap_tar(pairs, count(pairs), weights, (1e-4,)) <= 1).all()  # above the highest one kept
     assert (thinned <= exact).all()
     assert thinned == pytest.approx(exact, abs=0.05)
-
-
-def test_weights_of_one_give_the_plain_metric():
-    features, labels = make_features(30, 5)
-    pairs = make_pairs(features, labels)
-    ones = np.ones((30, 2), np.int64)
-    result = bootstrap_tar(pairs, count(pairs), ones, (0.01, 0.001))
-    plain = verification(features, labels, fars=(0.01, 0.001))
-    assert result == pytest.approx(np.array(plain.tar)[:, None].repeat(2, 1))
 
 
 def test_equal_scores_and_draws_without_impostors():

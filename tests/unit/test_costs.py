@@ -10,7 +10,6 @@ from companion.costs import (
     Quality,
     Scenario,
     all_costs,
-    better_hours,
     break_even_images,
     cost,
     recommended,
@@ -193,11 +192,3 @@ def test_a_model_that_ends_no_better_never_makes_better_answers():
     near = when_better(qualities(0.4, 0.53, oracle=0.53, gain=BELOW))
     assert near["backfill"] == near["reembed"] == "undecided"
     assert when_better(qualities(0.6, 0.8, oracle=math.nan))["reembed"] == "not measured"
-
-
-def test_hours_until_better_by_hand():
-    _, all_ways = with_numbers()
-    found = qualities(0.4, 0.8, gain=BELOW)
-    hours = {way: better_hours(all_ways[way], one, found["keep"]) for way, one in found.items()}
-    assert hours["reembed"] == hours["dual"] == hours["backfill"] == pytest.approx(20)
-    assert math.isnan(hours["keep"]) and math.isnan(hours["compatible"])

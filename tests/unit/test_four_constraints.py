@@ -67,21 +67,6 @@ def test_forms_of_the_cross_test_for_unequal_widths():
         constraints(old, new, labels)
 
 
-def test_by_hand():
-    # Unit features at angles of old 0, 60, 180 and new 0, 30, 180 degrees; images 0 and 1 are one identity.
-    angles = np.radians([[0, 60, 180], [0, 30, 180]])
-    old, new = (np.stack([np.cos(a), np.sin(a)], 1) for a in angles)
-    result = constraints(old, new, ["a", "a", "b"])
-    c = {degrees: np.cos(np.radians(degrees)) for degrees in (30, 60, 120, 150)}
-    # 1: pair (0, 1) keeps 60 degrees, (1, 0) goes from 60 to 30. 3: (0, 1) goes 60 -> 30, (1, 0) stays at 30.
-    assert result.share == (1.0, 1.0, 1.0, 1.0)
-    assert result.slack[0] == pytest.approx((c[30] - c[60]) / 2, abs=1e-6)
-    assert result.slack[2] == pytest.approx((c[30] - c[60]) / 2, abs=1e-6)
-    # 2: of (0, 2), (1, 2), (2, 0), (2, 1) only (1, 2) changes, 120 -> 150. 4: only (2, 1) does, 120 -> 150.
-    assert result.slack[1] == pytest.approx((c[120] - c[150]) / 4, abs=1e-6)
-    assert result.slack[3] == pytest.approx((c[120] - c[150]) / 4, abs=1e-6)
-
-
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), scale=st.floats(1e-3, 1e3), dtype=st.sampled_from(["f4", "f8"]))
 def test_an_unchanged_model_satisfies_all_four_with_equality(seed, scale, dtype):

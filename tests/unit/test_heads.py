@@ -10,14 +10,7 @@ import torch.nn.functional as F
 from method_steps import make_classifier
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 
-from compat_lib.losses.heads import (
-    Classifier,
-    FrozenClassifier,
-    arcface,
-    row_cross_entropy,
-    simplex,
-    unit_rows,
-)
+from compat_lib.losses.heads import Classifier, FrozenClassifier, arcface, row_cross_entropy, simplex
 
 KINDS = ("linear", "cosface", "arcface")
 
@@ -60,24 +53,16 @@ def test_gradient_equals_finite_differences(kind):
 
 @pytest.mark.parametrize("kind", ["cosface", "arcface"])
 @pytest.mark.parametrize(("scale", "margin"), [(64.0, 0.5), (32.0, 0.3), (8.0, 0.0)])
-def test_loss_and_gradient_equal_pytorch_metric_learning(kind, scale, margin):
+def test_loss_equals_pytorch_metric_learning(kind, scale, margin):
     classifier = Classifier(kind, 6, 5, scale=scale, margin=margin, ramp=0.0).double()
     torch.nn.init.normal_(classifier.weight)
     embeddings, labels = batch(classifier, 12)
-    if kind == "arcface":
-        other = ArcFaceLoss(num_classes=5, embedding_size=6, margin=np.degrees(margin), scale=scale)
-    else:
-        other = CosFaceLoss(num_classes=5, embedding_size=6, margin=margin, scale=scale)
+    theirs, margin = (ArcFaceLoss, np.degrees(margin)) if kind == "arcface" else (CosFaceLoss, margin)
+    other = theirs(num_classes=5, embedding_size=6, margin=margin, scale=scale)
     other.W.data = classifier.weight.detach().T.clone()
-
-    ours = classifier.loss(embeddings.requires_grad_(), labels)
-    copy = embeddings.detach().clone().requires_grad_()
-    theirs = other(copy, labels)
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-9)
-    ours.backward()
-    theirs.backward()
-    torch.testing.assert_close(embeddings.grad, copy.grad, rtol=1e-7, atol=1e-9)
-    torch.testing.assert_close(classifier.weight.grad, other.W.grad.T, rtol=1e-7, atol=1e-9)
+    assert classifier.loss(embeddings, labels).item() == pytest.approx(
+        other(embeddings, labels).item(), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -156,12 +141,6 @@ def test_frozen_classifier_cuts_or_pads_before_it_normalises(width, scale):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = FrozenClassifier(weight, scale=scale)(embeddings)
     torch.testing.assert_close(logits, expected)
-
-
-def test_a_row_without_a_length_has_no_gradient():
-    rows = torch.tensor([[0.0, 0.0], [1e-13, 0.0], [3.0, 4.0]], requires_grad=True)
-    unit_rows(rows).sum().backward()
-    assert rows.grad[:2].eq(0).all() and rows.grad[2].ne(0).all()
 
 
 def test_wrong_arguments_are_refused_by_their_name():

@@ -7,7 +7,6 @@ import pytest
 import slow_losses as slow
 import torch
 from method_steps import check_gradient, make_classifier, make_old, make_step
-from pytorch_metric_learning.losses import NTXentLoss
 
 from compat_lib.losses import build_method
 
@@ -25,11 +24,6 @@ def slow_contrast(new, old, labels, form, temperature, count):
         total = 1.0 + sum(math.exp((c - positive) / temperature) for cosines in kinds for c in cosines)
         losses.append(math.log(total))
     return sum(losses) / len(losses)
-
-
-def contrast(old, step, **options):
-    classifier = make_classifier(width=old.width, classes=old.num_classes)
-    return build_method("hot_refresh", old, classifier, **options).double()(step)["contrast"]
 
 
 FORMS = ["ract", "contra"]
@@ -50,25 +44,6 @@ def test_value_and_gradient(form, temperature, width, batch, negatives):
     assert method.weights == {"classification": 1.0, "contrast": 3.0}
     if batch <= 6:  # hundreds of evaluations each
         assert check_gradient(method, step)
-
-
-def test_against_the_library():
-    """With all negatives of both kinds the contrast is InfoNCE."""
-
-    old = make_old(classes=6, per_class=1, width=8, class_map=None)
-    step = make_step(old, 8, batch=6, dtype=torch.float64)
-    past = step.old_features
-    ours = contrast(old, step, temperature=0.1, negatives=10)
-    pairs = [(a, n) for a in range(6) for n in range(6) if a != n]
-    anchors = torch.arange(6)
-    a, n = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    everything = torch.cat([step.embeddings, past])  # rows 6.. are the old features
-    labels = torch.arange(12)
-    triples = (anchors, anchors + 6, torch.cat([a, a]), torch.cat([n + 6, n]))
-    theirs = NTXentLoss(temperature=0.1)(everything, labels, triples)  # cosine similarity is its default
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    gradients = [torch.autograd.grad(value, step.embeddings)[0] for value in (ours, theirs)]
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS)

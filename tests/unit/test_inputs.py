@@ -12,6 +12,7 @@ from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge, sl
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.chain import matrix
 from compat_lib.evaluation.inputs import as_tensor, plain_array, table
+from compat_lib.evaluation.protocols.templates import pair_scores
 from compat_lib.losses.fct import fit_transform
 from compat_lib.orthogonal_adapter import fit_orthogonal
 
@@ -145,11 +146,51 @@ LABELLED = {  # functions of labels, whose numbers know no names
     "retrieval": lambda x: ev.retrieval(POINTS, x).average_precision,
     "verification": lambda x: ev.verification(POINTS, x, fars=[0.5]).tar,
     "reid": lambda x: ev.reid(POINTS, x, CAMERAS, POINTS, x, CAMERAS).average_precision,
+    "cameras": lambda x: ev.reid(POINTS, CAMERAS, x, POINTS, CAMERAS, x).average_precision,
     "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS).features,
     "media": lambda x: ev.pool_templates(POINTS, CAMERAS, x).features,
     "constraints": lambda x: ev.constraints(POINTS, UNIT, x).share,
     "upgrade_changes": lambda x: ev.upgrade_changes(POINTS, UNIT[::-1], x, draws=0).losing,
 }
+
+
+BIG = np.random.default_rng(5).normal(size=(9000, 64))  # more than a tile of a GPU
+MANY = np.arange(9000) % 40
+LISTS = [np.split(np.random.default_rng(i).permutation(9000)[:120], [30, 70]) for i in range(20)]
+TEMPLATES = ev.pool_templates(BIG[:400], np.arange(400), MANY[:400])
+
+
+def templates(x):
+    return ev.Templates(np.arange(400), x[:400] / (x[:400] ** 2).sum(1)[:, None] ** 0.5)
+
+
+def identified(x):
+    known = [(np.arange(first, last), MANY[first:last]) for first, last in ((0, 20), (20, 40), (40, 400))]
+    return [one.value for one in ev.identification_1_to_n(templates(x), TEMPLATES, *known)]
+
+
+def pooled(x):
+    found = ev.pool_templates(x[:500], MANY[:500], MANY[:500] % 4, np.linspace(0, 1, 500))
+    return as_tensor(found.features, "x").cpu().numpy()
+
+
+ON_GPU = {  # how near, and what is measured
+    "verification": (0.01, lambda x: ev.verification(x[:2000], MANY[:2000]).tar[:2]),
+    "reid": (1e-3, lambda x: ev.reid(x[:300], MANY[:300], MANY[:300] % 3, x, MANY, MANY % 5).values["map"]),
+    "landmark_map": (1e-3, lambda x: ev.landmark_map(x[:20], x, [one[0] for one in LISTS]).mean()),
+    "revisited": (1e-3, lambda x: ev.revisited(x[:20], x, *zip(*LISTS, strict=True))["map"].mean()),
+    "pairs": (1e-12, lambda x: pair_scores(templates(x), TEMPLATES, MANY, MANY[::-1])),
+    "identification": (1e-6, identified),
+    "templates": (1e-12, pooled),
+}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("function", ON_GPU)
+def test_cuda_tensors_are_evaluated_there_and_agree(function):
+    tolerance, measured = ON_GPU[function]
+    found, expected = (np.array(measured(x), float) for x in (torch.tensor(BIG, device="cuda"), BIG))
+    assert found == pytest.approx(expected, abs=tolerance, nan_ok=True)
 
 
 @pytest.mark.parametrize("function", LABELLED)

@@ -1,4 +1,4 @@
-"""Neighbours against a slow loop over all pairs, finite differences, NCCL with the same rows; ablations."""
+"""Neighbours against a slow loop over all pairs and finite differences; ablations."""
 
 import dataclasses
 import math
@@ -58,15 +58,6 @@ def test_value_and_gradient(monkeypatch, make, temperature, positives):
     assert terms["distance"].item() == pytest.approx(slow_distance(step, 0.4), rel=1e-6)
     assert method.weights == {"classification": 1.0, "contrast": 2.0, "distance": 3.0}
     assert check_gradient(method, step)
-
-
-def test_it_is_the_contrast_of_nccl_when_the_queue_holds_the_training_set():
-    old = make_old(classes=5, per_class=4)
-    step = make_step(old, rows=torch.arange(20))
-    options = {"temperature": 0.3, "queue": 20}
-    theirs = build_method("nccl", old, make_classifier(), **options)(step)["feature_contrast"]
-    ours = build_method("neighbours", old, make_classifier(), temperature=0.3)(step)["contrast"]
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_rows_beyond_the_bound_are_drawn_anew_and_stand_for_all():

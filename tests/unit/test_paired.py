@@ -74,15 +74,6 @@ def test_seeds_that_agree_say_nothing_of_their_noise(a, b):
     assert apart.verdict == "better"
 
 
-def test_draws_that_share_nothing_are_not_counted_twice():
-    values, draws = make_draws(4, shared=0.0, own=1.0)
-    apart = draws - draws.mean(1, keepdims=True)
-    apart = np.linalg.qr(apart.T)[0].T  # rows without any covariance
-    student = paired_comparison(values, np.zeros(4))
-    result = against_zero(values, values[:, None] + apart)
-    assert (result.low, result.high) == pytest.approx((student.low, student.high))
-
-
 def test_draws_that_could_not_be_measured_are_left_out():
     values, draws = make_draws(3)
     holes = draws.copy()

@@ -71,10 +71,7 @@ def test_celeba_to_lfw(tmp_path, monkeypatch):
 # -- Dual-Tuning ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["market1501", "msmt17", "msmt17-to-market1501", "msmt17-to-dukemtmc"],
-)
+@pytest.mark.parametrize("name", ["market1501", "msmt17", "msmt17-to-market1501", "msmt17-to-dukemtmc"])
 def test_dual_tuning(tmp_path, name):
     write_market(tmp_path / "Market-1501-v15.09.15")
     write_market(tmp_path / "DukeMTMC-reID", form="{identity}_c{camera}_f{number:07d}.jpg")

@@ -11,8 +11,6 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from sklearn.datasets import make_blobs
-from sklearn.neighbors import NearestNeighbors
 
 from companion import plots
 from compat_lib.losses import METHODS
@@ -75,14 +73,6 @@ def test_joint_map_repeats_whatever_the_length_of_features(ax, features, joint):
     assert alone.new is None and alone.prototypes is None and 0 < alone.trustworthiness <= 1
     assert plots.model_map(ax, old, new, labels).prototypes.shape == (4, 2)
     assert plots.model_map(ax, old, new[:, :8], labels) is None
-
-
-def test_joint_map_keeps_blobs_together():
-    points, labels = make_blobs(60, 8, centers=3, cluster_std=0.2, random_state=0)
-    joint = plots.joint_tsne(points[:30], points[30:])
-    flat = np.concatenate([joint.old, joint.new])
-    nearest = NearestNeighbors(n_neighbors=1).fit(flat).kneighbors(return_distance=False)[:, 0]
-    assert np.array_equal(labels[nearest], labels)
 
 
 def test_circle_numbers_only_gathered_classes(ax):

@@ -1,12 +1,7 @@
-import faiss
 import numpy as np
 import pytest
 import ranking_speed as benchmark
-import torch
 from plain_rows import average_precision, cosines, grouped
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from pytorch_metric_learning.utils.inference import CustomKNN
 from sklearn.metrics import average_precision_score
 
 from compat_lib.evaluation import pairs, ranking, retrieval
@@ -77,40 +72,7 @@ def test_few_and_large_classes_near_and_far_equal_scikit_learn(monkeypatch, nois
         assert result.first_match[i] == 1 + np.argmax(right[order])
 
 
-def test_query_and_gallery_equal_pytorch_metric_learning():
-    features, labels = make_features(10, 6)
-    query, gallery = (torch.tensor(x, dtype=torch.float32) for x in (features[:25], features[25:]))
-    known = torch.tensor(labels)
-    include, search = ("precision_at_1", "mean_average_precision"), CustomKNN(CosineSimilarity())
-    calculator = AccuracyCalculator(include=include, k=len(gallery), knn_func=search)
-    expected = calculator.get_accuracy(query, known[:25], gallery, known[25:])
-    result = retrieval(query, known[:25], gallery, known[25:])
-    assert result.map == pytest.approx(expected["mean_average_precision"], abs=1e-9)
-    assert result.rank[1] == pytest.approx(expected["precision_at_1"], abs=1e-9)
-
-
-def test_rank_k_equals_faiss_top_k():
-    features, labels = make_features(30, 4)
-    unit = np.ascontiguousarray(features, np.float32)
-    faiss.normalize_L2(unit)
-    index = faiss.IndexFlatIP(unit.shape[1])
-    index.add(unit[60:])
-    found = labels[60:][index.search(unit[:60], 10)[1]]
-    result = retrieval(features[:60], labels[:60], features[60:], labels[60:], ranks=(1, 5, 10))
-    valid = result.first_match > 0
-    for k, value in result.rank.items():
-        assert value == pytest.approx((found[valid, :k] == labels[:60][valid, None]).any(1).mean())
-
-
-def test_ties_are_pessimistic_by_hand():
-    # Cosines: wrong .8, right .8, right .8, right .6, wrong .6, wrong 0 -> right at ranks 2, 3 and 5.
-    gallery = [[0.8, 0.6], [0.8, 0.6], [0.8, 0.6], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]]
-    result = retrieval([[5.0, 0.0]], [1], gallery, [0, 1, 1, 1, 0, 0])
-    assert result.average_precision[0] == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3)
-    assert result.first_match.tolist() == [2]
-
-
-@pytest.mark.parametrize("size", [1, 6**-0.5, 1e20, 1e-300])
+@pytest.mark.parametrize("size", [1, 6**-0.5, 1e300, 1e-300])
 def test_codes_of_any_size_tie_in_every_metric(size):
     rng = np.random.default_rng(0)
     codes, labels = rng.choice([-1.0, 0.0, 1.0], (40, 6)), np.repeat(np.arange(10), 4)
@@ -134,21 +96,11 @@ def test_codes_of_any_size_tie_in_every_metric(size):
         np.testing.assert_allclose(precision, expected, atol=1e-12)
 
 
-def test_collapsed_features_gain_nothing():
-    # Every item is tied: 2 right ones come after all 6 wrong ones.
-    result = retrieval(np.ones((9, 4)), np.arange(9) % 3)
-    assert result.map == pytest.approx((1 / 7 + 2 / 8) / 2)
-    assert result.rank == {1: 0.0, 5: 0.0}
-
-
 def test_query_without_match_is_skipped_and_counted():
-    features, _ = make_features(2, 3)
-    labels = np.array([0, 0, 1, 1, 1, 9])
-    result = retrieval(features, labels)
-    assert result.queries == 5
+    result = retrieval(make_features(2, 3)[0], [0, 0, 1, 1, 1, 9])
+    assert result.queries == 5 and "5 of 6 queries" in result.summary()
     assert np.isnan(result.average_precision[5]) and result.first_match[5] == 0
     assert result.map == pytest.approx(np.nanmean(result.average_precision))
-    assert "5 of 6 queries" in result.summary()
 
 
 def test_large_labels_of_two_types_stay_apart():

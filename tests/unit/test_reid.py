@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import average_precision_score
 
 from compat_lib.evaluation import pairs, ranking
@@ -69,6 +68,8 @@ def test_equals_the_plain_loop(monkeypatch, tile, matches, values, noise):
     assert list(result.rank.values()) == pytest.approx(curve, abs=1e-12)
     assert (result.map, result.minp) == pytest.approx((np.nanmean(precision), np.nanmean(penalty)))
     assert result.queries == np.isfinite(precision).sum()
+    own = (sides[1][:, None] == sides[4]) & (sides[2][:, None] == sides[5])
+    assert result.excluded == own.sum() and result.values["minp"] == result.minp
 
 
 def test_average_precision_equals_scikit_learn():
@@ -81,36 +82,10 @@ def test_average_precision_equals_scikit_learn():
         assert result.average_precision[i] == pytest.approx(expected)
 
 
-def test_by_hand():
-    # Ranks after the removal: wrong, right, right, distractor, right.
-    gallery = [[10, 1], [10, 0], [10, 2], [10, 3], [10, 4], [10, 5]]
-    result = reid([[10, 0]], [7], [1], gallery, [3, 7, 7, 7, 0, 7], [1, 1, 2, 3, 1, 2], ranks=(1, 2, 3))
-    assert result.map == pytest.approx((1 / 2 + 2 / 3 + 3 / 5) / 3)
-    assert result.minp == pytest.approx(3 / 5)
-    assert result.rank == {1: 0, 2: 1, 3: 1} and result.first_match.tolist() == [2]
-    assert (result.excluded, result.queries) == (1, 1)
-    assert result.summary().startswith("map 0.5889, rank1 0.0000, rank2 1.0000, rank3 1.0000, minp 0.6000")
-
-
 def test_distractors_count_as_wrong():
     sides = make_sides(seed=8)
     without = [*sides[:3], *(side[sides[4] > 0] for side in sides[3:])]
     assert reid(*without).map > reid(*sides).map
-
-
-def test_names_tensors_types_and_strides_give_the_same():
-    sides = make_sides(seed=9)
-    sides[0], sides[3] = sides[0].astype(np.float32), sides[3].astype(np.float32)
-    expected = reid(*sides)
-    tensors = [torch.from_numpy(side) for side in sides]
-    tensors[0].requires_grad_()
-    names = [side if i in (0, 3) else side.astype(str).astype(object) for i, side in enumerate(sides)]
-    strange = [sides[0].astype(">f8"), *sides[1:3], sides[3][::-1].copy()[::-1], *sides[4:]]
-    for other in (tensors, names, strange):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            result = reid(*other)
-        assert result.summary() == expected.summary()
-        assert np.array_equal(result.average_precision, expected.average_precision, equal_nan=True)
 
 
 def test_what_cannot_be_measured_is_refused():
@@ -124,12 +99,3 @@ def test_short_gallery_extends_the_curve():
     sides = [[1, 0], [0, 1]], [1, 2], [0, 0], [[3, 1], [1, 1], [0, 1]], [2, 1, 2], [0, 1, 0]
     result = reid(*sides)
     assert result.rank == {1: 0.0, 5: 1.0, 10: 1.0} and result.queries == 1
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_tensors_are_evaluated_there_and_agree():
-    sides = make_sides(queries=300, items=9000, people=40, seed=11)
-    expected = reid(*sides)
-    on_gpu = [torch.as_tensor(side, device="cuda") for side in sides]
-    result = reid(*on_gpu)
-    assert result.map == pytest.approx(expected.map, abs=1e-3)

@@ -28,15 +28,15 @@ def plain(words: str) -> str:
     return " ".join(re.sub(r"[*`]", "", words).casefold().split())
 
 
-def sections(notebook: Path) -> dict[str, str]:
-    """Heading, without its number, to the text below it up to the next heading."""
+def sections(notebook: Path) -> list[tuple[str, str]]:
+    """Headings, without their numbers, and the text below each up to the next one."""
     parts = re.split(r"^#+ (?:\d+ )?(.+)$", prose(notebook), flags=re.MULTILINE)
-    return {plain(heading): plain(text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def sections_called(notebook: Path, words: str) -> list[str]:
     """Texts below the headings that begin with these words."""
-    return [text for heading, text in sections(notebook).items() if heading.startswith(plain(words))]
+    return [plain(text) for heading, text in sections(notebook) if plain(heading).startswith(plain(words))]
 
 
 def table_rows(text: str) -> list[list[str]]:
@@ -100,18 +100,6 @@ def holds(text: str, symbol: str) -> bool:
     return re.search(rf"(?<![A-Za-z\\_]){re.escape(symbol)}(?![A-Za-z_])", formulas(text)) is not None
 
 
-def sections_in_order() -> list[tuple[str, str, str]]:
-    """Notebook, heading and text of every section of all notebooks but that of the costs."""
-    found = []
-    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
-        parts = re.split(r"^#+ (?:\d+ )?(.+)$", prose(notebook), flags=re.MULTILINE)
-        if notebook.stem != COSTS:
-            found += [
-                (notebook.stem, heading, text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)
-            ]
-    return found
-
-
 def test_a_symbol_has_one_meaning():
     every = [symbol for row in glossary() for symbol in symbols_of(row)]
     assert len(every) > 20 and len(every) == len(set(every)), sorted(every)
@@ -120,9 +108,13 @@ def test_a_symbol_has_one_meaning():
 @pytest.mark.parametrize("row", [row for row in glossary() if row["symbol"]], ids=lambda row: row["word"])
 def test_a_symbol_is_explained_where_it_first_appears(row):
     _, heading, name = PLACE.fullmatch(row["explained in"]).groups()
+    every = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem != COSTS]
     for symbol in symbols_of(row):
-        first = next((where, title) for where, title, text in sections_in_order() if holds(text, symbol))
-        assert first[0] == name and plain(first[1]).startswith(plain(heading)), f"${symbol}$: {first}"
+        places = (
+            (path.stem, title) for path in every for title, text in sections(path) if holds(text, symbol)
+        )
+        where, title = next(places)
+        assert where == name and plain(title).startswith(plain(heading)), f"${symbol}$: {where}, {title}"
 
 
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

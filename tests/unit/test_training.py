@@ -15,7 +15,7 @@ from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model, embed
 from compat_lib.old_system import OldSystem
-from compat_lib.training import NotFiniteError, TrainingSettings, epoch_line, learning_rate, train
+from compat_lib.training import NotFiniteError, TrainingSettings, epoch_line, train
 
 pytestmark = pytest.mark.precision
 CLASSES, WIDTH = 6, 8
@@ -288,35 +288,11 @@ def test_a_diverged_network_is_told_from_a_broken_term(images):
         train(model, method, *images, SETTINGS, say=quiet)
 
 
-def test_only_matrices_decay(images):
-    # without gradients of a loss, weight decay alone moves what it applies to
-    class Nothing(CompatibilityLoss):
-        def terms(self, step):
-            return {"classification": 0.0 * step.embeddings.sum()}
-
-    model, _ = parts()
-    for parameter in model.parameters():
-        parameter.data += 0.5
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    settings = TrainingSettings(epochs=1, batch_size=16, weight_decay=0.1, lr=0.1)
-    train(model, Nothing(None, Classifier("linear", WIDTH, CLASSES)), *images, settings, say=quiet)
-    for name, value in model.named_parameters():
-        assert torch.equal(value, before[name]) == (value.ndim < 2), name
-
-
 def test_a_warm_up_longer_than_the_training_is_told(images):
     settings, said = dataclasses.replace(SETTINGS, epochs=1, warmup_steps=30), []
     (row,) = run(*images, settings=settings, say=said.append)[2]
     assert said[0] == "warmup_steps is 30, and the training has 3: the rate stays below lr"
     assert row["lr"] == pytest.approx(0.1 * SETTINGS.lr)
-
-
-def test_the_rate_warms_up_then_falls_to_zero_along_a_cosine():
-    settings = TrainingSettings(lr=2.0, warmup=0.1)
-    rates = [learning_rate(settings, step, 100) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.2 * (k + 1) for k in range(10)])
-    assert rates[55] == pytest.approx(1.0) and max(rates) == 2.0
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False)) and 0 < rates[-1] < 0.01
 
 
 def test_validation_is_called_as_often_as_asked_and_always_last(images):

@@ -96,15 +96,6 @@ def test_invariants_of_the_refinement(sizes, seed, propagation, temperature):
             assert (refined[c] >= samples.min(0).values - 1e-6).all()
 
 
-def test_prototypes_move_to_what_the_new_model_finds_central():
-    """The new model sees four samples together and one apart: the old feature of the fifth counts less."""
-    new = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, -0.1], [1.0, 0.05], [-1.0, 0.2]])
-    old = torch.eye(5)
-    weights = refine_prototypes(new, old, torch.zeros(5, dtype=torch.int64), 1)[0]
-    assert weights[4] < 0.05 < weights[:4].min()
-    assert weights[4].item() == pytest.approx(0.1 / 5, abs=1e-6)  # nobody steps to it
-
-
 # -- the method ----------------------------------------------------------------------------------
 
 
@@ -131,16 +122,6 @@ def test_value_and_gradient(width, scale, refine):
     assert terms["prototype"].item() == pytest.approx(slow.mean(losses), abs=1e-5)
     assert method.weights == {"classification": 1.0, "prototype": 3.0}
     assert check_gradient(method, step)
-
-
-def test_the_column_form_is_bct_with_the_mean_of_unit_features():
-    old = make_old(classifier=False)
-    step = make_step(old)
-    embeddings = torch.randn(20, 6, generator=torch.Generator().manual_seed(5))
-    ours = refreshed(old, embeddings, refine="column", scale=16.0)(step)["prototype"]
-    bct = build_method("bct", old, make_classifier(), average="unit", scale=16.0)(step)["influence"]
-    torch.testing.assert_close(ours, bct)
-    assert not torch.allclose(refreshed(old, embeddings, scale=16.0)(step)["prototype"], bct, atol=1e-3)
 
 
 @pytest.mark.parametrize(

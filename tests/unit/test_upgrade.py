@@ -26,7 +26,7 @@ AFTER = make_result([0.5, 0.6, 1.0, 0.3, np.nan, 0.5, 0.5], [2, 1, 1, 3, 0, 3, 1
 LABELS = ["b", "b", "a", "a", "alone", "c", "c"]
 
 
-def test_by_hand():
+def test_the_table_of_identities_by_hand():
     # b: 0.75 -> 0.55, loses 0.2; a: 0.6 -> 0.65, gains 0.05; c: stays; "alone" has no counted query.
     result = changes(BEFORE, AFTER, LABELS, draws=0)
     table = result.by_identity
@@ -35,13 +35,7 @@ def test_by_hand():
     assert table.difference == pytest.approx([-0.2, 0.0, 0.05])
     assert table.precision_before == pytest.approx([0.75, 0.5, 0.6])
     assert table.precision_after == pytest.approx([0.55, 0.5, 0.65])
-    assert table.rank1_before.tolist() == [0.5, 0.0, 0.5]
-    assert table.rank1_after.tolist() == [0.5, 0.5, 0.5]
-    assert (result.losing, result.gaining) == pytest.approx((1 / 3, 1 / 3))
-    assert (result.forgetting, result.gain) == pytest.approx((0.2, 0.05))
-    # Of 6 queries one was right and is wrong (b), two were wrong and are right (b, c).
-    assert (result.negative_flips, result.positive_flips) == pytest.approx((1 / 6, 2 / 6))
-    assert flat(result.records)["new_old/negative_flips"] == result.negative_flips
+    assert (table.rank1_before.tolist(), table.rank1_after.tolist()) == ([0.5, 0.0, 0.5], [0.5, 0.5, 0.5])
     assert set(result.intervals.values()) == {None} and flat(result.records)["new_old/gain/low"] is None
     assert "losing 0.3333, gaining 0.3333, forgetting 0.2000, gain 0.0500" in result.summary()
 
