@@ -175,7 +175,9 @@ def _arrays(path: Path, columns: dict[str, str]) -> Found:
     else:
         tensors = load_tensors(path)[0]
         arrays = {k: (v.float() if v.is_floating_point() else v).numpy() for k, v in tensors.items()}
-    chosen = tables.choose(list(arrays), columns, [name for name, array in arrays.items() if array.ndim == 2])
+    wide = [name for name, array in arrays.items() if array.ndim == 2]
+    only = {"features": wide[0]} if len(wide) == 1 else {}  # whatever it is called
+    chosen = tables.choose(list(arrays), only | columns, wide)
     return {k: arrays[v[0]] for k, v in chosen.items() if v}, tables.not_read(arrays, chosen)
 
 

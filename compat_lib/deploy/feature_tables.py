@@ -21,7 +21,8 @@ USUAL = {
 }
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 WRITTEN_LIST = rf"^[\s\[({{]*{NUMBER}(?:[\s,;]+{NUMBER})*[\s\])}}]*$"
-LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{NUMBER}(?:\s+{NUMBER})+\s*)", re.ASCII | re.DOTALL)
+BARE_LIST = rf"{NUMBER}(?:\s+{NUMBER})+"
+LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{BARE_LIST}\s*)", re.ASCII | re.DOTALL)
 WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
 VECTORS = r"(large_|fixed_size_)?(list|binary)|extension<.*tensor"  # Arrow's types of cells of many numbers
 
@@ -49,7 +50,9 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
                 table = dataset.dataset(ipc.open_stream(file).read_all())
     else:
         kind = dataset.ParquetFileFormat(arrow_extensions_enabled=True)  # for UUIDs
-        table = dataset.dataset([str(part) for part in parts], format=kind, partitioning="hive")
+        # Names of folders are columns, such as label=anna, below the folder that was given, and not above it.
+        hive = {"partitioning": "hive", "partition_base_dir": str(path)} if path.is_dir() else {}
+        table = dataset.dataset([str(part) for part in parts], format=kind, **hive)
     names = table.schema.names
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
     return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + not_read(names, chosen)
@@ -65,6 +68,7 @@ def read_text(path: Path, columns: dict[str, str]) -> Found:
                 file.seek(0)
             reader = csv.reader(file, delimiter=mark)
             header = [name.strip() for name in next(filter(None, reader), [])]
+            header[:1] = [name.removeprefix("#").strip() for name in header[:1]]  # as numpy.savetxt marks it
     except UnicodeDecodeError as error:
         raise Refused("it is not text in UTF-8; save it as such") from error
     except pd.errors.EmptyDataError as error:
@@ -148,7 +152,8 @@ def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:
     counted = any(numbers == [str(i + start) for i in range(len(numbers))] for start in (0, 1))
     odd = not counted or (others and len(numbers) < 4)  # no feature goes 0, 1, 2, 3
     fractions = not all(name.isdigit() for name in numbers)
-    if fractions or (odd and 2 * len(numbers) >= len(header)) or any(name.startswith("[") for name in header):
+    lists = [name for name in header if re.match(rf"\[|{BARE_LIST}$", name)]
+    if lists or fractions or (odd and 2 * len(numbers) >= len(header)):
         raise Refused(
             f"the first line ({', '.join(header[:4])}, ...) looks like a row, not like the names of the "
             "columns; write them above it, such as path,f0,f1,..."
@@ -165,7 +170,8 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
         usual = [name for name in free if name.lower() in USUAL.get(role, ())]
         if role == "features":
             some = [name for name in free if name in vectors]
-            usual = [name for name in some if name in usual] or some or usual
+            rows = _groups(free) if some else []  # some may be boxes beside f0, f1, ...
+            usual = [name for name in some if name in usual] or [*some, *usual, *rows]
         found = [columns[role]] if role in columns else usual
         if role == "groups":  # in one of the files that are read for one purpose
             found = [name for name in found if name in free]
@@ -188,13 +194,19 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
     return chosen
 
 
-def _numbered(header: list[str], start: str | None) -> list[str]:
-    """Columns that begin alike and end in a number, in the order of the numbers."""
+def _groups(header: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
+    """Columns that begin alike and end in a number, two or more: what they begin with -> number and name."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for name in header:
         if match := re.fullmatch(r"(.*?)(\d+)", name):
             groups.setdefault(match[1], []).append((int(match[2]), name))
-    starts = [one for one in groups if len(groups[one]) > 1] if start is None else [start]
+    return {start: names for start, names in groups.items() if len(names) > 1}
+
+
+def _numbered(header: list[str], start: str | None) -> list[str]:
+    """The one group of columns that begin so, in the order of their numbers."""
+    groups = _groups(header)
+    starts = list(groups) if start is None else [start]
     if len(starts) > 1:
         raise Refused(
             f"numbered columns begin with {' and with '.join(map(repr, starts))}; say which are features, "

@@ -47,8 +47,9 @@ class Gallery(Upgrades):
 
     Every change is there wholly or not at all, whenever the process is killed. Writers take turns; each
     search sees the last change that any process has finished. One object may be used by several threads,
-    pickled (by its folder) and used after a fork. A full or read-only disk refuses every change and can be
-    searched. Similarity is the cosine; for entries of several models see `score_scale`.
+    pickled (by its folder) and used after a fork, where FAISS has one thread. A full or read-only disk
+    refuses every change and can be searched. Similarity is the cosine; for entries of several models see
+    `score_scale`.
 
     Args:
         folder: of a gallery that `create` made.

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -13,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from compat_lib.deploy.gallery_search import as_json, named
 from compat_lib.files import explained
 
 WAIT = 60.0  # seconds that a writer waits for another one
 FORMAT = 3
+CREATING = ".create"  # whose lock is held while a gallery is made
 
 # A feature that is written again gets a new key, above all others and from the clock, so that an index need
-# compare keys only, also where a backup was put in the gallery's place. The column id has no type: text stays
-# text and a number a number.
+# compare keys only, also where a backup was put in the gallery's place; and by chance somewhat above, since a
+# clock may be set back after the last entries were taken out. The column id has no type: text stays text and
+# a number a number.
 SCHEMA = """
 CREATE TABLE about (kind TEXT, options TEXT, change INTEGER);
 CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT UNIQUE, width INTEGER, compatible TEXT, fit TEXT);
@@ -57,7 +61,8 @@ def create(folder: Path, models: Mapping[str, int], index: str, options: dict[st
             raise FileExistsError(f"the folder {folder} holds other files, such as {path.name}; give another")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with connected(folder, "mode=rwc") as database:
+        alone = FileLock(folder / CREATING).acquire()
+    with alone, connected(folder, "mode=rwc") as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         if database.execute("SELECT * FROM sqlite_master").fetchone():
@@ -86,7 +91,11 @@ def opened(folder: Path, begin: str) -> Iterator[sqlite3.Connection]:
     fixed = fixed and not (folder / "gallery.db-wal").exists()
     with connected(folder, "immutable=1" if fixed else "mode=rw") as database:
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0:  # cut short, or never finished
+        if version == 0:  # cut short, never finished, or another process is making it
+            with contextlib.suppress(OSError), FileLock(folder / CREATING):
+                pass
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:
             raise damaged(folder)
         if version != FORMAT:
             reads = f"this version of compat_lib reads {FORMAT}"
@@ -118,9 +127,10 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
         with explained(folder, "nothing has changed; make room (fewer entries need less), or move it"):
             if code == sqlite3.SQLITE_FULL or _is_full(folder):
                 raise OSError(errno.ENOSPC, str(error)) from error
-            if code == sqlite3.SQLITE_READONLY:
-                number = errno.EROFS if os.access(folder, os.W_OK) else errno.EACCES
-                raise OSError(number, str(error)) from error
+            ours = os.access(folder, os.W_OK)
+            if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and not ours):
+                fixed = os.statvfs(folder).f_flag & os.ST_RDONLY
+                raise OSError(errno.EROFS if ours or fixed else errno.EACCES, str(error)) from error
             raise
 
 
@@ -151,7 +161,8 @@ def stored(database: sqlite3.Connection, unit: np.ndarray) -> Iterable[tuple[int
     sql = "SELECT COALESCE(MAX(key), 0) FROM (SELECT key FROM entries UNION ALL SELECT key FROM beside)"
     (last,) = database.execute(sql).fetchone()
     features = (row.tobytes() for row in unit.astype("<f4", copy=False))
-    return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, max(last + 1, time.time_ns())))
+    first = max(last + 1, time.time_ns()) + secrets.randbelow(2**30)  # a second at most
+    return ((key, row, zlib.crc32(row)) for key, row in enumerate(features, first))
 
 
 def as_table(folder: Path, rows: list[tuple]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import math
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -83,6 +84,15 @@ def index_options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     return KINDS[kind] | given
 
 
+@functools.cache
+def _faiss() -> Any:
+    import faiss  # here, because it takes most of a second and writing to a gallery needs no index
+
+    # A fork carries none of its threads over, and a child would wait for them without end.
+    os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
+    return faiss
+
+
 class ModelIndex:
     """The entries of one model, searchable by inner product of unit rows.
 
@@ -102,8 +112,7 @@ class ModelIndex:
         self._start("flat", 0)
 
     def _start(self, form: str, size: int) -> None:
-        import faiss  # here, because it takes most of a second and writing to a gallery needs no index
-
+        faiss = _faiss()
         self.form, self._built = form, size  # what is built now, and entries when it was built
         self._rows, self._live = np.empty(0, np.int64), np.empty(0, bool)  # hnsw: key of each row
         if form == "hnsw":
@@ -160,9 +169,7 @@ class ModelIndex:
         return scores, self._rows[rows] if self.form == "hnsw" else rows
 
     def _some(self, queries: np.ndarray, k: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
-
-        index, params = self._index, None
+        faiss, index, params = _faiss(), self._index, None
         if self.form == "ivf":
             cells = index.nlist
             for_k = -(-k * cells // len(self.keys))  # cells of k entries

@@ -92,7 +92,11 @@ class Upgrades(Store):
             state = self._now(database)
             code = state.code(model)
             self._may_go_on(state, model, beside)
-            if ids is not None:
+            if ids is None:  # an order that is done, of a loop that was left at its last step, is none
+                to_come = {"model": code, "place": -1, "failed": "[]"}
+                done = f"DELETE FROM plans WHERE model = :model AND NOT EXISTS ({PLANNED})"
+                database.execute(done, to_come)
+            else:
                 asked(database, "model", ids)
                 database.execute("DELETE FROM plans WHERE model = ?", (code,))
                 sql = "INSERT INTO plans SELECT ?, key, value FROM json_each(?)"

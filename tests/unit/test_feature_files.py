@@ -1,5 +1,6 @@
 """Files of features in every format that people have, and the sentence for each kind of bad file."""
 
+import functools
 import io
 import json
 import unicodedata
@@ -88,6 +89,13 @@ def csv_of(folder, text, encoding="utf-8", **options):
 X = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
 NAMES = [f"a/{i}.png" for i in range(7)]
 TABLE = pd.DataFrame(X, columns=[f"f{i}" for i in range(8)]).assign(id=NAMES)
+
+
+def savetxt(**options):
+    np.savetxt(text := io.StringIO(), X, **options)
+    return text.getvalue()
+
+
 GOOD_TEXT = {
     "commas": TABLE.to_csv(index=False),
     "bars": TABLE.to_csv(index=False, sep="|"),
@@ -103,7 +111,14 @@ GOOD_TEXT = {
     "spaces and signs": TABLE.map(lambda x: f" {x:+.9g} " if isinstance(x, float) else x).to_csv(index=False),
     "three digits": TABLE.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
+    "a marked header": "# " + TABLE.to_csv(index=False),
 }
+
+
+@pytest.mark.parametrize("mark", [" ", ",", ";"])
+def test_what_numpy_wrote_under_a_header(tmp_path, mark):
+    text = savetxt(fmt="%.9g", delimiter=mark, header=mark.join(f"f{i}" for i in range(8)))
+    assert text.startswith("# f0") and np.array_equal(csv_of(tmp_path, text).features, X)
 
 
 @pytest.mark.parametrize("case", GOOD_TEXT)
@@ -178,10 +193,14 @@ BAD_CSV = [
     ("a/1.png,0,1,2\na/2.png,5,6,7\n", "looks like a row"),
     ("12,10\n5,6\n", "looks like a row"),
     ('a/1.png,anna,"[1, 2]"\na/2.png,bert,"[3, 4]"\n', "looks like a row"),
+    (savetxt(fmt="%g"), "looks like a row"),
+    (savetxt(delimiter="  "), "looks like a row"),
     ('id,emb\na,"[1 2 ... 9]"\nb,"[1 2 ... 7]"\n', r"'emb' holds '\[1 2 \.\.\. 9\]' in row 0"),
     ('id,emb\na,"[1, x]"\n', r"'emb' holds '\[1, x\]' in row 0, which is no whole list"),
     ('id,emb\na,\nb,"[1, 2]"\n', "'emb' holds '' in row 0"),
     ('id,emb\na,"[1, 2]"\nb,[3]\nc,"[4, 5]"\n', "'emb' holds 1 numbers in row 1, and 2"),
+    ('id,f0,f1,bbox\na,1,2,"[3, 4]"\n', "the features could be 'bbox' or 'f'; say which"),
+    ("id,f0,f1,size\na,1,2,640 480\n", "the features could be 'size' or 'f'; say which"),
     ("id;f0;f1\n" + "a;1.234;987\nb;-12.345;1.000\n" * 5, r"numbers such as 1\.234 .* marked thousands"),
     ("id;f0;f1\n" + "a;1,234;987\nb;-12,345;1,000\n" * 5, "numbers such as 1,234 .* marked thousands"),
 ]
@@ -233,11 +252,12 @@ GOOD_ARROW = {
 
 @pytest.mark.parametrize("case", GOOD_ARROW)
 def test_vectors_in_cells(tmp_path, case):
-    boxes = [[1.0, 2.0]] * 4
-    table = arrow(tmp_path / "old.parquet", uuid=[7, 8, 9, 10], emb=GOOD_ARROW[case], bbox=boxes)
-    if case == "text":
-        assert table.features.tolist() == boxes  # text is looked into where it is named
-        table = read_features(table.path, columns={"features": "emb"})
+    path, columns = tmp_path / "old.parquet", {"uuid": [7, 8, 9, 10], "emb": GOOD_ARROW[case]}
+    write = functools.partial(arrow, path, **columns, bbox=[[1.0, 2.0]] * 4)
+    if case == "text":  # which is looked into where it is named
+        with pytest.raises(ValueError, match="the features could be 'bbox' or 'emb'"):
+            write()
+    table = read_features(path, columns={"features": "emb"}) if case == "text" else write()
     assert np.array_equal(table.features, FEATURES) and table.ids.tolist() == [7, 8, 9, 10]
     assert table.notes == ("not read: bbox",)
 
@@ -249,6 +269,7 @@ BAD_ARROW = [
     ({"emb": [[1.0, 2.0], None, [3.0, 4.0]]}, "'emb' holds no numbers in row 1, and 2"),
     ({"emb": [[1.0, 2.0], [1.0], [3.0, 4.0]]}, "column 'emb' holds 1 numbers in row 1, and 2"),
     ({"a": [[1.0]], "b": [[1.0]]}, "the features could be 'a' or 'b'; say which, with columns="),
+    ({"bbox": [[1, 2]], "f0": [1.0], "f1": [1.0]}, "the features could be 'bbox' or 'f'; say which"),
     ({"emb": [b"\0\0\0\0"]}, "column 'emb' holds bytes"),
     ({"emb": pa.array([], pa.list_(pa.float32()))}, "there are columns, but no row"),
     ({"path": ["a", None], "f0": [1.0, 2.0], "f1": [1.0, 2.0]}, "the ids must .* row 1 holds None"),
@@ -278,12 +299,18 @@ def test_ids_may_be_uuids(tmp_path):
     assert found.tolist() == [str(name) for name in names]
 
 
-def test_parts_of_a_partitioned_table(tmp_path):
+@pytest.mark.parametrize("relative", [False, True])
+def test_parts_of_a_partitioned_table(tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    folder = (Path() if relative else tmp_path) / "id=7"  # this name says nothing of the rows
     for label in ("anna", "bert"):
-        (tmp_path / "old" / f"label={label}").mkdir(parents=True)
+        (folder / f"label={label}").mkdir(parents=True)
         table = pa.table({"id": [f"{label}/1.png"], "emb": [[1.0, 2.0]]})
-        parquet.write_table(table, tmp_path / "old" / f"label={label}" / "0.parquet")
-    assert read_features(tmp_path / "old").labels.tolist() == ["anna", "bert"]
+        parquet.write_table(table, folder / f"label={label}" / "0.parquet")
+    table = read_features(folder)
+    assert table.labels.tolist() == ["anna", "bert"] and table.ids.tolist() == ["anna/1.png", "bert/1.png"]
+    table = read_features(folder / "label=anna" / "0.parquet")
+    assert table.labels is None and table.ids.tolist() == ["anna/1.png"]
 
 
 # -- arrays --------------------------------------------------------------------------------------
@@ -291,6 +318,8 @@ def test_parts_of_a_partitioned_table(tmp_path):
 
 def test_npz_with_other_names_and_numbers_for_labels(tmp_path):
     path = tmp_path / "old.npz"
+    np.savez(path, arr_0=FEATURES, arr_1=np.zeros(4), arr_2=np.zeros(4))
+    assert np.array_equal(read_features(path).features, FEATURES)
     np.savez(path, x=FEATURES, who=np.array([3.0, 5.0, 3.0, 5.0]), ids=np.array(IDS), more=np.eye(2))
     table = read_features(path, columns={"features": "x", "labels": "who"})
     assert table.labels.tolist() == [3, 5, 3, 5] and table.notes == ("not read: more",)

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -22,6 +23,7 @@ import torch
 from plain_rows import unit
 
 from compat_lib.adapters import fit_procrustes, fit_ridge
+from compat_lib.deploy import gallery_database
 from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
 from compat_lib.deploy.gallery_index import Part
 
@@ -521,6 +523,14 @@ def test_backfill_keeps_its_order_and_goes_on_where_it_was(old_and_new):
     assert list(made.backfill("new", embed, order=[])) == []
 
 
+def test_an_order_is_done_though_its_loop_was_left_at_the_last_step(old_and_new):
+    made, ids, _, new = old_and_new
+    for step in made.backfill("new", embedder(ids, new), ids[:100], batch=60):
+        if not step.left:
+            break
+    assert [step.done for step in made.backfill("new", embedder(ids, new))] == [200]
+
+
 def test_what_others_do_during_a_batch_is_kept(old_and_new):
     made, ids, old, new = old_and_new
     other, calls = Gallery.open(made.folder), []
@@ -681,6 +691,13 @@ def test_a_gallery_that_cannot_be_written_to_can_be_searched(old_and_new, monkey
     for change in (lambda: reader.insert([20_000], old[:1], "old"), lambda: reader.remove(ids[:1])):
         with pytest.raises(PermissionError, match="cannot be written: this folder belongs to somebody else"):
             change()
+    (made.folder / "gallery.db-wal").mkdir()  # as where SQLite needs a file beside it and may make none
+    with pytest.raises(PermissionError, match="cannot be written: this folder belongs to somebody else"):
+        len(reader)
+    numbers = dict.fromkeys(("f_blocks", "f_frsize", "f_bfree", "f_bavail"), 2**20)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY, **numbers))
+    with pytest.raises(OSError, match="cannot be written: the disk is read-only"):
+        len(reader)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -699,6 +716,23 @@ def test_a_gallery_opened_before_a_fork_is_written_to_after_it(old_and_new):
 
 
 # -- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_search_after_a_fork_waits_for_no_threads_of_before(old_and_new):
+    made, _, old, _ = old_and_new
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    found = made.search(rows(500), 9, "old").ids
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)
+            os._exit(int(not np.array_equal(made.search(rows(500), 9, "old").ids, found)))
+        finally:
+            os._exit(1)
+    faiss.omp_set_num_threads(threads)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_damage_is_found_and_named(old_and_new, tmp_path):
@@ -755,3 +789,32 @@ def test_a_folder_that_came_back_from_a_backup_is_read_anew(old_and_new):
     Gallery.open(made.folder).insert([20_001], new[:1] + 9, "old")  # a file with the number of the lost one
     assert made.search(new[:1] + 9, 1, "old").ids.tolist() == [[20_001]]
     assert 20_000 not in made.search(old[:1] + 9, 301, "old").ids
+
+
+def test_a_gallery_that_is_being_made_is_waited_for(tmp_path, monkeypatch):
+    begun, make = threading.Event(), gallery_database.make
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.2)
+        make(*arguments)
+
+    monkeypatch.setattr(gallery_database, "make", slow)
+    maker = threading.Thread(target=Gallery.create, args=(tmp_path / "gallery", {"old": 2}))
+    maker.start()
+    begun.wait()
+    assert Gallery.open(tmp_path / "gallery").counts == {"old": 0}
+    with pytest.raises(FileExistsError, match="open it with Gallery.open"):
+        Gallery.create(tmp_path / "gallery", {"old": 2})
+    maker.join()
+
+
+def test_a_clock_that_is_set_back_gives_no_key_twice(tmp_path, monkeypatch):
+    made = Gallery.create(tmp_path / "gallery", {"old": 2})
+    made.insert([1], [[0.0, 1.0]], "old")
+    monkeypatch.setattr(gallery_database, "time", SimpleNamespace(time_ns=lambda: 1))
+    made.insert([2], [[1.0, 0.0]], "old")
+    assert made.search([[1.0, 0.0]], 1, "old").ids.tolist() == [[2]]
+    made.remove([2])
+    made.insert([3], [[-1.0, 0.0]], "old")  # after the same last entry as the one that was found
+    assert made.search([[1.0, 0.0]], 2, "old").ids.tolist() == [[1, 3]]
