@@ -15,7 +15,6 @@ from compat_lib.deploy.feature_files import as_keys
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import RANKS, PairTest, pair_test
 from compat_lib.evaluation.counting import PER_UNIT, Counts
-from compat_lib.evaluation.inputs import full_precision
 from compat_lib.evaluation.ranking import Retrieval, top_k
 from compat_lib.evaluation.records import Records
 
@@ -181,10 +180,9 @@ def _places(
     places, nearest = [], np.zeros(len(rows), np.int64)
     step = max(1, SCORES // len(items))
     for start in range(0, len(rows), step):
-        with full_precision(query.device):
-            scores = query[start : start + step] @ gallery.T
-        # The last digits of float64 depend on the order of the sums.
-        scores = (scores.round(decimals=12) if scores.dtype == torch.float64 else scores).cpu().numpy()
+        asking = query[start : start + step].double()
+        scores = torch.cat([asking @ part.double().T for part in gallery.split(given.BLOCK)], dim=1)
+        scores = scores.round(decimals=12).float().cpu().numpy()  # the last digits hang on the order of sums
         scores[rows[start : start + step, None] == items] = -np.inf
         for line, right in zip(scores, lists[start : start + step], strict=True):
             mine, first = np.sort(line[right])[::-1], line[right[0]]

@@ -170,7 +170,7 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
         usual = [name for name in free if name.lower() in USUAL.get(role, ())]
         if role == "features":
             some = [name for name in free if name in vectors]
-            rows = _groups(free) if some else []  # some may be boxes beside f0, f1, ...
+            rows = _groups([one for one in free if one not in some]) if some else []  # beside boxes
             usual = [name for name in some if name in usual] or [*some, *usual, *rows]
         found = [columns[role]] if role in columns else usual
         if role == "groups":  # in one of the files that are read for one purpose

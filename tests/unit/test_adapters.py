@@ -80,7 +80,7 @@ def test_ridge_without_penalty_is_least_squares_also_with_empty_directions():
 def test_block_size_and_lengths_of_rows_do_not_matter(name, centre, monkeypatch):
     a, b = pair()
     whole = ADAPTERS[name](a, b, centre=centre)
-    lengths = np.random.default_rng(0).uniform(0.1, 10, size=(60, 1))
+    lengths = 10 ** np.random.default_rng(0).uniform(-200, 200, size=(60, 1))
     monkeypatch.setattr(adapters, "ROWS_AT_ONCE", 7)
     blocks = ADAPTERS[name](lengths * a, b / lengths, centre=centre)
     torch.testing.assert_close(whole.matrix, blocks.matrix, rtol=1e-4, atol=1e-5)
@@ -88,15 +88,6 @@ def test_block_size_and_lengths_of_rows_do_not_matter(name, centre, monkeypatch)
     torch.testing.assert_close(mapped, blocks.apply(lengths * a), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mapped.norm(dim=1), torch.ones(60))  # unit rows of float32
     assert whole.kind == name
-
-
-@pytest.mark.parametrize("size", [1e-200, 1e-20, 1e20, 1e200])
-@pytest.mark.parametrize("name", list(ADAPTERS))
-def test_rows_of_any_size_have_a_direction(name, size):
-    source, target = np.random.default_rng(0).normal(size=(2, 40, 5))
-    plain, other = ADAPTERS[name](source, target), ADAPTERS[name](size * source, size * target)
-    assert np.allclose(plain.matrix, other.matrix, atol=1e-6)
-    assert np.allclose(plain.apply(source), other.apply(size * source), atol=1e-5)
 
 
 def test_rows_that_are_no_pairs_are_refused():

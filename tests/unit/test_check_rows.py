@@ -1,5 +1,6 @@
 """The rows of a check beside old/old, new/old and new/new, and what is done without labels, by loops."""
 
+import functools
 import unicodedata
 
 import numpy as np
@@ -10,11 +11,11 @@ from plain_rows import average_precision, photographed
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import normalize
 
-from compat_lib.adapters import fit_interpolation, fit_ridge
+from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge
 from compat_lib.deploy import check_rows
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.deploy.check_measure import read_relevance
-from compat_lib.evaluation import Queries, compare, merged_indexes_curve, retrieval
+from compat_lib.evaluation import Queries, compare, merged_indexes_curve, mixed_gallery_curve, retrieval
 from compat_lib.orthogonal_adapter import fit_orthogonal
 
 
@@ -30,23 +31,26 @@ def models():
 # -- interpolation, maps, thresholds, groups -------------------------------------------------------
 
 
-def test_interpolated_queries_are_fitted_to_the_other_half(models):
+def test_maps_and_interpolations_are_fitted_to_the_other_half_of_the_identities(models):
     old, new, labels, turn = models
-    result = check_compatibility(old, new @ turn, labels, draws=0, seed=7, metric="map")
-    half, ids = np.random.default_rng(7).permutation(40)[labels] % 2, np.arange(len(labels))
-    for name, alphas in (("midpoint", [0.5]), ("slerp", [k / 10 for k in range(11)])):
-        query = np.empty_like(old)
+    new, ids = new @ turn, np.arange(len(labels))
+    result = check_compatibility(old, new, labels, draws=0, seed=7, metric="map")
+    fits = {"ridge": functools.partial(fit_ridge, penalty=1e-3), "procrustes": fit_procrustes}
+    alphas = {"midpoint": [0.5], "slerp": [k / 10 for k in range(11)]}
+    half = np.random.default_rng(7).permutation(40)[labels] % 2
+    for name in ("ridge", "procrustes", "ridge-query", "procrustes-query", *alphas):
+        query, gallery = new.copy(), old.copy()
         for seen, unseen in ((half == 0, half == 1), (half == 1, half == 0)):
-            fitted = fit_interpolation(old[seen], new[seen] @ turn, labels[seen], alphas=alphas)
-            query[unseen] = fitted.apply(old[unseen], new[unseen] @ turn)
-        expected = retrieval(query, labels, old, labels, query_ids=ids, gallery_ids=ids)
+            if name in alphas:
+                fitted = fit_interpolation(old[seen], new[seen], labels[seen], alphas=alphas[name])
+                query[unseen] = fitted.apply(old[unseen], new[unseen])
+            elif name in fits:
+                gallery[unseen] = fits[name](old[seen], new[seen]).apply(old[unseen])
+            else:  # the other direction: new queries in the old space
+                query[unseen] = fits[name.removesuffix("-query")](new[seen], old[seen]).apply(new[unseen])
+        expected = retrieval(query, labels, gallery, labels, query_ids=ids, gallery_ids=ids)
         found = result.records.value("new", "old", "map", adapter=name)
-        assert found == pytest.approx(expected.map, abs=1e-6)
-    # The other direction of a map: new queries in the old space.
-    for seen, unseen in ((half == 0, half == 1), (half == 1, half == 0)):
-        query[unseen] = fit_ridge(new[seen] @ turn, old[seen]).apply(new[unseen] @ turn)
-    expected = retrieval(query, labels, old, labels, query_ids=ids, gallery_ids=ids)
-    assert result.records.value("new", "old", "map", adapter="ridge-query") == pytest.approx(expected.map)
+        assert found == pytest.approx(expected.map, abs=1e-6), name
 
 
 @pytest.mark.parametrize("wider", [False, True])
@@ -75,17 +79,20 @@ def test_trained_maps_learn_from_the_other_half_where_that_is_large_enough(model
 
 
 @pytest.mark.parametrize("metric", ["map", "tar@far=1e-2"])
-def test_two_indexes_are_those_of_the_evaluation(models, metric):
-    """Of a TAR the mean over all orders; neither model need be compatible, nor of one width."""
+@pytest.mark.parametrize("merged", [False, True])
+def test_mixed_galleries_and_two_indexes_are_those_of_the_evaluation(models, metric, merged):
+    """Of a TAR the mean over all orders; of two indexes the models need neither be compatible nor alike."""
     old, new, labels, turn = models
-    new = np.hstack([new @ turn, new])
+    new = np.hstack([new @ turn, new]) if merged else new @ turn
     result = check_compatibility(old, new, labels, metric=metric, draws=0, adapter=False, seed=2)
-    options = {"shares": (0.25, 0.5, 0.75), "fars": () if metric == "map" else (1e-2,)}
+    curve, shares = (merged_indexes_curve if merged else mixed_gallery_curve), [0, 0.25, 0.5, 0.75, 1]
+    options = {"shares": shares[1:-1] if merged else shares, "fars": () if metric == "map" else (1e-2,)}
     seeds = [2] if metric == "map" else range(8)
-    curves = [merged_indexes_curve(old, new, labels, seed=s, **options).values(metric) for s in seeds]
-    found = [one.value for one in result.records.select(gallery="mixed", adapter="rank-merge")]
-    assert found == pytest.approx(np.mean(curves, axis=0), abs=1e-6 if metric == "map" else 0.01)
-    assert "two indexes, merged, 50 % backfilled" in result.summary()
+    curves = [curve(old, new, labels, seed=s, **options).values(metric) for s in seeds]
+    rows = result.records.select(gallery="mixed", adapter="rank-merge" if merged else None)
+    tolerance = 1e-6 if metric == "map" else 0.01
+    assert [one.value for one in rows] == pytest.approx(np.mean(curves, axis=0), abs=tolerance)
+    assert not merged or "two indexes, merged, 50 % backfilled" in result.summary()
 
 
 @pytest.mark.parametrize("way", ["labels", "relevance", "neighbours"])
@@ -264,6 +271,19 @@ def test_relevance_lists_give_the_usual_verdict(models):
         check_compatibility(old, new, ids=ids, new_ids=ids, relevance=relevance.tail(2))
     with pytest.raises(ValueError, match="give ids alone"):
         check_compatibility(old, new, labels, ids=ids, new_ids=ids, relevance=relevance)
+
+
+def test_copies_of_a_right_item_are_ranked_before_it():
+    """Wherever they stand in the gallery: its wrong copies tie with it, so its place is the last of them."""
+    queries, items = 3, 5003  # an odd end, where products of float32 are summed in another order
+    rows = np.random.default_rng(3).normal(size=(queries + items, 67)).astype(np.float32)
+    half, ids = items // 2, np.arange(len(rows))
+    rows[queries : queries + half] = rows[-half:]  # each item, once more
+    rows[:queries] = rows[-queries:] + 0.1 * rows[:queries]
+    pairs = pd.DataFrame({"query": ids[:queries], "item": ids[queries:][half - queries : half]})
+    result = check_compatibility(rows, rows, ids=ids, new_ids=ids, relevance=pairs, draws=0, adapter=False)
+    assert result.records.value("old", "old", "rank1") == 0
+    assert result.records.value("old", "old", "map") == 0.5
 
 
 @pytest.mark.parametrize(

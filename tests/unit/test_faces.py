@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from image_folders import picture
 from PIL import Image
 from record_files import image_record, jpeg, write_face_set, write_records
 from test_ijb import write_ijb
@@ -92,71 +93,67 @@ def header(images):
     [
         ([header(1), image_record(0.5, b"x")], r"train\.rec, record 1 has the label 0\.5, which is no class"),
         ([header(1), image_record(-1.0, b"x")], r"record 1 has the label -1\.0"),
-        ([header(1), image_record(float("nan"), b"x")], r"record 1 has the label nan"),
         ([header(2), image_record(0.0, b"x"), image_record(2.0, b"x")], r"3 classes, but class 1 has no im"),
-        ([header(5), image_record(0.0, b"x")], r"tells of 5 images, its index names 1 of them"),
         ([header(0), image_record(0.0, b"x")], r"tells of 0 images, its index names 0 of them"),
         ([header(17_091_657), image_record(0.0, b"x")], r"tells of 17091657 images"),  # as Glint360K's
-        ([image_record([float("nan")], b""), image_record(0.0, b"x")], r"tells of nan images"),
     ],
-)  # fmt: skip
+)
 def test_labels_that_cannot_be_are_told(tmp_path, payloads, told):
     write_records(tmp_path / "set", payloads)
     with pytest.raises(ValueError, match=told):
         records(tmp_path / "set", tmp_path, 112)
 
 
-def test_options_and_missing_files_are_told_in_a_sentence(root):
-    with pytest.raises(ValueError, match=r"test is 'lfw'; choose one of ijbb, ijbc, identities"):
-        ms1mv3(root, test="lfw")
-    with pytest.raises(ValueError, match=r"validation must be at least 2 identities, or 0 for none; got 1"):
-        ms1mv3(root, validation=1)
-    with pytest.raises(ValueError, match=r"at least 2 identities to test on; got 0"):
-        ms1mv3(root, test="identities", validation=0)
-    with pytest.raises(ValueError, match=r"validation takes 8 of 8 identities"):
-        ms1mv3(root, test="identities", validation=4)
-    with pytest.raises(FileNotFoundError, match=r"no folder .*IJBC: put meta/ijbc_face_tid_mid\.txt"):
-        ms1mv3(root)
-    with pytest.raises(FileNotFoundError, match=r"no file of records .*nowhere/train\.rec"):
-        ms1mv3(root, path=root / "nowhere", test="identities")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"test": "lfw"}, r"test is 'lfw'; choose one of ijbb, ijbc, identities"),
+        ({"validation": 1}, r"validation must be at least 2 identities, or 0 for none; got 1"),
+        ({"test": "identities", "validation": 0}, r"at least 2 identities to test on; got 0"),
+        ({"test": "identities", "validation": 4}, r"validation takes 8 of 8 identities"),
+        ({}, r"no folder .*IJBC: put meta/ijbc_face_tid_mid\.txt"),
+        ({"path": "nowhere", "test": "identities"}, r"no file of records .*nowhere/train\.rec"),
+    ],
+)
+def test_options_and_missing_files_are_told_in_a_sentence(root, options, told):
+    with pytest.raises((ValueError, FileNotFoundError), match=told):
+        ms1mv3(root, **options)
 
 
 # -- CelebA and LFW ------------------------------------------------------------------------------
 
 
-def write_celeba(root, people, shift=(30, 50)):
+def write_celeba(root, people):
     """torchvision's layout, lists as CelebA prints them; return their checksums as torchvision has them."""
-    place = root / "celeba"
-    (place / "img_align_celeba").mkdir(parents=True)
-    names = [f"{number:06d}.jpg" for number in range(1, len(people) + 1)]
+    place, names = root / "celeba", [f"{number:06d}.jpg" for number in range(1, len(people) + 1)]
     for number, name in enumerate(names):
-        Image.new("RGB", (178, 218), (9 * number, 40, 90)).save(place / "img_align_celeba" / name)
-    points = " ".join(f"{value:3d}" for value in (TEMPLATE + shift).round().astype(int).flatten())
-    count = f"{len(names)}\n"
-    lists = {
-        "identity_CelebA.txt": "".join(f"{n} {who}\n" for n, who in zip(names, people, strict=True)),
-        "list_eval_partition.txt": "".join(f"{n} {i % 3}\n" for i, n in enumerate(names)),
-        "list_attr_celeba.txt": count + "Bald Young \n" + "".join(f"{n} -1  1\n" for n in names),
-        "list_bbox_celeba.txt": count
-        + "image_id x_1 y_1 width height\n"
-        + "".join(f"{n}    95  71 226 313\n" for n in names),
-        "list_landmarks_align_celeba.txt": count
-        + "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y "
-        + "leftmouth_x leftmouth_y rightmouth_x rightmouth_y\n"
-        + "".join(f"{n} {points}\n" for n in names),
-    }
-    for name, text in lists.items():
+        picture(place / "img_align_celeba" / name, 9 * number, (178, 218))
+    points = " ".join(f"{value:3d}" for value in (TEMPLATE + (30, 50)).round().astype(int).flatten())
+    corners = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+    checksums = []
+    for name, header, values in (
+        ("identity_CelebA.txt", "", people),
+        ("list_eval_partition.txt", "", [number % 3 for number in range(len(people))]),
+        ("list_attr_celeba.txt", "Bald Young ", ["-1  1"] * len(people)),
+        ("list_bbox_celeba.txt", "image_id x_1 y_1 width height", ["   95  71 226 313"] * len(people)),
+        (
+            "list_landmarks_align_celeba.txt",
+            " ".join(f"{c}_x {c}_y" for c in corners),
+            [points] * len(people),
+        ),
+    ):
+        text = f"{len(people)}\n{header}\n" * bool(header)
+        text += "".join(f"{image} {value}\n" for image, value in zip(names, values, strict=True))
         (place / name).write_text(text)
-    return [("", hashlib.md5(text.encode()).hexdigest(), name) for name, text in lists.items()]
+        checksums.append(("", hashlib.md5(text.encode()).hexdigest(), name))
+    return checksums
 
 
-def write_lfw(root, people):
+def write_lfw(place, people):
     for who, count in people.items():
-        folder = root / "lfw-py" / "lfw_funneled" / who
-        folder.mkdir(parents=True)
         for number in range(1, count + 1):
-            Image.new("RGB", (250, 250), (20 * number, 7, 7)).save(folder / f"{who}_{number:04d}.jpg")
-    (root / "lfw-py" / "lfw_funneled" / "pairs_01.txt").write_text("as the archive has it\n")
+            picture(place / who / f"{who}_{number:04d}.jpg", 20 * number, (250, 250))
+    (place / "pairs_01.txt").write_text("as the archive has it\n")
 
 
 @pytest.fixture
@@ -164,7 +161,7 @@ def two_sets(tmp_path, monkeypatch):
     # torchvision's own check of the lists runs, on the checksums of the small ones.
     checksums = write_celeba(tmp_path, [2880, 17, 17, 2880, 5, 5, 5, 99, 99, 2880, 8, 8])
     monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", checksums)
-    write_lfw(tmp_path, {"Ada_Byron": 2, "Bob_Solo": 1, "Eve_Doe": 3})
+    write_lfw(tmp_path / "lfw-py" / "lfw_funneled", {"Ada_Byron": 2, "Bob_Solo": 1, "Eve_Doe": 3})
     return tmp_path
 
 
@@ -181,20 +178,16 @@ def test_celeba_to_lfw(two_sets):
 
 
 def test_celeba_is_aligned_by_its_points(two_sets):
-    path = two_sets / "celeba" / "img_align_celeba" / "000001.jpg"
     pixels = np.zeros((218, 178, 3), np.uint8)
     x, y = (TEMPLATE[2] + (30, 50)).round().astype(int)  # the nose
     pixels[y - 3 : y + 4, x - 3 : x + 4] = 255
+    path = two_sets / "celeba" / "img_align_celeba" / "000001.jpg"
     Image.fromarray(pixels).save(path, quality=95)
     data = celeba_lfw(two_sets, validation=2)
-    for part in (data.train, data.val):
-        for image in part.images[torch.arange(len(part))].float():
-            rows, columns = (image[1] > 200).nonzero(as_tuple=True)
-            if len(rows):
-                centre = torch.stack([columns.float().mean(), rows.float().mean()])
-                assert (centre - torch.tensor(TEMPLATE[2])).abs().max() < 1
-                return
-    raise AssertionError("no image shows the nose")
+    images = torch.cat([part.images[:] for part in (data.train, data.val)])
+    _, rows, columns = (images[:, 1] > 200).nonzero(as_tuple=True)  # of this one alone
+    centre = torch.stack([columns.double().mean(), rows.double().mean()])
+    assert (centre - torch.tensor(TEMPLATE[2])).abs().max() < 1
 
 
 def test_what_is_missing_of_the_two_sets_is_told(two_sets, monkeypatch):

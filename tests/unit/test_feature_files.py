@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 from image_folders import paint
-from pyarrow import feather, ipc, parquet
+from pyarrow import dataset, ipc, parquet
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.deploy.feature_files import as_keys, read_features
@@ -25,11 +25,10 @@ from compat_lib.files import save_tensors
 FEATURES = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -3.0], [4.0, 8.0, 16.0], [0.125, 0.0, 1.0]], np.float32)
 IDS = ["anna/2.png", "bert/1.png", "anna/1.png", "bert/2.png"]
 LABELS = ["anna", "bert", "anna", "bert"]
-FORMATS = ["npz", "npy", "csv", "tsv", "parquet", "parts", "feather", "arrow", "safetensors"]
 
 
-def frame():
-    return pd.DataFrame({"path": IDS, "label": LABELS} | {f"f{i}": FEATURES[:, i] for i in range(3)})
+FRAME = pd.DataFrame({"path": IDS, "label": LABELS} | {f"f{i}": FEATURES[:, i] for i in range(3)})
+TABLE = pa.Table.from_pandas(FRAME)
 
 
 def arrow(file, **columns):
@@ -37,39 +36,34 @@ def arrow(file, **columns):
     return read_features(file)
 
 
-def write(folder, kind):
-    path = folder / f"old.{kind}"
-    if kind == "npz":
-        np.savez(path, features=FEATURES.astype(np.float64), ids=np.array(IDS), labels=np.array(LABELS))
-    elif kind == "npy":
-        np.save(path, FEATURES)
-    elif kind == "parquet":
-        frame().to_parquet(path)
-    elif kind == "parts":
-        path.mkdir()
-        frame()[:3].to_parquet(path / "part-0.parquet")
-        frame()[3:].to_parquet(path / "part-1.parquet")
-        (path / "_SUCCESS").touch()
-    elif kind == "feather":
-        feather.write_feather(frame(), path)
-    elif kind == "arrow":
-        table = pa.Table.from_pandas(frame())
-        with ipc.new_stream(path, table.schema) as stream:
-            stream.write_table(table)
-    elif kind == "safetensors":
-        save_tensors({"features": torch.tensor(FEATURES).bfloat16()}, path)
-    else:
-        frame().to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
-    if kind not in ("npy", "safetensors"):
-        return path, {}
-    (folder / "ids.txt").write_text("\n".join(IDS) + "\n")
-    np.save(folder / "labels.npy", np.array(LABELS))
-    return path, {"ids": folder / "ids.txt", "labels": folder / "labels.npy"}
+def stream(path):
+    with ipc.new_stream(path, TABLE.schema) as file:
+        file.write_table(TABLE)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+WRITERS = {
+    "npz": lambda path: np.savez(path, features=FEATURES.astype("f8"), ids=IDS, labels=LABELS),
+    "npy": lambda path: np.save(path, FEATURES),
+    "csv": lambda path: FRAME.to_csv(path, index=False),
+    "tsv": lambda path: FRAME.to_csv(path, index=False, sep="\t"),
+    "parquet": FRAME.to_parquet,
+    "parts": lambda path: dataset.write_dataset(
+        TABLE, path, format="parquet", max_rows_per_file=3, max_rows_per_group=3
+    ),
+    "feather": FRAME.to_feather,
+    "arrow": stream,
+    "safetensors": lambda path: save_tensors({"features": torch.tensor(FEATURES).bfloat16()}, path),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_gives_the_same(tmp_path, kind):
-    path, beside = write(tmp_path, kind)
+    WRITERS[kind](path := tmp_path / f"old.{kind}")
+    beside = {}
+    if kind in ("npy", "safetensors"):
+        beside = {"ids": tmp_path / "ids.txt", "labels": tmp_path / "labels.npy"}
+        beside["ids"].write_text("\n".join(IDS) + "\n")
+        np.save(beside["labels"], LABELS)
     table = read_features(path, **beside)
     assert table.features.dtype == np.float32 and np.array_equal(table.features, FEATURES)
     assert table.ids.tolist() == IDS and table.labels.tolist() == LABELS and table.path == path
@@ -88,7 +82,7 @@ def csv_of(folder, text, encoding="utf-8", **options):
 
 X = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
 NAMES = [f"a/{i}.png" for i in range(7)]
-TABLE = pd.DataFrame(X, columns=[f"f{i}" for i in range(8)]).assign(id=NAMES)
+NAMED = pd.DataFrame(X, columns=[f"f{i}" for i in range(8)]).assign(id=NAMES)
 
 
 def savetxt(**options):
@@ -97,21 +91,21 @@ def savetxt(**options):
 
 
 GOOD_TEXT = {
-    "commas": TABLE.to_csv(index=False),
-    "bars": TABLE.to_csv(index=False, sep="|"),
-    "decimal comma": TABLE.to_csv(index=False, sep=";", decimal=","),
-    "a comma in one header": TABLE.assign(**{"note, free": 1}).to_csv(index=False, sep=";"),
-    "a tab in one header": TABLE.assign(**{"note\tfree": True}).to_csv(index=False),
-    "Excel's sep= line": "\ufeffsep=;\n" + TABLE.to_csv(index=False, sep=";"),
-    "mark of byte order, lines of Windows": "\ufeff" + TABLE.to_csv(index=False, lineterminator="\r\n"),
-    "empty lines": TABLE.to_csv(index=False, lineterminator="\n\n"),
+    "commas": NAMED.to_csv(index=False),
+    "bars": NAMED.to_csv(index=False, sep="|"),
+    "decimal comma": NAMED.to_csv(index=False, sep=";", decimal=","),
+    "a comma in one header": NAMED.assign(**{"note, free": 1}).to_csv(index=False, sep=";"),
+    "a tab in one header": NAMED.assign(**{"note\tfree": True}).to_csv(index=False),
+    "Excel's sep= line": "\ufeffsep=;\n" + NAMED.to_csv(index=False, sep=";"),
+    "mark of byte order, lines of Windows": "\ufeff" + NAMED.to_csv(index=False, lineterminator="\r\n"),
+    "empty lines": NAMED.to_csv(index=False, lineterminator="\n\n"),
     "lists": pd.DataFrame({"id": NAMES, "embedding": [str(x) for x in X.tolist()]}).to_csv(index=False),
-    "bare lists": TABLE.assign(v=[" ".join(map(str, x.tolist())) for x in X])[["id", "v"]].to_csv(),
+    "bare lists": NAMED.assign(v=[" ".join(map(str, x.tolist())) for x in X])[["id", "v"]].to_csv(),
     "NumPy's lists": pd.DataFrame({"id": NAMES, "v": [str(x.astype("f8")) for x in X]}).to_csv(index=False),
-    "spaces and signs": TABLE.map(lambda x: f" {x:+.9g} " if isinstance(x, float) else x).to_csv(index=False),
-    "three digits": TABLE.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
+    "spaces and signs": NAMED.map(lambda x: f" {x:+.9g} " if isinstance(x, float) else x).to_csv(index=False),
+    "three digits": NAMED.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
-    "a marked header": "# " + TABLE.to_csv(index=False),
+    "a marked header": "# " + NAMED.to_csv(index=False),
 }
 
 
@@ -146,6 +140,11 @@ COLUMNS = [  # text, options, features, ids, labels, notes
     ),
     ("key,who,x0,x1,y0,y1\nk1,anna,1,2,3,4\n", ([[3, 4]], ["k1"], ["anna"]), ("not read: x0, x1",)),
     ('path;f0;f1\n"a;b";1;2\n"c/""2""\n.p";3;4\n', ([[1, 2], [3, 4]], ["a;b", 'c/"2"\n.p'], None), ()),
+    (
+        "photo,0,1,2,3\na/1.png,5,6,7,8\n",
+        ([[5, 6, 7, 8]], None, None),
+        ("the first line was taken for names, photo, 0, 1, 2, ...", "not read: photo"),
+    ),
     # whole numbers are numbers, all else is text
     ("id,label,f0,f1\n007,12.0,1,2\n1_000,-1,3,4\n", ([[1, 2], [3, 4]], ["007", "1_000"], [12, -1]), ()),
     ("id,label,f0,f1\n7,12.0,1,2\n8,,3,4\n", ([[1, 2], [3, 4]], [7, 8], ["12", ""]), (NO_LABEL,)),
@@ -159,36 +158,28 @@ def test_columns_are_found_by_their_names(tmp_path, text, expected, notes):
     assert (table.features.tolist(), *keys) == expected and table.notes == notes
 
 
-def test_counted_names_and_a_stray_column(tmp_path):
-    table = csv_of(tmp_path, "photo,0,1,2,3\na/1.png,5,6,7,8\n")
-    assert table.features.tolist() == [[5, 6, 7, 8]] and "not read: photo" in table.notes
-
-
 BAD_CSV = [
     ("", "it is empty"),
     ("path,f0,f1\n", "there are columns, but no row"),
     ("path,age\na,1\n", "no column of features in path, age"),
     ("path,f0,f2\na,1,2\n", "f0 is followed by f2"),
+    ("path,f1,f01\na,1,2\n", "f01 is followed by f1"),
     ("path,f0,f1,g0,g1\na,1,2,3,4\n", "numbered columns begin with 'f' and with 'g'"),
     ("path,f0,f0\na,1,2\n", "two columns are called 'f0'"),
-    ("path,f1,f01\na,1,2\n", "f01 is followed by f1"),
     ("path,id,f0,f1\na,b,1,2\n", "the ids could be 'path' or 'id'"),
     ("path,f0,f1\na,1,2\nb,1,2,3\n", "Row #3: Expected 3 columns, got 4"),
     ("path,f0,f1\na,1\n", "Row #2: Expected 3 columns, got 2"),
-    ("path,f0,f1,age\na,1,2,3\na,1,2\n", "Row #3: Expected 4 columns, got 3"),
     ("path,f0,f1\na,1,2\nb,one,2\n", "column 'f0': Row #3: .*'one'"),
     ("path,f0,f1\na,1,2\nb,1_000,2\n", "column 'f0': Row #3: .*'1_000'"),
-    ("path,f0,f1\na,1,٣\n", "column 'f1': Row #2: .*'٣'"),
     ("path,f0,f1\na,,2\n", "column 'f0' has 1 empty cells, first in row 0"),
     ("sep=,\npath,f0,f1\na,nan,2\n", "1 values that are not finite, first in row 0"),
     ("path,f0,f1\na,1e300,2\n", "1 values that are not finite, first in row 0"),  # infinite as float32
-    ("path,f0,f1\na,1e999,2\n", "1 values that are not finite, first in row 0"),
     ('path,f0,f1\na,"0,5",2\n', "column 'f0': Row #2: .*'0,5'.* one decimal sign"),
     ("path;f0;f1\na;0,5;2\nb;0.5;2\n", "column 'f0': .* one decimal sign"),
     ("path,f0,f1\na,1,2\n,1,2\n", "the ids must be .* but row 1 holds ''"),
     ('path,f0,f1\n"a,1,2\n', "look for a lone one"),
     ('id,label,emb\na,b,"[1, 2', "look for a lone one"),
-    (TABLE[["id", "f0", "f1"]].to_csv(index=False, header=False), "looks like a row"),
+    (NAMED[["id", "f0", "f1"]].to_csv(index=False, header=False), "looks like a row"),
     ("a/1.png,12,10,11\na/2.png,5,6,7\n", "looks like a row"),
     ("a/1.png,0,1,2\na/2.png,5,6,7\n", "looks like a row"),
     ("12,10\n5,6\n", "looks like a row"),
@@ -196,7 +187,6 @@ BAD_CSV = [
     (savetxt(fmt="%g"), "looks like a row"),
     (savetxt(delimiter="  "), "looks like a row"),
     ('id,emb\na,"[1 2 ... 9]"\nb,"[1 2 ... 7]"\n', r"'emb' holds '\[1 2 \.\.\. 9\]' in row 0"),
-    ('id,emb\na,"[1, x]"\n', r"'emb' holds '\[1, x\]' in row 0, which is no whole list"),
     ('id,emb\na,\nb,"[1, 2]"\n', "'emb' holds '' in row 0"),
     ('id,emb\na,"[1, 2]"\nb,[3]\nc,"[4, 5]"\n', "'emb' holds 1 numbers in row 1, and 2"),
     ('id,f0,f1,bbox\na,1,2,"[3, 4]"\n', "the features could be 'bbox' or 'f'; say which"),
@@ -268,14 +258,8 @@ BAD_ARROW = [
     ({"emb": [[1.0, 2.0], [None, 1.0]]}, "column 'emb' has 1 empty cells, first in row 1"),
     ({"emb": [[1.0, 2.0], None, [3.0, 4.0]]}, "'emb' holds no numbers in row 1, and 2"),
     ({"emb": [[1.0, 2.0], [1.0], [3.0, 4.0]]}, "column 'emb' holds 1 numbers in row 1, and 2"),
-    ({"a": [[1.0]], "b": [[1.0]]}, "the features could be 'a' or 'b'; say which, with columns="),
     ({"bbox": [[1, 2]], "f0": [1.0], "f1": [1.0]}, "the features could be 'bbox' or 'f'; say which"),
     ({"emb": [b"\0\0\0\0"]}, "column 'emb' holds bytes"),
-    ({"emb": pa.array([], pa.list_(pa.float32()))}, "there are columns, but no row"),
-    ({"path": ["a", None], "f0": [1.0, 2.0], "f1": [1.0, 2.0]}, "the ids must .* row 1 holds None"),
-    ({"path": [["a"]], "f0": [1.0], "f1": [1.0]}, r"the ids have shape \[1, 1\]"),
-    ({"f0": [1.0, 2.0], "f1": [1.0, 1e300]}, "not finite, first in row 1"),
-    ({"f0": [1.0, float("nan")], "f1": [1.0, 2.0]}, "not finite, first in row 1"),
 ]
 
 
@@ -327,12 +311,12 @@ def test_npz_with_other_names_and_numbers_for_labels(tmp_path):
 
 BAD_NPZ = [
     ({"x": FEATURES[0]}, "no column of features in x"),
-    ({"arr_0": FEATURES, "arr_1": FEATURES}, "the features could be 'arr_0' or 'arr_1'"),
+    (
+        {"arr_0": FEATURES, "arr_1": FEATURES},
+        "the features could be 'arr_0' or 'arr_1'; say which, with columns=",
+    ),
     ({"features": np.array([{"a": 1}], dtype=object)}, "cannot be read .*allow_pickle.* save names as text"),
     ({"features": FEATURES, "ids": IDS[:3]}, "there are 3 ids for 4 rows"),
-    ({"features": FEATURES, "labels": [0.5, 1, 2, 3]}, "the labels must be .* row 0 holds"),
-    ({"features": np.full((2, 2), np.nan)}, "4 values that are not finite"),
-    ({"features": FEATURES[0]}, r"features must have the shape \[rows, width\]"),
     ({"features": np.array([["a"]])}, "features must be real numbers, not <U1"),
 ]
 
@@ -379,10 +363,8 @@ def test_a_header_that_promises_more_than_the_memory(tmp_path, name):
     ("arrays", "ids", "message"),
     [
         ([np.array([{"a": 1}], dtype=object)], None, r"old\.npy cannot be read .*allow_pickle"),
-        ([np.zeros(3, dtype=[("id", "i4"), ("f", "f4")])], None, "features must be real numbers"),
         ([FEATURES, FEATURES], None, r"old\.npy: more follows the first array, as after two numpy\.save"),
         ([FEATURES], "a\n\nb\nc\n", r"ids\.txt: line 2 is empty"),
-        ([FEATURES], "a\nb\n", r"old\.npy: there are 2 ids for 4 rows"),
     ],
 )
 def test_bad_npy_files(tmp_path, arrays, ids, message):
@@ -395,7 +377,7 @@ def test_bad_npy_files(tmp_path, arrays, ids, message):
 
 
 def test_damaged_safetensors_are_refused(tmp_path):
-    path, _ = write(tmp_path, "safetensors")
+    WRITERS["safetensors"](path := tmp_path / "old.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"\x55")
     with pytest.raises(ValueError, match=r"old\.safetensors cannot be read .*not those that were written"):
         read_features(path)
@@ -503,14 +485,14 @@ def test_labels_in_a_table_of_their_own_are_joined_by_ids(tmp_path, suffix):
 
 def test_a_column_of_groups_is_read_where_there_is_one(tmp_path):
     path = tmp_path / "old.csv"
-    frame().assign(camera=[1, 2, 1, None]).to_csv(path, index=False)
+    FRAME.assign(camera=[1, 2, 1, None]).to_csv(path, index=False)
     assert read_features(path, group="camera").groups.tolist() == ["1.0", "2.0", "1.0", ""]
     assert read_features(path, group="other").groups is None
     np.savez(tmp_path / "old.npz", features=FEATURES, camera=np.array([1, 2, 1, 2]))
     assert read_features(tmp_path / "old.npz", group="camera").groups.tolist() == [1, 2, 1, 2]
     day = pd.Timestamp("2026-01-02")
     for values, said in (([day, None] * 2, [str(day), ""] * 2), ([True, False] * 2, ["True", "False"] * 2)):
-        frame().assign(when=values).to_parquet(tmp_path / "old.parquet")
+        FRAME.assign(when=values).to_parquet(tmp_path / "old.parquet")
         assert read_features(tmp_path / "old.parquet", group="when").groups.tolist() == said
 
 

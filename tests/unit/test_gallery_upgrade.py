@@ -1,7 +1,6 @@
 """The way back from a backfill, two indexes beside each other, and the comparison before a swap."""
 
 import sqlite3
-import threading
 
 import numpy as np
 import pytest
@@ -93,13 +92,9 @@ def test_a_gallery_of_before_is_searched_and_backfilled(made):
 # -- two indexes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("index", ["flat", "hnsw"])
-def test_two_indexes_of_models_that_cannot_be_compared(made, index):
-    made = Gallery.open(made.folder, index)
+def test_two_indexes_of_models_that_cannot_be_compared(made):
     served = made.search(QUERIES, 5, "old")
     queries, features = wide(QUERIES), wide(NEW)
-    with pytest.raises(ValueError, match="entries of 'other' cannot stand beside"):
-        next(made.backfill("other", lambda ids: features[ids]))
     steps = made.backfill("other", lambda ids: features[ids], order=range(119, -1, -1), batch=40, beside=True)
     step = next(steps)
     assert (step.done, step.left, step.share) == (40, 80, 40 / 120)
@@ -171,19 +166,6 @@ def test_rolled_back_before_the_swap_nothing_waits(made):
         made.backfill("new", lambda ids: NEW[ids], beside=True)
 
 
-def test_images_that_fail_wait_for_the_next_call(made):
-    broken = {5, 17}
-
-    def embed(ids):
-        return [None if one in broken else NEW[one] for one in ids]
-
-    step = list(made.backfill("new", embed, batch=50, beside=True))[-1]
-    assert (step.done, set(step.failed)) == (118, broken)
-    broken.clear()
-    (step,) = made.backfill("new", embed, order=step.failed, beside=True)
-    assert (step.done, step.share, made.waiting) == (2, 1, {"new": 120})
-
-
 def test_a_rollback_that_would_leave_strangers_is_refused(made):
     features = wide(NEW)
     list(made.backfill("other", lambda ids: features[ids], beside=True))
@@ -195,30 +177,6 @@ def test_a_rollback_that_would_leave_strangers_is_refused(made):
     made.remove([500])
     made.rollback()
     assert made.counts["old"] == 120
-
-
-def test_searches_see_the_swap_at_once(made):
-    """Each answer is wholly that of one model."""
-    features, failed, ended = NEW, [], threading.Event()
-    list(made.backfill("new", lambda ids: features[ids], beside=True))
-
-    def look():
-        reader = Gallery.open(made.folder)
-        try:
-            while not ended.is_set():
-                assert len(set(reader.search(QUERIES[:2], 120, "new").models.ravel().tolist())) == 1
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    for _ in range(3):
-        made.swap()
-        made.rollback()
-        list(made.backfill("new", lambda ids: features[ids], beside=True))
-    ended.set()
-    thread.join(30)
-    assert not failed
 
 
 @pytest.mark.parametrize(

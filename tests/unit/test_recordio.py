@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from record_files import MAGIC, framed, image_record, jpeg, write_face_set, write_records
+from record_files import MAGIC, framed, image_record, jpeg, write_records
 
 from compat_lib.data.decoding import UnreadableImages
 from compat_lib.data.recordio import RecordFile, unpacked
@@ -60,13 +60,6 @@ def test_headers_of_many_records_are_those_of_a_loop(tmp_path, monkeypatch):
         assert mine[:2] == ["0", "kB"]
 
 
-def test_the_header_record_of_a_face_set(tmp_path):
-    records = RecordFile(write_face_set(tmp_path, [2, 3]))
-    first, last = (unpacked(records.payload(records.index[1][n])) for n in (0, 7))
-    assert first[0].tolist() == [6.0, 8.0] and first[1] == b""  # five images, then two identities
-    assert last[0].tolist() == [3.0, 6.0]
-
-
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file of records .*train\.rec: unpack"):
         RecordFile(tmp_path / "train.rec")
@@ -82,7 +75,6 @@ def test_a_missing_file_is_named(tmp_path):
         ("0\t0\n1\t6\n", r"line 2 of .*train\.idx has record 1 at byte 6"),
         ("0\t-4\n", r"line 1 of .*train\.idx has record 0 at byte -4"),
         ("5\t0\n5\t8\n", r"train\.idx names record 5 twice"),
-        ("0\t0\n1\n", r"line 2 of .*train\.idx has 1 fields, but each line has 2: record number, byte"),
     ],
 )
 def test_a_damaged_index_is_told_by_line(file, text, told):

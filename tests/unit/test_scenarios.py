@@ -107,11 +107,7 @@ def test_class_split_rounds_half_to_even(classes, share, old):  # the last one: 
     ("labels", "scenario", "share", "sentence"),
     [
         ([0, 1], "open", 0.5, "extended-class, extended-data, open-class, open-data"),
-        *(
-            ([0, 0, 1, 1], name, bad, "share must be")
-            for name in SCENARIOS
-            for bad in (0, 1.01, float("nan"))
-        ),
+        *(([0, 0, 1, 1], "open-data", bad, "share must be") for bad in (0, 1.01, float("nan"))),
         ([0, 1], "open-class", 0.1, "leaves the old or the new side of open-class empty"),
         ([0, 1], "open-class", 0.9, "empty"),
         ([0, 0, 1, 1], "open-data", 0.9, "empty"),
