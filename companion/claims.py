@@ -1,4 +1,4 @@
-"""The papers' claims as data (claims.yml), one judge for all of them, and questions that no claim asks.
+"""The papers' claims as data (claims.yml), and one judge for all of them.
 
 A claim is tried in every setting that ran, by paired differences with 95 % intervals that know seeds and test
 identities. One seed decides nothing: what it leans to is said beside the verdict. A difference below the
@@ -30,21 +30,11 @@ NOT_RUN = "not run"
 SEVERITY = (DOES_NOT_HOLD, NOT_DECIDABLE, HOLDS)
 TOLERANCE = 0.01  # absolute: one point of TAR or mAP, or a hundredth of the oracle's training time
 _WORDS = {"new/new": "self-test", "new/old": "cross-test", "time": "training time"}
-# Beyond the claims: what the runs say anyway, in the words of claims.yml.
-QUESTIONS = (
-    "best trained > best adapter in new/old",
-    "mixbct > bct in new/old",
-    "dual_tuning > bct in new/old",
-    "bct > independent in new/new",
-    "l2 > independent in new/new",
-    "mixbct, equal passes > mixbct in new/old",
-    "mixbct, equal passes > mixbct in new/new",
-)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """ "who > against in TESTS", as claims.yml says; a side may also be "best trained" or "best adapter"."""
+    """ "who > against in TESTS", as claims.yml says."""
 
     who: str
     against: str
@@ -208,9 +198,9 @@ def compared(
     comparison: Comparison, runs: pd.DataFrame, metric: str = HEADLINE, budget: str = "steps"
 ) -> tuple[dict[str, PairedComparison], list[str]]:
     """What is compared -> its difference in one setting; and what is not there."""
-    metric, first = results.metric_of(runs, metric), comparison.tests[0]
+    metric = results.metric_of(runs, metric)
     names = [name for name in (comparison.who, comparison.against) if name != "old/old"]
-    sides = [pick(runs, name, first, metric, budget) for name in names]
+    sides = [pick(runs, name, budget) for name in names]
     absent = [titled(name) for name, side in zip(names, sides, strict=True) if side.empty]
     if absent:
         return {}, absent
@@ -232,18 +222,8 @@ def compared(
     return found, []
 
 
-def pick(
-    runs: pd.DataFrame, name: str, test: str = "new/old", metric: str = HEADLINE, budget: str = "steps"
-) -> pd.DataFrame:
-    """The runs of one setting that a name of claims.yml means: a method, or the best of a kind in a test."""
-    if name.startswith("best "):
-        adapters = name == "best adapter"
-        methods = [m for m in dict.fromkeys(runs["method"]) if m.startswith("adapter/") == adapters]
-        variants = [results.main_variant(runs, m) for m in methods if m != "independent"]
-        pair = TESTS[test.replace("/", "_")]
-        values = [results.spread(results.measured(own, *pair, metric)).value for own in variants]
-        means = pd.Series(values, dtype=float)
-        return variants[means.argmax()] if means.notna().any() else runs[:0]
+def pick(runs: pd.DataFrame, name: str, budget: str = "steps") -> pd.DataFrame:
+    """The runs of one setting that a name of claims.yml means: those of a method."""
     method, options, passes = parsed(name)
     if options is not None:
         return results.select(runs, method=method, budget=budget, method_options=options)
@@ -268,8 +248,7 @@ def parsed(name: str) -> tuple[str, str | None, bool]:
 
 
 def titled(name: str) -> str:
-    if name.startswith("best "):
-        return name
+    """A name of claims.yml for reading."""
     method, options, passes = parsed(name)
     return method_title(method, "passes" if passes else "steps", options or "{}")
 
@@ -281,29 +260,3 @@ def verdict_table(found: Mapping[str, Sequence[Verdict]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["id", "paper", "claim"])
     table["decided by"] = [", ".join(one.claim["presets"]) for one in first]
     return table.assign(**{budget: [one.label for one in verdicts] for budget, verdicts in found.items()})
-
-
-def findings_table(runs: pd.DataFrame, metric: str = HEADLINE) -> pd.DataFrame:
-    """What the runs say of questions that no claim asks: one line for each with a setting that answers it.
-
-    Columns: question; settings in which the difference is above zero, below, and not decided; the least and
-    the largest difference, with its setting and who was chosen.
-    """
-    runs = results.with_adapters(runs[runs["method"] != "old"])
-    lines = []
-    for question in map(Comparison.read, QUESTIONS):
-        found = {}
-        for setting, title in setting_titles(runs).items():
-            own, _ = compared(question, results.select(runs, experiment_id=setting), metric)
-            found |= {f"{what.split(' ', 1)[1]}; {title}": one for what, one in own.items()}
-        if found:
-            values = sorted(found.items(), key=lambda item: item[1].value)
-            above = sum(one.low > 0 for one in found.values())
-            below = sum(one.high < 0 for one in found.values())
-            sides = f"{titled(question.who)} minus {titled(question.against)}"
-            line = {"question": f"{_WORDS[question.tests[0]]}, {sides}", "above zero": above, "below": below}
-            line["not decided"] = len(found) - above - below
-            for end, (where, one) in (("least", values[0]), ("most", values[-1])):
-                line[end] = f"{changed(one)}\n{where}"
-            lines.append(line)
-    return pd.DataFrame(lines).astype(str)

@@ -51,7 +51,6 @@ _CHOICES = {  # field -> what it may be
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  # of which fields
     ("be at least 0", lambda x: x >= 0, ("shift", "pad", "seed", "data_seed", "bootstrap_draws")),
-    ("be below 2**63", lambda x: x < 2**63, ("seed",)),  # of which torch takes the double
     ("be at least 0", lambda x: x >= 0, ("per_identity", "weight_decay", "margin", "task_weight")),
     ("be at least 0", lambda x: x >= 0, ("warmup_steps", "checkpoint_steps", "checkpoint_minutes")),
     ("be at least 0", lambda x: x >= 0, ("threads", "workers")),
@@ -198,6 +197,8 @@ class ExperimentConfig(TrainingSettings):
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
+        if self.seed >= 2**63:
+            yield f"seed must be below 2**63, since torch takes its double; got {self.seed}"
         if self.old_dataset is not None and (self.scenario != "open-class" or self.old_classes is not None):
             yield (
                 "an old_dataset shares no class with dataset, and is taken whole: set scenario to "
@@ -271,6 +272,11 @@ class ExperimentConfig(TrainingSettings):
         """Pixels as loaders and networks take them: a side of squares, else (height, width)."""
         square = self.image_height in (None, self.image_size)
         return self.image_size if square else (self.image_height, self.image_size)
+
+    @property
+    def flips(self) -> bool:
+        """Whether a test feature is the sum of those of the image and its mirror image."""
+        return self.flip_test or self.protocol == "ijb"
 
     @property
     def experiment_id(self) -> str:

@@ -224,7 +224,7 @@ class Experiment(ExperimentData):
         config, images = self.config, self.new_images
         _, method = parts = self.new_parts()
         share = method.embedded_share if config.budget == "passes" else 1
-        epochs = round(config.epochs / share)
+        epochs = round(config.epochs / (share or 1))  # without a row to embed the training says so
         settings = settings_of(config, epochs, config.lr, 2 * config.seed + 1)
         self.say(f"{method.title}: {images.num_classes} classes, {len(images)} images, {epochs} epochs")
         self._train(folder, parts, images, settings, old=self._known)
@@ -349,10 +349,9 @@ class Experiment(ExperimentData):
         how |= {"validate": look, "validate_every": config.validate_every, "say": self.say}
         history = train(model, method, images.images, images.labels, settings, old=old, **how)
         whole = deployed(model, method)
-        flip = config.flip_test or config.protocol == "ijb"  # whose features are such sums
         features = {"val": self.embed(whole, data.val.images)}
         for part, tested in data.tests.items():
-            test = features[named("test", part)] = self.embed(whole, tested.images, flip=flip)
+            test = features[named("test", part)] = self.embed(whole, tested.images, flip=config.flips)
             cross = None if old is None else compared(method, test, self.old.on(part).test)
             if cross is not None:
                 features[named("query", part)], features[named("gallery", part)] = cross

@@ -50,12 +50,13 @@ def find_predecessor(experiment: Experiment) -> Experiment | None:
             f"{model.classifier.width} of them: no method here reads such an old model; go on from "
             f"another method than {earlier.config.method}"
         )
-    theirs = (earlier.config.new_backbone, earlier.config.new_loss, width)
-    ours = (config.old_backbone, config.old_loss, config.old_width)
+    theirs = (earlier.config.new_backbone, earlier.config.new_loss, width, earlier.config.flips)
+    ours = (config.old_backbone, config.old_loss, config.old_width, config.flips)
     if theirs != ours:
         raise ValueError(
-            f"the new model of {config.old_run} has (backbone, loss, width) {theirs}, but the old side "
-            f"of this experiment is {ours}: take ExperimentConfig.next_generation, or set old_* to these"
+            f"the new model of {config.old_run} has (backbone, loss, width, flipped test images) {theirs}, "
+            f"but the old side of this experiment is {ours}: take ExperimentConfig.next_generation, or set "
+            "old_* and flip_test to these"
         )
     theirs = earlier.old_made_of
     changed = [name for name, digest in experiment.old_made_of.items() if theirs.get(name) != digest]

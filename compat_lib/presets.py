@@ -13,13 +13,18 @@ from typing import Any
 from compat_lib.config import ExperimentConfig, with_numbers
 from compat_lib.names import instead
 
+SETTLED = (  # fields that are those of all generations
+    *("seed", "data_seed", "shuffle_seed", "scenario", "dataset", "dataset_options"),
+    *("image_size", "image_height", "stream", "flip_test"),
+)
+
 
 def _chained(
     chain: Mapping[str, Any], experiments: list[ExperimentConfig], overrides: Mapping[str, Any]
 ) -> list[ExperimentConfig]:
     """The third generation of a preset's chain: each new model of a method becomes the old one."""
     changes = {name: overrides.get(name, value) for name, value in chain.items()}
-    if settled := [name for name in changes if name == "seed" or name.startswith("old_")]:
+    if settled := [name for name in changes if name in SETTLED or name.startswith("old_")]:
         raise ValueError(f"the run that a chain goes on from has settled {', '.join(settled)}; leave it out")
     after = changes.pop("after", None)
     earlier = [config for config in experiments if config.method == after and config.budget == "steps"]

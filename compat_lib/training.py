@@ -65,7 +65,7 @@ def train(
         checkpoint: a file written after each epoch, and within one as the settings ask, and read when it
             exists; None keeps nothing.
         made_of: digests of the training images and the like; a checkpoint of others is refused. None: digests
-            of images, labels and old features, and the method's weights.
+            of images, labels and old tensors, and what method and classifier hold in numbers and texts.
         validate: called with the model; its numbers join the history.
         validate_every: epochs between two calls; the last epoch is always looked at.
         say: receives one line an epoch when the run is not interactive.
@@ -79,6 +79,8 @@ def train(
     refuse_outside("labels", labels, 0, method.classifier.num_classes - 1)
     if old is not None:
         refuse_unlike(old, model, labels)
+    if checkpoint is not None and made_of is None:
+        made_of = _digests(images, labels, old, method)
     device = torch.device(settings.device)
     model.to(device)
     method.to(device)
@@ -113,7 +115,6 @@ def train(
     kept, at, parts = None, Progress(), {"model": model, "method": method}
     parts |= {"optimiser": optimiser, "scaler": scaler}
     if checkpoint is not None:
-        made_of = _digests(images, labels, old, method) if made_of is None else made_of
         made_of = asdict(settings) | {"method": method.name, **made_of}
         kept = Checkpoint(Path(checkpoint), {k: v for k, v in made_of.items() if k not in WHERE}, device)
         at = kept.read(parts)
@@ -296,9 +297,16 @@ def _digests(
 ) -> dict[str, Any]:
     """What a training is made of whose caller does not say it."""
     images = images if isinstance(images, EncodedImages) else whole_pixels(images)
-    made_of = {"images": ImageSet(images, labels, ()).digest(), "weights": method.weights}
-    if old is not None and old.features is not None and old.mapped is None:
-        made_of["old features"] = tensor_digest(old.features)
+    made_of = {"images": ImageSet(images, labels, ()).digest()}
+    for name, value in ({} if old is None else vars(old)).items():
+        if isinstance(value, Tensor) and not (name == "features" and old.mapped):
+            made_of[f"old {name}"] = tensor_digest(value)
+    for place, part in method.named_modules():  # an option is an attribute of one of them
+        for name, value in vars(part).items():
+            values = value.values() if isinstance(value, dict) else [value]
+            plain = all(isinstance(one, str | int | float) for one in values)
+            if plain and name[0] != "_" and name != "training":
+                made_of[f"{place}.{name}".lstrip(".")] = repr(value)
     return made_of
 
 

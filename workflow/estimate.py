@@ -45,9 +45,14 @@ def counts(preset: Preset, config: ExperimentConfig) -> tuple[dict[str, list[int
     from compat_lib.experiment import Experiment  # takes two seconds, which published counts spare
 
     experiment = Experiment(config, say=lambda line: None)
-    sides = {"old": experiment.old_images, "new": experiment.new_images}
+    sides = {"new": experiment.new_images} | ({"old": experiment.old_images} if trains_old(config) else {})
     found = {side: [len(images), images.num_classes] for side, images in sides.items()}
     return found, sides["new"].images.shape[1]
+
+
+def trains_old(config: ExperimentConfig) -> bool:
+    """Whether the old model is neither that of an earlier run nor a file of features."""
+    return config.old_run is None and config.old_features is None
 
 
 @cache
@@ -108,8 +113,10 @@ def estimate(preset: Preset, device: str) -> None:
         sides, channels = counts(preset, config)
         share = max(2, config.batch_size // preset.processes)
         recipe = tuple((name, getattr(config, name)) for name in RECIPE)
-        total = 0.0
-        for side, number in (("old", 0 if config.old_run else 1), ("new", len(configs))):
+        total, old_models = 0.0, {one.old_folder for one in configs if trains_old(one)}  # one a seed
+        for side, number in (("old", len(old_models)), ("new", len(configs))):
+            if number == 0:
+                continue
             name, width, *_ = asked = [
                 getattr(config, f"{side}_{part}") for part in ("backbone", "width", "head", "loss")
             ]
@@ -136,7 +143,8 @@ def estimate(preset: Preset, device: str) -> None:
         features = sides["new"][0] * config.old_width * 4 / GIGA
         print(f"  old features of the new side's images: {features:.2f} GB")
         print(
-            f"  {len(configs)} new models, each by the oracle's step, and the old one: {shown_hours(total)}"
+            f"  {len(configs)} new models, each by the oracle's step, and {len(old_models)} old ones: "
+            f"{shown_hours(total)}"
         )
 
 

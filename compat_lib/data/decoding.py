@@ -101,6 +101,6 @@ def smooth_resize(image: Image.Image, size: Size) -> np.ndarray:
     return np.asarray(image)
 
 
-def printable(path: str | os.PathLike) -> str:
+def printable(path: str | bytes | os.PathLike) -> str:
     """A path as text in Unicode's form NFC; what is not UTF-8 in it is replaced."""
     return unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "replace"))

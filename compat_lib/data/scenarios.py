@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compat_lib.config import SCENARIOS, project_path
 
+from .decoding import printable
 from .images import ImageSet, seeded_generator
 
 
@@ -147,7 +148,8 @@ def named_classes(given: str, classes: Sequence[str], also: Iterable[str] = ()) 
             f"old_classes {given!r} is no file: give a text file with one class name a line, or <NUMBER"
         )
     label_of, held, labels = {name: label for label, name in enumerate(classes)}, set(also), set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = printable(path.read_bytes()).removeprefix("\ufeff")  # as names of classes are read
+    for number, line in enumerate(text.splitlines(), start=1):
         name = line.strip()
         if name in label_of:
             labels.add(label_of[name])

@@ -87,10 +87,10 @@ class CompatibilityLoss(nn.Module):
         name = cls.__dict__.get("name")
         if name is None:  # an intermediate class, not a method
             return
-        if name in METHODS:
-            raise ValueError(
-                f"Two methods are called {name!r}: {METHODS[name].__module__}, {cls.__module__}."
-            )
+        before = METHODS.get(name, cls)
+        # A cell that is run again defines its method anew.
+        if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"Two methods are called {name!r}: {before.__module__}, {cls.__module__}.")
         METHODS[name] = cls
 
     def __init__(self, old: OldSystem | None, classifier: Classifier, *, needs: frozenset[str] | None = None):
@@ -179,6 +179,12 @@ class CompatibilityLoss(nn.Module):
             if embeddings.dtype in (torch.float16, torch.bfloat16):
                 step = dataclasses.replace(step, embeddings=embeddings.float())
             terms = self.terms(step)
+            for name, term in terms.items():
+                if name not in self.weights or not isinstance(term, Tensor) or term.ndim:
+                    raise TypeError(
+                        f"{type(self).__name__}, term {name!r}: a term is a tensor without dimensions, as "
+                        f"mean() gives, and has a weight; there are weights of {', '.join(self.weights)}"
+                    )
             if self.task is not None:
                 labels = step.labels if step.embedded is None else step.labels[step.places()]
                 terms["task"] = self.task(self.classified(step.embeddings), labels)

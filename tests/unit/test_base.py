@@ -313,6 +313,27 @@ def test_unknown_methods_and_options_are_refused_with_the_list(call, words):
         call()
 
 
+def test_a_cell_that_is_run_again_defines_its_method_anew():
+    again = type("L2", (METHODS["l2"],), {"name": "l2", "__module__": METHODS["l2"].__module__})
+    assert METHODS["l2"] is again
+    METHODS["l2"] = again.__base__
+
+
+@pytest.mark.parametrize(
+    ("name", "term"),
+    [("pull", torch.ones(12)), ("pull", torch.ones(1)), ("pull", 1.0), ("pul", torch.ones(()))],
+)
+def test_terms_without_a_weight_or_with_dimensions_are_refused_by_name(name, term):
+    class Own(CompatibilityLoss):
+        def terms(self, step):
+            return {"classification": self.classification(step), name: term}
+
+    method = Own(None, make_classifier())
+    method.weights["pull"] = 2.0
+    with pytest.raises(TypeError, match=f"^Own, term '{name}': .* weights of classification, pull$"):
+        method(own_step(method, make_old()))
+
+
 # -- what users set, and what a step gives -----------------------------------------------------------------
 
 

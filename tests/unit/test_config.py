@@ -9,7 +9,7 @@ import pytest
 
 from compat_lib.config import ExperimentConfig, TrainingSettings, project_path, shown_path
 from compat_lib.presets import load_preset
-from compat_lib.recipe import load_data
+from compat_lib.recipe import load_data, settings_of
 
 
 def test_reading_a_configuration_does_not_start_torch():
@@ -167,6 +167,7 @@ def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
         ("methods: [{method: bct}]\nchains: [{after: bct, epochs: none}]", "chains: epochs must be"),
         ("methods: [{method: bct}]\nchains: [{after: bct, epoch: 3}]", r"\(nearest: epochs\)"),
         ("methods: [{method: bct}]\nchains: [{after: bct, old_run: a/b, seed: 3}]", "settled old_run, seed"),
+        ("methods: [{method: bct}]\nchains: [{after: bct, flip_test: true}]", "settled flip_test; leave"),
         ("methods:", "methods must be a list of .*; got None"),
         ("seeds: []", r"seeds must be a list of whole numbers, .*; got \[\]"),
         ("", "a preset is a list of sections"),
@@ -212,3 +213,8 @@ def test_relative_paths_start_at_the_project_from_within_it(tmp_path, monkeypatc
     assert shown_path(tmp_path / "runs" / "a") == shown_path("runs/a") == "runs/a"
     elsewhere = tmp_path.parent / "elsewhere"
     assert shown_path(elsewhere) == str(elsewhere)
+
+
+def test_the_largest_seed_trains():
+    seed = 2**63 - 1
+    assert settings_of(ExperimentConfig(seed=seed), 1, 0.1, 2 * seed + 1).seed == 2**64 - 1

@@ -207,6 +207,9 @@ def test_a_budget_of_passes_gives_mixbct_more_epochs(root):
     full = cost(silent(tiny(root, epochs=4)).evaluate(), "backbone_images")
     assert cost(steps, "backbone_images") < 0.8 * full
     assert cost(passes, "backbone_images") == pytest.approx(full, rel=0.15)
+    every = {"mix_ratio": 1.0, "credible_share": 1.0}
+    with pytest.raises(ValueError, match="MixBCT leaves 0 of 16 rows to the network"):
+        silent(tiny(root, method="mixbct", method_options=every, budget="passes")).train()
 
 
 def test_where_a_run_was_read_is_said_without_naming_the_machine(root, oracle, monkeypatch):
@@ -286,7 +289,9 @@ def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
     assert list(silent(third).evaluate().metrics) == list(run.metrics)
     more = second.dataset_options | {"eval_images": 6}
     for changes, words in (
-        ({"old_width": 7}, r"has \(backbone, loss, width\) .*8\), but the old side .*7\)"),
+        ({"old_width": 7}, r"has \(backbone, loss, width, .* 8, F.*, but the old side .* 7, F"),
+        # sums of an image and its mirror image against features of one image
+        ({"flip_test": True}, r"flipped test images\) .* 8, False\), but the old side .* 8, True\)"),
         ({"scenario": "extended-class"}, "has other training images than this experiment"),
         ({"dataset_options": more}, "has other validation images and test images than"),
     ):

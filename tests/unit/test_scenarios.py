@@ -138,6 +138,12 @@ def test_an_old_side_by_a_list_or_by_number(tmp_path):
     assert named_classes(str(path), names, also=("0777",)).tolist() == [0, 3]
     with pytest.raises(ValueError, match=r"old\.txt line 5 names the class '0777'.*named like '0001'"):
         named_classes(str(path), names)
+    # Classes have composed letters; a list may have a Mac's, and Notepad's mark before the first name.
+    path.write_text("Zoe\u0308\nant\n", encoding="utf-8-sig")
+    assert named_classes(str(path), ("ant", "bee", "Zo\u00eb")).tolist() == [0, 2]
+    path.write_text("ant\nZo\u00eb\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"old\.txt line 2 names the class 'Zo\ufffd'"):
+        named_classes(str(path), ("ant", "bee", "Zo\u00eb"))
     with pytest.raises(FileNotFoundError, match="'none.txt' is no file"):
         named_classes("none.txt", names)
     with pytest.raises(ValueError, match="'<600' compares numbers, but the class 'ant' is none"):

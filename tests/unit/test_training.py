@@ -235,9 +235,29 @@ def test_a_checkpoint_of_something_else_or_a_damaged_one_is_not_taken_for_this_o
     ):
         with pytest.raises(ValueError, match=rf"other settings \({what}\)"):
             run(**given | changes)
+    _, method = parts("l2", old)
+    method.classifier.margin = 0.1
+    with pytest.raises(ValueError, match=r"other settings \(classifier\.margin\)"):
+        train(model, method, pixels, labels, SETTINGS, old=old, checkpoint=path, say=quiet)
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="cannot be read"):
         run(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "where"),
+    [
+        ("mixbct", {"mix_ratio": 0.2}, "mix_ratio"),
+        ("bct", {"scale": 2.0}, r"old_classifier\.scale"),
+        ("hot_refresh", {"form": "contra"}, "form"),
+        ("unibct", {"temperature": 0.5}, "refinement"),
+    ],
+)
+def test_a_training_with_another_option_is_not_the_one_that_ended(images, tmp_path, name, options, where):
+    given = {"name": name, "old": old_system(*images), "checkpoint": tmp_path / "checkpoint.pt"}
+    run(*images, **given)
+    with pytest.raises(ValueError, match=rf"other settings \({where}\); delete it"):
+        run(*images, **given, options=options)
 
 
 def test_what_cannot_train_is_refused(images):
