@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import torch
 
 from compat_lib.evaluation.protocols.measure import measure_protocol
-from compat_lib.evaluation.protocols.roc import VALUES
+from compat_lib.evaluation.protocols.templates import VALUES
 
 IMAGES, TEMPLATES, PAIRS, SUBJECTS, PROBES = 469_375, 23_124, 15_658_489, (1_772, 1_759), 19_593
 GENUINE = 0.00125  # share of IJB-C's pairs that show one subject

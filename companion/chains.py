@@ -16,8 +16,9 @@ from companion.tables import changed
 from companion.titles import DATASETS, row_title
 from compat_lib.adapters import fit_procrustes
 from compat_lib.config import ExperimentConfig
-from compat_lib.evaluation.chain import Generations, generations
-from compat_lib.evaluation.records import shown
+from compat_lib.evaluation.chain import average_accuracy, average_compatibility, generations, matrix
+from compat_lib.evaluation.paired import paired_comparison
+from compat_lib.evaluation.records import Record, Records, shown
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors
 from compat_lib.runs import Run, is_complete, list_runs
@@ -49,7 +50,7 @@ class Chain:
         name = DATASETS.get(config["dataset"], config["dataset"])
         return f"{name}, {config['scenario']}: {', then '.join(self.models)}"
 
-    def measure(self, labels: Any = None, *, draws: int = 200, composed: bool = False) -> Generations:
+    def measure(self, labels: Any = None, *, draws: int = 200, composed: bool = False) -> Records:
         """Every model as the query with every gallery of its own age or older, by `evaluation.generations`.
 
         A model meets the gallery just before it as its method compares the two. It meets older ones through
@@ -154,33 +155,38 @@ def labels_of(run: Run) -> Tensor:
     return images.labels
 
 
-def chain_table(measured: Generations, models: Sequence[str], metric: str = "map") -> pd.DataFrame:
+def chain_table(measured: Records, models: Sequence[str], metric: str = "map") -> pd.DataFrame:
     """A chain as people read it: each model's self-test, and its cross-test with every earlier gallery.
 
     Columns are gen. (the generation), model, self-test, "gallery of 1", ...; in a cross-test's cell a second
     line with its difference from the self-test of the model that made that gallery. Empty where a newer
     gallery would be asked; "n/a" where not measurable.
     """
-
-    def cell(query: int, gallery: int) -> str:
-        one = measured.get(query, gallery, metric)
-        return shown(one.value, one.low, one.high)
-
-    margins = measured.margins(metric)
+    names = list(dict.fromkeys(one.query for one in measured))
+    own = [measured.get(name, name, metric) for name in names]
     lines = []
     for i, model in enumerate(models):
-        line = {"gen.": str(i + 1), "model": model, "self-test": cell(i, i)}
-        for j in range(len(models) - 1):
-            beats = f"\n{changed(margins[i, j])} over its own" if (i, j) in margins else ""
-            line[f"gallery of {j + 1}"] = (cell(i, j) if j < i else "") + beats
+        line = {"gen.": str(i + 1), "model": model, "self-test": _cell(own[i])}
+        for j in range(len(names) - 1):
+            cell = _cell(measured.get(names[i], names[j], metric), own[j]) if j < i else ""
+            line[f"gallery of {j + 1}"] = cell
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def averages(measured: Generations, metric: str = "map") -> str:
-    """AC and AA of a chain in per cent, see `Generations`, such as "AC 67, AA 41.2"."""
-    compatibility, accuracy = measured.average_compatibility(metric), measured.average_accuracy(metric)
-    return f"AC {shown(compatibility, digits=0)}, AA {shown(accuracy)}"
+def _cell(one: Record, own: Record | None = None) -> str:
+    """A number, and below it how far it is from another one."""
+    value = shown(one.value, one.low, one.high)
+    if own is None or None in (one.value, own.value):
+        return value
+    margin = paired_comparison(one.value, own.value, draws_a=one.draws, draws_b=own.draws)
+    return f"{value}\n{changed(margin)} over its own"
+
+
+def averages(measured: Records, metric: str = "map") -> str:
+    """AC and AA of a chain in per cent, see `evaluation.chain`, such as "AC 67, AA 41.2"."""
+    values = matrix(measured, metric)
+    return f"AC {shown(average_compatibility(values), digits=0)}, AA {shown(average_accuracy(values))}"
 
 
 def chains_note(chains: Sequence[Chain], expected: Iterable[ExperimentConfig], command: str) -> str:

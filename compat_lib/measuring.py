@@ -20,11 +20,10 @@ from compat_lib.evaluation.ceiling import ceiling
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
-from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
+from compat_lib.evaluation.protocols.measure import QUARTERS, measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS, verification
-from compat_lib.evaluation.upgrade import QUARTERS
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.orthogonal_adapter import fit_orthogonal
 from compat_lib.trained_model import TrainedModel, compared
@@ -78,7 +77,7 @@ def measure_old(config: ExperimentConfig, data: Splits, old: TrainedModel) -> Re
     records = Records()
     for part, images in data.tests.items():
         test = (old.on(part).test, None, images, data.lists)
-        found = one_test(config.protocol, *test, draws=config.bootstrap_draws)
+        found, _ = one_test(config.protocol, *test, draws=config.bootstrap_draws)
         records += found.changed(query="old", gallery="old", part=part)
     return records
 

@@ -28,12 +28,14 @@ from compat_lib.evaluation.compatibility import (
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order, entropy, margin
 from compat_lib.evaluation.paired import paired_comparison, paired_scores
-from compat_lib.evaluation.protocols.identification import identification_1_to_n
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
-from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.reid import reid
-from compat_lib.evaluation.protocols.roc import tar_at_far, verification_1_to_1
-from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
+from compat_lib.evaluation.protocols.templates import (
+    Templates,
+    identification_1_to_n,
+    pool_templates,
+    verification_1_to_1,
+)
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.ranking import retrieval, top_k
 from compat_lib.evaluation.records import tar_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,6 @@ class Comparison(Readable):
     """All metrics of one old and one new model on one test set."""
 
     records: Records  # of old/old, new/old, new/new, with their draws; value None: not measurable
-    retrievals: dict[tuple[str, str], Retrieval] = field(repr=False, compare=False)  # of those measured
 
 
 @dataclass(frozen=True)
@@ -107,20 +106,18 @@ def compare(
         names = "cross-test's query", "cross-test's gallery"
         sides["new", "old"] = tuple(map(UnitRows, cross, names))
     records: list[Record] = []
-    retrievals: dict[tuple[str, str], Retrieval] = {}
     for pair, (query, gallery) in sides.items():
         there = query is not None and gallery is not None
         if there and (pair != ("new", "old") or cross is not None or query.shape[1] == gallery.shape[1]):
             # Inside one set and model the order of the two does not matter.
             unordered = queries is None and pair != ("new", "old")
-            test = pair_test(query, gallery, numbers, each, fars, weights, unordered=unordered)
-            found, retrievals[pair] = test.records, test.retrieval
+            found = pair_test(query, gallery, numbers, each, fars, weights, unordered=unordered).records
         else:
             nothing = np.full(draws, np.nan)
             names = [*map(tar_name, fars), "map", *(f"rank{k}" for k in RANKS)]
             found = [Record(None, None, name, None, draws=nothing) for name in names]
         records += Records(found).changed(query=pair[0], gallery=pair[1])
-    return Comparison(Records(records), retrievals)
+    return Comparison(Records(records))
 
 
 def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:

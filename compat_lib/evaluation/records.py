@@ -31,7 +31,7 @@ PRINTED = {
     "ijb": (*(f"tar@far=1e-{k}" for k in range(6, 0, -1)), "auc", "top1", "tpir@fpir=1e-2", "tpir@fpir=1e-1"),
     "reid": ("rank1", "rank5", "rank10", "map", "minp"),
     "leave-one-out": ("top1", "top5", "map"),
-    "landmarks": ("map", "easy/map", "hard/map"),
+    "landmarks": ("map", "easy/map", "hard/map", "mp@10", "hard/mp@10"),
 }
 
 
@@ -248,6 +248,8 @@ def metric_title(metric: str) -> str:
         "auc": "AUC",
         "easy/map": "mAP, easy",
         "hard/map": "mAP, hard",
+        "mp@10": "mP@10",
+        "hard/mp@10": "mP@10, hard",
         "negative_flips": "right before, wrong now",
         "positive_flips": "wrong before, right now",
     }

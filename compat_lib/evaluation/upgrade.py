@@ -1,4 +1,4 @@
-"""What an upgrade brings: all metrics at once, and who gains and who loses by it."""
+"""Who gains and who loses by an upgrade."""
 
 from __future__ import annotations
 
@@ -6,47 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from compat_lib.evaluation.backfill import SHARES, backfill_orders
 from compat_lib.evaluation.bootstrap import bootstrap_mean, identity_weights, interval
-from compat_lib.evaluation.compatibility import compare
-from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.inputs import codes, names_or_numbers
 from compat_lib.evaluation.ranking import Retrieval, retrieval
-from compat_lib.evaluation.records import PAIRS, Readable, Record, Records
-from compat_lib.evaluation.tar import FARS
+from compat_lib.evaluation.records import Readable, Record, Records
 
-QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
 EQUAL = 1e-12  # average precisions that differ by no more are equal up to rounding
-
-
-def measure(
-    old: Tensor,
-    new: Tensor,
-    labels: Tensor,
-    *,
-    cross: tuple[Tensor, Tensor] | None,
-    certainty: Any = None,
-    learned: Any = None,
-    draws: int = 200,
-) -> Records:
-    """All metrics of an upgrade: records of `compare`, `backfill_orders`, `constraints`, `changes`.
-
-    Arguments as in `protocols.measure.measure_protocol`.
-    """
-    compared = compare(old, new, labels, cross=cross, fars=FARS, draws=draws)
-    if cross is None:
-        return compared.records
-    # The orders are compared at the same few shares, and by retrieval alone: half of the time.
-    more = {} if learned is None else {"learned": learned}
-    asked = {"certainty": certainty, "orders": more, "shares": QUARTERS, "fars": ()}
-    asked["finer"] = (SHARES, FARS[:1])
-    orders = backfill_orders(old, new, labels, cross=cross, draws=draws, **asked).records
-    held = constraints(old, new, labels, cross=cross, draws=draws).records
-    before, after = (compared.retrievals[pair] for pair in PAIRS[:2])
-    changed = changes(before, after, labels, draws=draws).records
-    return compared.records + orders + held + changed
 
 
 @dataclass(frozen=True)

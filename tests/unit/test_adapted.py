@@ -86,7 +86,7 @@ def test_records_are_those_of_one_test_and_flips_of_a_loop(protocol):
     old, new, labels = models(7, people=8)
     images = ImageSet(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels, tuple("abcdefgh"))
     found = measure_adapters(protocol, old, {"one": (new, old), "two": (old, new)}, images, {}, draws=8)
-    wanted = one_test(protocol, new, old, images, {}, draws=8)
+    wanted, _ = one_test(protocol, new, old, images, {}, draws=8)
     mine = found.select(adapter="one")
     assert list(wanted.changed(query="new", gallery="old", adapter="one")) == list(mine)[: len(wanted)]
     before = [[slow_hit(a, b, labels, i) for i in range(len(labels))] for a, b in ((old, old), (new, old))]

@@ -4,13 +4,12 @@ import torch
 from flat_records import flat
 from plain_rows import grouped
 
-from compat_lib.evaluation import compare, criterion
-from compat_lib.evaluation.bootstrap import interval
-from compat_lib.evaluation.chain import Generations, generations
-from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation import compare
+from compat_lib.evaluation.chain import average_accuracy, average_compatibility, generations, matrix
 
 FARS = (0.1,)
 METRICS = ("map", "rank1", "rank5", "tar@far=1e-1")
+NAMES = ["generation 0", "generation 1", "generation 2"]
 
 
 @pytest.fixture(scope="module")
@@ -31,43 +30,34 @@ def test_cells_equal_the_comparisons_of_two_models(chain, measured):
     for i, j in ((1, 0), (2, 0), (2, 1)):
         pair = compare(features[j], features[i], labels, fars=FARS, draws=40, seed=2)
         for metric in METRICS:
-            cells = (measured.get(j, j, metric), measured.get(i, j, metric), measured.get(i, i, metric))
-            for cell, names in zip(cells, models, strict=True):
-                expected = pair.records.get(*names, metric)
+            for (a, b), names in zip(((j, j), (i, j), (i, i)), models, strict=True):
+                cell, expected = measured.get(NAMES[a], NAMES[b], metric), pair.records.get(*names, metric)
                 assert (cell.value, cell.low, cell.high) == (expected.value, expected.low, expected.high)
-            bar, cross, _ = cells
-            assert measured.criteria(metric)[i, j] == criterion(pair.records, metric)
-            margin = measured.margins(metric)[i, j]
-            assert (margin.low, margin.high) == pytest.approx(interval(cross.draws - bar.draws))
-            assert margin.value == pytest.approx(cross.value - bar.value)
+                assert np.array_equal(cell.draws, expected.draws, equal_nan=True)
 
 
 def test_matrix_is_a_lower_triangle(measured):
-    matrix = measured.matrix("map")
-    assert np.isnan(matrix[np.triu_indices(3, 1)]).all()
-    assert [matrix[i, j] for i in range(3) for j in range(i + 1)] == [
-        measured.get(i, j).value for i in range(3) for j in range(i + 1)
-    ]
+    values = matrix(measured)
+    assert np.isnan(values[np.triu_indices(3, 1)]).all()
+    for i, j in zip(*np.tril_indices(3), strict=True):
+        assert values[i, j] == measured.value(NAMES[i], NAMES[j], "map")
+    assert values[0, 0] < values[1, 0] < values[1, 1] < values[2, 2]
 
 
 def test_equal_generations_neither_gain_nor_lose(chain):
     features, labels = chain
     result = generations([features[0]] * 4, labels, fars=FARS, draws=10)
     for metric in METRICS:
-        matrix = result.matrix(metric)
-        assert len(set(matrix[np.tril_indices(4)])) == 1
-        assert set(result.criteria(metric).values()) == {False}
-        assert {(m.value, m.low, m.high) for m in result.margins(metric).values()} == {(0, 0, 0)}
+        values = matrix(result, metric)
+        assert len(set(values[np.tril_indices(4)])) == 1 and average_compatibility(values) == 0
 
 
 def test_unequal_widths_are_compared_where_a_function_says_how(chain):
     features, labels = chain
     wide = [features[0][:, :4], features[1][:, :8], features[2]]
     plain = generations(wide, labels, fars=FARS, draws=5)
-    for pair in ((1, 0), (2, 0), (2, 1)):
-        assert plain.criteria()[pair] is None and pair not in plain.margins()
-        assert {plain.get(*pair, metric).value for metric in METRICS} == {None}
-    assert np.isnan(plain.matrix()[1, 0]) and plain.matrix()[1, 1] > 0
+    values = matrix(plain)
+    assert np.isnan(values[np.tril_indices(3, -1)]).all() and np.isfinite(np.diag(values)).all()
 
     def cut(new, old):
         assert isinstance(new, torch.Tensor) and isinstance(old, torch.Tensor)
@@ -76,14 +66,14 @@ def test_unequal_widths_are_compared_where_a_function_says_how(chain):
     how = {(1, 0): cut, (2, 1): cut, (2, 0): lambda *_: None}
     sliced = generations(wide, labels, comparable=how, fars=FARS, draws=5)
     expected = compare(wide[0], wide[1][:, :4], labels, fars=FARS, draws=5)
-    assert sliced.get(1, 0).value == flat(expected.records)["new_old/map"]
-    assert sliced.get(1, 1) == plain.get(1, 1)  # a self-test is that of the whole features
-    assert sliced.criteria()[2, 0] is None and sliced.criteria()[2, 1] is not None
+    assert matrix(sliced)[1, 0] == flat(expected.records)["new_old/map"]
+    assert np.array_equal(np.diag(matrix(sliced)), np.diag(values))  # self-tests are of the whole features
+    assert np.isnan(matrix(sliced)[2, 0]) and np.isfinite(matrix(sliced)[2, 1])
     # The function is told the query first.
     how = {(1, 0): lambda new, old: (old, new)}
     flipped = generations(features, labels, comparable=how, fars=(), draws=0)
     swapped = compare(features[1], features[0], labels, fars=(), draws=0).records
-    assert flipped.get(1, 0).value == pytest.approx(swapped.value("new", "old", "map"))
+    assert matrix(flipped)[1, 0] == pytest.approx(swapped.value("new", "old", "map"))
 
 
 # What the repository of arXiv 2405.02581, miccunifi/iamcl2r, prints of seven generations in
@@ -109,16 +99,14 @@ PRINTED = {
 @pytest.mark.parametrize(("expected", "text"), PRINTED.items(), ids=["hoc", "baseline"])
 def test_average_compatibility_and_accuracy_are_those_that_were_printed(expected, text):
     lines = [[float(value) for value in line.split()] for line in text.splitlines()]
-    cells = [(str(i), str(j), value) for i, line in enumerate(lines) for j, value in enumerate(line)]
-    records = Records(Record(query, gallery, "rank1", value) for query, gallery, value in cells)
-    printed = Generations(tuple("0123456"), records)
-    assert round(printed.average_compatibility("rank1"), 2) == expected[0]
-    assert round(100 * printed.average_accuracy("rank1"), 3) == expected[1]
+    printed = np.array([line + [np.nan] * (7 - len(line)) for line in lines])
+    assert round(average_compatibility(printed), 2) == expected[0]
+    assert round(100 * average_accuracy(printed), 3) == expected[1]
 
 
 def test_averages_know_what_was_not_measured(chain):
     features, labels = chain
-    apart = generations([features[0][:, :4], features[1]], labels, fars=(), draws=0)
-    assert apart.average_compatibility() is None and apart.average_accuracy() is None
-    alone = generations(features[:1], labels, fars=(), draws=0)
-    assert alone.average_compatibility() is None and alone.average_accuracy() == alone.get(0, 0).value
+    apart = matrix(generations([features[0][:, :4], features[1]], labels, fars=(), draws=0))
+    assert average_compatibility(apart) is None and average_accuracy(apart) is None
+    alone = matrix(generations(features[:1], labels, fars=(), draws=0))
+    assert average_compatibility(alone) is None and average_accuracy(alone) == alone[0, 0]

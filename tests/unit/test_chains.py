@@ -1,13 +1,15 @@
-"""Chains of generations: which runs make one, and their numbers beside one test of two models."""
+"""Chains of generations: which runs make one, and their numbers against scikit-learn's."""
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from synthetic_runs import write_config
 
 from companion import chains, reading
 from compat_lib.config import ExperimentConfig
-from compat_lib.evaluation import retrieval
+from compat_lib.evaluation.chain import matrix
+from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
 from compat_lib.runs import write_json
@@ -44,8 +46,12 @@ def three_generations(root, digest="0"):
 
 def precision(query, gallery):
     """Mean average precision with every image as a query, itself left out of the gallery."""
-    ids = dict.fromkeys(("query_ids", "gallery_ids"), torch.arange(len(LABELS)))
-    return retrieval(query, LABELS, gallery, LABELS, **ids).map
+    query, gallery = (torch.nn.functional.normalize(side.double(), dim=1) for side in (query, gallery))
+    found = []
+    for i, scores in enumerate(query @ gallery.T):
+        others = torch.arange(len(LABELS)) != i
+        found.append(average_precision_score((LABELS[i] == LABELS)[others], scores[others]))
+    return np.mean(found)
 
 
 def test_a_chain_is_found_whole_and_once(tmp_path):
@@ -96,7 +102,7 @@ def test_composed_maps_carry_a_query_back_to_any_gallery(tmp_path):
     write(tmp_path, SECOND, {"test": test[1], "val": val[1]}, old=True)
     write(tmp_path, SECOND.changed(method="independent"), {"test": test[2], "val": val[2]})
     (chain,) = chains.find_chains(tmp_path)
-    matrix = chain.measure(LABELS, draws=0, composed=True).matrix("map")
+    values = matrix(chain.measure(LABELS, draws=0, composed=True))
     rows = [torch.nn.functional.normalize(side.double(), dim=1).numpy() for side in val]
     steps = []  # of generation g + 1 to generation g
     for older, newer in ((0, 1), (1, 2)):
@@ -106,9 +112,9 @@ def test_composed_maps_carry_a_query_back_to_any_gallery(tmp_path):
         query = test[i].double()
         for step in path:
             query = query @ step
-        assert matrix[i, j] == pytest.approx(precision(query, test[j]), abs=1e-6)
+        assert values[i, j] == pytest.approx(precision(query, test[j]), abs=1e-6)
     for i in range(3):
-        assert matrix[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
+        assert values[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
 
 
 def test_learned_maps_carry_a_query_on_where_bc_aligner_trained_it(tmp_path):
@@ -129,42 +135,43 @@ def test_learned_maps_carry_a_query_on_where_bc_aligner_trained_it(tmp_path):
             weights = weights if learned else {}
             save_tensors(weights | {"model.first": torch.ones(1)}, folder / "model.safetensors")
         (chain,) = chains.find_chains(root)
-        matrix = chain.measure(LABELS, draws=0).matrix("map")
+        values = matrix(chain.measure(LABELS, draws=0))
         one = torch.eye(5).double()
         steps = [turns[g] if method == "bc_emb" else one for g, method in enumerate(methods, 1)]
         carried = {(1, 0): test[1].double() @ steps[0].T, (2, 1): test[2].double() @ steps[1].T}
         carried[2, 0] = carried[2, 1] @ steps[0].T
         for (i, j), asked in carried.items():
-            assert matrix[i, j] == pytest.approx(precision(asked, test[j]), abs=1e-6), (methods, i, j)
+            assert values[i, j] == pytest.approx(precision(asked, test[j]), abs=1e-6), (methods, i, j)
         for i in range(3):
-            assert matrix[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
+            assert values[i, i] == pytest.approx(precision(test[i], test[i]), abs=1e-6)
 
 
-def test_numbers_are_those_of_tests_of_two_models(tmp_path):
+def test_numbers_are_those_of_scikit_learn(tmp_path):
     three_generations(tmp_path)
     (chain,) = chains.find_chains(tmp_path)
     measured = chain.measure(LABELS, draws=30)
-    matrix, tables, margins = measured.matrix("map"), features(), measured.margins("map")
+    values, tables, names = matrix(measured), features(), [f"generation {g}" for g in (1, 2, 3)]
     text = chains.chain_table(measured, chain.models)
     assert list(text) == ["gen.", "model", "self-test", "gallery of 1", "gallery of 2"]
     assert text["gen."].tolist() == ["1", "2", "3"] and text["model"].tolist() == list(chain.models)
-    held = np.mean([one.value > 0 for one in margins.values()])
-    mean = np.mean(matrix[np.tril_indices(3)])
+    held = np.mean([values[i, j] > values[j, j] for i in range(3) for j in range(i)])
+    mean = np.mean(values[np.tril_indices(3)])
     assert chains.averages(measured) == f"AC {100 * held:.0f}, AA {100 * mean:.1f}"
     for i in range(3):
-        assert matrix[i, i] == pytest.approx(precision(tables[i], tables[i]), abs=1e-6)
-        assert text["self-test"][i].startswith(f"{100 * matrix[i, i]:.1f} [")
+        assert values[i, i] == pytest.approx(precision(tables[i], tables[i]), abs=1e-6)
+        assert text["self-test"][i].startswith(f"{100 * values[i, i]:.1f} [")
         for j in range(2):
             cell = text[f"gallery of {j + 1}"][i]
             if j >= i:
                 assert cell == ""
                 continue
-            assert matrix[i, j] == pytest.approx(precision(tables[i], tables[j]), abs=1e-6)
-            assert margins[i, j].value == pytest.approx(matrix[i, j] - matrix[j, j])
+            assert values[i, j] == pytest.approx(precision(tables[i], tables[j]), abs=1e-6)
+            cross, bar = (measured.get(names[one], names[j], "map") for one in (i, j))
+            margin = paired_comparison(cross.value, bar.value, draws_a=cross.draws, draws_b=bar.draws)
             value, difference = cell.split("\n")
-            assert value.startswith(f"{100 * matrix[i, j]:.1f} [")
-            assert difference.startswith(f"{100 * margins[i, j].value:+.1f} [")
-            assert ("within noise" in difference) != margins[i, j].decided
+            assert value.startswith(f"{100 * values[i, j]:.1f} [")
+            assert difference.startswith(f"{100 * margin.value:+.1f} [")
+            assert ("within noise" in difference) != margin.decided
 
 
 def test_a_transformed_gallery_is_compared_as_the_method_does(tmp_path):
@@ -174,12 +181,12 @@ def test_a_transformed_gallery_is_compared_as_the_method_does(tmp_path):
     save_tensors(stored | turned, folder / "features.safetensors")
     (chain,) = chains.find_chains(tmp_path)
     measured = chain.measure(LABELS, draws=0)
-    matrix = measured.matrix("map")
-    assert matrix[2, 1] == pytest.approx(precision(turned["query"], turned["gallery"]), abs=1e-6)
-    assert np.isnan(matrix[2, 0])  # what the method would do with an older gallery is not in the folder
-    assert matrix[2, 2] == pytest.approx(precision(stored["test"], stored["test"]), abs=1e-6)
+    values = matrix(measured)
+    assert values[2, 1] == pytest.approx(precision(turned["query"], turned["gallery"]), abs=1e-6)
+    assert np.isnan(values[2, 0])  # what the method would do with an older gallery is not in the folder
+    assert values[2, 2] == pytest.approx(precision(stored["test"], stored["test"]), abs=1e-6)
     text = chains.chain_table(measured, chain.models).iloc[2]
-    assert text["gallery of 1"] == "n/a" and text["gallery of 2"].startswith(f"{100 * matrix[2, 1]:.1f}")
+    assert text["gallery of 1"] == "n/a" and text["gallery of 2"].startswith(f"{100 * values[2, 1]:.1f}")
 
 
 def test_a_method_that_compares_nothing_is_not_measured(tmp_path):
@@ -195,7 +202,7 @@ def test_labels_come_from_the_data_set_and_must_be_the_same(tmp_path, monkeypatc
     digest = Experiment(FIRST).data.test.digest()
     three_generations(tmp_path / "runs", digest)
     (chain,) = chains.find_chains(tmp_path / "runs")
-    assert list(chain.measure(draws=0).records) == list(chain.measure(LABELS, draws=0).records)
+    assert list(chain.measure(draws=0)) == list(chain.measure(LABELS, draws=0))
     write(tmp_path / "runs", SECOND, {"test": features()[2]}, digest="1")
     (chain,) = chains.find_chains(tmp_path / "runs")
     with pytest.raises(ValueError, match="the test images of portraits are no longer those of dual-tuning"):

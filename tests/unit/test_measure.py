@@ -1,21 +1,20 @@
-"""Protocols of an experiment: whom they give to which measure, end to end on small sets, what is refused."""
+"""Protocols of an experiment: slow loops, small data sets from end to end, and what is refused."""
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from plain_rows import average_precision
 from tiny_runs import silent, tiny
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
+from compat_lib.evaluation import compare, constraints, upgrade_changes
 from compat_lib.evaluation.orders import backfill_order
-from compat_lib.evaluation.protocols.identification import identification
-from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
+from compat_lib.evaluation.protocols.landmarks import revisited
 from compat_lib.evaluation.protocols.measure import measure_protocol, mixed_reid, one_test, same_class
 from compat_lib.evaluation.protocols.needs import refuse_protocol
-from compat_lib.evaluation.protocols.reid import reid
-from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
-from compat_lib.evaluation.protocols.templates import pool_templates
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
 
 pytestmark = pytest.mark.precision
@@ -59,14 +58,55 @@ def features(seed, width=6):
     return torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
 
 
-def test_leave_one_out_cuts_unequal_widths_and_begins_and_ends_the_mixed_gallery():
+def cosines(query, gallery):
+    return torch.cosine_similarity(query.double()[:, None], gallery.double()[None], dim=2).numpy()
+
+
+def slow(scores, labels, keep, ks):
+    """Top-k, mean average precision and inverse penalty of the kept items of every query, by a loop."""
+    found = {f"{k}": [] for k in ks} | {"map": [], "minp": []}
+    for row, line in enumerate(scores):
+        items = np.flatnonzero(keep[row])
+        items = items[np.argsort(-line[items], kind="stable")]
+        right = np.flatnonzero(labels[1][items] == labels[0][row]) + 1
+        if len(right):
+            for k in ks:
+                found[f"{k}"].append(right[0] <= k)
+            found["map"].append(average_precision(labels[1][items] == labels[0][row]))
+            found["minp"].append(len(right) / right[-1])
+    return {name: np.mean(values) for name, values in found.items()}
+
+
+def test_all_pairs_hold_every_part_once_in_the_numbers_of_its_own_call():
+    images, old, new = pictures(N, 10), features(1), features(2)
+    labels, how = images.labels, {"draws": 8, "cross": (new, old)}
+    found = measure_protocol("pairs", old, new, images, {}, certainty=np.arange(N), **how)
+    expected = compare(old, new, labels, draws=8).records + constraints(old, new, labels, **how).records
+    expected += upgrade_changes(old, new, labels, draws=8).records
+    for one in expected:
+        there = found.get(one.query, one.gallery, one.metric)
+        assert there == one and (one.draws is None or np.array_equal(there.draws, one.draws, equal_nan=True))
+    mixed = found.select(gallery="mixed")
+    assert len(found) == len(expected) + len(mixed)
+    assert len(mixed.select(metric="map", order="random")) == 13  # tenths and quarters
+    for order in ("uncertain", "farthest"):
+        assert found.get("new", "mixed", "area_over_random/map", order=order).low is not None
+    alone = measure_protocol("pairs", old, new, images, {}, cross=None, draws=8)
+    assert [one.metric for one in alone] == 3 * [one.metric for one in expected[: len(alone) // 3]]
+    assert {one.value for one in alone.select(query="new", gallery="old")} == {None}
+
+
+def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
     images, old, new = pictures(N, 10), features(1, 4), features(2, 6)
+    alone = torch.where(torch.arange(N) < 3, 10 + torch.arange(N), images.labels)  # skipped: no other image
+    images = dataclasses.replace(images, labels=alone, classes=(*images.classes, "a", "b", "c"))
     found = measure_protocol("leave-one-out", old, new, images, {}, cross=None, draws=8)
-    for pair, sides in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
-        expected = leave_one_out(sides[0], images.labels, sides[1])
-        for name, value in {"top1": expected.rank[1], "top5": expected.rank[5], "map": expected.map}.items():
-            one = found.get(*pair, name)
-            assert one.value == pytest.approx(value) and one.low <= one.high and len(one.draws) == 8
+    labels, keep = (images.labels.numpy(),) * 2, ~np.eye(N, dtype=bool)
+    for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
+        expected = slow(cosines(a, b), labels, keep, (1, 5))
+        for name, key in {"top1": "1", "top5": "5", "map": "map"}.items():
+            one = found.get(query, gallery, name)
+            assert one.value == pytest.approx(expected[key]) and one.low <= one.high and len(one.draws) == 8
     for share, gallery in ((0.0, "old"), (1.0, "new")):
         mixed = found.value("new", "mixed", "map", order="random", share=share)
         assert mixed == pytest.approx(found.value("new", gallery, "map"))
@@ -75,31 +115,32 @@ def test_leave_one_out_cuts_unequal_widths_and_begins_and_ends_the_mixed_gallery
     assert flips[0] - flips[1] == pytest.approx(change)
 
 
-def test_reid_asks_the_queries_with_their_cameras_also_the_mixed_gallery():
+def test_reid_equals_a_slow_loop_with_cameras_and_the_mixed_gallery():
     images, old, new = reid_images(), features(1), features(2)
-    asked, camera, labels = images.extras["query"], images.extras["camera"], images.labels
-
-    def by_rule(queries, gallery):
-        sides = labels[asked], camera[asked], gallery, labels[~asked], camera[~asked]
-        found = reid(queries, *sides, junk=(), fars=())
-        return {"map": found.map, "minp": found.minp} | {f"rank{k}": value for k, value in found.rank.items()}
-
+    asked, camera = images.extras["query"].numpy(), images.extras["camera"].numpy()
+    labels = images.labels.numpy()
+    sides = labels[asked], labels[~asked]
+    keep = (sides[0][:, None] != sides[1]) | (camera[asked][:, None] != camera[~asked])
     found = measure_protocol("reid", old, new, images, {}, cross=(new, old), draws=8)
-    for pair, (a, b) in zip(PAIRS, ((old, old), (new, old), (new, new)), strict=True):
-        for name, value in by_rule(a[asked], b[~asked]).items():
-            one = found.get(*pair, name)
-            assert one.value == pytest.approx(value) and one.low <= one.high
-    for share, gallery in ((0.0, "old"), (1.0, "new")):
+    names = {"rank1": "1", "rank5": "5", "rank10": "10", "map": "map", "minp": "minp"}
+    for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new, old), (new, new)), strict=True):
+        expected = slow(cosines(a[asked], b[~asked]), sides, keep, (1, 5, 10))
+        for name, key in names.items():
+            one = found.get(query, gallery, name)
+            assert one.value == pytest.approx(expected[key]) and one.low <= one.high
+    ends = {0.0: "old", 1.0: "new"}
+    for share, gallery in ends.items():
         for name in ("map", "rank1", "minp"):
             mixed = found.value("new", "mixed", name, order="random", share=share)
             assert mixed == pytest.approx(found.value("new", gallery, name))
     assert found.find("new", "mixed", "area/map", order="random").value > 0
+    places = backfill_order(old[~asked], sides[1], "random", seed=0)
     mixed = old[~asked].clone()
-    places = backfill_order(mixed, labels[~asked], "random", seed=0)[: round(0.3 * len(mixed))]
-    mixed[places] = new[~asked][places]
-    (point,) = mixed_reid(old, new, images, (new, old), shares=(0.3,)).points
-    expected = by_rule(new[asked], mixed)
-    assert point == pytest.approx({name: expected[name] for name in point})
+    mixed[places[: round(0.3 * len(mixed))]] = new[~asked][places[: round(0.3 * len(mixed))]]
+    expected = slow(cosines(new[asked], mixed), sides, keep, (1,))
+    curve = mixed_reid(old, new, images, (new, old), shares=(0.3,))
+    assert curve.values("map") == pytest.approx(expected["map"])
+    assert curve.values("minp") == pytest.approx(expected["minp"])
 
 
 def test_without_a_cross_test_only_the_self_tests_are_measured():
@@ -118,18 +159,35 @@ def test_ijb_weighs_images_pools_media_and_takes_the_enrolment_from_the_old_mode
     found = measure_protocol("ijb", old, new, images, lists, cross=(new, old))
 
     def pooled(rows):
-        weighted = rows * images.extras["detector"][:, None]
-        return pool_templates(weighted, images.extras["template"], images.extras["media"])
+        weighted = rows.double().numpy() * images.extras["detector"].double().numpy()[:, None]
+        result = []
+        for template in range(100, 130):
+            total = np.zeros(rows.shape[1])
+            for medium in range(2):
+                own = (images.extras["template"] == template) & (images.extras["media"] == medium)
+                if own.any():
+                    total += weighted[own.numpy()].mean(0)
+            result.append(total / np.linalg.norm(total))
+        return np.stack(result)
 
-    first, second, same = lists["pairs"].T
-    scores = pair_list_scores(pooled(old), pooled(new), first, second)
-    known = (lists[name].numpy().T for name in ("gallery1", "gallery2", "probes"))
-    expected = tar_at_far(scores, same, reading="nearest").values
-    expected |= identification(pooled(old), pooled(new), *known).values
-    assert {one.metric: one.value for one in found.select(query="new", gallery="old")} == pytest.approx(
-        expected
+    first, second, same = lists["pairs"].numpy().T
+    scores = np.einsum("pd,pd->p", pooled(old)[first - 100], pooled(new)[second - 100])
+    genuine, impostors = scores[same == 1], scores[same == 0]
+    auc = ((genuine[:, None] > impostors) + 0.5 * (genuine[:, None] == impostors)).mean()
+    assert found.value("new", "old", "auc") == pytest.approx(auc)
+    far = np.array([(impostors >= t).mean() for t in np.sort(scores)])
+    tar = np.array([(genuine >= t).mean() for t in np.sort(scores)])
+    near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_templates
+    assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.035)  # one of 30
+    assert found.value("new", "old", "tar@far=1e-6") is None  # 405 impostor pairs
+    own = pooled(old)[:10] @ pooled(new)[10:].T
+    hits = sum(
+        own[part, i].argmax() + part.start == i % 10
+        for i in range(20)
+        for part in (slice(0, 5), slice(5, 10))
+        if part.start <= i % 10 < part.stop
     )
-    assert expected["tar@far=1e-6"] is None  # 405 impostor pairs
+    assert found.value("new", "old", "top1") == pytest.approx(hits / 20)
 
 
 def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
@@ -139,12 +197,20 @@ def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
     alike = images.labels[:, None] == images.labels
     by_hand = [[i, j] for i in range(N) for j in range(N) if asked[i] and not asked[j] and alike[i, j]]
     assert sorted(pairs.tolist()) == by_hand
-    plain = one_test("landmarks", query, gallery, images, {}, draws=0)
+    plain = one_test("landmarks", query, gallery, images, {}, draws=0)[0]
     mixed = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))]
-    listed = one_test("landmarks", query, gallery, images, {"relevant": mixed}, draws=0)
+    listed = one_test("landmarks", query, gallery, images, {"relevant": mixed}, draws=0)[0]
     assert plain.value(None, None, "map") == pytest.approx(listed.value(None, None, "map"))
-    judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)
-    assert {one.metric for one in judged} == set(PRINTED["landmarks"])
+    judged = one_test("landmarks", query, gallery, images, landmark_lists(images), draws=0)[0]
+    place = {row: number for number, row in enumerate((~asked).nonzero()[:, 0].tolist())}
+    lists = [
+        [[place[j] for i, j in pairs.tolist() if i == row] for row in asked.nonzero()[:, 0].tolist()]
+        for pairs in landmark_lists(images).values()
+    ]
+    expected = revisited(query[asked], gallery[~asked], *lists)
+    assert {one.metric for one in judged} == set(expected) > set(PRINTED["landmarks"])
+    for name, values in expected.items():
+        assert judged.value(None, None, name) == pytest.approx(np.nanmean(values))
 
 
 @pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "pairs"])

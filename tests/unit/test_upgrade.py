@@ -5,11 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_rows import grouped
 
-from compat_lib.evaluation import constraints, tar_name
 from compat_lib.evaluation.bootstrap import identity_weights, interval
 from compat_lib.evaluation.ranking import Retrieval, retrieval
-from compat_lib.evaluation.tar import FARS
-from compat_lib.evaluation.upgrade import changes, measure, upgrade_changes
+from compat_lib.evaluation.upgrade import changes, upgrade_changes
 
 
 def make_models(classes=8, images=5, seed=0, noises=(1.2, 0.8)):
@@ -121,17 +119,3 @@ def test_results_of_other_queries_are_refused():
     lacking = make_result([0.5, 0.6, 1.0, 0.3, 0.4, 0.5, 0.5], [2, 1, 1, 3, 2, 3, 1])
     with pytest.raises(ValueError, match="the two results count different queries"):
         changes(BEFORE, lacking, LABELS)
-
-
-def test_measure_holds_every_part_once():
-    old, new, labels = make_models()
-    found = measure(old, new, labels, cross=(new, old), certainty=np.arange(len(labels)), draws=10)
-    ids = {"query_ids": np.arange(len(labels)), "gallery_ids": np.arange(len(labels))}
-    assert found.value("new", "old", "map") == retrieval(new, labels, old, labels, **ids).map
-    assert len(found.select(gallery="mixed", metric="map", order="random")) == 13  # tenths and quarters
-    for order in ("uncertain", "farthest"):
-        assert found.get("new", "mixed", "area_over_random/map", order=order).low is not None
-    assert found.value("new", "old", "losing") == upgrade_changes(old, new, labels, draws=0).losing
-    assert found.value(None, None, "constraint2/share") == constraints(old, new, labels).share[1]
-    alone = measure(old, new, labels, cross=None, draws=10)
-    assert {one.metric for one in alone} == {*(tar_name(far) for far in FARS), "map", "rank1", "rank5"}

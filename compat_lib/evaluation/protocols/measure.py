@@ -9,23 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import BackfillCurve, mixed_forms, mixed_gallery_curve
+from compat_lib.evaluation.backfill import (
+    SHARES,
+    BackfillCurve,
+    backfill_orders,
+    mixed_forms,
+    mixed_gallery_curve,
+)
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import one_set_test
+from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
-from compat_lib.evaluation.protocols.identification import identification
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
-from compat_lib.evaluation.protocols.leave_one_out import leave_one_out
 from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
-from compat_lib.evaluation.protocols.roc import pair_list_scores, tar_at_far
-from compat_lib.evaluation.protocols.templates import Templates, image_features, pool_templates
-from compat_lib.evaluation.ranking import Retrieval, scores
+from compat_lib.evaluation.protocols.templates import (
+    identification_1_to_n,
+    pool_templates,
+    verification_1_to_1,
+)
+from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
-from compat_lib.evaluation.upgrade import QUARTERS, changes, measure
+from compat_lib.evaluation.tar import FARS
+from compat_lib.evaluation.upgrade import changes
 
-RANKS = (1, 5, 10)
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
 JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
 
@@ -59,40 +68,59 @@ def measure_protocol(
         records of the protocol's metrics; "pairs", "reid" and "leave-one-out" also the mixed gallery and who
         gets worse, where there is a cross-test.
     """
-    if protocol == "pairs":
-        orders = {"certainty": certainty, "learned": learned}
-        return measure(old, new, images.labels, cross=cross, draws=draws, **orders)
     if protocol == "leave-one-out" and cross is None:
         width = min(old.shape[1], new.shape[1])
         cross = new[:, :width], old[:, :width]
-    sides = dict(zip(PAIRS, ((old, old), cross, (new, new)), strict=True))
-    tests = {pair: _test(protocol, *side, images, lists, draws) for pair, side in sides.items() if side}
+    sides = dict(zip(PAIRS, ((old, None), cross, (new, None)), strict=True))
+    tests = {
+        pair: one_test(protocol, *side, images, lists, draws=draws) for pair, side in sides.items() if side
+    }
     blank = tests["new", "new"][0].changed(value=None, low=None, high=None, draws=None)
     records = Records()
     for pair in PAIRS:
         found = tests[pair][0] if pair in tests else blank
         records += found.changed(query=pair[0], gallery=pair[1])
-    if protocol not in RANKED or cross is None:
+    before, after = (tests[pair][1] if pair in tests else None for pair in PAIRS[:2])
+    if after is None:  # no cross-test, or no whole ranking
         return records
-    before, after = (tests[pair][1] for pair in PAIRS[:2])
-    records += changes(before, after, _asking(protocol, images), draws=draws).records
+    changed = changes(before, after, _asking(protocol, images), draws=draws).records
     if protocol == "reid":
-        return records + mixed_reid(old, new, images, cross).records
-    curve = mixed_gallery_curve(old, new, images.labels, cross=cross, shares=QUARTERS, fars=())
-    return records + curve.records
+        return records + changed + mixed_reid(old, new, images, cross).records
+    sides = (old, new, images.labels)
+    if protocol == "leave-one-out":
+        curve = mixed_gallery_curve(*sides, cross=cross, shares=QUARTERS, fars=())
+        return records + changed + curve.records
+    # The orders are compared at the same few shares, and by retrieval alone: half of the time.
+    asked = {"certainty": certainty, "shares": QUARTERS, "fars": (), "finer": (SHARES, FARS[:1])}
+    asked["orders"] = {} if learned is None else {"learned": learned}
+    records += backfill_orders(*sides, cross=cross, draws=draws, **asked).records
+    return records + constraints(*sides, cross=cross, draws=draws).records + changed
 
 
 def one_test(
     protocol: str, query: Tensor, gallery: Tensor | None, images: Images, lists: Lists, *, draws: int = 200
-) -> Records:
-    """Return one query model against one gallery model by a protocol, without names of models.
+) -> tuple[Records, Retrieval | None]:
+    """Return one query model against one gallery model by a protocol, and their ranking where it is whole.
+
+    The records have no names of models.
 
     Args:
-        query, gallery: float [N, d] features of all test images as queries and as gallery items; gallery None
-            or the same tensor: the self-test.
+        query, gallery: float [N, d] features of all test images as queries and as gallery items; gallery
+            None: the self-test.
         protocol, images, lists, draws: as in `measure_protocol`.
     """
-    return _test(protocol, query, None if gallery is query else gallery, images, lists, draws)[0]
+    if protocol == "pairs":
+        test = one_set_test(query, gallery, images.labels, draws=draws)
+        return test.records, test.retrieval
+    gallery = query if gallery is None else gallery
+    if protocol not in RANKED:
+        return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws), None
+    ranked = RANKED[protocol](query, gallery, images)
+    values = scores(ranked, "rank" if protocol == "reid" else "top")
+    values["map"] = values.pop("map")  # last
+    if protocol == "reid":
+        values["minp"] = ranked.inverse_negative_penalty
+    return _means(values, _asking(protocol, images), draws), ranked
 
 
 def measure_adapters(
@@ -115,7 +143,7 @@ def measure_adapters(
     if protocol == "pairs" or protocol in RANKED:
         before = RANKED.get(protocol, RANKED["leave-one-out"])(old, old, images)
     for adapter, sides in forms.items():
-        found, after = _test(protocol, *sides, images, lists, draws)
+        found, after = one_test(protocol, *sides, images, lists, draws=draws)
         if before is not None:
             flips = changes(before, after, _asking(protocol, images), draws=draws).records
             found += [one for one in flips if one.metric.endswith("_flips")]
@@ -123,35 +151,27 @@ def measure_adapters(
     return records
 
 
-def _test(
-    protocol: str, query: Tensor, gallery: Tensor | None, images: Images, lists: Lists, draws: int
-) -> tuple[Records, Retrieval | Reid | None]:
-    """The records of one test, see `one_test`, and the ranking behind them where it is whole."""
-    if protocol == "pairs":
-        test = one_set_test(query, gallery, images.labels, draws=draws)
-        return test.records, test.retrieval
-    gallery = query if gallery is None else gallery
-    if protocol not in RANKED:
-        return (_ijb if protocol == "ijb" else _landmarks)(query, gallery, images, lists, draws), None
-    ranked = RANKED[protocol](query, gallery, images)
-    values = scores(ranked, "rank" if protocol == "reid" else "top")
-    values["map"] = values.pop("map")  # last
-    if protocol == "reid":
-        values["minp"] = ranked.inverse_negative_penalty
-    return _means(values, _asking(protocol, images), draws), ranked
-
-
 def _reid(query: Tensor, gallery: Tensor, images: Images) -> Reid:
     asked, camera = query_rows(images), cameras(images)
     sides = ((query, asked), (gallery, ~asked))
     query, gallery = ((side[rows], images.labels[rows], camera[rows]) for side, rows in sides)
-    return reid(*query, *gallery, ranks=RANKS, fars=(), junk=())
+    return reid(*query, *gallery)
 
 
-RANKED = {  # whole rankings, query by query
-    "leave-one-out": lambda query, gallery, images: leave_one_out(query, images.labels, gallery, cut=True),
-    "reid": _reid,
-}
+def _leave_one_out(query: Tensor, gallery: Tensor, images: Images) -> Retrieval:
+    """A validation set as query and gallery at once, no image compared with itself.
+
+    Source: the ImageNet and Places protocol of openBCT (BCT, arXiv 2003.11942), FCT (arXiv 2112.02805) and
+    BT2 (arXiv 2211.03989), which cuts unequal widths to the first min(d), before rows are normalised. The
+    order by cosine is theirs by the L2 distance of normalised rows; FCT's "cosine" divides by the L1 norm and
+    is not offered.
+    """
+    width, own = min(query.shape[1], gallery.shape[1]), np.arange(len(query))
+    sides = (query[:, :width], images.labels, gallery[:, :width], images.labels)
+    return retrieval(*sides, query_ids=own, gallery_ids=own)
+
+
+RANKED = {"leave-one-out": _leave_one_out, "reid": _reid}  # whole rankings, query by query
 
 
 def _asking(protocol: str, images: Images) -> Tensor:
@@ -185,31 +205,24 @@ def mixed_reid(
 
 
 def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
-    probe, enrolled = _pooled(query, images), _pooled(gallery, images)
-    first, second, same = lists["pairs"].numpy().T
-    found = tar_at_far(pair_list_scores(enrolled, probe, first, second), same, reading="nearest").records
+    extras = images.extras
+    pooling = extras["template"], extras["media"], extras.get("detector")
+    probe, enrolled = (pool_templates(side, *pooling) for side in (query, gallery))
+    found = verification_1_to_1(enrolled, probe, *lists["pairs"].numpy().T)
     if "probes" in lists:
-        names = ("gallery1", "gallery2", "probes")
-        known = [tuple(lists[name].numpy().T) for name in names]
-        found += identification(enrolled, probe, *known).records
+        known = (tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes"))
+        found += identification_1_to_n(enrolled, probe, *known)
     return found
-
-
-def _pooled(features: Tensor, images: Images) -> Templates:
-    weighted = image_features(features, None, images.extras.get("detector"))
-    return pool_templates(weighted, images.extras["template"].numpy(), images.extras["media"].numpy())
 
 
 def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
     asked = query_rows(images)
     sides, labels = (query[asked], gallery[~asked]), images.labels[asked]
     if "easy" in lists:
-        found = revisited(*sides, *(_judged(lists[name], asked) for name in JUDGED))
-        kinds = {"map": found.medium, "easy/map": found.easy, "hard/map": found.hard}
-        return _means({name: one.average_precision for name, one in kinds.items()}, labels, draws)
+        return _means(revisited(*sides, *(_judged(lists[name], asked) for name in JUDGED)), labels, draws)
     relevant = lists["relevant"] if "relevant" in lists else same_class(images)
     found = landmark_map(*sides, _judged(relevant, asked), k=min(100, int((~asked).sum())))
-    return _means({"map": found.average_precision}, labels, draws)
+    return _means({"map": found}, labels, draws)
 
 
 def _judged(pairs: Tensor, asked: Tensor) -> list[np.ndarray]:
