@@ -84,12 +84,12 @@ def make_templates(count=30, width=9, seed=0):
     return Templates(np.arange(count) * 3 + 5, unit(np.random.default_rng(seed).normal(size=(count, width))))
 
 
-def scored(scores, same, fars):
+def scored(scores, same, fars, **reading):
     """The records of pairs with these scores, at most 1: those of the axis with points of a circle."""
     scores = np.asarray(scores, float)
     circle = Templates(np.arange(len(scores)), np.c_[scores, np.sqrt(1 - scores**2)])
     found = verification_1_to_1(
-        Templates([0], [[1.0, 0.0]]), circle, [0] * len(scores), circle.ids, same, fars=fars
+        Templates([0], [[1.0, 0.0]]), circle, [0] * len(scores), circle.ids, same, fars=fars, **reading
     )
     return [one.value for one in found]
 
@@ -118,6 +118,11 @@ def test_the_reading_and_the_area_equal_their_definitions(seed, pairs, genuine, 
     expected = [slow_nearest(scores, same, far) for far in FARS]
     assert tar == [value if known else None for value, known in zip(expected, measurable, strict=True)]
     assert auc == pytest.approx(roc_auc_score(same, scores), abs=1e-13)
+    *tar, _ = scored(scores, same, FARS, conservative=True)
+    reached = [scores >= threshold for threshold in (np.inf, *np.unique(scores))]
+    rates = [(one[~same].mean(), one[same].mean()) for one in reached]
+    expected = [max(own for wrong, own in rates if wrong <= far) for far in FARS]
+    assert tar == [value if known else None for value, known in zip(expected, measurable, strict=True)]
 
 
 def test_of_two_rates_equally_near_the_larger_is_read():

@@ -93,16 +93,22 @@ def pool_templates(features: Any, templates: Any, media: Any, detector: Any = No
 
 
 def verification_1_to_1(
-    enrolled: Templates, probe: Templates, first: Any, second: Any, same: Any, *, fars: Sequence[float] = FARS
+    enrolled: Templates,
+    probe: Templates,
+    first: Any,
+    second: Any,
+    same: Any,
+    *,
+    fars: Sequence[float] = FARS,
+    conservative: bool = False,
 ) -> Records:
     """Return "tar@far=1e-4" and so on of a list of template pairs, and "auc", ties counting half.
 
     TAR is in the reading "nearest" of the published IJB tools: at the point of the ROC curve whose false
     accept rate is nearest to f, which may be above f; among points of equal rate the largest TAR, of two
     rates equally near the larger one. The points are those of scikit-learn's `roc_curve` without options,
-    which leaves out points amid a straight run: the nearest one that is left can lie far from f. The
-    stricter reading of this library's own tables, no false accept rate above f, is that of
-    `evaluation.tar.verification`. A FAR below one impostor pair is not measurable: None.
+    which leaves out points amid a straight run: the nearest one that is left can lie far from f. A FAR below
+    one impostor pair is not measurable: None.
 
     Source: the IJB evaluation of MixBCT (arXiv 2308.06948).
 
@@ -111,6 +117,7 @@ def verification_1_to_1(
             old model's.
         first, second: template ids [P] of the pairs, among the enrolled and among the probe templates.
         same: True or 1 [P] where the pair shows one identity, else False or 0.
+        conservative: the largest TAR of all points whose rate is not above f, as tables of all pairs have it.
 
     >>> old = Templates(np.array([1, 2, 3]), [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> found = verification_1_to_1(old, old, [1, 1, 2], [2, 3, 3], [1, 0, 0], fars=[0.5])
@@ -132,9 +139,11 @@ def verification_1_to_1(
         raise ValueError(
             f"there are {len(same) - impostors} genuine and {impostors} impostor pairs; give some of both"
         )
-    far, tar, _ = roc_curve(same, scores)
+    far, tar, _ = roc_curve(same, scores, drop_intermediate=not conservative)
     # Backwards, so that the first of equals has the larger rates.
     chosen = [len(far) - 1 - int(np.argmin(np.abs(far[::-1] - level))) for level in fars]
+    if conservative:
+        chosen = np.searchsorted(far, fars, "right") - 1
     values = rates("tar@far", fars, tar[chosen].tolist(), most_accepted(np.array(fars), impostors) >= 1)
     values["auc"] = float(roc_auc_score(same, scores))
     return Records(Record(None, None, *one) for one in values.items())
