@@ -91,7 +91,7 @@ def read_features(
         beside = Path(labels).expanduser()
         tabular = beside.suffix.lower() in (".csv", ".tsv", ".parquet")
         found["labels"] = _read(functools.partial(_by_id, found) if tabular else _lines, beside, {})
-    notes += [f"the features are {UNSIGNED}"] if found["features"].dtype == np.uint8 else []
+    notes += [f"the features are {UNSIGNED}"] if found["features"].dtype.kind == "u" else []
     try:
         features = numbers("features", found["features"], 2).numpy()
         keys = {role: as_keys(role, found[role]) for role in ("labels", "ids", "groups") if role in found}
@@ -206,7 +206,9 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
         read = read if read.index.name is None else read.reset_index()
     else:
         mark = tables.separator(path, ",;\t|")[0]
-        read = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        how = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "header": None}
+        read = pd.read_csv(path, sep=mark, **how)  # the header by hand: pandas numbers doubled names
+        read = read[1:].set_axis(read.iloc[0].str.strip(), axis=1)
     named = {role: [name for name in read if str(name).lower() in USUAL[role]] for role in ("ids", "labels")}
     if any(len(names) != 1 for names in named.values()) or "ids" not in found:
         raise Refused(

@@ -54,6 +54,10 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
         hive = {"partitioning": "hive", "partition_base_dir": str(path)} if path.is_dir() else {}
         table = dataset.dataset([str(part) for part in parts], format=kind, **hive)
     names = table.schema.names
+    held = [part.physical_schema.names for part in table.get_fragments()] if len(parts) > 1 else []
+    for part, own in zip(parts, held, strict=False):  # only what the first one has would be read
+        if other := set(own) ^ set(held[0]):
+            raise Refused(f"its part {part.name} and the first one differ in {', '.join(sorted(other))}")
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
     return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + not_read(names, chosen)
 

@@ -18,8 +18,8 @@ SCALE_ROWS = 2000  # most features of a side that a scale is taken from, evenly 
 Owners = Mapping[int, tuple[int | str, int]]  # key of a feature -> id of the entry, number of the model
 BLOCK = 16_384  # rows that are read, scaled and written at a time
 UNSIGNED = (
-    "unsigned 8-bit numbers, taken as they are: subtract the zero point first if they are quantised, and "
-    "unpack them with numpy.unpackbits where they are packed bits"
+    "unsigned numbers, taken as they are: subtract the zero point first if they are quantised, unpack them "
+    "with numpy.unpackbits where they are packed bits, and view 16 bits as the half numbers that they may be"
 )
 
 
@@ -41,9 +41,9 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
     if array.ndim != 2 or array.dtype.kind not in "fiu" or width not in (None, array.shape[1]):
         there = f"the {who} have shape {array.shape} and type {array.dtype}"
         raise ValueError(f"{there}; give real numbers [n, {width or 'd'}]")
-    if array.dtype == np.uint8:
+    if array.dtype.kind == "u":
         warnings.warn(f"the {who} are {UNSIGNED}", stacklevel=3)
-        array = array.astype(np.int16)  # of which nothing is said again
+        array = array.astype(np.result_type(array, np.int8))  # of which nothing is said again
     return array
 
 

@@ -513,3 +513,27 @@ def test_a_run_folder_gives_its_test_features_and_the_labels_of_its_data(tmp_pat
     (photos / "test" / "c" / "000.png").rename(photos / "test" / "d" / "9.png")
     with pytest.raises(ValueError, match="are not those of this run any more"):
         read_features(run)
+
+
+def test_parts_that_hold_other_columns_are_refused(tmp_path):
+    table = pa.table({"id": ["a", "b"], "emb": [[1.0, 2.0], [3.0, 4.0]], "label": ["x", "y"]})
+    parquet.write_table(table.drop_columns("label"), tmp_path / "0.parquet")
+    parquet.write_table(table, tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match=r"its part 1\.parquet and the first one differ in label"):
+        read_features(tmp_path)
+
+
+def test_a_table_of_labels_with_two_columns_of_them_is_refused(tmp_path):
+    np.savez(tmp_path / "old.npz", features=X, ids=NAMES)
+    rows = "\n".join(f"{name},anna,bert" for name in NAMES)
+    (tmp_path / "labels.csv").write_text(f"id,label,label\n{rows}\n")
+    with pytest.raises(ValueError, match="one column of ids and one of labels"):
+        read_features(tmp_path / "old.npz", labels=tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_unsigned_numbers_get_a_note(tmp_path, kind):
+    """Of 16 bits they may be the bits of half numbers, whose cosines are all near 1."""
+    np.savez(tmp_path / "old.npz", features=X.astype(np.float16).view(np.uint16).astype(kind), ids=NAMES)
+    (note,) = read_features(tmp_path / "old.npz").notes
+    assert note.startswith("the features are unsigned numbers") and "view 16 bits" in note

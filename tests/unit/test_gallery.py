@@ -334,7 +334,7 @@ def test_refusals_say_what_was_given_and_change_nothing(tmp_path, sentence):
 
 def test_unsigned_8_bit_features_are_taken_with_a_warning_and_a_folder_of_others_is_left_alone(tmp_path):
     made = Gallery.create(tmp_path / "g", {"old": 2})
-    with pytest.warns(UserWarning, match="'old' are unsigned 8-bit numbers, .*: subtract the zero") as told:
+    with pytest.warns(UserWarning, match="'old' are unsigned numbers, .*: subtract the zero") as told:
         made.insert([1], np.array([[3, 4]], np.uint8), "old")
     assert len(told) == 1
     assert np.allclose(made.features([1]), [[0.6, 0.8]])
