@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,9 @@ def draw_ways(ax: Axes, result: CompatibilityCheck) -> None:
         if one.low is not None:
             ax.plot([100 * one.low, 100 * one.high], [row, row], "|-", color=colour)
     ax.axvline(100 * result.records.value("old", "old", result.metric), color=OLD, label="old/old")
-    ax.set_yticks(range(len(names)), [re.sub(r", | (?=on )", "\n", title(*one)) for one in names])
+    labels = [title(*one).removeprefix("new/old, ").replace(", ", "\n") for one in names]
+    ax.set_yticks(range(len(names)), labels)
+    ax.figure.set_figheight(max(SIZE[1], 1.2 + 0.36 * len(names)))  # two lines of a label
     ax.set_xlabel(f"{metric_title(result.metric)} (%)")
     ax.margins(y=0.15)
 

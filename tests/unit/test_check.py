@@ -4,19 +4,21 @@ import base64
 import io
 import re
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
 import torch
 from matplotlib import rcParams
+from matplotlib.figure import Figure
 from PIL import Image
 from plain_rows import photographed
 
-from compat_lib.deploy import check_measure
+from compat_lib.deploy import check_measure, check_rows
 from compat_lib.deploy.check import check_compatibility
 from compat_lib.deploy.check_inputs import bring_together, choose_metric, choose_queries, choose_units
 from compat_lib.deploy.check_measure import chance
+from compat_lib.deploy.check_pictures import SIZE, draw_ways
 from compat_lib.evaluation import Queries, compare, constraints, upgrade_changes
 from compat_lib.evaluation.records import PAIRS
 
@@ -352,3 +354,15 @@ def test_the_page_loads_nothing_and_says_what_was_found(checked):
 def test_an_outcome_without_draws_and_adapters_makes_a_page(models):
     html = check_compatibility(*models[:3], draws=0, adapter=False, metric="rank1", queries=20).page()
     assert html.count("<img") == 6 and "nan" not in html.split("<h2>Pictures")[0]
+
+
+def test_no_label_of_the_ways_to_go_on_lies_on_another(models, monkeypatch):
+    monkeypatch.setattr(check_rows, "LEARNED", (10, 100))  # all rows
+    monkeypatch.setattr(check_rows, "STEPS", 1)
+    result = check_compatibility(models[0], models[1], models[2], draws=0)
+    ax = (figure := Figure(figsize=SIZE, dpi=150, layout="constrained")).add_subplot()
+    draw_ways(ax, result)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    overlaps = [min(a.y1, b.y1) - max(a.y0, b.y0) for a, b in pairwise(boxes)]  # pixels; the margin of a line
+    assert len(boxes) == 10 and max(overlaps) < 5, overlaps

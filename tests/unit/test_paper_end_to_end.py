@@ -63,7 +63,7 @@ def test_mixbct_on_ms1mv3_by_ijb(tmp_path):
 def test_celeba_to_lfw(tmp_path, monkeypatch):
     checksums = write_celeba(tmp_path, [who for who in range(8) for _ in range(4)])
     monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", checksums)
-    write_lfw(tmp_path, {"Ada_Byron": 2, "Eve_Doe": 3})
+    write_lfw(tmp_path / "lfw-py" / "lfw_funneled", {"Ada_Byron": 2, "Eve_Doe": 3})
     fewer = {"dataset_options": {"validation": 2}}
     run("celeba-lfw", tmp_path, {"method": "mixbct"}, ("map",), **PLAIN, **fewer)
 
