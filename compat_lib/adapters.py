@@ -108,24 +108,11 @@ def fit_ridge(source, target, *, penalty: float = 1e-3) -> LinearMap:
 ADAPTERS = {"procrustes": fit_procrustes, "ridge": fit_ridge}
 
 
-def slerp(start, end, alpha: float) -> Tensor:
-    """The point at the share `alpha` of the arc between unit rows, float32 [N, D] of unit length.
-
-    sin((1 - a) t) / sin(t) start + sin(a t) / sin(t) end, with t the angle; on the line where t is near 0 or
-    pi. `alpha` = 1/2 is the midpoint (start + end) / |start + end|.
-
-    >>> slerp([[1.0, 0.0]], [[0.0, 1.0]], 1 / 3).round(decimals=3).tolist()
-    [[0.8659999966621399, 0.5]]
-    """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; give the share of the arc, between 0 and 1")
-    start, end = (_unit(side, torch.float32) for side in paired_rows(start, end, "start", "end"))
-    first, second = _weights((start * end).sum(1), alpha)
-    return _unit(first[:, None] * start + second[:, None] * end, torch.float32)
-
-
 def _weights(cosine: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """What both ends of an arc are multiplied by, [N] each."""
+    """What both ends of an arc are multiplied by, [N] each, for the point at the share `alpha` of it.
+
+    sin((1 - a) t) / sin(t) and sin(a t) / sin(t), with t the angle; those of a line where t is near 0 or pi.
+    """
     angle = cosine.clamp(-CLAMP, CLAMP).arccos()
     line = cosine.abs() >= CLAMP
     first, second = (torch.sin(share * angle) / torch.sin(angle) for share in (1 - alpha, alpha))

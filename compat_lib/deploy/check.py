@@ -124,7 +124,7 @@ def check_compatibility(
     if sides.equal_widths:
         before, after = (tests[model, "old", None].retrieval for model in ("old", "new"))
         records += changes(before, after, measure.owners, draws=draws, seed=seed).records
-        records += table.backfill(sides, measure, tests, seed)
+        records += table.mixed(sides, measure, tests, seed, merged=False)
         if groups is not None:
             names = as_keys("groups", groups)[sides.rows[measure.rows]]
             by_group, found = table.by_group(sides, measure, names, doubtful)
@@ -133,7 +133,7 @@ def check_compatibility(
             paired = given.choose_pairwise(sides.labels, seed)
             pair = (side[torch.from_numpy(paired)] for side in (sides.before, sides.after))
             records += constraints(*pair, sides.labels[paired], draws=draws, seed=seed).records
-    records += table.two_indexes(sides, measure, tests, seed)
+    records += table.mixed(sides, measure, tests, seed, merged=True)
     basis = {"images": len(sides.rows), "queries": len(measure.rows), "asking": measure.asking()}
     basis |= {} if sides.labels is None else {"identities": int(sides.labels.max()) + 1}
     basis |= {"draws": draws, "seed": seed}

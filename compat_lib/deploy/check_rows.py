@@ -1,7 +1,7 @@
 """The rows of a compatibility check's table, (names, query features, gallery features), and what follows from
 them: differences, thresholds, the backfill and groups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from compat_lib.deploy.check_result import Names
 from compat_lib.deploy.check_verdict import COMPATIBLE, UNDECIDED, judged
 from compat_lib.evaluation.bootstrap import drawn_record
 from compat_lib.evaluation.compatibility import HEADLINE, PairTest
-from compat_lib.evaluation.counting import PER_UNIT
+from compat_lib.evaluation.counting import PER_UNIT, Counts
 from compat_lib.evaluation.rank_merge import merged_sides, scale_of_strangers
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.orthogonal_adapter import fit_orthogonal
@@ -148,66 +148,57 @@ def thresholds(tests: Tests, measure: Measure, threshold: float | None) -> Itera
         yield Record(query, gallery, "accepted", float(accepted(test.counts, own)[1]), adapter=adapter)
 
 
-def backfill(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -> Iterator[Record]:
+def mixed(sides: given.Sides, measure: Measure, tests: Tests, seed: int, *, merged: bool) -> Iterator[Record]:
     """The metric while a random share of the gallery is re-embedded.
 
+    New queries ask one index; or, `merged`, each model's queries an index of its own, and both answers are
+    merged by score (`evaluation.merged_indexes_curve`); an image without a label is an identity of its own.
+
     A TAR needs no further search: of a random share s of the gallery, on average, s of every kind of pair are
-    new/new and the rest new/old, so that the rates at a threshold are weighted means of those of both tests.
+    of the new kind and the rest of the old one, so that the rates at a score are weighted means of those of
+    two tests.
     """
     metric, far = measure.metric, given.metric_far(measure.metric)
-    cross, own = (tests["new", gallery, None] for gallery in ("old", "new"))
-    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(sides.before)))
-    quick = replace(measure, weights=measure.weights[:, :0], fars=())  # without the bootstrap
-
-    def above(kind: str) -> np.ndarray:  # from the highest threshold, which accepts nothing, to the lowest
-        sides = [getattr(test.counts, kind)[::-1] for test in (cross, own)]
-        rates = [np.cumsum(side) / side.sum() for side in sides]
-        return np.r_[0.0, (1 - share) * rates[0] + share * rates[1]]
-
-    for share in SHARES:
-        if share in (0, 1):
-            value = (own if share else cross).records.value(None, None, metric)
-        elif far is not None:
-            value = float(above("same")[np.searchsorted(above("different"), far, "right") - 1])
-        else:
-            gallery, new = sides.before.clone(), shuffled[: round(share * len(shuffled))]
-            gallery[new] = sides.after[new]
-            value = quick.test(sides.after, gallery).records.value(None, None, metric)
-        yield Record("new", "mixed", metric, value, order="random", share=share)
-
-
-def two_indexes(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -> Iterator[Record]:
-    """The metric while a random share of the gallery moves to a new index and each is asked by its own model.
-
-    Both answers are merged by score, see `evaluation.merged_indexes_curve`. Of a TAR the mean over all
-    orders, as in `backfill`; an image without a label is an identity of its own.
-    """
-    metric, far = measure.metric, given.metric_far(measure.metric)
-    both = sides.before, sides.after
-    number = np.arange(len(sides.before)) if sides.labels is None else sides.labels
-    if far is not None:
-        kinds = [tests[model, model, None].counts for model in ("old", "new")]
-        scales = [scale_of_strangers(side, number) for side in both]
-        edges = np.arange(len(kinds[0].same) + 1) / PER_UNIT - 2
-        reached = np.unique(np.concatenate([(edges - centre) / spread for centre, spread in scales]))
-        rates = []  # of old and of new, of strangers and of one identity: shares whose score reaches each
-        for counts, (centre, spread) in zip(kinds, scales, strict=True):
-            place = np.ceil((centre + spread * reached + 2) * PER_UNIT - 1e-6).clip(0, len(edges) - 1)
-            above = [np.r_[kind[::-1].cumsum()[::-1], 0] for kind in (counts.different, counts.same)]
-            rates.append([one[place.astype(int)] / one[0] for one in above])
-    else:
-        queries, (before, after) = merged_sides(*both, number)
-        shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(number)))
-        quick = replace(measure, weights=measure.weights[:, :0], fars=())
-    for share in SHARES[1:-1]:
+    queries, before, after = sides.after, sides.before, sides.after
+    kinds = tests["old" if merged else "new", "old", None], tests["new", "new", None]
+    scales = [(0.0, 1.0)] * 2
+    if merged:
+        number = np.arange(len(before)) if sides.labels is None else sides.labels
         if far is not None:
+            scales = [scale_of_strangers(side, number) for side in (before, after)]
+        else:
+            queries, (before, after) = merged_sides(before, after, number)
+    if far is not None:
+        rates = _rates([test.counts for test in kinds], scales)
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(before)))
+    quick = replace(measure, weights=measure.weights[:, :0], fars=())  # without the bootstrap
+    names = {"query": "both", "adapter": "rank-merge"} if merged else {"query": "new"}
+    for share in SHARES[1:-1] if merged else SHARES:
+        if share in (0, 1):
+            value = kinds[int(share)].records.value(None, None, metric)
+        elif far is not None:
             strangers, own = ((1 - share) * old + share * new for old, new in zip(*rates, strict=True))
             value = float(own[np.argmax(strangers <= far)])
         else:
-            gallery, moved = before.clone(), shuffled[: round(share * len(shuffled))]
-            gallery[moved] = after[moved]
+            gallery, new = before.clone(), shuffled[: round(share * len(shuffled))]
+            gallery[new] = after[new]
             value = quick.test(queries, gallery).records.value(None, None, metric)
-        yield Record("both", "mixed", metric, value, adapter="rank-merge", order="random", share=share)
+        yield Record(**names, gallery="mixed", metric=metric, value=value, order="random", share=share)
+
+
+def _rates(kinds: Sequence[Counts], scales: Sequence[tuple[float, float]]) -> list[list[np.ndarray]]:
+    """Of each test the shares of pairs of strangers and of one identity that reach each score, rising.
+
+    `scales`: centre and spread of the scores of each, which are (cosine - centre) / spread.
+    """
+    edges = np.arange(len(kinds[0].same) + 1) / PER_UNIT - 2
+    reached = np.unique(np.concatenate([(edges - centre) / spread for centre, spread in scales]))
+    rates = []
+    for counts, (centre, spread) in zip(kinds, scales, strict=True):
+        place = np.ceil((centre + spread * reached + 2) * PER_UNIT - 1e-6).clip(0, len(edges) - 1)
+        above = [np.r_[kind[::-1].cumsum()[::-1], 0] for kind in (counts.different, counts.same)]
+        rates.append([one[place.astype(int)] / one[0] for one in above])
+    return rates
 
 
 def by_group(

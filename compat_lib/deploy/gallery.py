@@ -31,12 +31,11 @@ from compat_lib.deploy.gallery_database import DamagedGallery
 from compat_lib.deploy.gallery_index import InMemory, Part, index_options
 from compat_lib.deploy.gallery_milvus import InMilvus
 from compat_lib.deploy.gallery_models import Model, fitted, form_of, mapped, refuse_strangers
-from compat_lib.deploy.gallery_search import Contents, Hits, most_found, overlap, score_scale
+from compat_lib.deploy.gallery_search import Contents, Hits, overlap, score_scale
 from compat_lib.deploy.gallery_store import State
 from compat_lib.deploy.gallery_upgrade import Progress, Upgrades
 
-__all__ = ["Contents", "DamagedGallery", "Gallery", "Hits", "Model", "Progress"]
-__all__ += ["most_found", "overlap", "score_scale"]
+__all__ = ["Contents", "DamagedGallery", "Gallery", "Hits", "Model", "Progress", "overlap", "score_scale"]
 
 Scales = Mapping[str, tuple[float, float]]  # model of the entry -> centre, spread
 Asked = tuple[Part, np.ndarray]  # features, and the queries in the form that meets them

@@ -222,26 +222,6 @@ def as_hits(scores: np.ndarray, keys: np.ndarray, owners: Owners, models: Sequen
     return Hits(ids[back].reshape(keys.shape), scores, makers[back].reshape(keys.shape))
 
 
-def most_found(found: Any, ids: Any) -> np.ndarray:
-    """The ids in the order of how often they were found, most first; ties in the order given.
-
-    Counts of one week serve the next only as far as users ask for the same things.
-
-    Args:
-        found: ids of earlier hits of any shape, such as `Hits.ids`; those not asked for are left out.
-        ids: [n], what to order.
-
-    >>> most_found([[7, 5], [7, -1]], [5, 6, 7]).tolist()
-    [7, 5, 6]
-    """
-    ids = as_ids(ids).tolist()
-    found = [nfc(one) for one in np.asarray(found).ravel().tolist()]
-    if found and ids and isinstance(found[0], str) != isinstance(ids[0], str):
-        raise ValueError(f"found holds {found[0]!r} and the ids are such as {ids[0]!r}; give text or numbers")
-    times = collections.Counter(found)
-    return id_array(sorted(ids, key=lambda one: -times[one]))
-
-
 def overlap(before: Hits, after: Hits) -> np.ndarray:
     """The share of answers to each query that two searches have in common, float64 [Nq], 0..1.
 

@@ -15,11 +15,11 @@ from compat_lib import adapters
 from compat_lib.adapters import (
     ADAPTERS,
     ALPHAS,
+    Interpolation,
     fit_interpolation,
     fit_procrustes,
     fit_ridge,
     load_adapter,
-    slerp,
 )
 from compat_lib.deploy.gallery_models import mapped
 from compat_lib.files import save_tensors
@@ -112,10 +112,10 @@ def test_interpolation_is_that_of_the_paper_row_by_row(alpha, old, new, rotate):
     np.testing.assert_allclose(found.apply(a, b), slow_interpolation(a, b, alpha, rotate), atol=2e-6)
 
 
-def test_slerp_without_an_angle_and_between_opposites():
-    same = slerp([[1.0, 2.0]], [[1.0, 2.0]], 0.25)  # no angle: the line
+def test_interpolation_without_an_angle_and_between_opposites():
+    same = Interpolation(None, 0.25).apply([[1.0, 2.0]], [[1.0, 2.0]])  # no angle: the line
     np.testing.assert_allclose(same, unit([[1.0, 2.0]]), atol=1e-6)
-    assert torch.isfinite(slerp([[1.0, 0.0]], [[-1.0, 0.0]], 0.3)).all()
+    assert torch.isfinite(Interpolation(None, 0.3).apply([[1.0, 0.0]], [[-1.0, 0.0]])).all()
 
 
 def test_the_weight_and_the_map_are_those_that_find_most():

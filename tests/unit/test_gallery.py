@@ -26,7 +26,7 @@ from plain_rows import unit
 
 from compat_lib.adapters import fit_procrustes, fit_ridge
 from compat_lib.deploy import gallery_database
-from compat_lib.deploy.gallery import DamagedGallery, Gallery, most_found, score_scale
+from compat_lib.deploy.gallery import DamagedGallery, Gallery, score_scale
 from compat_lib.deploy.gallery_index import Part
 
 WIDTH = 16
@@ -304,7 +304,6 @@ REFUSED = {
     "the id 'a\\x00b' is neither text nor": lambda g: g.insert(["a\0b"], rows(1), "old"),
     "the id -1 is neither text nor a whole number": lambda g: g.insert([-1], rows(1), "old"),
     "the id 'a\\udce4' is neither text nor": lambda g: g.insert(["a\udce4"], rows(1), "old"),
-    "found holds '7' and the ids are such as 5": lambda g: most_found(["7", "5"], [5, 7]),
     "'12' is no list of ids": lambda g: g.remove("12"),  # not the entries "1" and "2"
     "7 is no list of ids": lambda g: g.models_of(7),
     "hold NaN, infinite values or nothing but zeros (the": lambda g: g.insert([1, 2, 3], NAN, "old"),
@@ -351,7 +350,6 @@ def test_ids_may_be_paths_and_uuids(tmp_path):
     made.insert(given, [[1.0, 0], [0, 1.0], [-1.0, 0], [0, -1.0]], "old")
     hits = made.search([[0.9, 0.1]], 5, "old")
     assert hits.ids[0].tolist() == [*np.array(kept)[[0, 1, 3, 2]], ""] and set(made.ids()) == set(kept)
-    assert most_found([taken_apart], ["b/2.png", composed]).tolist() == [composed, "b/2.png"]
     made.remove([taken_apart])
     assert composed not in made.ids()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compat_lib import evaluation as ev
-from compat_lib.adapters import fit_interpolation, fit_procrustes, fit_ridge, slerp
+from compat_lib.adapters import Interpolation, fit_interpolation, fit_procrustes, fit_ridge
 from compat_lib.evaluation.bootstrap import identity_weights
 from compat_lib.evaluation.chain import matrix
 from compat_lib.evaluation.inputs import as_tensor, plain_array, table
@@ -219,8 +219,7 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
         "rows of the gallery of 2",
     ),
     "more new rows": (lambda: fit_interpolation(POINTS[:5], UNIT, LABELS[:5]), "the same image"),
-    "one old row": (lambda: slerp(POINTS[:1], UNIT, 0.5), "the same image"),
-    "beyond the arc": (lambda: slerp(*TWO, 50), "share of the arc"),
+    "one old row": (lambda: Interpolation(None, 0.5).apply(POINTS[:1], UNIT), "the same image"),
     "the other side": (lambda: fit_ridge(POINTS, POINTS[:, :2]).apply(POINTS[:, :2]), "of width 3, not 2"),
     "rows of another set": (lambda: fit_orthogonal(POINTS[:5], UNIT, LABELS[:5], epochs=1), "the same image"),
     "labels of another set": (lambda: fit_orthogonal(*TWO, [*LABELS, 9], epochs=1), "each of 8 rows"),
