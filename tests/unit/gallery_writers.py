@@ -85,16 +85,6 @@ def die_at_call(step):
     return Dying
 
 
-def die_beyond(size):
-    """A signal half way through the first writing that would make any file longer than this."""
-    import resource  # which not every system has
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    return Quick
-
-
 def insert(gallery):
     for start in range(len(gallery), ENTRIES, CHUNK):
         ids = np.arange(start, start + CHUNK)
@@ -121,7 +111,7 @@ def replace(gallery):
 def write(folder, work, **limit):
     connect, gallery, made = sqlite3.connect, Gallery.open(folder), Quick
     for kind, at in limit.items():
-        made = {"step": die_at_statement, "call": die_at_call, "size": die_beyond}[kind](at)
+        made = {"step": die_at_statement, "call": die_at_call}[kind](at)
     sqlite3.connect = functools.partial(connect, factory=made)
     for _ in globals()[work](gallery) if work in globals() else [getattr(gallery, work)()]:
         say("done")
