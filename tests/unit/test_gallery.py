@@ -139,14 +139,6 @@ def test_search_among_entries_of_two_models_is_a_sort_of_all_scores(old_and_new,
     assert np.allclose(hits.scores, np.take_along_axis(scores, order, axis=1), atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [None, (0.1, 0), (np.nan, 1), 0.5])
-def test_scales_that_are_none_are_refused(old_and_new, scale):
-    given = {"new": (0, 1)} | ({} if scale is None else {"old": scale})
-    said = f"scales need (centre, spread above 0) for 'old', which has entries; got {scale}"
-    with pytest.raises(ValueError, match=re.escape(said)):
-        old_and_new[0].search(rows(1), 1, "new", scales=given)
-
-
 def test_features_and_models_come_back_in_the_order_of_the_ids(old_and_new):
     made, ids, old, new = old_and_new
     backfilled(made, ids, new, 0.1)
@@ -230,31 +222,6 @@ def test_an_adapter_serves_queries_of_another_space(tmp_path, side, width, index
     assert np.array_equal(made.search(asked, 5, model="new").ids, np.argsort(-scores, axis=1)[:, :5])
 
 
-MAP = replace(fit_ridge(rows(30, 0, 4), rows(30, 1, 6)), side="query")  # as if for queries of 4 numbers
-
-
-@pytest.mark.parametrize(
-    ("declared", "sentence"),
-    [
-        ({"width": 8}, "'new' has 8 numbers a feature and 'old' 4; say which"),
-        ({"compatible_with": "odl"}, "'new' is to be compatible with 'odl', which is not declared"),
-        ({"model": "old", "width": 5}, "'old' is declared with 4 numbers a feature, and now 5"),
-        ({"model": ""}, "a model's name is text such as 'old-2024', not ''"),
-        ({"fit": "crop"}, "fit is 'crop'; give 'cut', 'pad' or nothing"),
-        ({"adapter": MAP}, "maps 4 numbers to 6, and on the query 6 become 4 here"),
-        ({"adapter": MAP, "fit": "cut"}, "an adapter is for one other model"),
-        ({"adapter": MAP, "compatible_with": ["old", "older"]}, "an adapter is for one other model"),
-        ({"adapter": replace(MAP, side=None)}, "an adapter is for one other model"),
-    ],
-)
-def test_declarations_that_are_refused(tmp_path, declared, sentence):
-    made = Gallery.create(tmp_path / "g", {"old": 4, "older": 4})
-    with pytest.raises(ValueError, match=re.escape(sentence)):
-        made.declare(**({"model": "new", "width": 6, "compatible_with": "old"} | declared))
-    assert list(made.models) == ["old", "older"]
-    made.declare("old", 4)  # again
-
-
 def test_one_random_pair_in_a_hundred_passes_one():
     queries, entries = rows(300, 1), rows(500, 2)
     centre, spread = score_scale(queries, torch.from_numpy(entries))
@@ -276,6 +243,8 @@ def test_one_random_pair_in_a_hundred_passes_one():
 
 NAN = rows(3)
 NAN[1, 2] = np.nan
+MAP = replace(fit_ridge(rows(30, 0, 4), rows(30, 1, 6)), side="query")  # as if for queries of 4 numbers
+SPREAD = "scales need (centre, spread above 0) for 'old', which has entries; got "
 
 
 REFUSED = {
@@ -305,6 +274,23 @@ REFUSED = {
     "k is 0; give a whole number of at least 1": lambda g: g.search(rows(1), 0, "old"),
     "there is a gallery in ": lambda g: Gallery.create(g.folder, {"a": 1}),
     "there is no gallery in ": lambda g: Gallery.open(g.folder / "no"),
+    SPREAD + "None": lambda g: g.search(rows(1), 1, "old", scales={"stranger": (0, 1)}),
+    SPREAD + "(0.1, 0)": lambda g: g.search(rows(1), 1, "old", scales={"old": (0.1, 0)}),
+    SPREAD + "(nan, 1)": lambda g: g.search(rows(1), 1, "old", scales={"old": (np.nan, 1)}),
+    SPREAD + "0.5": lambda g: g.search(rows(1), 1, "old", scales={"old": 0.5}),
+    "give queries and their model, or": lambda g: g.search({"old": rows(1)}, 1, "old"),
+    "their model, or a mapping": lambda g: g.search(rows(1), 1),
+    "give the same queries by": lambda g: g.search({"old": rows(2), "stranger": rows(1)}, 1),
+    "each model, at least by one": lambda g: g.search({}, 1),
+    "'new' has 8 numbers a feature and 'old' 16; say which": lambda g: g.declare("new", 8, "old"),
+    "to be compatible with 'odl', which is not": lambda g: g.declare("new", 8, "odl"),
+    "'old' is declared with 16 numbers a feature, and now 5": lambda g: g.declare("old", 5),
+    "a model's name is text such as 'old-2024', not ''": lambda g: g.declare("", 5),
+    "fit is 'crop'; give 'cut', 'pad' or": lambda g: g.declare("new", 8, "old", fit="crop"),
+    "maps 4 numbers to 6, and on the query 6 become": lambda g: g.declare("new", 6, "old", adapter=MAP),
+    "an adapter is for one other model, without fit": lambda g: g.declare("new", 6, "old", "cut", MAP),
+    "an adapter is for one": lambda g: g.declare("new", 6, ["old", "stranger"], adapter=MAP),
+    "whether it maps the 'query' or": lambda g: g.declare("new", 6, "old", adapter=replace(MAP, side=None)),
     "the index 'lsh' is not known; choose one": lambda g: Gallery.open(g.folder, "lsh"),
     "'ivf' has no option m; its options": lambda g: Gallery.open(g.folder, "ivf", m=3),
 }

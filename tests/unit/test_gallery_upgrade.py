@@ -179,21 +179,6 @@ def test_a_rollback_that_would_leave_strangers_is_refused(made):
     assert made.counts["old"] == 120
 
 
-@pytest.mark.parametrize(
-    ("queries", "model", "sentence"),
-    [
-        ({"old": QUERIES}, "old", "give queries and their model, or a mapping"),
-        (QUERIES, None, "give queries and their model, or a mapping"),
-        ({"old": QUERIES, "new": QUERIES[:3]}, None, "give the same queries by each model"),
-        ({}, None, "give the same queries by each model"),
-        ({"odl": QUERIES}, None, "'odl' is not declared"),
-    ],
-)
-def test_queries_that_are_refused(made, queries, model, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        made.search(queries, 3, model)
-
-
 def test_answers_of_another_number_are_not_compared(made):
     with pytest.raises(ValueError, match="give equal queries and k"):
         overlap(made.search(QUERIES, 3, "old"), made.search(QUERIES, 4, "old"))
