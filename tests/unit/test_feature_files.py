@@ -4,7 +4,6 @@ import functools
 import io
 import json
 import unicodedata
-import zipfile
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -105,7 +104,6 @@ GOOD_TEXT = {
     "spaces and signs": NAMED.map(lambda x: f" {x:+.9g} " if isinstance(x, float) else x).to_csv(index=False),
     "three digits": NAMED.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
-    "a marked header": "# " + NAMED.to_csv(index=False),
 }
 
 
@@ -269,11 +267,16 @@ def test_bad_parquet_files(tmp_path, columns, message):
         arrow(tmp_path / "old.parquet", **columns)
 
 
-@pytest.mark.parametrize("kind", ["parquet", "feather", "arrow", "npz", "npy", "safetensors"])
+@pytest.mark.parametrize("kind", ["parquet", "feather", "arrow", "npz", "npy", "safetensors", "huge.npy"])
 def test_what_is_no_such_file(tmp_path, kind):
-    (tmp_path / f"old.{kind}").write_bytes(b"hello, here are no numbers")
+    path = tmp_path / f"old.{kind}"
+    path.write_bytes(b"hello, here are no numbers")
+    if kind == "huge.npy":  # a header that promises more than the memory
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4096)}
+            np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(ValueError, match=rf"old\.{kind} cannot be read .*; is it whole"):
-        read_features(tmp_path / f"old.{kind}")
+        read_features(path)
 
 
 def test_ids_may_be_uuids(tmp_path):
@@ -331,37 +334,6 @@ def test_bad_npz_files(tmp_path, arrays, message):
         read_features(tmp_path / "old.npz")
 
 
-@pytest.mark.parametrize("kind", ["npz", "npy"])
-def test_altered_files_are_refused_whatever_numpy_raises(tmp_path, kind):
-    # An npz has checksums: what is read is right. An npy has none, and is only known to be an array.
-    path = tmp_path / f"old.{kind}"
-    np.save(path, FEATURES) if kind == "npy" else np.savez_compressed(path, features=FEATURES)
-    sound, refused = path.read_bytes(), 0
-    for place in range(len(sound)):
-        path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << place % 8)]) + sound[place + 1 :])
-        try:
-            found = read_features(path)
-        except ValueError as error:
-            refused += "old.np" in str(error)
-        else:
-            assert kind == "npy" or np.array_equal(found.features, FEATURES)
-    assert refused > 60
-
-
-@pytest.mark.parametrize("name", ["old.npz", "old.npy"])
-def test_a_header_that_promises_more_than_the_memory(tmp_path, name):
-    data = io.BytesIO()
-    header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4096)}
-    np.lib.format.write_array_header_1_0(data, header)
-    if name == "old.npz":
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr("features.npy", data.getvalue())
-    else:
-        (tmp_path / name).write_bytes(data.getvalue())
-    with pytest.raises(ValueError, match=f"{name} cannot be read"):
-        read_features(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     ("arrays", "ids", "message"),
     [
@@ -377,13 +349,6 @@ def test_bad_npy_files(tmp_path, arrays, ids, message):
     (tmp_path / "ids.txt").write_text(ids or "")
     with pytest.raises(ValueError, match=message):
         read_features(tmp_path / "old.npy", ids=tmp_path / "ids.txt" if ids else None)
-
-
-def test_damaged_safetensors_are_refused(tmp_path):
-    WRITERS["safetensors"](path := tmp_path / "old.safetensors")
-    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
-    with pytest.raises(ValueError, match=r"old\.safetensors cannot be read .*not those that were written"):
-        read_features(path)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.uint16])
