@@ -108,17 +108,6 @@ def fit_ridge(source, target, *, penalty: float = 1e-3) -> LinearMap:
 ADAPTERS = {"procrustes": fit_procrustes, "ridge": fit_ridge}
 
 
-def _weights(cosine: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """What both ends of an arc are multiplied by, [N] each, for the point at the share `alpha` of it.
-
-    sin((1 - a) t) / sin(t) and sin(a t) / sin(t), with t the angle; those of a line where t is near 0 or pi.
-    """
-    angle = cosine.clamp(-CLAMP, CLAMP).arccos()
-    line = cosine.abs() >= CLAMP
-    first, second = (torch.sin(share * angle) / torch.sin(angle) for share in (1 - alpha, alpha))
-    return first.where(~line, 1 - alpha), second.where(~line, alpha)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interpolation:
     """A query between what the old and the new model say of it, asked in the old gallery as it is.
@@ -132,6 +121,9 @@ class Interpolation:
     def apply(self, old, new) -> Tensor:
         """Queries by both models [N, d_old], [N, d_new] as one, float32 [N, d_old] of unit length.
 
+        sin((1 - a) t) / sin(t) old + sin(a t) / sin(t) new, with t the angle between both and a `alpha`; on
+        the line where t is near 0 or pi. At 1/2 it is the midpoint (old + new) / |old + new|.
+
         A wider new feature is meant to be interpolated in its own space, where the old one ends in zeros,
         and then cut. Only the cosine of both knows of the coordinates beyond, so that they need no room:
         the rotated feature's first d_old coordinates are taken as long, or as short, as they are.
@@ -140,8 +132,13 @@ class Interpolation:
         if self.rotation is not None:
             with full_precision(new.device):
                 new = new @ self.rotation.to(new.device)
-        first, second = _weights((old * new).sum(1), self.alpha)
-        return _unit(first[:, None] * old + second[:, None] * new, torch.float32)
+        cosine = (old * new).sum(1)
+        angle, line = cosine.clamp(-CLAMP, CLAMP).arccos(), cosine.abs() >= CLAMP
+        weights = [
+            torch.where(line, share, torch.sin(share * angle) / torch.sin(angle))[:, None]
+            for share in (1 - self.alpha, self.alpha)
+        ]
+        return _unit(weights[0] * old + weights[1] * new, torch.float32)
 
 
 def fit_interpolation(
