@@ -16,7 +16,7 @@ from plain_rows import photographed
 
 from compat_lib.deploy import check_measure, check_rows
 from compat_lib.deploy.check import check_compatibility
-from compat_lib.deploy.check_inputs import bring_together, choose_metric, choose_queries, choose_units
+from compat_lib.deploy.check_inputs import bring_together, choose_metric, choose_queries
 from compat_lib.deploy.check_measure import chance
 from compat_lib.deploy.check_pictures import SIZE, draw_ways
 from compat_lib.evaluation import Queries, compare, constraints, upgrade_changes
@@ -216,11 +216,6 @@ def test_identities_without_a_query_are_drawn_in_groups(monkeypatch):
     for pair in PAIRS:  # who is whose genuine pair has not changed
         assert grouped.records.value(*pair, "map") == plain.records.value(*pair, "map")
     assert any("in groups" in note for note in grouped.notes)
-    labels = np.repeat(np.arange(50), 2)
-    units = choose_units(labels, np.array([0, 1, 40, 41, 99]), 10)
-    for row in (0, 1, 40, 41, 99):
-        assert set(labels[units == units[row]]) == {labels[row]}
-    assert units.max() + 1 == len(np.unique(units)) == 10
 
 
 # -- what both sides are, and what is left out -----------------------------------------------------

@@ -273,19 +273,6 @@ def test_relevance_lists_give_the_usual_verdict(models):
         check_compatibility(old, new, labels, ids=ids, new_ids=ids, relevance=relevance)
 
 
-def test_copies_of_a_right_item_are_ranked_before_it():
-    """Wherever they stand in the gallery: its wrong copies tie with it, so its place is the last of them."""
-    queries, items = 3, 5003  # an odd end, where products of float32 are summed in another order
-    rows = np.random.default_rng(3).normal(size=(queries + items, 67)).astype(np.float32)
-    half, ids = items // 2, np.arange(len(rows))
-    rows[queries : queries + half] = rows[-half:]  # each item, once more
-    rows[:queries] = rows[-queries:] + 0.1 * rows[:queries]
-    pairs = pd.DataFrame({"query": ids[:queries], "item": ids[queries:][half - queries : half]})
-    result = check_compatibility(rows, rows, ids=ids, new_ids=ids, relevance=pairs, draws=0, adapter=False)
-    assert result.records.value("old", "old", "rank1") == 0
-    assert result.records.value("old", "old", "map") == 0.5
-
-
 @pytest.mark.parametrize(
     "text",
     [
