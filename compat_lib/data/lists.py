@@ -5,15 +5,12 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from .decoding import Resize, Size, printable, smooth_resize
+from .decoding import Size, printable
 from .encoded import EncodedImages, Names
-from .images import ImageSet
 
 ANEW = "take images and lists of one release, and fetch them anew"
 
@@ -85,35 +82,15 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> 
     return f"{printable(path)} is empty; {wanted}; fetch the list anew" if number <= header else None
 
 
-def listed_set(folder: Path, rows: pd.DataFrame, origin: Callable[[int], str], **how: Any) -> ImageSet:
-    """Return the images of a table with their classes, streamed.
-
-    Args:
-        folder, origin, how: as in `listed_images`.
-        rows: a row an image: "file", "class" (text, or a categorical; labels count the classes that occur, in
-            their sorted order or that of the categories), and any further columns, which become extras.
-    """
-    classes = rows["class"].astype("category").cat.remove_unused_categories().cat
-    labels = torch.tensor(classes.codes.to_numpy(np.int64))
-    extras = {name: torch.tensor(rows[name].to_numpy()) for name in rows.columns.drop(["file", "class"])}
-    images = listed_images(folder, rows["file"].tolist(), origin, **how)
-    return ImageSet(images, labels, tuple(classes.categories), extras)
-
-
 def listed_images(
-    folder: Path,
-    names: Sequence[str],
-    origin: Callable[[int], str],
-    *,
-    size: Size,
-    resize: Resize = smooth_resize,
+    folder: Path, names: Sequence[str], origin: Callable[[int], str], *, size: Size
 ) -> EncodedImages:
     """Return the images of a list, every one of which is there; none is decoded yet.
 
     Args:
         folder: what the names, [N], are relative to; its own place is no part of the digest.
         origin: row -> where its name stands, such as "line 3 of list_train.txt", for errors.
-        size, resize: see `EncodedImages`.
+        size: see `EncodedImages`.
     """
     total, place = hashlib.sha256(), os.fspath(folder)
     for row, name in enumerate(names):
@@ -125,4 +102,4 @@ def listed_images(
                 "images anew, or take images and lists of one release"
             ) from None
     files = Names(f"{place}/{name}" for name in names)
-    return EncodedImages(files, size=size, digest=total.hexdigest(), resize=resize)
+    return EncodedImages(files, size=size, digest=total.hexdigest())
