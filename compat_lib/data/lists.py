@@ -50,11 +50,11 @@ def read_list(path: Path, columns: Mapping[str, type], *, header: bool = False) 
         raise ValueError(_first_wrong_line(path, columns, header) or f"{path}: {error}") from error
 
 
-def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, header: bool = False) -> None:
+def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str]) -> None:
     """Refuse a list at the first row that is wrong, bool [N]; `says(row)` follows "line 3 of list.txt"."""
     if np.any(wrong):
         row = int(np.argmax(wrong))
-        raise ValueError(f"line {row + 1 + header} of {printable(path)} {says(row)}; {ANEW}")
+        raise ValueError(f"line {row + 1} of {printable(path)} {says(row)}; {ANEW}")
 
 
 def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> str | None:

@@ -244,9 +244,16 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, caplog):
     images, lists = ijb_images()
     with pytest.raises(ValueError, match="'media'.*the list 'pairs'"):
         refuse_protocol("ijb", "mine", pictures(N, 3, template=torch.arange(N)), {})
-    far = lists | {"probes": torch.tensor([[999, 1]])}
-    with pytest.raises(ValueError, match="'probes' of 'ijbc' names 1 templates .* such as 999"):
-        refuse_protocol("ijb", "ijbc", images, far)
+    refuse_protocol("ijb", "ijbc", images, lists)
+    for name, rows, said in (
+        ("probes", [[999, 1]], "the probe list names 1 templates that no image has, such as 999"),
+        ("pairs", [[100, 999, 1], [100, 101, 0]], "second names 1 templates .* such as 999"),
+        ("pairs", [[100, 110, 2], [100, 101, 0]], "give True or 1 where a pair shows one identity"),
+        ("gallery1", [[100, 0], [110, 0]], "0 stands more than once among the subjects of gallery 1"),
+        ("gallery2", [[110, 0]], "0 stands more than once among the subjects of both galleries"),
+    ):
+        with pytest.raises(ValueError, match=f"the lists of 'ijbc' do not fit: .*{said}"):
+            refuse_protocol("ijb", "ijbc", images, lists | {name: torch.tensor(rows)})
     one_camera = pictures(N, 10, query=torch.arange(N) % 4 == 0, camera=torch.zeros(N, dtype=torch.int64))
     with pytest.raises(ValueError, match="15 queries and 45 gallery images, and no query has a right item"):
         refuse_protocol("reid", "mine", one_camera, {})

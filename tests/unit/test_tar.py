@@ -7,7 +7,7 @@ import verification_speed as benchmark
 from plain_rows import best_tar, grouped
 from sklearn.metrics import roc_curve as sklearn_roc
 
-from compat_lib.evaluation import cosine_histograms, counting, inputs, roc_curve, verification
+from compat_lib.evaluation import cosine_histograms, counting, inputs, verification
 from compat_lib.evaluation import pairs as pairs_module
 from compat_lib.evaluation.pairs import PairScores
 
@@ -79,8 +79,6 @@ def test_many_tiles_equal_scikit_learn(monkeypatch, tile, images):
     assert result.tar == tuple(tar[np.searchsorted(far, f, "right") - 1] for f in FARS)
     place = np.searchsorted(-thresholds, -result.roc.thresholds, "right") - 1
     assert np.array_equal(far[place], result.roc.far) and np.array_equal(tar[place], result.roc.tar)
-    curve = roc_curve(features, labels)
-    assert np.array_equal(curve.far, result.roc.far) and np.array_equal(curve.tar, result.roc.tar)
 
 
 def test_refinement_by_passes_is_exact_for_scores_crowded_near_zero(monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.backfill import (
+    QUARTERS,
     SHARES,
     BackfillCurve,
     backfill_orders,
@@ -24,17 +25,12 @@ from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
-from compat_lib.evaluation.protocols.templates import (
-    identification_1_to_n,
-    pool_templates,
-    verification_1_to_1,
-)
+from compat_lib.evaluation.protocols.templates import measure_lists, pool_templates
 from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
 from compat_lib.evaluation.tar import FARS
 from compat_lib.evaluation.upgrade import changes
 
-QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
 JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
 
@@ -208,11 +204,7 @@ def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: in
     extras = images.extras
     pooling = extras["template"], extras["media"], extras.get("detector")
     probe, enrolled = (pool_templates(side, *pooling) for side in (query, gallery))
-    found = verification_1_to_1(enrolled, probe, *lists["pairs"].numpy().T)
-    if "probes" in lists:
-        known = (tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes"))
-        found += identification_1_to_n(enrolled, probe, *known)
-    return found
+    return measure_lists(enrolled, probe, lists)
 
 
 def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:

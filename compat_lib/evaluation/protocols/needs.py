@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compat_lib.evaluation.protocols.templates import Templates, measure_lists
+
 Lists = Mapping[str, Tensor]
 NAMED = 5  # classes that a line of the log names
 _log = logging.getLogger(__name__)
@@ -44,16 +46,12 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
             f"have: {who}; every data set has pairs and leave-one-out"
         )
     if protocol == "ijb":
-        known = images.extras["template"].unique()
-        named = {"pairs": lists["pairs"][:, :2]}
-        named |= {name: lists[name][:, 0] for name in ("gallery1", "gallery2", "probes") if name in lists}
-        for name, templates in named.items():
-            absent = templates[~torch.isin(templates, known)]
-            if len(absent):
-                raise ValueError(
-                    f"the list {name!r} of {data_set!r} names {len(absent.unique())} templates without an "
-                    f"image, such as {int(absent[0])}: take images and lists of one release"
-                )
+        ids = images.extras["template"].unique().numpy()
+        alike = Templates(ids, np.ones((len(ids), 1)))
+        try:
+            measure_lists(alike, alike, lists)
+        except ValueError as error:
+            raise ValueError(f"the lists of {data_set!r} do not fit: {error}") from None
     if protocol in ("reid", "landmarks"):
         asked = query_rows(images)
         camera = cameras(images) if protocol == "reid" else asked.long()
