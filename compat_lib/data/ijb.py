@@ -49,7 +49,9 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     scores = meta / f"{part}_name_5pts_score.txt"
     columns = dict.fromkeys((f"{axis} of {name}" for name in _POINTS for axis in "xy"), np.float32)
     points = read_list(scores, {"image": str} | columns | {"score": np.float32})
-    _same_images(faces["image"], points["image"], source, scores)
+    if not faces["image"].equals(points["image"]):
+        files = f"{printable(source)} and {scores.name}"
+        raise ValueError(f"{files} do not have the same images in one order; {ANEW}")
     detector = points["score"].to_numpy(copy=True)
     refuse_line(scores, detector < 0, lambda row: f"has the score {detector[row]}")
     where = points[list(columns)].to_numpy().reshape(-1, len(_POINTS), 2)
@@ -67,14 +69,6 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     }
     lists = {name: torch.from_numpy(rows.to_numpy(copy=True)) for name, rows in lists.items()}
     return ImageSet(images, labels, classes, extras), lists
-
-
-def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) -> None:
-    if len(first) != len(second):
-        counts = f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}"
-        raise ValueError(f"{counts}; {ANEW}")
-    told, but = f"and of {printable(other)}", "but both list the same images in one order"
-    refuse_line(one, first != second, lambda row: f"is {first[row]} {told} {second[row]}, {but}")
 
 
 def _searches(meta: Path, part: str) -> dict[str, pd.DataFrame]:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from compat_lib import files
 from compat_lib.data.cache import cached_arrays
 
 
@@ -64,15 +63,6 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
     damage(folder)
     assert cached_arrays(tmp_path, {}, writer(7, calls))["a"].tolist() == [7] * 50
     assert calls == [7, 7] and list(tmp_path.iterdir()) == [folder]
-
-
-def test_large_files_are_checked_by_size_alone(tmp_path, monkeypatch):
-    calls = []
-    cached_arrays(tmp_path, {}, writer(7, calls))
-    monkeypatch.setattr(files, "FULL_CHECK_BYTES", 10)
-    flip_a_byte(next(tmp_path.iterdir()))
-    cached_arrays(tmp_path, {}, writer(7, calls))
-    assert calls == [7]
 
 
 def test_a_writer_that_fails_or_is_killed_leaves_nothing_behind(tmp_path):
