@@ -39,24 +39,19 @@ def test_made_once_then_read_as_maps_that_never_change_the_file(tmp_path):
     assert calls == [7, 8]
 
 
-def flip_a_byte(folder):
-    content = bytearray((folder / "a.npy").read_bytes())
-    content[-1] ^= 1
-    (folder / "a.npy").write_bytes(content)
+def cut_off(folder):
+    (folder / "a.npy").write_bytes((folder / "a.npy").read_bytes()[:-8])
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        flip_a_byte,
+        cut_off,
         lambda folder: (folder / "a.npy").write_bytes(b""),
-        lambda folder: (folder / "a.npy").unlink(),
-        lambda folder: (folder / "manifest.json").unlink(),
-        lambda folder: (folder / "manifest.json").write_text("{not json"),
-        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: (folder / "manifest.json").unlink(),  # as a killed process of an older version left it
     ],
 )
-def test_a_damaged_cache_is_made_again(tmp_path, damage):
+def test_an_incomplete_cache_is_made_again(tmp_path, damage):
     calls = []
     cached_arrays(tmp_path, {}, writer(7, calls))
     (folder,) = tmp_path.iterdir()
@@ -86,7 +81,7 @@ def test_of_several_at_the_same_time_one_writes_and_the_others_wait(tmp_path, da
     together, calls = threading.Barrier(6), []
     if damaged:
         cached_arrays(tmp_path, {}, writer(0, []))
-        flip_a_byte(next(tmp_path.iterdir()))
+        cut_off(next(tmp_path.iterdir()))
 
     def make(number):
         def write(folder):
