@@ -46,8 +46,10 @@ def cached_arrays(
         with FileLock(lock):
             try:
                 if (arrays := _read(folder)) is None:  # another process may have made it meanwhile
-                    for left in (part, folder):
-                        shutil.rmtree(left, ignore_errors=True)
+                    shutil.rmtree(part, ignore_errors=True)  # of a killed process
+                    if folder.exists():  # cut off; taken away at once, for those who read meanwhile
+                        folder.rename(part)
+                        shutil.rmtree(part)
                     part.mkdir()
                     if size > shutil.disk_usage(part).free:
                         raise OSError(errno.ENOSPC, "no room")
@@ -67,6 +69,7 @@ def _read(folder: Path) -> dict[str, np.ndarray] | None:
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        return {file.stem: np.load(file, mmap_mode="c", allow_pickle=False) for file in folder.glob("*.npy")}
-    except (ValueError, EOFError):
+        files = list(folder.glob("*.npy"))
+        return {file.stem: np.load(file, mmap_mode="c", allow_pickle=False) for file in files} or None
+    except (ValueError, EOFError, FileNotFoundError):
         return None

@@ -226,7 +226,11 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, caplog):
     assert said.endswith("0; such classes: Anna")
     for pair in ([0, 4], [1, 2], [0, N], [-1, 2]):  # two queries, no query, no row of the test part
         lists = landmark_lists(one_camera) | {"junk": torch.tensor([[0, 1], pair])}
-        with pytest.raises(ValueError, match=rf"'junk' of 'mine' pairs rows \{pair}, which are no query"):
-            refuse_protocol("landmarks", "mine", one_camera, lists)
+        for call in (refuse_protocol, one_test):
+            how = (
+                ("landmarks", "mine") if call is refuse_protocol else ("landmarks", features(1), features(2))
+            )
+            with pytest.raises(ValueError, match=rf"'junk' pairs rows \{pair}, which are no query"):
+                call(*how, one_camera, lists)
     with pytest.raises(ValueError, match="protocol is 'faces'; choose one of pairs, ijb"):
         ExperimentConfig(protocol="faces")

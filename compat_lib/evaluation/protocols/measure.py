@@ -23,15 +23,13 @@ from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
-from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
+from compat_lib.evaluation.protocols.needs import JUDGED, Images, Lists, cameras, judged, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
 from compat_lib.evaluation.protocols.templates import measure_lists, pool_templates
 from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
 from compat_lib.evaluation.tar import FARS
 from compat_lib.evaluation.upgrade import changes
-
-JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
 
 def measure_protocol(
@@ -211,19 +209,11 @@ def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, dra
     asked = query_rows(images)
     sides, labels = (query[asked], gallery[~asked]), images.labels[asked]
     if "easy" in lists:
-        return _means(revisited(*sides, *(_judged(lists[name], asked) for name in JUDGED)), labels, draws)
-    relevant = lists["relevant"] if "relevant" in lists else same_class(images)
-    found = landmark_map(*sides, _judged(relevant, asked), k=min(100, int((~asked).sum())))
+        return _means(revisited(*sides, *(judged(lists, name, images) for name in JUDGED)), labels, draws)
+    if "relevant" not in lists:
+        lists = {"relevant": same_class(images)}
+    found = landmark_map(*sides, judged(lists, "relevant", images), k=min(100, int((~asked).sum())))
     return _means({"map": found}, labels, draws)
-
-
-def _judged(pairs: Tensor, asked: Tensor) -> list[np.ndarray]:
-    """Gallery rows of each query, from int64 [n, 2] rows (query, gallery item) of the test set."""
-    place = torch.where(asked, asked.cumsum(0), (~asked).cumsum(0)) - 1  # among the queries, or the gallery
-    queries, items = place[pairs.long()].numpy().reshape(-1, 2).T
-    order = np.argsort(queries, kind="stable")
-    ends = np.cumsum(np.bincount(queries, minlength=int(asked.sum())))
-    return np.split(items[order], ends[:-1])
 
 
 def same_class(images: Images) -> Tensor:
