@@ -5,12 +5,15 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from .decoding import Size, printable
+from .decoding import Resize, Size, printable, smooth_resize
 from .encoded import EncodedImages, Names
+from .images import ImageSet
 
 ANEW = "take images and lists of one release, and fetch them anew"
 
@@ -79,12 +82,29 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> 
     return f"{printable(path)} is empty; {wanted}" if number <= header else None
 
 
-def listed_images(folder: Path, names: Sequence[str], *, size: Size) -> EncodedImages:
+def listed_set(folder: Path, rows: pd.DataFrame, **how: Any) -> ImageSet:
+    """Return the images of a table with their classes, streamed.
+
+    Args:
+        folder, how: as in `listed_images`.
+        rows: a row an image: "file", "class" (text, or a categorical; labels count the classes that occur, in
+            their sorted order or that of the categories), and any further columns, which become extras.
+    """
+    classes = rows["class"].astype("category").cat.remove_unused_categories().cat
+    labels = torch.tensor(classes.codes.to_numpy(np.int64))
+    extras = {name: torch.tensor(rows[name].to_numpy()) for name in rows.columns.drop(["file", "class"])}
+    images = listed_images(folder, rows["file"].tolist(), **how)
+    return ImageSet(images, labels, tuple(classes.categories), extras)
+
+
+def listed_images(
+    folder: Path, names: Sequence[str], *, size: Size, resize: Resize = smooth_resize
+) -> EncodedImages:
     """Return the images of a list, every one of which is there; none is decoded yet.
 
     Args:
         folder: what the names, [N], are relative to; its own place is no part of the digest.
-        size: see `EncodedImages`.
+        size, resize: see `EncodedImages`.
     """
     total, place = hashlib.sha256(), os.fspath(folder)
     for name in names:
@@ -96,4 +116,4 @@ def listed_images(folder: Path, names: Sequence[str], *, size: Size) -> EncodedI
                 "images anew, or take images and lists of one release"
             ) from None
     files = Names(f"{place}/{name}" for name in names)
-    return EncodedImages(files, size=size, digest=total.hexdigest())
+    return EncodedImages(files, size=size, digest=total.hexdigest(), resize=resize)

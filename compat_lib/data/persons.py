@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from .decoding import Size, printable
 from .images import DISTRACTOR, VAL_SHARE, ImageSet, Place, Splits, data_root, with_validation
-from .lists import listed_images, read_list, refuse_line
+from .lists import listed_set, read_list, refuse_line
 from .trees import list_images, needed_folder
 
 _JUNK, _BACKGROUND = -1, 0  # identities that Market-1501 writes for no person and for wrong detections
@@ -137,8 +136,5 @@ def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Siz
 
 
 def _part(base: Path, rows: pd.DataFrame, size: Size) -> ImageSet:
-    """The images of a table, labelled by their sorted classes ("distractor" is the last), and the extras."""
-    classes = rows["class"].astype("category").cat
-    extras = {name: torch.tensor(rows[name].to_numpy()) for name in rows.columns.drop(["file", "class"])}
-    images = listed_images(base, rows["file"].tolist(), size=size)
-    return ImageSet(images, torch.tensor(classes.codes.to_numpy(np.int64)), tuple(classes.categories), extras)
+    # Sorted names: "distractor" comes after all numbers.
+    return listed_set(base, rows, size=size)

@@ -9,7 +9,7 @@ from image_folders import make
 from record_files import write_face_set
 from test_faces import write_celeba, write_lfw
 from test_ijb import write_ijb
-from test_imagenet import write_imagenet, write_places
+from test_imagenet import write_imagenet, write_kaggle, write_places
 from test_persons import write_market, write_msmt17
 
 from compat_lib.__main__ import main
@@ -103,7 +103,7 @@ def test_distractors_are_no_person(tmp_path):
     ("name", "method"), [("openbct-imagenet", "bct"), ("openbct-places365", "bct"), ("bt2-imagenet", "bt2")]
 )
 def test_half_for_the_old_model(tmp_path, name, method):
-    write_imagenet(tmp_path / "imagenet")
+    write_kaggle(write_imagenet(tmp_path / "imagenet", flat=True))
     write_places(tmp_path / "places365")
     ranks = ("map", "top1", "top5")
     experiment, _ = run(name, tmp_path, {"method": method}, ranks, **PLAIN)
