@@ -15,7 +15,7 @@ from compat_lib.data.batches import Groups
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.data.scenarios import Scenario
 from compat_lib.files import tensor_digest
-from compat_lib.losses import method_options
+from compat_lib.losses import find_method, method_options
 from compat_lib.old_sources import read_old_features
 from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set, refuse_unmeasurable
 from compat_lib.runs import refuse_changed
@@ -68,7 +68,8 @@ class ExperimentData:
     @cached_property
     def made_of(self) -> dict[str, str]:
         """The same of the new side; an option's default may be another one in a later version."""
-        options = method_options(self.config.method) | self.config.method_options
+        method, given = self.config.method, self.config.method_options
+        options = find_method(method).dropped | method_options(method) | given
         made_of = self.old_made_of | network_made_of(self.config, "new")
         return made_of | {"method options": json.dumps(options, sort_keys=True)}
 

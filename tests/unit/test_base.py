@@ -196,7 +196,6 @@ def test_without_gradients_no_term_has_one(name):
 BASE = {name: {"fit_epochs": 4} for name in ("fct", "fastfill")}
 ELSEWHERE = {  # tested beside the method, because they need an old system of their own
     ("mixbct", "pad"),  # of another width
-    ("nccl", "credible"),  # with rows between the classes
 }
 
 

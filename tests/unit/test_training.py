@@ -249,7 +249,7 @@ def test_a_checkpoint_of_something_else_or_a_damaged_one_is_not_taken_for_this_o
     [
         ("mixbct", {"mix_ratio": 0.2}, "mix_ratio"),
         ("bct", {"scale": 2.0}, r"old_classifier\.scale"),
-        ("hot_refresh", {"form": "contra"}, "form"),
+        ("hot_refresh", {"negatives": 3}, "negatives"),
         ("unibct", {"temperature": 0.5}, "refinement"),
     ],
 )
