@@ -62,10 +62,11 @@ class HotRefresh(CompatibilityLoss):
     def terms(self, step: Step) -> dict[str, Tensor]:
         new, old = unit_rows(step.embeddings), unit_rows(step.old_features)
         others = step.labels[:, None] != step.labels
-        sides = (new @ old.to(new.dtype).T, new @ new.T)
-        logits = [(new * old).sum(dim=1, keepdim=True), *(self._hardest(side, others) for side in sides)]
-        own = torch.zeros_like(step.labels)  # the positive stands in the first column
-        contrast = F.cross_entropy(torch.cat(logits, dim=1) / self.temperature, own)
+        own = (new * old).sum(dim=1, keepdim=True)
+        past = self._hardest(new @ old.to(new.dtype).T, others)
+        logits = torch.cat([own, past, self._hardest(new @ new.T, others)], dim=1)
+        first = torch.zeros_like(step.labels)  # the positive stands in the first column
+        contrast = F.cross_entropy(logits / self.temperature, first)
         return {"classification": self.classification(step), "contrast": contrast}
 
     def _hardest(self, cosines: Tensor, others: Tensor) -> Tensor:
