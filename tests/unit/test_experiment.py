@@ -83,14 +83,6 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
     assert again.old_system.has == {"features", "prototypes", "classifier", "model"}
 
 
-def test_the_model_that_is_read_is_the_model_that_was_measured(root, oracle):
-    experiment = silent(tiny(root))
-    for side in (experiment.train_old(), experiment.train()):
-        again = experiment.embed(side.model, experiment.data.test.images)
-        assert torch.allclose(again, side.test, atol=1e-5)
-        assert not side.model.training and all(not p.requires_grad for p in side.model.parameters())
-
-
 def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, oracle, monkeypatch):
     class Stop(Exception):
         pass

@@ -6,8 +6,6 @@ import math
 import pytest
 import slow_losses as slow
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from method_steps import check_gradient, make_classifier, make_old, make_step
 
 from compat_lib.losses import build_method
@@ -63,32 +61,6 @@ def test_refinement_against_explicit_inverses(sizes, propagation, temperature):
     refined = refine_prototypes(new, old, labels, len(sizes), **options)
     assert refined.dtype == torch.float32 and refined.shape == (len(sizes), 6)
     torch.testing.assert_close(refined.double(), expected, atol=2e-6, rtol=0)
-
-
-@settings(max_examples=40)
-@given(
-    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
-    seed=st.integers(0, 10_000),
-    **{"propagation": st.floats(0, 0.999), "temperature": st.floats(1e-3, 1e3)},
-)
-def test_invariants_of_the_refinement(sizes, seed, propagation, temperature):
-    classes = len(sizes)
-    new, old, labels = draw(sizes, seed=seed)
-    unit_old = torch.nn.functional.normalize(old.double(), dim=1)
-    mean = torch.stack([unit_old[labels == c].sum(0) / max(1, sizes[c]) for c in range(classes)])
-    options = {"propagation": propagation, "temperature": temperature}
-    refined = refine_prototypes(new, old, labels, classes, **options).double()
-
-    still = refine_prototypes(new, old, labels, classes, propagation=0, temperature=temperature)
-    torch.testing.assert_close(still.double(), mean, atol=1e-6, rtol=0)
-
-    for c, size in enumerate(sizes):  # in the hull of its samples, so never outside their box or longer
-        samples = unit_old[labels == c]
-        if size == 1:
-            torch.testing.assert_close(refined[c], samples[0], atol=1e-6, rtol=0)
-        if size:
-            assert (refined[c] <= samples.max(0).values + 1e-6).all()
-            assert (refined[c] >= samples.min(0).values - 1e-6).all()
 
 
 # -- the method ----------------------------------------------------------------------------------
