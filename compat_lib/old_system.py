@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compat_lib.class_means import ROWS_AT_ONCE, class_means, credible_rows
 from compat_lib.files import file_identity, load_arrays, load_tensors, save_tensors, write_rows
+from compat_lib.names import check_choice, check_number
 from compat_lib.user_arrays import count_classes, mapped_numbers, numbers, refuse_outside
 
 __all__ = ["ROWS_AT_ONCE", "OldSystem", "class_means", "credible_rows", "rows_of"]
@@ -57,7 +58,6 @@ class OldSystem:
     mapped: Path | None = None  # the file of memory-mapped features
     # of a chain, float32 [d_j, d]: what carries these features to galleries before them, the nearest first
     maps: tuple[Tensor, ...] = ()  # given by dataclasses.replace, and no part of what is saved
-    _cache: dict = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def from_arrays(
@@ -215,7 +215,7 @@ class OldSystem:
         place += torch.where(place >= starts, sizes, 0)
         wrong = features.to(torch.float32, copy=True)
         wrong[rows] = rows_of(features, labels.argsort(stable=True)[place]).to(wrong)
-        return dataclasses.replace(self, features=wrong, mapped=None, _cache={})
+        return dataclasses.replace(self, features=wrong, mapped=None)
 
     @property
     def has(self) -> frozenset[str]:
@@ -257,15 +257,12 @@ class OldSystem:
         With the average "raw" features count as they are (published), with "unit" normalised, which keeps
         features of large norm from ruling their class. Prototypes that were given are "raw".
         """
-        if average not in ("raw", "unit"):
-            raise ValueError(f"average must be 'raw' or 'unit', not {average!r}")
+        check_choice("average", average, ("raw", "unit"))
         if average == "raw" and self.given_prototypes is not None:
             return self.given_prototypes
-        if average not in self._cache:
-            features = self._features(f"prototypes with average={average!r}")
-            means = class_means(features, self.labels, self.num_classes, unit=average == "unit")
-            self._cache[average] = means.to(features.device)
-        return self._cache[average]
+        features = self._features(f"prototypes with average={average!r}")
+        means = class_means(features, self.labels, self.num_classes, unit=average == "unit")
+        return means.to(features.device)
 
     @property
     def present(self) -> Tensor:
@@ -276,15 +273,11 @@ class OldSystem:
         return torch.bincount(self.labels, minlength=self.num_classes) > 0
 
     def credible(self, share: float = 0.9, columns: bool = True) -> Tensor:
-        """Bool [N], the old features near the mean of their class, see `credible_rows`; computed once."""
-        if not 0 <= share <= 1:
-            raise ValueError(f"share must be a fraction between 0 and 1, not {share}")
-        key = (share, bool(columns))
-        if key not in self._cache:
-            features = self._features("credible rows")
-            mask = credible_rows(features, self.labels, self.num_classes, share, columns)
-            self._cache[key] = mask.to(features.device)
-        return self._cache[key]
+        """Bool [N], the old features near the mean of their class, see `credible_rows`."""
+        check_number("share", share, 0, 1)
+        features = self._features("credible rows")
+        mask = credible_rows(features, self.labels, self.num_classes, share, columns)
+        return mask.to(features.device)
 
     def _features(self, what: str) -> Tensor:
         if self.features is None:
