@@ -12,10 +12,6 @@ from compat_lib.losses import build_method
 from compat_lib.losses.l2 import feature_distances
 
 
-def distance_term(old, step, **options):
-    return build_method("l2", old, make_classifier(), **options).double()(step)["distance"]
-
-
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("width", [2, 6])
 def test_value_and_gradient(width, batch):
