@@ -71,9 +71,7 @@ class CompatibilityLoss(nn.Module):
     other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
     reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
-    dropped: ClassVar[
-        dict[str, object]
-    ] = {}  # options that are gone, as they always are now: digests of runs know them
+    dropped: ClassVar[dict[str, object]] = {}  # options that are gone, as they are now: runs' digests
     formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX; the classification's is added
     learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
     asks: ClassVar[str] = "new model"  # what runs at query time, and what becomes of the gallery, in words
