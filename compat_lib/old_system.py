@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,6 @@ MAPPED = "features.npy"  # beside it, where the features stay on disk
 VERSION = 3
 ARRAYS = ("features", "labels", "prototypes", "classifier_weight", "classifier_bias", "class_map")
 SCALARS = ("classifier_scale", "num_classes")
-
-# how each thing can be had, for the sentence that a user reads when it is missing
-_REMEDY = {
-    "features": "pass features=[N, d] with labels=[N], one row for each image of the new training set",
-    "prototypes": "pass features with labels (prototypes are their class means) or prototypes=[C, d]",
-    "classifier": "pass classifier_weight=[C_old, d] with class_map=[C]",
-    "model": "pass model=the old network",
-    "oracle": "call with_oracle(features=[N, d_n]), features of a new model trained without compatibility",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,25 +218,6 @@ class OldSystem:
             "oracle": self.oracle_features,
         }
         return frozenset(name for name, value in found.items() if value is not None)
-
-    def require(
-        self, names: frozenset[str], method: str, others: Mapping[str, Iterable[frozenset[str]]] | None = None
-    ) -> None:
-        """Refuse when something that a method needs, of those that `has` names, is missing.
-
-        `others` is for the message: name -> what other methods need, any one of several sets.
-        """
-        missing = sorted(names - self.has)
-        if not missing:
-            return
-        remedies = "; ".join(f"for {name}, {_REMEDY[name]}" for name in missing)
-        methods = (others or {}).items()
-        possible = sorted(name for name, needs in methods if any(one <= self.has for one in needs))
-        remaining = f" Methods that work with what is there: {', '.join(possible)}." if possible else ""
-        raise ValueError(
-            f"The method {method} needs the old system's {', '.join(missing)}, but only "
-            f"{', '.join(sorted(self.has))} is there. To go on, {remedies}.{remaining}"
-        )
 
     def prototypes(self, average: str = "raw") -> Tensor:
         """Mean old feature of each new class, float32 [C, d], not normalised; zeros for one without samples.

@@ -14,7 +14,6 @@ from method_steps import make_old
 from compat_lib import class_means as statistics
 from compat_lib import files
 from compat_lib.files import save_tensors
-from compat_lib.losses import METHODS
 from compat_lib.old_system import TENSORS, OldSystem, class_means, credible_rows, rows_of
 
 # -- a user's arrays ---------------------------------------------------------------------------
@@ -101,8 +100,6 @@ def test_labels_may_have_gaps():
 
 # -- what is there and what is derived ---------------------------------------------------------
 
-NEEDS = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
-
 
 def test_what_is_there_is_told_apart():
     model = torch.nn.Linear(2, 6)
@@ -111,15 +108,6 @@ def test_what_is_there_is_told_apart():
     assert OldSystem.from_arrays(prototypes=np.eye(3)).has == {"prototypes"}
     old = OldSystem.from_arrays(classifier_weight=np.eye(3), num_classes=2, model=model)
     assert old.has == {"classifier", "model"}
-
-
-def test_require_names_what_is_missing_what_is_there_and_what_still_works():
-    old = OldSystem.from_arrays(prototypes=np.eye(3))
-    old.require(frozenset({"prototypes"}), "bct")
-    with pytest.raises(ValueError) as refusal:
-        old.require(frozenset({"features", "model"}), "fancy", NEEDS)
-    for part in ("fancy", "features, model, but only prototypes is there", "model=", ": bct, independent."):
-        assert part in str(refusal.value)
 
 
 def test_what_is_derived_is_that_of_the_features():
