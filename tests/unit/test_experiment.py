@@ -108,6 +108,8 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
 def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypatch):
     config = tiny(root, method="bct")
     silent(config).evaluate()
+    used = json.loads(silent(tiny(root, method="nccl")).made_of["method options"])
+    assert used["credible"] == "all"  # no option any more, and in the digests of earlier runs
     original = experiment_data.method_options
     monkeypatch.setattr(experiment_data, "method_options", lambda name: original(name) | {"scale": 7.0})
     for call in (Experiment.train, Experiment.evaluate):
