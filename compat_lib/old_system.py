@@ -11,13 +11,12 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compat_lib.class_means import ROWS_AT_ONCE, class_means, credible_rows
-from compat_lib.files import file_identity, load_arrays, load_tensors, save_tensors, write_rows
+from compat_lib.files import file_identity, load_tensors, save_tensors, write_rows
 from compat_lib.names import check_choice, check_number
 from compat_lib.user_arrays import count_classes, mapped_numbers, numbers, refuse_outside
 
@@ -63,7 +62,7 @@ class OldSystem:
         num_classes: int | None = None,
         model: nn.Module | None = None,
     ) -> OldSystem:
-        """An old system made from your own arrays, checked.
+        """An old system made from your own arrays, checked; of an npz archive, ``**numpy.load(path)``.
 
         Args:
             features: [N, d] real numbers (NumPy, torch, pandas or lists), old features of the new training
@@ -128,12 +127,6 @@ class OldSystem:
         return cls(features, labels, num_classes, width, *given, mapped=mapped)
 
     @classmethod
-    def from_npz(cls, path: str | Path) -> OldSystem:
-        """An old system from a numpy archive with the array names of `from_arrays`; never unpickles."""
-        arrays = {name: one if one.ndim else one.item() for name, one in load_arrays(path).items()}
-        return cls._from_file(path, arrays)
-
-    @classmethod
     def load(cls, folder: str | Path, model: nn.Module | None = None) -> OldSystem:
         """The old system that `save` wrote to a folder, compared with its digest and checked again.
 
@@ -155,14 +148,7 @@ class OldSystem:
                 f"{path} holds no whole old system ({error}); save it again, or delete the folder of its run "
                 "to train it anew"
             ) from error
-        return cls._from_file(path, tensors | {name: known[name] for name in SCALARS} | {"model": model})
-
-    @classmethod
-    def _from_file(cls, path: str | Path, arrays: dict[str, Any]) -> OldSystem:
-        try:
-            return cls.from_arrays(**arrays)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{path}: {error}") from error
+        return cls.from_arrays(**tensors, **{name: known[name] for name in SCALARS}, model=model)
 
     def save(self, folder: str | Path) -> None:
         """Write everything but the network and the oracle's features to a folder, in one piece.

@@ -210,28 +210,6 @@ def test_damaged_files_are_refused_with_the_file_and_the_remedy(tmp_path):
         OldSystem.load(tmp_path)
 
 
-def test_npz_of_a_user(tmp_path):
-    old, names = make_old(scale=8.0), ("features", "labels", "classifier_weight", "class_map")
-    arrays = {name: getattr(old, name).numpy() for name in names}
-    arrays |= {"features": arrays["features"].astype("f8"), "labels": arrays["labels"].astype("i4")}
-    np.savez(tmp_path / "old.npz", **arrays, classifier_scale=8.0, num_classes=5)
-    assert_same(OldSystem.from_npz(tmp_path / "old.npz"), old)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"features": np.array([{"a": 1}], dtype=object)}, "is damaged, or no npz archive of plain"),
-        ({"embeddings": np.eye(3)}, ".*'embeddings'"),
-        ({"prototypes": np.eye(2), "num_classes": [2, 3]}, r"num_classes is array\(\[2, 3\]\); give a whole"),
-    ],
-)
-def test_bad_npz_files(tmp_path, arrays, message):
-    np.savez(tmp_path / "old.npz", **arrays)
-    with pytest.raises((ValueError, TypeError), match=rf"old\.npz:? {message}"):
-        OldSystem.from_npz(tmp_path / "old.npz")
-
-
 # -- class means and credible rows ------------------------------------------------------------------
 
 
