@@ -33,7 +33,7 @@ from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.measuring import measure_old, measure_upgrade, validate, whole_identities
-from compat_lib.models import EmbeddingModel
+from compat_lib.models import EmbeddingModel, resolve_precision
 from compat_lib.old_sources import find_predecessor, take_old
 from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import classifier_of, network, refuse_impossible, settings_of, task
@@ -155,7 +155,7 @@ class Experiment(ExperimentData):
             ).save(folder / "old_system")
             records = measure_old(self.config, self.data, model)
             made_of = self.old_made_of | (model.as_old if before else {})
-            runs.write_run(folder, self.config, records, model, self.data, images, made_of, started)
+            self._write(folder, records, model, images, made_of, started)
         distributed.agreed(None)
 
     def _read_old(self, folder: Path) -> TrainedModel:
@@ -273,6 +273,10 @@ class Experiment(ExperimentData):
                 distributed.agreed(None)
         return map_rows(path)
 
+    def _write(self, folder, records, model, images, made_of, started) -> None:
+        precision = resolve_precision(self.config.device, self.config.precision)
+        runs.write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
+
     @property
     def _training_file(self) -> Path:
         return self.config.run_folder / "training_features.npy"
@@ -297,7 +301,7 @@ class Experiment(ExperimentData):
             pairs = (self.old_system.features, self.training_features(), images.labels)
         if self._first:
             records = measure_upgrade(config, self.data, self.old, new, pairs)
-            runs.write_run(folder, config, records, new, self.data, images, self.made_of, started)
+            self._write(folder, records, new, images, self.made_of, started)
         distributed.agreed(None)
         return Run(folder)
 

@@ -133,6 +133,7 @@ def write_run(
     images: ImageSet,
     made_of: Mapping[str, str],
     started: float,
+    precision: str,
 ) -> None:
     """Complete a trained model's run: what it is, where it was made, what training cost; metrics last.
 
@@ -141,8 +142,9 @@ def write_run(
         images: the model's training set.
         made_of: digests of what it was trained and measured on, by name.
         started: the time when the run began, in seconds.
+        precision: what it was made in: the configuration's "auto" means another one on another processor.
     """
-    from compat_lib import distributed, models
+    from compat_lib import distributed
 
     history = model.history
     cost = {"epochs": len(history), "steps": int(sum(row["steps"] for row in history))}
@@ -162,8 +164,6 @@ def write_run(
     described |= {"experiment_id": config.experiment_id, "run_id": folder.name}
     described |= {"old_run_id": config.old_folder.name, "made_of": made_of, "facts": facts}
     write_json(folder / "config.json", described)
-    # The configuration's "auto" means another one on another processor.
-    precision = models.resolve_precision(config.device, config.precision)
     made = {"device": config.device, "precision": precision, "processes": distributed.world()}
     for name, moment in (("started", started), ("finished", time.time())):
         made[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
