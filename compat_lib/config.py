@@ -55,7 +55,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  #
     ("be at least 0", lambda x: x >= 0, ("warmup_steps", "checkpoint_steps", "checkpoint_minutes")),
     ("be at least 0", lambda x: x >= 0, ("threads", "workers")),
     ("be at least 1", lambda x: x >= 1, ("image_size", "image_height", "old_width", "new_width")),
-    ("be at least 1", lambda x: x >= 1, ("old_epochs", "epochs", "validate_every")),
+    ("be at least 1", lambda x: x >= 1, ("old_epochs", "epochs", "validate_every", "accumulate")),
     ("be at least 2", lambda x: x >= 2, ("batch_size",)),
     ("be above 0", lambda x: x > 0, ("old_lr", "lr", "scale", "clip")),
     ("lie between 0 and 1", lambda x: 0 <= x <= 1, ("erase", "resized_crop", "warmup", "margin_ramp")),
@@ -88,6 +88,7 @@ class TrainingSettings:
     resized_crop: float = 0.0  # augmentation: smallest share that is cut out and enlarged; needs shift 0
     seed: int = 0
     precision: str = "auto"
+    accumulate: int = 1  # parts in which a batch passes through the network: less memory, a third more time
     compile: bool = False  # torch.compile of the network
     sync_batchnorm: bool = False  # under torchrun: batch statistics over the rows of all processes
     checkpoint_steps: int = 0  # keep a checkpoint after so many steps within an epoch; 0: after each epoch
@@ -111,6 +112,11 @@ class TrainingSettings:
 
     def _contradictions(self) -> Iterator[str]:
         """What fields say against each other, a sentence each."""
+        if self.batch_size < 2 * self.accumulate:
+            yield (
+                f"accumulate is {self.accumulate}, which leaves fewer than two images of a batch of "
+                f"{self.batch_size} to a part; at most {self.batch_size // 2} would do"
+            )
         if (self.schedule == "multistep") != bool(self.milestones):
             yield (
                 f"schedule {self.schedule!r} and milestones {self.milestones} do not go together: "

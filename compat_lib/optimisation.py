@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from compat_lib.config import TrainingSettings
 
@@ -47,3 +50,38 @@ def build_optimiser(model: nn.Module, method: nn.Module, settings: TrainingSetti
         return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, foreach=True)
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, lr=settings.lr, foreach=True)
+
+
+class InParts(nn.Module):
+    """A network through which a batch passes in equal parts, whose gradients add up: it saves memory.
+
+    The outputs are those of the whole batch, so that a loss may compare all of its rows; what the network
+    must remember for the gradient is computed again part by part, which costs a second forward pass. Batch
+    normalisation sees a part.
+    """
+
+    def __init__(self, network: nn.Module, parts: int) -> None:
+        super().__init__()
+        self.network, self.parts = network, parts
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        def again() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), self._running_statistics_rest()
+
+        parts = pixels.tensor_split(self.parts)
+        return torch.cat(
+            [checkpoint(self.network, part, use_reentrant=False, context_fn=again) for part in parts]
+        )
+
+    @contextmanager
+    def _running_statistics_rest(self) -> Iterator[None]:
+        """They have seen the part already."""
+        layers = [one for one in self.network.modules() if getattr(one, "momentum", None) is not None]
+        before = [one.momentum for one in layers]
+        for one in layers:
+            one.momentum = 0.0
+        try:
+            yield
+        finally:  # the second pass ends by an exception when all that is asked for was computed
+            for one, momentum in zip(layers, before, strict=True):
+                one.momentum = momentum

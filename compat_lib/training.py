@@ -27,7 +27,7 @@ from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
 from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, refuse_unlike, rows_of
-from compat_lib.optimisation import TrainingSettings, build_optimiser, learning_rate
+from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 from compat_lib.user_arrays import numbers, refuse_outside
 
 __all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
@@ -103,7 +103,8 @@ def train(
     )
     if settings.compile:
         model.compile()
-    network = distributed.parallel(model, device, settings.sync_batchnorm)
+    network = InParts(model, settings.accumulate) if settings.accumulate > 1 else model
+    network = distributed.parallel(network, device, settings.sync_batchnorm)
     optimiser = build_optimiser(model, method, settings)
     half = resolve_precision(device, settings.precision) == "float16"
     scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -148,10 +149,11 @@ def train(
                 keep = method.rows_to_embed(batch.of_all, labels[batch.of_all], generator)
                 own, counts = _dealt(keep)
                 pixels = batch.pixels(own)
-                if min(counts or [len(pixels)]) < 2:
+                if min(counts or [len(pixels)]) < 2 * settings.accumulate:
                     raise ValueError(
                         f"{method.title} leaves {counts or len(pixels)} of {len(batch.of_all)} rows to the "
-                        "network, whose batch normalisation needs two: lower the share that it replaces"
+                        "network, whose batch normalisation needs two in each part of a batch (accumulate is "
+                        f"{settings.accumulate}): lower the share that it replaces"
                     )
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)

@@ -40,6 +40,7 @@ REFUSED = [
     ({"schedule": "multistep", "milestones": [40, 90]}, "between 0 and 1"),
     ({"optimiser": "lamb"}, "sgd, adam, adamw"),
     ({"warmup_steps": -1}, "at least 0"),
+    ({"accumulate": 5, "batch_size": 8}, "at most 4"),
     # old sides
     (FILE | {"scenario": "extended-class"}, "leave out scenario"),
     (FILE | {"old_run": "a/b"}, "leave out old_run"),

@@ -9,7 +9,7 @@ from compat_lib.config import ExperimentConfig
 from compat_lib.losses import build_method
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model
-from compat_lib.optimisation import TrainingSettings, build_optimiser, learning_rate
+from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 from compat_lib.recipe import settings_of
 
 STEPS = 40
@@ -69,3 +69,28 @@ def test_a_configuration_gives_both_sides_their_recipe():
     assert (settings.epochs, settings.lr, settings.seed) == (3, 0.5, 7)
     assert (settings.optimiser, settings.milestones, settings.warmup_steps) == ("adam", [0.75], 2000)
     assert config.changed(schedule="cosine", milestones=[]).run_id != config.run_id
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
+    rows = torch.randn(7, 4, dtype=torch.float64)
+
+    def gradients(model):
+        network.zero_grad()
+        outputs = model(rows)
+        (outputs @ outputs.T).exp().mean().backward()  # each row meets all others
+        return [outputs.detach(), *(parameter.grad for parameter in network.parameters())]
+
+    torch.testing.assert_close(gradients(InParts(network, 3)), gradients(network))
+
+
+def test_parts_update_the_running_statistics_once():
+    plain, parts = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    rows = torch.randn(6, 2)
+    InParts(parts, 2)(rows).sum().backward()
+    for part in rows.split(3):
+        plain(part)
+    torch.testing.assert_close(parts.running_mean, plain.running_mean)
+    torch.testing.assert_close(parts.running_var, plain.running_var)
+    assert parts.momentum == plain.momentum

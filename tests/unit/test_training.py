@@ -85,10 +85,10 @@ def same_weights(first, second):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"precision": "float16"}, {"precision": "bfloat16"}]
+    [{}, {"precision": "float16"}, {"precision": "bfloat16"}, {"accumulate": 2}]
     + [pytest.param({"compile": True}, marks=pytest.mark.slow)],
 )
-def test_it_learns_also_in_half_precision_and_compiled(images, changes):
+def test_it_learns_also_in_half_precision_in_parts_and_compiled(images, changes):
     settings = TrainingSettings(epochs=8, batch_size=16, lr=0.05, **changes)
     with torch.compiler.set_stance("force_eager"):  # compiling itself takes half a minute, and is torch's
         model, _, history = run(*images, settings=settings)
@@ -265,6 +265,9 @@ def test_what_cannot_train_is_refused(images):
     old = old_system(*images)
     with pytest.raises(ValueError, match="needs two"):
         run(*images, name="mixbct", old=old, options={"mix_ratio": 1.0, "credible_share": 1.0})
+    settings = dataclasses.replace(SETTINGS, accumulate=4)
+    with pytest.raises(ValueError, match="accumulate is 4"):  # eight rows or more, in four parts of two
+        run(*images, name="mixbct", old=old, settings=settings, options={"mix_ratio": 0.6})
     few = OldSystem.from_arrays(torch.randn(7, WIDTH), torch.arange(7) % CLASSES, num_classes=CLASSES)
     with pytest.raises(ValueError, match="features of 7 rows, the training set has 48"):
         run(*images, name="l2", old=few)
