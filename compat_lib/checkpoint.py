@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compat_lib.distributed import agreed, rank
+from compat_lib.distributed import agreed, gathered, rank, share, shares
 from compat_lib.files import replacing
 
 ANEW = "delete it to start anew"
@@ -35,6 +35,7 @@ class Checkpoint:
     """The file that lets a killed training go on, on any number of processes.
 
     All processes must call its methods together: the first one writes, and the others wait until it has. A
+    classifier that is dealt out over them stands whole in the file, with its part of the optimiser's state. A
     file that was `made_of` other settings, method or digests is refused.
     """
 
@@ -44,9 +45,11 @@ class Checkpoint:
 
     def write(self, parts: Mapping[str, Any], progress: Progress) -> None:
         """Replace the file by the present state: of "model", "method", "optimiser" and "scaler"."""
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"made_of": self.made_of, **asdict(progress)}
+        counts = shares(parts["method"].classifier.num_classes)
+        _change_dealt(state, parts, lambda rows: gathered(rows, counts))
         if rank() == 0:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"made_of": self.made_of, **asdict(progress)}
             with replacing(self.path, "choose another folder with runs_root, or make room") as part:
                 torch.save(state, part)
         agreed(None)  # torchrun ends all as soon as one ends
@@ -64,9 +67,29 @@ class Checkpoint:
         if differing:
             names = ", ".join(differing)
             raise ValueError(f"the checkpoint {self.path} was written with other settings ({names}); {ANEW}")
+        mine = share(parts["method"].classifier.num_classes)
+        _change_dealt(state, parts, lambda rows: rows[mine].clone())
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return Progress(**{name: state[name] for name in asdict(Progress())})
+
+
+def _change_dealt(
+    state: dict[str, Any], parts: Mapping[str, Any], change: Callable[[Tensor], Tensor]
+) -> None:
+    """Apply `change` to what `state` holds of a classifier that is dealt out, row by row."""
+    classifier = parts["method"].classifier
+    if not classifier.dealt:
+        return
+    order = [id(one) for group in parts["optimiser"].param_groups for one in group["params"]]
+    for name, parameter in classifier.named_parameters():
+        state["method"][f"classifier.{name}"] = change(state["method"][f"classifier.{name}"])
+        states = state["optimiser"]["state"]
+        # A fixed classifier is not there.
+        place = order.index(id(parameter)) if id(parameter) in order else None
+        if place in states:  # in a new dictionary: the old one is the optimiser's own
+            rows = {key: isinstance(value, Tensor) and value.ndim > 0 for key, value in states[place].items()}
+            states[place] = {k: change(v) if rows[k] else v for k, v in states[place].items()}
 
 
 class Interrupted(SystemExit):

@@ -62,6 +62,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  #
     ("lie between 0 and 1", lambda x: 0 <= x <= 1, ("old_outliers",)),
     ("lie between 0 and 0.999", lambda x: 0 <= x <= 0.999, ("label_smoothing",)),
     ("lie strictly between 0 and 1", lambda x: 0 < x < 1, ("old_share",)),
+    ("lie above 0 and at most at 1", lambda x: 0 < x <= 1, ("classifier_sample",)),
 )
 
 
@@ -181,6 +182,7 @@ class ExperimentConfig(TrainingSettings):
     scale: float = 32.0  # s of the margin losses
     margin: float = 0.3  # m: radians for ArcFace, cosine for CosFace
     margin_ramp: float = 0.3  # share of the steps over which the margin grows from zero
+    classifier_sample: float = 1.0  # share of the classes in a step's softmax (Partial FC)
     validate_every: int = 2  # epochs between looks at the validation identities
     # the method
     method: str = "independent"

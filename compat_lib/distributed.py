@@ -2,7 +2,8 @@
 
 Each process sends its share of a batch through the network. The embeddings are gathered with their gradient,
 so that every process computes a method's terms on the whole batch, with equal queues and equal draws, and no
-method knows of processes. Without torchrun everything here does nothing.
+method knows of processes. The classifier's rows can be dealt out (Partial FC, An et al., CVPR 2022, arXiv
+2203.15565). Without torchrun everything here does nothing.
 """
 
 from __future__ import annotations
@@ -106,13 +107,58 @@ class _Gather(torch.autograd.Function):
         return gradient.split(ctx.counts)[rank()] * world(), None
 
 
-def average_gradients(method: nn.Module) -> None:
-    """Make the gradients of a method, which all processes computed from the same batch, equal to the bit."""
-    if world() > 1:
-        for parameter in method.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= world()
+def summed(values: Tensor) -> Tensor:
+    """The sum over the processes; each process's own values get the gradient of the sum."""
+    return values if world() == 1 else _Sum.apply(values)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        return _reduced(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def shared(values: Tensor) -> Tensor:
+    """Values that are equal in all processes, each of which differentiates a part: their gradients add up."""
+    values = values.view_as(values)
+    if world() > 1 and values.requires_grad:
+        values.register_hook(_reduced)
+    return values
+
+
+def largest(values: Tensor) -> Tensor:
+    """The elementwise maximum over the processes, without gradient."""
+    return _reduced(values, dist.ReduceOp.MAX) if world() > 1 else values.detach()
+
+
+def _reduced(values: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+    values = values.detach().clone()
+    dist.all_reduce(values, operation)
+    return values
+
+
+def average_gradients(method: nn.Module, dealt: nn.Module | None) -> None:
+    """Make the gradients of a method, which all processes computed from the same batch, equal to the bit.
+
+    The parameters in `dealt`, this process's share of a classifier, keep their own. But where one process's
+    are not finite, all become so: float16 then skips the step everywhere.
+    """
+    if world() == 1:
+        return
+    own = [] if dealt is None else [one for one in dealt.parameters() if one.requires_grad]
+    for parameter in method.parameters():
+        if parameter.grad is not None and not any(parameter is one for one in own):
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world()
+    if own:
+        total = torch.stack([one.grad.sum() for one in own]).sum()
+        dist.all_reduce(total)
+        for one in own:
+            one.grad += 0.0 * total
 
 
 # -- the network -------------------------------------------------------------------------------------------
@@ -137,20 +183,6 @@ def parallel(network: nn.Module, device: torch.device, sync_batchnorm: bool) -> 
     return nn.parallel.DistributedDataParallel(network, device_ids=ids)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over the processes, whose gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        values = values.detach().clone()
-        dist.all_reduce(values)
-        return values
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradient)
-
-
 def _normalise(module: nn.BatchNorm1d | nn.BatchNorm2d, rows: Tensor) -> Tensor:
     """Batch normalisation by the statistics of all processes' rows [N, C, ...], float32."""
     parameters = (module.running_mean, module.running_var, module.weight, module.bias)
@@ -158,10 +190,10 @@ def _normalise(module: nn.BatchNorm1d | nn.BatchNorm2d, rows: Tensor) -> Tensor:
         return F.batch_norm(rows, *parameters, eps=module.eps)
     dims, shape = [0, *range(2, rows.ndim)], [1, -1, *[1] * (rows.ndim - 2)]
     own = rows.float()
-    count = _Sum.apply(own.new_tensor([own.numel() / own.shape[1]]))
-    mean = _Sum.apply(own.sum(dims)) / count
+    count = summed(own.new_tensor([own.numel() / own.shape[1]]))
+    mean = summed(shared(own.sum(dims))) / count
     centred = own - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(dims)) / count
+    variance = summed(shared(centred.square().sum(dims))) / count
     with torch.no_grad():
         module.num_batches_tracked += 1
         module.running_mean.lerp_(mean, module.momentum)

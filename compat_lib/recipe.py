@@ -52,7 +52,7 @@ def classifier_of(
     a simplex: both sides, and all generations, know a class by the same.
     """
     how = {"scale": config.scale, "margin": config.margin, "ramp": config.margin_ramp}
-    how |= {"label_smoothing": config.label_smoothing}
+    how |= {"label_smoothing": config.label_smoothing, "sample": config.classifier_sample}
     kind = "linear" if loss == "softmax" else loss
     return Classifier(kind, width, classes, vertices=vertices, **how)
 

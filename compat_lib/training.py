@@ -105,6 +105,9 @@ def train(
         model.compile()
     network = InParts(model, settings.accumulate) if settings.accumulate > 1 else model
     network = distributed.parallel(network, device, settings.sync_batchnorm)
+    classifier = method.classifier
+    if 1 < distributed.world() <= classifier.num_classes and not method.whole_classifier:
+        classifier.deal()
     optimiser = build_optimiser(model, method, settings)
     half = resolve_precision(device, settings.precision) == "float16"
     scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -180,7 +183,7 @@ def train(
                 loss = sum(method.weights[name] * term for name, term in terms.items())
                 optimiser.zero_grad()
                 scaler.scale(loss).backward()
-                distributed.average_gradients(method)
+                distributed.average_gradients(method, classifier if classifier.dealt else None)
                 scaler.unscale_(optimiser)
                 norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
                 watch.note(step, loss, terms, norm)
@@ -221,6 +224,8 @@ def train(
                 say(epoch_line(row, settings.epochs))
             if distributed.any_process(bool(sigterm))[0]:  # while it looked at the validation images
                 raise Interrupted
+        if classifier.dealt:
+            classifier.collect()
         torch.manual_seed(seeded_generator(settings.seed, "finish", settings.epochs).initial_seed())
         began = _clocks(device)
         method.finish(embed_all)

@@ -122,7 +122,8 @@ def estimate(preset: Preset, device: str) -> None:
             ]
             epochs = config.old_epochs if side == "old" else config.epochs
             images, classes = sides[side]
-            network, head, remembered, seconds, batch = measured(*asked, classes, share, channels, recipe)
+            own = -(-classes // preset.processes)  # the classifier is dealt out
+            network, dealt, remembered, seconds, batch = measured(*asked, own, share, channels, recipe)
             steps = images // min(config.batch_size, images)
             per_parameter = 4 * (2 + MOMENTS[config.optimiser])
             taken = preset.published.get(side, [images])[0] is None
@@ -132,7 +133,7 @@ def estimate(preset: Preset, device: str) -> None:
             )
             print(
                 f"       {network / 1e6:.1f} M parameters, classifier {width * classes / 1e6:.1f} M; memory "
-                f"{(network + head) * per_parameter / GIGA:.2f} GB for them with gradients and "
+                f"{(network + dealt) * per_parameter / GIGA:.2f} GB for them with gradients and "
                 f"{config.optimiser}, {remembered * share / GIGA:.2f} GB for a batch's activations"
             )
             how = "measured" if batch == share else f"measured with {batch} of its {share} images, and scaled"

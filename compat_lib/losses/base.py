@@ -75,6 +75,7 @@ class CompatibilityLoss(nn.Module):
     paper: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # of: features, prototypes, classifier, model, oracle
     one_width: ClassVar[bool] = False  # True: the new features must have the width of the old ones
+    whole_classifier: ClassVar[bool] = False  # True: `terms` uses more of it than `loss`
     other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
     reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here

@@ -51,6 +51,7 @@ class DualTuning(CompatibilityLoss):
         "new_to_old": r"\frac{1}{|I|}\sum_{i \in I} \mathrm{CE}(V\,T(n_i), \mu(y_i))",
     }
     reconstruction = True
+    whole_classifier = True
     dropped = {"o2n_rows": "all"}
     published = {"prototype_weight": 0.1}
 

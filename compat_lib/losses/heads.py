@@ -6,11 +6,13 @@ same cosines can be used, and differentiated, more than once.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compat_lib.distributed import agreed, gathered, largest, share, shared, shares, summed
 from compat_lib.names import check_choice, check_number
 
 KINDS = ("linear", "cosface", "arcface", "simplex")
@@ -109,6 +111,9 @@ class Classifier(nn.Module):
         margin: m, radians 0..pi/2 for "arcface", cosine units 0..1 for "cosface". Not used by others.
         ramp: fraction of training, 0..1, over which the margin grows linearly from 0 to `margin`; 0: at once.
         label_smoothing: fraction, 0..1, spread evenly over all classes.
+        sample: fraction of the classes, above 0 up to 1, that a step's softmax runs over: those of the batch,
+            the others drawn anew, as Partial FC (arXiv 2203.15565) does. Deviation: the rows that were not
+            drawn go on by their momentum and weight decay. Draws come from torch's global generator.
         vertices: int64 [C], the simplex's vertex of each class, 0..D; None: 0..C-1. Only for "simplex".
     Raises:
         ValueError: a simplex of D + 1 vertices for more classes.
@@ -124,6 +129,7 @@ class Classifier(nn.Module):
         margin: float = 0.3,
         ramp: float = 0.3,
         label_smoothing: float = 0.0,
+        sample: float = 1.0,
         vertices: Tensor | None = None,
     ):
         super().__init__()
@@ -132,6 +138,8 @@ class Classifier(nn.Module):
         self.margin = check_number("margin", margin, 0, 1 if kind == "cosface" else math.pi / 2)
         self.ramp = check_number("ramp", ramp, 0, 1)
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
+        self.sample = check_number("sample", sample, 1e-6, 1)
+        self.first, self.dealt = 0, False  # the class of the first row here; see `deal`
         if kind == "simplex":
             rows = torch.arange(num_classes) if vertices is None else vertices
             if int(rows.max()) > width:
@@ -157,21 +165,85 @@ class Classifier(nn.Module):
             progress: fraction of the training that is done, 0..1.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.to(self.weight.dtype)
-            if self.kind in ("linear", "simplex"):
-                return F.linear(embeddings, self.weight, self.bias)
-            cosines = F.linear(unit_rows(embeddings), unit_rows(self.weight))
-            if labels is not None:
-                own, margin = labels[:, None], self.margin_at(progress)
-                target = cosines.gather(1, own)
-                shifted = (arcface if self.kind == "arcface" else cosface)(target, margin)
-                cosines = cosines.scatter(1, own, shifted)
-            return self.scale * cosines
+            return self._scores(embeddings, self.weight, self.bias, labels, progress)
+
+    def _scores(
+        self,
+        embeddings: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor | None,
+        progress: float,
+        here: Tensor | None = None,
+    ) -> Tensor:
+        """Scores of the classes of `weight`; labels count its rows, and hold where `here` (bool [N]) does."""
+        embeddings = embeddings.to(weight.dtype)
+        if self.kind in ("linear", "simplex"):
+            return F.linear(embeddings, weight, bias)
+        cosines = F.linear(unit_rows(embeddings), unit_rows(weight))
+        if labels is not None:
+            own, margin = labels[:, None], self.margin_at(progress)
+            target = cosines.gather(1, own)
+            shifted = (arcface if self.kind == "arcface" else cosface)(target, margin)
+            if here is not None:
+                shifted = shifted.where(here[:, None], target)
+            cosines = cosines.scatter(1, own, shifted)
+        return self.scale * cosines
 
     def loss(self, embeddings: Tensor, labels: Tensor, progress: float = 1.0) -> Tensor:
         """Mean cross-entropy of the logits with the margin; arguments as in `logits`, float32 scalar."""
+        if self.dealt or self.sample < 1:
+            return self._loss_of_part(embeddings, labels, progress)
         logits = self.logits(embeddings, labels, progress)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _loss_of_part(self, embeddings: Tensor, labels: Tensor, progress: float) -> Tensor:
+        """The same over the classes that take part, of which this process has its own if dealt out."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            own, last = labels - self.first, len(self.weight) - 1
+            here = (own >= 0) & (own <= last)
+            own, weight, bias = own.clamp(0, last), self.weight, self.bias
+            if self.sample < 1:
+                rows = self._drawn(own, here)
+                own = torch.searchsorted(rows, own).clamp(max=len(rows) - 1)
+                weight, bias = weight[rows], None if bias is None else bias[rows]
+            if self.dealt:
+                embeddings = shared(embeddings)
+            logits = self._scores(embeddings, weight, bias, own, progress, here)
+            most = logits.detach().amax(dim=1)
+            logits = logits - (largest(most) if self.dealt else most)[:, None]
+            target = logits.gather(1, own[:, None])[:, 0].where(here, 0.0)
+            counts = torch.full_like(target, logits.shape[1])
+            parts = torch.stack([logits.exp().sum(dim=1), target, logits.sum(dim=1), counts])
+            total, target, every, count = summed(parts) if self.dealt else parts
+            smooth = self.label_smoothing
+            return (total.log() - (1 - smooth) * target - smooth * every / count).mean()
+
+    def _drawn(self, own: Tensor, here: Tensor) -> Tensor:
+        """Rows that take part in a step, int64 in order: those that the batch has, and random others."""
+        rows = len(self.weight)
+        keys = torch.rand(rows)  # other ones in each process, as are the rows if they were dealt out
+        keys = (keys if self.dealt else agreed(keys)).to(own.device)
+        keys = keys.scatter_reduce(0, own, 2.0 * here, "amax")
+        # Room for a batch of as many classes as images, so that nobody need count them.
+        return keys.topk(min(rows, max(round(self.sample * rows), len(own)))).indices.sort().values
+
+    def deal(self) -> None:
+        """Keep this process's share of the rows only; the other processes keep the others."""
+        mine = share(self.num_classes)
+        self.first, self.dealt = mine.start, True
+        self._keep(lambda rows: rows[mine].clone())
+
+    def collect(self) -> None:
+        """Undo `deal`: all rows in every process."""
+        counts = shares(self.num_classes)
+        self.first, self.dealt = 0, False
+        self._keep(lambda rows: gathered(rows, counts))
+
+    @torch.no_grad()
+    def _keep(self, part: Callable[[Tensor], Tensor]) -> None:
+        self.weight = nn.Parameter(part(self.weight), requires_grad=self.weight.requires_grad)
+        self.bias = None if self.bias is None else nn.Parameter(part(self.bias))
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {self.width} -> {self.num_classes}, scale={self.scale}, margin={self.margin}"

@@ -44,6 +44,7 @@ class LCE(CompatibilityLoss):
     paper = "Learning Compatible Embeddings (Meng et al., ICCV 2021, arXiv 2108.01958), as compared in AdvBCT"
     needs = frozenset({"features"})
     one_width = True
+    whole_classifier = True
     published = {"boundary_weight": 1.0, "alignment_weight": 1.0}
     formulas = {
         "boundary": r"\frac{1}{|K|}\sum_{i \in K}"

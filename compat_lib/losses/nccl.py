@@ -63,6 +63,7 @@ class NCCL(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     one_width = True
+    whole_classifier = True
     dropped = {"credible": "all"}
     published = {"feature_weight": 1.0, "logit_weight": 0.01, "temperature": 1.0}
     formulas = {

@@ -41,6 +41,7 @@ REFUSED = [
     ({"optimiser": "lamb"}, "sgd, adam, adamw"),
     ({"warmup_steps": -1}, "at least 0"),
     ({"accumulate": 5, "batch_size": 8}, "at most 4"),
+    ({"classifier_sample": 0.0}, "above 0"),
     # old sides
     (FILE | {"scenario": "extended-class"}, "leave out scenario"),
     (FILE | {"old_run": "a/b"}, "leave out old_run"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import CASES, embed_case, experiment_config, train_case
+from two_processes import CASES, embed_case, experiment_config, sampled_case, train_case
 
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors
@@ -48,13 +48,27 @@ def test_two_processes_are_one_with_the_whole_batch(pair, case):
         assert all(torch.equal(value, second[part][name]) for name, value in first[part].items())
 
 
+def test_the_classifier_is_dealt_out_unless_a_method_uses_all_of_it(pair):
+    rows = {case: [found[case]["dealt"][0] for found in pair[1:]] for case in CASES}
+    whole = {case for case, counts in rows.items() if counts == [5, 5]}
+    assert whole == {"dual_tuning", "lce", "nccl", "sampled"}
+    assert all(counts in ([5, 5], [2, 3]) for counts in rows.values())
+
+
+def test_a_sample_of_classes_that_were_not_dealt_out_is_the_same_in_all_processes(pair):
+    alone = sampled_case()
+    assert len(alone[2].nonzero()) == 10, "others of 40 classes than those of the batch are drawn"
+    for found in pair[1:]:
+        torch.testing.assert_close(found["drawn"], alone)
+
+
 def test_a_training_goes_on_with_another_number_of_processes(pair):
     alone = train_case("smoothed")
     assert_equal(pair[1]["resumed"], alone)
-    assert pair[1]["resumed"]["steps"] == 1, "two of the three were done"
+    assert len(pair[1]["resumed"]["dealt"]) == 1, "two of the three steps were done"
     resumed = train_case("smoothed", checkpoint=pair[0] / "pair.pt")
     assert_equal(resumed, alone)
-    assert resumed["steps"] == 1
+    assert len(resumed["dealt"]) == 1
 
 
 def test_two_processes_write_the_features_of_one_into_one_file(pair, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import slow_losses as slow
 import torch
+import torch.nn.functional as F
 from method_steps import make_classifier
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 
@@ -152,5 +153,37 @@ def test_a_simplex_scores_by_the_vertices_of_the_classes_and_is_not_trained():
     assert loss.item() == pytest.approx(sum(losses) / 5, rel=1e-5)
     loss.backward()
     assert classifier.weight.grad is None and embeddings.grad.ne(0).any()
+    torch.testing.assert_close(classifier._loss_of_part(embeddings, labels, 1.0), loss)
+    classifier.deal()
+    assert not classifier.weight.requires_grad
     with pytest.raises(ValueError, match="in 4 coordinates has 5 vertices, but 6 are asked for: set the"):
         Classifier("simplex", 4, 6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
+def test_the_loss_by_parts_is_the_loss(kind):
+    torch.manual_seed(0)
+    classifier = Classifier(kind, 4, 9, label_smoothing=0.1).double()
+    embeddings = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 8, 3, 3, 5, 1])
+    inputs = (embeddings, *classifier.parameters())
+    whole = classifier.loss(embeddings, labels, 0.7)
+    part = classifier._loss_of_part(embeddings, labels, 0.7)
+    torch.testing.assert_close(part, whole)
+    torch.testing.assert_close(torch.autograd.grad(part, inputs), torch.autograd.grad(whole, inputs))
+
+
+def test_a_sample_of_classes_holds_those_of_the_batch_and_gives_their_cross_entropy():
+    torch.manual_seed(0)
+    classifier = Classifier("linear", 4, 40, sample=0.25)
+    torch.nn.init.normal_(classifier.weight)
+    embeddings, labels, seen = torch.randn(5, 4), torch.tensor([7, 39, 0, 7, 12]), set()
+    for _ in range(20):
+        loss = classifier.loss(embeddings, labels)
+        (slopes,) = torch.autograd.grad(loss, classifier.bias)
+        drawn = slopes.nonzero()[:, 0]
+        assert len(drawn) == 10 and set(labels.tolist()) <= set(drawn.tolist())
+        logits = embeddings @ classifier.weight[drawn].T
+        torch.testing.assert_close(loss, F.cross_entropy(logits, torch.searchsorted(drawn, labels)))
+        seen |= set(drawn.tolist())
+    assert len(seen) > 35, "others are drawn each time"

@@ -27,6 +27,7 @@ SETTINGS = TrainingSettings(
 CASES = {  # name -> method, classifier, other arguments of build_method
     **{name: (name, {"kind": "arcface"}, {}) for name in sorted(METHODS)},
     "smoothed": ("independent", {"kind": "linear", "label_smoothing": 0.1}, {}),
+    "sampled": ("lce", {"kind": "arcface", "sample": 0.5}, {}),
     "simplex": ("hoc", {"kind": "simplex"}, {}),
     "triplet": ("mixbct", {"kind": "cosface"}, {"task_loss": "triplet"}),
 }
@@ -52,11 +53,11 @@ def train_case(name, settings=SETTINGS, stop_at=None, **more):
     torch.manual_seed(5)
     model = build_model("convnet-half", width=METHODS[kind].model_width(WIDTH, WIDTH), size=16)
     method = build_method(kind, old, Classifier(width=WIDTH, num_classes=CLASSES, **classifier), **options)
-    steps = []
+    dealt = []
 
     def watch(module, arguments):
-        steps.append(1)
-        if len(steps) == stop_at and distributed.rank() + 1 == distributed.world():
+        dealt.append(len(method.classifier.weight))
+        if len(dealt) == stop_at and distributed.rank() + 1 == distributed.world():
             os.kill(os.getpid(), signal.SIGTERM)
 
     method.register_forward_pre_hook(watch)
@@ -71,9 +72,19 @@ def train_case(name, settings=SETTINGS, stop_at=None, **more):
         "losses": losses,
         "model": {key: value.clone() for key, value in model.state_dict().items()},
         "method": {key: value.clone() for key, value in method.state_dict().items()},
-        "steps": len(steps),
+        "dealt": dealt,
         "embedded": history[-1]["backbone_images"],
     }
+
+
+def sampled_case():
+    """Loss, and its slopes, of a sample of classes that were not dealt out."""
+    torch.manual_seed(7)
+    classifier = Classifier("linear", 4, 40, sample=0.25)
+    embeddings, labels = torch.randn(5, 4), torch.tensor([7, 39, 0, 7, 12])
+    torch.manual_seed(8 + distributed.rank())  # as the training does in each step
+    loss = classifier.loss(embeddings, labels)
+    return loss.detach(), *torch.autograd.grad(loss, [classifier.weight, classifier.bias])
 
 
 def embed_case(out):
@@ -89,6 +100,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     distributed.start("cpu")
     results = {name: train_case(name) for name in CASES}
+    results["drawn"] = sampled_case()
     results["rows"] = embed_case(folder / "rows.npy").clone()
     Experiment(experiment_config(folder / "runs"), say=lambda line: None).evaluate()
     train_case("simplex", checkpoint=folder / "simplex.pt")
