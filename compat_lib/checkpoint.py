@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compat_lib.distributed import gathered, rank, share, shares
+from compat_lib.distributed import agreed, gathered, rank, share, shares
 from compat_lib.files import replacing
 
 ANEW = "delete it to start anew"
@@ -34,9 +34,9 @@ class Progress:
 class Checkpoint:
     """The file that lets a killed training go on, on any number of processes.
 
-    All processes must call its methods together; the first one writes. A classifier that is dealt out over
-    them stands whole in the file, with its part of the optimiser's state. A file that was `made_of` other
-    settings, method or digests is refused.
+    All processes must call its methods together: the first one writes, and the others wait until it has. A
+    classifier that is dealt out over them stands whole in the file, with its part of the optimiser's state. A
+    file that was `made_of` other settings, method or digests is refused.
     """
 
     path: Path
@@ -52,6 +52,7 @@ class Checkpoint:
         if rank() == 0:
             with replacing(self.path, "choose another folder with runs_root, or make room") as part:
                 torch.save(state, part)
+        agreed(None)  # torchrun ends all as soon as one ends
 
     def read(self, parts: Mapping[str, Any]) -> Progress:
         """Restore what was written last, if anything was; a damaged file, or one of others, is refused."""

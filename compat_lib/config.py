@@ -132,9 +132,8 @@ class ExperimentConfig(TrainingSettings):
     """Everything that determines one run; unknown or impossible values are refused on construction.
 
     The fields are plain literals so that a notebook's parameters cell, a preset and ``config.json`` can hold
-    them as they are; text that reads as a number is taken as one, because YAML 1.1 reads ``1e-3`` as text.
-    ``experiment_id`` names what the methods share (data, scenario, old and new side), ``run_id`` one method
-    and seed within it.
+    them as they are. ``experiment_id`` names what the methods share (data, scenario, old and new side),
+    ``run_id`` one method and seed within it.
 
     >>> config = ExperimentConfig(method="mixbct", method_options={"mix_ratio": 0.2})
     >>> config.run_id.rsplit("-", 1)[0], config.experiment_id.rsplit("-", 1)[0]
@@ -344,8 +343,6 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     if value is None and "None" in kind:
         return None
     kind, value = kind.split(" ")[0].split("[")[0], _plain(value)
-    if kind in ("int", "float") and isinstance(value, str):
-        value = as_number(value)
     if kind == "int" and isinstance(value, float) and value.is_integer():
         value = int(value)
     types, words = _TYPES[kind]
@@ -356,7 +353,12 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     if kind == "float" and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number; got {value}")
     if kind in ("dict", "list"):
-        return with_numbers(value)
+        try:
+            return json.loads(json.dumps(value, default=_plain))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} must hold numbers, text, lists and dictionaries; got {value!r}"
+            ) from None
     return {"float": float, "int": int}.get(kind, lambda same: same)(value)
 
 
@@ -368,27 +370,6 @@ _TYPES = {
     "dict": (dict, "a dictionary of options"),
     "list": ((list, tuple), "a list of numbers"),
 }
-
-
-def as_number(text: str) -> Any:
-    """The number that a text writes, or the text itself: YAML 1.1 reads ``1e-3`` as text, JSON as a number.
-
-    >>> as_number("1e-3"), as_number("12"), as_number("resnet18"), as_number("1_0")
-    (0.001, 12, 'resnet18', '1_0')
-    """
-    if not re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text):
-        return text
-    return int(text) if text.strip().lstrip("+-").isdigit() else float(text)
-
-
-def with_numbers(value: Any) -> Any:
-    """Options with their texts that are numbers as numbers, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: with_numbers(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [with_numbers(one) for one in value]
-    value = _plain(value)
-    return as_number(value) if isinstance(value, str) and "e" in value.lower() else value
 
 
 def _plain(value: Any) -> Any:

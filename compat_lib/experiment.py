@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compat_lib import distributed, models, runs, trained_model
+from compat_lib import distributed, runs, trained_model
 from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
@@ -34,7 +33,7 @@ from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.measuring import measure_old, measure_upgrade, validate, whole_identities
-from compat_lib.models import EmbeddingModel
+from compat_lib.models import EmbeddingModel, resolve_precision
 from compat_lib.old_sources import find_predecessor, take_old
 from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import classifier_of, network, refuse_impossible, settings_of, task
@@ -46,25 +45,18 @@ Parts = tuple[EmbeddingModel, CompatibilityLoss]
 _TURN = threading.RLock()  # torch's random numbers and its number of threads are the process's own
 
 
-@contextmanager
-def _alone(threads: int) -> Iterator[None]:
-    """Alone in this process, on so many threads (0: as many as there are), whatever the caller has set."""
-    with _TURN, torch_defaults():
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
 def _in_turn(step: Callable) -> Callable:
-    """A step of an experiment that runs `_alone`."""
+    """A step of an experiment: alone in this process, on its number of threads, by torch's own defaults."""
 
     @wraps(step)
     def run(self: Experiment, *given, **named):
-        with _alone(self.config.threads):
-            return step(self, *given, **named)
+        with _TURN, torch_defaults():
+            before = torch.get_num_threads()
+            torch.set_num_threads(self.config.threads or before)
+            try:
+                return step(self, *given, **named)
+            finally:
+                torch.set_num_threads(before)
 
     return run
 
@@ -84,7 +76,7 @@ class Experiment(ExperimentData):
         self.say = say if self._first else lambda line: None
         self._old: TrainedModel | None = None
         self._new: TrainedModel | None = None
-        with _alone(0):
+        with _TURN, torch_defaults():
             refuse_impossible(config)
 
     # -- the old side ----------------------------------------------------------------------------
@@ -282,7 +274,7 @@ class Experiment(ExperimentData):
         return map_rows(path)
 
     def _write(self, folder, records, model, images, made_of, started) -> None:
-        precision = models.resolve_precision(self.config.device, self.config.precision)
+        precision = resolve_precision(self.config.device, self.config.precision)
         runs.write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
 
     @property

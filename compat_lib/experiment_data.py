@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from compat_lib.config import WHERE, ExperimentConfig
+from compat_lib.config import WHERE, ExperimentConfig, project_path
+from compat_lib.data import DATA_VARIABLE, load
 from compat_lib.data.batches import Groups
 from compat_lib.data.images import ImageSet, Splits
-from compat_lib.data.scenarios import Scenario
+from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
 from compat_lib.files import tensor_digest
-from compat_lib.losses import method_options
+from compat_lib.losses import find_method, method_options
 from compat_lib.old_sources import read_old_features
-from compat_lib.recipe import deal_out, load_data, network_made_of, old_training_set, refuse_unmeasurable
+from compat_lib.recipe import network_made_of, refuse_unmeasurable
 from compat_lib.runs import refuse_changed
 
 
@@ -30,17 +32,47 @@ class ExperimentData:
     @cached_property
     def data(self) -> Splits:
         """Training, validation and test images of the data set."""
-        return load_data(self.config, self.config.dataset, self.config.dataset_options)
+        return self._load(self.config.dataset, self.config.dataset_options)
+
+    def _load(self, name: str, options: Mapping[str, Any]) -> Splits:
+        """A data set by its name, from where and in the way that the configuration says."""
+        config = self.config
+        # A kernel starts in notebooks/, the workflow at the root.
+        paths = {name: project_path(options[name]) for name in ("path", "test_path") if options.get(name)}
+        root = project_path(config.data_root or os.environ.get(DATA_VARIABLE) or "data")
+        seed = config.seed if config.data_seed is None else config.data_seed
+        how = {"size": config.size, "seed": seed, "stream": config.stream}
+        return load(name, root=root, **how, **options | paths)
 
     @cached_property
     def scenario(self) -> Scenario:
         """Which training images the old and the new model see."""
-        return deal_out(self.config, self.data)
+        config, train = self.config, self.data.train
+        if config.old_dataset or config.old_features:
+            return other_set(train.labels)
+        how = {"share": config.old_share, "shuffle_seed": config.shuffle_seed}
+        if config.old_classes:
+            how["chosen"] = named_classes(config.old_classes, train.classes, also=self.data.val.classes)
+        return split(train.labels, config.scenario, **how)
 
     @cached_property
     def old_images(self) -> ImageSet:
-        """The old model's training set, labelled 0..C_o-1, see `recipe.old_training_set`."""
-        return old_training_set(self.config, self.data, self.scenario)
+        """The old model's training set, labelled 0..C_o-1, of this data set or of another."""
+        config, train = self.config, self.data.train
+        if config.old_features:
+            raise ValueError(
+                "old_features come from a file: nothing says on which images their model was trained"
+            )
+        if not config.old_dataset:
+            return self.scenario.training_set("old", train)
+        images = self._load(config.old_dataset, config.old_dataset_options).train
+        channels = [images.images.shape[1], train.images.shape[1]]
+        if channels[0] != channels[1]:
+            raise ValueError(
+                f"images of old_dataset {config.old_dataset} and dataset {config.dataset} have "
+                f"{channels[0]} and {channels[1]} channels: no network reads both"
+            )
+        return images
 
     @cached_property
     def new_images(self) -> ImageSet:
@@ -68,7 +100,8 @@ class ExperimentData:
     @cached_property
     def made_of(self) -> dict[str, str]:
         """The same of the new side; an option's default may be another one in a later version."""
-        options = method_options(self.config.method) | self.config.method_options
+        method, given = self.config.method, self.config.method_options
+        options = find_method(method).dropped | method_options(method) | given
         made_of = self.old_made_of | network_made_of(self.config, "new")
         return made_of | {"method options": json.dumps(options, sort_keys=True)}
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compat_lib.class_means import ROWS_AT_ONCE, class_means, credible_rows
-from compat_lib.files import file_identity, load_arrays, load_tensors, save_tensors, write_rows
+from compat_lib.files import file_identity, load_tensors, save_tensors, write_rows
+from compat_lib.names import check_choice, check_number
 from compat_lib.user_arrays import count_classes, mapped_numbers, numbers, refuse_outside
 
 __all__ = ["ROWS_AT_ONCE", "OldSystem", "class_means", "credible_rows", "rows_of"]
@@ -28,15 +27,6 @@ MAPPED = "features.npy"  # beside it, where the features stay on disk
 VERSION = 3
 ARRAYS = ("features", "labels", "prototypes", "classifier_weight", "classifier_bias", "class_map")
 SCALARS = ("classifier_scale", "num_classes")
-
-# how each thing can be had, for the sentence that a user reads when it is missing
-_REMEDY = {
-    "features": "pass features=[N, d] with labels=[N], one row for each image of the new training set",
-    "prototypes": "pass features with labels (prototypes are their class means) or prototypes=[C, d]",
-    "classifier": "pass classifier_weight=[C_old, d] with class_map=[C]",
-    "model": "pass model=the old network",
-    "oracle": "call with_oracle(features=[N, d_n]), features of a new model trained without compatibility",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +47,6 @@ class OldSystem:
     mapped: Path | None = None  # the file of memory-mapped features
     # of a chain, float32 [d_j, d]: what carries these features to galleries before them, the nearest first
     maps: tuple[Tensor, ...] = ()  # given by dataclasses.replace, and no part of what is saved
-    _cache: dict = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def from_arrays(
@@ -73,7 +62,7 @@ class OldSystem:
         num_classes: int | None = None,
         model: nn.Module | None = None,
     ) -> OldSystem:
-        """An old system made from your own arrays, checked.
+        """An old system made from your own arrays, checked; of an npz archive, ``**numpy.load(path)``.
 
         Args:
             features: [N, d] real numbers (NumPy, torch, pandas or lists), old features of the new training
@@ -138,12 +127,6 @@ class OldSystem:
         return cls(features, labels, num_classes, width, *given, mapped=mapped)
 
     @classmethod
-    def from_npz(cls, path: str | Path) -> OldSystem:
-        """An old system from a numpy archive with the array names of `from_arrays`; never unpickles."""
-        arrays = {name: one if one.ndim else one.item() for name, one in load_arrays(path).items()}
-        return cls._from_file(path, arrays)
-
-    @classmethod
     def load(cls, folder: str | Path, model: nn.Module | None = None) -> OldSystem:
         """The old system that `save` wrote to a folder, compared with its digest and checked again.
 
@@ -165,14 +148,7 @@ class OldSystem:
                 f"{path} holds no whole old system ({error}); save it again, or delete the folder of its run "
                 "to train it anew"
             ) from error
-        return cls._from_file(path, tensors | {name: known[name] for name in SCALARS} | {"model": model})
-
-    @classmethod
-    def _from_file(cls, path: str | Path, arrays: dict[str, Any]) -> OldSystem:
-        try:
-            return cls.from_arrays(**arrays)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{path}: {error}") from error
+        return cls.from_arrays(**tensors, **{name: known[name] for name in SCALARS}, model=model)
 
     def save(self, folder: str | Path) -> None:
         """Write everything but the network and the oracle's features to a folder, in one piece.
@@ -215,7 +191,7 @@ class OldSystem:
         place += torch.where(place >= starts, sizes, 0)
         wrong = features.to(torch.float32, copy=True)
         wrong[rows] = rows_of(features, labels.argsort(stable=True)[place]).to(wrong)
-        return dataclasses.replace(self, features=wrong, mapped=None, _cache={})
+        return dataclasses.replace(self, features=wrong, mapped=None)
 
     @property
     def has(self) -> frozenset[str]:
@@ -229,25 +205,6 @@ class OldSystem:
         }
         return frozenset(name for name, value in found.items() if value is not None)
 
-    def require(
-        self, names: frozenset[str], method: str, others: Mapping[str, Iterable[frozenset[str]]] | None = None
-    ) -> None:
-        """Refuse when something that a method needs, of those that `has` names, is missing.
-
-        `others` is for the message: name -> what other methods need, any one of several sets.
-        """
-        missing = sorted(names - self.has)
-        if not missing:
-            return
-        remedies = "; ".join(f"for {name}, {_REMEDY[name]}" for name in missing)
-        methods = (others or {}).items()
-        possible = sorted(name for name, needs in methods if any(one <= self.has for one in needs))
-        remaining = f" Methods that work with what is there: {', '.join(possible)}." if possible else ""
-        raise ValueError(
-            f"The method {method} needs the old system's {', '.join(missing)}, but only "
-            f"{', '.join(sorted(self.has))} is there. To go on, {remedies}.{remaining}"
-        )
-
     def prototypes(self, average: str = "raw") -> Tensor:
         """Mean old feature of each new class, float32 [C, d], not normalised; zeros for one without samples.
 
@@ -257,15 +214,12 @@ class OldSystem:
         With the average "raw" features count as they are (published), with "unit" normalised, which keeps
         features of large norm from ruling their class. Prototypes that were given are "raw".
         """
-        if average not in ("raw", "unit"):
-            raise ValueError(f"average must be 'raw' or 'unit', not {average!r}")
+        check_choice("average", average, ("raw", "unit"))
         if average == "raw" and self.given_prototypes is not None:
             return self.given_prototypes
-        if average not in self._cache:
-            features = self._features(f"prototypes with average={average!r}")
-            means = class_means(features, self.labels, self.num_classes, unit=average == "unit")
-            self._cache[average] = means.to(features.device)
-        return self._cache[average]
+        features = self._features(f"prototypes with average={average!r}")
+        means = class_means(features, self.labels, self.num_classes, unit=average == "unit")
+        return means.to(features.device)
 
     @property
     def present(self) -> Tensor:
@@ -276,15 +230,11 @@ class OldSystem:
         return torch.bincount(self.labels, minlength=self.num_classes) > 0
 
     def credible(self, share: float = 0.9, columns: bool = True) -> Tensor:
-        """Bool [N], the old features near the mean of their class, see `credible_rows`; computed once."""
-        if not 0 <= share <= 1:
-            raise ValueError(f"share must be a fraction between 0 and 1, not {share}")
-        key = (share, bool(columns))
-        if key not in self._cache:
-            features = self._features("credible rows")
-            mask = credible_rows(features, self.labels, self.num_classes, share, columns)
-            self._cache[key] = mask.to(features.device)
-        return self._cache[key]
+        """Bool [N], the old features near the mean of their class, see `credible_rows`."""
+        check_number("share", share, 0, 1)
+        features = self._features("credible rows")
+        mask = credible_rows(features, self.labels, self.num_classes, share, columns)
+        return mask.to(features.device)
 
     def _features(self, what: str) -> Tensor:
         if self.features is None:

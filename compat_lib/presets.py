@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compat_lib.config import ExperimentConfig, with_numbers
+from compat_lib.config import ExperimentConfig
 from compat_lib.names import instead
 
 SETTLED = (  # fields that are those of all generations
@@ -102,8 +102,7 @@ def load_preset(path: str | Path, **overrides: Any) -> Preset:
     if published and not _are_counts(published):
         words = SECTIONS["published"][1]
         raise ValueError(f"{path}: published must be {words} (null: images not told); got {published}")
-    notebooks = with_numbers(content.get("notebooks") or {})
-    return Preset(path.stem, experiments, notebooks, processes, published)
+    return Preset(path.stem, experiments, content.get("notebooks") or {}, processes, published)
 
 
 def _are_counts(published: Mapping[str, Any]) -> bool:
@@ -157,7 +156,10 @@ SECTIONS = {
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """A preset's content; a key that is given twice is refused, where YAML would drop the first."""
+    """A preset's content, with the numbers of YAML 1.2; a key that is given twice is refused.
+
+    PyYAML drops the first of such keys. It reads as YAML 1.1: 1e-3 as text, 1:30 as 90, and 010 as 8.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -168,17 +170,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{', '.join(twice)} is given twice in the mapping of line {line}; keep one")
             return super().construct_mapping(node, deep)
 
-    def number(loader: Loader, node: yaml.ScalarNode) -> float:
-        read = yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
-        if re.match(r"[-+]?0[\d_]|.*:", node.value):
-            line = node.start_mark.line + 1
-            raise ValueError(
-                f"line {line}: YAML reads {node.value} as {read}; write that, or put it in quotes"
-            )
-        return read
-
-    for kind, made in (("int", number), ("float", number), ("timestamp", Loader.construct_yaml_str)):
-        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", made)
+    known = yaml.SafeLoader.yaml_implicit_resolvers.items()
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if not tag.endswith(("int", "float", "timestamp"))]
+        for first, forms in known
+    }
+    for made, form in ((int, r"[-+]?\d+$"), (float, r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")):
+        tag = f"tag:yaml.org,2002:{made.__name__}"
+        Loader.add_implicit_resolver(tag, re.compile(form), list("-+.0123456789"))
+        Loader.add_constructor(tag, lambda loader, node, made=made: made(node.value))
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:

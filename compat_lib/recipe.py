@@ -1,4 +1,4 @@
-"""What a configuration builds, and what it cannot: data, networks, classifiers, schedules, refusals."""
+"""What a configuration builds, and what it cannot: networks, classifiers, schedules, refusals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from compat_lib.config import ExperimentConfig, project_path
-from compat_lib.data import DATA_VARIABLE, load, reader_of
+from compat_lib.data import reader_of
 from compat_lib.data.augmentation import Augmentation
 from compat_lib.data.decoding import height_width
 from compat_lib.data.images import DISTRACTOR, ImageSet, Splits
-from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
 from compat_lib.evaluation.protocols.needs import refuse_protocol
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.heads import Classifier
@@ -67,46 +66,6 @@ def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> 
 def task(config: ExperimentConfig) -> dict[str, Any]:
     """The task's recipe, which all methods share."""
     return {"task_loss": config.task_loss, "task_weight": config.task_weight}
-
-
-def load_data(config: ExperimentConfig, name: str, options: dict[str, Any]) -> Splits:
-    """A data set by its name, from where and in the way that the configuration says."""
-    # A kernel starts in notebooks/, the workflow at the root.
-    paths = {name: project_path(options[name]) for name in ("path", "test_path") if options.get(name)}
-    options = options | paths
-    root = project_path(config.data_root or os.environ.get(DATA_VARIABLE) or "data")
-    seed = config.seed if config.data_seed is None else config.data_seed
-    how = {"size": config.size, "seed": seed, "stream": config.stream}
-    return load(name, root=root, **how, **options)
-
-
-def deal_out(config: ExperimentConfig, data: Splits) -> Scenario:
-    """Which training images the old and the new model see."""
-    train = data.train
-    if config.old_dataset or config.old_features:
-        return other_set(train.labels)
-    how = {"share": config.old_share, "shuffle_seed": config.shuffle_seed}
-    if config.old_classes:
-        how["chosen"] = named_classes(config.old_classes, train.classes, also=data.val.classes)
-    return split(train.labels, config.scenario, **how)
-
-
-def old_training_set(config: ExperimentConfig, data: Splits, scenario: Scenario) -> ImageSet:
-    """The images that the old model trains on, of this data set or of another."""
-    if config.old_features:
-        raise ValueError(
-            "old_features come from a file: nothing says on which images their model was trained"
-        )
-    if not config.old_dataset:
-        return scenario.training_set("old", data.train)
-    images = load_data(config, config.old_dataset, config.old_dataset_options).train
-    channels = [images.images.shape[1], data.train.images.shape[1]]
-    if channels[0] != channels[1]:
-        raise ValueError(
-            f"images of old_dataset {config.old_dataset} and dataset {config.dataset} have "
-            f"{channels[0]} and {channels[1]} channels: no network reads both"
-        )
-    return images
 
 
 def refuse_impossible(config: ExperimentConfig) -> None:

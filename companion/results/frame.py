@@ -45,7 +45,8 @@ def row_of(config: Mapping[str, Any]) -> dict[str, Any]:
     row = ExperimentConfig().to_dict() | {"old_run": None} | config
     facts, used = row.pop("facts", {}), row.get("made_of", {}).get("method options", "{}")
     options = json.loads(used) | row["method_options"]
-    defaults = method_options(row["method"]) if row["method"] in METHODS else {}
+    method = row["method"]
+    defaults = METHODS[method].dropped | method_options(method) if method in METHODS else {}
     row["method_options"] = {name: value for name, value in options.items() if value != defaults.get(name)}
     nested = {name: value for name, value in row.items() if isinstance(value, dict | list)}
     row |= {name: json.dumps(value, sort_keys=True) for name, value in nested.items()}

@@ -16,6 +16,13 @@ from compat_lib.losses.task import TaskLoss
 from compat_lib.old_system import OldSystem
 
 METHODS: dict[str, type["CompatibilityLoss"]] = {}
+REMEDIES = {  # how each part of an old system can be had
+    "features": "pass features=[N, d] with labels=[N], one row for each image of the new training set",
+    "prototypes": "pass features with labels (prototypes are their class means) or prototypes=[C, d]",
+    "classifier": "pass classifier_weight=[C_old, d] with class_map=[C]",
+    "model": "pass model=the old network",
+    "oracle": "call with_oracle(features=[N, d_n]), features of a new model trained without compatibility",
+}
 CLASSIFICATION = r"\frac{1}{B}\sum_i \mathrm{CE}(W n_i, y_i)"  # the first term of nearly every method
 
 
@@ -72,6 +79,7 @@ class CompatibilityLoss(nn.Module):
     other_needs: ClassVar[tuple[frozenset[str], ...]] = ()  # what it needs instead with other options
     reconstruction: ClassVar[bool] = False  # True: the published code lacks the file that defines it
     published: ClassVar[dict[str, object]] = {}  # the source's values of options whose defaults differ here
+    dropped: ClassVar[dict[str, object]] = {}  # options of earlier versions; digests of runs hold them
     formulas: ClassVar[dict[str, str]] = {}  # term -> LaTeX; the classification's is added
     learns: ClassVar[str] = ""  # what is trained besides the network and the classifier, in words
     asks: ClassVar[str] = "new model"  # what runs at query time, and what becomes of the gallery, in words
@@ -97,20 +105,23 @@ class CompatibilityLoss(nn.Module):
         super().__init__()
         if needs is not None:
             self.needs = needs
-        if self.needs and old is None:
+        has = frozenset() if old is None else old.has
+        if missing := sorted(self.needs - has):
+            there = f"only {', '.join(sorted(has))} is there" if has else "no old system was given"
+            remedies = "; ".join(f"for {name}, {REMEDIES[name]}" for name in missing)
+            kinds = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
+            possible = sorted(name for name, kind in kinds.items() if any(one <= has for one in kind))
             raise ValueError(
-                f"The method {self.name} needs the old system's {', '.join(sorted(self.needs))}, but no old "
-                "system was given. Make one with OldSystem.from_arrays or OldSystem.load."
+                f"The method {self.name} needs the old system's {', '.join(missing)}, but {there}. To go on "
+                f"with OldSystem.from_arrays or OldSystem.load, {remedies}. Methods that work with what is "
+                f"there: {', '.join(possible)}."
             )
-        if old is not None and self.needs:
-            others = {name: (method.needs, *method.other_needs) for name, method in METHODS.items()}
-            old.require(self.needs, self.name, others)
-            if old.num_classes != classifier.num_classes:
-                raise ValueError(
-                    f"The old system has {old.num_classes} new classes, the classifier "
-                    f"{classifier.num_classes}. Both count the classes of the new training set: pass that "
-                    "number as num_classes to OldSystem.from_arrays and to Classifier."
-                )
+        if self.needs and old.num_classes != classifier.num_classes:
+            raise ValueError(
+                f"The old system has {old.num_classes} new classes, the classifier "
+                f"{classifier.num_classes}. Both count the classes of the new training set: pass that "
+                "number as num_classes to OldSystem.from_arrays and to Classifier."
+            )
         if self.one_width:
             equal_widths(self.name, old, classifier)
         self.classifier = classifier

@@ -16,10 +16,10 @@ class DualTuning(CompatibilityLoss):
     terms and constants follow its configuration files and the abstract. The loss is classification + lambda_c
     prototype + lambda_s (old_to_new + new_to_old), where "prototype" classifies new embeddings by the old
     class means of all new classes, "old_to_new" classifies old features by the trained classifier (its margin
-    included; only the classifier learns from it), and "new_to_old" classifies new embeddings of shared
-    classes by the old classifier. Features of another width are cut to their first coordinates or padded with
-    zeros. When classes are shared, the old classifier and its class map are needed besides features. A term
-    whose weight is 0 is not computed.
+    included; only the classifier learns from it; all rows, where the source is silent), and "new_to_old"
+    classifies new embeddings of shared classes by the old classifier. Features of another width are cut to
+    their first coordinates or padded with zeros. When classes are shared, the old classifier and its class
+    map are needed besides features. A term whose weight is 0 is not computed.
 
     The published configurations run these terms, on embeddings after the batch normalisation but for MSMT17,
     and add the task's triplet loss (task_loss="triplet") in some. Terms that none of them runs or that the
@@ -36,7 +36,6 @@ class DualTuning(CompatibilityLoss):
         logits: "cosine" (kappa x cosine with the prototypes) or "dot" (inner products as they are, which
             saturate for wide features); not published.
         kappa: factor of the cosines, above 0; not published. Not used by "dot".
-        o2n_rows: "all" rows in old_to_new, or those of "shared" classes only; not published.
     """
 
     name = "dual_tuning"
@@ -53,6 +52,7 @@ class DualTuning(CompatibilityLoss):
     }
     reconstruction = True
     whole_classifier = True
+    dropped = {"o2n_rows": "all"}
     published = {"prototype_weight": 0.1}
 
     def __init__(
@@ -65,7 +65,6 @@ class DualTuning(CompatibilityLoss):
         new_to_old_factor: float = 1.0,
         logits: str = "cosine",
         kappa: float = 16.0,
-        o2n_rows: str = "all",
     ):
         super().__init__(old, classifier)
         structure = check_number("structure_weight", structure_weight)
@@ -77,7 +76,6 @@ class DualTuning(CompatibilityLoss):
         self.weights |= {term: weight for term, weight in weights.items() if weight > 0}
         check_choice("logits", logits, ("cosine", "dot"))
         check_number("kappa", kappa, 1e-6)
-        self.o2n_rows = check_choice("o2n_rows", o2n_rows, ("all", "shared"))
         prototypes, present = prototype_table(old, "raw", self.name)
         scale = kappa if logits == "cosine" else None
         self.prototype_classifier = FrozenClassifier(prototypes, scale=scale, present=present)
@@ -104,20 +102,19 @@ class DualTuning(CompatibilityLoss):
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         new, labels = step.embeddings, step.labels
-        shared = self.class_map[labels]  # old labels, -1 where the old model never saw the class
         terms = {}
         if "prototype" in self.weights:
             terms["prototype"] = row_cross_entropy(self.prototype_classifier(new), labels)
         if "old_to_new" in self.weights:
             old = fit_width(step.old_features, self.classifier.width)
             logits = self.classifier.logits(old, labels, step.progress)
-            counted = labels if self.o2n_rows == "all" else labels.where(shared >= 0, -1)
-            terms["old_to_new"] = row_cross_entropy(logits, counted)
+            terms["old_to_new"] = row_cross_entropy(logits, labels)
         if "new_to_old" in self.weights:
             if self.old_classifier is None:  # no class is shared
                 terms["new_to_old"] = new.new_zeros(())
             else:
-                terms["new_to_old"] = row_cross_entropy(self.old_classifier(new), shared)
+                # -1 where the old model never saw the class
+                terms["new_to_old"] = row_cross_entropy(self.old_classifier(new), self.class_map[labels])
         return {"classification": self.classification(step), **terms}
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,11 @@ from compat_lib.old_system import OldSystem
 class HOC(CompatibilityLoss):
     """Classification plus a contrast of each new embedding's own old feature with the other classes'.
 
-    Source: Stationary Representations (arXiv 2405.02581) and its published code. It is the contrast of RACT's
-    form "contra" with all of the batch's other classes at temperature 1 / scale. Deviations: the published
-    code multiplies entries of the own class by zero, so that each adds exp(0) to the sum, and takes the old
-    feature as the anchor; here they are left out, and the new embedding is the anchor, as the paper has it.
+    Source: Stationary Representations (arXiv 2405.02581) and its published code. It is RACT's contrast
+    without the new-new negatives, with all of the batch's other classes, at temperature 1 / scale.
+    Deviations: the published code multiplies entries of the own class by zero, so that each adds exp(0) to
+    the sum, and takes the old feature as the anchor; here they are left out, and the new embedding is the
+    anchor, as the paper has it.
     The paper trains both generations with stationary classifiers, `old_loss` and `new_loss` "simplex".
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.names import check_choice, check_number, checked_count
+from compat_lib.names import check_number, checked_count
 from compat_lib.old_system import OldSystem
 
 
@@ -22,8 +22,6 @@ class HotRefresh(CompatibilityLoss):
     from all processes without.
 
     Args:
-        form: "ract" contrasts the positive pair with new-old and new-new negatives in one softmax
-            (published); "contra" leaves the new-new negatives out.
         temperature: tau, divisor of the cosines, above 0; published 0.01.
         negatives: k, number of the hardest negatives of each kind, a whole number of at least 1; published
             10.
@@ -38,6 +36,7 @@ class HotRefresh(CompatibilityLoss):
     )
     needs = frozenset({"features"})
     one_width = True
+    dropped = {"form": "ract"}
     published = {"temperature": 0.01, "weight": 1.0}
     formulas = {
         "contrast": r"-\frac{1}{B}\sum_i \log \frac{e^{\hat n_i \cdot \hat o_i / \tau}}"
@@ -51,13 +50,11 @@ class HotRefresh(CompatibilityLoss):
         old: OldSystem,
         classifier: Classifier,
         *,
-        form: str = "ract",
         temperature: float = 0.0709,
         negatives: int = 10,
         weight: float = 1.6,
     ):
         super().__init__(old, classifier)
-        self.form = check_choice("form", form, ("ract", "contra"))
         self.temperature = check_number("temperature", temperature, 1e-6)
         self.negatives = checked_count("negatives", negatives)
         self.weights["contrast"] = check_number("weight", weight)
@@ -65,11 +62,11 @@ class HotRefresh(CompatibilityLoss):
     def terms(self, step: Step) -> dict[str, Tensor]:
         new, old = unit_rows(step.embeddings), unit_rows(step.old_features)
         others = step.labels[:, None] != step.labels
-        logits = [(new * old).sum(dim=1, keepdim=True), self._hardest(new @ old.to(new.dtype).T, others)]
-        if self.form == "ract":
-            logits.append(self._hardest(new @ new.T, others))
-        own = torch.zeros_like(step.labels)  # the positive stands in the first column
-        contrast = F.cross_entropy(torch.cat(logits, dim=1) / self.temperature, own)
+        own = (new * old).sum(dim=1, keepdim=True)
+        past = self._hardest(new @ old.to(new.dtype).T, others)
+        logits = torch.cat([own, past, self._hardest(new @ new.T, others)], dim=1)
+        first = torch.zeros_like(step.labels)  # the positive stands in the first column
+        contrast = F.cross_entropy(logits / self.temperature, first)
         return {"classification": self.classification(step), "contrast": contrast}
 
     def _hardest(self, cosines: Tensor, others: Tensor) -> Tensor:

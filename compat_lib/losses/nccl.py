@@ -1,16 +1,13 @@
 """NCCL: pull every new embedding to a queue of old features of its class, among all classes' old features."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.names import check_choice, check_number, checked_count
-from compat_lib.old_system import OldSystem, class_means
+from compat_lib.names import check_number, checked_count
+from compat_lib.old_system import OldSystem
 
-SCORES_AT_ONCE = 2**20  # rows x classes whose entropy is taken together
 ANCHORS_AT_ONCE = 64  # of a contrast: their scores stay in the processor's cache
 
 
@@ -47,8 +44,8 @@ class NCCL(CompatibilityLoss):
     positives (in a batch larger than the queue) counts as zero. Deviations: in the published code the second
     term has no gradient, empty slots of the queue count as negatives, and the cosines with the classes are
     kept as they were when a row entered; here they are those of the present classifier, constant to the
-    gradient. The published script that selects credible old features keeps them all; `credible` follows its
-    intention.
+    gradient. All old features take part, as in the published training, whose script that selects credible
+    ones keeps them all.
 
     Args:
         feature_weight: alpha, factor of the contrast of features, at least 0; published 1, here chosen
@@ -56,8 +53,6 @@ class NCCL(CompatibilityLoss):
         logit_weight: beta, factor of the contrast of logits, at least 0; published 0.01.
         temperature: tau of both terms, at least 0.001; published 1.
         queue: Q, old features that are kept, at least 1; published 8192.
-        credible: "all" old features, as in the published training; "entropy" lets only rows whose old feature
-            `credible_by_entropy` accepts enter the queue and the means of the two contrasts.
     """
 
     name = "nccl"
@@ -69,6 +64,7 @@ class NCCL(CompatibilityLoss):
     needs = frozenset({"features"})
     one_width = True
     whole_classifier = True
+    dropped = {"credible": "all"}
     published = {"feature_weight": 1.0, "logit_weight": 0.01, "temperature": 1.0}
     formulas = {
         "feature_contrast": r"-\frac{1}{B}\sum_i \frac{1}{|J_i|}\sum_{j \in J_i} w_{ij} \log"
@@ -88,22 +84,12 @@ class NCCL(CompatibilityLoss):
         logit_weight: float = 0.908,
         temperature: float = 0.136,
         queue: int = 8192,
-        credible: str = "all",
     ):
         super().__init__(old, classifier)
         self.weights["feature_contrast"] = check_number("feature_weight", feature_weight)
         self.weights["logit_contrast"] = check_number("logit_weight", logit_weight)
         self.temperature = check_number("temperature", temperature, 1e-3)
         checked_count("queue", queue)
-        mask = None
-        if check_choice("credible", credible, ("all", "entropy")) == "entropy":
-            mask = credible_by_entropy(old.features, old.labels, old.num_classes).to(old.features.device)
-            if not mask.any():
-                raise ValueError(
-                    f"credible='entropy' leaves none of the {len(mask)} old features: all lie between "
-                    "many class means. Use credible='all'."
-                )
-        self.register_buffer("credible", mask, persistent=False)
         self.register_buffer("queue_features", torch.zeros(queue, old.width))
         self.register_buffer("queue_labels", torch.full((queue,), -1))
         # the last step, and how many rows had entered the queue before it and after it
@@ -115,10 +101,7 @@ class NCCL(CompatibilityLoss):
         classes = unit_rows(self.classifier.weight)
         new, old = unit_rows(step.embeddings.to(classes)), unit_rows(step.old_features.to(classes))
         labels = step.labels
-        if self.credible is not None:
-            kept = self.credible[step.rows]
-            new, old, labels = new[kept], old[kept], labels[kept]
-        filled = self._enqueue(step, old, labels)
+        filled = self._enqueue(step, old)
         queue, queue_labels = self.queue_features[:filled], self.queue_labels[:filled]
         # [B, filled]: w_ij / |J_i| for the positives j of anchor i, zero elsewhere
         ones = torch.ones_like(queue_labels)  # bincount would wait for a GPU
@@ -128,7 +111,7 @@ class NCCL(CompatibilityLoss):
         weights.div_(2 * positives[:, None])
 
         def contrast(anchors: Tensor) -> Tensor:
-            return Contrast.apply(anchors / self.temperature, queue, weights) / max(1, len(anchors))
+            return Contrast.apply(anchors / self.temperature, queue, weights) / len(anchors)
 
         # b . a = (n W'W) . o: the queue of features serves, and the cheaper order of the products is taken
         logits = torch.linalg.multi_dot([new, classes.T, classes.detach()])
@@ -139,54 +122,16 @@ class NCCL(CompatibilityLoss):
         }
 
     @torch.no_grad()
-    def _enqueue(self, step: Step, old: Tensor, labels: Tensor) -> int:
+    def _enqueue(self, step: Step, old: Tensor) -> int:
         """Writes the rows over the oldest ones of the ring; the number of slots that are then filled."""
         number = step.epoch * step.batches + step.batch
         last, before, after = self._progress or self.queue_progress.tolist()
         if number != last:  # a step that is computed again takes its own slots again
             before = after
-        size, count = len(self.queue_labels), len(labels)
-        newest = torch.arange(max(0, count - size), count, device=labels.device)
+        size, count = len(self.queue_labels), len(old)
+        newest = torch.arange(max(0, count - size), count, device=old.device)
         places = (before + newest) % size
-        self.queue_features[places], self.queue_labels[places] = old[newest], labels[newest]
+        self.queue_features[places], self.queue_labels[places] = old[newest], step.labels[newest]
         self._progress = [number, before, before + count]
         self.queue_progress.copy_(torch.tensor(self._progress), non_blocking=True)
         return min(before + count, size)
-
-
-@torch.no_grad()
-def credible_by_entropy(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Which old features [N, d] are near to few class means: bool [N] on the CPU; labels int64 [N], 0..C-1.
-
-    Source: reconstruction of NCCL's selection (arXiv 2108.03372) with the terms of the published script of
-    MixBCT's comparison, whose softmax runs over a single class and so keeps everything. With p_i = softmax
-    over k of -|o_i - m_k| / v_k, row i is credible when the entropy of p_i is at most half of ln C. Unit
-    rows, m_k their class mean as it is, v_k the variance of the distances within class k, or the mean of
-    the others' for a class of fewer than three rows. Classes without rows do not take part.
-
-    >>> rows = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.7, 0.7], [0.0, 1.0], [0.1, 0.9], [0.7, 0.7]])
-    >>> credible_by_entropy(rows, torch.tensor([0, 0, 0, 1, 1, 1]), 2).tolist()     # two stand in between
-    [True, True, False, True, True, False]
-    """
-    means = class_means(features, labels, num_classes, unit=True).double()
-    labels = labels.cpu()
-    counts = torch.bincount(labels, minlength=num_classes)
-    size = max(1, SCORES_AT_ONCE // num_classes)
-
-    def blocks():
-        return (unit_rows(rows.cpu().double()) for rows in features.split(size))
-
-    own = torch.cat(
-        [(rows - means[y]).norm(dim=1) for rows, y in zip(blocks(), labels.split(size), strict=True)]
-    )
-    average = own.new_zeros(num_classes).index_add_(0, labels, own) / counts
-    spread = own.new_zeros(num_classes).index_add_(0, labels, (own - average[labels]).square()) / counts
-    measured, present = counts >= 3, counts > 0
-    pooled = spread[measured].mean() if measured.any() else 0.0
-    spread = spread.where(measured, pooled).clamp(min=1e-12)[present]
-    limit = 0.5 * math.log(int(present.sum()))
-    kept = []
-    for rows in blocks():
-        logs = (-torch.cdist(rows, means[present]) / spread).log_softmax(dim=1)
-        kept.append(-(logs.exp() * logs).sum(dim=1) <= limit)
-    return torch.cat(kept)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, FrozenClassifier, row_cross_entropy, unit_rows
-from compat_lib.names import check_choice, check_number
+from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
 
 
@@ -20,16 +20,15 @@ def refine_prototypes(
     *,
     propagation: float = 0.9,
     temperature: float = 0.05,
-    form: str = "row",
 ) -> Tensor:
     """Old prototypes that weigh each sample by its place in the new model's graph of its class.
 
     Source: structural prototype refinement of UniBCT (arXiv 2203.01583). Within a class with unit new
-    features N and unit old features O, E is the softmax of N N^T / theta without the diagonal, the old
-    features are propagated, Z = (1 - lambda) (I - lambda E)^-1 O, and the prototype is the mean of Z. We
-    solve for the weights of the samples in that mean instead; in the row form they are the PageRank of the
-    graph. Deviation: MixBCT's published script takes the softmax down the columns, with which every weight
-    is 1 / n and the refinement a no-op, and leaves the features' lengths as they are.
+    features N and unit old features O, E is the softmax of the rows of N N^T / theta without the diagonal,
+    the old features are propagated, Z = (1 - lambda) (I - lambda E)^-1 O, and the prototype is the mean of Z.
+    We solve for the weights of the samples in that mean instead, which are the PageRank of the graph.
+    Deviation: MixBCT's published script takes the softmax down the columns, with which every weight is 1 / n
+    and the refinement a no-op, and leaves the features' lengths as they are.
 
     Args:
         new: [N, d_n] floating point, new features, normalised here.
@@ -38,7 +37,6 @@ def refine_prototypes(
         num_classes: C.
         propagation: lambda, 0..0.999; 0 gives the mean of the unit old features.
         temperature: theta, divisor of the cosines, above 0.
-        form: "row" (rows of E sum to one) or "column" (columns do).
     Returns:
         float32 [C, d_o] on the device of `old`, not normalised; zeros for a class without samples.
 
@@ -57,7 +55,7 @@ def refine_prototypes(
             scores = graph @ graph.T / temperature
             if len(rows) > 1:  # a class of one steps to itself
                 scores = scores.masked_fill(itself.bool(), -math.inf)
-            transitions = scores.softmax(dim=1 if form == "row" else 0)
+            transitions = scores.softmax(dim=1)
             share = torch.full((len(rows),), 1 / len(rows), dtype=torch.float64)
             weights = (1 - propagation) * torch.linalg.solve(itself - propagation * transitions.T, share)
             refined[label] = weights @ _unit(old, rows)
@@ -82,8 +80,6 @@ class UniBCT(CompatibilityLoss):
         scale: s, factor of the cosines with the prototypes, above 0. The published value is 1, at which the
             term cannot fall below ln(1 + (C - 1) / e^2) and never finishes.
         weight: factor of the prototype term, at least 0; published 1, here chosen on validation identities.
-        refine: "row" propagates along transitions that leave each sample with probability one; "column" is
-            the published code, a no-op that gives the plain mean.
         propagation: lambda, share of a sample's propagated feature that comes from others, 0..0.999;
             published 0.9.
         temperature: theta, divisor of the cosines between new features, above 0; published 0.05.
@@ -106,7 +102,8 @@ class UniBCT(CompatibilityLoss):
         "prototype": r"\frac{1}{B}\sum_i \mathrm{CE}(s\,\hat P^* \hat n_i, y_i),"
         r" \quad p^*_c = \frac{1}{n_c} \sum_j z_j, \quad Z = (1 - \lambda)(I - \lambda E)^{-1} \hat O_c",
     }
-    published = {"scale": 1.0, "weight": 1.0, "refine": "column", "propagation": 0.9, "temperature": 0.05}
+    dropped = {"refine": "row"}
+    published = {"scale": 1.0, "weight": 1.0, "propagation": 0.9, "temperature": 0.05}
 
     def __init__(
         self,
@@ -115,7 +112,6 @@ class UniBCT(CompatibilityLoss):
         *,
         scale: float = 9.56,
         weight: float = 11.6,
-        refine: str = "row",
         propagation: float = 0.326,
         temperature: float = 0.137,
         start_share: float = 0.286,
@@ -126,7 +122,6 @@ class UniBCT(CompatibilityLoss):
         self.refinement = {
             "propagation": check_number("propagation", propagation, 0, 0.999),
             "temperature": check_number("temperature", temperature, 1e-6),
-            "form": check_choice("refine", refine, ("row", "column")),
         }
         self.start_share = check_number("start_share", start_share, 0, 1)
         self.refresh_share = check_number("refresh_share", refresh_share, start_share, 1)

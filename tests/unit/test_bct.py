@@ -1,7 +1,5 @@
 """BCT's variants against slow loops, finite differences, and what each needs."""
 
-import math
-
 import pytest
 import slow_losses as slow
 import torch
@@ -13,21 +11,14 @@ from compat_lib.old_system import OldSystem
 VARIANTS = [
     *(("prototypes", None, {"scale": s, "average": a}) for s in (1.0, 16.0) for a in ("raw", "unit")),
     *(("classifier", scale, {}) for scale in (None, 4.0)),
-    *((variant, None, {}) for variant in ("all-rows", "lwf")),
 ]
 
 
 def slow_influence(old, step, variant, scale=1.0, average="raw"):
     means, losses = slow.means(old, average), []
-    for n, o, y in slow.rows_of(step):
+    for n, _, y in slow.rows_of(step):
         if variant == "prototypes":
             losses.append(slow.cross_entropy(slow.cosines(means, slow.fitted(n, 6), scale), y))
-        elif variant == "all-rows":  # the means as they are
-            losses.append(slow.cross_entropy([slow.dot(p, slow.fitted(n, 6)) for p in means], y))
-        elif variant == "lwf":  # the old probabilities as targets
-            past = [math.exp(z) for z in slow.old_logits(old, o)]
-            new = slow.old_logits(old, n)
-            losses.append(sum(p / sum(past) * slow.cross_entropy(new, k) for k, p in enumerate(past)))
         elif old.class_map[y] >= 0:  # rows of shared classes only
             losses.append(slow.cross_entropy(slow.old_logits(old, n), old.class_map[y].item()))
     assert losses and (len(losses) < len(step.labels)) == (variant == "classifier")
@@ -72,24 +63,12 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("variant", "there", "lacks"),
-    [
-        ("prototypes", "prototypes", None),
-        ("all-rows", "prototypes", None),
-        ("classifier", "classifier", None),
-        ("lwf", "classifier", "features"),
-        ("prototypes", "classifier", "prototypes"),
-        ("classifier", "prototypes", "classifier"),
-    ],
-)
-def test_needs_follow_the_variant(variant, there, lacks):
-    old = OldSystem.from_arrays(**PARTS[there])
-    if lacks is None:
-        assert build_method("bct", old, make_classifier(), variant=variant).needs == {there}
-    else:
-        with pytest.raises(ValueError, match=f"the old system's {lacks}, but only {there} is there"):
-            build_method("bct", old, make_classifier(), variant=variant)
+@pytest.mark.parametrize(("variant", "other"), [tuple(PARTS), tuple(PARTS)[::-1]])
+def test_needs_follow_the_variant(variant, other):
+    old, lacking = (OldSystem.from_arrays(**PARTS[there]) for there in (variant, other))
+    assert build_method("bct", old, make_classifier(), variant=variant).needs == {variant}
+    with pytest.raises(ValueError, match=f"the old system's {variant}, but only {other} is there"):
+        build_method("bct", lacking, make_classifier(), variant=variant)
 
 
 def test_variant_classifier_needs_the_class_map():

@@ -15,7 +15,6 @@ from compat_lib.evaluation import criterion, retrieval
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
 from compat_lib.losses.heads import simplex
-from compat_lib.measuring import whole_identities
 from compat_lib.runs import Run, list_runs
 
 pytestmark = pytest.mark.precision
@@ -83,14 +82,6 @@ def test_finished_work_is_read_not_repeated(root, oracle, monkeypatch):
     assert again.old_system.has == {"features", "prototypes", "classifier", "model"}
 
 
-def test_the_model_that_is_read_is_the_model_that_was_measured(root, oracle):
-    experiment = silent(tiny(root))
-    for side in (experiment.train_old(), experiment.train()):
-        again = experiment.embed(side.model, experiment.data.test.images)
-        assert torch.allclose(again, side.test, atol=1e-5)
-        assert not side.model.training and all(not p.requires_grad for p in side.model.parameters())
-
-
 def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, oracle, monkeypatch):
     class Stop(Exception):
         pass
@@ -117,6 +108,8 @@ def test_a_killed_training_goes_on_and_gives_the_same_numbers(tmp_path, root, or
 def test_a_run_made_with_other_defaults_is_not_taken_for_this_one(root, monkeypatch):
     config = tiny(root, method="bct")
     silent(config).evaluate()
+    used = json.loads(silent(tiny(root, method="nccl")).made_of["method options"])
+    assert used["credible"] == "all"  # no option any more, and in the digests of earlier runs
     original = experiment_data.method_options
     monkeypatch.setattr(experiment_data, "method_options", lambda name: original(name) | {"scale": 7.0})
     for call in (Experiment.train, Experiment.evaluate):
@@ -212,16 +205,6 @@ def test_a_budget_of_passes_gives_mixbct_more_epochs(root):
         silent(tiny(root, method="mixbct", method_options=every, budget="passes")).train()
 
 
-def test_where_a_run_was_read_is_said_without_naming_the_machine(root, oracle, monkeypatch):
-    for name in ("compat_lib", "notebooks"):
-        (root / name).mkdir(exist_ok=True)
-    monkeypatch.chdir(root / "notebooks")
-    lines = []
-    Experiment(tiny(root), say=lines.append).evaluate()
-    config = tiny(root)
-    assert lines == [f"{config.run_id}: read from runs/{config.experiment_id}/{config.run_id}"]
-
-
 def test_threads_hold_while_an_experiment_computes_and_no_longer(root):
     counted = []
     before = torch.get_num_threads()
@@ -263,12 +246,6 @@ def test_two_processes_do_not_train_the_same_model_twice(tmp_path, root):
         worker.join()
     assert sum(epochs for epochs, _ in results) == 4  # two of the old model, two of the new
     assert results[0][1] == results[1][1]
-
-
-def test_a_look_in_mid_training_takes_whole_identities_with_pairs_first():
-    labels = torch.tensor([0, 1, 1, 2, 2, 2, 1, 3, 3])
-    for most, expected in ((9, list(range(9))), (8, [1, 2, 3, 4, 5, 6, 7, 8]), (1, [1, 2, 3, 4, 5, 6])):
-        assert whole_identities(labels, most).tolist() == expected
 
 
 def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):

@@ -177,7 +177,7 @@ def test_an_experiment_from_end_to_end(protocol, tmp_path, monkeypatch):
     tests["landmarks"] = (reid_images(), landmark_lists(reid_images()))
     test, lists = tests[protocol]
     splits = Splits("shades", pictures(80, 20, 1), pictures(20, 5, 2), test, lists)
-    monkeypatch.setattr("compat_lib.recipe.load", lambda *arguments, **options: splits)
+    monkeypatch.setattr("compat_lib.experiment_data.load", lambda *arguments, **options: splits)
     sides = {"old_backbone": "convnet-half", "new_backbone": "convnet-half", "old_epochs": 1, "epochs": 1}
     experiment = silent(tiny(tmp_path, protocol=protocol, dataset_options={}, image_size=16, **sides))
     run = experiment.evaluate()

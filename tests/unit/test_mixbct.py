@@ -89,17 +89,6 @@ def test_replaced_rows_are_credible_and_as_many_as_asked_for_where_there_are_eno
     assert int(method.short_batches) == int(credible.sum() < asked)
 
 
-def test_draw_is_uniform_over_credible_rows():
-    old = make_old(per_class=2)
-    method = build_method("mixbct", old, make_classifier(), mix_ratio=0.3, credible_share=1.0)
-    rows, count = torch.arange(10), torch.zeros(10)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3000):
-        count += ~method.rows_to_embed(rows, old.labels[rows], generator)
-    deviation = math.sqrt(3000 * 0.3 * 0.7)
-    assert ((count - 900).abs() < 5 * deviation).all()
-
-
 def test_ratio_is_not_cut_by_rounding():
     old = make_old(classes=20, per_class=5, class_map="none")
     method = build_method("mixbct", old, make_classifier(classes=20), mix_ratio=0.29, credible_share=1.0)

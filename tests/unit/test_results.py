@@ -249,9 +249,11 @@ def test_options_that_are_defaults_are_no_variant(tmp_path):
 
 
 def test_a_run_of_other_defaults_is_a_variant(tmp_path):
-    write_run(tmp_path, ExperimentConfig(method="mixbct"), 0.4, 0.5, 0.9)
-    (path,) = tmp_path.glob("*/*/config.json")
-    then = method_options("mixbct") | {"mix_ratio": 0.2}
-    stored = json.loads(path.read_text()) | {"made_of": {"method options": json.dumps(then)}}
-    path.write_text(json.dumps(stored))
-    assert set(results.collect(tmp_path)["method_options"]) == {'{"mix_ratio": 0.2}'}
+    thens = {"mixbct": {"mix_ratio": 0.2}, "nccl": {"credible": "all"}}  # which is no option any more
+    for method, then in thens.items():
+        write_run(tmp_path, ExperimentConfig(method=method), 0.4, 0.5, 0.9)
+        (path,) = tmp_path.glob(f"*/{method}-*/config.json")
+        used = json.dumps(method_options(method) | then)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"made_of": {"method options": used}}))
+    found = results.collect(tmp_path).set_index("method")["method_options"]
+    assert found["mixbct"] == '{"mix_ratio": 0.2}' and found["nccl"] == "{}"

@@ -19,14 +19,14 @@ NOT_SEARCHED = {  # forms, sizes and schedules
     "bc_emb": {"weight"},  # which came after the search
     "bct": {"variant", "average"},
     "bt2": {"extra"},
-    "dual_tuning": {"logits", "o2n_rows"},
+    "dual_tuning": {"logits"},
     "fct": {"expansion", "fit_epochs", "fit_batch_size"},
     "fastfill": {"expansion", "fit_epochs", "fit_batch_size"},
-    "hot_refresh": {"form", "negatives"},
+    "hot_refresh": {"negatives"},
     "mixbct": {"columns", "pad"},
-    "nccl": {"queue", "credible"},
+    "nccl": {"queue"},
     "neighbours": {"positives", "rows", "mix_ratio"},
-    "unibct": {"refine", "start_share", "refresh_share"},
+    "unibct": {"start_share", "refresh_share"},
 }
 
 
