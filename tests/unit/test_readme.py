@@ -70,12 +70,10 @@ def test_sentences_and_the_scoreboard(made):
     ]
 
 
-def test_a_setting_is_named_by_its_preset_or_its_folder(made):
+def test_a_setting_is_named_by_its_preset(made):
     found, setting = made  # by defaults, which are not those of quick
-    assert found.first_of("quick:1", setting) == setting
-    with pytest.raises(ValueError, match="none of the settings quick:1, x is in"):
-        found.first_of("quick:1", "x")
-    assert readme.Results().first_of("quick:1").startswith("portraits-open-class-softmax-to-arcface")
+    named = found.setting_of("quick:1")
+    assert named.startswith("portraits-open-class-softmax-to-arcface") and named != setting
 
 
 def test_methods_by_setting(tmp_path, monkeypatch):
