@@ -324,8 +324,7 @@ class Results:
 
     def moved(self, setting: str) -> str:
         """By how many points the oracle moved in its last third, "" where that is flat."""
-        third = tables.last_third(results.histories(self.of(setting), setting).get("independent", []))
-        return shown(third[2], signed=True) if third and abs(third[2]) > tables.FLAT else ""
+        return tables.oracle_moved(self.of(setting), setting)
 
     def one_width(self, needed: bool) -> str:
         """The methods that need, or do not need, new features as wide as the old ones."""

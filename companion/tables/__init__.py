@@ -21,4 +21,4 @@ from .of_methods import (
     upgrade_score_table,
 )
 from .of_runs import ablation_table, adapter_table, printed_metrics, recorded_values, run_table, verdict_table
-from .trust import FLAT, flat_table, flatness, last_third, mixed_code, provenance_table, too_short
+from .trust import flat_table, flatness, mixed_code, oracle_moved, provenance_table, too_short
