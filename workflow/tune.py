@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -111,7 +112,7 @@ class Search:
         best = draws.groupby("method").rank(ascending=False, method="first") <= self.finalists
         last = {*best.index[best], *((method, 0) for method, _ in whole.index[whole])}
         settled = [trial in last for trial in zip(table["method"], table["trial"], strict=True)]
-        return table[table["first"] | settled].reset_index(drop=True)
+        return table[table["first"] | np.array(settled)].reset_index(drop=True)
 
 
 def scores(own: pd.DataFrame) -> pd.DataFrame:
