@@ -74,16 +74,6 @@ def test_a_word_is_used_in_the_section_that_explains_it(row):
     assert any(word in text for word in words for text in texts), f"{words} in {heading!r} of {name}"
 
 
-@pytest.mark.parametrize("row", [row for row in glossary() if row["symbol"]], ids=lambda row: row["word"])
-def test_a_symbol_is_the_one_of_the_page_of_methods_or_of_the_notebook(row):
-    name = PLACE.fullmatch(row["explained in"])[3]
-    known = page("methods.md") + prose(NOTEBOOKS / f"{name}.ipynb")
-    symbols = symbols_of(row)
-    assert symbols
-    for symbol in symbols:
-        assert symbol in known, f"{symbol} is neither on the page of methods nor in {name}"
-
-
 def symbols_of(row: dict[str, str]) -> list[str]:
     """What stands in a row's column of symbols, without the dollars."""
     return re.findall(r"\$([^$]+)\$", row["symbol"])
@@ -109,6 +99,7 @@ def test_a_symbol_has_one_meaning():
 def test_a_symbol_is_explained_where_it_first_appears(row):
     _, heading, name = PLACE.fullmatch(row["explained in"]).groups()
     every = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem != COSTS]
+    assert symbols_of(row)
     for symbol in symbols_of(row):
         places = (
             (path.stem, title) for path in every for title, text in sections(path) if holds(text, symbol)
