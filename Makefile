@@ -76,7 +76,7 @@ features: env ## release/features-omniglot-s0.npz: the features of one seed of t
 	@$(BIN)/python workflow/release.py
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses
-	@$(BIN)/python workflow/methods_page.py
+	@$(BIN)/python workflow/readme.py docs/methods.md
 
 test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)

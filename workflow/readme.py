@@ -1,6 +1,6 @@
 """Write README.md and the pages of docs/ that hold results, from templates and results/ (make readme).
 
-    python workflow/readme.py
+    python workflow/readme.py [PAGE ...]        (make docs: docs/methods.md alone, which takes seconds)
 
 A template (docs/templates/*.j2, jinja2) asks for tables and numbers by name; no number is written by hand:
 
@@ -14,13 +14,16 @@ A setting is the name of a folder of results/; "mixbct(credible_share=0.7)" is a
 Metrics are in per cent, differences in points, both with their 95 % intervals.
 """
 
+import argparse
 import itertools
 import json
-from functools import cache
+import sys
+from functools import cache, cached_property
 from pathlib import Path
 
 import jinja2
 import matplotlib.pyplot as plt
+import methods_page
 import numpy as np
 import pandas as pd
 import tune
@@ -34,14 +37,10 @@ from compat_lib.losses import METHODS
 from compat_lib.presets import load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {
-    "README.md.j2": "README.md",
-    "results.md.j2": "docs/results.md",
-    "teaching.md.j2": "docs/teaching.md",
-    "choosing_options.md.j2": "docs/choosing_options.md",
-    "which_method.md.j2": "docs/which_method.md",
-    "own_method.md.j2": "docs/own_method.md",
-}
+PAGES = (  # of each the template is docs/templates/NAME.j2
+    *("README.md", "docs/results.md", "docs/teaching.md", "docs/choosing_options.md"),
+    *("docs/which_method.md", "docs/own_method.md", "docs/methods.md"),
+)
 OMNIGLOT = "evidence/omniglot:1"  # README's setting
 
 
@@ -49,10 +48,15 @@ class Results:
     """What the templates may ask for, of a folder of run folders."""
 
     def __init__(self, folder: str | Path = ROOT / "results") -> None:
-        self.folder, self.runs = Path(folder), results.collect(folder)
+        self.folder = Path(folder)
         # a table and its sentences ask for the same rows
         self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
         self._with_adapters = cache(self._with_adapters)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """`results.collect` of the folder."""
+        return results.collect(self.folder)
 
     def settings(self) -> dict[str, str]:
         """Every setting of the folder, experiment identifier -> title."""
@@ -339,14 +343,17 @@ class Results:
         """The search for the methods' options, as far as it has run."""
         return SearchResults(ROOT / "configs/tuning/search.yml", self.folder / "tuning")
 
-    def render(self, template: str) -> str:
-        """The text of a page."""
+    def render(self, page: str) -> str:
+        """The text of one of PAGES; a ValueError where it cannot be written."""
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        functions = {name: getattr(self, name) for name in dir(self) if not name.startswith("_")}
+        methods = ("ordered", "needs", "described", "default_weights")
+        functions = {name: getattr(methods_page, name) for name in methods}
+        own = (name for name in dir(self) if not name.startswith("_") and name != "runs")
+        functions |= {name: getattr(self, name) for name in own}
         functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
-        return environment.get_template(template).render(**functions)
+        return environment.get_template(f"{Path(page).name}.j2").render(**functions)
 
 
 class SearchResults:
@@ -386,13 +393,21 @@ class SearchResults:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pages", nargs="*", help=f"{', '.join(PAGES)}; none: all and figures/first_day.png")
+    asked = parser.parse_args().pages
     made, changed = Results(), []
-    for template, page in PAGES.items():
-        text = made.render(template)
+    for page in asked or PAGES:
+        try:
+            text = made.render(page)
+        except ValueError as error:
+            sys.exit(f"{page}: {error}")
         if not (ROOT / page).is_file() or (ROOT / page).read_text(encoding="utf-8") != text:
             write_text(ROOT / page, text)
             changed.append(page)
-    print(f"written: {', '.join([*changed, str(made.first_day().relative_to(ROOT))])}")
+    if not asked:
+        changed.append(str(made.first_day().relative_to(ROOT)))
+    print(f"written: {', '.join(changed) or 'none, all are current'}")
 
 
 if __name__ == "__main__":
