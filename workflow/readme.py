@@ -24,7 +24,6 @@ from pathlib import Path
 import jinja2
 import matplotlib.pyplot as plt
 import methods_page
-import numpy as np
 import pandas as pd
 import tune
 
@@ -370,25 +369,20 @@ class SearchResults:
         """One line a method: its best trial beside the former default, scores in points."""
         rows = []
         for method, own in self.table.groupby("method", sort=False):
-            found, cells = tune.scores(own), 0
-            row = {"method": self.titles[method], "best options": "", "score": "", "gain": "", "price": ""}
-            row["score of the default"] = ""
-            if len(found):
-                cells = found[
-                    "cells"
-                ].max()  # of the finalists, once they have been trained with further seeds
-                known = found[found["cells"] == cells].dropna(subset="score")
-                if len(known):
-                    best = known.loc[number := known["score"].idxmax()]
-                    options = self.declared.options(method)[number].items()
-                    words = ", ".join(f"{name}={value:g}" for name, value in options)
-                    row["best options"] = f"`{words}`" if number else "the default"
-                    row |= {name: shown(best[name] / 100, signed=True) for name in ("score", "gain", "price")}
-                if np.isfinite(before := found.loc[0, "score"]):
-                    row["score of the default"] = shown(before / 100, signed=True)
+            found, options = tune.scores(own), self.declared.options(method)
+            # Of the finalists, once they have been trained with the further seeds.
+            known = found.loc[found["cells"] == found["cells"].max(), "score"].dropna()
+            best = known.idxmax() if len(known) else None
+            words = ", ".join(f"{name}={value:g}" for name, value in options[best or 0].items())
+            row = {"method": self.titles[method]}
+            row["best options"] = "" if best is None else f"`{words}`" if best else "the default"
+            values = {name: found[name].get(best) for name in ("score", "gain", "price")}
+            values["score of the default"] = found["score"].get(0)
+            for name, value in values.items():
+                row[name] = "" if pd.isna(value) else shown(value / 100, signed=True)
             row["trainings"] = f"{own['there'].sum()} of {self.declared.planned_each}"
             row["failed"] = (own["there"] & own["score"].isna()).sum()
-            rows.append(row | {"n": f"{cells} of {len(self.declared.cells)}"})
+            rows.append(row | {"n": f"{found['cells'].max()} of {len(self.declared.cells)}"})
         return tables.markdown(pd.DataFrame(rows), left=2)
 
 

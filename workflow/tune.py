@@ -122,8 +122,10 @@ def scores(own: pd.DataFrame) -> pd.DataFrame:
     been trained there, and of finalists all once these have been trained with the further seeds. A trial that
     failed in one of them has no number.
     """
-    trials = own[own.groupby("first")["there"].transform("all")].groupby("trial")
-    return trials[["gain", "price", "score"]].agg(_mean).assign(cells=trials.size())
+    whole = own.groupby("first")["there"].transform("all")
+    trials = own[whole].groupby("trial")
+    found = trials[["gain", "price", "score"]].agg(_mean).assign(cells=trials.size())
+    return found.reindex(own["trial"].unique()).fillna({"cells": 0}).astype({"cells": int})
 
 
 def _mean(values: pd.Series) -> float:
