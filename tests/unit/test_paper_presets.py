@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import execute
 import plan
 import pytest
+from execute import declared_parameters
 
+from companion.parameters import refuse_unsuitable
 from compat_lib.data.scenarios import named_classes
 from compat_lib.losses import method_options
 from compat_lib.optimisation import learning_rate
@@ -109,7 +110,7 @@ OTHERS = sorted(path.stem for path in FOLDER.parent.glob("*.yml"))
 def test_the_workflow_takes_it_by_name(name):
     """Every field reaches the notebook that runs it."""
     for job in plan.all_jobs(*plan.read(name)):
-        execute.refuse_unknown(job.notebook, job.parameters)
+        refuse_unsuitable(declared_parameters(job.notebook), job.parameters)
 
 
 @pytest.mark.parametrize("name", [one for one in NAMES if one not in SAME_NETWORKS])
