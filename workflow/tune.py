@@ -234,7 +234,7 @@ def tune(search: Search, results: Path, *, other_machine: bool = False) -> None:
         return table[~table["there"]]
 
     while len(trials := missing()):  # the second time those of the finalists, which the first ones settle
-        for number, config in zip(trials["trial"], trials["config"], strict=True):
+        for done, (number, config) in enumerate(zip(trials["trial"], trials["config"], strict=True), 1):
             path = results / f"{config.dataset}.csv"
             line = pd.DataFrame([run(number, config)], columns=COLUMNS)
             lines[path] = line if lines[path].empty else pd.concat([lines[path], line])
@@ -242,7 +242,7 @@ def tune(search: Search, results: Path, *, other_machine: bool = False) -> None:
             shown = line.iloc[0]
             values = shown["failure"] or f"new/old {shown['new_old']:.3f}, new/new {shown['new_new']:.3f}"
             trial = f"{config.dataset} seed {config.seed}, {config.method} {number} {shown['options']}"
-            print(f"{trial}: {values}, {shown['processor_seconds']} s", flush=True)
+            print(f"{done}/{len(trials)} {trial}: {values}, {shown['processor_seconds']} s", flush=True)
 
 
 def main() -> int:
