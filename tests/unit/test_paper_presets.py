@@ -127,13 +127,6 @@ def test_the_old_classes_of_cifar100_are_the_first_folders_in_the_order_of_text(
     assert found.tolist() == sorted(first) == [*range(6), *range(10, 54)]
 
 
-def test_each_file_says_what_is_published_and_what_differs():
-    assert set(NAMES) == set(PUBLISHED)
-    for name in NAMES:
-        head = (FOLDER / f"{name}.yml").read_text().partition("description:")[0]
-        assert "# Published" in head and "# Here, and why:" in head, name
-
-
 def test_readme_says_which_setting_each_is():
     rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines()]
     table = {row[1].strip(" `"): row[4] for row in rows if len(row) == 7}  # data set -> its presets
