@@ -6,7 +6,7 @@ several seeds is mean ± deviation (n), one of a single seed its value with the 
 
 # ruff: noqa: F401 (the names are for notebooks)
 
-from .cells import changed, markdown, side_by_side, spread_cell, styled
+from .cells import changed, markdown, side_by_side, styled
 from .of_methods import (
     DETAILS,
     OLD_QUERY,
