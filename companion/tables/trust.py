@@ -108,11 +108,11 @@ def mixed_code(runs: pd.DataFrame) -> str:
     made = pd.DataFrame([run.environment for run in runs["run"]], columns=["commit", "precision"])
     made["commit"] = made["commit"].str.split("+").str[0]
     counts = made.groupby(runs["experiment_id"].to_numpy(), sort=False).nunique()
-    warnings = {
-        "commit": "Made by more than one version of the code: {}. Where the versions differ in what they "
-        "compute, such runs must not be compared: delete the experiment's folder and run it again.",
-        "precision": "Made in more than one precision: {}. Such runs differ by more than their seeds: set "
-        "`precision` and run it again.",
+    code = [f"{experiment} ({n} commits)" for experiment, n in counts["commit"].items() if n > 1]
+    said = {
+        "Made by more than one version of the code: {}. Where the versions differ in what they compute, such "
+        "runs must not be compared: delete the experiment's folder and run it again.": code,
+        "Made in more than one precision: {}. Such runs differ by more than their seeds: set `precision` and "
+        "run it again.": counts.index[counts["precision"] > 1],
     }
-    several = {name: counts.index[counts[name] > 1] for name in warnings}
-    return " ".join(warnings[name].format("; ".join(found)) for name, found in several.items() if len(found))
+    return " ".join(text.format("; ".join(found)) for text, found in said.items() if len(found))

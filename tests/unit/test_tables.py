@@ -246,7 +246,7 @@ def test_who_made_the_runs(tmp_path):
     ]
     assert second["commit"] == "bbb+changes" and second["minutes of training"] == "not kept"
     assert second["days"] == "2026-01-03"
-    assert f"more than one version of the code: {config.experiment_id}." in tables.mixed_code(runs)
+    assert f"{config.experiment_id} (2 commits)" in tables.mixed_code(runs)
     assert second["software"] == "Python 3.11, torch 2.15, float32"
     assert tables.mixed_code(runs[runs["seed"] < 2]) == ""
     write_json(runs["run"].iloc[0].folder / "environment.json", {"precision": "bfloat16"})
