@@ -16,11 +16,12 @@ from torch import Tensor
 from compat_lib.adapters import Interpolation, fit_interpolation, fit_procrustes, fit_ridge
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import Splits
+from compat_lib.evaluation.backfill import QUARTERS
 from compat_lib.evaluation.ceiling import ceiling
 from compat_lib.evaluation.compatibility import tar_name
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import margin
-from compat_lib.evaluation.protocols.measure import QUARTERS, measure_adapters, measure_protocol, one_test
+from compat_lib.evaluation.protocols.measure import measure_adapters, measure_protocol, one_test
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS, verification

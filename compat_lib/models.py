@@ -22,7 +22,7 @@ from compat_lib.data.encoded import EncodedImages, Stream
 from compat_lib.data.images import torch_defaults
 from compat_lib.files import map_rows, write_rows
 from compat_lib.names import checked_count
-from compat_lib.networks.backbones import build_backbone, input_scaling, is_own
+from compat_lib.networks.backbones import build_backbone, input_scaling
 from compat_lib.networks.weights import Inputs, fill, named, read_weights
 
 
@@ -125,8 +125,6 @@ def _shape_of_activations(
     try:
         with torch.no_grad():
             found = backbone.eval()(pixels if inputs is None else inputs(pixels))
-    except NotImplementedError:  # a network that needs numbers, without memory
-        raise
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:  # of whoever wrote the network
         raise ValueError(
             f"backbone {name!r} cannot take images of {channels} x {size[0]} x {size[1]} "
@@ -138,16 +136,9 @@ def _shape_of_activations(
 
 
 @cache
-def refuse_model(name: str, *, weights: str | None = None, **asked: Any) -> None:
-    """Raise what :func:`build_model` raises, once in a process; torchvision's networks take no memory."""
-    if weights is None and not is_own(name):
-        try:
-            with torch.device("meta"):  # its first use takes two seconds, unless torchvision is there already
-                build_model(name, **asked)
-            return
-        except NotImplementedError:  # it looks at numbers while it is built
-            pass
-    build_model(name, weights=weights, **asked)
+def refuse_model(name: str, **asked: Any) -> None:
+    """Raise what :func:`build_model` raises, once in a process."""
+    build_model(name, **asked)
 
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:

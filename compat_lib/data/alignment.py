@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .decoding import Size, open_image, printable
+from .decoding import Size, open_image
 from .encoded import EncodedImages, Names
 from .lists import listed_images, refuse_line
 
@@ -66,9 +66,9 @@ def aligned_images(
 ) -> EncodedImages:
     """Return the images of a list, N files in a folder, aligned by points [N, 5, 2] when they are read.
 
-    `source` is the list, whose line k is image k, for errors.
+    `source` is the list, whose line k has the points of image k, for errors.
     """
-    there = listed_images(folder, names, lambda row: f"line {row + 1} of {printable(source)}", size=size)
+    there = listed_images(folder, names, size=size)
     good = np.isfinite(points).all((1, 2)) & (np.ptp(points, axis=1) > 0).any(1)
     refuse_line(source, ~good, lambda row: f"has five points of {names[row]} that are not finite or one")
     points = np.ascontiguousarray(points)

@@ -1,4 +1,4 @@
-"""Arrays that are made once and kept on disk: one folder each, complete when its manifest is there."""
+"""Arrays that are made once and kept on disk: one folder each, which has its name when it is complete."""
 
 import errno
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from compat_lib.files import explained, file_identity, write_text
+from compat_lib.files import explained
 
 from .images import DATA_VARIABLE
 
@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 def cached_arrays(
     parent: Path, recipe: Mapping[str, object], write: Callable[[Path], None], *, size: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a recipe, made first if they are missing, incomplete or damaged.
+    """Return the arrays of a recipe, made first if they are missing or cut off.
 
     A process that finds another one at work waits for it; what a killed one left is made anew.
 
@@ -40,42 +40,36 @@ def cached_arrays(
         return arrays
     advice = f"{size / 1e6:.3g} MB are needed; " if size else ""
     advice += f"name another data root by root=..., data_root or the variable {DATA_VARIABLE}"
-    lock = parent / f".{folder.name}.lock"
+    lock, part = (parent / f".{folder.name}.{kind}" for kind in ("lock", "part"))
     with explained(folder, advice):
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             try:
                 if (arrays := _read(folder)) is None:  # another process may have made it meanwhile
+                    shutil.rmtree(part, ignore_errors=True)  # of a killed process
+                    if folder.exists():  # cut off; taken away at once, for those who read meanwhile
+                        folder.rename(part)
+                        shutil.rmtree(part)
+                    part.mkdir()
+                    if size > shutil.disk_usage(part).free:
+                        raise OSError(errno.ENOSPC, "no room")
                     with explained(folder, advice):  # while the disk still is as full as it was
-                        _make(folder, recipe, write, size)
+                        write(part)
+                        (part / MANIFEST).write_text(json.dumps({"recipe": recipe}, indent=1) + "\n")
+                    part.rename(folder)
                     arrays = _read(folder)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
             finally:
+                shutil.rmtree(part, ignore_errors=True)
                 lock.unlink(missing_ok=True)  # while it is held: those who wait make a new one
-    if arrays is None:
-        raise OSError(f"the cache {folder} reads back damaged right after it was written; check the disk")
     return arrays
 
 
-def _make(folder: Path, recipe: Mapping[str, object], write: Callable[[Path], None], size: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    if size > shutil.disk_usage(folder).free:
-        raise OSError(errno.ENOSPC, "no room")
-    write(folder)
-    files = {path.name: file_identity(path) for path in sorted(folder.glob("*.npy"))}
-    text = json.dumps({"recipe": recipe, "files": files}, indent=1, sort_keys=True)
-    write_text(folder / MANIFEST, text + "\n")
-
-
 def _read(folder: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays, or None when the folder is missing, incomplete or not what its manifest says."""
+    """Return the arrays, or None when the folder is missing or one of its files is cut off."""
+    if not (folder / MANIFEST).is_file():
+        return None
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        if any(not file_identity(folder / name).items() <= said.items() for name, said in files.items()):
-            return None
-        return {Path(name).stem: np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in files}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        files = list(folder.glob("*.npy"))
+        return {file.stem: np.load(file, mmap_mode="c", allow_pickle=False) for file in files} or None
+    except (ValueError, EOFError, FileNotFoundError):
         return None

@@ -49,85 +49,49 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     scores = meta / f"{part}_name_5pts_score.txt"
     columns = dict.fromkeys((f"{axis} of {name}" for name in _POINTS for axis in "xy"), np.float32)
     points = read_list(scores, {"image": str} | columns | {"score": np.float32})
-    _same_images(faces["image"], points["image"], source, scores)
+    if not faces["image"].equals(points["image"]):
+        files = f"{printable(source)} and {scores.name}"
+        raise ValueError(f"{files} do not have the same images in one order; {ANEW}")
     detector = points["score"].to_numpy(copy=True)
     refuse_line(scores, detector < 0, lambda row: f"has the score {detector[row]}")
     where = points[list(columns)].to_numpy().reshape(-1, len(_POINTS), 2)
     images = aligned_images(path / "loose_crop", faces["image"].tolist(), where, size, scores)
     template = faces["template"].to_numpy(copy=True)
-    pairs = _pairs(meta / f"{part}_template_pair_label.txt", template)
-    lists = {"pairs": pairs, **_searches(meta, part, template)}
-    labels, classes = _classes(template, lists)
+    kinds = dict.fromkeys(("template", "second template", "same person"), np.int64)
+    pairs = read_list(meta / f"{part}_template_pair_label.txt", kinds)
+    searches = _searches(meta, part)
+    labels, classes = _classes(template, searches, meta)
+    lists = {"pairs": pairs, **searches}
     extras = {
         "template": torch.from_numpy(template),
         "media": torch.from_numpy(faces["medium"].to_numpy(copy=True)),
         "detector": torch.from_numpy(detector),
     }
+    lists = {name: torch.from_numpy(rows.to_numpy(copy=True)) for name, rows in lists.items()}
     return ImageSet(images, labels, classes, extras), lists
 
 
-def _same_images(first: pd.Series, second: pd.Series, one: Path, other: Path) -> None:
-    if len(first) != len(second):
-        counts = f"{printable(one)} has {len(first)} images and {printable(other)} has {len(second)}"
-        raise ValueError(f"{counts}; {ANEW}")
-    told, but = f"and of {printable(other)}", "but both list the same images in one order"
-    refuse_line(one, first != second, lambda row: f"is {first[row]} {told} {second[row]}, {but}")
-
-
-def _pairs(path: Path, known: np.ndarray) -> Tensor:
-    columns = ("template", "second template", "same person")
-    pairs = read_list(path, dict.fromkeys(columns, np.int64)).to_numpy(copy=True)
-    odd = (pairs[:, 2] != 0) & (pairs[:, 2] != 1)
-    refuse_line(path, odd, lambda row: f"ends in {pairs[row, 2]}, not in 0 or 1")
-    _refuse_unknown(pairs[:, :2], known, path)
-    return torch.from_numpy(pairs)
-
-
-def _refuse_unknown(templates: np.ndarray, known: np.ndarray, path: Path, *, header: bool = False) -> None:
-    absent, told = ~np.isin(templates, known), "names template {}, of which there is no image"
-    first = templates[np.arange(len(templates)), absent.argmax(1)]
-    refuse_line(path, absent.any(1), lambda row: told.format(first[row]), header=header)
-
-
-def _searches(meta: Path, part: str, known: np.ndarray) -> dict[str, Tensor]:
+def _searches(meta: Path, part: str) -> dict[str, pd.DataFrame]:
+    """Templates and subjects of both galleries and of the probes; the files have a line an image."""
     names = [f"{part}_1N_gallery_{letter}.csv" for letter in GALLERIES[part]] + [f"{part}_1N_probe_mixed.csv"]
     paths = dict(zip(("gallery1", "gallery2", "probes"), (meta / name for name in names), strict=True))
     if not any(path.is_file() for path in paths.values()):
         return {}
-    found = {}
-    for name, path in paths.items():
-        frame = read_list(path, {"template": np.int64, "subject": np.int64}, header=True)
-        _refuse_unknown(frame[["template"]].to_numpy(), known, path, header=True)
-        unique = frame.drop_duplicates()  # the file has a line an image; the index keeps its number
-        known_subjects = pd.concat([*found.values(), unique]).drop_duplicates()
-        _refuse_second(known_subjects, "template", "subject", path)
-        if name != "probes":
-            _refuse_second(unique, "subject", "template", path)
-        found[name] = unique
-    shared = found["gallery2"]["subject"].isin(found["gallery1"]["subject"])
-    if shared.any():
-        row = shared.idxmax()
-        raise ValueError(
-            f"line {row + 2} of {printable(paths['gallery2'])} has subject "
-            f"{found['gallery2']['subject'][row]}, as has {paths['gallery1'].name}, but no subject is in "
-            f"both galleries; {ANEW}"
-        )
-    ordered = {name: frame.sort_values("template").to_numpy(copy=True) for name, frame in found.items()}
-    return {name: torch.from_numpy(rows) for name, rows in ordered.items()}
+    columns = {"template": np.int64, "subject": np.int64}
+    lists = {name: read_list(path, columns, header=True) for name, path in paths.items()}
+    return {name: rows.drop_duplicates().sort_values("template") for name, rows in lists.items()}
 
 
-def _refuse_second(frame: pd.DataFrame, key: str, value: str, path: Path) -> None:
-    again = frame[frame[key].duplicated()]
-    if len(again):
-        raise ValueError(
-            f"line {again.index[0] + 2} of {printable(path)} gives {key} {again[key].iloc[0]} a second "
-            f"{value}, {again[value].iloc[0]}; each has one there: {ANEW}"
-        )
-
-
-def _classes(template: np.ndarray, lists: dict[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
-    told = [row for name in lists if name != "pairs" for row in lists[name].tolist()]
-    subject = pd.Series(template).map(dict(told)).to_numpy(np.float64)  # exact: ids are small numbers
+def _classes(
+    template: np.ndarray, searches: dict[str, pd.DataFrame], meta: Path
+) -> tuple[Tensor, tuple[str, ...]]:
+    subject = np.full(len(template), np.nan)  # exact: ids are small numbers
+    if searches:
+        told = pd.concat(searches.values()).drop_duplicates().set_index("template")["subject"]
+        if not told.index.is_unique:
+            twice = told.index[told.index.duplicated()][0]
+            raise ValueError(f"the lists 1N in {printable(meta)} give template {twice} two subjects; {ANEW}")
+        subject = pd.Series(template).map(told).to_numpy(np.float64)
     unknown = np.isnan(subject)
     named = np.where(unknown, template, np.nan_to_num(subject)).astype(np.int64)
     kinds, labels = np.unique(np.stack([unknown, named], 1), axis=0, return_inverse=True)

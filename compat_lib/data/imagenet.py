@@ -96,7 +96,7 @@ def _flat(base: Path, size: Size) -> ImageSet:
             f"and {min(odd)} is in one of them alone; unpack the images anew"
         )
     rows = pd.DataFrame({"file": names, "class": [wnid_of[stem] for stem in stems]})
-    return listed_set(base / "val", rows, lambda row: "val", size=size, resize=centre_crop)
+    return listed_set(base / "val", rows, size=size, resize=centre_crop)
 
 
 def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
@@ -104,7 +104,8 @@ def _listed_classes(base: Path) -> tuple[Path, dict[str, str]]:
     if (source := base / _KAGGLE).is_file():
         rows = read_list(source, {"image": str, "prediction": str}, header=True)
         first = rows.prediction.str.split().str[0]
-        refuse_line(source, first.isna(), lambda row: "names no class", header=True)
+        if (unnamed := rows.image[first.isna()]).any():
+            raise ValueError(f"{printable(source)} names no class of {unnamed.iloc[0]}; fetch the list anew")
         return source, dict(zip(rows.image, first, strict=True))
     from torchvision.datasets import imagenet as reader  # takes a second, and is not needed elsewhere
 
@@ -140,5 +141,4 @@ def _by_list(base: Path, name: str, folders: tuple[str, ...], classes: list[str]
     wrong = ~labels.between(0, len(classes) - 1)
     refuse_line(base / name, wrong, lambda row: f"has the class {labels[row]}, but {known}")
     rows["file"], rows["class"] = rows.file.str.removeprefix("/"), pd.Categorical.from_codes(labels, classes)
-    told = f"of {printable(base / name)}"
-    return listed_set(place, rows, lambda row: f"line {row + 1} {told}", size=size, resize=centre_crop)
+    return listed_set(place, rows, size=size, resize=centre_crop)

@@ -53,75 +53,66 @@ def read_list(path: Path, columns: Mapping[str, type], *, header: bool = False) 
         raise ValueError(_first_wrong_line(path, columns, header) or f"{path}: {error}") from error
 
 
-def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str], *, header: bool = False) -> None:
+def refuse_line(path: Path, wrong: np.ndarray, says: Callable[[int], str]) -> None:
     """Refuse a list at the first row that is wrong, bool [N]; `says(row)` follows "line 3 of list.txt"."""
     if np.any(wrong):
         row = int(np.argmax(wrong))
-        raise ValueError(f"line {row + 1 + header} of {printable(path)} {says(row)}; {ANEW}")
+        raise ValueError(f"line {row + 1} of {printable(path)} {says(row)}; {ANEW}")
 
 
 def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> str | None:
     """What is wrong with the first line that is, found slowly since nobody waits for it twice."""
     wanted = f"each line {'begins with' if header else 'has'} {len(columns)}: {', '.join(columns)}"
+    wanted += f"{', below a line of names' if header else ''}; fetch the list anew"
     number = 0
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             fields = line.rstrip("\r\n").split("," if header else None)
-            place = f"line {number} of {printable(path)}"
-            if header and number == 1:
-                if fields[0].isdecimal():
-                    return f"{place} is {fields[0]} ... and no names of columns; fetch the list anew"
-                continue
-            if len(fields) < len(columns) or not header and len(fields) > len(columns):
-                return f"{place} has {len(fields)} fields, but {wanted}; fetch the list anew"
-            for field, kind in zip(fields, columns.values(), strict=False):
-                try:
-                    good = kind is str or np.isfinite(kind(field))
-                except (ValueError, OverflowError):
-                    good = False
-                if not good:
-                    word = "whole number" if kind is np.int64 else "number"
-                    return f"{place}: {field!r} is no {word}, but {wanted}; fetch the list anew"
-    return f"{printable(path)} is empty; {wanted}; fetch the list anew" if number <= header else None
+            try:
+                good = len(fields) == len(columns) or header and len(fields) > len(columns)
+                if header and number == 1:
+                    good = not fields[0].isdecimal()
+                else:
+                    kinds = zip(fields, columns.values(), strict=False)
+                    good = good and all(kind is str or np.isfinite(kind(field)) for field, kind in kinds)
+            except (ValueError, OverflowError):
+                good = False
+            if not good:
+                return f"line {number} of {printable(path)} is {line.strip()[:200]!r}, but {wanted}"
+    return f"{printable(path)} is empty; {wanted}" if number <= header else None
 
 
-def listed_set(folder: Path, rows: pd.DataFrame, origin: Callable[[int], str], **how: Any) -> ImageSet:
+def listed_set(folder: Path, rows: pd.DataFrame, **how: Any) -> ImageSet:
     """Return the images of a table with their classes, streamed.
 
     Args:
-        folder, origin, how: as in `listed_images`.
+        folder, how: as in `listed_images`.
         rows: a row an image: "file", "class" (text, or a categorical; labels count the classes that occur, in
             their sorted order or that of the categories), and any further columns, which become extras.
     """
     classes = rows["class"].astype("category").cat.remove_unused_categories().cat
     labels = torch.tensor(classes.codes.to_numpy(np.int64))
     extras = {name: torch.tensor(rows[name].to_numpy()) for name in rows.columns.drop(["file", "class"])}
-    images = listed_images(folder, rows["file"].tolist(), origin, **how)
+    images = listed_images(folder, rows["file"].tolist(), **how)
     return ImageSet(images, labels, tuple(classes.categories), extras)
 
 
 def listed_images(
-    folder: Path,
-    names: Sequence[str],
-    origin: Callable[[int], str],
-    *,
-    size: Size,
-    resize: Resize = smooth_resize,
+    folder: Path, names: Sequence[str], *, size: Size, resize: Resize = smooth_resize
 ) -> EncodedImages:
     """Return the images of a list, every one of which is there; none is decoded yet.
 
     Args:
         folder: what the names, [N], are relative to; its own place is no part of the digest.
-        origin: row -> where its name stands, such as "line 3 of list_train.txt", for errors.
         size, resize: see `EncodedImages`.
     """
     total, place = hashlib.sha256(), os.fspath(folder)
-    for row, name in enumerate(names):
+    for name in names:
         try:
             total.update(os.fsencode(f"{name}\0{os.stat(f'{place}/{name}').st_size}\n"))
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
-                f"{origin(row)} names {printable(name)}, which is not in {printable(folder)}; unpack the "
+                f"the set's lists name {printable(name)}, which is not in {printable(folder)}; unpack the "
                 "images anew, or take images and lists of one release"
             ) from None
     files = Names(f"{place}/{name}" for name in names)

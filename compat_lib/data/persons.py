@@ -91,15 +91,15 @@ def _by_names(name: str, base: Path, size: Size, seed: int, validation: float) -
 
 
 def _named(base: Path, folder: str) -> pd.DataFrame:
-    """file, class (the identity's name), camera and origin of the images of a folder, without junk."""
+    """file, class (the identity's name) and camera of the images of a folder, without junk."""
     place = needed_folder(base, folder, expected="bounding_box_train, query and bounding_box_test")
     files = pd.Series([entry.name for entry in list_images(place)], dtype=object)
     frame = files.str.extract(r"^(?P<class>-1|\d+)_c(?P<camera>\d+)")
-    frame["file"], frame["origin"] = f"{folder}/" + files, [printable(place / name) for name in files]
+    frame["file"] = f"{folder}/" + files
     if (odd := frame["class"].isna()).any():
         raise ValueError(
-            f"{frame.origin[odd.idxmax()]} does not begin with an identity and a camera, such as 0002_c1s1; "
-            "rename or remove the file"
+            f"{printable(place / files[odd.idxmax()])} does not begin with an identity and a camera, such as "
+            "0002_c1s1; rename or remove the file"
         )
     person = frame["class"].astype(int)
     frame["class"] = frame["class"].str.zfill(4)  # one name a person, however it is written
@@ -114,8 +114,7 @@ def _named(base: Path, folder: str) -> pd.DataFrame:
 
 def _listed(base: Path, name: str, folder: str, prefix: str) -> pd.DataFrame:
     """The same of a list of MSMT17."""
-    frame = read_list(base / name, {"file": str, "identity": np.int64}).rename(columns={"identity": "class"})
-    frame["origin"] = [f"line {number} of {printable(base / name)}" for number in range(1, len(frame) + 1)]
+    frame = read_list(base / name, {"file": str, "class": np.int64})
     camera = frame.file.str.extract(r"^(?:.*/)?[^_/]+_[^_/]+_(\d+)_[^/]*$")[0]
     right = "whose third field is no camera, as 01 is in 0000_000_01_0303morning_0015_0.jpg"
     refuse_line(base / name, camera.isna(), lambda row: f"names {frame.file[row]}, {right}")
@@ -129,8 +128,8 @@ def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Siz
     if len(missing):
         row = missing.iloc[0]
         raise ValueError(
-            f"{row.origin}: no image of the gallery has the identity {row['class']} of this query; take "
-            "queries and gallery of one release"
+            f"no image of the gallery has the identity {row['class']} of the query {printable(row.file)}; "
+            "take queries and gallery of one release"
         )
     both = pd.concat([query, gallery], ignore_index=True)
     return _part(base, both.assign(query=both.index < len(query)), size)
@@ -138,4 +137,4 @@ def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Siz
 
 def _part(base: Path, rows: pd.DataFrame, size: Size) -> ImageSet:
     # Sorted names: "distractor" comes after all numbers.
-    return listed_set(base, rows.drop(columns="origin"), rows.origin.tolist().__getitem__, size=size)
+    return listed_set(base, rows, size=size)

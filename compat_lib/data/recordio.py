@@ -109,16 +109,10 @@ class RecordFile:
             end = word + 2 + -(-length // 4)
             last = len(self.words) - 1
             flag = self.words[np.minimum(word + 2, last)].astype(np.int64)
-            for wrong, what in (
-                (self.words[word] != MAGIC, "is damaged: no record begins there"),
-                (end > len(self.words), "is cut off at the end of the file"),
-                (length < HEADER, f"has {{}} bytes, a header takes {HEADER}"),
-                (length < HEADER + 4 * flag, "has {} bytes, too few for the labels that its header tells of"),
-            ):
-                if wrong.any():
-                    row = int(wrong.argmax())
-                    told = what.format(length[row])
-                    raise ValueError(f"{self._name(offsets[part][row])} {told}; {_AGAIN}")
+            wrong = (self.words[word] != MAGIC) | (end > len(self.words)) | (length < HEADER + 4 * flag)
+            if wrong.any():
+                name = self._name(offsets[part][wrong.argmax()])
+                raise ValueError(f"{name} is damaged, or the file is cut off in it; {_AGAIN}")
             bits = self.words[np.minimum(word + np.where(flag > 0, 8, 3), last)]
             result[part] = bits.view("<f4")
             if hasattr(mmap, "MADV_DONTNEED"):  # pages of the file count as this process's memory until then

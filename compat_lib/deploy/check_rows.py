@@ -16,6 +16,7 @@ from compat_lib.deploy.check_measure import Measure, accepted, threshold_of
 from compat_lib.deploy.check_pictures import MAPS
 from compat_lib.deploy.check_result import Names
 from compat_lib.deploy.check_verdict import COMPATIBLE, UNDECIDED, judged
+from compat_lib.evaluation.backfill import QUARTERS
 from compat_lib.evaluation.bootstrap import drawn_record
 from compat_lib.evaluation.compatibility import HEADLINE, PairTest
 from compat_lib.evaluation.counting import PER_UNIT
@@ -24,7 +25,6 @@ from compat_lib.evaluation.records import Record, Records
 from compat_lib.orthogonal_adapter import fit_orthogonal
 
 ORDERED = 0.6  # least share of images nearer to their own other feature than to that of another, see in_order
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the gallery, re-embedded
 LEARNED = 2_000, 100_000  # images of a half: with fewer a trained map is behind Procrustes; more take minutes
 STEPS = 1_000  # of its training, at least
 
@@ -164,7 +164,7 @@ def backfill(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -> I
         rates = [np.cumsum(side) / side.sum() for side in sides]
         return np.r_[0.0, (1 - share) * rates[0] + share * rates[1]]
 
-    for share in SHARES:
+    for share in QUARTERS:
         if share in (0, 1):
             value = (own if share else cross).records.value(None, None, metric)
         elif far is not None:
@@ -199,7 +199,7 @@ def two_indexes(sides: given.Sides, measure: Measure, tests: Tests, seed: int) -
         queries, (before, after) = merged_sides(*both, number)
         shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(number)))
         quick = replace(measure, weights=measure.weights[:, :0], fars=())
-    for share in SHARES[1:-1]:
+    for share in QUARTERS[1:-1]:
         if far is not None:
             strangers, own = ((1 - share) * old + share * new for old, new in zip(*rates, strict=True))
             value = float(own[np.argmax(strangers <= far)])

@@ -26,7 +26,7 @@ from compat_lib.evaluation.compatibility import (
     upgrade_scores,
 )
 from compat_lib.evaluation.four_constraints import constraints
-from compat_lib.evaluation.orders import backfill_order, entropy, margin
+from compat_lib.evaluation.orders import backfill_order, margin
 from compat_lib.evaluation.paired import paired_comparison, paired_scores
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.reid import reid
@@ -39,5 +39,5 @@ from compat_lib.evaluation.protocols.templates import (
 from compat_lib.evaluation.rank_merge import merged_indexes_curve
 from compat_lib.evaluation.ranking import retrieval, top_k
 from compat_lib.evaluation.records import tar_name
-from compat_lib.evaluation.tar import cosine_histograms, roc_curve, verification
+from compat_lib.evaluation.tar import cosine_histograms, verification
 from compat_lib.evaluation.upgrade import changes, upgrade_changes

@@ -20,6 +20,7 @@ from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import verify_steps
 
 SHARES = tuple(i / 10 for i in range(11))
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
 
 Asked = Sequence[tuple[str, Sequence[float], Sequence[float]]]  # orders by name, with shares and FARs
 Point = dict[str, float | None]  # "map", "rank1", "tar@far=1e-2", ...; None where not measurable
@@ -115,8 +116,6 @@ def mixed_gallery_curve(
     shares: Sequence[float] = SHARES,
     order: str | Sequence[int] = "random",
     certainty: Any = None,
-    query: Any = None,
-    query_labels: Any = None,
     cross: tuple[Any, Any] | None = None,
     seed: int = 0,
     fars: Sequence[float] = (1e-2,),
@@ -125,9 +124,8 @@ def mixed_gallery_curve(
 
     Source: backfilling in the order of uncertainty as in hot-refresh model upgrades (RACT, arXiv 2201.09724)
     and FastFill (arXiv 2303.04766); here image by image instead of by whole batches. Queries are always new.
-    Without a query set the gallery's images are the queries and every ordered pair of two different images
-    counts: share 0 is new/old and share 1 is new/new. The images backfilled at a share include those of every
-    smaller share.
+    The gallery's images are the queries and every ordered pair of two different images counts: share 0 is
+    new/old and share 1 is new/new. The images backfilled at a share include those of every smaller share.
 
     Args:
         old, new: [N, D] features of the same gallery images.
@@ -135,8 +133,7 @@ def mixed_gallery_curve(
         order: which images come first. "random"; "uncertain": the least certain; "farthest": the old feature
             farthest from the mean of its class; or all row numbers 0..N-1. Ties are in random order.
         certainty: float [N], for "uncertain": higher is more certain, such as `margin(logits)`.
-        query: [Nq, D] new features of a query set of other images, with their `query_labels`, or None.
-        cross: (query form [Nq, d], gallery form [N, d]) in which a new query meets an old gallery item, when
+        cross: (query form [N, d], gallery form [N, d]) in which a new query meets an old gallery item, when
             that is not (query, old) themselves. An item that is backfilled meets the query as it is.
         seed: of the random order, and of ties.
         fars: () measures retrieval only, in about half of the time.
@@ -148,24 +145,18 @@ def mixed_gallery_curve(
     [0.5, 1.0, 1.0]
     """
     name = order if isinstance(order, str) else "given"
-    options = certainty, query, query_labels, cross, seed
-    return _curves(old, new, labels, {name: order}, [(name, shares, fars)], *options)[0]
+    return _curves(old, new, labels, {name: order}, [(name, shares, fars)], certainty, cross, seed)[0]
 
 
-def _curves(
-    old, new, labels, orders, asked: Asked, certainty, query, query_labels, cross, seed
-) -> list[BackfillCurve]:
+def _curves(old, new, labels, orders, asked: Asked, certainty, cross, seed) -> list[BackfillCurve]:
     """The curves that are asked for, see `mixed_gallery_curve`."""
     asked = [(name, tuple(map(float, shares)), fractions(fars, "a FAR")) for name, shares, fars in asked]
     for _, shares, _ in asked:
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
-    if (query is None) != (query_labels is None):
-        raise ValueError("only one of query and query_labels was given: give both, or neither")
     options = {"certainty": certainty, "seed": seed}
     places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
-    forms = mixed_forms(old, new, query, cross)
-    return all_pairs_curves(*forms, labels, None if query is None else query_labels, places, asked)
+    return all_pairs_curves(*mixed_forms(old, new, None, cross), labels, places, asked)
 
 
 def all_pairs_curves(
@@ -173,24 +164,17 @@ def all_pairs_curves(
     before: Tensor,
     after: Tensor,
     labels: Any,
-    query_labels: Any,
     orders: Mapping[str, np.ndarray],
     asked: Asked,
 ) -> list[BackfillCurve]:
-    """Return the curves that are asked for, of all pairs of queries and gallery; each order is ranked once.
+    """Return the curves that are asked for, of all pairs of two different images; each order is ranked once.
 
     Args:
+        queries: [N, D] unit rows of the gallery's images as queries.
         before, after: [N, D] unit rows of the gallery, as they are and as they will be.
-        query_labels: None: the gallery's images are the queries.
         orders: name -> all row numbers, int64 [N].
     """
-    options: dict[str, Any] = {}
-    if query_labels is None:
-        query_labels = labels
-        options = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(queries)))
-
-    def pairs(gallery: Tensor) -> PairScores:
-        return PairScores(queries, query_labels, gallery, labels, **options)
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(queries)))
 
     def steps(name: str, new: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         # How many rows are new in each gallery, ascending; and the step at which a row becomes new: the first
@@ -198,7 +182,8 @@ def all_pairs_curves(
         levels = np.unique(new)
         return levels, np.searchsorted(levels, np.argsort(orders[name]), side="right")
 
-    sides = pairs(before), pairs(after.to(before.dtype))
+    galleries = before, after.to(before.dtype)
+    sides = [PairScores(queries, labels, gallery, labels, **ids) for gallery in galleries]
     new = [[round(share * len(after)) for share in shares] for _, shares, _ in asked]
     every = {
         name: steps(name, [x for (own, *_), one in zip(asked, new, strict=True) for x in one if own == name])
@@ -227,8 +212,6 @@ def backfill_orders(
     certainty: Any = None,
     orders: Mapping[str, Sequence[int]] | None = None,
     shares: Sequence[float] = SHARES,
-    query: Any = None,
-    query_labels: Any = None,
     cross: tuple[Any, Any] | None = None,
     fars: Sequence[float] = (1e-2,),
     draws: int = 200,
@@ -237,21 +220,20 @@ def backfill_orders(
 ) -> BackfillOrders:
     """Return the curves of every order, and the area under each one's mAP minus that of the random order.
 
-    The difference is paired by query; its interval is a bootstrap over the queries' identities. `certainty`
+    The difference is paired by query; its interval is a bootstrap over the identities. `certainty`
     is for the order "uncertain", left out without it; `orders` are further ones by name; `finer` are shares
     and FARs of a second curve of the random order. The rest as in `mixed_gallery_curve`.
     """
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
     chosen |= dict(orders or {})
     requests = [(name, shares, fars) for name in chosen] + ([("random", *finer)] if finer else [])
-    found = _curves(old, new, labels, chosen, requests, certainty, query, query_labels, cross, seed)
+    found = _curves(old, new, labels, chosen, requests, certainty, cross, seed)
     curves = dict(zip(chosen, found, strict=False))
-    asked = labels if query_labels is None else query_labels
     compared = {}
     for name, curve in curves.items():
         if name != "random" and len(set(curve.shares)) > 1:
             areas = curve.area_by_query, curves["random"].area_by_query
-            compared[name] = paired_scores(*areas, asked, draws=draws, seed=seed)
+            compared[name] = paired_scores(*areas, labels, draws=draws, seed=seed)
     return BackfillOrders(curves, compared, found[-1] if finer else None)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from compat_lib.evaluation.inputs import as_tensor, codes, table, unit_rows
 
@@ -68,30 +67,16 @@ def class_distance(features: Any, labels: Any) -> np.ndarray:
     return 1 - (unit * means[place]).sum(1).cpu().numpy()
 
 
-def entropy(logits: Any) -> np.ndarray:
-    """Return the entropy in nats of the softmax of logits [N, K], scale included, float64 [N]; 0 is certain.
-
-    >>> entropy([[0.0, 0.0], [1000.0, 0.0]]).round(4).tolist()
-    [0.6931, 0.0]
-    """
-    logs = torch.log_softmax(_logits(logits), 1)
-    return (-logs * logs.exp()).sum(1).abs().cpu().numpy()
-
-
 def margin(logits: Any) -> np.ndarray:
     """Return how much more likely the first class is than the second, float64 [N]; 1 is certain.
 
-    As `entropy`, of the old classifier's logits [N, K] with their scale.
+    By the softmax of the old classifier's logits [N, K] with their scale.
 
     >>> margin([[0.0, 0.0, -1000.0], [1000.0, 0.0, 0.0]]).tolist()
     [0.0, 1.0]
     """
-    top = torch.softmax(_logits(logits), 1).topk(2, dim=1).values
-    return (top[:, 0] - top[:, 1]).cpu().numpy()
-
-
-def _logits(logits: Any) -> Tensor:
     logits = as_tensor(logits, "logits").double()
     if logits.shape[1] < 2 or not torch.isfinite(logits).all():
         raise ValueError("the logits hold NaN or one class only; give [N, K] finite numbers, K at least 2")
-    return logits
+    top = torch.softmax(logits, 1).topk(2, dim=1).values
+    return (top[:, 0] - top[:, 1]).cpu().numpy()

@@ -45,7 +45,7 @@ def merged_indexes_curve(
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
     queries, galleries = merged_sides(before, after.to(before.device), number)
     asked = [("random", shares, fars)]
-    return all_pairs_curves(queries, *galleries, labels, None, {"random": places}, asked)[0]
+    return all_pairs_curves(queries, *galleries, labels, {"random": places}, asked)[0]
 
 
 def scale_of_strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:

@@ -27,7 +27,10 @@ FARS = (1e-2, 1e-3, 1e-4)
 
 @dataclass(frozen=True)
 class Roc:
-    """Exact points of the ROC curve, from the strictest threshold to the loosest."""
+    """Exact points of the ROC curve, from the strictest threshold to the loosest, 2**-15 apart.
+
+    Thresholds between which no score lies are left out.
+    """
 
     far: np.ndarray  # float64 [K], from 0 to 1
     tar: np.ndarray  # float64 [K], from 0 to 1
@@ -80,21 +83,6 @@ def verification(
     ids = {"query_ids": query_ids, "gallery_ids": gallery_ids}
     pairs = _pairs(query, query_labels, gallery, gallery_labels, **ids)
     return verify(pairs, count(pairs), fars)
-
-
-def roc_curve(
-    query: Any, query_labels: Any, gallery: Any = None, gallery_labels: Any = None, **ids: Any
-) -> Roc:
-    """Return points of the ROC curve over all pairs, at thresholds 2**-15 apart; arguments as `verification`.
-
-    Every point is exact: the rates are those of accepting the scores at or above its threshold. Thresholds
-    between which no score lies are left out.
-
-    >>> roc = roc_curve([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], [0, 0, 1, 1])
-    >>> roc.far.tolist(), roc.tar.tolist()
-    ([0.0, 0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0, 1.0])
-    """
-    return roc_points(count(_pairs(query, query_labels, gallery, gallery_labels, **ids)))
 
 
 def cosine_histograms(

@@ -26,8 +26,6 @@ class IdentityChanges:
     queries: np.ndarray  # int64, counted queries of the identity
     precision_before: np.ndarray  # float64, mean average precision of its queries
     precision_after: np.ndarray
-    rank1_before: np.ndarray  # float64, share of its queries that are right at rank 1
-    rank1_after: np.ndarray
 
     @property
     def difference(self) -> np.ndarray:
@@ -85,15 +83,14 @@ def changes(before: Retrieval, after: Retrieval, labels: Any, *, draws: int = 20
             "same gallery images and exclude the same pairs in both"
         )
     number = codes(labels, None, (len(counted), 0), "labels")[0]
-    sides = [before.average_precision, after.average_precision]
-    sides += [result.first_match == 1 for result in (before, after)]
+    sides = before.average_precision, after.average_precision
+    was, now = (result.first_match == 1 for result in (before, after))
     queries = np.bincount(number[counted])
     used = queries > 0
     means = [np.bincount(number[counted], side[counted])[used] / queries[used] for side in sides]
     difference = np.full(number.max() + 1, np.nan)  # nan for an identity without a counted query
     difference[np.flatnonzero(used)] = np.where(abs(means[1] - means[0]) > EQUAL, means[1] - means[0], 0.0)
     known = np.isfinite(difference)
-    was, now = sides[2:]
     identities = np.arange(len(difference))
     values = {
         "losing": (np.where(known, difference < 0, np.nan), identities),

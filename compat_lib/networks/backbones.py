@@ -115,11 +115,6 @@ BACKBONES: dict[str, Callable[[int, Size, str | None], nn.Module]] = {  # of cha
 }
 
 
-def is_own(name: str) -> bool:
-    """Whether a backbone is defined by this package or by the reader, not by torchvision or timm."""
-    return not (name.startswith(("torchvision:", "timm:")) or name in (*_OF_TORCHVISION, "vit-small"))
-
-
 def build_backbone(name: str, channels: int, size: Size, weights: str | None = None) -> nn.Module:
     """A network without its classifier, of float pixels to activations of any shape.
 

@@ -92,31 +92,26 @@ def test_forms_that_are_the_features_themselves_change_nothing(models):
     assert own.points[0]["map"] == pytest.approx(expected.map) != retrieval(new, labels).map
 
 
-@pytest.mark.parametrize("separate", [False, True])
-def test_forms_of_the_cross_test_for_models_of_unequal_width(models, separate):
+def test_forms_of_the_cross_test_for_models_of_unequal_width(models):
     # Score by score: a query meets an old item in the forms of the cross-test, a new item as it is.
     old, new, labels = models
     old = old[:, :6]
     cross = (new[:, :6], old)
-    rows = np.s_[:40] if separate else np.s_[:]
-    options = {"query": new[rows], "query_labels": labels[rows]} if separate else {}
-    forms = (cross[0][rows], cross[1])
-    options |= {"cross": forms, "shares": (0, 0.4, 1), "seed": 1, "fars": (0.1,)}
+    options = {"cross": cross, "shares": (0, 0.4, 1), "seed": 1, "fars": (0.1,)}
     curve = mixed_gallery_curve(old, new, labels, **options)
     order = np.random.default_rng(1).permutation(100)
     for share, precision in zip(curve.shares, curve.average_precision, strict=True):
         chosen = np.isin(IDS, order[: round(share * 100)])
-        scores = np.where(chosen, cosines(new[rows], new), cosines(cross[0][rows], cross[1]))
+        scores = np.where(chosen, cosines(new, new), cosines(*cross))
         for i in range(len(scores)):
-            kept = IDS if separate else IDS[i != IDS]
+            kept = IDS[i != IDS]
             right = labels[kept[np.argsort(-scores[i, kept])]] == labels[i]
             assert precision[i] == pytest.approx(average_precision(right))
-    if not separate:
-        crossed = compare(cross[1], cross[0], labels, fars=(0.1,), draws=0).records
-        own = compare(None, new, labels, fars=(0.1,), draws=0).records
-        for metric in ("map", "tar@far=1e-1"):
-            assert curve.points[0][metric] == pytest.approx(crossed.value("new", "old", metric))
-            assert curve.points[2][metric] == pytest.approx(own.value("new", "new", metric))
+    crossed = compare(cross[1], cross[0], labels, fars=(0.1,), draws=0).records
+    own = compare(None, new, labels, fars=(0.1,), draws=0).records
+    for metric in ("map", "tar@far=1e-1"):
+        assert curve.points[0][metric] == pytest.approx(crossed.value("new", "old", metric))
+        assert curve.points[2][metric] == pytest.approx(own.value("new", "new", metric))
 
 
 def test_orders_are_compared_with_the_random_one(models):
@@ -152,9 +147,6 @@ def test_orders_without_certainty_draws_or_area(models):
     assert result.records.get("new", "mixed", "area_over_random/map", order="farthest").low is None
     assert result.over_random["farthest"].value == 0  # both ends are the same galleries
     assert backfill_orders(old, new, labels, shares=(0.5,), fars=()).over_random == {}
-    queries = {"query": new[:40], "query_labels": labels[:40], "shares": (0, 0.5, 1), "fars": ()}
-    asked = backfill_orders(old[40:], new[40:], labels[40:], **queries)
-    assert asked.curves["farthest"].area_by_query.shape == (40,)
 
 
 def test_a_finer_curve_of_the_random_order_is_that_of_its_own(models):

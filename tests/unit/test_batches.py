@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compat_lib.data.batches import Augmentation, Batches, Groups, to_float
+from compat_lib.data.batches import Augmentation, Batches, Groups
 from compat_lib.data.encoded import EncodedImages
 
 FLIP = Augmentation(flip=True)
@@ -62,15 +62,6 @@ def test_an_epoch_depends_on_seed_and_number_only(per_identity):
         assert torch.equal(one, two)
     assert not torch.equal(content(5, 3)[0], content(5, 4)[0])
     assert not torch.equal(content(5, 3)[0], content(6, 3)[0])
-
-
-def test_to_float_is_the_formula_and_leaves_its_input_alone():
-    images = pictures(5)
-    before = images.clone()
-    expected = ((images.double() - 127.5) / 127.5).float()
-    assert torch.equal(to_float(images), expected)
-    assert to_float(images).is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(images, before)
 
 
 # -- encoded images, and several processes -------------------------------------------------------

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from compat_lib import files
 from compat_lib.data.cache import cached_arrays
 
 
@@ -40,39 +39,25 @@ def test_made_once_then_read_as_maps_that_never_change_the_file(tmp_path):
     assert calls == [7, 8]
 
 
-def flip_a_byte(folder):
-    content = bytearray((folder / "a.npy").read_bytes())
-    content[-1] ^= 1
-    (folder / "a.npy").write_bytes(content)
+def cut_off(folder):
+    (folder / "a.npy").write_bytes((folder / "a.npy").read_bytes()[:-8])
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        flip_a_byte,
+        cut_off,
         lambda folder: (folder / "a.npy").write_bytes(b""),
-        lambda folder: (folder / "a.npy").unlink(),
-        lambda folder: (folder / "manifest.json").unlink(),
-        lambda folder: (folder / "manifest.json").write_text("{not json"),
-        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: (folder / "manifest.json").unlink(),  # as a killed process of an older version left it
     ],
 )
-def test_a_damaged_cache_is_made_again(tmp_path, damage):
+def test_an_incomplete_cache_is_made_again(tmp_path, damage):
     calls = []
     cached_arrays(tmp_path, {}, writer(7, calls))
     (folder,) = tmp_path.iterdir()
     damage(folder)
     assert cached_arrays(tmp_path, {}, writer(7, calls))["a"].tolist() == [7] * 50
     assert calls == [7, 7] and list(tmp_path.iterdir()) == [folder]
-
-
-def test_large_files_are_checked_by_size_alone(tmp_path, monkeypatch):
-    calls = []
-    cached_arrays(tmp_path, {}, writer(7, calls))
-    monkeypatch.setattr(files, "FULL_CHECK_BYTES", 10)
-    flip_a_byte(next(tmp_path.iterdir()))
-    cached_arrays(tmp_path, {}, writer(7, calls))
-    assert calls == [7]
 
 
 def test_a_writer_that_fails_or_is_killed_leaves_nothing_behind(tmp_path):
@@ -91,12 +76,10 @@ def test_a_writer_that_fails_or_is_killed_leaves_nothing_behind(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_of_several_at_the_same_time_one_writes_and_the_others_wait(tmp_path, damaged):
+def test_of_several_at_the_same_time_one_writes_and_the_others_wait(tmp_path):
     together, calls = threading.Barrier(6), []
-    if damaged:
-        cached_arrays(tmp_path, {}, writer(0, []))
-        flip_a_byte(next(tmp_path.iterdir()))
+    cached_arrays(tmp_path, {}, writer(0, []))
+    cut_off(next(tmp_path.iterdir()))
 
     def make(number):
         def write(folder):

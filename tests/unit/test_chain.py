@@ -36,22 +36,6 @@ def test_cells_equal_the_comparisons_of_two_models(chain, measured):
                 assert np.array_equal(cell.draws, expected.draws, equal_nan=True)
 
 
-def test_matrix_is_a_lower_triangle(measured):
-    values = matrix(measured)
-    assert np.isnan(values[np.triu_indices(3, 1)]).all()
-    for i, j in zip(*np.tril_indices(3), strict=True):
-        assert values[i, j] == measured.value(NAMES[i], NAMES[j], "map")
-    assert values[0, 0] < values[1, 0] < values[1, 1] < values[2, 2]
-
-
-def test_equal_generations_neither_gain_nor_lose(chain):
-    features, labels = chain
-    result = generations([features[0]] * 4, labels, fars=FARS, draws=10)
-    for metric in METRICS:
-        values = matrix(result, metric)
-        assert len(set(values[np.tril_indices(4)])) == 1 and average_compatibility(values) == 0
-
-
 def test_unequal_widths_are_compared_where_a_function_says_how(chain):
     features, labels = chain
     wide = [features[0][:, :4], features[1][:, :8], features[2]]

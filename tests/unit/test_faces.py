@@ -194,7 +194,7 @@ def test_what_is_missing_of_the_two_sets_is_told(two_sets, monkeypatch):
     with pytest.raises(ValueError, match="validation must be at least 2 identities; got 0"):
         celeba_lfw(two_sets, validation=0)
     (two_sets / "celeba" / "img_align_celeba" / "000003.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"names 000003\.jpg, which is not in"):
+    with pytest.raises(FileNotFoundError, match=r"name 000003\.jpg, which is not in"):
         celeba_lfw(two_sets, validation=2)
     (two_sets / "celeba" / "identity_CelebA.txt").write_text("000001.jpg 7\n")  # another checksum
 

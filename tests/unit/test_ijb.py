@@ -76,13 +76,6 @@ def test_without_the_lists_of_1_to_n_a_class_is_a_template(tmp_path):
     assert images.classes == tuple(f"template {number}" for number in SUBJECTS)
 
 
-def test_the_digest_knows_lists_and_sizes(place):
-    before = ijb(place)[0].digest()
-    assert ijb(place)[0].digest() == before
-    Image.new("RGB", (150, 160), "red").save(place / "loose_crop" / "7.jpg")
-    assert ijb(place)[0].digest() != before
-
-
 def test_a_missing_set_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*IJBC: put meta/ijbc_face_tid_mid\.txt"):
         ijb(tmp_path / "IJBC")
@@ -93,17 +86,18 @@ def test_a_missing_set_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new", "told"),
     [
-        ("face_tid_mid.txt", "2.jpg 11 2\n", "2.jpg 11\n", r"line 2 of .*mid\.txt has 2 fields"),
-        ("face_tid_mid.txt", "7.jpg 15 6\n", "", r"mid\.txt has 6 images and .*score\.txt has 7"),
-        ("face_tid_mid.txt", "2.jpg", "9.jpg", r"line 2 of .*mid\.txt is 9\.jpg and of .*score\.txt 2\.jpg"),
+        ("face_tid_mid.txt", "2.jpg 11 2\n", "2.jpg 11\n", r"line 2 of .*mid\.txt is '2\.jpg 11'"),
+        ("face_tid_mid.txt", "7.jpg 15 6\n", "", r"mid\.txt and .*score\.txt do not have the same images"),
+        ("face_tid_mid.txt", "2.jpg", "9.jpg", r"do not have the same images in one order"),
         ("name_5pts_score.txt", "0.8", "-0.8", r"line 2 of .*score\.txt has the score -0\.8"),
-        ("template_pair_label.txt", "12 14 1", "12 14 2", r"line 2 of .*label\.txt ends in 2, not in 0 or 1"),
-        ("template_pair_label.txt", "12 14 1", "12 99 1", r"line 2 of .*label\.txt names template 99"),
-        ("1N_gallery_G1.csv", "11,500,f", "14,500,f", r"line 3 of .*G1\.csv gives subject 500 a second"),
-        ("1N_gallery_G1.csv", "11,500,f", "11,501,f", r"line 3 of .*G1\.csv gives template 11 a second"),
-        ("1N_gallery_G2.csv", "12,600", "12,500", r"line 2 of .*G2\.csv has subject 500, as has .*G1\.csv"),
-        ("1N_gallery_G2.csv", "12,600", "77,600", r"line 2 of .*G2\.csv names template 77"),
-        ("1N_probe_mixed.csv", "13,500", "11,501", r"line 2 of .*mixed\.csv gives template 11 a second"),
+        ("template_pair_label.txt", "12 14 1", "12 1", r"line 2 of .*label\.txt is '12 1'"),
+        (
+            "1N_gallery_G1.csv",
+            "11,500,f",
+            "11,501,f",
+            r"the lists 1N in .*meta give template 11 two subjects",
+        ),
+        ("1N_probe_mixed.csv", "13,500", "11,501", r"the lists 1N in .*meta give template 11 two subjects"),
     ],
 )
 def test_a_damaged_list_is_told_by_file_and_line(place, name, old, new, told):
@@ -124,5 +118,5 @@ def test_absent_and_broken_images_and_points_without_extent_are_told(place):
     with pytest.raises(ValueError, match=r"line 5 of .*score\.txt has five points of 5\.jpg"):
         ijb(place)
     (place / "loose_crop" / "4.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"line 4 of .*score\.txt names 4\.jpg, which is not in"):
+    with pytest.raises(FileNotFoundError, match=r"lists name 4\.jpg, which is not in"):
         ijb(place)

@@ -165,7 +165,7 @@ def test_the_crop_of_another_shape_fills_it():
         (lambda b: write_kaggle(b) or next((b / "val").iterdir()).rename(b / "val" / "ILSVRC2012_val_9.JPEG"),
          "val has 6 images, .* lists 6, and ILSVRC2012_val_0000000. is in one of them alone"),
         (lambda b: write_kaggle(b) or change_lines(b / KAGGLE, lambda x: [*x[:2], x[2][:23], *x[3:]]),
-         "line 3 of .*LOC_val_solution.csv names no class"),
+         "LOC_val_solution.csv names no class of ILSVRC2012_val_00000005"),
         (lambda b: write_kaggle(b) or [shutil.rmtree(b / "train" / name) for name in WNIDS[1:]],
          "train has 1 class folder"),
     ],
@@ -181,7 +181,7 @@ def test_damaged_imagenet(tmp_path, damage, words):
     ("damage", "words"),
     [
         (lambda b: (b / "data_256/a/airfield/00000003.jpg").unlink(),
-         f"line 3 of .*{TRAIN} names a/airfield/00000003.jpg, which is not in .*data_256"),
+         "name a/airfield/00000003.jpg, which is not in .*data_256"),
         (lambda b: change_lines(b / "places365_val.txt", lambda x: [x[0], x[1][:-1] + "9", *x[2:]]),
          "line 2 of .*places365_val.txt has the class 9, but categories_places365.txt names 0 to 2"),
         (lambda b: change_lines(b / "categories_places365.txt", lambda x: [x[0], x[2]]),

@@ -40,13 +40,13 @@ def test_of_a_list_with_a_header_the_first_columns_count(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a 1 0.5\nb 2\n", r"line 2 of .*list\.txt has 2 fields, but each line has 3: name, number, score"),
-        ("a 1 0.5 x\n", r"line 1 of .*list\.txt has 4 fields"),
-        ("a 1 0.5\nb 2 0.5 x\n", r"line 2 of .*list\.txt has 4 fields"),
-        ("a 1 0.5\nb 1.5 0.5\n", r"line 2 of .*list\.txt: '1\.5' is no whole number"),
-        ("a 1 0.5\nb 99999999999999999999 0.5\n", r"line 2 of .*list\.txt: '9{20}' is no whole number"),
-        ("a 1 high\n", r"line 1 of .*list\.txt: 'high' is no number"),
-        ("a 1 2\nb 2 inf\n", r"line 2 of .*list\.txt: 'inf' is no number"),
+        ("a 1 0.5\nb 2\n", r"line 2 of .*list\.txt is 'b 2', but each line has 3: name, number, score"),
+        ("a 1 0.5 x\n", r"line 1 of .*list\.txt is 'a 1 0\.5 x'"),
+        ("a 1 0.5\nb 2 0.5 x\n", r"line 2 of .*list\.txt is 'b 2 0\.5 x'"),
+        ("a 1 0.5\nb 1.5 0.5\n", r"line 2 of .*list\.txt is 'b 1\.5 0\.5'"),
+        ("a 1 0.5\nb 99999999999999999999 0.5\n", r"line 2 of .*list\.txt is 'b 9{20} 0\.5'"),
+        ("a 1 high\n", r"line 1 of .*list\.txt is 'a 1 high'"),
+        ("a 1 2\nb 2 inf\n", r"line 2 of .*list\.txt is 'b 2 inf'"),
         ("", r"list\.txt is empty; each line has 3"),
         (b"\xff\xfe 1 0.5\n", r"list\.txt"),
     ],
@@ -59,9 +59,9 @@ def test_a_wrong_line_is_named(tmp_path, text, told):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("ID,SUBJECT\n4,9\n5\n", r"line 3 of .*list\.csv has 1 fields, but each line begins with 2"),
+        ("ID,SUBJECT\n4,9\n5\n", r"line 3 of .*list\.csv is '5', but each line begins with 2"),
         ("ID,SUBJECT\n", r"list\.csv is empty"),
-        ("4,9\n5,8\n", r"line 1 of .*list\.csv is 4 \.\.\. and no names of columns"),
+        ("4,9\n5,8\n", r"line 1 of .*list\.csv is '4,9', .* below a line of names"),
         (None, r"there is no list .*list\.csv"),
     ],
 )

@@ -5,16 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from plain_rows import average_precision
 from tiny_runs import silent, tiny
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.data.images import ImageSet, Splits
-from compat_lib.evaluation import compare, constraints, upgrade_changes
+from compat_lib.evaluation import compare, constraints, reid, retrieval, upgrade_changes
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.protocols.landmarks import revisited
 from compat_lib.evaluation.protocols.measure import measure_protocol, mixed_reid, one_test, same_class
 from compat_lib.evaluation.protocols.needs import refuse_protocol
+from compat_lib.evaluation.protocols.templates import (
+    identification_1_to_n,
+    pool_templates,
+    verification_1_to_1,
+)
 from compat_lib.evaluation.records import HEADLINES, PAIRS, PRINTED
 
 pytestmark = pytest.mark.precision
@@ -58,25 +62,6 @@ def features(seed, width=6):
     return torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
 
 
-def cosines(query, gallery):
-    return torch.cosine_similarity(query.double()[:, None], gallery.double()[None], dim=2).numpy()
-
-
-def slow(scores, labels, keep, ks):
-    """Top-k, mean average precision and inverse penalty of the kept items of every query, by a loop."""
-    found = {f"{k}": [] for k in ks} | {"map": [], "minp": []}
-    for row, line in enumerate(scores):
-        items = np.flatnonzero(keep[row])
-        items = items[np.argsort(-line[items], kind="stable")]
-        right = np.flatnonzero(labels[1][items] == labels[0][row]) + 1
-        if len(right):
-            for k in ks:
-                found[f"{k}"].append(right[0] <= k)
-            found["map"].append(average_precision(labels[1][items] == labels[0][row]))
-            found["minp"].append(len(right) / right[-1])
-    return {name: np.mean(values) for name, values in found.items()}
-
-
 def test_all_pairs_hold_every_part_once_in_the_numbers_of_its_own_call():
     images, old, new = pictures(N, 10), features(1), features(2)
     labels, how = images.labels, {"draws": 8, "cross": (new, old)}
@@ -96,17 +81,17 @@ def test_all_pairs_hold_every_part_once_in_the_numbers_of_its_own_call():
     assert {one.value for one in alone.select(query="new", gallery="old")} == {None}
 
 
-def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
+def test_leave_one_out_cuts_unequal_widths_and_names_ranks_as_its_papers():
     images, old, new = pictures(N, 10), features(1, 4), features(2, 6)
     alone = torch.where(torch.arange(N) < 3, 10 + torch.arange(N), images.labels)  # skipped: no other image
     images = dataclasses.replace(images, labels=alone, classes=(*images.classes, "a", "b", "c"))
     found = measure_protocol("leave-one-out", old, new, images, {}, cross=None, draws=8)
-    labels, keep = (images.labels.numpy(),) * 2, ~np.eye(N, dtype=bool)
+    ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(N))
     for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new[:, :4], old), (new, new)), strict=True):
-        expected = slow(cosines(a, b), labels, keep, (1, 5))
-        for name, key in {"top1": "1", "top5": "5", "map": "map"}.items():
+        expected = retrieval(a, alone, b, alone, **ids)
+        for name, value in {"top1": expected.rank[1], "top5": expected.rank[5], "map": expected.map}.items():
             one = found.get(query, gallery, name)
-            assert one.value == pytest.approx(expected[key]) and one.low <= one.high and len(one.draws) == 8
+            assert one.value == pytest.approx(value) and one.low <= one.high and len(one.draws) == 8
     for share, gallery in ((0.0, "old"), (1.0, "new")):
         mixed = found.value("new", "mixed", "map", order="random", share=share)
         assert mixed == pytest.approx(found.value("new", gallery, "map"))
@@ -115,32 +100,26 @@ def test_leave_one_out_equals_a_slow_loop_and_cuts_unequal_widths():
     assert flips[0] - flips[1] == pytest.approx(change)
 
 
-def test_reid_equals_a_slow_loop_with_cameras_and_the_mixed_gallery():
+def test_reid_takes_queries_cameras_and_the_mixed_gallery_from_the_images():
     images, old, new = reid_images(), features(1), features(2)
-    asked, camera = images.extras["query"].numpy(), images.extras["camera"].numpy()
-    labels = images.labels.numpy()
-    sides = labels[asked], labels[~asked]
-    keep = (sides[0][:, None] != sides[1]) | (camera[asked][:, None] != camera[~asked])
+    asked, labels, camera = images.extras["query"], images.labels, images.extras["camera"]
+
+    def direct(query, gallery):  # of the gallery's images alone
+        return reid(query[asked], labels[asked], camera[asked], gallery, labels[~asked], camera[~asked])
+
     found = measure_protocol("reid", old, new, images, {}, cross=(new, old), draws=8)
-    names = {"rank1": "1", "rank5": "5", "rank10": "10", "map": "map", "minp": "minp"}
     for (query, gallery), (a, b) in zip(PAIRS, ((old, old), (new, old), (new, new)), strict=True):
-        expected = slow(cosines(a[asked], b[~asked]), sides, keep, (1, 5, 10))
-        for name, key in names.items():
+        for name, value in direct(a, b[~asked]).values.items():
             one = found.get(query, gallery, name)
-            assert one.value == pytest.approx(expected[key]) and one.low <= one.high
-    ends = {0.0: "old", 1.0: "new"}
-    for share, gallery in ends.items():
-        for name in ("map", "rank1", "minp"):
-            mixed = found.value("new", "mixed", name, order="random", share=share)
-            assert mixed == pytest.approx(found.value("new", gallery, name))
+            assert one.value == pytest.approx(value) and one.low <= one.high
     assert found.find("new", "mixed", "area/map", order="random").value > 0
-    places = backfill_order(old[~asked], sides[1], "random", seed=0)
-    mixed = old[~asked].clone()
-    mixed[places[: round(0.3 * len(mixed))]] = new[~asked][places[: round(0.3 * len(mixed))]]
-    expected = slow(cosines(new[asked], mixed), sides, keep, (1,))
-    curve = mixed_reid(old, new, images, (new, old), shares=(0.3,))
-    assert curve.values("map") == pytest.approx(expected["map"])
-    assert curve.values("minp") == pytest.approx(expected["minp"])
+    places = torch.tensor(backfill_order(old[~asked], labels[~asked], "random", seed=0))
+    curve = mixed_reid(old, new, images, (new, old), shares=(0, 0.3, 1))
+    for share, point in zip(curve.shares, curve.points, strict=True):
+        mixed, moved = old[~asked].clone(), places[: round(share * len(places))]
+        mixed[moved] = new[~asked][moved]
+        expected = direct(new, mixed)
+        assert (point["map"], point["minp"]) == pytest.approx((expected.map, expected.minp))
 
 
 def test_without_a_cross_test_only_the_self_tests_are_measured():
@@ -158,36 +137,15 @@ def test_ijb_weighs_images_pools_media_and_takes_the_enrolment_from_the_old_mode
     old, new = features(1), features(2)
     found = measure_protocol("ijb", old, new, images, lists, cross=(new, old))
 
-    def pooled(rows):
-        weighted = rows.double().numpy() * images.extras["detector"].double().numpy()[:, None]
-        result = []
-        for template in range(100, 130):
-            total = np.zeros(rows.shape[1])
-            for medium in range(2):
-                own = (images.extras["template"] == template) & (images.extras["media"] == medium)
-                if own.any():
-                    total += weighted[own.numpy()].mean(0)
-            result.append(total / np.linalg.norm(total))
-        return np.stack(result)
-
-    first, second, same = lists["pairs"].numpy().T
-    scores = np.einsum("pd,pd->p", pooled(old)[first - 100], pooled(new)[second - 100])
-    genuine, impostors = scores[same == 1], scores[same == 0]
-    auc = ((genuine[:, None] > impostors) + 0.5 * (genuine[:, None] == impostors)).mean()
-    assert found.value("new", "old", "auc") == pytest.approx(auc)
-    far = np.array([(impostors >= t).mean() for t in np.sort(scores)])
-    tar = np.array([(genuine >= t).mean() for t in np.sort(scores)])
-    near = tar[np.abs(far - 0.1).argmin()]  # scikit-learn's curve leaves points out, see test_templates
-    assert found.value("new", "old", "tar@far=1e-1") == pytest.approx(near, abs=0.035)  # one of 30
+    how = (images.extras["template"], images.extras["media"], images.extras["detector"])
+    enrolled, probe = (pool_templates(side, *how) for side in (old, new))
+    one, two, probes = (lists[name].numpy().T for name in ("gallery1", "gallery2", "probes"))
+    expected = verification_1_to_1(enrolled, probe, *lists["pairs"].numpy().T)
+    expected += identification_1_to_n(enrolled, probe, one, two, probes)
+    assert len(found.select(query="new", gallery="old")) == len(expected)
+    for one in expected:
+        assert found.value("new", "old", one.metric) == one.value
     assert found.value("new", "old", "tar@far=1e-6") is None  # 405 impostor pairs
-    own = pooled(old)[:10] @ pooled(new)[10:].T
-    hits = sum(
-        own[part, i].argmax() + part.start == i % 10
-        for i in range(20)
-        for part in (slice(0, 5), slice(5, 10))
-        if part.start <= i % 10 < part.stop
-    )
-    assert found.value("new", "old", "top1") == pytest.approx(hits / 20)
 
 
 def test_landmarks_lists_of_rows_and_classes_where_there_is_no_list():
@@ -244,9 +202,16 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, caplog):
     images, lists = ijb_images()
     with pytest.raises(ValueError, match="'media'.*the list 'pairs'"):
         refuse_protocol("ijb", "mine", pictures(N, 3, template=torch.arange(N)), {})
-    far = lists | {"probes": torch.tensor([[999, 1]])}
-    with pytest.raises(ValueError, match="'probes' of 'ijbc' names 1 templates .* such as 999"):
-        refuse_protocol("ijb", "ijbc", images, far)
+    refuse_protocol("ijb", "ijbc", images, lists)
+    for name, rows, said in (
+        ("probes", [[999, 1]], "the probe list names 1 templates that no image has, such as 999"),
+        ("pairs", [[100, 999, 1], [100, 101, 0]], "second names 1 templates .* such as 999"),
+        ("pairs", [[100, 110, 2], [100, 101, 0]], "give True or 1 where a pair shows one identity"),
+        ("gallery1", [[100, 0], [110, 0]], "0 stands more than once among the subjects of gallery 1"),
+        ("gallery2", [[110, 0]], "0 stands more than once among the subjects of both galleries"),
+    ):
+        with pytest.raises(ValueError, match=f"the lists of 'ijbc' do not fit: .*{said}"):
+            refuse_protocol("ijb", "ijbc", images, lists | {name: torch.tensor(rows)})
     one_camera = pictures(N, 10, query=torch.arange(N) % 4 == 0, camera=torch.zeros(N, dtype=torch.int64))
     with pytest.raises(ValueError, match="15 queries and 45 gallery images, and no query has a right item"):
         refuse_protocol("reid", "mine", one_camera, {})
@@ -261,7 +226,11 @@ def test_what_cannot_be_measured_is_refused_before_training(tmp_path, caplog):
     assert said.endswith("0; such classes: Anna")
     for pair in ([0, 4], [1, 2], [0, N], [-1, 2]):  # two queries, no query, no row of the test part
         lists = landmark_lists(one_camera) | {"junk": torch.tensor([[0, 1], pair])}
-        with pytest.raises(ValueError, match=rf"'junk' of 'mine' pairs rows \{pair}, which are no query"):
-            refuse_protocol("landmarks", "mine", one_camera, lists)
+        for call in (refuse_protocol, one_test):
+            how = (
+                ("landmarks", "mine") if call is refuse_protocol else ("landmarks", features(1), features(2))
+            )
+            with pytest.raises(ValueError, match=rf"'junk' pairs rows \{pair}, which are no query"):
+                call(*how, one_camera, lists)
     with pytest.raises(ValueError, match="protocol is 'faces'; choose one of pairs, ijb"):
         ExperimentConfig(protocol="faces")

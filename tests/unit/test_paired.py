@@ -87,29 +87,6 @@ def test_draws_that_could_not_be_measured_are_left_out():
     assert np.isnan(alone.low) and alone.verdict == "not decidable"
 
 
-@pytest.mark.parametrize(
-    "common, training, meeting",
-    [(1.0, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 1.0), (1.0, 0.1, 0.5)],
-    ids=["identities", "seeds", "both at once", "all"],
-)
-@pytest.mark.parametrize("seeds", [2, 4])
-def test_interval_covers_the_truth_about_as_often_as_it_says(common, training, meeting, seeds):
-    # A difference of 0 that varies with the identity, with the seed, and with how they meet.
-    rng = np.random.default_rng(1)
-    size, trials, covered, student = 60, 120, 0, 0
-    weights = identity_weights(np.arange(size), 100) / size
-    for _ in range(trials):
-        differences = common * rng.normal(size=size) + training * rng.normal(size=(seeds, 1))
-        differences = differences + meeting * rng.normal(size=(seeds, size))
-        result = against_zero(differences.mean(1), differences @ weights)
-        covered += result.low <= 0 <= result.high
-        t = differences.mean() / (differences.mean(1).std(ddof=1) / np.sqrt(seeds) + 1e-300)
-        student += abs(t) <= stdtrit(seeds - 1, 0.975)
-    assert covered / trials >= 0.88
-    if common and not training:  # what the seeds' deviation alone cannot know
-        assert student / trials < 0.9
-
-
 def slow_scores(a, b, labels, draws, seed):
     classes = sorted(set(labels))
     weights = identity_weights(labels, draws, seed)

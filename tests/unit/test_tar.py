@@ -7,7 +7,7 @@ import verification_speed as benchmark
 from plain_rows import best_tar, grouped
 from sklearn.metrics import roc_curve as sklearn_roc
 
-from compat_lib.evaluation import cosine_histograms, counting, inputs, roc_curve, verification
+from compat_lib.evaluation import cosine_histograms, counting, inputs, verification
 from compat_lib.evaluation import pairs as pairs_module
 from compat_lib.evaluation.pairs import PairScores
 
@@ -79,8 +79,6 @@ def test_many_tiles_equal_scikit_learn(monkeypatch, tile, images):
     assert result.tar == tuple(tar[np.searchsorted(far, f, "right") - 1] for f in FARS)
     place = np.searchsorted(-thresholds, -result.roc.thresholds, "right") - 1
     assert np.array_equal(far[place], result.roc.far) and np.array_equal(tar[place], result.roc.tar)
-    curve = roc_curve(features, labels)
-    assert np.array_equal(curve.far, result.roc.far) and np.array_equal(curve.tar, result.roc.tar)
 
 
 def test_refinement_by_passes_is_exact_for_scores_crowded_near_zero(monkeypatch):
@@ -152,15 +150,12 @@ def test_every_type_of_number_is_taken(dtype):
         (([[1.0], [2.0]], [0, 1]), {}, "no genuine pair"),
         (([[1.0], [2.0]], [0, 0]), {}, "no impostor pair"),
         (([[1.0]], [0], [[1.0, 2.0]], [0]), {}, "1 columns and the gallery features 2"),
-        (([[1.0], [2.0]], [0]), {}, "each of 2 rows"),
-        (([[1.0]], [0.5]), {}, "whole number"),
         (([[1.0]], [0], [[1.0]], ["a"]), {}, "names and the other"),
         (([[1.0]], [0], [[1.0]]), {}, "without gallery_labels"),
         (([[1.0]], [0]), {"query_ids": [0]}, "without gallery features"),
         (([[1.0]], [0], [[1.0]], [0]), {"query_ids": [0]}, "only one of query_ids"),
         (([[1.0]], [0]), {"fars": [10]}, "a FAR of 10 was given; it is a fraction"),
         (([[1.0]], [0]), {"fars": [0]}, "a FAR of 0 was given"),
-        (([[1.0]], np.array([None])), {}, "type object; give one whole number \\(or name\\)"),
     ],
 )
 def test_bad_input_gets_a_sentence(arguments, options, message):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.evaluation.backfill import (
+    QUARTERS,
     SHARES,
     BackfillCurve,
     backfill_orders,
@@ -22,20 +23,13 @@ from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
-from compat_lib.evaluation.protocols.needs import Images, Lists, cameras, query_rows
+from compat_lib.evaluation.protocols.needs import JUDGED, Images, Lists, cameras, judged, query_rows
 from compat_lib.evaluation.protocols.reid import Reid, reid
-from compat_lib.evaluation.protocols.templates import (
-    identification_1_to_n,
-    pool_templates,
-    verification_1_to_1,
-)
+from compat_lib.evaluation.protocols.templates import measure_lists, pool_templates
 from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
 from compat_lib.evaluation.tar import FARS
 from compat_lib.evaluation.upgrade import changes
-
-QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
-JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 
 
 def measure_protocol(
@@ -208,30 +202,18 @@ def _ijb(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: in
     extras = images.extras
     pooling = extras["template"], extras["media"], extras.get("detector")
     probe, enrolled = (pool_templates(side, *pooling) for side in (query, gallery))
-    found = verification_1_to_1(enrolled, probe, *lists["pairs"].numpy().T)
-    if "probes" in lists:
-        known = (tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes"))
-        found += identification_1_to_n(enrolled, probe, *known)
-    return found
+    return measure_lists(enrolled, probe, lists)
 
 
 def _landmarks(query: Tensor, gallery: Tensor, images: Images, lists: Lists, draws: int) -> Records:
     asked = query_rows(images)
     sides, labels = (query[asked], gallery[~asked]), images.labels[asked]
     if "easy" in lists:
-        return _means(revisited(*sides, *(_judged(lists[name], asked) for name in JUDGED)), labels, draws)
-    relevant = lists["relevant"] if "relevant" in lists else same_class(images)
-    found = landmark_map(*sides, _judged(relevant, asked), k=min(100, int((~asked).sum())))
+        return _means(revisited(*sides, *(judged(lists, name, images) for name in JUDGED)), labels, draws)
+    if "relevant" not in lists:
+        lists = {"relevant": same_class(images)}
+    found = landmark_map(*sides, judged(lists, "relevant", images), k=min(100, int((~asked).sum())))
     return _means({"map": found}, labels, draws)
-
-
-def _judged(pairs: Tensor, asked: Tensor) -> list[np.ndarray]:
-    """Gallery rows of each query, from int64 [n, 2] rows (query, gallery item) of the test set."""
-    place = torch.where(asked, asked.cumsum(0), (~asked).cumsum(0)) - 1  # among the queries, or the gallery
-    queries, items = place[pairs.long()].numpy().reshape(-1, 2).T
-    order = np.argsort(queries, kind="stable")
-    ends = np.cumsum(np.bincount(queries, minlength=int(asked.sum())))
-    return np.split(items[order], ends[:-1])
 
 
 def same_class(images: Images) -> Tensor:

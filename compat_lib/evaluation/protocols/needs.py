@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compat_lib.evaluation.protocols.templates import Templates, measure_lists
+
 Lists = Mapping[str, Tensor]
+JUDGED = ("easy", "hard", "junk")  # lists of Revisited Oxford and Paris
 NAMED = 5  # classes that a line of the log names
 _log = logging.getLogger(__name__)
 
@@ -44,16 +47,12 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
             f"have: {who}; every data set has pairs and leave-one-out"
         )
     if protocol == "ijb":
-        known = images.extras["template"].unique()
-        named = {"pairs": lists["pairs"][:, :2]}
-        named |= {name: lists[name][:, 0] for name in ("gallery1", "gallery2", "probes") if name in lists}
-        for name, templates in named.items():
-            absent = templates[~torch.isin(templates, known)]
-            if len(absent):
-                raise ValueError(
-                    f"the list {name!r} of {data_set!r} names {len(absent.unique())} templates without an "
-                    f"image, such as {int(absent[0])}: take images and lists of one release"
-                )
+        ids = images.extras["template"].unique().numpy()
+        alike = Templates(ids, np.ones((len(ids), 1)))
+        try:
+            measure_lists(alike, alike, lists)
+        except ValueError as error:
+            raise ValueError(f"the lists of {data_set!r} do not fit: {error}") from None
     if protocol in ("reid", "landmarks"):
         asked = query_rows(images)
         camera = cameras(images) if protocol == "reid" else asked.long()
@@ -61,23 +60,16 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
         seen, where = np.unique(views[~asked], return_index=True)
         others = torch.bincount(images.labels[~asked][where], minlength=int(images.labels.max()) + 1)
         findable = (others[images.labels] - torch.isin(views, torch.from_numpy(seen)).long())[asked] > 0
-        judged = protocol == "landmarks" and ("easy" in lists or "relevant" in lists)
-        for name in ("easy", "hard", "junk", "relevant") if judged else ():
-            rows = lists.get(name, asked.new_zeros(0, 2)).long()
-            known = ((rows >= 0) & (rows < len(asked))).all(1)
-            wrong = ~known | ~asked[rows[:, 0].where(known, 0)] | asked[rows[:, 1].where(known, 0)]
-            if wrong.any():
-                raise ValueError(
-                    f"the list {name!r} of {data_set!r} pairs rows {rows[wrong][0].tolist()}, which are no "
-                    "query and a gallery image; give (query, gallery image), both as rows of all test images"
-                )
-        if not asked.any() or asked.all() or not (judged or findable.any()):
+        listed = [name for name in (*JUDGED, "relevant") if protocol == "landmarks" and name in lists]
+        for name in listed:
+            judged(lists, name, images)
+        if not asked.any() or asked.all() or not (listed or findable.any()):
             raise ValueError(
                 f"the test part of {data_set!r} has {int(asked.sum())} queries and {int((~asked).sum())} "
                 "gallery images, and no query has a right item among them (another camera's, where cameras "
                 "are known): check identities, cameras and which images are queries"
             )
-        if not judged and not findable.all():
+        if not listed and not findable.all():
             _log.warning(
                 "%s: %d of the %d queries have no right item in the gallery (another camera's, where cameras "
                 "are known) and %s; such classes: %s",
@@ -90,6 +82,23 @@ def refuse_protocol(protocol: str, data_set: str, images: Images, lists: Lists) 
 def query_rows(images: Images) -> Tensor:
     """Return bool [N], the test images that are queries; the rest is the gallery."""
     return images.extras["query"].bool()
+
+
+def judged(lists: Lists, name: str, images: Images) -> list[np.ndarray]:
+    """Return each query's gallery rows by a list, int64 [n, 2] rows (query, gallery image) of the test."""
+    asked, rows = query_rows(images), lists[name].long()
+    known = ((rows >= 0) & (rows < len(asked))).all(1)
+    wrong = ~known | ~asked[rows[:, 0].where(known, 0)] | asked[rows[:, 1].where(known, 0)]
+    if wrong.any():
+        raise ValueError(
+            f"the list {name!r} pairs rows {rows[wrong][0].tolist()}, which are no query and a gallery "
+            "image; give (query, gallery image), both as rows of all test images"
+        )
+    place = torch.where(asked, asked.cumsum(0), (~asked).cumsum(0)) - 1  # among the queries, or the gallery
+    queries, items = place[rows].numpy().reshape(-1, 2).T
+    order = np.argsort(queries, kind="stable")
+    ends = np.cumsum(np.bincount(queries, minlength=int(asked.sum())))
+    return np.split(items[order], ends[:-1])
 
 
 def cameras(images: Images) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,15 @@ def pool_templates(features: Any, templates: Any, media: Any, detector: Any = No
         )
     pooled = unit_length(pooled)
     return Templates(ids, pooled if isinstance(features, Tensor) else pooled.numpy())
+
+
+def measure_lists(enrolled: Templates, probe: Templates, lists: Mapping[str, Tensor]) -> Records:
+    """Return both protocols' records by a data set's lists, int64 [n, 2 or 3], as `data.ijb` has them."""
+    found = verification_1_to_1(enrolled, probe, *lists["pairs"].numpy().T)
+    if "probes" in lists:
+        known = (tuple(lists[name].numpy().T) for name in ("gallery1", "gallery2", "probes"))
+        found += identification_1_to_n(enrolled, probe, *known)
+    return found
 
 
 def verification_1_to_1(
