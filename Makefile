@@ -76,7 +76,7 @@ features: env ## release/features-omniglot-s0.npz: the features of one seed of t
 	@$(BIN)/python workflow/release.py
 
 docs: env ## docs/methods.md from the classes of compat_lib.losses
-	@$(BIN)/python workflow/methods_page.py
+	@$(BIN)/python workflow/readme.py docs/methods.md
 
 test: env ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
@@ -97,8 +97,11 @@ format: env ## let ruff mend rules and format, and strip the notebooks
 	$(BIN)/python -m ruff format
 	$(BIN)/nbstripout --keep-id --extra-keys "$(STRIPPED)" notebooks/*.ipynb
 
-lock: env ## requirements.lock and environment.yml anew from pyproject.toml; UPGRADE=1: newest versions
-	$(BIN)/python workflow/lock.py $(if $(UPGRADE),--upgrade)
+# For every platform and Python from 3.11, with hashes, and with no address of a package index.
+lock: env ## requirements.lock anew from pyproject.toml; UPGRADE=1: newest versions
+	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra milvus --extra test --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.lock \
+		$(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environment and caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

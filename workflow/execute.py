@@ -20,7 +20,7 @@ from pathlib import Path
 
 import warm
 
-from companion.parameters import literals, refuse_unsuitable
+from companion.parameters import literals
 
 WATCHED = "COMPAT_WORKFLOW_PID"  # a process without which a job has nobody to work for
 KERNEL_STARTS = 3
@@ -84,14 +84,6 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
         raise NotebookError(f"{notebook.name}, parameters cell", str(error)) from None
 
 
-def refuse_unknown(notebook: Path, parameters: dict) -> None:
-    """Refuse, before a kernel starts, what the notebook would refuse itself."""
-    try:
-        refuse_unsuitable(declared_parameters(notebook), parameters)
-    except ValueError as error:
-        raise NotebookError(f"{notebook.name}, before it started", str(error)) from None
-
-
 def run(notebook: Path, part: Path, parameters: dict) -> None:
     """Execute a notebook into ``part``, in the notebook's own folder as JupyterLab does.
 
@@ -108,8 +100,8 @@ def run(notebook: Path, part: Path, parameters: dict) -> None:
     from nbclient.exceptions import DeadKernelError
     from traitlets import default
 
-    # It reads only the simplest lines of a parameters cell, and calls unknown what stands in others;
-    # `refuse_unknown` has read them all.
+    # It reads only the simplest lines of a parameters cell, and calls unknown what stands in others. The
+    # workflow has read them all (plan.py), and a notebook refuses itself what it does not know.
     logging.getLogger("papermill").setLevel(logging.ERROR)
 
     class OwnKernelManager(AsyncKernelManager):
@@ -218,7 +210,6 @@ def main(arguments: list[str] | None = None) -> int:
     begun = time.monotonic()
     print(f"[{label}] started", flush=True)
     try:
-        refuse_unknown(notebook, options.parameters)
         target.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         run_patiently(notebook, part, options.parameters, label)

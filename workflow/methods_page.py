@@ -1,32 +1,20 @@
-"""docs/methods.md from the classes of compat_lib.losses and docs/templates/methods.md.j2: a section a method.
-
-python workflow/methods_page.py
-"""
+"""What docs/methods.md says of each method, read from its class; docs/templates/methods.md.j2 asks for it."""
 
 import inspect
 import re
-import sys
-from pathlib import Path
 
-import jinja2
 import torch
 
 from compat_lib.losses import METHODS, Classifier, CompatibilityLoss, build_method, method_options
 from compat_lib.old_system import OldSystem
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "methods.md"
-FIRST = ("independent", "l2", "weakened_l2", "bct", "dual_tuning", "mixbct")  # then the others by name
+FIRST = ("independent", "l2", "weakened_l2", "bct", "dual_tuning", "mixbct")
 
 
-def page() -> str:
-    """The whole page as text: the usual baselines and the two papers first."""
+def ordered() -> list[type[CompatibilityLoss]]:
+    """All methods: the usual baselines and the two papers first, then the others by name."""
     names = [name for name in FIRST if name in METHODS]
-    methods = [METHODS[name] for name in names + sorted(set(METHODS) - set(names))]
-    loader = jinja2.FileSystemLoader(DOCS / "templates")
-    look = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": jinja2.StrictUndefined}
-    template = jinja2.Environment(loader=loader, **look).get_template("methods.md.j2")
-    return template.render(methods=methods, needs=needs, described=described, default_weights=default_weights)
+    return [METHODS[name] for name in names + sorted(set(METHODS) - set(names))]
 
 
 def needs(method: type[CompatibilityLoss]) -> str:
@@ -70,15 +58,3 @@ def default_weights(method: type[CompatibilityLoss]) -> dict[str, float]:
         features, torch.arange(40) % 4, classifier_weight=torch.eye(4, 64), class_map=[0, 1, -1, -1]
     ).with_oracle(features)
     return build_method(method.name, old, Classifier("arcface", 64, 4)).weights
-
-
-def main() -> None:
-    try:
-        PAGE.write_text(page(), encoding="utf-8")
-    except ValueError as error:
-        sys.exit(f"make docs: {error}")
-    print(f"wrote {PAGE.name}: {len(METHODS)} methods")
-
-
-if __name__ == "__main__":
-    main()

@@ -72,7 +72,7 @@ def prepared(notebook: Path, pages: set[str], first: str = "") -> str:
         elif "show-input" not in tags:
             tags.append("hide-input")
             cell["metadata"]["mystnb"] = {"code_prompt_show": "code", "code_prompt_hide": "hide the code"}
-        cell["outputs"] = [without_widget(one) for one in cell["outputs"] if not is_progress_bar(one)]
+        cell["outputs"] = [without_widget(one) for one in cell["outputs"]]
     if first:
         content["cells"].append({"cell_type": "markdown", "id": "below", "metadata": {}, "source": first})
     return json.dumps(content)
@@ -87,12 +87,6 @@ def open_on_result(content: dict) -> None:
     for cell in opening:
         cell["metadata"].setdefault("tags", []).append("remove-input")
     content["cells"] = [title, *opening, *cells[start:]]
-
-
-def is_progress_bar(output: dict) -> bool:
-    """Whether an output is a progress bar in its first state, which is stale."""
-    data = output.get("data", {})
-    return WIDGET in data and bool(re.search(r"\d+%\|", "".join(data.get("text/plain", ""))))
 
 
 def without_widget(output: dict) -> dict:

@@ -1,10 +1,10 @@
 """Write README.md and the pages of docs/ that hold results, from templates and results/ (make readme).
 
-    python workflow/readme.py [--check]
+    python workflow/readme.py [PAGE ...]        (make docs: docs/methods.md alone, which takes seconds)
 
 A template (docs/templates/*.j2, jinja2) asks for tables and numbers by name; no number is written by hand:
 
-    {% set S = first_of("quick:1") %}  {# the first setting of configs/quick.yml #}
+    {% set S = setting_of("quick:1") %}  {# the first setting of configs/quick.yml #}
     {{ table(S, "new/old", "new/new", "update gain") }}
     {{ number(S, "mixbct", "new/old") }}
     {{ difference(S, "mixbct", "bct", "new/new", "map") }}
@@ -18,32 +18,28 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import jinja2
 import matplotlib.pyplot as plt
+import methods_page
 import pandas as pd
+import tune
 
-from companion import claims, plots, results, tables, tuning
+from companion import claims, plots, results, tables
 from companion.results import HEADLINE, TESTS
 from companion.titles import LOSSES, method_title, setting_titles
-from compat_lib.evaluation.paired import PairedComparison
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
 from compat_lib.presets import load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {
-    "README.md.j2": "README.md",
-    "results.md.j2": "docs/results.md",
-    "teaching.md.j2": "docs/teaching.md",
-    "choosing_options.md.j2": "docs/choosing_options.md",
-    "which_method.md.j2": "docs/which_method.md",
-    "own_method.md.j2": "docs/own_method.md",
-}
+PAGES = (  # of each the template is docs/templates/NAME.j2
+    *("README.md", "docs/results.md", "docs/teaching.md", "docs/choosing_options.md"),
+    *("docs/which_method.md", "docs/own_method.md", "docs/methods.md"),
+)
 OMNIGLOT = "evidence/omniglot:1"  # README's setting
 
 
@@ -51,10 +47,15 @@ class Results:
     """What the templates may ask for, of a folder of run folders."""
 
     def __init__(self, folder: str | Path = ROOT / "results") -> None:
-        self.folder, self.runs = Path(folder), results.collect(folder)
+        self.folder = Path(folder)
         # a table and its sentences ask for the same rows
         self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
         self._with_adapters = cache(self._with_adapters)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """`results.collect` of the folder."""
+        return results.collect(self.folder)
 
     def settings(self) -> dict[str, str]:
         """Every setting of the folder, experiment identifier -> title."""
@@ -69,15 +70,10 @@ class Results:
             if (self.of(setting)["method"] == "independent").any()
         }
 
-    def first_of(self, *names: str) -> str:
-        """The first of some settings that is there; "PRESET:3" is the third setting of configs/PRESET.yml."""
-        for name in names:
-            preset, place = (*name.split(":"), "")[:2]
-            if place:
-                name = self._planned(preset)[int(place) - 1]
-            if name in self.settings():
-                return name
-        raise ValueError(f"none of the settings {', '.join(names)} is in {self.folder.name}")
+    def setting_of(self, place: str) -> str:
+        """A preset's setting: "quick:3" is the third one of configs/quick.yml."""
+        preset, number = place.split(":")
+        return self._planned(preset)[int(number) - 1]
 
     @staticmethod
     def _planned(preset: str) -> list[str]:
@@ -113,14 +109,6 @@ class Results:
         place = rows["method"].map(lambda method: order.index(method.split("/")[0]))
         return rows.assign(place=place).sort_values("place", kind="stable", ignore_index=True)
 
-    def _result(self, setting: str, metric: str, methods: tuple[str, ...]) -> pd.DataFrame:
-        """`tables.result_table` of all rows or of some methods', with the columns of every test part."""
-        rows = self.rows(setting, metric)
-        chosen = [self._row(setting, method, metric).name for method in methods] or rows.index
-        there = results.parts(self.of(setting))
-        others = {part: self.rows(setting, metric, part).loc[chosen] for part in there}
-        return tables.result_table(rows.loc[chosen], others)
-
     def table(
         self,
         setting: str,
@@ -136,9 +124,14 @@ class Results:
             methods: which, in this order; none: all, below what they are compared with.
             plain: columns without their intervals.
         """
-        result = self._result(setting, metric, methods)
+        rows = self.rows(setting, metric)
+        chosen = [self._row(setting, method, metric).name for method in methods] or rows.index
+        others = {
+            part: self.rows(setting, metric, part).loc[chosen] for part in results.parts(self.of(setting))
+        }
+        result = tables.result_table(rows.loc[chosen], others)
         references = result[: result.attrs["references"] * (not methods)]
-        days = tables.first_day_table(self.rows(setting, metric))
+        days = tables.first_day_table(rows)
         found = pd.concat([references, result.merge(days, on="method")]).fillna("")
         found = found[["method", *(columns or result.columns[1:])]]
         for name in plain:
@@ -166,13 +159,9 @@ class Results:
         """
         chosen = [self._row(setting, one).name for one in self._trained(setting)]
         rows = self.rows(setting, HEADLINE, part).loc[chosen].dropna(subset=f"{number}_low")
-        sides = map(_side, rows[f"{number}_low"], rows[f"{number}_high"])
-        return _titles(one for one, side in zip(rows["method"], sides, strict=True) if side == how)
-
-    def other_options(self, setting: str) -> str:
-        """The trained methods that ran with other options alone than those that are defaults today."""
-        rows = [self._row(setting, one) for one in self._trained(setting)]
-        return ", ".join(METHODS[row["method"]].title for row in rows if row["method_options"] != "{}")
+        above, below = rows[f"{number}_low"] > 0, rows[f"{number}_high"] < 0
+        asked = {"above": above, "below": below, "within": ~above & ~below}[how]
+        return ", ".join(METHODS[one].title for one in rows["method"][asked]) or "none"
 
     def _trained(self, setting: str) -> list[str]:
         there = set(self.rows(setting)["method"])
@@ -265,16 +254,6 @@ class Results:
         part: str | None = None,
     ) -> str:
         """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
-        one = self._difference(setting, a, b, test, metric, part)
-        ends = (one.low, one.high) if interval else ()
-        return shown(one.value, *ends, signed=True).replace("-", "−")
-
-    def _with_adapters(self, setting: str, part: str | None) -> pd.DataFrame:
-        return results.with_adapters(results.on(self.of(setting), part) if part else self.of(setting))
-
-    def _difference(
-        self, setting: str, a: str, b: str | None, test: str, metric: str = HEADLINE, part: str | None = None
-    ) -> PairedComparison:
         runs = self._with_adapters(setting, part)
         sides = [claims.pick(runs, name) for name in (a, b or a)]
         names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
@@ -282,7 +261,11 @@ class Results:
         one = results.difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
         if not one.seeds:
             raise ValueError(f"{a} and {b or 'old/old'} have no {metric} of {test} in common in {setting}")
-        return one
+        ends = (one.low, one.high) if interval else ()
+        return shown(one.value, *ends, signed=True).replace("-", "−")
+
+    def _with_adapters(self, setting: str, part: str | None) -> pd.DataFrame:
+        return results.with_adapters(results.on(self.of(setting), part) if part else self.of(setting))
 
     def parts(self, setting: str) -> list[str | None]:
         """The parts of a setting's test images: None for its test, then the others by name."""
@@ -317,7 +300,7 @@ class Results:
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
-        setting, method = self.first_of(OMNIGLOT), "mixbct"
+        setting, method = self.setting_of(OMNIGLOT), "mixbct"
         runs = self.of(setting)
         own = [results.main_variant(runs, name)["run"].iloc[0] for name in ("independent", method)]
         curves = map(results.backfill, own)
@@ -344,8 +327,7 @@ class Results:
 
     def moved(self, setting: str) -> str:
         """By how many points the oracle moved in its last third, "" where that is flat."""
-        third = tables.last_third(results.histories(self.of(setting), setting).get("independent", []))
-        return shown(third[2], signed=True) if third and abs(third[2]) > tables.FLAT else ""
+        return tables.oracle_moved(self.of(setting), setting)
 
     def one_width(self, needed: bool) -> str:
         """The methods that need, or do not need, new features as wide as the old ones."""
@@ -360,81 +342,67 @@ class Results:
         """The search for the methods' options, as far as it has run."""
         return SearchResults(ROOT / "configs/tuning/search.yml", self.folder / "tuning")
 
-    def render(self, template: str) -> str:
-        """The text of a page."""
+    def render(self, page: str) -> str:
+        """The text of one of PAGES; a ValueError where it cannot be written."""
         loader = jinja2.FileSystemLoader(ROOT / "docs/templates")
         options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
         environment = jinja2.Environment(loader=loader, lstrip_blocks=True, **options)
-        functions = {name: getattr(self, name) for name in dir(self) if not name.startswith("_")}
+        methods = ("ordered", "needs", "described", "default_weights")
+        functions = {name: getattr(methods_page, name) for name in methods}
+        own = (name for name in dir(self) if not name.startswith("_") and name != "runs")
+        functions |= {name: getattr(self, name) for name in own}
         functions |= {"metric_title": metric_title, "OMNIGLOT": OMNIGLOT}
-        return environment.get_template(template).render(**functions)
-
-
-def _side(low: float, high: float) -> str:
-    return "above" if low > 0 else "below" if high < 0 else "within"
-
-
-def _titles(methods: Iterable[str]) -> str:
-    return ", ".join(METHODS[one].title for one in methods) or "none"
+        return environment.get_template(f"{Path(page).name}.j2").render(**functions)
 
 
 class SearchResults:
     """What the page about the options may ask for, of a declared search and the folder of its lines."""
 
     def __init__(self, declaration: Path, folder: Path) -> None:
-        self.search = tuning.read_search(declaration)
-        self.lines = tuning.finished(self.search, folder)
-        self.scored = tuning.scores(self.search, self.lines)
-        self.planned, self.done = self.search.planned, len(self.lines)
-        self.machines = sorted(set(self.lines["processor"].dropna()))
-
-    def ranges(self) -> str:
-        """What the trials are drawn from, one line an option."""
-        rows = [
-            {"method": METHODS[method].title, "option": f"`{name}`", "from": f"{low:g}", "to": f"{high:g}"}
-            | {"default before": f"{before:g}"}
-            for method, options in self.search.ranges.items()
-            for name, (low, before, high) in options.items()
-        ]
-        return tables.markdown(pd.DataFrame(rows), left=2)
+        self.declared = tune.read_search(declaration)
+        lines = pd.concat(tune.read_lines(self.declared, folder).values())
+        self.table = self.declared.table(lines)
+        self.titles = {method: METHODS[method].title for method in self.declared.ranges}
+        self.machines = sorted(set(lines.loc[lines["run"].isin(self.table["run"]), "processor"].dropna()))
 
     def outcome(self) -> str:
         """One line a method: its best trial beside the former default, scores in points."""
         rows = []
-        for method in self.search.searched:
-            own = self.scored[self.scored["method"] == method]
-            before, best = own.iloc[0], tuning.best(self.scored, method)
-            row = {"method": METHODS[method].title, "best options": "", "score": "", "gain": "", "price": ""}
-            if best is not None:
-                options = ", ".join(f"{name}={one:g}" for name, one in json.loads(best["options"]).items())
-                row["best options"] = f"`{options}`" if best["trial"] else "the default"
-                row |= {name: shown(best[name] / 100, signed=True) for name in ("score", "gain", "price")}
-            score = before["score"]
-            row["score of the default"] = "" if pd.isna(score) else shown(score / 100, signed=True)
-            failed = self.lines[(self.lines["method"] == method) & self.lines["new_new"].isna()]
-            trained = int((self.lines["method"] == method).sum())
-            row |= {"trainings": f"{trained} of {self.search.planned_each}", "failed": str(len(failed))}
-            rows.append(row | {"n": f"{before['cells']} of {len(self.search.cells)}"})
+        for method, own in self.table.groupby("method", sort=False):
+            found, options = tune.scores(own), self.declared.options(method)
+            # Of the finalists, once they have been trained with the further seeds.
+            known = found.loc[found["cells"] == found["cells"].max(), "score"].dropna()
+            best = known.idxmax() if len(known) else None
+            words = ", ".join(f"{name}={value:g}" for name, value in options[best or 0].items())
+            row = {"method": self.titles[method]}
+            row["best options"] = "" if best is None else f"`{words}`" if best else "the default"
+            values = {name: found[name].get(best) for name in ("score", "gain", "price")}
+            values["score of the default"] = found["score"].get(0)
+            for name, value in values.items():
+                row[name] = "" if pd.isna(value) else shown(value / 100, signed=True)
+            row["trainings"] = f"{own['there'].sum()} of {self.declared.planned_each}"
+            row["failed"] = (own["there"] & own["score"].isna()).sum()
+            rows.append(row | {"n": f"{found['cells'].max()} of {len(self.declared.cells)}"})
         return tables.markdown(pd.DataFrame(rows), left=2)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    only = "write nothing; fail where a page is not current"
-    parser.add_argument("--check", action="store_true", help=only)
-    check = parser.parse_args().check
-    made, stale = Results(), []
-    for template, page in PAGES.items():
-        text = made.render(template)
+    parser.add_argument("pages", nargs="*", help=f"{', '.join(PAGES)}; none: all and figures/first_day.png")
+    asked = parser.parse_args().pages
+    made, changed = Results(), []
+    for page in asked or PAGES:
+        try:
+            text = made.render(page)
+        except ValueError as error:
+            sys.exit(f"{page}: {error}")
         if not (ROOT / page).is_file() or (ROOT / page).read_text(encoding="utf-8") != text:
-            stale.append(page)
-            if not check:
-                write_text(ROOT / page, text)
-    print(f"{'not current' if check else 'written'}: {', '.join(stale) or 'none'}")
-    if not check:
-        print(f"written: {made.first_day().relative_to(ROOT)}")
-    return 1 if check and stale else 0
+            write_text(ROOT / page, text)
+            changed.append(page)
+    if not asked:
+        changed.append(str(made.first_day().relative_to(ROOT)))
+    print(f"written: {', '.join(changed) or 'none, all are current'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

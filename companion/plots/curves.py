@@ -156,10 +156,8 @@ def _panels(
 
 
 def history_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs, counted from one, and values of one column of a history, where it has a value."""
-    rows = pd.DataFrame(history, columns=["epoch", name]).apply(pd.to_numeric).astype(float)
-    rows["epoch"] += rows["epoch"].min() == 0  # the value behind an epoch is known when it has ended
-    return tuple(rows.dropna().to_numpy().T)
+    """Epochs and values of one column of a history, where it has a value."""
+    return tuple(pd.DataFrame(history, columns=["epoch", name], dtype=float).dropna().to_numpy().T)
 
 
 def _over_epochs(ax: Axes, ylabel: str) -> None:

@@ -29,4 +29,4 @@ from .frame import (
     with_adapters,
 )
 from .scoring import scores
-from .seeds import ENDS, TESTS, Spread, difference, gain, measured, metric_of, paired, relative_costs, spread
+from .seeds import ENDS, TESTS, Spread, difference, measured, metric_of, paired, relative_costs, spread

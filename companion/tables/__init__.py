@@ -6,7 +6,7 @@ several seeds is mean ± deviation (n), one of a single seed its value with the 
 
 # ruff: noqa: F401 (the names are for notebooks)
 
-from .cells import changed, markdown, side_by_side, spread_cell, styled
+from .cells import changed, markdown, side_by_side, styled
 from .of_methods import (
     DETAILS,
     OLD_QUERY,
@@ -21,4 +21,4 @@ from .of_methods import (
     upgrade_score_table,
 )
 from .of_runs import ablation_table, adapter_table, printed_metrics, recorded_values, run_table, verdict_table
-from .trust import FLAT, flat_table, flatness, last_third, mixed_code, provenance_table, too_short
+from .trust import flat_table, flatness, mixed_code, oracle_moved, provenance_table, too_short

@@ -58,17 +58,22 @@ def flat_table(runs: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["experiment", "flat", "still moving"])
 
 
+def oracle_moved(runs: pd.DataFrame, experiment_id: str) -> str:
+    """By how many points a setting's oracle moved in its last third; empty where that is flat."""
+    third = last_third(histories(runs, experiment_id).get("independent", []))
+    return shown(third[2], signed=True) if third and abs(third[2]) > FLAT else ""
+
+
 def too_short(runs: pd.DataFrame, titles: Mapping[str, str]) -> str:
     """Which settings were not trained long enough to judge a claim, or the empty text.
 
-    Those whose oracle still moved, by the rule of flat_table: every gain is measured against it.
+    Those whose oracle still moved: every gain is measured against it.
     """
-    moving = []
-    for experiment, title in titles.items():
-        third = last_third(histories(runs, experiment).get("independent", []))
-        if third and abs(third[2]) > FLAT:
-            moving.append(f"{title} (its oracle still moved by {shown(third[2], signed=True)} points)")
-    return f"**Not trained long enough to judge:** {'; '.join(moving)}." if moving else ""
+    moved = {title: oracle_moved(runs, experiment) for experiment, title in titles.items()}
+    said = [
+        f"{title} (its oracle still moved by {points} points)" for title, points in moved.items() if points
+    ]
+    return f"**Not trained long enough to judge:** {'; '.join(said)}." if said else ""
 
 
 def provenance_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -104,17 +109,10 @@ def mixed_code(runs: pd.DataFrame) -> str:
     made["commit"] = made["commit"].str.split("+").str[0]
     counts = made.groupby(runs["experiment_id"].to_numpy(), sort=False).nunique()
     code = [f"{experiment} ({n} commits)" for experiment, n in counts["commit"].items() if n > 1]
-    number = [experiment for experiment, n in counts["precision"].items() if n > 1]
-    warnings = []
-    if code:
-        warnings.append(
-            f"Made by more than one version of the code: {'; '.join(code)}. Where the versions differ in "
-            "what they compute, such runs must not be compared: delete the experiment's folder and run it "
-            "again."
-        )
-    if number:
-        warnings.append(
-            f"Made in more than one precision: {'; '.join(number)}. Such runs differ by more than their "
-            "seeds: set `precision` and run it again."
-        )
-    return " ".join(warnings)
+    said = {
+        "Made by more than one version of the code: {}. Where the versions differ in what they compute, such "
+        "runs must not be compared: delete the experiment's folder and run it again.": code,
+        "Made in more than one precision: {}. Such runs differ by more than their seeds: set `precision` and "
+        "run it again.": counts.index[counts["precision"] > 1],
+    }
+    return " ".join(text.format("; ".join(found)) for text, found in said.items() if len(found))

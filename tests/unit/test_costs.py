@@ -75,17 +75,6 @@ def test_every_way_by_hand(way):
     assert {name: found[name] for name in BY_HAND[way]} == pytest.approx(BY_HAND[way], nan_ok=True)
 
 
-def test_what_grows_with_the_methods_effort_and_with_the_gallery():
-    plain, dear = all_costs(HAND), all_costs(HAND, relative_training=2.0)
-    assert list(plain) == list(WAYS)
-    changed = {way for way in WAYS if plain[way].price_once != dear[way].price_once}
-    assert changed == {"compatible", "backfill"}
-    big = all_costs(with_numbers(gallery_images=10 * HAND.gallery_images)[0])
-    assert big["reembed"].full_hours == pytest.approx(10 * plain["reembed"].full_hours)
-    assert big["compatible"].price_once == plain["compatible"].price_once
-    assert big["keep"].gigabytes == pytest.approx(10 * plain["keep"].gigabytes)
-
-
 def test_break_even_is_where_both_ways_cost_the_same():
     # extra: 2 h of training and half an hour of pairs at 3 = 7.5; an image costs 3 / 360,000 + 5 / 10^6
     expected = 7.5 / (3 / 360_000 + 5e-6)

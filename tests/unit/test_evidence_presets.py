@@ -15,11 +15,10 @@ BLIND = {name for name in PRESETS if name.startswith("own")}
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_says_how_many_runs_it_has_and_what_they_cost(name):
+def test_a_preset_says_how_many_runs_it_has(name):
     text = yaml.safe_load((FOLDER / f"{name}.yml").read_text())["description"]
     (runs,) = re.findall(r"(\d+) runs", text)
     assert int(runs) == len(PRESETS[name].experiments)
-    assert "Decides" in text and re.search(r"about [^.]*hour[^.]* of one core", text)
 
 
 @pytest.mark.parametrize("name", PRESETS)

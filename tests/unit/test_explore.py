@@ -15,7 +15,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from companion import explore
 from companion.explore import map as maps
-from compat_lib.evaluation import upgrade_changes
 from compat_lib.old_system import credible_rows
 
 
@@ -84,13 +83,6 @@ def test_the_outcome_against_a_loop(upgrade):
         expected.append(places[tuple(right)])
     assert upgrade.outcome.tolist() == expected
     assert len(set(expected)) > 2  # the case has something to tell apart
-
-
-def test_the_changes_are_those_of_the_evaluation(upgrade):
-    expected = upgrade_changes(upgrade.old, upgrade.new, upgrade.labels, draws=0)
-    assert upgrade.changes == expected
-    sides = (one.by_identity.precision_after for one in (upgrade.changes, expected))
-    assert np.array_equal(*sides)
 
 
 def test_identities_can_be_counted_or_named(upgrade):

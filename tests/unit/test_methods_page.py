@@ -5,17 +5,14 @@ import re
 import latex2mathml.converter
 import methods_page
 import pytest
+import readme
 
 from compat_lib.losses import METHODS, method_options
 
 
 @pytest.fixture(scope="module")
 def page():
-    return methods_page.page()
-
-
-def test_the_page_is_what_the_classes_say(page):
-    assert methods_page.PAGE.read_text(encoding="utf-8") == page, "run make docs"
+    return readme.Results().render("docs/methods.md")
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -64,8 +61,8 @@ def test_the_class_that_contributing_shows_gets_its_section(project, registered)
     page = (project / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (source,) = re.findall(r"```python\n([^`]*class \w+\(CompatibilityLoss\):.*?)```", page, flags=re.DOTALL)
     add_method(source)
-    assert '\n## <a id="pull"></a>Pull\n' in methods_page.page()
-    assert "| `weight` | `1.0` | not stated | " in methods_page.page()
+    page = readme.Results().render("docs/methods.md")
+    assert '\n## <a id="pull"></a>Pull\n' in page and "| `weight` | `1.0` | not stated | " in page
 
 
 OPTION = """
@@ -79,12 +76,8 @@ class Pull(CompatibilityLoss):
 
 
 @pytest.mark.parametrize("doc", ["", '"""Pulls."""'])
-def test_a_method_that_is_not_described_is_refused_with_the_file_and_what_to_write(
-    registered, monkeypatch, tmp_path, doc
-):
+def test_a_method_that_is_not_described_is_refused_with_the_file_and_what_to_write(registered, doc):
     add_method(OPTION.format(doc=doc))
     words = r"losses/pull\.py: the docstring of Pull does not describe weight\. Write .*'Args:'"
-    monkeypatch.setattr(methods_page, "PAGE", tmp_path / "methods.md")
-    with pytest.raises(SystemExit, match=f"make docs: .*{words}"):
-        methods_page.main()
-    assert not methods_page.PAGE.exists()
+    with pytest.raises(ValueError, match=words):
+        readme.Results().render("docs/methods.md")

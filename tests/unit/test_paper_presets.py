@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import execute
 import plan
 import pytest
+from execute import declared_parameters
 
+from companion.parameters import refuse_unsuitable
 from compat_lib.data.scenarios import named_classes
 from compat_lib.losses import method_options
 from compat_lib.optimisation import learning_rate
@@ -109,7 +110,7 @@ OTHERS = sorted(path.stem for path in FOLDER.parent.glob("*.yml"))
 def test_the_workflow_takes_it_by_name(name):
     """Every field reaches the notebook that runs it."""
     for job in plan.all_jobs(*plan.read(name)):
-        execute.refuse_unknown(job.notebook, job.parameters)
+        refuse_unsuitable(declared_parameters(job.notebook), job.parameters)
 
 
 @pytest.mark.parametrize("name", [one for one in NAMES if one not in SAME_NETWORKS])
@@ -124,13 +125,6 @@ def test_the_old_classes_of_cifar100_are_the_first_folders_in_the_order_of_text(
     first = [int(folder) for folder in sorted(map(str, range(100)))[:50]]
     found = named_classes(preset("bt2-cifar100").experiments[0].old_classes, CIFAR100.split())
     assert found.tolist() == sorted(first) == [*range(6), *range(10, 54)]
-
-
-def test_each_file_says_what_is_published_and_what_differs():
-    assert set(NAMES) == set(PUBLISHED)
-    for name in NAMES:
-        head = (FOLDER / f"{name}.yml").read_text().partition("description:")[0]
-        assert "# Published" in head and "# Here, and why:" in head, name
 
 
 def test_readme_says_which_setting_each_is():

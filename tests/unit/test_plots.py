@@ -208,10 +208,10 @@ def test_a_panel_shows_its_own_curve_before_the_others():
     assert plots.backfill_panels(CURVES).axes[0].get_ylim()[0] < 0.01  # without a bound nothing is far below
 
 
-def test_curves_of_a_history_read_csv_rows_and_say_what_is_absent(ax):
+def test_curves_of_a_history_say_what_is_absent(ax):
     history = [
-        {"epoch": "0", "loss/classification": "3.0", "loss/prototype": "1.0", "val/new_new/map": ""},
-        {"epoch": "1", "loss/classification": "2.0", "loss/prototype": "0.5", "val/new_new/map": "0.7"},
+        {"epoch": 1, "loss/classification": 3.0, "loss/prototype": 1.0, "val/new_new/map": None},
+        {"epoch": 2, "loss/classification": 2.0, "loss/prototype": 0.5, "val/new_new/map": 0.7},
     ]
     plots.loss_curves(ax, history)
     assert legend_texts(ax) == ["classification", "prototype"]
@@ -229,7 +229,7 @@ def test_curves_of_a_history_read_csv_rows_and_say_what_is_absent(ax):
 
 def test_validation_panels_skip_epochs_and_methods_without_the_metric():
     name = "val/new_new/tar@far=1e-2"
-    looks = {"bct": [{"epoch": 1}, {"epoch": 2, name: 0.25}, {"epoch": 3, name: "0.75"}]}
+    looks = {"bct": [{"epoch": 1}, {"epoch": 2, name: 0.25}, {"epoch": 3, name: 0.75}]}
     looks |= {"l2": [{"epoch": 1}], "mixbct": [{"epoch": 1, name: 0.5}]}
     figure = plots.validation_panels(looks, titles={"mixbct": "MixBCT"})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["bct\n75.0", "MixBCT\n50.0"]

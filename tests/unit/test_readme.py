@@ -1,5 +1,7 @@
 """The pages with numbers are what their templates and the committed runs say."""
 
+import sys
+
 import pytest
 import readme
 from synthetic_runs import METRIC, configs, write_run
@@ -12,10 +14,20 @@ def results():
     return readme.Results()
 
 
-@pytest.mark.parametrize("template", readme.PAGES)
-def test_every_page_is_current(results, template):
-    page = readme.ROOT / readme.PAGES[template]
-    assert page.read_text(encoding="utf-8") == results.render(template), "run make readme"
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_every_page_is_current(results, page):
+    assert (readme.ROOT / page).read_text(encoding="utf-8") == results.render(page), "run make readme"
+
+
+def test_one_page_is_written_alone(tmp_path, monkeypatch, capsys):
+    """Nor are the runs read for the page of methods."""
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme.Results, "render", lambda self, page: f"text of {page}")
+    monkeypatch.setattr(sys, "argv", ["readme.py", "docs/methods.md"])
+    for said in ("docs/methods.md", "none, all are current"):
+        readme.main()
+        assert capsys.readouterr().out == f"written: {said}\n"
+    assert [path.read_text() for path in tmp_path.glob("*/*")] == ["text of docs/methods.md"]
 
 
 THREE = configs(["independent", "bct", "mixbct"])
@@ -70,12 +82,10 @@ def test_sentences_and_the_scoreboard(made):
     ]
 
 
-def test_a_setting_is_named_by_its_preset_or_its_folder(made):
+def test_a_setting_is_named_by_its_preset(made):
     found, setting = made  # by defaults, which are not those of quick
-    assert found.first_of("quick:1", setting) == setting
-    with pytest.raises(ValueError, match="none of the settings quick:1, x is in"):
-        found.first_of("quick:1", "x")
-    assert readme.Results().first_of("quick:1").startswith("portraits-open-class-softmax-to-arcface")
+    named = found.setting_of("quick:1")
+    assert named.startswith("portraits-open-class-softmax-to-arcface") and named != setting
 
 
 def test_methods_by_setting(tmp_path, monkeypatch):

@@ -115,13 +115,6 @@ def test_a_kernel_that_never_starts_is_given_up(tmp_path, monkeypatch, capsys):
     assert "a.ipynb, before its first cell" in output.err and "Kernel died" in output.err
 
 
-def test_an_unknown_parameter_is_refused_before_a_kernel_starts(tmp_path, capsys):
-    notebook = write_notebook(tmp_path / "a.ipynb", "x = 1", parameters="seed = 0\nepochs = 3")
-    assert execute.main([str(notebook), str(tmp_path / "b.ipynb"), "--parameters", '{"epoch": 1}']) == 1
-    said = "unknown parameter epoch; the notebook has seed, epochs (nearest: epochs)"
-    assert said in capsys.readouterr().err and not list(tmp_path.glob("*b.ipynb*"))
-
-
 def test_a_parameters_cell_holds_literals_only(tmp_path):
     lines = "a = -1e-3  # unit\nb = {'c': None}\nd = [1, 'x']"
     notebook = write_notebook(tmp_path / "a.ipynb", parameters=lines)
