@@ -5,6 +5,7 @@ Nothing here imports torch: the workflow names run folders without starting it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -343,6 +344,9 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     if value is None and "None" in kind:
         return None
     kind, value = kind.split(" ")[0].split("[")[0], _plain(value)
+    if kind in ("int", "float") and isinstance(value, str):
+        with contextlib.suppress(ValueError):  # papermill's files of parameters have 1e-3 as text
+            value = float(value)
     if kind == "int" and isinstance(value, float) and value.is_integer():
         value = int(value)
     types, words = _TYPES[kind]

@@ -71,6 +71,14 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path):
     assert config.dataset_options == {"path": "1_0", "share": -20.0}
 
 
+def test_text_that_is_a_number_is_one():
+    """Papermill's files of parameters are YAML 1.1."""
+    config = ExperimentConfig(lr="1e-3", epochs="12")
+    assert config == ExperimentConfig(lr=0.001, epochs=12) and isinstance(config.epochs, int)
+    with pytest.raises(TypeError, match="lr must be a number; got 'fast'"):
+        ExperimentConfig(lr="fast")
+
+
 def test_paths_and_single_numbers_of_arrays_are_what_json_knows():
     options = {"mix_ratio": np.float32(0.5), "pad": np.array(True)}
     config = ExperimentConfig(epochs=np.int64(3), flip=np.True_, runs_root=Path("x"), method_options=options)
