@@ -314,9 +314,9 @@ class Results:
         plt.close(fig)
         return path
 
-    def blind(self) -> "Results":
-        """The runs of configs/evidence/own.yml, of seeds with which nothing was chosen."""
-        return Results(self.folder / "blind")
+    def apart(self, name: str) -> "Results":
+        """Runs that stand apart in a folder of their own, such as "blind"."""
+        return Results(self.folder / name)
 
     def there(self, preset: str) -> str:
         """How many runs of a preset are here, of how many."""

@@ -121,7 +121,7 @@ def test_one_method_against_the_others_on_every_part(tmp_path):
             for pair, value in ((("old", "old"), 0.4), (("new", "old"), 0.7 - cross), (("new", "new"), own))
         ]
         write_run(tmp_path / "blind", config, 0.4, cross, own, width=0.01, more=part)
-    found, setting = readme.Results(tmp_path).blind(), config.experiment_id
+    found, setting = readme.Results(tmp_path).apart("blind"), config.experiment_id
     assert found.rivals(setting, "bct").splitlines() == [
         "| BCT minus | new/old | new/new | new/old, in-domain | new/new, in-domain |",
         "| --- | ---: | ---: | ---: | ---: |",
