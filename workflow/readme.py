@@ -50,7 +50,7 @@ class Results:
         self.folder = Path(folder)
         # a table and its sentences ask for the same rows
         self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
-        self._with_adapters = cache(self._with_adapters)
+        self._with_adapters, self.distinct = cache(self._with_adapters), cache(self.distinct)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -69,6 +69,10 @@ class Results:
             for setting, title in self.settings().items()
             if (self.of(setting)["method"] == "independent").any()
         }
+
+    def distinct(self) -> list[str]:
+        """`results.distinct` of all settings."""
+        return results.distinct(self.runs[self.runs["method"] != "old"])
 
     def setting_of(self, place: str) -> str:
         """A preset's setting: "quick:3" is the third one of configs/quick.yml."""
@@ -177,17 +181,18 @@ class Results:
     ) -> str:
         """A difference of methods, "margin" or "self_change", with one line a setting.
 
-        A setting in which none of them trained is left out; a number of seeds other than the line's stands
-        behind its cell.
+        A setting in which none of them trained is left out; a difference of other than the line's number of
+        seeds has its own behind it.
 
         Args:
             methods: none: all of the preset, by their defaults.
-            preset: whose settings, as far as they ran; None: all that can be judged.
+            preset: whose settings, as far as they ran; None: all `distinct` ones that can be judged.
             fields: that name a setting, such as "old_loss", an option of its data set, or "classes", of its
                 training; none: its title.
             part: of the test images.
         """
         titles, lines = self.settings() if preset else self.judged(), []
+        titles = titles if preset else {one: title for one, title in titles.items() if one in self.distinct()}
         if preset and not methods:
             planned = load_preset(ROOT / f"configs/{preset}.yml").experiments
             methods = [one for one in METHODS if one != "independent" and one in {x.method for x in planned}]
@@ -210,7 +215,8 @@ class Results:
                     ends = [one[number + end] for end in ("", "_low", "_high")]
                     unasked = "{}" if "(" in method else one["method_options"]
                     line[method] = shown(*ends, signed=True) + method_title("", options=unasked)
-                    line[method] += f" ({one['n']})" if one["n"] != row["n"] else ""
+                    pairs = one[f"{number}_seeds"]
+                    line[method] += f" ({pairs})" if pairs != row["n"] else ""
             lines.append(line)
         names = {one: claims.titled(one) for one in methods} | {one: one.replace("_", " ") for one in fields}
         table = pd.DataFrame(lines, dtype=object).fillna("").astype(str)
@@ -218,8 +224,8 @@ class Results:
         return tables.markdown(table[order].rename(columns=names)) if lines else "*None ran.*"
 
     def scoreboard(self) -> str:
-        """`tables.scoreboard` of all settings."""
-        every = [self.rows(setting) for setting in self.settings()]
+        """`tables.scoreboard` of the distinct settings."""
+        every = [self.rows(setting) for setting in self.distinct()]
         return tables.markdown(tables.scoreboard(pd.concat(every, ignore_index=True)))
 
     def number(

@@ -18,6 +18,7 @@ from .frame import (
     bounds,
     by_method,
     collect,
+    distinct,
     histories,
     main_variant,
     on,

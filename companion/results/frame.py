@@ -10,7 +10,7 @@ import pandas as pd
 
 from companion.results.seeds import ENDS
 from companion.titles import SETTING, plot_name
-from compat_lib.config import ExperimentConfig
+from compat_lib.config import ONE_RUN_ONLY, WHERE, ExperimentConfig
 from compat_lib.losses import METHODS, method_options
 from compat_lib.runs import Run, list_runs
 
@@ -66,6 +66,24 @@ def parts(runs: pd.DataFrame) -> list[str]:
 def on(runs: pd.DataFrame, part: str) -> pd.DataFrame:
     """The same runs as another part of their test images shows them."""
     return runs.assign(run=[run.on(part) for run in runs["run"]])
+
+
+def distinct(runs: pd.DataFrame) -> list[str]:
+    """The experiments without those whose models and first test another one has, with as many runs or more.
+
+    Portraits' test_pose and test_light change the second test alone.
+    """
+    defaults, found = ExperimentConfig().to_dict(), {}
+    for experiment in runs["experiment_id"].value_counts().index:
+        config = select(runs, experiment_id=experiment)["run"].iloc[0].config
+        options = config["dataset_options"].items()
+        seen = {name: value for name, value in options if name not in ("test_pose", "test_light")}
+        own = {
+            name: v for name, v in (config | {"dataset_options": seen}).items() if v != defaults.get(name, v)
+        }
+        shared = {name: v for name, v in own.items() if name not in (*ONE_RUN_ONLY, *WHERE, "seed")}
+        found.setdefault(json.dumps(shared, sort_keys=True), experiment)
+    return list(found.values())
 
 
 def select(runs: pd.DataFrame, **values: Any) -> pd.DataFrame:

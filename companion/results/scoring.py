@@ -41,9 +41,9 @@ def scores(
     old_old, new_old, new_new, oracle, gain, flips (share of the queries that were answered right before and
     are not now), with_old_query (new/old when the old model runs at query time too) and those of CEILINGS;
     margin (new/old - old/old) and self_change (new/new minus the oracle's) with the ends of the paired
-    difference's 95 % interval; criterion (share of the seeds in which new/old > old/old); decided (whether
-    the margin's interval leaves out zero); new_old_best and new_new_best (of those that ask alike, or not to
-    be told from it); cost and images (of the training, relative to the oracle's).
+    difference's 95 % interval and its "…_seeds"; criterion (share of the seeds in which new/old > old/old);
+    decided (whether the margin's interval leaves out zero); new_old_best and new_new_best (of those that ask
+    alike, or not to be told from it); cost and images (of the training, relative to the oracle's).
     """
     runs = with_adapters(runs[runs["method"] != "old"])
     rows, sides, groups = [], [], _groups(runs, expected)
@@ -118,7 +118,7 @@ def _compared(runs: pd.DataFrame, oracle: pd.DataFrame, metric: str) -> dict[str
     margin = difference(runs, TESTS["new_old"], runs, TESTS["old_old"], metric)
     change = difference(runs, TESTS["new_new"], oracle, TESTS["new_new"], metric)
     for name, one in (("margin", margin), ("self_change", change)):
-        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_seeds": one.seeds}
     held = [cross[seed].value > old[seed].value for seed in cross if seed in old]
     row["criterion"] = float(np.mean(held)) if held else np.nan
     row["decided"] = margin.decided

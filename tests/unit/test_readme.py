@@ -99,6 +99,14 @@ def test_methods_by_setting(tmp_path, monkeypatch):
     lines = found.by_setting("margin", *asked[0], **asked[1]).splitlines()
     assert lines[0] == "| old loss | classes | seeds | old/old | oracle | BCT |"
     assert lines[2] == "| softmax | 280 | 1 | 40.0 | 90.0 | +20.0 [+18.1, +21.9] |"
+    for seed in (1, 2):  # which the oracle has not
+        for config, cross, own in zip(configs(["bct", "mixbct"], [seed]), *VALUES, strict=False):
+            write_run(tmp_path, config, 0.4, cross, own, width=0.01)
+    more = readme.Results(tmp_path)
+    monkeypatch.setattr(more, "_planned", lambda preset: [setting])
+    monkeypatch.setattr(more, "classes", lambda setting: 280)
+    ends = {name: more.by_setting(name, "bct", preset="quick")[-5:] for name in ("margin", "self_change")}
+    assert ends["margin"] == "(3) |" and not ends["self_change"].endswith("(3) |")
     title = "Portraits, open-class, softmax to ArcFace"
     lines = found.by_setting("self_change", "l2", "mixbct").splitlines()
     assert lines[2].startswith(f"| {title} |") and lines[2].endswith("| 90.0 | +0.0 [+0.0, +0.0] |")

@@ -37,6 +37,17 @@ def test_collect_has_one_row_a_run(three_seeds):
     assert len(results.collect(three_seeds)) == 5
 
 
+def test_experiments_whose_first_test_is_another_s_count_once(tmp_path):
+    """A second test of other poses is of the same models; other looks or wrong old features are not."""
+    once = {"dataset_options": {"looks": 2}}, {"old_outliers": 0.2}, {}
+    shifted = [{"dataset_options": {"test_pose": pose, "test_light": 1.2}} for pose in (0.9, 1.5)]
+    for fields in (*once, *shifted):
+        for method in ("bct", "l2")[: 1 + (fields == shifted[1])]:
+            write_run(tmp_path, ExperimentConfig(method=method, **fields), 0.4, 0.5, 0.9)
+    kept = {ExperimentConfig(**fields).experiment_id for fields in (*once[:2], shifted[1])}  # with most runs
+    assert set(found := results.distinct(results.collect(tmp_path))) == kept and len(found) == len(kept)
+
+
 def test_one_seed_gives_the_paired_bootstrap(tmp_path):
     oracle, bct = configs(["independent", "bct"])
     write_run(tmp_path, oracle, 0.4, 0.0, 0.9, width=0.0)
