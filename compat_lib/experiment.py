@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compat_lib import distributed, runs, trained_model
+from compat_lib import distributed, models, runs, trained_model
 from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
@@ -33,7 +33,7 @@ from compat_lib.files import explained, map_rows
 from compat_lib.losses import build_method, find_method
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.measuring import measure_old, measure_upgrade, validate, whole_identities
-from compat_lib.models import EmbeddingModel, resolve_precision
+from compat_lib.models import EmbeddingModel
 from compat_lib.old_sources import find_predecessor, take_old
 from compat_lib.old_system import MAPPED, OldSystem
 from compat_lib.recipe import classifier_of, network, refuse_impossible, settings_of, task
@@ -274,7 +274,7 @@ class Experiment(ExperimentData):
         return map_rows(path)
 
     def _write(self, folder, records, model, images, made_of, started) -> None:
-        precision = resolve_precision(self.config.device, self.config.precision)
+        precision = models.resolve_precision(self.config.device, self.config.precision)
         runs.write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
 
     @property
