@@ -38,24 +38,25 @@ from compat_lib.presets import load_preset
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (  # of each the template is docs/templates/NAME.j2
     *("README.md", "docs/results.md", "docs/teaching.md", "docs/choosing_options.md"),
-    *("docs/which_method.md", "docs/own_method.md", "docs/methods.md"),
+    *("docs/which_method.md", "docs/claims.md", "docs/own_method.md", "docs/methods.md"),
 )
 OMNIGLOT = "evidence/omniglot:1"  # README's setting
 
 
 class Results:
-    """What the templates may ask for, of a folder of run folders."""
+    """What the templates may ask for, of a folder of run folders and of folders `beside` them in it."""
 
-    def __init__(self, folder: str | Path = ROOT / "results") -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path = ROOT / "results", *beside: str) -> None:
+        self.folder, self.beside = Path(folder), beside
         # a table and its sentences ask for the same rows
         self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
         self._with_adapters, self.distinct = cache(self._with_adapters), cache(self.distinct)
+        self.verdicts = cache(self.verdicts)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """`results.collect` of the folder."""
-        return results.collect(self.folder)
+        """`results.collect` of the folders."""
+        return results.collect(self.folder, *(self.folder / name for name in self.beside))
 
     def settings(self) -> dict[str, str]:
         """Every setting of the folder, experiment identifier -> title."""
@@ -289,6 +290,20 @@ class Results:
             lines.append(line)
         return tables.markdown(pd.DataFrame(lines))
 
+    def against(self, method: str, variants: dict[str, str]) -> str:
+        """Variants (name -> title) minus a method, in both tests of every setting, in points."""
+        lines = [{"variant": title} for title in variants.values()]
+        for setting, title in self.settings().items():
+            there = self._with_adapters(setting, None)
+            for (name, line), test in itertools.product(
+                zip(variants, lines, strict=True), ("new/old", "new/new")
+            ):
+                ran = len(claims.pick(there, name))
+                line[f"{title.split(', ')[0]}, {test}"] = (
+                    self.difference(setting, name, method, test) if ran else ""
+                )
+        return tables.markdown(pd.DataFrame(lines))
+
     def _row(self, setting: str, method: str, metric: str = HEADLINE, part: str | None = None) -> pd.Series:
         if (found := self._rows(setting, method, metric, part)).empty:
             there = ", ".join(dict.fromkeys(self.rows(setting, metric)["method"]))
@@ -306,7 +321,7 @@ class Results:
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
-        setting, method = self.setting_of(OMNIGLOT), "mixbct"
+        setting, method = self.setting_of(OMNIGLOT), "weakened_l2"
         runs = self.of(setting)
         own = [results.main_variant(runs, name)["run"].iloc[0] for name in ("independent", method)]
         curves = map(results.backfill, own)
@@ -324,6 +339,18 @@ class Results:
         """Runs that stand apart in a folder of their own, such as "blind"."""
         return Results(self.folder / name)
 
+    def together(self, *names: str) -> "Results":
+        """These runs and those that stand apart in folders of their own."""
+        return Results(self.folder, *names)
+
+    def whole(self, setting: str) -> "Results":
+        """The runs of a setting by those methods alone that ran with every seed, by their defaults."""
+        found, own = Results(self.folder, *self.beside), self.of(setting)
+        own = own[(own["budget"] == "steps") & (own["method_options"] == "{}")]
+        counts = own.groupby("method")["seed"].transform("nunique")
+        found.runs = own[counts == own["seed"].nunique()]
+        return found
+
     def there(self, preset: str) -> str:
         """How many runs of a preset are here, of how many."""
         listed = load_preset(ROOT / f"configs/{preset}.yml").experiments
@@ -339,10 +366,25 @@ class Results:
         """The methods that need, or do not need, new features as wide as the old ones."""
         return ", ".join(one.title for one in METHODS.values() if one.one_width == needed)
 
-    def verdicts(self, method: str) -> dict[str, str]:
-        """The claims of a method in their words -> what these runs say of them."""
-        own = (claim for claim in claims.CLAIMS if claim["method"] == method)
-        return {claim["claim"]: claims.try_claim(claim, self.runs).label for claim in own}
+    def verdicts(self, method: str | None = None) -> list[claims.Verdict]:
+        """What these runs say of the claims of a method, or of all."""
+        own = (claim for claim in claims.CLAIMS if method in (None, claim["method"]))
+        return [claims.try_claim(claim, self.runs) for claim in own]
+
+    def verdict_table(self) -> str:
+        """`claims.verdict_table` of all claims."""
+        return tables.markdown(claims.verdict_table({"verdict": self.verdicts()}), left=4)
+
+    def claims_in_words(self) -> str:
+        """How many claims hold, do not, cannot be decided and have not run."""
+        verdicts = [one.verdict for one in self.verdicts()]
+        kinds = (*reversed(claims.SEVERITY), claims.NOT_RUN)
+        return ", ".join(f"{one} {verdicts.count(one)}" for one in kinds if one in verdicts)
+
+    @staticmethod
+    def evidence(verdict: claims.Verdict) -> str:
+        """What decided a claim, the least favourable first."""
+        return tables.markdown(verdict.table, left=2)
 
     def search(self) -> "SearchResults":
         """The search for the methods' options, as far as it has run."""

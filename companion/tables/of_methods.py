@@ -53,11 +53,11 @@ def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["experiment", "runs", "new/old > old/old beyond noise"])
 
 
-def scoreboard(rows: pd.DataFrame) -> pd.DataFrame:
+def scoreboard(rows: pd.DataFrame, least: int = 5) -> pd.DataFrame:
     """In how many settings each method is above, level with or below the bar and the oracle.
 
     Beyond the noise of a paired 95 % interval; each by its defaults where they ran.
-    Those most often above the bar come first.
+    Those most often above the bar come first, below them those that ran in fewer than `least` settings.
 
     Args:
         rows: of scores, of any number of experiments.
@@ -75,8 +75,8 @@ def scoreboard(rows: pd.DataFrame) -> pd.DataFrame:
         counts |= {f"{how} the {what}": there for how, there in sides.items()}
     methods = rows["method"].map(method_title).rename("method")
     table = pd.DataFrame(counts).groupby(methods, sort=False).sum().query("settings > 0")
-    share = table.iloc[:, 1] / table["settings"]
-    return table.loc[share.sort_values(ascending=False, kind="stable").index].astype(str).reset_index()
+    rank = table.iloc[:, 1] / table["settings"] + (table["settings"] >= least)
+    return table.loc[rank.sort_values(ascending=False, kind="stable").index].astype(str).reset_index()
 
 
 def result_table(rows: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
