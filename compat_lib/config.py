@@ -17,7 +17,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from compat_lib.names import instead
+from compat_lib.names import check_choice, instead
 
 DATASETS = (
     *("portraits", "omniglot", "cifar100", "folder", "ms1mv3", "celeba-lfw"),
@@ -103,8 +103,8 @@ class TrainingSettings:
             object.__setattr__(self, item.name, _typed(item.name, str(item.type), getattr(self, item.name)))
         for name, choices in _CHOICES.items():
             value = getattr(self, name, choices[0])  # a recipe alone has no data set, for one
-            if value not in choices and (name, value) != ("old_dataset", None):
-                raise ValueError(f"{name} is {value!r}; choose one of {instead(value, choices)}")
+            if (name, value) != ("old_dataset", None):
+                check_choice(name, value, choices)
         for words, within, names in _RANGES:
             for name in names:
                 if (value := getattr(self, name, None)) is not None and not within(value):

@@ -21,7 +21,7 @@ from compat_lib.data.decoding import height_width
 from compat_lib.data.encoded import EncodedImages, Stream
 from compat_lib.data.images import torch_defaults
 from compat_lib.files import map_rows, write_rows
-from compat_lib.names import checked_count
+from compat_lib.names import check_choice, checked_count
 from compat_lib.networks.backbones import build_backbone, input_scaling
 from compat_lib.networks.weights import Inputs, fill, named, read_weights
 
@@ -96,8 +96,7 @@ def build_model(
     torch.Size([2, 8])
     """
     size, width = height_width(size), checked_count("width", width)
-    if head not in HEADS:
-        raise ValueError(f"head {head!r} is unknown; choose one of {', '.join(HEADS)}")
+    check_choice("head", head, HEADS)
     if min(size) < 16:
         raise ValueError(f"backbone {name!r} needs images of at least 16 pixels a side; got {min(size)}")
     backbone, inputs = build_backbone(name, channels, size, weights), input_scaling(name, channels, weights)
@@ -156,8 +155,7 @@ def resolve_precision(device: torch.device | str, precision: str) -> str:
 
     ``auto`` is bfloat16, but float32 on processors that would emulate bfloat16 at a loss.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
     has = torch.cpu.get_capabilities()

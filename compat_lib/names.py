@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sized
 from difflib import get_close_matches
 from typing import Any
 
@@ -42,9 +42,15 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
     return float(value)
 
 
-def check_choice(name: str, value: object, allowed: tuple) -> object:
+def one_each(values: Sized, what: str, count: int, of: str) -> None:
+    """Refuse unequal numbers: "there are 2 ids for 3 features of 'old'; give one each"."""
+    if len(values) != count:
+        raise ValueError(f"there are {len(values)} {what} for {count} {of}; give one each")
+
+
+def check_choice(name: str, value: object, allowed: Collection) -> object:
     """The value when it is one of the allowed ones; 1 is not True."""
     plain = value.item() if isinstance(value, np.generic) else value
     if not any(type(plain) is type(one) and plain == one for one in allowed):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+        raise ValueError(f"{name} is {value!r}; choose one of {instead(value, map(str, allowed))}")
     return plain

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compat_lib.class_means import ROWS_AT_ONCE, class_means, credible_rows
 from compat_lib.files import file_identity, load_tensors, save_tensors, write_rows
-from compat_lib.names import check_choice, check_number
+from compat_lib.names import check_choice, check_number, one_each
 from compat_lib.user_arrays import count_classes, mapped_numbers, numbers, refuse_outside
 
 __all__ = ["ROWS_AT_ONCE", "OldSystem", "class_means", "credible_rows", "rows_of"]
@@ -105,8 +105,8 @@ class OldSystem:
             ("class_map", class_map, num_classes, "new classes"),
             ("classifier_bias", bias, 0 if weight is None else len(weight), "rows of classifier_weight"),
         ):
-            if array is not None and len(array) != count:
-                raise ValueError(f"there are {len(array)} {name} for {count} {of}; give one for each")
+            if array is not None:
+                one_each(array, name, count, of)
         for name, array, low, high in (
             ("labels", labels, 0, num_classes - 1),  # new ones
             ("class_map", class_map, -1, math.inf if weight is None else len(weight) - 1),  # old ones
@@ -170,8 +170,7 @@ class OldSystem:
         """The same with features [N, d_n] of an oracle, a model that was trained without compatibility."""
         features = numbers("oracle_features", features, 2)
         count = 0 if self.features is None else len(self.features)
-        if len(features) != count:
-            raise ValueError(f"there are {len(features)} oracle features for {count} old ones; give one each")
+        one_each(features, "oracle features", count, "old ones")
         return dataclasses.replace(self, oracle_features=features)
 
     def with_outliers(self, share: float, generator: torch.Generator) -> OldSystem:

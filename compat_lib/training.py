@@ -26,6 +26,7 @@ from compat_lib.files import map_rows, tensor_digest, write_rows
 from compat_lib.finite import NotFiniteError, Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
+from compat_lib.names import one_each
 from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, refuse_unlike, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 from compat_lib.user_arrays import numbers, refuse_outside
@@ -73,8 +74,7 @@ def train(
     A loss term or gradient that is not finite is a NotFiniteError with its likely cause. SIGTERM raises
     Interrupted when the step, or what was done after the last, was finished and the checkpoint written.
     """
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label an image")
+    one_each(labels, "labels", len(images), "images")
     labels = numbers("labels", labels, 1, whole=True)
     refuse_outside("labels", labels, 0, method.classifier.num_classes - 1)
     if old is not None:

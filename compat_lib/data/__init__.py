@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 
 from compat_lib.config import DATASETS
-from compat_lib.names import instead
+from compat_lib.names import check_choice, instead
 
 from .decoding import Size
 from .images import DATA_VARIABLE, ImageSet, Place, Splits, data_root, torch_defaults
@@ -54,8 +54,7 @@ def load(
 
 def reader_of(name: str, options: Mapping[str, object], stream: bool = False) -> Callable[..., Splits]:
     """Return the function that reads a data set, if these options are its own; else a ValueError."""
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; choose one of {instead(name, DATASETS)}")
+    check_choice("the data set", name, DATASETS)
     # Imported on use, since a service needs none of them.
     module = _MODULES.get(name, name)
     maker = getattr(importlib.import_module(f".{module}", __name__), name.replace("-", "_"))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compat_lib.names import check_choice, check_number, checked_count
+
 from .cache import cached_arrays
 from .drawing import DRAWING, LIMIT, PARAMETER_NAMES, WORN, draw_nuisances, render
 from .images import ImageSet, Place, Splits, data_root, seeded_generator, torch_defaults
@@ -76,19 +78,15 @@ def portraits(
     """
     if isinstance(size, tuple):
         raise ValueError(f"portraits are drawn as squares, not {size[0]} x {size[1]}: leave image_height out")
-    counts = dict(zip(LEAST, (seed, size, identities, images, eval_identities, eval_images), strict=True))
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < LEAST[name]:
-            raise ValueError(f"{name} must be a whole number of at least {LEAST[name]}; got {value!r}")
+    given = zip(LEAST.items(), (seed, size, identities, images, eval_identities, eval_images), strict=True)
+    counts = {name: checked_count(name, value, least) for (name, least), value in given}
+    seed, size, identities, images, eval_identities, eval_images = counts.values()
     knobs = {"pose": pose, "light": light, "expression": expression, "occlusion": occlusion, "noise": noise}
     shifts = {"test_pose": test_pose, "test_light": test_light}
     shifts = {name: value for name, value in shifts.items() if value is not None}
     for name, value in {**knobs, **shifts, "outliers": outliers, "imbalance": imbalance}.items():
-        least, most = (1, images) if name == "imbalance" else RANGES.get(name, (0, 1))
-        if not isinstance(value, int | float) or not least <= value <= most:
-            raise ValueError(f"{name} must be a number in {least}..{most}; got {value!r}")
-    if looks not in (1, 2):
-        raise ValueError(f"looks must be 1 or 2; got {looks!r}")
+        check_number(name, value, *((1, images) if name == "imbalance" else RANGES.get(name, (0, 1))))
+    looks = check_choice("looks", looks, (1, 2))
     knobs, shifts = ({name: float(value) for name, value in some.items()} for some in (knobs, shifts))
     made_of = {"outliers": float(outliers), "outlier_kind": "both" if outliers else "none"}
     # A kind stands here, and later knobs only when they are turned: caches of before remain what they are.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from compat_lib.deploy.feature_files import as_keys
-from compat_lib.deploy.gallery_search import one_each
 from compat_lib.evaluation.compatibility import HEADLINE, RANKS, tar_name
 from compat_lib.evaluation.inputs import UnitRows, as_tensor, table
 from compat_lib.evaluation.records import metric_title
+from compat_lib.names import one_each
 
 FOUND = 0.5  # of the shorter side's ids, that must stand on the other side too
 NO_LABEL = (  # in any case
@@ -78,7 +78,7 @@ def bring_together(
         for role, values in zip(("labels", "ids"), own, strict=True):
             keys[side, role] = None if values is None else as_keys(role, values)
             if values is not None:
-                one_each(keys[side, role], f"{side} {role}", features, f"{side} features")
+                one_each(keys[side, role], f"{side} {role}", len(features), f"{side} features")
     rows = _joined(keys["old", "ids"], keys["new", "ids"], [len(one) for one in units.values()], notes)
     named = [(keys[side, "labels"], row) for side, row in zip(units, rows, strict=True)]
     named = [values[row] for values, row in named if values is not None]

@@ -15,7 +15,7 @@ from compat_lib.deploy.gallery_database import as_table
 from compat_lib.deploy.gallery_models import mapped
 from compat_lib.deploy.gallery_search import BLOCK, as_json
 from compat_lib.deploy.gallery_store import State, Store
-from compat_lib.names import checked_count
+from compat_lib.names import check_choice, checked_count
 
 # kind of index -> its options; None: chosen by the number of entries
 KINDS: dict[str, dict[str, Any]] = {
@@ -64,8 +64,7 @@ def index_options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     >>> index_options("hnsw", {"ef_search": 100})
     {'m': 16, 'ef_construction': 40, 'ef_search': 100}
     """
-    if kind not in KINDS:
-        raise ValueError(f"the index {kind!r} is not known; choose one of {', '.join(KINDS)}")
+    check_choice("the index", kind, KINDS)
     for name, value in given.items():
         if name not in KINDS[kind]:
             allowed = ", ".join(KINDS[kind]) or "none"

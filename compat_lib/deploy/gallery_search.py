@@ -110,12 +110,6 @@ def score_scale(queries: Any, entries: Any) -> tuple[float, float]:
     return float(centre), float(high - centre)
 
 
-def one_each(values: Any, what: str, rows: Any, of: str) -> None:
-    """Refuse unequal numbers: "there are 2 ids for 3 features of 'old'; give one each"."""
-    if len(values) != len(rows):
-        raise ValueError(f"there are {len(values)} {what} for {len(rows)} {of}; give one each")
-
-
 def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
     """Ids [n]: int64, or text in NFC, in which two spellings of one name are equal; else a ValueError.
 

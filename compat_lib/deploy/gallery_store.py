@@ -14,6 +14,7 @@ from compat_lib.deploy import gallery_search as given
 from compat_lib.deploy.gallery_database import IS_THERE, LATER, as_table, asked, damaged, make, opened, stored
 from compat_lib.deploy.gallery_models import Model, checked_meeting, packed, refuse_strangers
 from compat_lib.deploy.gallery_search import Contents
+from compat_lib.names import one_each
 
 COUNTS = """SELECT name, COUNT(key) FROM models LEFT JOIN entries ON model = number
 GROUP BY number ORDER BY number"""
@@ -167,7 +168,7 @@ class Store:
             code = state.code(model)
             array = given.as_rows(features, state.models[model].width, f"features of {model!r}")
             refuse_strangers(state.models, state.counts, model, queries=False)
-            given.one_each(ids, "ids", array, f"features of {model!r}")
+            one_each(ids, "ids", len(array), f"features of {model!r}")
             one = database.execute("SELECT id FROM entries LIMIT 1").fetchone()
             if one and len(ids) and isinstance(one[0], str) != isinstance(ids[0], str):
                 raise ValueError(

@@ -23,6 +23,7 @@ from compat_lib.evaluation.pairs import PairScores, SameImages
 from compat_lib.evaluation.ranking import Retrieval, rank, scores
 from compat_lib.evaluation.records import HEADLINES, PAIRS, Readable, Record, Records, tar_name
 from compat_lib.evaluation.tar import FARS, Verification, verify
+from compat_lib.names import one_each
 
 RANKS = (1, 5)
 HEADLINE = HEADLINES["pairs"]  # the metric of the criterion and of the update gain
@@ -123,10 +124,8 @@ def compare(
 def _both(old: Any, new: Any, role: str) -> tuple[UnitRows | None, UnitRows]:
     new = UnitRows(new, f"new {role}".strip())
     old = None if old is None else UnitRows(old, f"old {role}".strip())
-    if old is not None and len(old) != len(new):
-        raise ValueError(
-            f"there are {len(old)} old and {len(new)} new {role}features; give those of the same images"
-        )
+    if old is not None:
+        one_each(old, f"old {role}features", len(new), "new ones")
     return old, new
 
 

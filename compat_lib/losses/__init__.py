@@ -20,9 +20,7 @@ __all__ = ["METHODS", "Classifier", "CompatibilityLoss", "Step", "build_method",
 
 def find_method(name: str) -> type[CompatibilityLoss]:
     """The class of the method called `name`; ValueError with the list of all when there is none."""
-    if name not in METHODS:
-        raise ValueError(f"There is no method {name!r}. Methods: {instead(name, sorted(METHODS))}.")
-    return METHODS[name]
+    return METHODS[check_choice("the method", name, METHODS)]
 
 
 def method_options(name: str) -> dict[str, object]:

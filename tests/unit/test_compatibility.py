@@ -159,7 +159,7 @@ def test_metrics_and_draws_equal_the_single_functions(models, case):
 @pytest.mark.parametrize(
     "arguments, options, message",
     [
-        ((slice(1, None), slice(None), slice(None)), {}, "99 old and 100 new features"),
+        ((slice(1, None), slice(None), slice(None)), {}, "99 old features for 100 new ones"),
         ((slice(None), slice(None), slice(1, None)), {}, "each of 100 rows"),
         ((slice(None),) * 3, {"fars": [2]}, "a FAR of 2 was given"),
         ((slice(None),) * 3, {"ids": range(100)}, "ids were given without queries"),

@@ -291,7 +291,7 @@ REFUSED = {
     "an adapter is for one other model, without fit": lambda g: g.declare("new", 6, "old", "cut", MAP),
     "an adapter is for one": lambda g: g.declare("new", 6, ["old", "stranger"], adapter=MAP),
     "whether it maps the 'query' or": lambda g: g.declare("new", 6, "old", adapter=replace(MAP, side=None)),
-    "the index 'lsh' is not known; choose one": lambda g: Gallery.open(g.folder, "lsh"),
+    "the index is 'lsh'; choose one": lambda g: Gallery.open(g.folder, "lsh"),
     "'ivf' has no option m; its options": lambda g: Gallery.open(g.folder, "ivf", m=3),
 }
 ERRORS = {"there is no entry": KeyError, "there is a gallery": FileExistsError}

@@ -220,7 +220,10 @@ MISUSED = {  # once taken for something else, without a word -> what is said now
     "the other side": (lambda: fit_ridge(POINTS, POINTS[:, :2]).apply(POINTS[:, :2]), "of width 3, not 2"),
     "rows of another set": (lambda: fit_orthogonal(POINTS[:5], UNIT, LABELS[:5], epochs=1), "the same image"),
     "labels of another set": (lambda: fit_orthogonal(*TWO, [*LABELS, 9], epochs=1), "each of 8 rows"),
-    "rows that FCT lacks": (lambda: fit_transform(POINTS[:5], UNIT, epochs=1), "of one image each"),
+    "rows that FCT lacks": (
+        lambda: fit_transform(POINTS[:5], UNIT, epochs=1),
+        "for 5 old ones; give",
+    ),
 }
 
 

@@ -227,7 +227,7 @@ FEW = "{identities: 12, images: 4, eval_identities: 4, eval_images: 2}"
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ("method: mixbtc", "wrong.yml, .*/mixbtc-s0-.*no method 'mixbtc'.*(nearest: mixbct)"),
+        ("method: mixbtc", "wrong.yml, .*/mixbtc-s0-.*the method is 'mixbtc'.*(nearest: mixbct)"),
         (f"old_share: 0.1, dataset_options: {FEW}", "the old model would train on one class"),
         ("device: meta", "device is 'meta', which is not there"),
         (f"task_loss: triplet, per_identity: 4, batch_size: 64, dataset_options: {FEW}", "need 16 ident"),

@@ -124,7 +124,7 @@ def test_what_is_unknown_or_impossible_is_refused():
         (lambda: build_model("vgg"), "'vgg' is unknown; choose one of convnet"),
         (lambda: build_model("convnet", size=8), "at least 16 pixels a side; got 8"),
         (lambda: build_model("convnet", size=(32, 8)), "at least 16 pixels a side; got 8"),
-        (lambda: build_model("convnet", head="neck"), "'neck' is unknown; choose one of linear, bn-neck"),
+        (lambda: build_model("convnet", head="neck"), "head is 'neck'; choose one of linear, bn-neck"),
         (lambda: build_model("vit-small", size=(64, 32)), "squares of a multiple of 4 pixels; got 64 x 32"),
         (lambda: refuse_model("vit-small", size=100), "squares of a multiple of 16 pixels; got 100 x 100"),
         (lambda: build_model("convnet", weights="DEFAULT"), "can only be a file .*; got 'DEFAULT'"),

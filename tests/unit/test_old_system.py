@@ -138,7 +138,7 @@ def test_given_prototypes_are_used_as_they_are():
 @pytest.mark.parametrize(
     ("derive", "message"),
     [
-        (lambda old: old.prototypes("median"), "average must be one of 'raw', 'unit'"),
+        (lambda old: old.prototypes("median"), "average is 'median'; choose one of raw, unit"),
         (lambda old: old.prototypes("unit"), "prototypes with average='unit' are computed from features"),
         (lambda old: old.credible(), "credible rows are computed from features"),
         (lambda old: old.credible(90), "share must be a number between 0 and 1, not 90"),

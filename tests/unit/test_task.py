@@ -97,7 +97,7 @@ def test_every_method_takes_it_on_what_it_classifies(name, kind):
 
 
 def test_wrong_choices_are_refused():
-    with pytest.raises(ValueError, match="task_loss must be one of 'none', 'triplet', 'circle', not 'x'"):
+    with pytest.raises(ValueError, match="task_loss is 'x'; choose one of none, triplet, circle"):
         build_method("independent", None, make_classifier(), task_loss="x")
     with pytest.raises(ValueError, match="task_weight must be a number of at least 0, not -1"):
         build_method("independent", None, make_classifier(), task_loss="circle", task_weight=-1)

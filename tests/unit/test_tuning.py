@@ -149,7 +149,7 @@ def test_scores_by_hand_and_the_finalists_alone_have_the_second_seed(tmp_path):
 @pytest.mark.parametrize(
     ("methods", "sentence"),
     [
-        ({"l3": {}}, "There is no method 'l3'"),
+        ({"l3": {}}, "the method is 'l3'; choose"),
         ({"l2": {"wait": [1, 2, 3]}}, "l2 has no option 'wait'; options: weight"),
         ({"l2": {"weight": [1, 200, 100]}}, r"must be \[low, default, high\] in this order"),
     ],

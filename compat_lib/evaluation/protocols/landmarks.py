@@ -10,6 +10,7 @@ import numpy as np
 from compat_lib.evaluation.inputs import UnitRows, plain_array, table
 from compat_lib.evaluation.pairs import PairScores
 from compat_lib.evaluation.ranking import rankings, top_k
+from compat_lib.names import one_each
 
 KS = (1, 5, 10)  # of precision at k
 
@@ -91,8 +92,7 @@ def _quality(right: np.ndarray, junk: np.ndarray) -> list[float]:
 
 def _rows(lists: Sequence[Any], size: int, queries: int, name: str) -> list[np.ndarray]:
     # Every query's items, checked: rows of a gallery of this size, none twice.
-    if len(lists) != queries:
-        raise ValueError(f"there are {len(lists)} lists of {name} items for {queries} queries; give one each")
+    one_each(lists, f"lists of {name} items", queries, "queries")
     found = []
     for number, items in enumerate(lists):
         rows = plain_array(list(items) if isinstance(items, set) else items)
