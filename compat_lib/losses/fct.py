@@ -1,6 +1,5 @@
 """FCT: the new model trains on its own, and a fitted transformation carries the old gallery over to it."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -9,8 +8,9 @@ from torch import Tensor, nn
 
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier, unit_rows
-from compat_lib.names import check_number, checked_count
+from compat_lib.names import check_number, checked_count, one_each
 from compat_lib.old_system import OldSystem
+from compat_lib.optimisation import TrainingSettings, learning_rate
 from compat_lib.user_arrays import numbers
 
 ROWS_AT_ONCE = 8192  # rows of a gallery that are transformed together
@@ -93,17 +93,15 @@ def fit_transform(
     [1, 0]
     """
     old, new = numbers("old features", old, 2), numbers("new features", new, 2)
-    if len(old) != len(new):
-        raise ValueError(
-            f"there are {len(new)} new features for {len(old)} old ones; give those of one image each"
-        )
+    one_each(new, "new features", len(old), "old ones")
     old, new = unit_rows(old), unit_rows(new.to(old.device))
     with torch.random.fork_rng(devices=[]), torch.autocast(old.device.type, enabled=False):
         torch.manual_seed(seed)
         transform = kind(old.shape[1], new.shape[1], expansion=expansion).to(old.device)
         adam = torch.optim.Adam(transform.parameters(), lr=lr, weight_decay=weight_decay)
+        schedule = TrainingSettings(lr=lr, warmup=WARMUP_SHARE)
         for epoch in range(epochs):
-            adam.param_groups[0]["lr"] = lr * _rate(epoch, epochs)
+            adam.param_groups[0]["lr"] = learning_rate(schedule, epoch, epochs)
             transform.train(2 * epoch < epochs)
             order = torch.randperm(len(old)).to(old.device)
             # nearly equal batches: a last one of a single row would have no variance
@@ -116,14 +114,6 @@ def fit_transform(
                 adam.step()
         adam.zero_grad()
     return transform.eval().requires_grad_(False)
-
-
-def _rate(epoch: int, epochs: int) -> float:
-    """Factor of the learning rate in an epoch: linear warm-up, then half a cosine."""
-    warm = round(WARMUP_SHARE * epochs)
-    if epoch < warm:
-        return (epoch + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warm) / (epochs - warm)))
 
 
 class FCT(CompatibilityLoss):
