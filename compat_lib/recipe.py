@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import fields
 from typing import Any
@@ -99,10 +100,18 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
         known = {"classifier_weight": torch.ones(2, config.old_width), "class_map": [0, 1]}
         known["model"] = nn.Identity()
     refuse_model(**_asked(config, "new"), width=width)
-    stand_in = OldSystem.from_arrays(torch.eye(4, config.old_width) + 0.5, [0, 0, 1, 1], **known)
-    stand_in = stand_in.with_oracle(torch.eye(4, config.new_width) + 0.5)
+    rows = [0, 1] * config.batch_size  # so many that shares of them are those of a batch
+    stand_in = OldSystem.from_arrays(torch.rand(len(rows), config.old_width), rows, **known)
+    stand_in = stand_in.with_oracle(torch.rand(len(rows), config.new_width))
     classifier = classifier_of(config, config.new_loss, config.new_width, 2)
-    build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
+    method = build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
+    left = math.ceil(method.embedded_share * config.batch_size - 1e-9)
+    if left < 2 * config.accumulate:
+        raise ValueError(
+            f"{method.title} leaves {left} of {config.batch_size} rows to the network, whose batch "
+            f"normalisation needs two in each part of a batch (accumulate is {config.accumulate}): lower the "
+            "share that it replaces"
+        )
 
 
 def refuse_unmeasurable(config: ExperimentConfig, data: Splits) -> None:
