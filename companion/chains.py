@@ -19,7 +19,7 @@ from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.chain import average_accuracy, average_compatibility, generations, matrix
 from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.evaluation.records import Record, Records, shown
-from compat_lib.experiment import Experiment
+from compat_lib.experiment_data import data_of_run
 from compat_lib.files import load_tensors
 from compat_lib.runs import Run, is_complete, list_runs
 
@@ -75,7 +75,7 @@ class Chain:
             met |= {(i, i - 1): partial(_as_compared, self._tensors[i]) for i in ages[1:]}
         return generations(
             [tensors["test"] for tensors in self._tensors],
-            labels_of(self.runs[-1]) if labels is None else labels,
+            data_of_run(self.runs[-1].folder).data.test.labels if labels is None else labels,
             comparable=met,
             names=[f"generation {g + 1}" for g in ages],
             draws=draws,
@@ -142,17 +142,6 @@ def _lineage(root: Path, run: Run) -> tuple[Run, ...]:
     line.insert(0, Run(line[0].folder.parent / line[0].config["old_run_id"]))
     there = all(is_complete(one.folder) and (one.folder / FEATURES).is_file() for one in line)
     return tuple(line) if there else ()
-
-
-def labels_of(run: Run) -> Tensor:
-    """Labels of a run's test images, int64 [N], read from its data set; images that changed are refused."""
-    images = Experiment(ExperimentConfig.of_run(run.config)).data.test
-    if images.digest() != run.config["made_of"]["test images"]:
-        raise ValueError(
-            f"the test images of {run.config['dataset']} are no longer those of {run.folder.name}: restore "
-            f"the data set, or delete {run.folder} to run it anew"
-        )
-    return images.labels
 
 
 def chain_table(measured: Records, models: Sequence[str], metric: str = "map") -> pd.DataFrame:

@@ -20,7 +20,7 @@ from compat_lib.files import tensor_digest
 from compat_lib.losses import find_method, method_options
 from compat_lib.old_sources import read_old_features
 from compat_lib.recipe import network_made_of, refuse_unmeasurable
-from compat_lib.runs import refuse_changed
+from compat_lib.runs import read_json, refuse_changed
 
 
 class ExperimentData:
@@ -137,3 +137,11 @@ class ExperimentData:
         places = config.dataset_options.get("path"), config.old_features, config.old_test_features
         places = [str(place) for place in places if place]
         return f" in {' and '.join(places)}" if places else ""
+
+
+def data_of_run(folder: Path) -> ExperimentData:
+    """What a run, old or new, was made on; a ValueError where its test images are others now."""
+    stored = read_json(folder / "config.json")
+    found = ExperimentData(ExperimentConfig.of_run(stored))
+    refuse_changed(folder, stored["made_of"], {"test images": found.data.test.digest()})
+    return found

@@ -142,10 +142,13 @@ def file_identity(path: str | Path) -> dict[str, int | str]:
     return {"bytes": size} | ({"sha256": file_sha256(path)} if size <= FULL_CHECK_BYTES else {})
 
 
-def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(*paths: str | Path) -> str:
+    """The SHA-256 of a file, or of several as if they were one, hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def tensor_digest(values: Tensor) -> str:

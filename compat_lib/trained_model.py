@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compat_lib.files import load_tensors, save_tensors, tensor_digest
 from compat_lib.losses.base import CompatibilityLoss
 from compat_lib.losses.heads import Classifier
+from compat_lib.models import evaluating
 from compat_lib.runs import ADVICE, read_history, refuse_changed, write_history
 
 _FEATURES, _MODEL, _HISTORY = "features.safetensors", "model.safetensors", "history.csv"
@@ -144,9 +145,7 @@ def compared(method: CompatibilityLoss, new: Tensor, old: Tensor) -> tuple[Tenso
     Of stored features float32 ``[N, d_n]`` and ``[M, d_o]``, two float32 tensors of one width on the CPU;
     None where the method has no cross-test. The method keeps the mode that it was in.
     """
-    was_training, device = method.training, method.classifier.weight.device
-    method.eval()
-    with torch.inference_mode():
+    device = method.classifier.weight.device
+    with evaluating(method), torch.inference_mode():
         pair = method.comparable(new.to(device), old.to(device))
-    method.train(was_training)
     return None if pair is None else tuple(side.float().cpu().contiguous() for side in pair)

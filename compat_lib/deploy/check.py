@@ -7,7 +7,6 @@
 `check_files`, or ``compat-lib check old.npz new.npz --report page.html``, asks the same of two files.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,11 +23,11 @@ from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
 from compat_lib.deploy.check_verdict import cautions, decided
 from compat_lib.deploy.feature_files import FeatureTable, as_keys, read_features
-from compat_lib.deploy.gallery_search import one_each
 from compat_lib.evaluation.four_constraints import constraints
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.upgrade import changes
-from compat_lib.names import checked_count
+from compat_lib.files import file_sha256
+from compat_lib.names import checked_count, one_each
 
 
 def check_compatibility(
@@ -92,7 +91,7 @@ def check_compatibility(
     if threshold is not None and not -1 < threshold < 1:
         raise ValueError(f"the threshold is {threshold}; give a cosine between -1 and 1")
     if groups is not None:
-        one_each(groups, "groups", old_features, "old features")
+        one_each(groups, "groups", len(old_features), "old features")
     if relevance is not None and (ids is None or labels is not None or new_labels is not None):
         raise ValueError("relevance lists name images by ids, and take the place of labels: give ids alone")
     keys = {"new_labels": new_labels, "ids": ids, "new_ids": new_ids}
@@ -192,9 +191,6 @@ def _groups(before: FeatureTable, after: FeatureTable, group: str) -> np.ndarray
 def _file(side: str, one: FeatureTable) -> dict[str, Any]:
     # Which file it was, whatever its name, which may hold bytes that are no text; or which parts.
     parts = sorted(path for path in one.path.rglob("*") if path.is_file()) or [one.path]
-    name, digest, (rows, width) = os.fsencode(one.path.name), hashlib.sha256(), one.features.shape
-    for part in parts:
-        with part.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
+    name, (rows, width) = os.fsencode(one.path.name), one.features.shape
     size = {"rows": rows, "width": width, "bytes": sum(part.stat().st_size for part in parts)}
-    return {"side": side, "name": name.decode("utf-8", "replace"), **size, "sha256": digest.hexdigest()}
+    return {"side": side, "name": name.decode("utf-8", "replace"), **size, "sha256": file_sha256(*parts)}

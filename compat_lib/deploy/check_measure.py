@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from compat_lib.deploy import check_inputs as given
-from compat_lib.deploy.feature_files import as_keys
+from compat_lib.deploy.feature_files import as_keys, read_by
+from compat_lib.deploy.feature_tables import Refused
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import RANKS, PairTest, pair_test
 from compat_lib.evaluation.counting import PER_UNIT, Counts
@@ -226,34 +227,29 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
     TREC's lines are ``query 0 item relevance``; a table (commas or tabs) has a column of queries, one of
     items, and perhaps one of relevance (`QRELS`). Pairs of relevance 0 or less are left out.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}")
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline().strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8; write relevance lists as such") from error
+    return read_by(_relevance, Path(path).expanduser(), {})
+
+
+def _relevance(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as file:
+        first = file.readline().strip()
     mark = next((mark for mark in ",;\t" if mark in first), None)
     header = [name.strip(' "').lower() for name in first.split(mark)]
     found = {role: [name for name in header if name in names] for role, names in QRELS.items()}
     table = bool(found["query"] and found["item"])
     if not table and len(header) != 4:
-        raise ValueError(
-            f"{path}: {first[:60]!r} is no line of relevance lists; write 'query 0 item relevance', or a "
+        raise Refused(
+            f"{first[:60]!r} is no line of relevance lists; write 'query 0 item relevance', or a "
             "table with the columns query, item and relevance"
         )
-    try:
-        options = {"sep": mark or r"\s+", "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-        frame = pd.read_csv(path, header=0 if table else None, **options)
-        if table:
-            frame.columns = header
-            frame = frame.rename(columns={names[0]: role for role, names in found.items() if names})
-        else:
-            frame.columns = ["query", "once", "item", "relevance"]
-        return relevant_pairs(frame)
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path} cannot be read as relevance lists ({error})") from error
+    options = {"sep": mark or r"\s+", "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    frame = pd.read_csv(path, header=0 if table else None, **options)
+    if table:
+        frame.columns = header
+        frame = frame.rename(columns={names[0]: role for role, names in found.items() if names})
+    else:
+        frame.columns = ["query", "once", "item", "relevance"]
+    return relevant_pairs(frame)
 
 
 def relevant_pairs(table: pd.DataFrame) -> pd.DataFrame:
@@ -264,16 +260,16 @@ def relevant_pairs(table: pd.DataFrame) -> pd.DataFrame:
     [['7', 'a']]
     """
     if not {"query", "item"} <= set(table):
-        raise ValueError(f"relevance lists are a table with the columns query and item, not {list(table)}")
+        raise Refused(f"relevance lists are a table with the columns query and item, not {list(table)}")
     numbers = pd.to_numeric(table.get("relevance", pd.Series(1, table.index)))
     if numbers.isna().any():
-        raise ValueError(f"row {int(numbers.isna().argmax())} has no relevance")
+        raise Refused(f"row {int(numbers.isna().argmax())} has no relevance")
     pairs = table[["query", "item"]].apply(lambda column: as_keys("ids", column).astype(str))
     judged = pairs.assign(right=numbers > 0).drop_duplicates()
     if (twice := judged.duplicated(["query", "item"])).any():
         query, item, _ = judged[twice].iloc[0]
-        raise ValueError(f"the pair {query!r}, {item!r} stands there with and without relevance; keep one")
+        raise Refused(f"the pair {query!r}, {item!r} stands there with and without relevance; keep one")
     pairs = pairs[numbers > 0]
     if pairs.empty:
-        raise ValueError("no pair has a relevance above 0")
+        raise Refused("no pair has a relevance above 0")
     return pairs

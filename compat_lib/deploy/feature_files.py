@@ -9,12 +9,11 @@ What was left out or guessed stands in ``notes``.
 
 import contextlib
 import functools
-import json
 import re
 import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,9 +24,10 @@ import torch
 
 from compat_lib.deploy import feature_tables as tables
 from compat_lib.deploy.feature_tables import USUAL, Found, Refused, whole_numbers
-from compat_lib.deploy.gallery_search import UNSIGNED, one_each
+from compat_lib.deploy.gallery_search import UNSIGNED
 from compat_lib.evaluation.inputs import plain_array
 from compat_lib.files import load_arrays, load_tensors
+from compat_lib.names import one_each
 from compat_lib.user_arrays import numbers
 
 EXACT = 2**53  # below it a float holds each whole number
@@ -84,19 +84,19 @@ def read_features(
     if suffix not in READERS:
         raise ValueError(f"{path}: features are read from {', '.join(READERS)}; save them in one of these")
     reader = _run if (path / "features.safetensors").is_file() else READERS[suffix]
-    found, notes = _read(reader, path, columns | ({"groups": group} if group else {}))
+    found, notes = read_by(reader, path, columns | ({"groups": group} if group else {}))
     if ids is not None:
-        found["ids"] = _read(_lines, Path(ids).expanduser(), {})
+        found["ids"] = read_by(_lines, Path(ids).expanduser(), {})
     if labels is not None:
         beside = Path(labels).expanduser()
         tabular = beside.suffix.lower() in (".csv", ".tsv", ".parquet")
-        found["labels"] = _read(functools.partial(_by_id, found) if tabular else _lines, beside, {})
+        found["labels"] = read_by(functools.partial(_by_id, found) if tabular else _lines, beside, {})
     notes += [f"the features are {UNSIGNED}"] if found["features"].dtype.kind == "u" else []
     try:
         features = numbers("features", found["features"], 2).numpy()
         keys = {role: as_keys(role, found[role]) for role in ("labels", "ids", "groups") if role in found}
         for role, values in keys.items():
-            one_each(values, role, features, "rows of features")
+            one_each(values, role, len(features), "rows of features")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if missing := int((keys.get("labels", np.zeros(0)) == "").sum()):
@@ -104,7 +104,7 @@ def read_features(
     return FeatureTable(path, features, notes=tuple(notes), **keys)
 
 
-def _read(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
+def read_by(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
     """What a reader returns; its refusals, and whatever a library says of a damaged file, with the path."""
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}")
@@ -227,23 +227,15 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
 
 
 def _run(path: Path, columns: dict[str, str]) -> Found:
-    from compat_lib.config import ExperimentConfig  # here, for those who have files of their own
-    from compat_lib.experiment import Experiment
+    from compat_lib.experiment_data import data_of_run  # here, for those who have files of their own
 
-    tensors, made_of = load_tensors(path / "features.safetensors")
-    # What the data set needs, and not the method, which an old side's run has none of.
-    known = {field.name for field in fields(ExperimentConfig)} - {"method", "method_options"}
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    chosen = ExperimentConfig.from_dict({k: v for k, v in config.items() if k in known})
-    images = Experiment(chosen).data.test
-    if len(images.labels) != len(tensors["test"]) or made_of.get("test images") != images.digest():
-        raise Refused("the data set's test images are not those of this run any more; run it again")
-    pairs, old = [(tensors.get("query"), tensors["test"])], path.parent / chosen.old_folder.name
+    tensors, made_on = load_tensors(path / "features.safetensors")[0], data_of_run(path)
+    pairs, old = [(tensors.get("query"), tensors["test"])], path.parent / made_on.config.old_folder.name
     if (old / "features.safetensors").is_file():
         pairs.append((tensors.get("gallery"), load_tensors(old / "features.safetensors")[0]["test"]))
     odd = any(ours is not None and not torch.equal(ours, plain) for ours, plain in pairs)
     note = "its method compares other forms of these features, which stand beside them as query and gallery"
-    return {"features": tensors["test"].numpy(), "labels": images.labels.numpy()}, [note] * odd
+    return {"features": tensors["test"].numpy(), "labels": made_on.data.test.labels.numpy()}, [note] * odd
 
 
 READERS = {".npz": _arrays, ".npy": _npy} | dict.fromkeys((".csv", ".tsv"), tables.read_text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import sys
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from compat_lib.config import project_path
+from compat_lib.files import file_sha256
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel in 0..1
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers of the inception networks, for training only
@@ -147,7 +147,7 @@ def own_function(name: str) -> tuple[Callable[..., nn.Module], str]:
         file = inspect.getsourcefile(function)
     except TypeError:  # such as functools.partial
         file = None
-    return function, hashlib.sha256(Path(file or module.__file__).read_bytes()).hexdigest()
+    return function, file_sha256(file or module.__file__)
 
 
 def own_parameters(name: str) -> set[str]:

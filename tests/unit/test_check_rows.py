@@ -297,7 +297,7 @@ def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
     ("text", "message"),
     [
         ("q1 d1\n", "no line of relevance lists"),
-        ("q1 0 d1 yes\n", "cannot be read as relevance lists"),
+        ("q1 0 d1 yes\n", "qrels cannot be read .*yes"),
         ("query,item\nq1,d1\nq1,\n", "the ids must be whole numbers or names, but row 1 holds ''"),
         ("q1 0 d1 1\nq1 0 d2\n", "row 1 has no relevance"),
         ("q1 0 d1 0\n", "no pair has a relevance above 0"),

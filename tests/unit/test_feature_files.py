@@ -472,11 +472,11 @@ def test_a_run_folder_gives_its_test_features_and_the_labels_of_its_data(tmp_pat
     data = Experiment(ExperimentConfig(**options)).data.test
     run = tmp_path / "run"
     run.mkdir()
-    made_of = {"test images": data.digest()}
-    save_tensors({"test": torch.tensor(FEATURES)}, run / "features.safetensors", made_of)
-    (run / "config.json").write_text(json.dumps(options | {"experiment_id": "folder-1", "method": "old"}))
+    save_tensors({"test": torch.tensor(FEATURES)}, run / "features.safetensors")
+    stored = {"experiment_id": "folder-1", "method": "old", "made_of": {"test images": data.digest()}}
+    (run / "config.json").write_text(json.dumps(options | stored))
     found = read_features(run)
     assert np.array_equal(found.features, FEATURES) and found.labels.tolist() == [0, 0, 1, 1]
     (photos / "test" / "c" / "000.png").rename(photos / "test" / "d" / "9.png")
-    with pytest.raises(ValueError, match="are not those of this run any more"):
+    with pytest.raises(ValueError, match="made with other test images than now"):
         read_features(run)

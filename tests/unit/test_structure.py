@@ -100,9 +100,11 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
     "user_arrays": {"class_means", "evaluation"},
     "old_system": {"class_means", "user_arrays"},
     "distributed": set(),
-    "losses": {"adapters", "distributed", "old_system", "user_arrays"},  # the first for one that distils
-    "orthogonal_adapter": {"data", "evaluation", "losses"},
     "optimisation": {"config"},
+    "losses": {  # the first for one that distils, the fourth for a map's own training
+        *("adapters", "distributed", "old_system", "optimisation", "user_arrays"),
+    },
+    "orthogonal_adapter": {"data", "evaluation", "losses"},
     "checkpoint": {"distributed", "losses"},
     "finite": {"losses"},
     "training": {
@@ -110,9 +112,9 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
         *("losses", "models", "old_system", "optimisation", "user_arrays"),
     },
     "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
-    "trained_model": {"losses", "runs"},
+    "trained_model": {"losses", "models", "runs"},
     "deploy": {  # reads runs
-        *("adapters", "config", "evaluation", "experiment", "orthogonal_adapter", "user_arrays"),
+        *("adapters", "config", "evaluation", "experiment_data", "orthogonal_adapter", "user_arrays"),
     },
 }
 
