@@ -16,7 +16,6 @@ Metrics are in per cent, differences in points, both with their 95 % intervals.
 
 import argparse
 import itertools
-import json
 import sys
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ import tune
 
 from companion import claims, plots, results, tables
 from companion.results import HEADLINE, TESTS
-from companion.titles import LOSSES, method_title, setting_titles
+from companion.titles import LOSSES, method_title, options_of, setting_titles
 from compat_lib.evaluation.records import metric_title, shown
 from compat_lib.files import write_text
 from compat_lib.losses import METHODS
@@ -41,6 +40,7 @@ PAGES = (  # of each the template is docs/templates/NAME.j2
     *("docs/which_method.md", "docs/claims.md", "docs/own_method.md", "docs/methods.md"),
 )
 OMNIGLOT = "evidence/omniglot:1"  # README's setting
+DRAWN = "weakened_l2"  # whose first day there is README's figure
 
 
 class Results:
@@ -204,7 +204,7 @@ class Results:
                 continue
             oracle = "independent" in set(self.of(setting)["method"])
             row = self._row(setting, "independent" if oracle else trained[0], part=part)
-            known = {**json.loads(row["dataset_options"]), **row, "classes": self.classes(setting)}
+            known = {**options_of(row, "dataset_options"), **row, "classes": self.classes(setting)}
             line = {field: LOSSES.get(known[field], known[field]) for field in fields}
             line |= {} if fields else {"setting": titles[setting]}
             line |= {} if preset else {"classes": known["classes"]}
@@ -321,15 +321,15 @@ class Results:
 
     def first_day(self, folder: str | Path = ROOT / "figures") -> Path:
         """Draw figures/first_day.png: what an upgrade loses or gains on its first day."""
-        setting, method = self.setting_of(OMNIGLOT), "weakened_l2"
+        setting = self.setting_of(OMNIGLOT)
         runs = self.of(setting)
-        own = [results.main_variant(runs, name)["run"].iloc[0] for name in ("independent", method)]
+        own = [results.main_variant(runs, name)["run"].iloc[0] for name in ("independent", DRAWN)]
         curves = map(results.backfill, own)
         before = own[1].metrics.value("old", "old", "map")
         plots.use_style()
         fig, ax = plt.subplots(figsize=(8.0, 5.0))
-        plots.first_day(ax, *curves, before, title=METHODS[method].title)
-        made_by = {"script": "workflow/readme.py", "setting": setting, "method": method, "metric": "map"}
+        plots.first_day(ax, *curves, before, title=METHODS[DRAWN].title)
+        made_by = {"script": "workflow/readme.py", "setting": setting, "method": DRAWN, "metric": "map"}
         path = plots.save_figure(fig, "first_day", folder, made_by)
         path.with_suffix(".svg").unlink()
         plt.close(fig)

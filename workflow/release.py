@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import plan
 import torch
 
 from compat_lib.config import ExperimentConfig
@@ -83,9 +84,8 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--out", type=Path, default=ROOT / "release")
     given = parser.parse_args()
-    path = ROOT / "configs" / f"{given.preset}.yml"
     try:
-        configs = load_preset(path if path.is_file() else given.preset).experiments
+        configs = load_preset(plan.preset_path(given.preset)).experiments
         configs = main_runs(configs, given.methods, given.seed)
         made = arrays(configs)
     except (OSError, ValueError) as error:

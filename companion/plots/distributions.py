@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from compat_lib.evaluation.inputs import plain_array
 from compat_lib.evaluation.tar import cosine_histograms, verification
 
-from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, as_array, legend_outside, say_instead, unit_rows
+from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, legend_outside, say_instead, unit_rows
 
 
 def cosine_row(
@@ -101,7 +102,7 @@ def value_histogram(
     parts, palette = [], {}
     for name, group in groups.items():
         # Rounded: between values that rounding alone tells apart there is no room for bins.
-        values = pd.Series(as_array(group).astype(float).ravel()).dropna().round(9)
+        values = pd.Series(plain_array(group).astype(float).ravel()).dropna().round(9)
         named = f"{name} (n = {len(values)})"
         palette[named] = fixed.get(name) or fixed.get(re.split(r"[ ,(]", name)[0]) or next(spare, INK)
         parts.append(pd.DataFrame({"value": values, "group": named}))
@@ -121,10 +122,10 @@ def feature_spread(axes: Sequence[Axes], models: Mapping[str, Any], labels: Any)
     The latter is the cosine with the mean of the identity's other images, if it has any. `models` are
     name -> embeddings [N, d], not normalised; names as in value_histogram.
     """
-    labels = np.unique(as_array(labels), return_inverse=True)[1]
+    labels = np.unique(plain_array(labels), return_inverse=True)[1]
     lengths, cosines = {}, {}
     for name, embeddings in models.items():
-        lengths[name] = np.linalg.norm(as_array(embeddings).astype(float), axis=1)
+        lengths[name] = np.linalg.norm(plain_array(embeddings).astype(float), axis=1)
         features = unit_rows(embeddings)
         sums = np.zeros((labels.max() + 1, features.shape[1]))
         np.add.at(sums, labels, features)

@@ -12,8 +12,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 from threadpoolctl import threadpool_limits
 
+from compat_lib.evaluation.inputs import plain_array
+
 from .distributions import unequal_widths
-from .style import INK, NEW, OLD, as_array, say_instead, unit_rows
+from .style import INK, NEW, OLD, say_instead, unit_rows
 
 GATHERED = 0.8  # length of a class's mean of unit points from which the class has one place
 _HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
@@ -59,7 +61,7 @@ def model_map(ax: Axes, old: Any, new: Any, labels: Any) -> JointMap | None:
     if old.shape[1] != new.shape[1]:
         say_instead(ax, unequal_widths(old, new))
         return None
-    labels = as_array(labels)
+    labels = plain_array(labels)
     present = np.unique(labels)
     shown = present[np.linspace(0, len(present) - 1, min(10, len(present))).round().astype(int)]
     rows = np.isin(labels, shown)
@@ -79,7 +81,7 @@ def draw_map(ax: Axes, joint: JointMap, labels: Any, *, marked: Any = None) -> A
     old feature and of the new one of the same image, prototypes in their order; old points that are `marked`,
     bool [N], such as outliers, have a ring.
     """
-    labels = as_array(labels)
+    labels = plain_array(labels)
     text = _names(labels)
     _dots(ax, joint.old, OLD, "old features", 2, marked)
     centres = {identity: joint.old[labels == identity].mean(axis=0) for identity in text}
@@ -123,11 +125,11 @@ def draw_circle(
         classifier: [C, 2] rows of the new classifier, drawn as short orange strokes.
         marked: bool [N], images to ring on both circles, such as outliers.
     """
-    labels = as_array(labels)
+    labels = plain_array(labels)
     text = _names(labels)
     turn = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(turn), np.sin(turn), color="#CCCCCC", linewidth=0.8, zorder=0)
-    _dots(ax, as_array(old), OLD, "old features", 2, marked)
+    _dots(ax, plain_array(old), OLD, "old features", 2, marked)
     if new is not None:
         new = unit_rows(new)
         _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
@@ -138,7 +140,7 @@ def draw_circle(
     for row in [] if classifier is None else unit_rows(classifier):
         ax.plot(*np.stack([1.33 * row, 1.41 * row]).T, color=NEW, linewidth=2.5, zorder=1)
     if prototypes is not None:
-        prototypes = as_array(prototypes)
+        prototypes = plain_array(prototypes)
         _stars(ax, prototypes)
         for position, name in zip(prototypes, text.values(), strict=True):
             ax.plot([0, position[0]], [0, position[1]], color=OLD, linewidth=0.8, alpha=0.5, zorder=1)
@@ -177,7 +179,7 @@ def image_strip(
     Captions are short: a column is about 10 characters wide at 10 columns. `colours` are one for each frame
     or one for all; no frame when None.
     """
-    images = as_array(images)
+    images = plain_array(images)
     count, _, height, width = images.shape
     colours = [colours] * count if isinstance(colours, str) or colours is None else colours
     captions, columns, gap = captions or [""] * count, min(columns, count), 0.12 * width
@@ -205,9 +207,9 @@ def _names(labels: np.ndarray) -> dict[Any, str]:
 def _dots(ax: Axes, points: np.ndarray, colour: str, label: str, level: int, marked: Any = None) -> None:
     look = {"s": 26, "alpha": 0.8, "linewidths": 0.4, "edgecolors": "white"}
     ax.scatter(*points.T, color=colour, label=label, zorder=level, **look)
-    if marked is not None and as_array(marked).any():
+    if marked is not None and plain_array(marked).any():
         ring = {"s": 60, "facecolors": "none", "edgecolors": INK, "linewidths": 1.2}
-        ax.scatter(*points[as_array(marked)].T, label="outliers", zorder=5, **ring)
+        ax.scatter(*points[plain_array(marked)].T, label="outliers", zorder=5, **ring)
 
 
 def _stars(ax: Axes, points: np.ndarray) -> None:

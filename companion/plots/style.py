@@ -1,6 +1,5 @@
 """One look for every figure, and one way to save them."""
 
-import json
 import re
 import textwrap
 import zlib
@@ -18,7 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from compat_lib.files import replacing, write_text
+from compat_lib.evaluation.inputs import plain_array
+from compat_lib.files import replacing
+from compat_lib.runs import write_json
 
 Titles = Mapping[str, str] | None  # of methods by name; None: the names themselves
 Bound = float | None  # what a metric is compared with, where it is known
@@ -96,14 +97,9 @@ def method_style(name: str) -> dict[str, Any]:
     return {"color": colour, "marker": marker}
 
 
-def as_array(values: Any) -> np.ndarray:
-    """Tensor (of any device, with or without a gradient), list or array as a NumPy array."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
 def unit_rows(rows: Any) -> np.ndarray:
     """Rows of length one, float64; zero rows stay zero."""
-    rows = as_array(rows).astype(float)
+    rows = plain_array(rows).astype(float)
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
@@ -167,8 +163,7 @@ def save_figure(
             FigureCanvasSVG(fig).print_svg(part, metadata={"Date": None, "Creator": None})
     fig.set_canvas(before[0])
     fig.dpi = before[1]
-    form = {"indent": 2, "sort_keys": True, "ensure_ascii": False, "default": str}
-    write_text(path.with_suffix(".json"), json.dumps({"figure": name, **(provenance or {})}, **form) + "\n")
+    write_json(path.with_suffix(".json"), {"figure": name, **(provenance or {})})
     return path
 
 

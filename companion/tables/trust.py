@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.plots.curves import VALIDATION
 from companion.results import by_method, histories
 from companion.titles import row_title
 from compat_lib.evaluation.records import shown
 
-VALIDATION = "val/new_new/tar@far=1e-2"
 FLAT = 0.02  # absolute: two points of the metric
 
 

@@ -7,6 +7,7 @@ import readme
 from synthetic_runs import METRIC, configs, write_run
 
 from compat_lib.evaluation.records import Record
+from compat_lib.runs import read_json
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,11 @@ def results():
 @pytest.mark.parametrize("page", readme.PAGES)
 def test_every_page_is_current(results, page):
     assert (readme.ROOT / page).read_text(encoding="utf-8") == results.render(page), "run make readme"
+
+
+def test_the_figure_of_the_first_day_is_current(results):
+    made_by = read_json(readme.ROOT / "figures/first_day.json")
+    assert made_by["setting"] == results.setting_of(readme.OMNIGLOT) and made_by["method"] == readme.DRAWN
 
 
 def test_one_page_is_written_alone(tmp_path, monkeypatch, capsys):
