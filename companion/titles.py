@@ -30,6 +30,8 @@ DATASETS = {
     "omniglot": "Omniglot",
     "cifar100": "CIFAR-100",
     "folder": "Image folder",
+    "ms1mv3": "MS1MV3",
+    "celeba-lfw": "CelebA, LFW",
     "market1501": "Market-1501",
     "dukemtmc": "DukeMTMC-reID",
     "msmt17": "MSMT17",

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from compat_lib.losses import Classifier, Step, build_method, find_method
 from compat_lib.old_system import OldSystem
 
+IMAGES = 20  # of a class
 SPREAD = math.radians(11.0)  # standard deviation of a cluster
 # Weights that were chosen for images and networks nail points in the plane to where they start.
 LIGHTER: dict[str, dict[str, Any]] = {
@@ -58,17 +59,17 @@ class ToyRun:
     cross_test: tuple[float, ...]
 
 
-def make_toy(*, images: int = 20, outliers: int = 2) -> Toy:
-    """Five old clusters of `images` points on the unit circle; outliers of the first lie amid the third.
+def make_toy(*, outliers: int = 2) -> Toy:
+    """Five old clusters of IMAGES points on the unit circle; outliers of the first lie amid the third.
 
-    >>> toy = make_toy(images=4, outliers=1)
-    >>> toy.old.shape, int(toy.outlier.sum()), toy.labels[:5].tolist()
-    (torch.Size([20, 2]), 1, [0, 0, 0, 0, 1])
+    >>> toy = make_toy(outliers=1)
+    >>> toy.old.shape, int(toy.outlier.sum()), toy.labels[19:22].tolist()
+    (torch.Size([100, 2]), 1, [0, 1, 1])
     """
-    if not 0 <= outliers < images:
-        raise ValueError(f"outliers must lie between 0 and images - 1; got {outliers} of {images}")
+    if not 0 <= outliers < IMAGES:
+        raise ValueError(f"outliers must lie between 0 and {IMAGES - 1}; got {outliers}")
     generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(5).repeat_interleave(images)
+    labels = torch.arange(5).repeat_interleave(IMAGES)
     outlier = torch.arange(len(labels)) < outliers
     centres = torch.deg2rad(torch.tensor([90.0, 162.0, 234.0, 306.0, 18.0]))
     noise = torch.randn(2, len(labels), generator=generator)

@@ -31,6 +31,7 @@ from compat_lib.trained_model import TrainedModel, compared
 
 MOST = 1000  # validation images that are looked at in training: enough for a curve, and much faster
 Sides = tuple[Tensor, Tensor]  # features of the same images by the old and by the new model
+Cross = tuple[Tensor, Tensor]  # query and gallery of a cross-test
 Labelled = tuple[Tensor, Tensor, Tensor]  # the same, and the images' labels
 
 
@@ -108,7 +109,7 @@ def without_training(train: Labelled, val: Labelled, test: Sides) -> dict[str, A
     return found
 
 
-def with_old_query(val: Labelled, cross: Sides) -> dict[str, Adapted]:
+def with_old_query(val: Labelled, cross: Cross) -> dict[str, Adapted]:
     """A trained method's rows when the old model runs at query time beside the new one.
 
     "with-old-query" is the point between both queries at the weight that finds most of the validation images,
@@ -175,15 +176,16 @@ def _adapted(
     return with_old_query((gallery, query, labels), test)
 
 
-def whole_identities(labels: Tensor, most: int = MOST) -> Tensor:
-    """Rows, int64, of identities with all their images, about `most`; two at least, those with pairs first.
+def whole_identities(labels: Tensor) -> Tensor:
+    """Rows, int64, of identities with all their images, about MOST; two at least, those with pairs first.
 
-    >>> whole_identities(torch.tensor([0, 1, 1, 2, 2, 2]), most=5).tolist()
-    [1, 2, 3, 4, 5]
+    >>> labels = torch.tensor([0] + 4 * [1] + 996 * [2] + 2 * [3])
+    >>> labels[whole_identities(labels)].unique().tolist()
+    [1, 2]
     """
     images = torch.bincount(labels)
     order = (images < 2).long().argsort(stable=True)  # those without a pair last
-    shown = order[images[order].cumsum(0) <= most]
+    shown = order[images[order].cumsum(0) <= MOST]
     # Two at least: without pairs of different identities nothing can be measured.
     return torch.isin(labels, torch.cat([order[:2], shown])).nonzero()[:, 0]
 

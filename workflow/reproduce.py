@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 PROFILES, LOCAL = HERE / "profiles", "default"
 ADVICE = "name another folder with --runs-root, or make room"
 WORTH_A_SERVER = 5  # notebooks to run from which loading their libraries once pays
+PATIENCE = 5  # seconds
 MOST_CORES = 8  # unless the user says so: every experiment needs about 2 GB of memory
 
 
@@ -64,14 +65,14 @@ class Workflow:
             # behind who writes into the folders of the next one. A cluster sees to its own jobs.
             self.environment[WATCHED] = str(os.getpid())
 
-    def clear_lock(self, patience: float = 5.0) -> None:
+    def clear_lock(self) -> None:
         """Remove the lock of a workflow that was killed; a RuntimeError where its owner lives.
 
-        A workflow whose driver was killed a moment ago takes one to end: so many seconds of patience.
+        A workflow whose driver was killed a moment ago takes one to end: PATIENCE.
         """
         if not any(self.folder.glob(".snakemake/locks/*")):
             return
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PATIENCE
         while owner := snakemake_in(self.folder):
             if time.monotonic() > deadline:
                 other = f"another workflow (process {owner.pid}) is at work in {self.folder}"

@@ -16,7 +16,7 @@ from compat_lib.evaluation.inputs import fractions, unit_rows
 from compat_lib.evaluation.orders import ORDERS, backfill_order
 from compat_lib.evaluation.paired import PairedComparison, paired_scores
 from compat_lib.evaluation.pairs import PairScores
-from compat_lib.evaluation.records import Record, Records
+from compat_lib.evaluation.records import Record, Records, shown
 from compat_lib.evaluation.tar import verify_steps
 
 SHARES = tuple(i / 10 for i in range(11))
@@ -101,9 +101,10 @@ class BackfillOrders:
         lines = []
         for order, found in self.over_random.items():
             said = {"better": "helps", "worse": "hurts"}.get(found.verdict, "helps or hurts: not decidable")
+            over = shown(found.value, found.low, found.high, percent=False, digits=4, signed=True)
+            area = self.curves[order].area("map")
             lines.append(
-                f"order {order}: {said}; mean mAP while backfilling {self.curves[order].area('map'):.4f}, "
-                f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] against the random order"
+                f"order {order}: {said}; mean mAP while backfilling {area:.4f}, {over} over the random order"
             )
         return "\n".join(lines)
 

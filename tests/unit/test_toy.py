@@ -27,8 +27,8 @@ def test_outliers_lie_with_the_third_class(toy):
     assert nearest[toy.outlier].tolist() == [2, 2]
     assert (nearest[~toy.outlier] == toy.labels[~toy.outlier]).float().mean() > 0.9
     assert not toy.system.credible(0.9)[toy.outlier].any()
-    with pytest.raises(ValueError, match="outliers must lie between 0 and images - 1; got 4 of 4"):
-        make_toy(images=4, outliers=4)
+    with pytest.raises(ValueError, match="outliers must lie between 0 and 19; got 20"):
+        make_toy(outliers=20)
 
 
 def test_only_the_independent_model_is_incompatible(runs):

@@ -361,7 +361,8 @@ def test_killed_failed_and_given_again(tmp_path, project):
     assert all((site / f"{stem}.html").is_file() for stem in (*plan.FOR_THE_SITE, "03_mixbct"))
 
 
-def test_a_living_workflow_is_not_disturbed(tmp_path):
+def test_a_living_workflow_is_not_disturbed(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "PATIENCE", 0)
     runs = tmp_path / "runs"
     (runs / ".snakemake" / "locks").mkdir(parents=True)
     (runs / ".snakemake" / "locks" / "0.input.lock").touch()
@@ -370,7 +371,7 @@ def test_a_living_workflow_is_not_disturbed(tmp_path):
         local = reproduce.PROFILES / reproduce.LOCAL
         workflow = reproduce.Workflow(tmp_path / "x.yml", runs, cores=1, profile=local)
         with pytest.raises(RuntimeError, match=rf"process {owner.pid}\) is at work in .*: wait for it or"):
-            workflow.clear_lock(patience=0)
+            workflow.clear_lock()
     finally:
         owner.kill()
         owner.wait()
