@@ -329,11 +329,19 @@ class Results:
         plots.use_style()
         fig, ax = plt.subplots(figsize=(8.0, 5.0))
         plots.first_day(ax, *curves, before, title=METHODS[DRAWN].title)
-        made_by = {"script": "workflow/readme.py", "setting": setting, "method": DRAWN, "metric": "map"}
-        path = plots.save_figure(fig, "first_day", folder, made_by)
-        path.with_suffix(".svg").unlink()
-        plt.close(fig)
-        return path
+        return _save(fig, "first_day", folder, {"setting": setting, "method": DRAWN, "metric": "map"})
+
+    def upgrades(self, folder: str | Path = ROOT / "figures") -> Path:
+        """Draw figures/upgrades.png: the cross-test of every method against its self-test."""
+        setting = self.setting_of(OMNIGLOT)
+        points = results.points(self.rows(setting), setting)
+        plots.use_style()
+        fig, ax = plt.subplots(figsize=(8.0, 4.4 + 0.14 * len(points)))
+        named = {"titles": {name: point["title"] for name, point in points.items()}, "metric": HEADLINE}
+        old_old = results.bounds(self.rows(setting), setting)["old_old"]
+        plots.self_cross_scatter(ax, points, old_old=old_old, **named)
+        plots.legend_below(ax)
+        return _save(fig, "upgrades", folder, {"setting": setting, "metric": HEADLINE})
 
     def apart(self, name: str) -> "Results":
         """Runs that stand apart in a folder of their own, such as "blind"."""
@@ -403,6 +411,13 @@ class Results:
         return environment.get_template(f"{Path(page).name}.j2").render(**functions)
 
 
+def _save(fig: plt.Figure, name: str, folder: str | Path, made_by: dict[str, str]) -> Path:
+    path = plots.save_figure(fig, name, folder, {"script": "workflow/readme.py"} | made_by)
+    path.with_suffix(".svg").unlink()
+    plt.close(fig)
+    return path
+
+
 class SearchResults:
     """What the page about the options may ask for, of a declared search and the folder of its lines."""
 
@@ -436,7 +451,7 @@ class SearchResults:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pages", nargs="*", help=f"{', '.join(PAGES)}; none: all and figures/first_day.png")
+    parser.add_argument("pages", nargs="*", help=f"{', '.join(PAGES)}; none: all and figures/")
     asked = parser.parse_args().pages
     made, changed = Results(), []
     for page in asked or PAGES:
@@ -448,7 +463,7 @@ def main() -> None:
             write_text(ROOT / page, text)
             changed.append(page)
     if not asked:
-        changed.append(str(made.first_day().relative_to(ROOT)))
+        changed += [str(draw().relative_to(ROOT)) for draw in (made.first_day, made.upgrades)]
     print(f"written: {', '.join(changed) or 'none, all are current'}")
 
 

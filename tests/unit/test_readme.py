@@ -144,3 +144,26 @@ def test_one_method_against_the_others_on_every_part(tmp_path):
         "| MixBCT | +10.0 [+10.0, +10.0] | −10.0 [−10.0, −10.0] | −10.0 | −10.0 |",
     ]
     assert {one.label for one in found.verdicts("neighbours")} == {"not run"}  # its seeds are 10 to 19
+
+
+def test_runs_of_two_folders_and_the_methods_that_ran_with_every_seed(tmp_path):
+    for folder, seed, count in ((tmp_path, 0, 3), (tmp_path / "blind", 1, 2)):  # MixBCT has one seed alone
+        three = configs(["independent", "bct", "mixbct"], [seed])[:count]
+        for config, cross, own in zip(three, *VALUES, strict=False):
+            write_run(folder, config, 0.4, cross - 0.02 * seed, own, width=0.01)
+    both, setting = readme.Results(tmp_path).together("blind"), THREE[0].experiment_id
+    assert set(both.of(setting)["method"]) == {"independent", "bct", "mixbct"}
+    assert both.seeds(setting) == "2 seeds" and both.whole(setting).seeds(setting) == "2 seeds"
+    assert set(both.whole(setting).of(setting)["method"]) == {"independent", "bct"}
+    assert both.difference(setting, "bct", "mixbct", interval=False) == "+10.0"  # of the common seed
+    assert both.number(setting, "bct", "new/old") == "59.0 ± 1.4"  # 60 and 58
+    lines = both.against("bct", {"mixbct": "mixed", "l2": "held"}).splitlines()
+    assert lines[0] == "| variant | Portraits, new/old | Portraits, new/new |"
+    assert lines[2].startswith("| mixed | −10.0 [") and lines[3] == "| held |  |  |"
+
+
+def test_the_claims_and_how_many_hold(made):
+    found, _ = made
+    lines = found.verdict_table().splitlines()
+    assert len(lines) == 2 + len(found.verdicts()) and lines[2].startswith("| M1 | MixBCT | ")
+    assert found.claims_in_words() == f"not run {len(found.verdicts())}"
