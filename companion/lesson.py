@@ -13,9 +13,13 @@ from pandas.io.formats.style import Styler
 
 from companion import plots, results, tables
 from companion.titles import row_title
+from compat_lib.data.batches import to_float
 from compat_lib.data.images import DISTRACTOR
 from compat_lib.evaluation.records import metric_for, metric_title, shown
 from compat_lib.experiment import Experiment
+from compat_lib.losses import CompatibilityLoss, Step
+from compat_lib.models import EmbeddingModel
+from compat_lib.old_system import rows_of
 from compat_lib.runs import Run, environment
 
 VALIDATION = "tar@far=1e-2"
@@ -54,6 +58,24 @@ class Lesson:
             print(f"{shared} of the new classes were known to the old model")
         words = shown(quality.value, percent=False, digits=3)
         print(f"old/old on the test identities: {metric_title(metric)} {words}")
+
+    def first_step(self) -> tuple[EmbeddingModel, CompatibilityLoss, Step]:
+        """Network and method as they start, and what the method sees of the first images in a step.
+
+        The step is one near the end of the training; the old model must be there.
+        """
+        experiment, system = self.experiment, self.experiment.old_system
+        network, method = experiment.new_parts()
+        rows = torch.arange(min(experiment.config.batch_size, len(system.labels)))
+        labels, generator = system.labels[rows], torch.Generator().manual_seed(0)
+        embedded = method.rows_to_embed(rows, labels, generator)
+        passing = rows if embedded is None else rows[embedded]
+        embeddings = network(to_float(experiment.new_images.images[passing]))
+        when = {"epoch": 0, "epochs": 1, "batch": 0, "batches": 1, "progress": 0.99, "generator": generator}
+        if "oracle" in method.needs:  # then new_parts has trained it
+            when["oracle_features"] = experiment.oracle.training_features()[rows]
+        step = Step(rows, labels, embeddings, embedded, rows_of(system.features, rows), **when)
+        return network, method, step
 
     def cost(self, oracle: Run) -> None:
         """Epochs and seconds of the method's training and of the oracle's."""
