@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import readme
+import options_page
 import tune
 import yaml
 from tiny_runs import TINY
@@ -101,7 +101,7 @@ def test_a_loss_that_stops_being_a_number_is_a_line_without_values(tmp_path):
     (lines,) = tune.read_lines(search, tmp_path / "lines").values()
     assert len(lines) == 2 and lines["failure"].str.contains("is not finite").all()
     assert lines[["new_old", "new_new", "processor_seconds"]].isna().all(axis=None)
-    page = readme.SearchResults(path, tmp_path / "lines")
+    page = options_page.Search(path, tmp_path / "lines")
     cells = ["L2 regression", "", "", "", "", "", "2 of 2", "2", "1 of 1"]
     assert page.outcome().splitlines()[-1] == f"| {' | '.join(cells)} |"
 
@@ -116,7 +116,7 @@ def written(search, values, folder):
     rows.append(rows[0] | {"run": "of-another-declaration"})
     frame = pd.DataFrame(rows, columns=tune.COLUMNS).assign(old_old=0.4, oracle=0.9)
     frame.to_csv(folder / "portraits.csv", index=False)
-    return readme.SearchResults(folder / "search.yml", folder)
+    return options_page.Search(folder / "search.yml", folder)
 
 
 def test_scores_by_hand_and_the_finalists_alone_have_the_second_seed(tmp_path):
