@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from synthetic_runs import METRIC, configs, write_looks, write_run, write_three_seeds
@@ -94,6 +95,16 @@ def test_what_is_missing_says_so(three_seeds):
         "MixBCT",
         *"1100010",
     ]  # settings; above, level with, below the bar; the same of the oracle
+
+
+def test_methods_of_few_settings_stand_below_the_others():
+    columns = ["experiment_id", "method", "margin_low", "margin_high"]
+    rows = pd.DataFrame(
+        [["a", "bct", -0.1, 0.1], ["b", "bct", -0.1, 0.1], ["b", "l2", 0.1, 0.2]], columns=columns
+    )
+    rows = rows.assign(budget="steps", method_options="{}", self_change_low=-0.1, self_change_high=0.1)
+    for least, order in ((1, ["L2 regression", "BCT"]), (2, ["BCT", "L2 regression"])):
+        assert tables.scoreboard(rows, least)["method"].tolist() == order
 
 
 def test_options_and_reconstruction_are_named_and_no_oracle_is_no_gain(tmp_path):

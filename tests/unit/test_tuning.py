@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
+import options_page
 import pandas as pd
 import pytest
-import options_page
 import tune
 import yaml
 from tiny_runs import TINY
