@@ -93,10 +93,12 @@ class Verdict:
         if self.verdict == NOT_RUN:
             return NOT_RUN
         seeds = f"{self.seeds} seed{'s' * (self.seeds != 1)}"
-        if self.verdict == DOES_NOT_HOLD:
-            failed = (self.evidence["verdict"] == DOES_NOT_HOLD).groupby(self.evidence["setting"]).any()
-            where = "tests" if self.claim.get("every_part") else "settings"
-            seeds += f", in {failed.sum()} of {len(failed)} {where}"
+        if self.verdict in (HOLDS, DOES_NOT_HOLD):
+            found = (self.evidence["verdict"] == self.verdict) & (self.evidence["seeds"] > 1)
+            settings = found.groupby(self.evidence["setting"]).any()
+            where = "test" if self.claim.get("every_part") else "setting"
+            seeds += f", in {settings.sum()} of " * (self.verdict == DOES_NOT_HOLD) or ", "
+            seeds += f"{len(settings)} {where}{'s' * (len(settings) != 1)}"
         if self.verdict != NOT_DECIDABLE:
             return f"{self.verdict} ({seeds})"
         lean = f"; on this one it {self.leaning.split(' at')[0]}" if self.leaning != NOT_DECIDABLE else ""
@@ -109,8 +111,10 @@ class Verdict:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The evidence as text."""
-        return self.evidence.assign(difference=self.evidence["difference"].map(changed)).astype(str)
+        """The evidence as text; one seed decides nothing."""
+        verdicts = self.evidence["verdict"].where(self.evidence["seeds"] > 1, NOT_DECIDABLE)
+        differences = self.evidence["difference"].map(changed)
+        return self.evidence.assign(difference=differences, verdict=verdicts).astype(str)
 
 
 def judge(differences: Sequence[PairedComparison], *, better: bool) -> str:

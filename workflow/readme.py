@@ -335,6 +335,9 @@ class Results:
         """Draw figures/upgrades.png: the cross-test of every method against its self-test."""
         setting = self.setting_of(OMNIGLOT)
         points = results.points(self.rows(setting), setting)
+        shown_maps = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")
+        others = [name for name in points if name.startswith("adapter/") and name not in shown_maps]
+        points = {name: one for name, one in points.items() if name not in others and "(" not in name}
         plots.use_style()
         fig, ax = plt.subplots(figsize=(8.0, 4.4 + 0.14 * len(points)))
         named = {"titles": {name: point["title"] for name, point in points.items()}, "metric": HEADLINE}

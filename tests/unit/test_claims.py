@@ -59,7 +59,7 @@ def test_what_holds_and_what_does_not(full):
     frame = collect(full)
     found = [try_claim(CLAIMS[name], frame) for name in ("M1", "M2", "M3", "D5", "D3")]
     assert [one.verdict for one in found] == [HOLDS] * 4 + [DOES_NOT_HOLD]
-    assert [one.label for one in found[:1]] == ["holds (3 seeds)"] and found[0].why == ""
+    assert [one.label for one in found[:1]] == ["holds (3 seeds, 1 setting)"] and found[0].why == ""
     # with the weak old model the self-test of Dual-Tuning is 0.80 where the oracle has 0.91
     loser = found[-1]
     assert loser.label == "does not hold at this scale (3 seeds, in 1 of 3 settings)"
@@ -166,7 +166,7 @@ def test_the_presets_that_decide_a_claim_come_first(tmp_path, monkeypatch):
     assert try_claim(claim, frame).verdict == DOES_NOT_HOLD  # no run of its preset: all settings are asked
     deciding = ExperimentConfig(**NORMAL).experiment_id
     monkeypatch.setattr(claims, "decided_by", lambda claim: {(deciding, seed) for seed in (0, 1)})
-    assert try_claim(claim, frame).label == "holds (2 seeds)"  # a third one was not declared
+    assert try_claim(claim, frame).label == "holds (2 seeds, 1 setting)"  # a third one was not declared
     monkeypatch.undo()
     quick = claims.decided_by(claim | {"presets": ["quick", "absent"]})
     assert {name.split("-")[0] for name, _ in quick} == {"portraits"}
@@ -178,7 +178,7 @@ def test_a_claim_may_ask_every_part_and_some_seeds_alone(tmp_path):
         part = [Record(query, "old", METRIC, value, part="in-domain") for query, value in sides]
         write_run(tmp_path, ExperimentConfig(method="bct", seed=seed), 0.36, cross, 0.9, more=part)
     claim = CLAIMS["D5"] | {"where": {"seed": [0, 1, 2]}}
-    assert try_claim(claim, collect(tmp_path)).label == "holds (3 seeds)"
+    assert try_claim(claim, collect(tmp_path)).label == "holds (3 seeds, 1 setting)"
     verdict = try_claim(claim | {"every_part": True}, collect(tmp_path))
     assert verdict.label == "does not hold at this scale (3 seeds, in 1 of 2 tests)"
     assert verdict.evidence["setting"][0].endswith(", in-domain")

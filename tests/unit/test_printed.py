@@ -40,7 +40,7 @@ def test_scores_and_claims_take_the_protocols_own_headline(runs, tmp_path):
     assert read_runs(tmp_path).rows("tar@far=1e-3")["new_old"].tolist() == [0.01, 0.35, 0.4]
     (claim,) = (claim for claim in claims.CLAIMS if claim["id"] == "M3")
     (row,) = claims.try_claim(claim, runs).table.to_dict("records")  # 40 against the bar of 30
-    assert (row["difference"], row["verdict"]) == ("+10.0 [+8.1, +11.9]", claims.HOLDS)
+    assert (row["difference"], row["verdict"]) == ("+10.0 [+8.1, +11.9]", claims.NOT_DECIDABLE)  # one seed
     (title,) = setting_titles(runs).values()
     assert title == "CIFAR-100, extended-class, softmax to ArcFace, leave-one-out retrieval"
     table = tables.run_table(*[runs["run"].iloc[0]] * 2)
