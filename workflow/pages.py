@@ -28,7 +28,7 @@ CONTENTS = {  # heading in the side bar: pages, in this order, as far as they ar
     "See": ("01_old_system", "05_explore_features"),
     "Understand": ("02_dual_tuning", "03_mixbct", "methods", "choosing_options", "which_method"),
     "Decide": ("06_upgrade_a_gallery", "07_your_own_system", "08_costs", "protocols", "networks"),
-    "Compare": ("runs", "results", "authors_runs"),
+    "Compare": ("runs", "results", "claims", "authors_runs"),
 }
 SLIDERS = "In JupyterLab there are sliders here."
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -101,10 +101,12 @@ def without_widget(output: dict) -> dict:
 
 
 def linked(text: str, pages: set[str]) -> str:
-    """Markdown whose links to notebooks and documents lead to their pages beside it.
+    """Markdown whose links to notebooks and documents lead to their pages beside it, and pictures to theirs.
 
     >>> linked("[a](../docs/methods.md#bct) [b](03_mixbct.ipynb) [c](../Makefile)", {"methods", "03_mixbct"})
     '[a](methods.md#bct) [b](03_mixbct.ipynb) *c*'
+    >>> linked("![p](../figures/p.png)", set())
+    '![p](figures/p.png)'
     """
 
     def lead(found: re.Match) -> str:
@@ -113,6 +115,7 @@ def linked(text: str, pages: set[str]) -> str:
         name = RENAMED.get(path, Path(path).name).replace(plan.ALL_TABLES, "index")
         return f"[{words}]({name}{anchor or ''})" if Path(name).stem in pages else f"*{words}*"
 
+    text = re.sub(r"(!\[[^\]]*\]\()(?:\.\./)+(?=figures/)", r"\1", text)
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]*)(#[^)\s]*)?\)", lead, text)
 
 

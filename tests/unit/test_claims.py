@@ -4,6 +4,7 @@ import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_runs import METRIC, write_run
 
@@ -53,6 +54,15 @@ def test_every_row_of_the_table_is_whole():
             for side in {comparison.who, comparison.against} - {"old/old"}:
                 method, options, _ = claims.parsed(side)
                 assert method in METHODS and set(json.loads(options or "{}")) <= set(method_options(method))
+
+
+def test_a_setting_of_one_seed_counts_neither_in_the_label_nor_in_its_row():
+    worse = PairedComparison(-0.05, -0.07, -0.03, seeds=3)
+    rows = [(setting, "x", worse, seeds, DOES_NOT_HOLD) for setting, seeds in (("a", 3), ("b", 1))]
+    evidence = pd.DataFrame(rows, columns=["setting", "comparison", "difference", "seeds", "verdict"])
+    verdict = claims.Verdict({}, evidence, ())
+    assert verdict.label == "does not hold at this scale (3 seeds, in 1 of 2 settings)"
+    assert verdict.table["verdict"].tolist() == [DOES_NOT_HOLD, NOT_DECIDABLE]
 
 
 def test_what_holds_and_what_does_not(full):

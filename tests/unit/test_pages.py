@@ -58,7 +58,9 @@ def site(tmp_path_factory, project):
         patch.setattr(plan, "ROOT", root)
         patch.setattr(plan, "NOTEBOOKS", root / "notebooks")
         (root / "docs").mkdir()
-        (root / "docs" / "methods.md").write_text("# Methods\n\n## BCT\n\nThe *influence* loss, $\\alpha$.\n")
+        (root / "docs" / "methods.md").write_text(
+            "# Methods\n\n![p](../figures/p.png)\n\n## BCT\n\nThe *influence* loss, $\\alpha$.\n"
+        )
         (root / "figures").mkdir()
         (root / "figures" / "p.png").write_bytes(PIXEL)
         (root / "README.md").write_text(
