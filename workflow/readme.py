@@ -384,7 +384,8 @@ class Results:
 
     def verdict_table(self) -> str:
         """`claims.verdict_table` of all claims."""
-        return tables.markdown(claims.verdict_table({"verdict": self.verdicts()}), left=4)
+        table = claims.verdict_table({"verdict": self.verdicts()})
+        return tables.markdown(table[["id", "paper", "claim", "verdict", "decided by"]], left=5)
 
     def claims_in_words(self) -> str:
         """How many claims hold, do not, cannot be decided and have not run."""
