@@ -97,8 +97,8 @@ class Verdict:
             found = (self.evidence["verdict"] == self.verdict) & (self.evidence["seeds"] > 1)
             settings = found.groupby(self.evidence["setting"]).any()
             where = "test" if self.claim.get("every_part") else "setting"
-            seeds += f", in {settings.sum()} of " * (self.verdict == DOES_NOT_HOLD) or ", "
-            seeds += f"{len(settings)} {where}{'s' * (len(settings) != 1)}"
+            share = f"in {settings.sum()} of " if self.verdict == DOES_NOT_HOLD else ""
+            seeds += f", {share}{len(settings)} {where}{'s' * (len(settings) != 1)}"
         if self.verdict != NOT_DECIDABLE:
             return f"{self.verdict} ({seeds})"
         lean = f"; on this one it {self.leaning.split(' at')[0]}" if self.leaning != NOT_DECIDABLE else ""

@@ -336,8 +336,7 @@ class Results:
         setting = self.setting_of(OMNIGLOT)
         points = results.points(self.rows(setting), setting)
         shown_maps = ("adapter/procrustes-midpoint", "adapter/procrustes-slerp")
-        others = [name for name in points if name.startswith("adapter/") and name not in shown_maps]
-        points = {name: one for name, one in points.items() if name not in others and "(" not in name}
+        points = {k: one for k, one in points.items() if k in shown_maps or k.isidentifier()}  # no variants
         plots.use_style()
         fig, ax = plt.subplots(figsize=(8.0, 4.4 + 0.14 * len(points)))
         named = {"titles": {name: point["title"] for name, point in points.items()}, "metric": HEADLINE}
