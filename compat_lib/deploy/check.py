@@ -18,7 +18,7 @@ import torch
 
 from compat_lib.deploy import check_inputs as given
 from compat_lib.deploy import check_rows as table
-from compat_lib.deploy.check_measure import ByIdentity, ByLists, read_relevance, relevant_pairs
+from compat_lib.deploy.check_measure import ByIdentity, ByLists, judged_pairs, read_relevance
 from compat_lib.deploy.check_pictures import title
 from compat_lib.deploy.check_result import CompatibilityCheck
 from compat_lib.deploy.check_verdict import cautions, decided
@@ -97,7 +97,7 @@ def check_compatibility(
     keys = {"new_labels": new_labels, "ids": ids, "new_ids": new_ids}
     sides = given.bring_together(old_features, new_features, labels, **keys)
     if relevance is not None:
-        pairs = relevant_pairs(relevance)
+        pairs = judged_pairs(relevance)
         measure = ByLists.of(pairs, as_keys("ids", ids)[sides.rows], metric, draws, seed)
     elif sides.labels is None:
         measure = ByLists.of_neighbours(sides.after, metric, queries, draws, seed)

@@ -91,8 +91,11 @@ class ByLists:
 
     @classmethod
     def of(cls, relevance: pd.DataFrame, ids: np.ndarray, asked: str | None, draws: int, seed: int):
-        """The measure of relevance lists: `relevant_pairs`."""
+        """The measure of relevance lists: `judged_pairs`."""
         place = pd.Index(ids.astype(str))
+        # What only has answers of relevance 0 is a query too, and nothing to find.
+        asks = np.isin(np.arange(len(ids)), place.get_indexer(relevance["query"]))
+        relevance = relevance[relevance["relevance"] > 0]
         pairs = np.stack([place.get_indexer(relevance[name]) for name in ("query", "item")], 1)
         known = np.unique(pairs[(pairs >= 0).all(axis=1) & (pairs[:, 0] != pairs[:, 1])], axis=0)
         strange = int((pairs < 0).any(axis=1).sum())
@@ -106,7 +109,6 @@ class ByLists:
         if (metric := (asked or "map").strip().lower()) not in ("map", *(f"rank{k}" for k in RANKS)):
             raise ValueError(f"with relevance lists the metric is map, rank1 or rank5, not {asked!r}")
         # A gallery is all that asks nothing, and all that is an answer.
-        asks = np.isin(np.arange(len(ids)), pairs[:, 0])
         items = np.flatnonzero(~asks | np.isin(np.arange(len(ids)), known[:, 1]))
         rows, start = np.unique(known[:, 0], return_index=True)
         unknown = strange, relevance["query"].nunique() - len(rows)
@@ -222,10 +224,10 @@ def threshold_of(counts: Counts, share: float) -> float:
 
 
 def read_relevance(path: str | Path) -> pd.DataFrame:
-    """A table for `relevant_pairs` from relevance lists of TREC, or a table with a header.
+    """A table for `judged_pairs` from relevance lists of TREC, or a table with a header.
 
     TREC's lines are ``query 0 item relevance``; a table (commas or tabs) has a column of queries, one of
-    items, and perhaps one of relevance (`QRELS`). Pairs of relevance 0 or less are left out.
+    items, and perhaps one of relevance (`QRELS`).
     """
     return read_by(_relevance, Path(path).expanduser(), {})
 
@@ -237,6 +239,12 @@ def _relevance(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     header = [name.strip(' "').lower() for name in first.split(mark)]
     found = {role: [name for name in header if name in names] for role, names in QRELS.items()}
     table = bool(found["query"] and found["item"])
+    for role, names in found.items():
+        if table and len(names) > 1:
+            raise Refused(
+                f"the {role} could be {' or '.join(map(repr, names))}; leave one of these columns, or give "
+                "the others another name"
+            )
     if not table and len(header) != 4:
         raise Refused(
             f"{first[:60]!r} is no line of relevance lists; write 'query 0 item relevance', or a "
@@ -249,15 +257,15 @@ def _relevance(path: Path, columns: dict[str, str]) -> pd.DataFrame:
         frame = frame.rename(columns={names[0]: role for role, names in found.items() if names})
     else:
         frame.columns = ["query", "once", "item", "relevance"]
-    return relevant_pairs(frame)
+    return judged_pairs(frame)
 
 
-def relevant_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """Pairs "query" and "item" of ids, text: those of relevance above 0 where the table has that column.
+def judged_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Pairs "query" and "item" of ids, text, and "relevance": 1, or 0 where the table says 0 or less.
 
-    >>> table = pd.DataFrame({"query": [7, 8], "item": ["a", "b"], "relevance": [1, 0]})
-    >>> relevant_pairs(table).to_numpy().tolist()
-    [['7', 'a']]
+    >>> table = pd.DataFrame({"query": [7, 8], "item": ["a", "b"], "relevance": [2, 0]})
+    >>> judged_pairs(table).to_numpy().tolist()
+    [['7', 'a', 1], ['8', 'b', 0]]
     """
     if not {"query", "item"} <= set(table):
         raise Refused(f"relevance lists are a table with the columns query and item, not {list(table)}")
@@ -265,11 +273,10 @@ def relevant_pairs(table: pd.DataFrame) -> pd.DataFrame:
     if numbers.isna().any():
         raise Refused(f"row {int(numbers.isna().argmax())} has no relevance")
     pairs = table[["query", "item"]].apply(lambda column: as_keys("ids", column).astype(str))
-    judged = pairs.assign(right=numbers > 0).drop_duplicates()
+    judged = pairs.assign(relevance=(numbers > 0).astype(int)).drop_duplicates()
     if (twice := judged.duplicated(["query", "item"])).any():
         query, item, _ = judged[twice].iloc[0]
         raise Refused(f"the pair {query!r}, {item!r} stands there with and without relevance; keep one")
-    pairs = pairs[numbers > 0]
-    if pairs.empty:
+    if not judged["relevance"].any():
         raise Refused("no pair has a relevance above 0")
-    return pairs
+    return judged

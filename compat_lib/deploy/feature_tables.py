@@ -35,7 +35,7 @@ class Refused(ValueError):
 
 
 def read_table(path: Path, columns: dict[str, str]) -> Found:
-    parts, notes = [path], []
+    parts, notes, folders = [path], [], {}
     if path.is_dir():
         parts = sorted(part for part in path.rglob("*.parquet") if part.name[0] not in "._")
         if not parts:
@@ -50,8 +50,16 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
                 table = dataset.dataset(ipc.open_stream(file).read_all())
     else:
         kind = dataset.ParquetFileFormat(arrow_extensions_enabled=True)  # for UUIDs
-        # Names of folders are columns, such as label=anna, below the folder that was given, and not above it.
-        hive = {"partitioning": "hive", "partition_base_dir": str(path)} if path.is_dir() else {}
+        hive = {}
+        if path.is_dir():
+            # Names of folders are columns, such as label=anna, below the folder that was given, and not above
+            # it; as text, in which 007 and 7 are two.
+            above = {name for part in parts for name in part.relative_to(path).parts[:-1] if "=" in name}
+            own = dataset.dataset(str(parts[0]), format=kind).schema.names
+            folders = {name.partition("=")[0]: pa.string() for name in sorted(above)}
+            folders = {name: text for name, text in folders.items() if name not in own}
+            flavor = dataset.partitioning(pa.schema(list(folders.items())), flavor="hive")
+            hive = {"partitioning": flavor, "partition_base_dir": str(path)}
         table = dataset.dataset([str(part) for part in parts], format=kind, **hive)
     names = table.schema.names
     held = [part.physical_schema.names for part in table.get_fragments()] if len(parts) > 1 else []
@@ -59,7 +67,9 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
         if other := set(own) ^ set(held[0]):
             raise Refused(f"its part {part.name} and the first one differ in {', '.join(sorted(other))}")
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
-    return _values(table.to_table(sum(chosen.values(), [])), chosen), notes + not_read(names, chosen)
+    found = _values(table.to_table(sum(chosen.values(), [])), chosen)
+    found |= {role: whole_numbers(found[role]) for role in found if chosen[role][0] in folders}
+    return found, notes + not_read(names, chosen)
 
 
 def read_text(path: Path, columns: dict[str, str]) -> Found:

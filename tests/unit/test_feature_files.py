@@ -303,6 +303,23 @@ def test_parts_of_a_partitioned_table(tmp_path, monkeypatch, relative):
         read_features(folder)
 
 
+@pytest.mark.parametrize(
+    ("labels", "own", "expected"),
+    [
+        (["007", "7"], False, ["007", "7"]),  # two classes
+        (["12", "7"], False, [12, 7]),
+        (["12", "__HIVE_DEFAULT_PARTITION__"], False, ["12", ""]),
+        (["12", "7"], True, [12, 7]),
+    ],
+)
+def test_folders_of_a_partitioned_table_are_text(tmp_path, labels, own, expected):
+    for label in labels:
+        (tmp_path / f"label={label}").mkdir()
+        columns = {"emb": [[1.0, 2.0]]} | ({"label": [int(label)]} if own else {})
+        parquet.write_table(pa.table(columns), tmp_path / f"label={label}" / "0.parquet")
+    assert read_features(tmp_path).labels.tolist() == expected
+
+
 # -- arrays --------------------------------------------------------------------------------------
 
 
