@@ -155,9 +155,9 @@ def with_validation(
     """Hold a validation part out of training, by seed.
 
     A share of the classes (at least 2) when test has none of the training classes; otherwise that share of
-    the images (at least 2, so that they can match) of every class that has 10 or more. Where one way is
-    impossible the other is taken. A share of 0 trains on everything, as published, and validation is the
-    share `looked` of it.
+    the images (at least 2, so that they can match) of every class that has 10 or more. Where one way leaves
+    validation fewer than 2 classes, of which one is told from the other, the other way is taken. A share of 0
+    trains on everything, as published, and validation is the share `looked` of it.
     """
     if not 0 <= share < 1:
         raise ValueError(f"validation must be a share of at least 0 and below 1; got {share}")
@@ -167,11 +167,11 @@ def with_validation(
         ways.reverse()  # test asks for classes never seen: validation should ask the same
     for way in ways:
         held = way(train, generator, share or looked)
-        if held.any():
+        if len(train.labels[held].unique()) > 1:
             return Splits(name, train.compact(~held) if share else train, train.compact(held), test)
     raise ValueError(
-        f"nothing can be held out for validation: train has {train.num_classes} classes, none with "
-        f"{VAL_IMAGES} images; add val/<class>/<images>"
+        f"nothing can be held out for validation: train has {train.num_classes} classes, fewer than "
+        f"2 with {VAL_IMAGES} images; add val/<class>/<images>"
     )
 
 

@@ -183,7 +183,8 @@ def all_pairs_curves(
         levels = np.unique(new)
         return levels, np.searchsorted(levels, np.argsort(orders[name]), side="right")
 
-    galleries = before, after.to(before.dtype)
+    exact = torch.promote_types(before.dtype, after.dtype)  # codes on one side only shall still tie
+    galleries = before.to(exact), after.to(exact)
     sides = [PairScores(queries, labels, gallery, labels, **ids) for gallery in galleries]
     new = [[round(share * len(after)) for share in shares] for _, shares, _ in asked]
     every = {

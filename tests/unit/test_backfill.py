@@ -56,6 +56,26 @@ def test_the_rate_is_exact_where_nearly_all_scores_lie_in_one_bin():
         assert point["tar@far=5e-2"] == verified.tar[0]
 
 
+def test_new_codes_tie_beside_old_features_that_are_no_codes():
+    # Small whole numbers have many equal cosines; the old features of the same images are real numbers.
+    rng = np.random.default_rng(2)
+    labels, new = np.arange(40) // 4, rng.integers(-2, 3, (40, 3))
+    new[(new == 0).all(1)] = 1
+    old, order = rng.normal(size=(40, 3)).astype(np.float32), rng.permutation(40)
+    curve = mixed_gallery_curve(old, new, labels, order=order, shares=(0.5, 1), fars=())
+    for share, point in zip(curve.shares, curve.points, strict=True):
+        chosen = np.isin(np.arange(40), order[: round(share * 40)])  # wrong items first where scores tie
+        scores = np.where(chosen, cosines(new, new), cosines(new, old)).round(9)
+        expected = []
+        for row, score in enumerate(scores):
+            others = np.flatnonzero(np.arange(40) != row)
+            right = labels[others] == labels[row]
+            expected.append(average_precision(right[np.lexsort((right, -score[others]))]))
+        assert curve.average_precision[curve.shares.index(share)] == pytest.approx(expected, abs=1e-9)
+        assert point["map"] == pytest.approx(np.mean(expected), abs=1e-9)
+    assert np.array_equal(curve.average_precision[1], retrieval(new, labels).average_precision)
+
+
 def test_area_is_the_mean_height_of_the_curve():
     # From 0 to 0.25 at 0.4 on average, from 0.25 to 1 at 0.65: the shares may stand in any order.
     points = ({"map": 0.8, "tar": 1.0}, {"map": 0.3, "tar": None}, {"map": 0.5, "tar": 0.0})
