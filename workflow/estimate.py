@@ -77,7 +77,10 @@ def measured(
         history = train(model, method, pixels, labels, now, say=lambda line: None)
         # The very first step warms up. Of a processor its own time counts: other work hardly moves it.
         took[batch] = history[-1].get("processor_seconds", history[-1]["seconds"])
-    remembered = activations(model, pixels.to(config.device), config) / batch
+    half, pixels = max(2, batch // 2), pixels.to(config.device)
+    kept = [activations(model, part, config) for part in (pixels, pixels[:half])]
+    # A difference, since autocast's copies of the weights are kept once for all images.
+    remembered = kept[0] / batch if half == batch else (kept[0] - kept[1]) / (batch - half)
     slope = max(took[batch] - took[2], 0.0) / max(batch - 2, 1)  # of one more image
     return *parameters, remembered, took[batch] + slope * (share - batch), batch
 
@@ -127,6 +130,8 @@ def estimate(preset: Preset, device: str) -> None:
             steps = images // min(config.batch_size, images)
             per_parameter = 4 * (2 + MOMENTS[config.optimiser])
             taken = preset.published.get(side, [images])[0] is None
+            parts = config.accumulate
+            again = 4 / 3 if parts > 1 else 1  # each part passes forward twice
             print(
                 f"  {side}  {name}, {width} coordinates: {images:,} images of {classes:,} classes; "
                 f"{epochs} epochs of {steps:,} steps, {epochs * steps:,} in all{guess * taken}"
@@ -134,11 +139,12 @@ def estimate(preset: Preset, device: str) -> None:
             print(
                 f"       {network / 1e6:.1f} M parameters, classifier {width * classes / 1e6:.1f} M; memory "
                 f"{(network + dealt) * per_parameter / GIGA:.2f} GB for them with gradients and "
-                f"{config.optimiser}, {remembered * share / GIGA:.2f} GB for a batch's activations"
+                f"{config.optimiser}, {remembered * share / parts / GIGA:.2f} GB for "
+                f"a batch's activations{f', a part of {parts} at a time' * (parts > 1)}"
             )
             how = "measured" if batch == share else f"measured with {batch} of its {share} images, and scaled"
-            hours = epochs * steps * seconds / HOUR
-            print(f"       a step of {seconds:.3g} s ({how}): {shown_hours(hours)} a model")
+            hours = epochs * steps * again * seconds / HOUR
+            print(f"       a step of {again * seconds:.3g} s ({how}): {shown_hours(hours)} a model")
             total += number * hours
         features = sides["new"][0] * config.old_width * 4 / GIGA
         print(f"  old features of the new side's images: {features:.2f} GB")

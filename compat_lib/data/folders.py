@@ -118,6 +118,7 @@ def _with_queries(test: ImageSet) -> ImageSet:
     """Classes "ant" and "query/ant" as one class, with the extra "query" in place of the second name."""
     names = [name.removeprefix("query/") for name in test.classes]
     classes = tuple(sorted(set(names)))
-    labels = torch.tensor([classes.index(name) for name in names])[test.labels]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = torch.tensor([label_of[name] for name in names])[test.labels]
     query = torch.tensor([name.startswith("query/") for name in test.classes])[test.labels]
     return ImageSet(test.images, labels, classes, {"query": query}, test.names)

@@ -58,6 +58,14 @@ def test_memory_of_activations_is_that_of_a_known_network():
     assert estimate.activations(network, pixels, config) == 5 * (48 + 10) * 4
 
 
+def test_a_batch_in_parts_takes_the_memory_of_one_and_a_third_more_time(monkeypatch):
+    monkeypatch.setattr(estimate, "measured", lambda *asked: (10, 10, 10**8, 3.0, 8))
+    preset = Preset("x", [SMALL, SMALL.changed(accumulate=2)], published={"old": [9, 3], "new": [9, 3]})
+    whole, parts = told(preset).split("\n\n")
+    assert "0.80 GB for a batch's activations\n" in whole and "a step of 3 s" in whole
+    assert "0.40 GB for a batch's activations, a part of 2 at a time\n" in parts and "a step of 4 s" in parts
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says without a GPU")
 def test_without_data_and_device(tmp_path, monkeypatch, capsys):
     fields = "image_size: 16, batch_size: 4, old_backbone: convnet-half, new_backbone: convnet-half"

@@ -78,6 +78,14 @@ def test_where_one_way_of_holding_out_is_impossible_the_other_is_taken(root, pla
     assert data.val.labels.bincount().tolist() == held and data.train.num_classes == 3
 
 
+def test_one_class_alone_is_no_validation_set(root, place):
+    # Its images would have none of another class to be told from, which a training found out after its start.
+    train = {"ant": 12} | dict.fromkeys(("bee", "cat", "dog", "elk"), 3)
+    data = folder(root, path=make(place, train=train, test=dict.fromkeys(train, 2)), size=12)
+    assert data.val.num_classes == 2 and not set(data.val.classes) & set(data.train.classes)
+    assert len(data.train) + len(data.val) == 24
+
+
 def test_decoded_once_outside_the_folder(root, place, monkeypatch):
     make(place)
     before = sorted(place.rglob("*"))
@@ -201,6 +209,7 @@ def test_all_unreadable_images_are_named_and_their_part_is_not_kept(root, place)
     ("train", "damage", "error", "sentence"),
     [
         ({"ant": 3, "bee": 3}, lambda place: None, ValueError, "nothing can be held out .* add val/"),
+        ({"ant": 12, "bee": 3}, lambda place: None, ValueError, "fewer than 2 with 10 images; add val/"),
         (None, lambda place: (place / "test" / "cat").mkdir(), ValueError, "class 'cat' has no images"),
         (None, lambda place: shutil.rmtree(place / "test" / "ant"), ValueError, "test has 1 class folder"),
         (None, lambda place: shutil.rmtree(place / "test"), FileNotFoundError, "has no folder test; expec"),

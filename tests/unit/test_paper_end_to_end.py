@@ -1,24 +1,29 @@
 """Published settings by README's command, from files in the true formats to metrics; only sizes are set."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 import torchvision
-from image_folders import make
+from image_folders import make, picture
 from record_files import write_face_set
 from test_faces import write_celeba, write_lfw
 from test_ijb import write_ijb
 from test_imagenet import write_imagenet, write_kaggle, write_places
 from test_persons import write_market, write_msmt17
 
+from companion.results import collect
+from companion.tables import protocol_table
 from compat_lib.__main__ import main
 from compat_lib.config import ExperimentConfig
 from compat_lib.experiment import Experiment
 from compat_lib.presets import load_preset
 from compat_lib.runs import Run
 
-FOLDER = Path(__file__).parents[2] / "configs" / "paper"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "configs" / "paper"
 SIZES = {"old_epochs": 1, "epochs": 1, "batch_size": 8, "bootstrap_draws": 2, "image_size": 16}
 HERE = {"device": "cpu", "workers": 0, "old_weights": None, "new_weights": None}
 PLAIN = {"old_backbone": "convnet-half", "new_backbone": "convnet-half", "old_width": 8, "new_width": 8}
@@ -58,6 +63,14 @@ def test_mixbct_on_ms1mv3_by_ijb(tmp_path):
     only = {"method": "mixbct", "old_loss": "softmax"}
     experiment, _ = run("mixbct-ms1mv3-extended-class", tmp_path, only, ("auc", "top1"), **PLAIN)
     assert len(experiment.new_images) == 24 and len(experiment.old_images) == 5  # two of eight people
+
+
+def test_mixbct_on_one_gpu(tmp_path):
+    write_face_set(tmp_path / "ms1m-retinaface-t1", [3, 2, 4, 3, 2, 5, 3, 2])
+    write_ijb(tmp_path / "IJBC")
+    smaller = PLAIN | {"accumulate": 2, "checkpoint_steps": 1}
+    with torch.compiler.set_stance("force_eager"):  # compiling takes minutes, and is torch's
+        run("mixbct-ms1mv3-one-gpu", tmp_path, {"method": "mixbct"}, ("auc", "top1"), **smaller)
 
 
 def test_celeba_to_lfw(tmp_path, monkeypatch):
@@ -121,3 +134,50 @@ def test_cifar100(tmp_path, name, method):
     changes = PLAIN | {"old_width": 16, "new_width": 16, "old_classes": None, "old_share": 0.5}  # of four
     experiment, _ = run(name, tmp_path, {"method": method}, ("map", "top1"), **changes)
     assert len(experiment.new_images) == 32 and len(experiment.old_images) == 16
+
+
+# -- AdvBCT --------------------------------------------------------------------------------------
+
+
+def write_gldv2(base):
+    """The release in small: images by the first letters of their names, and its lists."""
+
+    def images(part, *numbers):
+        names = [f"{number:x}{part[0]}{number:014x}" for number in numbers]
+        for number, name in zip(numbers, names, strict=True):
+            picture(base / part / "/".join(name[:3]) / f"{name}.jpg", 40 * number)
+        return names
+
+    train = [f"{landmark},{' '.join(images('train', landmark, landmark + 8))}" for landmark in range(6)]
+    index = images("index", *range(6))
+    test = images("test", 0, 1, 2, 3)
+    solution = [f"{test[k]},{index[k]} {index[k + 3]},Private" for k in (0, 1)]
+    solution += [f"{test[2]},{index[2]},Public", f"{test[3]},None,Ignored"]
+    lists = {
+        "train_clean.csv": ["landmark_id,images", *train],
+        "index_image_to_landmark.csv": ["id,landmark_id", *(f"{index[k]},{k % 3}" for k in range(6))],
+        "retrieval_solution_v2.1.csv": ["id,images,Usage", *solution],
+    }
+    for name, lines in lists.items():
+        (base / name).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(("name", "method"), [("advbct-gldv2", "advbct"), ("advbct-gldv2-data", "unibct")])
+def test_advbct_on_gldv2_made_a_folder_as_the_page_says(tmp_path, monkeypatch, name, method):
+    monkeypatch.chdir(tmp_path)
+    write_gldv2(tmp_path / "GLDv2")
+    page = (ROOT / "docs" / "data_sets.md").read_text(encoding="utf-8")
+    (links,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(links, {})
+    only = {"method": method, "new_backbone": "resnet18"}  # of the two
+    small = {"old_backbone": "convnet-half", "old_width": 8, "new_width": 8}
+    experiment, made = run(name, tmp_path, only, ("map",), **small)
+    assert len(experiment.new_images) == 12 and len(experiment.data.val) == 12
+    assert len(experiment.old_images) == {"extended-class": 4, "extended-data": 6}[made.config["scenario"]]
+    test = experiment.data.test
+    assert test.extras["query"].sum() == 2 and test.labels.tolist() == [0, 0, 1, 1, 2, 2, 0, 1]
+    table = protocol_table(collect(tmp_path / "runs"), made.config["experiment_id"])
+    assert list(table.columns) == ["method", "query/gallery", "mAP", "whose"]
+    ours = table["whose"].str.startswith("ours")
+    assert ours.tolist() == [True] * 3 + [False] * 52
+    assert table[~ours & (table["method"] == "AdvBCT")]["mAP"].iloc[:2].tolist() == ["11.5", "12.1"]

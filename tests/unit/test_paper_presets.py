@@ -31,12 +31,21 @@ OPENBCT = {"optimiser": "sgd", "lr": 0.1, "weight_decay": 1e-4, "batch_size": 25
 OPENBCT |= {"old_backbone": "resnet18", "new_backbone": "resnet50", "old_share": 0.5}
 OPENBCT |= {"protocol": "leave-one-out", "new_loss": "softmax"}
 BT2 = {"optimiser": "adam", "lr": 1e-3, "schedule": "cosine", "epochs": 100, "protocol": "leave-one-out"}
+ADVBCT = {"protocol": "landmarks", "stream": True, "size": 224, "batch_size": 4 * 256, "sync_batchnorm": True}
+ADVBCT |= {"optimiser": "sgd", "lr": 0.1, "old_lr": 0.1, "schedule": "multistep", "warmup": 0}
+ADVBCT |= {"epochs": 30, "old_epochs": 30, "weight_decay": 5e-4, "decay": "all", "precision": "float32"}
+ADVBCT |= {"old_backbone": "resnet18", "old_width": 256, "new_width": 256, "new_weights": "IMAGENET1K_V1"}
+ADVBCT |= {"old_weights": "IMAGENET1K_V1", "old_loss": "softmax", "new_loss": "softmax", "label_smoothing": 0}
+ADVBCT |= {"shift": 0, "flip": False, "pad": 0, "erase": 0, "resized_crop": 0}
 FROM_MSMT17 = {"old_dataset": "msmt17", "old_dataset_options": {"identities": "all"}}
 FROM_MSMT17 |= {"scenario": "open-class", "old_backbone": "resnet50-stride1", "old_width": 2048}
 FROM_MSMT17 |= {"new_backbone": "resnet50-stride1", "new_width": 2048}
 PUBLISHED = {
     **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("extended-class", "extended-data")},
     **{f"mixbct-ms1mv3-{name}": MIX | {"scenario": name} for name in ("open-class", "open-data")},
+    "mixbct-ms1mv3-one-gpu": MIX | {"scenario": "open-class", "classifier_sample": 0.1},
+    "advbct-gldv2": ADVBCT | {"scenario": "extended-class"},
+    "advbct-gldv2-data": ADVBCT | {"scenario": "extended-data", "old_share": 0.3},
     "dual-tuning-market1501": DUAL | {"dataset": "market1501", "old_classes": "<600"},
     "dual-tuning-msmt17": DUAL | {"dataset": "msmt17", "old_classes": "<502"},
     "dual-tuning-msmt17-to-market1501": DUAL | FROM_MSMT17 | {"dataset": "market1501"},
@@ -52,12 +61,19 @@ PUBLISHED = {
     "celeba-lfw": {"dataset": "celeba-lfw", "new_backbone": "iresnet50", "image_size": 112},
 }
 SAME_NETWORKS = ("celeba-lfw", *(f"mixbct-ms1mv3-{name}" for name in ("open-data", "extended-data")))
-SAME_NETWORKS += ("mixbct-ms1mv3-extended-class",)  # as in another preset
+SAME_NETWORKS += (
+    "mixbct-ms1mv3-extended-class",
+    "mixbct-ms1mv3-one-gpu",
+    "advbct-gldv2-data",
+)  # as in another preset
 COUNTS = {  # images and classes, where published
     "mixbct-ms1mv3-extended-class": {"old": [1_581_241, 28_029], "new": [5_179_510, 93_431]},
     "mixbct-ms1mv3-extended-data": {"old": [1_554_138, 93_431], "new": [5_179_510, 93_431]},
     "mixbct-ms1mv3-open-class": {"old": [1_581_241, 28_029], "new": [3_598_269, 65_402]},
     "mixbct-ms1mv3-open-data": {"old": [1_554_138, 93_431], "new": [5_179_510 - 1_554_138, 93_431]},
+    "mixbct-ms1mv3-one-gpu": {"old": [1_581_241, 28_029], "new": [3_598_269, 65_402]},
+    "advbct-gldv2": {"old": [470_369, 24_393], "new": [1_580_470, 81_313]},
+    "advbct-gldv2-data": {"old": [round(0.3 * 1_580_470), 81_313], "new": [1_580_470, 81_313]},
     "dual-tuning-market1501": {"old": [None, 312], "new": [12_936, 751]},
 }
 KINDS = {  # old loss and width of both sides
@@ -75,6 +91,13 @@ OPTIONS = {  # of the methods, in MixBCT's comparison
     "advbct": {"boundary_weight": 4, "adversarial_weight": 4, "target_radius": 0.4, "hidden": 100},
     "mixbct": {"mix_ratio": 0.3, "credible_share": 0.9, "columns": True}
     | {"old_margin_factor": 1, "old_scale_factor": 1},
+}
+OF_ADVBCT = {  # the same in AdvBCT's
+    "bct": {"variant": "classifier", "weight": 1},
+    "lce": {"boundary_weight": 1, "alignment_weight": 1},
+    "unibct": {"scale": 30, "weight": 1, "propagation": 0, "start_share": 0, "refresh_share": 1},
+    "hot_refresh": {"temperature": 0.01, "negatives": 10, "weight": 1},
+    "advbct": {"boundary_weight": 1, "adversarial_weight": 1, "target_radius": 1, "hidden": 100},
 }
 
 
@@ -145,6 +168,25 @@ def test_mixbct_has_the_published_losses_widths_and_methods(scenario):
         assert {k: used[k] for k in OPTIONS.get(one.method, {})} == OPTIONS.get(one.method, {})
 
 
+def test_advbct_has_the_published_networks_methods_and_number_of_old_classes():
+    runs = preset("advbct-gldv2")
+    assert runs.processes == 4 and round(runs.experiments[0].old_share * 81_313) == 24_393
+    assert {one.new_backbone for one in runs.experiments} == {"resnet18", "resnet50"}
+    assert {one.method for one in runs.experiments} == {"independent", *OF_ADVBCT}
+    for one in runs.experiments:
+        used = method_options(one.method) | one.method_options
+        assert {k: used[k] for k in OF_ADVBCT.get(one.method, {})} == OF_ADVBCT.get(one.method, {})
+
+
+def test_one_gpu_runs_the_published_setting_of_eight_in_parts_of_their_size():
+    eight, one = preset("mixbct-ms1mv3-open-class"), preset("mixbct-ms1mv3-one-gpu")
+    changes = {"accumulate": 8, "classifier_sample": 0.1, "compile": True}
+    changes |= {"checkpoint_steps": 500, "workers": 12}
+    published = [config for config in eight.experiments if config.old_loss == "arcface"]
+    assert one.processes == 1 and one.experiments == [config.changed(**changes) for config in published]
+    assert 1024 // changes["accumulate"] == 128  # that each published process normalises by
+
+
 def test_schedules_step_by_step():
     mix = preset("mixbct-ms1mv3-extended-class").experiments[0]
     steps = 5_179_510 // 1024 * 35
@@ -156,3 +198,7 @@ def test_schedules_step_by_step():
     rates = [learning_rate(settings, 202 * epoch, 202 * 120) for epoch in range(120)]
     assert rates[10:40] == [3.5e-4] * 30
     assert rates[40:90] == pytest.approx([3.5e-5] * 50) and rates[90:] == pytest.approx([3.5e-6] * 30)
+    advbct = preset("advbct-gldv2").experiments[0]
+    settings = settings_of(advbct, 30, advbct.lr, 0)
+    rates = [learning_rate(settings, 1543 * epoch, 1543 * 30) for epoch in range(30)]
+    assert rates == pytest.approx([0.1] * 5 + [0.01] * 5 + [1e-3] * 10 + [1e-4] * 10)
