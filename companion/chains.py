@@ -1,19 +1,20 @@
 """Chains of generations: an upgrade of an upgrade, measured on the test images that all its models share."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from companion.tables import changed
-from companion.titles import DATASETS, row_title
+from companion.titles import DATASETS, LOSSES, row_title
 from compat_lib.adapters import fit_procrustes
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.chain import average_accuracy, average_compatibility, generations, matrix
@@ -24,6 +25,7 @@ from compat_lib.files import load_tensors
 from compat_lib.runs import Run, is_complete, list_runs
 
 FEATURES, MODEL = "features.safetensors", "model.safetensors"
+COMPOSED = "composed-procrustes"  # adapter of the records of a query that is carried back
 Step = Callable[[Tensor], Tensor]  # a query to the generation before
 
 
@@ -50,12 +52,36 @@ class Chain:
         name = DATASETS.get(config["dataset"], config["dataset"])
         return f"{name}, {config['scenario']}: {', then '.join(self.models)}"
 
+    @property
+    def names(self) -> list[str]:
+        """What its generations are called in records, "generation 1" first."""
+        return [f"generation {g + 1}" for g, _ in enumerate(self.runs)]
+
+    @cached_property
+    def kept(self) -> Records:
+        """What `to_keep` wrote among the metrics of its last run; empty where that run is as it was made."""
+        last = self.runs[-1]
+        found = last.metrics.select(query=self.names[-1])
+        return Records(
+            replace(one, draws=last.draws(one.query, one.gallery, one.metric, one.adapter))
+            for one in (last.metrics if len(found) else ())
+            if one.query in self.names
+        )
+
+    def to_keep(self, labels: Any = None, *, draws: int = 200) -> Records:
+        """Both kinds of `measure`, for a place that keeps no features; the composed ones by their adapter."""
+        plain = self.measure(labels, draws=draws)
+        composed = self.measure(labels, draws=draws, composed=True).changed(adapter=COMPOSED)
+        return plain + [one for one in composed if one.query != one.gallery]
+
     def measure(self, labels: Any = None, *, draws: int = 200, composed: bool = False) -> Records:
         """Every model as the query with every gallery of its own age or older, by `evaluation.generations`.
 
         A model meets the gallery just before it as its method compares the two. It meets older ones through
         the maps that BC-Aligner learned on the way, and as they are where no method in between transforms
         features; where another one does, that pair is not measured.
+
+        Where its numbers were kept without its features they are read, whatever the arguments.
 
         Args:
             labels: whole numbers [N] of the test images; None: those of the data set, which is read for them.
@@ -64,6 +90,9 @@ class Chain:
                 fitted on validation images: no stored feature is touched. This is what bc-emb (Hu et al.,
                 KDD 2022, arXiv 2206.03040; method "bc_emb") does by trained maps, here after the training.
         """
+        if self.kept:
+            own = [one for one in self.kept if one.query == one.gallery or bool(one.adapter) == composed]
+            return Records(own).changed(adapter=None)
         ages = range(len(self.runs))
         if composed:
             neighbours = pairwise(tensors["val"] for tensors in self._tensors)
@@ -77,7 +106,7 @@ class Chain:
             [tensors["test"] for tensors in self._tensors],
             data_of_run(self.runs[-1].folder).data.test.labels if labels is None else labels,
             comparable=met,
-            names=[f"generation {g + 1}" for g in ages],
+            names=self.names,
             draws=draws,
         )
 
@@ -140,8 +169,10 @@ def _lineage(root: Path, run: Run) -> tuple[Run, ...]:
         if not is_complete(line[0].folder):
             return ()
     line.insert(0, Run(line[0].folder.parent / line[0].config["old_run_id"]))
-    there = all(is_complete(one.folder) and (one.folder / FEATURES).is_file() for one in line)
-    return tuple(line) if there else ()
+    if not all(is_complete(one.folder) for one in line):
+        return ()
+    measurable = all((one.folder / FEATURES).is_file() for one in line) or Chain(tuple(line)).kept
+    return tuple(line) if measurable else ()
 
 
 def chain_table(measured: Records, models: Sequence[str], metric: str = "map") -> pd.DataFrame:
@@ -176,6 +207,51 @@ def averages(measured: Records, metric: str = "map") -> str:
     """AC and AA of a chain in per cent, see `evaluation.chain`, such as "AC 67, AA 41.2"."""
     values = matrix(measured, metric)
     return f"AC {shown(average_compatibility(values), digits=0)}, AA {shown(average_accuracy(values))}"
+
+
+def over_seeds(chains: Sequence[Chain], metric: str = "map") -> pd.DataFrame:
+    """One line a kind of chain of three generations: what its newest query finds in the oldest gallery.
+
+    Columns: the losses and methods of the generations, seeds, the first gallery's self-test, and of the third
+    model there the paired difference from it over the seeds, in points: as it is, and "carried" through
+    composed Procrustes maps. Its gallery of the second is left out: both networks start from the same weights
+    and see the same batches, which makes them comparable by itself.
+    """
+    kinds: dict[tuple[str, str], dict[int, Chain]] = {}
+    for chain in (one for one in chains if len(one.runs) == 3):
+        second, third = (run.config for run in chain.runs[1:])
+        losses = [second["old_loss"], second["new_loss"], third["new_loss"]]
+        names = (
+            ", ".join(LOSSES.get(one, one) for one in losses),
+            ", then ".join(map(row_title, (second, third))),
+        )
+        kinds.setdefault(names, {})[third["seed"]] = chain
+    lines = []
+    for (losses, methods), by_seed in sorted(kinds.items()):
+        first, _, third = next(iter(by_seed.values())).names
+        line = {"losses": losses, "methods": methods, "seeds": len(by_seed)}
+        for title, composed in (("3 in 1", False), ("3 carried to 1", True)):
+            measured = [one.measure(composed=composed) for one in by_seed.values()]
+            pairs = [
+                [one.get(*pair, metric) for one in measured] for pair in ((third, first), (first, first))
+            ]
+            line["1 in 1"] = shown(np.mean([one.value for one in pairs[1]]))
+            line[title] = _difference(*pairs)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _difference(a: Sequence[Record], b: Sequence[Record]) -> str:
+    """The paired difference of two numbers over seeds, in points."""
+    if any(one.value is None for one in (*a, *b)):
+        return shown(None)
+    values = [[one.value for one in side] for side in (a, b)]
+    draws = [[one.draws for one in side] for side in (a, b)]
+    known = all(one is not None for side in draws for one in side)
+    margin = paired_comparison(
+        *values, **(dict(zip(("draws_a", "draws_b"), draws, strict=True)) if known else {})
+    )
+    return shown(margin.value, margin.low, margin.high, signed=True)
 
 
 def chains_note(chains: Sequence[Chain], expected: Iterable[ExperimentConfig], command: str) -> str:

@@ -13,7 +13,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,15 +173,19 @@ def write_run(
 
 def write_metrics(folder: Path, records: Records) -> None:
     """Write the draws, then the metrics, which complete the run."""
-    rows = [
+    write_lines(folder / "draws.json", draw_rows(records))
+    write_lines(folder / "metrics.json", records.plain())
+
+
+def draw_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The rows of draws.json, of those records that have draws."""
+    return [
         {name: getattr(one, name) for name in _MODELS if getattr(one, name) is not None}
         # Five digits are enough for an interval, and keep the file small.
         | {"draws": [None if value != value else float(f"{value:.5g}") for value in one.draws.tolist()]}
         for one in records
         if one.draws is not None and len(one.draws)
     ]
-    write_lines(folder / "draws.json", rows)
-    write_lines(folder / "metrics.json", records.plain())
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -12,15 +12,16 @@ import shutil
 import sys
 from pathlib import Path
 
+from companion.chains import Chain, find_chains
 from companion.results import HEADLINE
 from compat_lib.evaluation.records import metric_for
-from compat_lib.runs import Run, list_runs, read_json, write_lines
+from compat_lib.runs import Run, draw_rows, list_runs, read_json, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def keep(run: Run, folder: Path, *, shared: bool = False) -> None:
-    """Write what results/ keeps of a run to a folder."""
+def keep(run: Run, folder: Path, *, shared: bool = False, chain: Chain | None = None) -> None:
+    """Write what results/ keeps of a run; of the last of a chain, what its generations find too."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "environment.json", "history.csv"):
         if (run.folder / name).is_file():  # an old model that another run trained has no history
@@ -33,6 +34,10 @@ def keep(run: Run, folder: Path, *, shared: bool = False) -> None:
     maps = run.config["method"] == "independent"
     kept = read_json(run.folder / "draws.json")
     kept = [row for row in kept if row["metric"] in asked and (maps or "adapter" not in row)]
+    if chain and not chain.kept:
+        found = chain.to_keep()
+        rows += found.plain()
+        kept += draw_rows(one for one in found if one.metric in asked)
     write_lines(folder / "draws.json", kept)
     write_lines(folder / "metrics.json", rows)
 
@@ -47,8 +52,10 @@ def main() -> int:
     if not runs:
         print(f"There is no complete run in {given.runs}", file=sys.stderr)
         return 2
+    ends = {chain.runs[-1].folder: chain for chain in find_chains(given.runs)}
     for run in runs:
-        keep(run, given.results / run.folder.parent.name / run.folder.name, shared=given.shared)
+        folder = given.results / run.folder.parent.name / run.folder.name
+        keep(run, folder, shared=given.shared, chain=ends.get(run.folder))
     print(f"kept: {len(runs)} runs in {given.results}; now make readme")
     return 0
 

@@ -26,7 +26,7 @@ import methods_page
 import options_page
 import pandas as pd
 
-from companion import claims, plots, results, tables
+from companion import chains, claims, plots, results, tables
 from companion.results import HEADLINE, TESTS
 from companion.titles import LOSSES, method_title, options_of, setting_titles
 from compat_lib.evaluation.records import metric_title, shown
@@ -223,6 +223,11 @@ class Results:
         table = pd.DataFrame(lines, dtype=object).fillna("").astype(str)
         order = [one for one in table if one not in methods] + [one for one in methods if one in table]
         return tables.markdown(table[order].rename(columns=names)) if lines else "*None ran.*"
+
+    def generations(self) -> str:
+        """`chains.over_seeds` of the chains, which stand apart."""
+        found = chains.find_chains(self.folder / "generations")
+        return tables.markdown(chains.over_seeds(found, HEADLINE), left=2)
 
     def scoreboard(self) -> str:
         """`tables.scoreboard` of the distinct settings."""

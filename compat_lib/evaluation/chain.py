@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compat_lib.evaluation.compatibility import compare
+from compat_lib.evaluation.compatibility import one_set_test
 from compat_lib.evaluation.inputs import as_tensor
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.evaluation.tar import FARS
@@ -52,19 +52,26 @@ def generations(
     tables = [as_tensor(each, f"generation {g}'s features") for g, each in enumerate(features)]
     names = tuple(names or (f"generation {g}" for g in range(len(tables))))
     records: list[Record] = []
+    how = {"fars": fars, "draws": draws, "seed": seed}
     for i, query in enumerate(tables):
+        own = one_set_test(query, None, labels, **how).records
         for j, gallery in enumerate(tables[:i]):
             forms = (comparable or {}).get((i, j), _as_they_are)(query, gallery)
-            result = compare(None, query, labels, cross=forms, fars=fars, draws=draws, seed=seed).records
-            records += result.select(query="new", gallery="old").changed(query=names[i], gallery=names[j])
-        if not i:
-            result = compare(None, query, labels, fars=fars, draws=draws, seed=seed).records
-        records += result.select(query="new", gallery="new").changed(query=names[i], gallery=names[i])
+            found = one_set_test(*forms, labels, **how).records if forms else _unmeasured(own)
+            records += found.changed(query=names[i], gallery=names[j])
+        records += own.changed(query=names[i], gallery=names[i])
     return Records(records)
 
 
 def _as_they_are(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:
     return (query, gallery) if query.shape[1] == gallery.shape[1] else None
+
+
+def _unmeasured(records: Records) -> Records:
+    nothing = (np.full(len(one.draws), np.nan) for one in records)
+    return Records(
+        Record(None, None, one.metric, None, draws=row) for one, row in zip(records, nothing, strict=True)
+    )
 
 
 def matrix(measured: Records, metric: str = "map") -> np.ndarray:

@@ -186,17 +186,20 @@ def pair_test(
     return PairTest(records, counts, verified, retrieved)
 
 
-def one_set_test(query: Any, gallery: Any, labels: Any, *, draws: int = 200) -> PairTest:
+def one_set_test(
+    query: Any, gallery: Any, labels: Any, *, fars: Sequence[float] = FARS, draws: int = 200, seed: int = 0
+) -> PairTest:
     """Return new/old, or new/new where the gallery is None, as `compare` has it inside one set of images.
 
     `query` and `gallery` are float [N, d] of the same images; the rest as in `compare`.
     """
+    fars = tuple(dict.fromkeys(fractions(fars, "a FAR")))
     asking = UnitRows(query, "query")
     asked = asking if gallery is None else UnitRows(gallery, "gallery")
     numbers = codes(labels, None, (len(asking), 0), "labels")
-    weights = identity_weights(numbers[0], draws)
+    weights = identity_weights(numbers[0], draws, seed)
     each = (np.arange(len(asking)),) * 2
-    return pair_test(asking, asked, numbers, each, FARS, weights, unordered=gallery is None)
+    return pair_test(asking, asked, numbers, each, fars, weights, unordered=gallery is None)
 
 
 def criterion(records: Records, metric: str = HEADLINE) -> bool | None:

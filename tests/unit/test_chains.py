@@ -1,6 +1,10 @@
 """Chains of generations: which runs make one, and their numbers against scikit-learn's."""
 
+from types import SimpleNamespace
+
+import keep_runs
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
@@ -12,10 +16,11 @@ from compat_lib.evaluation.chain import matrix
 from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
-from compat_lib.runs import write_json
+from compat_lib.runs import list_runs, write_json
 
 OPTIONS = {"identities": 4, "images": 2, "eval_identities": 6, "eval_images": 4}
 LABELS = torch.arange(6).repeat_interleave(4)
+MADE = SimpleNamespace(data=SimpleNamespace(test=SimpleNamespace(labels=LABELS)))
 FIRST = ExperimentConfig(dataset_options=OPTIONS, image_size=16, method="bct")
 SECOND = FIRST.next_generation(new_backbone="convnet", method="dual_tuning", epochs=30)
 
@@ -227,3 +232,44 @@ def test_the_note_says_what_is_missing(tmp_path):
     assert SECOND.run_id in note and "`make reproduce` makes what is missing" in note
     three_generations(tmp_path)
     assert chains.chains_note(chains.find_chains(tmp_path), [SECOND], "make reproduce") == ""
+
+
+def test_a_chain_that_was_kept_without_features_says_the_same(tmp_path, monkeypatch):
+    expected = {}
+    for seed in (0, 1):
+        first = FIRST.changed(seed=seed)
+        second = first.next_generation(new_backbone="convnet", method="dual_tuning", epochs=30)
+        noise = torch.Generator().manual_seed(seed)
+        shown = [side + 0.3 * torch.randn(side.shape, generator=noise) for side in features()]
+        old, new, newest = ({"test": side, "val": side[::2]} for side in shown)
+        asked = (
+            {"query": new["test"], "gallery": old["test"]},
+            {"query": newest["test"], "gallery": new["test"]},
+        )
+        write(tmp_path / "runs", first, old, old=True)
+        write(tmp_path / "runs", first, new | asked[0])
+        write(tmp_path / "runs", second, new, old=True)
+        write(tmp_path / "runs", second, newest | asked[1])
+        for chain in chains.find_chains(tmp_path / "runs"):
+            expected[chain.runs[-1].folder.name] = [chain.measure(LABELS, composed=c) for c in (False, True)]
+    monkeypatch.setattr(chains, "data_of_run", lambda folder: MADE)
+    whole = chains.find_chains(tmp_path / "runs")
+    for run in list_runs(tmp_path / "runs"):
+        write_json(run.folder / "draws.json", [])
+        (chain,) = [one for one in whole if one.runs[-1] == run] or [None]
+        keep_runs.keep(run, tmp_path / "kept" / run.folder.parent.name / run.folder.name, chain=chain)
+    assert not list((tmp_path / "kept").rglob("*.safetensors"))
+    kept = chains.find_chains(tmp_path / "kept")
+    assert [one.title for one in kept] == [one.title for one in whole] and len(kept) == 2
+    for chain in kept:
+        for composed, before in zip((False, True), expected[chain.runs[-1].folder.name], strict=True):
+            assert set(chain.measure(composed=composed)) == set(before)
+    (line,) = chains.over_seeds(kept).to_dict("records")
+    pd.testing.assert_frame_equal(chains.over_seeds(whole), chains.over_seeds(kept))
+    assert line["seeds"] == 2 and line["methods"] == "BCT, then Dual-Tuning (reconstruction)"
+    for title, composed in (("3 in 1", False), ("3 carried to 1", True)):
+        values = [matrix(found[composed]) for found in expected.values()]
+        points = np.mean([one[2, 0] - one[0, 0] for one in values])
+        assert line[title].startswith(f"{100 * points:+.1f} [")
+    own = [matrix(found[0]) for found in expected.values()]
+    assert line["1 in 1"] == f"{100 * np.mean([one[0, 0] for one in own]):.1f}"
