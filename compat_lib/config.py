@@ -251,9 +251,8 @@ class ExperimentConfig(TrainingSettings):
     def next_generation(self, **changes: Any) -> ExperimentConfig:
         """The experiment in which this one's new model plays the old one: a chain of three generations.
 
-        ``changes`` are fields of the third side, such as ``new_backbone``; the rest stays as it is. By the
-        same seed a network of the same kind starts from the second one's initial weights and sees the same
-        batches, which makes the two comparable without any method.
+        ``changes`` are fields of the third side, such as ``new_backbone``; the rest stays as it is. Its
+        weights and batches are drawn anew, whatever the seed.
 
         >>> third = ExperimentConfig(method="bct").next_generation(new_backbone="resnet18")
         >>> third.old_backbone, third.new_backbone, third.old_run.split("/")[1][:6]

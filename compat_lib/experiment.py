@@ -74,6 +74,7 @@ class Experiment(ExperimentData):
         super().__init__(config)
         self._first = distributed.rank() == 0  # of several processes, the one that writes
         self.say = say if self._first else lambda line: None
+        self._before: Experiment | None = None  # of a chain: the upgrade whose new model is the old one here
         self._old: TrainedModel | None = None
         self._new: TrainedModel | None = None
         with _TURN, torch_defaults():
@@ -107,7 +108,7 @@ class Experiment(ExperimentData):
                 self.refuse_other_fields(folder, stored, (*ONE_RUN_ONLY, *NEW_SIDE))
                 if before:
                     runs.refuse_changed(folder, model.as_old | stored["made_of"], model.as_old)
-                self._old = model
+                self._old, self._before = model, before
         return self._old
 
     def _provide_old(self, folder: Path, before: Experiment | None) -> None:
@@ -167,7 +168,7 @@ class Experiment(ExperimentData):
         vertices = None if config.old_dataset else self.scenario.old_classes
         asked = config, config.old_loss, config.old_width, self.old_images.num_classes, vertices
         with torch.random.fork_rng(devices=[]):  # the caller's own draws go on
-            torch.manual_seed(2 * config.seed)  # even seeds for old models, odd ones for new models
+            torch.manual_seed(2 * config.seed)
             model = network(config, "old", config.old_width, self.data.train)
             return model, build_method("independent", None, classifier_of(*asked), **task(config))
 
@@ -217,7 +218,7 @@ class Experiment(ExperimentData):
         _, method = parts = self.new_parts()
         share = method.embedded_share if config.budget == "passes" else 1
         epochs = round(config.epochs / (share or 1))  # without a row to embed the training says so
-        settings = settings_of(config, epochs, config.lr, 2 * config.seed + 1)
+        settings = settings_of(config, epochs, config.lr, self._new_seed)
         self.say(f"{method.title}: {images.num_classes} classes, {len(images)} images, {epochs} epochs")
         self._train(folder, parts, images, settings, old=self._known)
 
@@ -227,11 +228,23 @@ class Experiment(ExperimentData):
         width = find_method(config.method).model_width(config.old_width, config.new_width)
         vertices, classes = self.scenario.new_classes, self.new_images.num_classes
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(2 * config.seed + 1)
+            torch.manual_seed(self._new_seed)
             model = network(config, "new", width, self.data.train)
             classifier = classifier_of(config, config.new_loss, config.new_width, classes, vertices)
             method = build_method(config.method, known, classifier, **task(config), **config.method_options)
         return model, method
+
+    @property
+    def _new_seed(self) -> int:
+        """Of the new model's weights and batches; the old model must be there.
+
+        Each generation of a chain has its own: networks that start from the same weights and see the same
+        batches are comparable without any method.
+        """
+        seed = self.config.seed
+        if self._before is None:
+            return 2 * seed + 1  # odd, where the old model's is even
+        return seeded_generator("next generation", self._before._new_seed, seed).initial_seed()
 
     @cached_property
     def _known(self) -> OldSystem:

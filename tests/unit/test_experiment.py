@@ -266,6 +266,11 @@ def test_a_third_generation_takes_the_second_for_its_old_model(root, oracle):
     assert run.metrics.value("old", "old", "map") == middle.evaluate().metrics.value("new", "new", "map")
     assert experiment.old_run.config["method"] == "old"
     assert list(silent(third).evaluate().metrics) == list(run.metrics)
+    twins = silent(second.next_generation(method="independent"))  # of the second's kind
+    twins.train_old()
+    networks = [one.new_parts()[0].state_dict().values() for one in (middle, middle, twins)]
+    assert all(map(torch.equal, networks[0], networks[1]))
+    assert not all(map(torch.equal, networks[0], networks[2]))  # else comparable without any method
     more = second.dataset_options | {"eval_images": 6}
     for changes, words in (
         ({"old_width": 7}, r"has \(backbone, loss, width, .* 8, F.*, but the old side .* 7, F"),
