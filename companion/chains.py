@@ -210,12 +210,11 @@ def averages(measured: Records, metric: str = "map") -> str:
 
 
 def over_seeds(chains: Sequence[Chain], metric: str = "map") -> pd.DataFrame:
-    """One line a kind of chain of three generations: what its newest query finds in the oldest gallery.
+    """One line a kind of chain of three generations: what its queries find in older galleries.
 
-    Columns: the losses and methods of the generations, seeds, the first gallery's self-test, and of the third
-    model there the paired difference from it over the seeds, in points: as it is, and "carried" through
-    composed Procrustes maps. Its gallery of the second is left out: both networks start from the same weights
-    and see the same batches, which makes them comparable by itself.
+    Columns: the losses and methods of the generations, seeds, the first gallery's self-test, and of three
+    cross-tests the paired difference from the gallery's own self-test over the seeds, in points; the last
+    one "carried", too: through composed Procrustes maps.
     """
     kinds: dict[tuple[str, str], dict[int, Chain]] = {}
     for chain in (one for one in chains if len(one.runs) == 3):
@@ -228,15 +227,18 @@ def over_seeds(chains: Sequence[Chain], metric: str = "map") -> pd.DataFrame:
         kinds.setdefault(names, {})[third["seed"]] = chain
     lines = []
     for (losses, methods), by_seed in sorted(kinds.items()):
-        first, _, third = next(iter(by_seed.values())).names
-        line = {"losses": losses, "methods": methods, "seeds": len(by_seed)}
-        for title, composed in (("3 in 1", False), ("3 carried to 1", True)):
-            measured = [one.measure(composed=composed) for one in by_seed.values()]
-            pairs = [
-                [one.get(*pair, metric) for one in measured] for pair in ((third, first), (first, first))
-            ]
-            line["1 in 1"] = shown(np.mean([one.value for one in pairs[1]]))
-            line[title] = _difference(*pairs)
+        first, second, third = next(iter(by_seed.values())).names
+        plain, carried = ([one.measure(composed=how) for one in by_seed.values()] for how in (False, True))
+        own = np.mean([one.get(first, first, metric).value for one in plain])
+        line = {"losses": losses, "methods": methods, "seeds": len(by_seed), "1 in 1": shown(own)}
+        for title, measured, query, gallery in (
+            ("2 in 1", plain, second, first),
+            ("3 in 2", plain, third, second),
+            ("3 in 1", plain, third, first),
+            ("3 carried to 1", carried, third, first),
+        ):
+            pairs = ((query, gallery), (gallery, gallery))
+            line[title] = _difference(*([one.get(*pair, metric) for one in measured] for pair in pairs))
         lines.append(line)
     return pd.DataFrame(lines)
 

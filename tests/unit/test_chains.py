@@ -267,9 +267,10 @@ def test_a_chain_that_was_kept_without_features_says_the_same(tmp_path, monkeypa
     (line,) = chains.over_seeds(kept).to_dict("records")
     pd.testing.assert_frame_equal(chains.over_seeds(whole), chains.over_seeds(kept))
     assert line["seeds"] == 2 and line["methods"] == "BCT, then Dual-Tuning (reconstruction)"
-    for title, composed in (("3 in 1", False), ("3 carried to 1", True)):
+    cells = {"2 in 1": (0, 1, 0), "3 in 2": (0, 2, 1), "3 in 1": (0, 2, 0), "3 carried to 1": (1, 2, 0)}
+    for title, (composed, query, gallery) in cells.items():
         values = [matrix(found[composed]) for found in expected.values()]
-        points = np.mean([one[2, 0] - one[0, 0] for one in values])
+        points = np.mean([one[query, gallery] - one[gallery, gallery] for one in values])
         assert line[title].startswith(f"{100 * points:+.1f} [")
     own = [matrix(found[0]) for found in expected.values()]
     assert line["1 in 1"] == f"{100 * np.mean([one[0, 0] for one in own]):.1f}"
