@@ -196,7 +196,7 @@ def better_hours(cost: Cost, quality: Quality, kept: Quality) -> float:
 
 
 def shown_better(cost: Cost, quality: Quality, kept: Quality) -> str:
-    """`better_hours` in words, with what is worse in the meantime; "undecided": they end within the noise."""
+    """`better_hours` in words, with what is worse in the meantime; "undecided" where it ends in the noise."""
     hours = better_hours(cost, quality, kept)
     if not math.isnan(hours):
         return shown_hours(hours) + (", worse until then" if quality.gain.high < 0 else "")
