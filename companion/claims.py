@@ -43,8 +43,7 @@ class Comparison:
 
     @classmethod
     def read(cls, text: str) -> "Comparison":
-        """From its words.
-
+        """
         >>> Comparison.read("mixbct >= independent in new/new")
         Comparison(who='mixbct', against='independent', tests=('new/new',), better=False)
         """
@@ -84,7 +83,7 @@ class Verdict:
 
     @property
     def verdict(self) -> str:
-        """HOLDS, DOES_NOT_HOLD, NOT_DECIDABLE or NOT_RUN."""
+        """The leaning, unless it rests on one seed."""
         return NOT_DECIDABLE if self.leaning in (HOLDS, DOES_NOT_HOLD) and self.seeds == 1 else self.leaning
 
     @property

@@ -151,7 +151,6 @@ def cost(s: Scenario, way: str, relative_training: float = 1.0) -> Cost:
 
 
 def all_costs(s: Scenario, relative_training: float = 1.0) -> dict[str, Cost]:
-    """What every way costs, by its name in the order of `WAYS`."""
     return {way: cost(s, way, relative_training) for way in WAYS}
 
 
@@ -197,11 +196,7 @@ def better_hours(cost: Cost, quality: Quality, kept: Quality) -> float:
 
 
 def shown_better(cost: Cost, quality: Quality, kept: Quality) -> str:
-    """`better_hours` in words, with what is worse in the meantime.
-
-    "never" where answers stay as they are or end below the old system's beyond the noise, "undecided" where
-    they end within the noise, or the noise is not known.
-    """
+    """`better_hours` in words, with what is worse in the meantime; "undecided" where it ends in the noise."""
     hours = better_hours(cost, quality, kept)
     if not math.isnan(hours):
         return shown_hours(hours) + (", worse until then" if quality.gain.high < 0 else "")

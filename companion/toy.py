@@ -87,7 +87,6 @@ def train_toy(
     """Train the new points with one method and keep snapshots on the way: the same run for equal arguments.
 
     Args:
-        method: name in compat_lib.losses.METHODS ("independent" plays the oracle).
         snapshots: numbers of gradient steps (each on all points) after which the points are kept; 0 is the
             start, and the training ends with the largest.
         seed: for the classifier and for what the method draws.

@@ -85,11 +85,7 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
 
 
 def run(notebook: Path, part: Path, parameters: dict) -> None:
-    """Execute a notebook into ``part``, in the notebook's own folder as JupyterLab does.
-
-    A cell that raises, or a kernel that dies, is a NotebookError, of which KernelNotStartedError says that no
-    cell was run.
-    """
+    """Execute a notebook into ``part``, in its own folder as JupyterLab does, or raise a NotebookError."""
     # Not above: they take a second, and a wrong parameter is refused without them. jsonschema, which they
     # load, would take two seconds more for a grammar of addresses that no notebook needs.
     sys.modules.setdefault("rfc3987_syntax", None)

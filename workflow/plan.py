@@ -73,13 +73,10 @@ def notebook_parameters(
 ) -> dict:
     """What a notebook is told about a configuration.
 
-    Every field that its parameters cell declares, so that the notebook's own defaults, which are made
-    for a reader in a hurry, never count; other fields that differ from their default in ``settings``. A field
-    that would be lost, and the run be another experiment than asked for, is a NotebookError.
-
-    Args:
-        fixed: fields that the notebook settles itself, such as the method in the method's own notebook.
-        others: parameters that are no fields, for the notebooks that declare them.
+    Every field that its parameters cell declares, whatever the notebook's own default; other fields that
+    differ from theirs in ``settings``. A field that would be lost, and the run be another experiment than
+    asked for, is a NotebookError. `fixed` are fields that the notebook settles itself, `others` parameters
+    that are no fields.
     """
     declared = declared_parameters(notebook)
     values = config.to_dict()
@@ -168,10 +165,8 @@ def shown_first(preset: Preset) -> ExperimentConfig:
 def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path) -> dict:
     """What a notebook is told that shows what the runs of a preset have left behind.
 
-    One that declares ``settings`` describes a run: it is given the run that ``shown_first`` names. Others,
-    and the one whose example has sizes and a training of its own, are given what they declare of ``preset``
-    (its file), ``runs_root``, that run's experiment and method, and where the data are; paths count from the
-    repository's root.
+    One that declares ``settings`` describes a run: that of ``shown_first``. Others, and the one whose example
+    has sizes and a training of its own, are given what they declare of places and of that run.
     """
     config, declared = shown_first(preset), declared_parameters(notebook)
     place = {"preset": in_project(path), "runs_root": in_project(runs_root)}

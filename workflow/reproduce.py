@@ -44,11 +44,7 @@ def snakemake_in(folder: Path) -> psutil.Process | None:
 
 
 class Workflow:
-    """Snakemake on one preset and runs root.
-
-    Args:
-        gpus: how many one experiment takes on this machine, where it takes any; no two share them.
-    """
+    """Snakemake on one preset and runs root; an experiment that takes accelerators takes `gpus` of them."""
 
     def __init__(self, preset: Path, runs_root: Path, cores: int, profile: Path, gpus: int = 1) -> None:
         self.folder = runs_root.resolve()

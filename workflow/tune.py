@@ -133,10 +133,7 @@ def _mean(values: pd.Series) -> float:
 
 
 def read_search(path: str | Path, **overrides: Any) -> Search:
-    """The search that a YAML file like configs/tuning/search.yml declares; overrides are fields of all runs.
-
-    An unknown section, method or option, or a range that is none is a ValueError that names it.
-    """
+    """The search that a file like configs/tuning/search.yml declares; overrides are fields of all runs."""
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if sorted(content) != sorted(SECTIONS):
         raise ValueError(f"{path} has the sections {', '.join(content)}; needed are {', '.join(SECTIONS)}")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import softmax
 
 from compat_lib.evaluation import backfill_order, constraints, top_k, upgrade_changes
 from compat_lib.evaluation.inputs import unit_rows
@@ -215,6 +216,4 @@ class TrainingSample:
 
     def probabilities(self, side: str, target: str, scale: float) -> np.ndarray:
         """What a softmax over scale times cosine gives the right class, float [n], without any margin."""
-        logits = scale * self.cosines(side, target)
-        top = logits.max(1)
-        return np.exp(self.own(logits, target) - top - np.log(np.exp(logits - top[:, None]).sum(1)))
+        return self.own(softmax(scale * self.cosines(side, target), axis=1), target)

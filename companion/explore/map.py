@@ -38,11 +38,9 @@ class Layout:
 
 
 def layout(upgrade: Upgrade, projection: str, identities: Sequence[int]) -> Layout:
-    """Places of the images of some identities (PCA), or of all (t-SNE, which takes seconds the first time).
+    """Places of the images of some identities ("PCA"), or of at most MOST of all ("t-SNE", kept for later).
 
     Old features, new features and prototypes are placed *together*: two maps made apart cannot be compared.
-    "PCA" is the plane in which the shown points vary most; "t-SNE" keeps neighbours first, of at most MOST
-    images, equally many of each identity.
     """
     tsne = projection == "t-SNE"
     labels = upgrade.identities if tsne else np.asarray(identities)
@@ -209,13 +207,11 @@ def nearest_star(upgrade: Upgrade) -> tuple[float, float]:
     >>> nearest_star(Upgrade(old, old[2:] + old[:2], [0, 0, 1, 1], picture))
     (1.0, 0.0)
     """
-    if "nearest star" not in upgrade.kept:
-        query, gallery = upgrade.cross
-        own, shares = upgrade.places, []
-        others = unit_rows(upgrade.means[own] * np.bincount(own)[own, None] - gallery, "other").numpy()
-        for features in (gallery, query):
-            scores = features @ upgrade.prototypes.T
-            scores[np.arange(len(own)), own] = (features * others).sum(1)
-            shares.append(float((scores.argmax(1) == own).mean()))
-        upgrade.kept["nearest star"] = tuple(shares)
-    return upgrade.kept["nearest star"]
+    query, gallery = upgrade.cross
+    own, shares = upgrade.places, []
+    others = unit_rows(upgrade.means[own] * np.bincount(own)[own, None] - gallery, "other").numpy()
+    for features in (gallery, query):
+        scores = features @ upgrade.prototypes.T
+        scores[np.arange(len(own)), own] = (features * others).sum(1)
+        shares.append(float((scores.argmax(1) == own).mean()))
+    return tuple(shares)

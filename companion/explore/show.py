@@ -67,8 +67,7 @@ def show(draw: Callable[..., View], **controls: Any) -> None:
     """Show a view, and above it controls that draw it again.
 
     The picture is part of the notebook's output like any other: papermill and a page show it as the controls
-    stand at the start. In JupyterLab a moved control replaces it in place, quickly when `draw`, which is
-    given the controls' values by keyword, computes nothing that it could have kept.
+    stand at the start. `draw` is given the controls' values by keyword.
     """
     import ipywidgets
     from IPython.display import display

@@ -108,9 +108,8 @@ def pair_cosines(upgrade: Upgrade, rows: np.ndarray) -> tuple[dict[str, np.ndarr
 def slack(upgrade: Upgrade, rows: np.ndarray) -> list[np.ndarray]:
     """The slack of every pair of these queries (rows, int [n]) with another image, an array a constraint.
 
-    Source: MixBCT (arXiv 2308.06948), in cosine distance as `compat_lib.evaluation.constraints`, which gives
-    the shares of all pairs; here are the numbers behind them. Positive is satisfied; 1 and 3 hold the pairs
-    of one identity, 2 and 4 the others.
+    Source: MixBCT (arXiv 2308.06948); the numbers behind the shares of `compat_lib.evaluation.constraints`.
+    Positive is satisfied; 1 and 3 hold the pairs of one identity, 2 and 4 the others.
     """
     cosines, same, different = pair_cosines(upgrade, rows)
     before, across, after = cosines.values()
@@ -145,11 +144,7 @@ def flips(upgrade: Upgrade, label: int | None = None, *, who: str = "lose") -> n
 
 
 def change_view(upgrade: Upgrade, who: str = "lose", count: int = 3) -> View:
-    """The change of every identity on the day of the swap, and the queries behind the greatest ones.
-
-    Before: old queries in the old gallery; now: new queries in the same, untouched gallery. Queries are shown
-    of the `count` identities that "lose" or "gain" most.
-    """
+    """The change of every identity on the first day; queries of the `count` that "lose" or "gain" most."""
     if upgrade.cross is None:
         return View(NO_CROSS)
     changes, sign = upgrade.changes, {"lose": -1, "gain": 1}[who]

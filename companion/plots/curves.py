@@ -26,7 +26,7 @@ SHARE = "gallery re-embedded by the new model (%)"
 OTHERS = "#C8C8C8"
 VALIDATION = "val/new_new/tar@far=1e-2"
 Curves = Mapping[str, tuple]
-History = Sequence[Mapping[str, Any]]  # rows of history.csv
+History = pd.DataFrame | Sequence[Mapping[str, Any]]  # history.csv, or its rows
 
 
 def _references(old_old: Bound, oracle: Bound) -> dict[str, tuple[float, str]]:
@@ -40,9 +40,7 @@ def backfill_curve(
 ) -> Axes:
     """New queries against a gallery of which a growing share was re-embedded by the new model.
 
-    Args:
-        curves: method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
-        old_old, oracle: what it is compared with: no upgrade, and a full backfill by a free new model.
+    `curves` are method -> (shares 0..1, values) or (shares, values, low, high), the last two drawn as a band.
     """
     for name, (shares, *values) in curves.items():
         look, (mean, *band) = method_style(name), np.array(values, float)
@@ -214,13 +212,12 @@ def constraint_curves(ax: Axes, history: History) -> Axes:
 def roc_curves(ax: Axes, curves: Mapping[str, tuple[Any, Any]], *, lowest: float = 1e-4) -> Axes:
     """True-accept rate over false-accept rate, the latter on a logarithmic axis from `lowest` on.
 
-    `curves` are pair ("old/old", …) or method -> (far, tar), fractions.
+    `curves` are pair of query and gallery model, such as "old_old" -> (far, tar), fractions.
     """
     for name, (far, tar) in curves.items():
         far, tar, pair = np.asarray(far), np.asarray(tar), name.replace("_", "/")
-        colour = style.PAIR_COLOURS.get(pair) or method_style(name)["color"]
-        label = pair if pair in style.PAIR_COLOURS else name
-        ax.plot(far[far > 0], tar[far > 0], color=colour, label=label, drawstyle="steps-post")
+        look = {"color": style.PAIR_COLOURS[pair], "label": pair, "drawstyle": "steps-post"}
+        ax.plot(far[far > 0], tar[far > 0], **look)
     ax.set(xscale="log", xlim=(lowest, 1.0), ylim=(0.0, 1.02))
     ax.set(xlabel="false-accept rate (FAR, fraction)", ylabel="true-accept rate (TAR, %)")
     in_percent(ax.yaxis)

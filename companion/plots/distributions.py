@@ -20,9 +20,7 @@ from .style import INK, NEW, OLD, ORACLE, PAIR_COLOURS, legend_outside, say_inst
 def cosine_row(
     axes: Sequence[Axes],
     histograms: Mapping[str, tuple[Any, Any, Any]],
-    thresholds: Mapping[str, float | None] | None = None,
-    *,
-    threshold_label: str = "threshold",
+    thresholds: Mapping[str, float] | None = None,
 ) -> Sequence[Axes]:
     """Cosine histograms of pairs of the same and of different identities, one axis a query/gallery pair.
 
@@ -32,7 +30,7 @@ def cosine_row(
         histograms: pair -> (edges [B+1], counts of same [B], counts of different [B]); counts are drawn as
             densities, because pairs of different identities are hundreds of times more numerous. What
             follows a comma only goes into the title: "new/old, MixBCT" has the colour of "new/old".
-        thresholds: pair -> cosine of an operating point, drawn as a line, and `threshold_label`, what it is.
+        thresholds: pair -> the cosine from which a pair is accepted at FAR 1e-3, drawn as a line.
     """
     ends = np.array([(min(edges), max(edges)) for edges, _, _ in histograms.values()], float)
     for ax, (pair, parts) in zip(axes, histograms.items(), strict=True):
@@ -44,14 +42,14 @@ def cosine_row(
         for counts, style in ((same, filled), (different, outline)):
             if counts.sum():
                 sns.histplot(weights=counts, element="step", ax=ax, **style, **look)
-        if thresholds and thresholds.get(pair) is not None:
+        if thresholds and pair in thresholds:
             ax.axvline(thresholds[pair], color=INK, linewidth=1.0, linestyle=":")
         ax.set_title(f"{name.replace(', ', chr(10))}\noverlap {np.minimum(*shares).sum():.1%}")
         ax.set(xlabel="cosine", ylabel="", yticks=[], xlim=(ends.min(), ends.max()))
     axes[0].set_ylabel("density of pairs")
     # One legend for the row, in neutral ink: the fill has another colour in every axis.
     keys = [Patch(facecolor="#BBBBBB", edgecolor=INK, label="same identity")]
-    lines = {"different identities": "--"} | ({threshold_label: ":"} if thresholds else {})
+    lines = {"different identities": "--"} | ({"threshold at FAR 1e-3": ":"} if thresholds else {})
     keys += [Line2D([], [], color=INK, linestyle=line, label=label) for label, line in lines.items()]
     axes[0].figure.legend(handles=keys, loc="outside upper center", ncols=len(keys))
     return axes
@@ -65,8 +63,7 @@ def model_cosines(
     Args:
         old, new: [N, d_o], [N, d_n], embeddings of the same images, normalised here. Where the widths differ
             the middle axis says so.
-        cross: (query, gallery) of new/old, [N, d] each, where a method cuts, pads or transforms features
-            before it compares them; None: `new` and `old` themselves.
+        cross: (query, gallery) of new/old, [N, d] each; None: `new` and `old` themselves.
     """
     ids = np.arange(len(old))
     query, gallery = cross or (new, old)
@@ -79,7 +76,7 @@ def model_cosines(
     histograms = {pair: cosine_histograms(side, labels, **o, bins=100) for pair, (side, o) in pairs.items()}
     found = {pair: verification(side, labels, **o, fars=(1e-3,)) for pair, (side, o) in pairs.items()}
     thresholds = {p: one.thresholds[0] for p, one in found.items() if np.isfinite(one.thresholds[0])}
-    cosine_row(list(placed.values()), histograms, thresholds, threshold_label="threshold at FAR 1e-3")
+    cosine_row(list(placed.values()), histograms, thresholds)
     return axes
 
 

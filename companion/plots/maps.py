@@ -35,9 +35,8 @@ class JointMap:
 def joint_tsne(old: Any, new: Any = None, prototypes: Any = None) -> JointMap:
     """One t-SNE map of old features [N, D], new ones [M, D] and prototypes [C, D], the same on every call.
 
-    Rows are normalised, reduced by PCA and embedded *together*: two maps made apart cannot be compared.
-    PCA also gives the starting positions, and one thread keeps the order of summation. Neighbourhoods are
-    lowered to a third of the points when there are few.
+    Rows are normalised and embedded *together*: two maps made apart cannot be compared. One thread keeps the
+    order of summation.
     """
     given = (old, new, prototypes)
     parts = [unit_rows(part) for part in given if part is not None]
@@ -75,11 +74,10 @@ def model_map(ax: Axes, old: Any, new: Any, labels: Any) -> JointMap | None:
 def draw_map(ax: Axes, joint: JointMap, labels: Any, *, marked: Any = None) -> Axes:
     """Draw a joint map: colour says old or new, a number says which identity, a star is a prototype.
 
-    Every identity has a thin line from the centre of its old features to the centre of its new ones: short
-    lines where the two spaces agree, long lines where they do not. The orange number stands on the new side.
-    The title holds the trustworthiness, because the picture alone proves nothing. `labels` [N] are of every
-    old feature and of the new one of the same image, prototypes in their order; old points that are `marked`,
-    bool [N], such as outliers, have a ring.
+    A thin line leads from the centre of each identity's old features to that of its new ones: short where the
+    two spaces agree. The title holds the trustworthiness, because the picture alone proves nothing. `labels`
+    [N] are of every old feature and of the new one of the same image, prototypes in their order; old points
+    that are `marked`, bool [N], such as outliers, have a ring.
     """
     labels = plain_array(labels)
     text = _names(labels)
@@ -110,7 +108,7 @@ def draw_circle(
     new: Any,
     labels: Any,
     *,
-    prototypes: Any = None,
+    prototypes: Any,
     classifier: Any = None,
     marked: Any = None,
 ) -> Axes:
@@ -120,7 +118,7 @@ def draw_circle(
     gathered, and nowhere while it is scattered.
 
     Args:
-        old: [N, 2], drawn where they are, length about 1.  new: [N, 2] of any length, or None.
+        old: [N, 2], drawn where they are, length about 1.  new: [N, 2] of any length.
         prototypes: [C, 2], class means of the old features.
         classifier: [C, 2] rows of the new classifier, drawn as short orange strokes.
         marked: bool [N], images to ring on both circles, such as outliers.
@@ -130,21 +128,19 @@ def draw_circle(
     turn = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(turn), np.sin(turn), color="#CCCCCC", linewidth=0.8, zorder=0)
     _dots(ax, plain_array(old), OLD, "old features", 2, marked)
-    if new is not None:
-        new = unit_rows(new)
-        _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
-        for identity in text:
-            centre = new[labels == identity].mean(axis=0)
-            if np.linalg.norm(centre) > GATHERED:
-                ax.text(*(1.5 * unit_rows(centre)), text[identity], color=NEW, **_CENTRED)
+    new = unit_rows(new)
+    _dots(ax, 1.25 * new, NEW, "new features", 3, marked)
+    for identity in text:
+        centre = new[labels == identity].mean(axis=0)
+        if np.linalg.norm(centre) > GATHERED:
+            ax.text(*(1.5 * unit_rows(centre)), text[identity], color=NEW, **_CENTRED)
     for row in [] if classifier is None else unit_rows(classifier):
         ax.plot(*np.stack([1.33 * row, 1.41 * row]).T, color=NEW, linewidth=2.5, zorder=1)
-    if prototypes is not None:
-        prototypes = plain_array(prototypes)
-        _stars(ax, prototypes)
-        for position, name in zip(prototypes, text.values(), strict=True):
-            ax.plot([0, position[0]], [0, position[1]], color=OLD, linewidth=0.8, alpha=0.5, zorder=1)
-            ax.text(*(0.62 * unit_rows(position)), name, color=OLD, **_CENTRED)
+    prototypes = plain_array(prototypes)
+    _stars(ax, prototypes)
+    for position, name in zip(prototypes, text.values(), strict=True):
+        ax.plot([0, position[0]], [0, position[1]], color=OLD, linewidth=0.8, alpha=0.5, zorder=1)
+        ax.text(*(0.62 * unit_rows(position)), name, color=OLD, **_CENTRED)
     ax.set(xlim=(-1.65, 1.65), ylim=(-1.65, 1.65), aspect="equal")
     ax.axis("off")
     return ax

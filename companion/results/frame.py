@@ -22,8 +22,7 @@ def collect(*roots: str | Path) -> pd.DataFrame:
     """One row for every complete run below folders of run folders; one in several is that of the first.
 
     Columns are every field of the configuration (dictionaries as JSON text), "experiment_id", "run_id",
-    "test_identities", "folder" and "run" (a `Run`, which is read when it is asked). Old models' runs have
-    method "old". Without runs it is empty, with the columns that the other functions need.
+    "test_identities", "folder" and "run" (a `Run`). Old models' runs have method "old".
     """
     rows = [
         {"experiment_id": run.folder.parent.name, "run_id": run.folder.name} | row_of_run(run)
@@ -153,13 +152,13 @@ def bounds(rows: pd.DataFrame, experiment_id: str) -> dict[str, float | None]:
 
 
 def backfill(
-    run: Run, metric: str = "map", order: str = "random", adapter: str | None = None
+    run: Run, metric: str = "map", adapter: str | None = None
 ) -> tuple[list[float], list[float | None]]:
-    """The mixed-gallery curve of a run: shares re-embedded, and the metric at each.
+    """The mixed-gallery curve of a run in random order: shares re-embedded, and the metric at each.
 
     The adapter "rank-merge" of an independent run are two indexes, each asked by its own model.
     """
-    found = run.metrics.select(gallery="mixed", metric=metric, order=order, adapter=adapter)
+    found = run.metrics.select(gallery="mixed", metric=metric, order="random", adapter=adapter)
     curve = sorted((one.share, one.value) for one in found if one.share is not None)
     return [share for share, _ in curve], [value for _, value in curve]
 
@@ -183,12 +182,11 @@ def backfill_curves(runs: pd.DataFrame, experiment_id: str, metric: str = "map")
     return curves
 
 
-def histories(runs: pd.DataFrame, experiment_id: str) -> dict[str, list[dict[str, float]]]:
+def histories(runs: pd.DataFrame, experiment_id: str) -> dict[str, pd.DataFrame]:
     """Every method's history.csv, each number the mean over the seeds; methods without one are left out."""
     found = {}
     for name, own in by_method(runs, experiment_id).items():
         tables = [pd.DataFrame(run.history) for run in own["run"] if (run.folder / "history.csv").is_file()]
         if tables:
-            mean = pd.concat(tables).groupby("epoch", as_index=False).mean()
-            found[name] = [row.dropna().to_dict() for _, row in mean.iterrows()]
+            found[name] = pd.concat(tables).groupby("epoch", as_index=False).mean()
     return found

@@ -42,7 +42,7 @@ DETAILS: dict[str, dict[str, tuple]] = {
 def overview_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every experiment in one line: how much of it is there, and which methods are compatible beyond noise.
 
-    Columns: experiment, runs (found of expected, adapters not counted), those that are compatible.
+    Runs are found of expected, adapters not counted.
     """
     lines = []
     for experiment, title in titles.setting_titles(rows).items():
@@ -58,9 +58,6 @@ def scoreboard(rows: pd.DataFrame, least: int = 5) -> pd.DataFrame:
 
     Beyond the noise of a paired 95 % interval; each by its defaults where they ran.
     Those most often above the bar come first, below them those that ran in fewer than `least` settings.
-
-    Args:
-        rows: of scores, of any number of experiments.
     """
     rows = rows[(rows["budget"] == "steps") & (rows["method"] != "independent")]
     if rows.empty:
@@ -135,8 +132,7 @@ def _references(parts: Sequence[tuple[str, pd.DataFrame]]) -> list[dict[str, str
 def first_day_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Whether each method's upgrade pays on its first day, by how much, and for whom not.
 
-    Columns: method; new/old > old/old (whether it holds); update gain (a fraction); with the old query
-    (new/old when the old model runs at query time too, where a run has it); right before, wrong now.
+    The update gain is a fraction; "with the old query" is new/old when the old model runs at query time too.
     """
     lines = []
     for row in rows.to_dict("records"):
@@ -161,8 +157,7 @@ def needs_table(rows: pd.DataFrame) -> pd.DataFrame:
 def detail_table(runs: pd.DataFrame, experiment_id: str, caption: str) -> pd.DataFrame:
     """A close look at the upgrade by every method of an experiment.
 
-    Columns: method, and those of DETAILS[caption]; empty where nothing of it was measured. Below the order
-    of backfill stand two indexes in random order.
+    Empty where nothing of it was measured; below the order of backfill stand two indexes in random order.
     """
     lines, methods = [], by_method(runs, experiment_id)
     for own in methods.values():
@@ -209,10 +204,7 @@ def printed(name: str, protocol: str) -> pd.DataFrame:
 
 
 def protocol_table(runs: pd.DataFrame, experiment_id: str) -> pd.DataFrame:
-    """An experiment's runs as the papers of its protocol print theirs, then the papers' own rows.
-
-    Columns: method, query/gallery, one for each metric (per cent), whose numbers these are, in which setting.
-    """
+    """An experiment's runs as the papers of its protocol print theirs, then the papers' own rows."""
     methods = by_method(runs, experiment_id)
     row = next(iter(methods.values())).iloc[0]
     metrics = printed_metrics(row["run"])

@@ -1,12 +1,11 @@
 """What to trust: which trainings were long enough, and who made the runs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from companion.plots.curves import VALIDATION
+from companion.plots.curves import VALIDATION, History, history_series
 from companion.results import by_method, histories
 from companion.titles import row_title
 from compat_lib.evaluation.records import shown
@@ -14,7 +13,7 @@ from compat_lib.evaluation.records import shown
 FLAT = 0.02  # absolute: two points of the metric
 
 
-def last_third(history: Sequence[Mapping[str, Any]]) -> tuple[int, int, float] | None:
+def last_third(history: History) -> tuple[int, int, float] | None:
     """First and last epoch of the last third of a training, and how far the self-test moved between them.
 
     None with fewer than two epochs that have it.
@@ -22,15 +21,14 @@ def last_third(history: Sequence[Mapping[str, Any]]) -> tuple[int, int, float] |
     >>> last_third([{"epoch": epoch, VALIDATION: epoch / 12} for epoch in (3, 6, 9)])
     (6, 9, 0.25)
     """
-    known = [(int(row["epoch"]), row[VALIDATION]) for row in history if row.get(VALIDATION) is not None]
-    if len(known) < 2:
+    epochs, values = history_series(history, VALIDATION)
+    if len(epochs) < 2:
         return None
-    last, end = known[-1]
-    start, value = min(known[:-1], key=lambda point: abs(point[0] - 2 * last / 3))
-    return start, last, end - value
+    start = abs(epochs[:-1] - 2 * epochs[-1] / 3).argmin()
+    return int(epochs[start]), int(epochs[-1]), float(values[-1] - values[start])
 
 
-def flatness(history: Sequence[Mapping[str, Any]]) -> str:
+def flatness(history: History) -> str:
     """Whether the self-test on validation identities still moves in the last third, as a sentence."""
     third = last_third(history)
     if third is None:
@@ -42,10 +40,7 @@ def flatness(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def flat_table(runs: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Which methods' self-tests on the validation identities still moved in the last third of the training.
-
-    Columns: experiment (of `titles`), flat, still moving; in brackets how far each moved, in points.
-    """
+    """Whose self-test on validation identities still moved in the last third of the training, in points."""
     lines = []
     for experiment, title in titles.items():
         flat, moving, methods = [], [], by_method(runs, experiment)
@@ -60,7 +55,7 @@ def flat_table(runs: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
 
 def oracle_moved(runs: pd.DataFrame, experiment_id: str) -> str:
     """By how many points a setting's oracle moved in its last third; empty where that is flat."""
-    third = last_third(histories(runs, experiment_id).get("independent", []))
+    third = last_third(histories(runs, experiment_id).get("independent", ()))
     return shown(third[2], signed=True) if third and abs(third[2]) > FLAT else ""
 
 

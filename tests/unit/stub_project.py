@@ -42,6 +42,14 @@ def write_notebook(path: Path, *sources: str, parameters: str | None = "seed = 0
     return path
 
 
+def run_notebook(
+    project: Path, notebook: Path, target: Path, *options: str, **variables: str
+) -> subprocess.CompletedProcess:
+    """What execute.py does of a notebook, in a process of its own."""
+    command = [sys.executable, str(project / "workflow" / "execute.py"), str(notebook), str(target), *options]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+
+
 def experiment_notebook(path: Path, method: str, folder: str, parameters: str = COMMON) -> None:
     sources = [text.replace("METHOD", method).replace("FOLDER", folder) for text in (EXPERIMENT, WORK)]
     write_notebook(path, *sources, parameters=parameters)

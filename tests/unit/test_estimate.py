@@ -18,6 +18,9 @@ SMALL = ExperimentConfig(
 )
 
 
+FEW = {"identities": 20, "images": 4, "eval_identities": 5, "eval_images": 3}
+
+
 def told(preset):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         estimate.estimate(preset, "cpu")
@@ -32,8 +35,7 @@ def test_counts_and_steps_by_hand():
 
 
 def test_a_preset_without_counts_reads_its_data(tmp_path):
-    options = {"identities": 20, "images": 4, "eval_identities": 5, "eval_images": 3}
-    config = SMALL.changed(dataset_options=options, data_root=str(tmp_path))
+    config = SMALL.changed(dataset_options=FEW, data_root=str(tmp_path))
     text = told(Preset("x", [config, config.changed(method="l2")]))
     assert "24 images of 6 classes" in text and "56 images of 14 classes" in text
     assert "2 new models, each by the oracle's step, and 1 old ones" in text
@@ -43,8 +45,7 @@ def test_a_preset_without_counts_reads_its_data(tmp_path):
 
 @pytest.mark.parametrize("given", [{"old_features": "old.parquet"}, {"old_run": "an-experiment/a-run"}])
 def test_an_old_model_that_is_there_costs_nothing(tmp_path, given):
-    options = {"identities": 20, "images": 4, "eval_identities": 5, "eval_images": 3}
-    text = told(Preset("x", [SMALL.changed(dataset_options=options, data_root=str(tmp_path), **given)]))
+    text = told(Preset("x", [SMALL.changed(dataset_options=FEW, data_root=str(tmp_path), **given)]))
     images = 80 if "old_features" in given else 56  # all of train/, or those of the scenario
     assert "  old  " not in text and f"{images} images of {images // 4} classes" in text
     assert "1 new models, each by the oracle's step, and 0 old ones" in text

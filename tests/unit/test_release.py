@@ -18,9 +18,13 @@ def runs(tmp_path_factory):
     return configs, [silent(config).evaluate() for config in configs]
 
 
-def test_the_file_gives_the_numbers_of_the_runs(runs):
-    configs, (oracle, bct) = runs
-    made = release.arrays(release.main_runs(configs, ("independent", "bct"), 0))
+@pytest.fixture(scope="module")
+def made(runs):
+    return release.arrays(release.main_runs(runs[0], ("independent", "bct"), 0))
+
+
+def test_the_file_gives_the_numbers_of_the_runs(runs, made):
+    _, (oracle, bct) = runs
     assert {name.split("/")[0] for name in made} == {"train", "val", "test"}
     assert {made[f"test/{name}"].dtype for name in ("old", "bct")} == {np.dtype("float16")}
     assert len(made["train/old"]) == len(made["train/independent"]) == len(made["train/labels"])
@@ -30,8 +34,7 @@ def test_the_file_gives_the_numbers_of_the_runs(runs):
     assert oracle.metrics.value("new", "new", "map") != bct.metrics.value("new", "new", "map")
 
 
-def test_the_examples_of_the_page_run(runs, tmp_path, monkeypatch, capsys):
-    made = release.arrays(release.main_runs(runs[0], ("independent", "bct"), 0))
+def test_the_examples_of_the_page_run(made, tmp_path, monkeypatch, capsys):
     (tmp_path / "release").mkdir()
     np.savez_compressed(tmp_path / "release/features-omniglot-s0.npz", **made)
     monkeypatch.chdir(tmp_path)

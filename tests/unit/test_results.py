@@ -173,7 +173,7 @@ def test_curves_are_means_over_seeds(tmp_path):
     assert low == pytest.approx([0.625 - 0.25 / 2**0.5, 0.75])
     assert high == pytest.approx([0.625 + 0.25 / 2**0.5, 0.75])
     looks = results.histories(frame, config.experiment_id)["mixbct"]
-    assert [row["val/new_new/tar@far=1e-2"] for row in looks] == [0.5, 0.75, 0.875]
+    assert looks["val/new_new/tar@far=1e-2"].tolist() == [0.5, 0.75, 0.875]
 
 
 # -- whose runs ------------------------------------------------------------------------------------

@@ -34,6 +34,12 @@ def declared():
     return tune.read_search(DECLARED)
 
 
+def read(folder, methods, **changes):
+    """A search over small data, with its runs in the folder."""
+    places = {"runs_root": str(folder / "runs"), "data_root": str(folder / "data")}
+    return tune.read_search(declare(folder, methods, **changes), **places)
+
+
 def declare(folder, methods, **changes):
     content = {"description": "tiny", "trials": 1, "finalists": 1, "seeds": [100], "methods": methods}
     content["defaults"] = {"old_epochs": 1, "epochs": 1, "bootstrap_draws": 0}
@@ -70,9 +76,7 @@ def test_every_trial_is_planned_once_method_by_method(declared):
 
 
 def test_trials_are_trained_once_on_validation_images_alone(tmp_path, monkeypatch, capsys):
-    path = declare(tmp_path, {"fct": {"fit_lr": [1e-4, 5e-4, 1e-2]}})
-    places = {"runs_root": str(tmp_path / "runs"), "data_root": str(tmp_path / "data")}
-    search = tune.read_search(path, **places)
+    search = read(tmp_path, {"fct": {"fit_lr": [1e-4, 5e-4, 1e-2]}})
     tune.tune(search, tmp_path / "lines")
     ((file, lines),) = tune.read_lines(search, tmp_path / "lines").items()
     assert list(lines.columns) == tune.COLUMNS and len(lines) == 2
@@ -94,14 +98,12 @@ def test_trials_are_trained_once_on_validation_images_alone(tmp_path, monkeypatc
 
 
 def test_a_loss_that_stops_being_a_number_is_a_line_without_values(tmp_path):
-    path = declare(tmp_path, {"l2": {"weight": [1e38, 1e39, 1e40]}})
-    places = {"runs_root": str(tmp_path / "runs"), "data_root": str(tmp_path / "data")}
-    search = tune.read_search(path, **places)
+    search = read(tmp_path, {"l2": {"weight": [1e38, 1e39, 1e40]}})
     tune.tune(search, tmp_path / "lines")
     (lines,) = tune.read_lines(search, tmp_path / "lines").values()
     assert len(lines) == 2 and lines["failure"].str.contains("is not finite").all()
     assert lines[["new_old", "new_new", "processor_seconds"]].isna().all(axis=None)
-    page = options_page.Search(path, tmp_path / "lines")
+    page = options_page.Search(tmp_path / "search.yml", tmp_path / "lines")
     cells = ["L2 regression", "", "", "", "", "", "2 of 2", "2", "1 of 1"]
     assert page.outcome().splitlines()[-1] == f"| {' | '.join(cells)} |"
 
@@ -120,8 +122,7 @@ def written(search, values, folder):
 
 
 def test_scores_by_hand_and_the_finalists_alone_have_the_second_seed(tmp_path):
-    path = declare(tmp_path, {"l2": {"weight": [1, 10, 100]}}, seeds=[100, 101], trials=3)
-    search = tune.read_search(path)
+    search = read(tmp_path, {"l2": {"weight": [1, 10, 100]}}, seeds=[100, 101], trials=3)
     first = {(100, 0): (0.5, 0.7), (100, 1): (0.6, 0.9), (100, 2): (0.6, 0.8)}
     page = written(search, first, tmp_path)
     assert page.table["there"].tolist() == [True, True, True, False]  # of another declaration is left out

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import warm
-from stub_project import write_notebook
+from stub_project import run_notebook, write_notebook
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the server")
 
@@ -24,17 +23,12 @@ def forked(project):
         yield environment
 
 
-def command(project, notebook: Path, target: Path) -> list[str]:
-    return [sys.executable, str(project / "workflow" / "execute.py"), str(notebook), str(target)]
-
-
 def test_a_notebook_runs_in_forks_and_its_pictures_and_words_come_back(project, forked, tmp_path):
     seen = "print(os.getcwd(), os.environ['SEEN'], os.environ['OMP_NUM_THREADS'], 'ipykernel' in sys.modules)"
     picture = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
     notebook = write_notebook(tmp_path / "a" / "a.ipynb", f"import os, sys\n{seen}", picture)
     target = tmp_path / "b.ipynb"
-    how = {"capture_output": True, "text": True}
-    ended = subprocess.run(command(project, notebook, target), env=forked | {"SEEN": "ja"}, **how)
+    ended = run_notebook(project, notebook, target, **forked, SEEN="ja")
     assert ended.returncode == 0 and "[a] done in" in ended.stdout, ended.stderr
     assert not ended.stderr
     cells = json.loads(target.read_text())["cells"]
@@ -48,9 +42,7 @@ def test_errors_and_killed_kernels_are_told_as_without_a_server(project, forked,
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "the kernel died"),
     ):
         notebook = write_notebook(tmp_path / "a.ipynb", source)
-        ended = subprocess.run(
-            command(project, notebook, tmp_path / "b.ipynb"), env=forked, capture_output=True, text=True
-        )
+        ended = run_notebook(project, notebook, tmp_path / "b.ipynb", **forked)
         assert ended.returncode == 1 and words in ended.stderr
 
 
@@ -60,7 +52,8 @@ def test_a_kill_of_who_asked_leaves_nobody_behind(project, forked, tmp_path):
         f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
     )
     notebook = write_notebook(tmp_path / "a.ipynb", source)
-    asker = subprocess.Popen(command(project, notebook, tmp_path / "b.ipynb"), env=forked)
+    command = [sys.executable, str(project / "workflow" / "execute.py"), str(notebook)]
+    asker = subprocess.Popen([*command, str(tmp_path / "b.ipynb")], env=forked)
     deadline = time.monotonic() + 300
     while not (pid.is_file() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -19,17 +19,12 @@ import plan
 import psutil
 import pytest
 import reproduce
-from stub_project import COMMON, experiment_notebook, make_project, start, write_notebook
+from stub_project import experiment_notebook, make_project, run_notebook, start, write_notebook
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.presets import load_preset
 
 # -- execute.py ----------------------------------------------------------------------------------
-
-
-def run_notebook(project, notebook, target, *options, **variables):
-    command = [sys.executable, str(project / "workflow" / "execute.py"), str(notebook), str(target), *options]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
 
 
 def printed(path: Path) -> str:
@@ -116,9 +111,6 @@ def test_a_kernel_that_never_starts_is_given_up(tmp_path, monkeypatch, capsys):
 
 
 def test_a_parameters_cell_holds_literals_only(tmp_path):
-    lines = "a = -1e-3  # unit\nb = {'c': None}\nd = [1, 'x']"
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=lines)
-    assert execute.declared_parameters(notebook) == {"a": -1e-3, "b": {"c": None}, "d": [1, "x"]}
     for name, parameters, words in (
         ("b", "seed = 0\nfolder = 'runs' + '/a'", "got: folder = 'runs' + '/a'"),
         ("c", "import os\nseed = 0", "got: import os"),
@@ -274,11 +266,6 @@ def test_a_field_that_would_be_lost_is_refused(stub):
     assert plan.notebook_parameters(path, config, fixed=("method",)) == expected
 
 
-def test_the_defaults_of_a_notebook_never_count(tmp_path):
-    path = write_notebook(tmp_path / "a.ipynb", parameters=COMMON + "epochs = 5")
-    assert plan.notebook_parameters(path, ExperimentConfig())["epochs"] == ExperimentConfig().epochs
-
-
 # -- reproduce.py --------------------------------------------------------------------------------
 
 
@@ -377,10 +364,20 @@ def test_a_living_workflow_is_not_disturbed(tmp_path, monkeypatch):
         owner.wait()
 
 
-def test_an_unknown_preset_is_a_sentence(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--preset", "quik"])
-    assert reproduce.main() == 1
-    message = capsys.readouterr().err
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """What the driver says of arguments that it refuses."""
+
+    def said(*arguments):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "--preset", *map(str, arguments)])
+        assert reproduce.main() == 1
+        return capsys.readouterr().err
+
+    return said
+
+
+def test_an_unknown_preset_is_a_sentence(refused):
+    message = refused("quik")
     assert "there is no preset" in message and "quick" in message and "Traceback" not in message
 
 
@@ -391,28 +388,22 @@ def test_an_unknown_preset_is_a_sentence(monkeypatch, capsys):
         ("method_options: {weight: '0.4'}", "weight must be a number of at least 0, not '0.4'"),
     ],
 )
-def test_what_cannot_be_is_said_once_and_before_any_notebook(monkeypatch, capsys, tmp_path, defaults, words):
+def test_what_cannot_be_is_said_once_and_before_any_notebook(monkeypatch, refused, tmp_path, defaults, words):
     (tmp_path / "p.yml").write_text(
         f"defaults: {{{defaults}}}\nmethods: [{{method: l2}}, {{method: weakened_l2}}]\n"
     )
-    arguments = ["reproduce.py", "--preset", str(tmp_path / "p.yml"), "--runs-root", str(tmp_path / "runs")]
-    monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(reproduce.Workflow, "make", None)
-    assert reproduce.main() == 1
-    said = capsys.readouterr().err
+    said = refused(tmp_path / "p.yml", "--runs-root", tmp_path / "runs")
     assert said.count(words) == 1 and "p.yml, portraits" in said.replace("none-open", "portraits-open")
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(monkeypatch, capsys, tmp_path):
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--preset", "smoke", "--runs-root", str(tmp_path)])
-
+def test_a_folder_that_cannot_be_written_is_a_sentence(monkeypatch, refused, tmp_path):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "mkdir", full)
-    assert reproduce.main() == 1
-    assert "no space is left on the disk; name another folder with --runs-root" in capsys.readouterr().err
+    said = refused("smoke", "--runs-root", tmp_path)
+    assert "no space is left on the disk; name another folder with --runs-root" in said
 
 
 @pytest.mark.parametrize(
