@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from compat_lib.data import data_root, load
-from compat_lib.data.images import ImageSet
+from compat_lib.data import load
+from compat_lib.data.images import ImageSet, data_root
 
 
 def image_set(labels=(0, 1, 1, 2), channels=3, extras=None):
@@ -71,7 +71,7 @@ def test_a_data_root_that_is_a_file_is_named(tmp_path):
         ("omniglot", {"pose": 1}, "takes the options in_domain; got pose"),
         ("folder", {}, "takes the options path, skip_unreadable and needs path; got none"),
         ("folder", {"path": "x", "skip_unreadable": "no"}, "skip_unreadable must be True or False; got 'no'"),
-        ("msmt17", {"identities": "some"}, "identities must be train or all; got 'some'"),
+        ("msmt17", {"identities": "some"}, "identities is 'some'; choose one of train, all"),
         ("cifar100", {"validation": "0.1"}, "validation must be a number, such as 0.1; got '0.1'"),
     ],
 )
