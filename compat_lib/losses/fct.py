@@ -182,9 +182,9 @@ class FCT(CompatibilityLoss):
     def terms(self, step: Step) -> dict[str, Tensor]:
         return {"classification": self.classification(step)}
 
-    def finish(self, embed: Callable[[], Tensor]) -> None:
-        seed = int(torch.randint(2**31, ()))
-        self.transform = fit_transform(self.old_features, embed(), seed=seed, **self.fit_options)
+    def finish(self, embed: Callable[[], Tensor], **how: Callable[..., Tensor]) -> None:
+        seed, how = int(torch.randint(2**31, ())), self.fit_options | {"kind": self.kind} | how
+        self.transform = fit_transform(self.old_features, embed(), seed=seed, **how)
         self.fitted.fill_(True)
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:
