@@ -10,7 +10,6 @@ from method_steps import make_classifier, make_clusters, make_near_step, make_ol
 
 from compat_lib.losses import build_method
 from compat_lib.losses.advbct import kept_extent
-from compat_lib.old_system import OldSystem
 
 
 def build(old, width=6, seed=3, **options):
@@ -71,6 +70,8 @@ def test_values(width, per_class, hidden, target):
     assert terms["boundary"].item() == pytest.approx(slow_boundary(old, v, target, n, labels), abs=1e-6)
     assert terms["adversarial"].item() == pytest.approx(slow_adversarial(method, step, n), abs=1e-6)
     assert method.weights == {"classification": 1.0, "boundary": 2.0, "adversarial": 3.0}
+    lone = make_step(old, width, rows=torch.tensor([0, 0]), dtype=torch.float64)
+    assert method(lone)["boundary"].item() == 0  # one sample has no extent
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.03, 0.5, 0.99])
@@ -93,18 +94,6 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
         torch.testing.assert_close(ours, theirs)
     assert plain[0].abs().max() > 1e-4
     assert fooled[0].eq(0).all() == (progress == 0)
-
-
-def test_classes_with_one_sample_or_none_have_no_boundary():
-    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    old = OldSystem.from_arrays(features, [0, 0, 2], num_classes=4)
-    method = build(old, 2)
-    assert method.old_bounded.tolist() == [True, False, False, False]
-    new = torch.nn.functional.normalize(torch.tensor([[-1.0, 0.0], [0.0, -1.0]]))
-    assert method._boundary(new, torch.tensor([2, 1])).item() == 0
-    alone = method._boundary(new[:1], torch.tensor([0]))
-    torch.testing.assert_close(method._boundary(new, torch.tensor([0, 2])), alone)
-    assert alone > 1
 
 
 @pytest.mark.parametrize(
