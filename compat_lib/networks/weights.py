@@ -21,9 +21,6 @@ class Inputs(nn.Module):
 
     A single channel is repeated for the three.
 
-    Args:
-        mean, std: of the channels, in 0..1, as a pretrained network's publisher gives them.
-
     >>> Inputs([0.5, 0.5, 0.25], [0.5, 0.25, 0.5])(torch.ones(1, 1, 1, 1)).flatten().tolist()
     [1.0, 2.0, 1.5]
     """
