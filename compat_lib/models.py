@@ -4,8 +4,6 @@ An embedding model maps float images ``[B, C, H, W]`` in -1..1 to un-normalised 
 normalisation to unit length is left to whoever compares.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

@@ -78,9 +78,8 @@ def simplex(width: int) -> Tensor:
     Source: the stationary classifier of arXiv 2405.02581, of K = width + 1 preallocated classes: rows of the
     identity and one of (1 - sqrt(K)) / (K - 1), minus their mean.
 
-    >>> simplex(2).round(decimals=2).tolist()
-    [[0.9700000286102295, -0.25999999046325684], [-0.25999999046325684, 0.9700000286102295], \
-[-0.7099999785423279, -0.7099999785423279]]
+    >>> simplex(1).tolist()
+    [[1.0], [-1.0]]
     """
     last = torch.full((1, width), (1 - math.sqrt(width + 1)) / width, dtype=torch.float64)
     rows = torch.cat([torch.eye(width, dtype=torch.float64), last])

@@ -1,7 +1,5 @@
 """Networks by name: those of this package, and the way to torchvision's, timm's and the reader's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise

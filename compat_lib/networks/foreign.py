@@ -1,7 +1,5 @@
 """Networks that others define: torchvision's, timm's, or a function of the reader's own."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """IResNet, the residual network of face recognition, whose stem keeps the resolution."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Weights that a network starts from: a file, or a publisher's with the scaling of their inputs."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping, Sequence
 from textwrap import shorten

@@ -18,13 +18,11 @@ def build(old_width, width, kind="arcface", **options):
 
 
 def slow_rotation(rotation):
-    """((I - A/4)^-1 (I + A/4))^2 with the entries written one by one."""
-    d, angles = rotation.width, iter(rotation.angles.tolist())
+    """((I - A/4)^-1 (I + A/4))^2."""
+    d = rotation.width
     quarter = np.zeros((d, d))
-    for i in range(d):
-        for j in range(i + 1, d):
-            quarter[i, j] = next(angles) / 4
-            quarter[j, i] = -quarter[i, j]
+    quarter[np.triu_indices(d, 1)] = rotation.angles.detach().numpy() / 4
+    quarter -= quarter.T
     root = np.linalg.inv(np.eye(d) - quarter) @ (np.eye(d) + quarter)
     return (root @ root).tolist()
 

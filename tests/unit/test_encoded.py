@@ -44,11 +44,6 @@ def test_what_cannot_be_read_is_named(paths):
     with pytest.raises(UnreadableImages, match=r"2 images: .*bild-1.*file is empty.*bild-3.*No such file"):
         encoded(paths)[:]
     assert encoded(paths)[[0, 2]].shape == (2, 3, 8, 6)
-    error = UnreadableImages([("a.png", "bad"), ("b.png", "worse")])
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    paths[0].write_bytes(b"no image")
-    with pytest.raises(UnreadableImages, match="bild-0.* .an image format that Pillow does not know"):
-        encoded(paths)[0]
 
 
 def test_the_digest_is_of_the_list_the_rules_and_the_rows(paths):
