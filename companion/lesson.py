@@ -13,7 +13,7 @@ from pandas.io.formats.style import Styler
 
 from companion import plots, results, tables
 from companion.titles import row_title
-from compat_lib.data.batches import to_float
+from compat_lib.data.augmentation import to_float
 from compat_lib.data.images import DISTRACTOR
 from compat_lib.evaluation.records import metric_for, metric_title, shown
 from compat_lib.experiment import Experiment

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from compat_lib.config import WHERE, ExperimentConfig, project_path
-from compat_lib.data import DATA_VARIABLE, load
+from compat_lib.data import load
 from compat_lib.data.batches import Groups
-from compat_lib.data.images import ImageSet, Splits
+from compat_lib.data.images import DATA_VARIABLE, ImageSet, Splits
 from compat_lib.data.scenarios import Scenario, named_classes, other_set, split
 from compat_lib.files import tensor_digest
 from compat_lib.losses import find_method, method_options

@@ -4,8 +4,6 @@ An embedding model maps float images ``[B, C, H, W]`` in -1..1 to un-normalised 
 normalisation to unit length is left to whoever compares.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -80,16 +78,10 @@ def build_model(
     """A freshly initialised embedding model, or one that starts from weights.
 
     Args:
-        name: ``convnet`` (three stride-2 convolutions, 0.09 M parameters at 32 px), ``convnet-half`` (half
-            its channels), ``resnet-small`` (stride-2 stem and two residual blocks, 0.26 M); torchvision's
-            ``resnet18``, ``resnet50`` (with ``-stride1`` the last stage keeps the resolution) and
-            ``mobilenet-v3``, with a stem for small images up to 64 x 64; ``iresnet18``, ``iresnet50``,
-            ``iresnet100``; ``vit-small`` (patches of 16 pixels, of 4 up to 64 x 64); or "torchvision:NAME",
-            "timm:NAME", "MODULE:FUNCTION", see :func:`compat_lib.networks.backbones.build_backbone`.
-        width: dimension of the embedding.
+        name: ``convnet`` (0.09 M parameters at 32 px), ``resnet-small`` (0.26 M), and the others of
+            docs/networks.md, which also says what weights there are.
         channels, size: 1 or 3, and pixels, (height, width) or of both sides, at least 16.
-        weights: what torchvision or timm calls them ("DEFAULT", "IMAGENET1K_V2", "pretrained"), or a file of
-            the backbone's (its classifier is left), or of a whole embedding model with its head.
+        weights: a publisher's name, or a file of the backbone or of a whole embedding model.
         head: "linear" or "bn-neck", see :class:`EmbeddingModel`.
 
     >>> build_model("convnet", width=8, channels=1, size=32)(torch.zeros(2, 1, 32, 32)).shape

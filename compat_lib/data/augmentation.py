@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compat_lib.names import check_number
+
 ATTEMPTS = 10  # boxes drawn for an image before it is left alone, as torchvision does
 ERASED = (0.02, 0.33), (0.3, 3.3)  # share of the area, height / width
 CROPPED = 3 / 4, 4 / 3
@@ -77,8 +79,7 @@ class Augmentation:
                     f"{name} must be 0 or more pixels and less than the image's {side}; got {value}"
                 )
         for name in ("erase", "resized_crop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
+            check_number(name, getattr(self, name), 0, 1)
         cuts = {name: getattr(self, name) for name in ("shift", "pad", "resized_crop")}
         if sum(value > 0 for value in cuts.values()) > 1:
             given = ", ".join(f"{name} {value}" for name, value in cuts.items() if value)

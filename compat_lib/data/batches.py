@@ -7,11 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .augmentation import Augmentation, to_float, whole_pixels
+from .augmentation import Augmentation, whole_pixels
 from .encoded import EncodedImages, Stream
 from .images import seeded_generator
-
-__all__ = ["Augmentation", "Batches", "Groups", "to_float"]
 
 
 @dataclass(frozen=True, eq=False)

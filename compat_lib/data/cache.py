@@ -30,9 +30,8 @@ def cached_arrays(
         write: called with an empty folder; leaves `<name>.npy` files in it.
         size: bytes that the arrays take, where that is known before.
 
-    Returns:
-        name -> array, memory-mapped copy-on-write: changing it in memory never changes the file. Where the
-        disk is full, an OSError, and nothing is left behind.
+    Arrays by name are memory-mapped copy-on-write: changing one in memory never changes the file. Where the
+    disk is full, an OSError, and nothing is left behind.
     """
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     folder = parent / hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -66,8 +66,6 @@ class EncodedImages:
     ((2, 1, 4, 4), [9, 7], 1)
     """
 
-    dtype = torch.uint8
-
     def __init__(
         self,
         files: Sequence[Any],

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from compat_lib.names import check_choice
+
 from .alignment import aligned_images
 from .cache import cached_arrays
 from .decoding import Size, printable, smooth_resize
@@ -35,19 +37,11 @@ def ms1mv3(
 ) -> Splits:
     """Return MS1Mv3 (93,431 identities, 5,179,510 faces of 112 x 112), tested on IJB-C, or another such set.
 
-    Source: Deng et al., "Lightweight face recognition challenge" (ICCVW 2019), as InsightFace distributes it:
-    `train.rec` and `train.idx`. Any set packed like it is read. Images keep the file's order, on which the
-    published splits depend: take `shuffle_seed` None for these. The published setting has no validation part.
-    Images are encoded, RGB; with IJB the lists of its protocol come with them.
-
-    Args:
-        path: folder of the two files; None: `<root>/ms1m-retinaface-t1`.
-        test: "ijbc" or "ijbb", see `ijb`; "identities": as many as for validation, held out of training too.
-        test_path: folder of that part; None: `<root>/IJBC` or `<root>/IJBB`.
-        validation: identities, 0 or at least 2.
+    Source: Deng et al., "Lightweight face recognition challenge" (ICCVW 2019), as InsightFace distributes it.
+    Images are encoded, RGB, in the file's order, on which the published splits depend: take `shuffle_seed`
+    None for these. With IJB the lists of its protocol come with them. Options: docs/data_sets.md.
     """
-    if test not in (*GALLERIES, IDENTITIES):
-        raise ValueError(f"test is {test!r}; choose one of {', '.join((*GALLERIES, IDENTITIES))}")
+    check_choice("test", test, (*GALLERIES, IDENTITIES))
     if validation < 2 and (validation != 0 or test == IDENTITIES):
         allowed = "at least 2 identities" + (" to test on" if test == IDENTITIES else ", or 0 for none")
         raise ValueError(f"validation must be {allowed}; got {validation}")
@@ -147,8 +141,7 @@ def celeba_lfw(root: Place, *, size: Size = 112, seed: int = 0, validation: int 
     in the wild" (2007), the former read by torchvision. CelebA's faces are aligned by its
     five points; LFW has none, so that a fixed box is cut from its funneled images.
 
-    The data root holds `celeba/` as torchvision lays it out, which it downloads where Google Drive lets it,
-    and `lfw-py/lfw_funneled/<Name>/<Name>_0001.jpg`. `validation` is at least 2 identities of CelebA.
+    `validation` is at least 2 identities of CelebA.
     """
     if validation < 2:
         raise ValueError(f"validation must be at least 2 identities; got {validation}")

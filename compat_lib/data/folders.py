@@ -40,8 +40,7 @@ def folder(
     ask the gallery test/: they are part of the test images, and the extra "query" (bool) tells which.
 
     With `skip_unreadable` images that cannot be read are left out and named, in the log and in
-    `Splits.skipped`; otherwise an error names them all. Without val/, 10 % of the classes or images are held
-    out of training for validation by seed, see `with_validation`.
+    `Splits.skipped`; otherwise an error names them all. Without val/, see `with_validation`.
 
     Images are uint8 [N, 3, H, W], RGB. An OSError says that the data root is on a full or read-only disk.
     """

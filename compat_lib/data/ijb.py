@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from compat_lib.names import check_choice
+
 from .alignment import aligned_images
 from .decoding import Size, printable
 from .images import ImageSet
@@ -20,13 +22,7 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
     """Return the images of IJB-B or IJB-C, aligned to 112 x 112 when they are read, and the protocol's lists.
 
     Source: Maze et al., "IARPA Janus Benchmark - C" (ICB 2018), Whitelam et al., "IARPA Janus Benchmark-B"
-    (CVPRW 2017), in the layout of InsightFace's evaluation: `loose_crop/<name>.jpg`, and in `meta/`
-
-    - `ijbc_face_tid_mid.txt`: name, template, medium;
-    - `ijbc_name_5pts_score.txt`: name, ten coordinates, the detector's score;
-    - `ijbc_template_pair_label.txt`: template, template, 1 for one person;
-    - `ijbc_1N_gallery_G1.csv`, `ijbc_1N_gallery_G2.csv` (IJB-B: S1, S2), `ijbc_1N_probe_mixed.csv`: template,
-      subject, and more. Without any of these three there is no 1:N search.
+    (CVPRW 2017), in the layout of InsightFace's evaluation, see docs/data_sets.md.
 
     Deviation: MixBCT's published evaluation reads pixels as (x - 127.5) / 128, where its training divides by
     127.5; here networks are tested as they are trained.
@@ -37,8 +33,7 @@ def ijb(path: Path, part: str = "ijbc", *, size: Size = 112) -> tuple[ImageSet, 
         "gallery1", "gallery2" and "probes" (int64 [n, 2]: template, subject). A class is a subject; where the
         1:N lists do not tell the subject of a template, the template.
     """
-    if part not in GALLERIES:
-        raise ValueError(f"unknown part {part!r} of IJB; choose one of {', '.join(GALLERIES)}")
+    check_choice("the part of IJB", part, GALLERIES)
     meta, source = path / "meta", path / "meta" / f"{part}_face_tid_mid.txt"
     if not path.is_dir():
         raise FileNotFoundError(

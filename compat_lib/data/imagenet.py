@@ -24,10 +24,8 @@ def imagenet(
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (IJCV 2015). openBCT, FCT
     and BT2 retrieve within the validation images (protocol leave-one-out).
 
-    The tree is `<root>/imagenet/{train,val}/<wnid>/*.JPEG`. `val` may be flat, as it is unpacked: the classes
-    are then read from `LOC_val_solution.csv`, as Kaggle distributes it, or by torchvision from its `meta.bin`
-    or the archive `ILSVRC2012_devkit_t12.tar.gz`, beside `train`. Classes are the WordNet numbers, in their
-    order; images are cut by `centre_crop`.
+    Where `val` is flat, its classes are in Kaggle's list, or torchvision reads them from the development kit.
+    Classes are the WordNet numbers, in their order; images are cut by `centre_crop`.
     """
     base = data_root(root) / "imagenet" if path is None else Path(path).expanduser()
     layout = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
@@ -45,11 +43,9 @@ def places365(
     Source: Zhou et al., "Places: A 10 million Image Database for Scene Recognition" (TPAMI 2018). openBCT
     retrieves within the validation images (protocol leave-one-out).
 
-    `<root>/places365` holds the archive with the "easy directory structure", `{train,val}/<category>/*.jpg`,
-    or what torchvision unpacks: the lists `categories_places365.txt`, `places365_train_standard.txt` and
-    `places365_val.txt`, and the images of 256 pixels in `data_256_standard` (or `data_256`) and `val_256`, or
-    the large ones in `data_large_standard` (or `data_large`) and `val_large`. Classes are the folders or the
-    list's categories, in the order of their numbers, which is one order; images are cut by `centre_crop`.
+    `<root>/places365` holds the archive with the "easy directory structure", or what torchvision unpacks:
+    lists, and images of 256 pixels or the large ones. Classes are the folders or the list's categories, in
+    the order of their numbers, which is one order; images are cut by `centre_crop`.
     """
     base = data_root(root) / "places365" if path is None else Path(path).expanduser()
     layout = "train/airfield/*.jpg and val/airfield/*.jpg"

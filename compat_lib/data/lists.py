@@ -83,12 +83,10 @@ def _first_wrong_line(path: Path, columns: Mapping[str, type], header: bool) -> 
 
 
 def listed_set(folder: Path, rows: pd.DataFrame, **how: Any) -> ImageSet:
-    """Return the images of a table with their classes, streamed.
+    """Return the images of a table with their classes, streamed; the rest as in `listed_images`.
 
-    Args:
-        folder, how: as in `listed_images`.
-        rows: a row an image: "file", "class" (text, or a categorical; labels count the classes that occur, in
-            their sorted order or that of the categories), and any further columns, which become extras.
+    A row is an image: "file", "class" (text, or a categorical; labels count the classes that occur, in their
+    sorted order or that of the categories), and any further columns, which become extras.
     """
     classes = rows["class"].astype("category").cat.remove_unused_categories().cat
     labels = torch.tensor(classes.codes.to_numpy(np.int64))
@@ -102,9 +100,7 @@ def listed_images(
 ) -> EncodedImages:
     """Return the images of a list, every one of which is there; none is decoded yet.
 
-    Args:
-        folder: what the names, [N], are relative to; its own place is no part of the digest.
-        size, resize: see `EncodedImages`.
+    The names are relative to the folder, whose own place is no part of the digest.
     """
     total, place = hashlib.sha256(), os.fspath(folder)
     for name in names:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from compat_lib.names import check_number
+
 from .decoding import Size, height_width
 from .images import ImageSet, Place, Splits, data_root, held_classes, seeded_generator
 from .trees import decode_classes, download, subfolders
@@ -29,16 +31,14 @@ def omniglot(
     Characters are numbered in sorted order of alphabet and character (torchvision's order differs between
     machines), so neighbouring classes are of one alphabet: a class split needs its `shuffle_seed`.
 
-    The tree is `<root>/omniglot-py/images_background` and `.../images_evaluation` with
-    `<Alphabet>/<character>/*.png`, 20 of each; without it torchvision downloads it. Images are uint8
-    [N, 1, H, W], black ink (0) on white (255), area averages of 105 x 105.
+    Without the tree torchvision downloads it. Images are uint8 [N, 1, H, W], black ink (0) on white (255),
+    area averages of 105 x 105.
 
     Args:
         in_domain: share of the training characters, 0..0.5, chosen by seed, that makes a second test part
             "in-domain" instead: other characters of the training alphabets. Validation stays what it is.
     """
-    if not isinstance(in_domain, int | float) or not 0 <= in_domain <= 0.5:
-        raise ValueError(f"in_domain must be a share of the characters in 0..0.5; got {in_domain!r}")
+    check_number("in_domain", in_domain, 0, 0.5)
     base = data_root(root)
     background, evaluation = (_part(base, part, size, stream) for part in CHARACTERS)
     is_val = held_classes(background, seeded_generator("omniglot", seed, "validation"), VAL_SHARE)

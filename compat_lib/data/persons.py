@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from compat_lib.names import check_choice
+
 from .decoding import Size, printable
 from .images import DISTRACTOR, VAL_SHARE, ImageSet, Place, Splits, data_root, with_validation
 from .lists import listed_set, read_list, refuse_line
@@ -23,9 +25,8 @@ def market1501(
     images, 3,368 queries, a gallery of 15,913 without junk. Names begin with identity and camera, such as
     `0002_c1s1_000451_03.jpg`; junk (identity -1) is left out, distractors (0000) stay in the gallery.
 
-    The tree is `<root>/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/*.jpg`, streamed.
-    Test holds the queries and then the gallery, as `extras["query"]` (bool) says; `extras["camera"]` (int64)
-    is that of the name. Classes are the names' identities and, last, "distractor".
+    Images are streamed. Test holds the queries and then the gallery, as `extras["query"]` (bool) says;
+    `extras["camera"]` (int64) is that of the name. Classes are the names' identities and, last, "distractor".
     """
     base = data_root(root) / "Market-1501-v15.09.15" if path is None else Path(path).expanduser()
     return _by_names("market1501", base, size, seed, validation)
@@ -54,17 +55,14 @@ def msmt17(
     and gallery are its lists (30,248 + 2,373 and 11,659 + 82,161 images); validation are other images of the
     training identities, and nothing is held out by seed.
 
-    The tree is `<root>/MSMT17_V1/{train,test}` or `<root>/MSMT17_V2/{mask_train_v2,mask_test_v2}` beside
-    `list_{train,val,query,gallery}.txt`, whose lines are a file below the folder and its identity,
-    `0000/0000_000_01_0303morning_0015_0.jpg 0`. The camera is the name's third field. Test identities are
-    counted from 0 again and named "test-0000"; the rest is as in `market1501`.
+    The camera is the third field of a file's name. Test identities are counted from 0 again and named
+    "test-0000"; the rest is as in `market1501`.
 
     Args:
         identities: "train"; "all" trains on queries and gallery too, 124,068 images of 4,101 identities, as
             Dual-Tuning's old models for other sets do: the test then asks for what was learnt.
     """
-    if identities not in ("train", "all"):
-        raise ValueError(f"identities must be train or all; got {identities!r}")
+    check_choice("identities", identities, ("train", "all"))
     places = [data_root(root) / name for name in _MSMT17] if path is None else [Path(path).expanduser()]
     known = [(place, dirs) for place in places for dirs in _MSMT17.values() if (place / dirs[0]).is_dir()]
     if not known:
@@ -79,7 +77,8 @@ def msmt17(
     test = _test_part(base, query, gallery, size)
     if identities == "all":
         train = pd.concat([train, query, gallery], ignore_index=True)
-    return Splits("msmt17", _part(base, train, size), _part(base, val, size), test)
+    train, val = (listed_set(base, rows, size=size) for rows in (train, val))
+    return Splits("msmt17", train, val, test)
 
 
 def _by_names(name: str, base: Path, size: Size, seed: int, validation: float) -> Splits:
@@ -87,7 +86,7 @@ def _by_names(name: str, base: Path, size: Size, seed: int, validation: float) -
     folders = ("bounding_box_train", "query", "bounding_box_test")
     train, query, gallery = (_named(base, folder) for folder in folders)
     test = _test_part(base, query, gallery, size)
-    return with_validation(name, _part(base, train, size), test, seed=seed, share=validation)
+    return with_validation(name, listed_set(base, train, size=size), test, seed=seed, share=validation)
 
 
 def _named(base: Path, folder: str) -> pd.DataFrame:
@@ -132,9 +131,5 @@ def _test_part(base: Path, query: pd.DataFrame, gallery: pd.DataFrame, size: Siz
             "take queries and gallery of one release"
         )
     both = pd.concat([query, gallery], ignore_index=True)
-    return _part(base, both.assign(query=both.index < len(query)), size)
-
-
-def _part(base: Path, rows: pd.DataFrame, size: Size) -> ImageSet:
-    # Sorted names: "distractor" comes after all numbers.
-    return listed_set(base, rows, size=size)
+    # Their names are sorted: "distractor" comes after all numbers.
+    return listed_set(base, both.assign(query=both.index < len(query)), size=size)

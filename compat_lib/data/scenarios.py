@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compat_lib.config import SCENARIOS, project_path
+from compat_lib.names import check_choice
 
 from .decoding import printable
 from .images import ImageSet, seeded_generator
@@ -62,8 +63,7 @@ def split(
     >>> s.old_rows.tolist(), s.new_rows.tolist(), s.new_labels.tolist(), s.class_map.tolist()
     ([0, 1], [2, 3, 4, 5], [0, 0, 1, 1], [-1, -1])
     """
-    if scenario not in SCENARIOS:
-        raise ValueError(f"unknown scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}")
+    check_choice("scenario", scenario, SCENARIOS)
     if not 0 < share <= 1:
         raise ValueError(f"share must be a fraction above 0 and at most 1; got {share}")
     by_class = scenario.endswith("class")

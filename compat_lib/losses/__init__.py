@@ -45,11 +45,9 @@ def build_method(
     task_weight: float = 1.0,
     **options: object,
 ) -> CompatibilityLoss:
-    """A method ready for training.
+    """A method ready for training; the classifier becomes part of it.
 
     Args:
-        name: one of METHODS.
-        old, classifier: see CompatibilityLoss; the classifier becomes part of the method.
         task_loss: "none", or "triplet" or "circle" (see compat_lib.losses.task) on the embedded rows, as term
             "task" beside the classification.
         task_weight: factor of that term, at least 0.

@@ -38,10 +38,7 @@ def kept_extent(distances: Tensor, labels: Tensor, num_classes: int) -> tuple[Te
     q3 = rho[3n // 4] and IQR = q3 - q1, those outside [q1 - 1.5 IQR, q3 + 1.5 IQR] are dropped; a smaller
     class keeps all, one without samples has extent zero.
 
-    Args:
-        distances: [N] floating point, of each sample from its class centre, in any unit.
-        labels: int64 [N], 0..C-1, in any order.
-        num_classes: C.
+    Distances [N] of samples from the centres of their classes, in any unit; labels int64 [N], in any order.
 
     >>> kept_extent(torch.tensor([1.0, 2.0, 9.0, 2.0, 3.0, 0.5]), torch.tensor([0, 0, 0, 0, 0, 1]), 3)
     (tensor([3.0000, 0.5000, 0.0000]), tensor([4, 1, 0]))

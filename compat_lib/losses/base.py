@@ -62,12 +62,8 @@ class CompatibilityLoss(nn.Module):
     (`model_width`, `head`), refresh something (`start_epoch`), fit something after the training (`finish`),
     or compare features of unequal width (`comparable`).
 
-    Args:
-        old: what is left of the old system, or None for a method that needs nothing.
-        classifier: the new model's classifier, trained together with it.
-        needs: what this instance needs of the old system, when an option changes it from the class's `needs`.
-    Raises:
-        ValueError: what the old system lacks, or that it and the classifier count other classes or widths.
+    It is built of what is left of the old system (None where it needs nothing) and the new model's
+    classifier; `needs`, where an option changes what it needs. A ValueError says what the old system lacks.
     """
 
     name: ClassVar[str]
@@ -135,8 +131,7 @@ class CompatibilityLoss(nn.Module):
     def rows_to_embed(self, rows: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor | None:
         """Which rows of the batch must pass through the backbone: bool [B], or None for all.
 
-        Asked before each step, with the generator and the rows that `Step` will have; all on the CPU, so that
-        nothing waits for a GPU.
+        Asked before each step, with the generator and the rows that `Step` will have, on the CPU.
         """
         return None
 

@@ -48,18 +48,19 @@ class BCT(CompatibilityLoss):
         check_number("scale", scale, 1e-6)
         super().__init__(old, classifier, needs=frozenset({variant}))
         self.weights["influence"] = check_number("weight", weight)
+        class_map = None
         if variant == "prototypes":
             prototypes, present = prototype_table(old, average, self.name)
             self.old_classifier = FrozenClassifier(prototypes, scale=scale, present=present)
         else:
-            frozen = (old.classifier_weight, old.classifier_bias, old.classifier_scale)
-            self.old_classifier = FrozenClassifier(*frozen)
-            if old.class_map is None:
+            class_map = old.class_map
+            if class_map is None:
                 raise ValueError(
                     f"The method {self.name} needs the class map of the old classifier. Pass class_map=[C], "
                     "the old label of each new class or -1, or choose variant='prototypes'."
                 )
-        class_map = old.class_map if variant == "classifier" else None
+            frozen = (old.classifier_weight, old.classifier_bias, old.classifier_scale)
+            self.old_classifier = FrozenClassifier(*frozen)
         self.register_buffer("class_map", class_map, persistent=False)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

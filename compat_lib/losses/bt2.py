@@ -51,13 +51,7 @@ class BasisTransformation(nn.Module):
     linear layer on the rectified outputs gives `extra` more, normalised. h = [extra, Q1 (C f)]; its first d_o
     entries, turned by Q2, are the part b that is compared with old features; the others follow as they are.
     Q1 and Q2 are learned rotations. The published layer has d_o values of which all but the first `extra` are
-    thrown away; here they are left out.
-
-    Args:
-        new_width: d_n.
-        old_width: d_o, at most d_n + extra.
-        extra: coordinates beyond d_n, 1..d_o.
-        stretch: C, length of the new part beside that of the extra one, above 0.
+    thrown away; here they are left out. d_o is at most d_n + extra, which is 1..d_o; C is the stretch.
 
     >>> head = BasisTransformation(new_width=4, old_width=3, extra=2, stretch=2.0)
     >>> head(torch.ones(5, 7)).shape

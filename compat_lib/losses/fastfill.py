@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compat_lib.losses.fct import FCT, GalleryTransform, fit_transform
+from compat_lib.losses.fct import FCT, GalleryTransform
 from compat_lib.losses.heads import Classifier, FrozenClassifier
 from compat_lib.names import check_number
 from compat_lib.old_system import OldSystem
@@ -86,16 +85,13 @@ class FastFill(FCT):
         self.register_buffer("labels", old.labels, persistent=False)
 
     def finish(self, embed: Callable[[], Tensor]) -> None:
-        seed = int(torch.randint(2**31, ()))
         scale = self.classifier.scale if self.classifier.kind in ("arcface", "cosface") else None
         frozen = FrozenClassifier(self.classifier.weight, self.classifier.bias, scale)
 
         def loss(transform: UncertainTransform, old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
             return self.fit_loss(*transform.both(old), new, frozen, self.labels[rows])
 
-        options = self.fit_options | {"kind": self.kind, "loss": loss}
-        self.transform = fit_transform(self.old_features, embed(), seed=seed, **options)
-        self.fitted.fill_(True)
+        super().finish(embed, loss=loss)
 
     def fit_loss(
         self, estimates: Tensor, s: Tensor, new: Tensor, classifier: FrozenClassifier, labels: Tensor

@@ -81,12 +81,11 @@ def fit_transform(
 
     Args:
         old, new: [N, d_o] and [N, d_n] real numbers, features of the same images; N at least 2.
-        expansion, epochs, batch_size, lr, weight_decay: see the options of FCT.
         seed: for the start and the order of the rows; the global random generator is left alone.
-        kind: the class of the transformation.
         loss: of (transformation, old features of a batch, new ones, rows), instead of the squared error.
-    Returns:
-        the transformation in evaluation mode, without gradients, on the device of `old`.
+
+    The rest is as in the options of FCT. Returns the transformation in evaluation mode, without gradients, on
+    the device of `old`.
 
     >>> old, new = torch.eye(2), torch.eye(2).flip(0)
     >>> fit_transform(old, new, epochs=200).carry_over(old).argmax(dim=1).tolist()
@@ -182,9 +181,9 @@ class FCT(CompatibilityLoss):
     def terms(self, step: Step) -> dict[str, Tensor]:
         return {"classification": self.classification(step)}
 
-    def finish(self, embed: Callable[[], Tensor]) -> None:
-        seed = int(torch.randint(2**31, ()))
-        self.transform = fit_transform(self.old_features, embed(), seed=seed, **self.fit_options)
+    def finish(self, embed: Callable[[], Tensor], **how: Callable[..., Tensor]) -> None:
+        seed, how = int(torch.randint(2**31, ())), self.fit_options | {"kind": self.kind} | how
+        self.transform = fit_transform(self.old_features, embed(), seed=seed, **how)
         self.fitted.fill_(True)
 
     def comparable(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor] | None:

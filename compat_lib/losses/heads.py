@@ -1,8 +1,7 @@
 """Classifiers over embeddings: linear, CosFace, ArcFace or a simplex; frozen tables of the old model.
 
 All arithmetic is done in the type of the parameters (float32), also inside autocast, because a margin of
-0.3 radians on a cosine near one is lost in the eight bits of bfloat16. Nothing is written in place, so the
-same cosines can be used, and differentiated, more than once.
+0.3 radians on a cosine near one is lost in the eight bits of bfloat16.
 """
 
 import math
@@ -33,14 +32,6 @@ def arcface(cosines: Tensor, margin: float) -> Tensor:
     sines = ((1.0 - cosines) * (1.0 + cosines)).sqrt()  # more exact near one than 1 - cosine^2
     turned = cosines * math.cos(margin) - sines * math.sin(margin)
     return torch.where(cosines > -math.cos(margin), turned, cosines - margin * math.sin(margin))
-
-
-def cosface(cosines: Tensor, margin: float) -> Tensor:
-    """Target cosines [N] after an additive margin in units of the cosine, 0..1.
-
-    Source: CosFace (Wang et al., CVPR 2018, arXiv 1801.09414).
-    """
-    return cosines - margin
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -87,9 +78,8 @@ def simplex(width: int) -> Tensor:
     Source: the stationary classifier of arXiv 2405.02581, of K = width + 1 preallocated classes: rows of the
     identity and one of (1 - sqrt(K)) / (K - 1), minus their mean.
 
-    >>> simplex(2).round(decimals=2).tolist()
-    [[0.9700000286102295, -0.25999999046325684], [-0.25999999046325684, 0.9700000286102295], \
-[-0.7099999785423279, -0.7099999785423279]]
+    >>> simplex(1).tolist()
+    [[1.0], [-1.0]]
     """
     last = torch.full((1, width), (1 - math.sqrt(width + 1)) / width, dtype=torch.float64)
     rows = torch.cat([torch.eye(width, dtype=torch.float64), last])
@@ -157,12 +147,9 @@ class Classifier(nn.Module):
         return self.margin * min(1.0, progress / self.ramp) if self.ramp > 0 else self.margin
 
     def logits(self, embeddings: Tensor, labels: Tensor | None = None, progress: float = 1.0) -> Tensor:
-        """Scores of every class, with the margin on each row's own class when labels are given.
+        """Scores [N, C] of embeddings [N, D], not normalised; with the margin when labels [N] are given.
 
-        Args:
-            embeddings: [N, D] floating point, not normalised.
-            labels: int64 [N], 0..C-1, or None for scores without a margin (prediction).
-            progress: fraction of the training that is done, 0..1.
+        `progress` is the fraction of the training that is done, 0..1.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             return self._scores(embeddings, self.weight, self.bias, labels, progress)
@@ -184,7 +171,7 @@ class Classifier(nn.Module):
         if labels is not None:
             own, margin = labels[:, None], self.margin_at(progress)
             target = cosines.gather(1, own)
-            shifted = (arcface if self.kind == "arcface" else cosface)(target, margin)
+            shifted = arcface(target, margin) if self.kind == "arcface" else target - margin
             if here is not None:
                 shifted = shifted.where(here[:, None], target)
             cosines = cosines.scatter(1, own, shifted)

@@ -111,13 +111,9 @@ class Neighbours(MixBCT):
 def class_pulls(old: OldSystem, own: bool) -> tuple[Tensor, Tensor, Tensor]:
     """What pulls each row of the training set: its positives, weighted and divided by their number.
 
-    Args:
-        old: features of N rows in C classes.
-        own: True where the row itself is the one positive, with weight 1.
-
-    Returns:
-        unit old features [N, d]; for each row i, [N, d], the sum over j of w_ij o_j / |P_i|; and [N], that of
-        w_ij / |P_i|; float32. All are on the labels' device.
+    With `own` the row itself is the one positive, of weight 1. Returns, float32 on the labels' device, the
+    unit old features [N, d]; for each row i, [N, d], the sum over j of w_ij o_j / |P_i|; and [N], that of
+    w_ij / |P_i|.
     """
     counts = torch.bincount(old.labels)
     table = torch.empty(len(old.labels), old.width, device=old.labels.device)

@@ -30,15 +30,9 @@ def refine_prototypes(
     Deviation: MixBCT's published script takes the softmax down the columns, with which every weight is 1 / n
     and the refinement a no-op, and leaves the features' lengths as they are.
 
-    Args:
-        new: [N, d_n] floating point, new features, normalised here.
-        old: [N, d_o] floating point, old features of the same samples, normalised here.
-        labels: int64 [N], 0..C-1, in any order.
-        num_classes: C.
-        propagation: lambda, 0..0.999; 0 gives the mean of the unit old features.
-        temperature: theta, divisor of the cosines, above 0.
-    Returns:
-        float32 [C, d_o] on the device of `old`, not normalised; zeros for a class without samples.
+    New features [N, d_n] and old ones [N, d_o] of the same samples are normalised here; labels, int64 [N],
+    are in any order; lambda (0 gives the mean of the unit old features) and theta are those of `UniBCT`. The
+    result is float32 [C, d_o] on the device of `old`, not normalised; zeros for a class without samples.
 
     >>> old = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     >>> new = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])    # steps 1 -> 3, 2 -> 3, 3 -> 2: weights
@@ -134,6 +128,11 @@ class UniBCT(CompatibilityLoss):
         self.refined.register_buffer("weight", self.refined.weight)
 
     def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
+        if epochs == 1 and 0.5 <= self.start_share < 1:
+            raise ValueError(
+                f"start_share is {self.start_share:g}, but the term only starts with an epoch, and there is "
+                "one: train for two or more, take less than 0.5, or 1 to leave the term out"
+            )
         if epoch in (_nearest(self.start_share * epochs), _nearest(self.refresh_share * epochs)):
             prototypes = refine_prototypes(
                 embed(), self.old.features, self.old.labels, self.old.num_classes, **self.refinement

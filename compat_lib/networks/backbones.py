@@ -1,7 +1,5 @@
 """Networks by name: those of this package, and the way to torchvision's, timm's and the reader's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -85,9 +83,8 @@ def _adapted(channels: int, size: Size, weights: str | None, *, name: str) -> nn
         if not named(weights):
             network.features[0][0] = nn.Conv2d(channels, 16, 3, 1 if small else 2, padding=1, bias=False)
         network.classifier = nn.Identity()
-        if (
-            small
-        ):  # with torchvision's 0.01 a training of some hundred steps is tested by what its first ones saw
+        if small:
+            # with torchvision's 0.01 a training of some hundred steps is tested by what its first ones saw
             for module in network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = 0.1
@@ -120,9 +117,6 @@ def build_backbone(name: str, channels: int, size: Size, weights: str | None = N
 
     Args:
         name: one of ``BACKBONES``, "torchvision:NAME", "timm:NAME", or "MODULE:FUNCTION" of the reader's.
-            A function gets those of ``channels`` (1 or 3) and ``size`` (pixels; (height, width) where not
-            square) that it has as parameters; without ``channels`` it gives a network of three, like the
-            others, and grey images are repeated, see :func:`input_scaling`.
         weights: a publisher's name, see :mod:`compat_lib.networks.foreign`; a file is read by who calls.
     """
     source, _, rest = name.partition(":")

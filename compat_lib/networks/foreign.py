@@ -1,7 +1,5 @@
 """Networks that others define: torchvision's, timm's, or a function of the reader's own."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import sys
@@ -63,11 +61,9 @@ def torchvision_scaling(name: str, weights: str) -> Scaling:
 
 
 def timm_network(name: str, size: tuple[int, int], weights: str | None = None) -> nn.Module:
-    """A network of timm's that gives its pooled features.
+    """A network of timm's that gives its pooled features; one of fixed size is built for this one.
 
-    Args:
-        size: pixels; networks of one size are built for it.
-        weights: "pretrained", or a tag of timm's, such as a1_in1k; None: freshly initialised.
+    Weights: "pretrained", or a tag of timm's, such as a1_in1k; None: freshly initialised.
     """
     timm, full = _timm(), _with_tag(name, weights)
     if not timm.is_model(name):

@@ -1,7 +1,5 @@
 """IResNet, the residual network of face recognition, whose stem keeps the resolution."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -15,11 +13,8 @@ class IResNet(nn.Module):
 
     Source: Duta et al., Improved Residual Networks (arXiv 2004.04989), with the stem of ArcFace (arXiv
     1801.07698), as MixBCT (arXiv 2308.06948) trains it. Its published linear layer has a bias, which the
-    batch norm behind it takes away again: the head of `EmbeddingModel` does without.
-
-    Args:
-        layers: blocks at each of four resolutions, see ``LAYERS``.
-        channels: of the images.
+    batch norm behind it takes away again: the head of `EmbeddingModel` does without. `layers`: blocks at each
+    of four resolutions.
     """
 
     def __init__(self, layers: tuple[int, int, int, int], channels: int = 3) -> None:

@@ -1,7 +1,5 @@
 """Weights that a network starts from: a file, or a publisher's with the scaling of their inputs."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
@@ -20,9 +18,6 @@ class Inputs(nn.Module):
     """Pixels in -1..1 as a network reads them that was trained on (x - mean) / std of x in 0..1.
 
     A single channel is repeated for the three.
-
-    Args:
-        mean, std: of the channels, in 0..1, as a pretrained network's publisher gives them.
 
     >>> Inputs([0.5, 0.5, 0.25], [0.5, 0.25, 0.5])(torch.ones(1, 1, 1, 1)).flatten().tolist()
     [1.0, 2.0, 1.5]

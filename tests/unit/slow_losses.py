@@ -25,6 +25,12 @@ def rows_of(step):
     return [*zip(step.embeddings.tolist(), step.old_features.tolist(), step.labels.tolist(), strict=True)]
 
 
+def excess(new, targets, threshold=0.0):
+    """Mean over pairs of rows of the distance of their unit rows above a threshold."""
+    distances = [math.dist(unit(n), unit(t)) for n, t in zip(new, targets, strict=True)]
+    return mean([max(0.0, distance - threshold) for distance in distances])
+
+
 def samples(old, label):
     """The old features of a class."""
     return [f for f, y in zip(old.features.double().tolist(), old.labels.tolist(), strict=True) if y == label]

@@ -6,11 +6,11 @@ import math
 import pytest
 import slow_losses as slow
 import torch
+import torch.nn.functional as F
 from method_steps import make_classifier, make_clusters, make_near_step, make_old, make_step
 
 from compat_lib.losses import build_method
 from compat_lib.losses.advbct import kept_extent
-from compat_lib.old_system import OldSystem
 
 
 def build(old, width=6, seed=3, **options):
@@ -38,25 +38,15 @@ def slow_boundary(old, v, target, embeddings, labels):
     return slow.mean(beyond)
 
 
-def slow_log_probabilities(discriminator, rows):
-    """Linear, batch normalisation by the batch's own mean and variance, ReLU, linear, log-softmax."""
-    first, norm, _, last = discriminator
-    hidden = [slow.linear(first.weight, first.bias, row) for row in rows]
-    for k, (gain, shift) in enumerate(zip(norm.weight.tolist(), norm.bias.tolist(), strict=True)):
-        column = [values[k] for values in hidden]
-        mean = sum(column) / len(column)
-        variance = sum((x - mean) ** 2 for x in column) / len(column)
-        for values in hidden:
-            values[k] = max(0.0, gain * (values[k] - mean) / math.sqrt(variance + 1e-5) + shift)
-    scores = [slow.linear(last.weight, last.bias, values) for values in hidden]
-    return [[z - math.log(sum(math.exp(other) for other in row)) for z in row] for row in scores]
-
-
-def slow_adversarial(method, step, embeddings):
-    new = slow_log_probabilities(method.discriminator, [slow.unit(n) for n in embeddings])
-    past = slow_log_probabilities(method.discriminator, [slow.unit(o) for o in step.old_features.tolist()])
-    fading = (step.epochs - step.epoch + 1) / step.epochs
-    return fading * (-sum(row[0] for row in new) / len(new) - sum(row[1] for row in past) / len(past))
+def plain_adversarial(method, step):
+    """The cross-entropies of the discriminator, which sees new and old rows in a batch of their own."""
+    first, norm, _, last = method.discriminator
+    total = 0.0
+    for kind, side in enumerate((step.embeddings, step.old_features)):
+        rows = F.linear(F.normalize(side), first.weight, first.bias)
+        rows = F.batch_norm(rows, None, None, norm.weight, norm.bias, training=True).relu()
+        total = total - F.linear(rows, last.weight, last.bias).log_softmax(dim=1)[:, kind].mean()
+    return (step.epochs - step.epoch + 1) / step.epochs * total
 
 
 @pytest.mark.parametrize("target", [0.0, 0.4, 1.0])
@@ -69,8 +59,10 @@ def test_values(width, per_class, hidden, target):
     terms, n, labels = method(step), step.embeddings.tolist(), step.labels.tolist()
     v = method.elasticity.tolist()
     assert terms["boundary"].item() == pytest.approx(slow_boundary(old, v, target, n, labels), abs=1e-6)
-    assert terms["adversarial"].item() == pytest.approx(slow_adversarial(method, step, n), abs=1e-6)
+    torch.testing.assert_close(terms["adversarial"], plain_adversarial(method, step))
     assert method.weights == {"classification": 1.0, "boundary": 2.0, "adversarial": 3.0}
+    lone = make_step(old, width, rows=torch.tensor([0, 0]), dtype=torch.float64)
+    assert method(lone)["boundary"].item() == 0  # one sample has no extent
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.03, 0.5, 0.99])
@@ -81,30 +73,13 @@ def test_gradient_is_reversed_before_the_discriminator_and_not_inside(progress):
     step = make_step(old, dtype=torch.float64, progress=progress)
     parameters = list(method.discriminator.parameters())
     fooled = torch.autograd.grad(method(step)["adversarial"], (step.embeddings, *parameters))
-    unit_new = torch.nn.functional.normalize(step.embeddings, dim=1)
-    unit_old = torch.nn.functional.normalize(step.old_features, dim=1)
-    sides = (method.discriminator(side).log_softmax(dim=1) for side in (unit_new, unit_old))
-    right = sum(side[:, place].mean() for place, side in enumerate(sides))
-    honest = -(step.epochs + 1) / step.epochs * right
-    plain = torch.autograd.grad(honest, (step.embeddings, *parameters))
+    plain = torch.autograd.grad(plain_adversarial(method, step), (step.embeddings, *parameters))
     strength = 2 / (1 + math.exp(-10 * progress)) - 1
     torch.testing.assert_close(fooled[0], -strength * plain[0])
     for ours, theirs in zip(fooled[1:], plain[1:], strict=True):
         torch.testing.assert_close(ours, theirs)
     assert plain[0].abs().max() > 1e-4
     assert fooled[0].eq(0).all() == (progress == 0)
-
-
-def test_classes_with_one_sample_or_none_have_no_boundary():
-    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    old = OldSystem.from_arrays(features, [0, 0, 2], num_classes=4)
-    method = build(old, 2)
-    assert method.old_bounded.tolist() == [True, False, False, False]
-    new = torch.nn.functional.normalize(torch.tensor([[-1.0, 0.0], [0.0, -1.0]]))
-    assert method._boundary(new, torch.tensor([2, 1])).item() == 0
-    alone = method._boundary(new[:1], torch.tensor([0]))
-    torch.testing.assert_close(method._boundary(new, torch.tensor([0, 2])), alone)
-    assert alone > 1
 
 
 @pytest.mark.parametrize(

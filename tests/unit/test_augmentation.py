@@ -122,7 +122,7 @@ def test_what_is_off_draws_nothing_and_switching_on_moves_nothing_else():
     [
         ({"shift": 12}, "shift must be 0 or more pixels and less than the image's 12; got 12"),
         ({"shift": 0, "pad": -1}, "pad must be 0 or more pixels and less than the image's 12; got -1"),
-        ({"erase": 1.5}, "erase must lie between 0 and 1; got 1.5"),
+        ({"erase": 1.5}, "erase must be a number between 0 and 1, not 1.5"),
         ({"pad": 4}, "cut in one way, but there are shift 2, pad 4: set all but one to 0"),
         ({"resized_crop": 0.1}, "there are shift 2, resized_crop 0.1: set all but one"),
     ],

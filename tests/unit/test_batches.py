@@ -229,18 +229,6 @@ def test_identities_with_more_groups_do_not_come_first():
     assert (big / 200 - 80 / 24).abs().max() < 0.35
 
 
-def test_an_image_that_occurs_twice_in_a_batch_is_augmented_twice():
-    images = pictures(3, 1, 12, 12)
-    how = {"batch_size": 60, "seed": 0, "per_identity": 20, "augmentation": Augmentation(3, True)}
-    (batch,) = Batches(images, torch.arange(3), **how).epoch(0)
-    assert sorted(batch.rows.tolist()) == [0] * 20 + [1] * 20 + [2] * 20
-    for row in range(3):
-        copies = to_bytes(batch.pixels())[batch.rows == row].flatten(1)
-        assert len(copies.unique(dim=0)) > 12  # 98 possible ones, 20 draws
-    keep = torch.arange(60) % 3 == 0
-    assert torch.equal(batch.pixels(keep), batch.pixels()[keep])
-
-
 @pytest.mark.parametrize(
     ("per_identity", "batch_size", "sentence"),
     [

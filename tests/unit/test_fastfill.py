@@ -8,7 +8,6 @@ import torch
 from method_steps import make_classifier, make_old
 
 from compat_lib.losses import build_method
-from compat_lib.losses.fastfill import UncertainTransform
 from compat_lib.losses.heads import FrozenClassifier
 from compat_lib.old_system import OldSystem
 
@@ -32,16 +31,6 @@ def test_the_loss_equals_a_loop_over_rows(kind):
         total += 0.5 * math.exp(-log_variance) * (squares + 0.7 * wrong) + 0.3 * log_variance
     found = method.fit_loss(estimates, s, new, frozen, labels)
     assert found.item() == pytest.approx(total / 4, rel=1e-5)
-
-
-def test_the_transformation_is_fcts_with_one_more_output():
-    torch.manual_seed(0)
-    transform = UncertainTransform(3, 2).eval()
-    estimates, s = transform.both(torch.randn(5, 3))
-    assert estimates.shape == (5, 2) and s.shape == (5,)
-    rows = torch.randn(5, 3)
-    assert torch.equal(transform.carry_over(rows), transform(rows))
-    assert torch.equal(transform.uncertainty(rows), transform.both(rows)[1])
 
 
 def test_entries_that_the_transformation_cannot_know_come_first():

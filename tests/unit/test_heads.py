@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from method_steps import make_classifier
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 
-from compat_lib.losses.heads import Classifier, FrozenClassifier, arcface, row_cross_entropy, simplex
+from compat_lib.losses.heads import Classifier, arcface, simplex
 
 KINDS = ("linear", "cosface", "arcface")
 
@@ -93,35 +93,6 @@ def test_parameters_start_as_specified_and_follow_the_seed():
     assert first.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert first.bias.eq(0).all()
     assert Classifier("arcface", 4, 3).bias is None
-
-
-def test_absent_classes_are_as_if_the_columns_were_not_there():
-    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    targets = torch.tensor([0, 2, 3, 0, 2])
-    masked = logits.clone().requires_grad_()
-    hidden = torch.tensor([False, True, False, False])
-    loss = row_cross_entropy(masked.masked_fill(hidden, -math.inf), targets)
-    without = row_cross_entropy(logits[:, ~hidden], (targets - 1).clamp(min=0))  # 0, 2, 3 -> 0, 1, 2
-    assert loss.item() == pytest.approx(without.item())
-    loss.backward()
-    assert masked.grad.isfinite().all()
-    assert masked.grad[:, 1].eq(0).all()
-
-
-@pytest.mark.parametrize("width", [3, 4, 6])
-@pytest.mark.parametrize("scale", [None, 5.0])
-def test_frozen_classifier_cuts_or_pads_before_it_normalises(width, scale):
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(3, 4, generator=generator)
-    embeddings = torch.randn(5, width, generator=generator)
-    same = torch.zeros(5, 4)
-    same[:, : min(4, width)] = embeddings[:, :4]
-    expected = same @ weight.T
-    if scale is not None:
-        expected = scale * expected / same.norm(dim=1, keepdim=True) / weight.norm(dim=1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = FrozenClassifier(weight, scale=scale)(embeddings)
-    torch.testing.assert_close(logits, expected)
 
 
 def test_wrong_arguments_are_refused_by_their_name():

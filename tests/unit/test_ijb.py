@@ -79,7 +79,7 @@ def test_without_the_lists_of_1_to_n_a_class_is_a_template(tmp_path):
 def test_a_missing_set_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*IJBC: put meta/ijbc_face_tid_mid\.txt"):
         ijb(tmp_path / "IJBC")
-    with pytest.raises(ValueError, match=r"unknown part 'ijba' of IJB; choose one of ijbb, ijbc"):
+    with pytest.raises(ValueError, match="the part of IJB is 'ijba'; choose one of ijbb, ijbc"):
         ijb(tmp_path, "ijba")
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from compat_lib.data import data_root, load
-from compat_lib.data.images import ImageSet
+from compat_lib.data import load
+from compat_lib.data.images import ImageSet, data_root, with_validation
 
 
 def image_set(labels=(0, 1, 1, 2), channels=3, extras=None):
@@ -47,6 +47,44 @@ def test_digest_depends_on_content_alone():
     assert len({base.digest(), *(other.digest() for other in others)}) == 5
 
 
+def of_sizes(sizes):
+    """One pixel an image, which tells them apart."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(list(sizes.values())))
+    return ImageSet(torch.arange(len(labels)).byte().view(-1, 1, 1, 1), labels, tuple(sizes))
+
+
+FIVE = ("ant", "bee", "cat", "dog", "elk")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "held"),
+    [
+        ({"ant": 12, "bee": 30, "cat": 9, "dog": 1}, {"ant": 2}, [2, 3]),  # of shared classes images
+        ({f"ant{number}": 8 for number in range(30)}, {"ant": 2}, [8] * 3),  # of others classes
+        (dict.fromkeys(FIVE[:3], 10), {"dog": 2}, [2, 2, 2]),  # too few classes: images
+        (dict.fromkeys(FIVE, 3), {"ant": 2}, [3, 3]),  # too few images: classes
+        ({"elk": 12} | dict.fromkeys(FIVE[:4], 3), {"ant": 2}, [3, 3]),  # no images of one class alone
+    ],
+)
+def test_what_is_held_out_for_validation(train, test, held):
+    images, test = of_sizes(train), of_sizes(test)
+    data, again, other = (with_validation("x", images, test, seed=s, share=0.1) for s in (0, 0, 1))
+    assert data.val.labels.bincount().tolist() == held
+    pixels = torch.cat([data.train.images, data.val.images]).flatten()
+    assert pixels.sort().values.equal(images.images.flatten())  # none twice and none lost
+    classes = [set(part.classes) for part in (data.train, data.val)]
+    assert classes[1] <= classes[0] if min(held) == 2 else not classes[0] & classes[1]
+    assert torch.equal(again.val.images, data.val.images) and not torch.equal(
+        other.val.images, data.val.images
+    )
+
+
+@pytest.mark.parametrize("train", [{"ant": 3, "bee": 3}, {"ant": 12, "bee": 3}])
+def test_where_nothing_can_be_held_out_a_sentence_says_so(train):
+    with pytest.raises(ValueError, match="nothing can be held out .* fewer than 2 with 10 images; add val/"):
+        with_validation("x", of_sizes(train), of_sizes(train), seed=0, share=0.1)
+
+
 def test_data_root_prefers_the_parameter_then_the_variable_then_data(monkeypatch, tmp_path):
     monkeypatch.setenv("COMPAT_DATA", str(tmp_path / "from-variable"))
     assert data_root(tmp_path / "given") == tmp_path / "given"
@@ -71,7 +109,7 @@ def test_a_data_root_that_is_a_file_is_named(tmp_path):
         ("omniglot", {"pose": 1}, "takes the options in_domain; got pose"),
         ("folder", {}, "takes the options path, skip_unreadable and needs path; got none"),
         ("folder", {"path": "x", "skip_unreadable": "no"}, "skip_unreadable must be True or False; got 'no'"),
-        ("msmt17", {"identities": "some"}, "identities must be train or all; got 'some'"),
+        ("msmt17", {"identities": "some"}, "identities is 'some'; choose one of train, all"),
         ("cifar100", {"validation": "0.1"}, "validation must be a number, such as 0.1; got '0.1'"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 import pytest
 import slow_losses as slow
 import torch
-from method_steps import check_gradient, make_classifier, make_clusters, make_near_step, make_old, make_step
+from method_steps import check_gradient, make_classifier, make_clusters, make_near_step, make_step
 
 from compat_lib.losses import build_method
 from compat_lib.losses.lce import angles_between
@@ -37,7 +37,8 @@ def slow_terms(old, classifier, embeddings, labels):
 
 @pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
 @pytest.mark.parametrize(("width", "per_class"), [(2, 7), (6, 2), (6, 12), (16, 5)])
-def test_value_and_gradient(kind, width, per_class):
+def test_value_and_gradient(monkeypatch, kind, width, per_class):
+    monkeypatch.setattr("compat_lib.losses.advbct.ROWS_AT_ONCE", 7)
     old = make_clusters(per_class, width)
     weights = {"boundary_weight": 2.0, "alignment_weight": 3.0}
     method = build_method("lce", old, make_classifier(kind, width), **weights).double()
@@ -49,6 +50,11 @@ def test_value_and_gradient(kind, width, per_class):
     assert terms["alignment"].item() == pytest.approx(alignment, abs=1e-6)
     assert method.weights == {"classification": 1.0, "boundary": 2.0, "alignment": 3.0}
     assert check_gradient(method, step)
+    lone = make_step(old, width, rows=torch.tensor([0]), dtype=torch.float64)  # one sample has no cone
+    terms = method(lone)
+    assert terms["boundary"].item() == terms["alignment"].item() == 0
+    (terms["boundary"] + terms["alignment"]).backward()
+    assert lone.embeddings.grad.eq(0).all()
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -70,33 +76,3 @@ def test_gradient_is_finite_at_both_ends_of_the_arc_cosine(sign):
     smallest = math.acos(1 - 1e-6)
     ends = torch.full((4,), smallest if sign > 0 else math.pi - smallest)
     torch.testing.assert_close(angles[1:], ends, atol=5e-5, rtol=0)
-
-
-def test_classes_with_one_kept_sample_are_left_out_of_both_means():
-    full = make_old(classes=3, per_class=4, class_map=None, classifier=False)
-    keep = (full.labels != 1) | (torch.arange(12) == 1)  # class 1 keeps one sample
-    old = OldSystem.from_arrays(full.features[keep], full.labels[keep])
-    rows = torch.arange(len(old.labels))
-    step = make_step(old, rows=rows, dtype=torch.float64)
-    method = build_method("lce", old, make_classifier(classes=3)).double()
-    terms = method(step)
-    boundary, alignment = slow_terms(old, method.classifier, step.embeddings.tolist(), old.labels.tolist())
-    assert terms["boundary"].item() == pytest.approx(boundary, abs=1e-6)
-    assert terms["alignment"].item() == pytest.approx(alignment, abs=1e-6)
-    alone = make_step(old, rows=(old.labels == 1).nonzero()[:, 0])
-    terms = method(alone)
-    assert terms["boundary"].item() == terms["alignment"].item() == 0
-    (terms["boundary"] + terms["alignment"]).backward()
-    assert alone.embeddings.grad.eq(0).all()
-
-
-def test_the_angles_do_not_depend_on_the_order_or_the_block_of_the_rows(monkeypatch):
-    old = make_old(per_class=9)
-    order = torch.randperm(45, generator=torch.Generator().manual_seed(3))
-    shuffled = OldSystem.from_arrays(old.features[order], old.labels[order])
-    plain = build_method("lce", old, make_classifier())
-    monkeypatch.setattr("compat_lib.losses.advbct.ROWS_AT_ONCE", 7)
-    for other in (old, shuffled):
-        method = build_method("lce", other, make_classifier())
-        torch.testing.assert_close(method.old_angles, plain.old_angles, atol=1e-5, rtol=0)
-        assert torch.equal(method.old_known, plain.old_known)

@@ -5,7 +5,7 @@ import torch
 from tiny_runs import silent, tiny
 
 from companion.lesson import Lesson
-from compat_lib.data.batches import to_float
+from compat_lib.data.augmentation import to_float
 
 
 @pytest.mark.parametrize("method", ["bct", "mixbct", "dual_tuning"])

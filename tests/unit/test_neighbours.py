@@ -27,9 +27,7 @@ def slow_contrast(step, old, temperature, positives="class"):
 
 
 def slow_distance(step, threshold):
-    pairs = zip(step.embeddings.tolist(), step.old_features.tolist(), strict=True)
-    distances = [math.dist(slow.unit(new), slow.unit(past)) for new, past in pairs]
-    return sum(max(0.0, one - threshold) for one in distances) / len(distances)
+    return slow.excess(step.embeddings.tolist(), step.old_features.tolist(), threshold)
 
 
 def uneven():

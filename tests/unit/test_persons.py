@@ -74,13 +74,6 @@ def test_what_is_held_out_of_the_identities(tmp_path):
         load("market1501", root=tmp_path, path=base, size=8, validation=1)
 
 
-def test_dukemtmc_has_the_same_folders_and_other_names(tmp_path):
-    write_market(tmp_path / "DukeMTMC-reID", form="{identity}_c{camera}_f{number:07d}.jpg")
-    data = load("dukemtmc", root=tmp_path, size=8, validation=0)
-    assert len(data.train) == 21 and data.name == "dukemtmc"
-    assert int(data.test.extras["query"].sum()) == 3
-
-
 @pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
 def test_msmt17(tmp_path, folders):
     write_msmt17(tmp_path / ("MSMT17_V1" if folders[0] == "train" else "MSMT17_V2"), folders)

@@ -114,3 +114,16 @@ def test_schedule(epochs, refreshes):
     assert asked == refreshes
     changed = [e for e in range(1, epochs) if not torch.equal(tables[e], tables[e - 1])]
     assert changed == [e for e in refreshes if e > 0]
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.49, False), (0.5, True), (0.9, True), (1.0, False)])
+def test_one_epoch_has_no_later_start(share, refused):
+    method = build_method("unibct", make_old(), make_classifier(), start_share=share, refresh_share=1.0)
+    if refused:
+        with pytest.raises(
+            ValueError, match=f"start_share is {share}, but .* and there is one: train for two"
+        ):
+            method.start_epoch(0, 1, lambda: torch.ones(20, 6))
+    else:
+        method.start_epoch(0, 1, lambda: torch.ones(20, 6))
+    method.start_epoch(0, 2, lambda: torch.ones(20, 6))
