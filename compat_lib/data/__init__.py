@@ -9,7 +9,9 @@ from compat_lib.config import DATASETS
 from compat_lib.names import check_choice, instead
 
 from .decoding import Size
-from .images import Place, Splits, torch_defaults
+from .images import DATA_VARIABLE, ImageSet, Place, Splits, data_root, torch_defaults
+
+__all__ = ["DATASETS", "DATA_VARIABLE", "ImageSet", "Splits", "data_root", "load"]
 
 _MODULES = {  # of a data set, where it is not called as the set is
     **dict.fromkeys(("cifar100", "folder"), "folders"),

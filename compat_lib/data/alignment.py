@@ -24,15 +24,18 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the rotation, scaling and shift that bring points nearest to targets in the least squares.
 
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI
-    1991), which in the plane and without mirroring is one division of complex numbers. Points (not all in one
-    place) and targets are float [n, 2], x and y; the result is float64 [2, 3], matrix and shift.
+    1991), which in the plane and without mirroring is one division of complex numbers. Points and targets
+    are float [n, 2], x and y; the result is float64 [2, 3], matrix and shift.
 
     >>> similarity(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 3.0]])).round(6).tolist()
     [[0.0, -2.0, 1.0], [2.0, 0.0, 1.0]]
     """
     z, w = (np.asarray(p, np.float64) @ np.array([1, 1j]) for p in (points, targets))
     centred = z - z.mean()
-    turn = np.vdot(centred, w - w.mean()) / np.vdot(centred, centred).real
+    spread = np.vdot(centred, centred).real
+    if not spread > 0:
+        raise ValueError("all points fall together, so that they show neither size nor direction")
+    turn = np.vdot(centred, w - w.mean()) / spread
     shift = w.mean() - turn * z.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 

@@ -46,3 +46,8 @@ def test_a_shift_by_whole_pixels_is_exact_and_outside_is_black():
     face = np.asarray(align(image, TEMPLATE + [3, 0], (112, 112))).astype(int)
     assert np.abs(face[:, :108] - np.asarray(image)[:, 3:111]).max() <= 1
     assert not face[:, -2:].any()
+
+
+def test_points_that_fall_together_are_refused():
+    with pytest.raises(ValueError, match="fall together"):
+        align(Image.new("RGB", (9, 9)), np.ones((5, 2)), (112, 112))
