@@ -152,12 +152,7 @@ def train(
                 keep = method.rows_to_embed(batch.of_all, labels[batch.of_all], generator)
                 own, counts = _dealt(keep)
                 pixels = batch.pixels(own)
-                if min(counts or [len(pixels)]) < 2 * settings.accumulate:
-                    raise ValueError(
-                        f"{method.title} leaves {counts or len(pixels)} of {len(batch.of_all)} rows to the "
-                        "network, whose batch normalisation needs two in each part of a batch (accumulate is "
-                        f"{settings.accumulate}): lower the share that it replaces"
-                    )
+                refuse_few(method, min(counts or [len(pixels)]), len(batch.of_all), settings.accumulate)
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)
                 rows = batch.of_all.to(device, non_blocking=True)
@@ -256,6 +251,15 @@ def embed_together(
             file.unlink()
     distributed.any_process(True)
     return map_rows(out)
+
+
+def refuse_few(method: CompatibilityLoss, left: int, rows: int, parts: int) -> None:
+    """Refuse that so few of a batch's rows go through the network, in so many parts."""
+    if left < 2 * parts:
+        raise ValueError(
+            f"{method.title} leaves {left} of {rows} rows to the network, whose batch normalisation needs "
+            f"two in each part of a batch (accumulate is {parts}): lower the share that it replaces"
+        )
 
 
 def _dealt(keep: Tensor | None) -> tuple[Tensor | None, list[int] | None]:
