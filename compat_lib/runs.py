@@ -154,19 +154,23 @@ def write_run(
         "classes": {name: part.num_classes for name, part in parts.items()},
         "parameters": sum(p.numel() for p in model.model.parameters()) if model.model else None,
     } | ({"skipped": list(data.skipped)} if data.skipped else {})
-    # Where the data and the runs lay is nobody's business, and differs between machines.
-    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
-    described |= {"method": "old"} if folder == config.old_folder else {}
-    described |= {"experiment_id": config.experiment_id, "run_id": folder.name}
-    described |= {"old_run_id": config.old_folder.name, "made_of": made_of, "facts": facts}
-    write_json(folder / "config.json", described)
-    made = {"device": config.device, "processes": distributed.world()}
+    write_json(folder / "config.json", described(config, folder) | {"made_of": made_of, "facts": facts})
     # "auto" means another one on another processor.
-    made["precision"] = models.resolve_precision(config.device, config.precision)
+    precision = models.resolve_precision(config.device, config.precision)
+    made = {"device": config.device, "precision": precision, "processes": distributed.world()}
     for name, moment in (("started", started), ("finished", time.time())):
         made[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
     write_json(folder / "environment.json", environment() | made)
     write_metrics(folder, records)
+
+
+def described(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
+    """The fields and names of a run, or of the old model where the folder has its name."""
+    # Where the data and the runs lay is nobody's business, and differs between machines.
+    values = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
+    names = {"run_id": folder.name, "old_run_id": config.old_folder.name}
+    values |= {"method": "old"} if folder.name == names["old_run_id"] else {}
+    return values | {"experiment_id": config.experiment_id} | names
 
 
 def write_metrics(folder: Path, records: Records) -> None:

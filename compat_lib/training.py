@@ -23,15 +23,13 @@ from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
 from compat_lib.files import map_rows, tensor_digest, write_rows
-from compat_lib.finite import NotFiniteError, Watch
+from compat_lib.finite import Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
 from compat_lib.names import one_each
 from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, refuse_unlike, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 from compat_lib.user_arrays import numbers, refuse_outside
-
-__all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
 
 
 @torch_defaults()
