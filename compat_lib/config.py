@@ -24,9 +24,7 @@ DATASETS = (
     *("market1501", "dukemtmc", "msmt17", "imagenet", "places365"),
 )
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
-LOSSES = ("softmax", "cosface", "arcface", "simplex")
 HEADS = ("linear", "bn-neck")
-PROTOCOLS = ("pairs", "ijb", "reid", "leave-one-out", "landmarks")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
@@ -39,7 +37,7 @@ NEW_SIDE = (
 _CHOICES = {  # field -> what it may be
     **dict.fromkeys(("dataset", "old_dataset"), DATASETS),
     "scenario": SCENARIOS,
-    **dict.fromkeys(("old_loss", "new_loss"), LOSSES),
+    **dict.fromkeys(("old_loss", "new_loss"), ("softmax", "cosface", "arcface", "simplex")),
     **dict.fromkeys(("old_head", "new_head"), HEADS),
     "old_strength": ("normal", "weak"),
     "budget": ("steps", "passes"),
@@ -47,7 +45,7 @@ _CHOICES = {  # field -> what it may be
     "optimiser": ("sgd", "adam", "adamw"),
     "schedule": ("cosine", "polynomial", "multistep"),
     "decay": ("matrices", "all"),
-    "protocol": PROTOCOLS,
+    "protocol": ("pairs", "ijb", "reid", "leave-one-out", "landmarks"),
     "task_loss": ("none", "triplet", "circle"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  # of which fields

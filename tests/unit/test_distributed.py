@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import silent
 from two_processes import CASES, embed_case, experiment_config, sampled_case, train_case
 
+from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors
 from compat_lib.runs import Run
 
@@ -80,7 +80,7 @@ def test_two_processes_write_the_features_of_one_into_one_file(pair, tmp_path):
 
 
 def test_an_experiment_of_two_processes_is_that_of_one(pair, tmp_path):
-    alone = silent(experiment_config(tmp_path)).evaluate()
+    alone = Experiment(experiment_config(tmp_path), say=lambda line: None).evaluate()
     found = Run(pair[0] / "runs" / alone.folder.parent.name / alone.folder.name)
     names = {path.name for path in alone.folder.iterdir()}
     assert {path.name for path in found.folder.iterdir()} == names

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 from method_steps import make_old
-from tiny_runs import silent, tiny
 
 from compat_lib import distributed
 from compat_lib.checkpoint import Interrupted
+from compat_lib.config import ExperimentConfig
+from compat_lib.experiment import Experiment
 from compat_lib.losses import METHODS, build_method
 from compat_lib.losses.heads import Classifier
 from compat_lib.models import build_model
@@ -34,8 +35,11 @@ CASES = {  # name -> method, classifier, other arguments of build_method
 
 def experiment_config(root):
     """A tiny experiment that trains an old and a new model, and fits adapters to all training features."""
-    how = {"image_size": 16, "batch_size": 8, "precision": "float32", "sync_batchnorm": True}
-    return tiny(root, old_epochs=1, **how)
+    return ExperimentConfig(
+        dataset_options={"identities": 12, "images": 4, "eval_identities": 4, "eval_images": 3},
+        **{"image_size": 16, "old_epochs": 1, "epochs": 2, "batch_size": 8, "bootstrap_draws": 2},
+        **{"precision": "float32", "sync_batchnorm": True, "runs_root": str(root)},
+    )
 
 
 def train_case(name, settings=SETTINGS, stop_at=None, **more):
@@ -98,7 +102,7 @@ if __name__ == "__main__":
     results = {name: train_case(name) for name in CASES}
     results["drawn"] = sampled_case()
     results["rows"] = embed_case(folder / "rows.npy").clone()
-    silent(experiment_config(folder)).evaluate()
+    Experiment(experiment_config(folder / "runs"), say=lambda line: None).evaluate()
     train_case("simplex", checkpoint=folder / "simplex.pt")
     results["resumed"] = train_case("smoothed", checkpoint=folder / "alone.pt")
     assert train_case("smoothed", stop_at=2, checkpoint=folder / "pair.pt") is None
