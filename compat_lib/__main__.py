@@ -159,8 +159,11 @@ def field_values(texts: Sequence[str]) -> dict[str, Any]:
 
 def check(options: argparse.Namespace) -> int:
     """Check two files, print the summary, write what is asked for and return the exit code."""
-    read = (options.old, options.new, options.labels, options.ids, options.new_labels, options.new_ids)
-    taken = [path.resolve() for path in (*read, options.relevance) if path is not None]
+    given = vars(options)
+    beside = ("labels", "ids", "new_labels", "new_ids")
+    beside = {name: given[name] for name in beside if given[name] is not None}
+    read = (options.old, options.new, *beside.values(), options.relevance)
+    taken = [path.resolve() for path in read if path is not None]
     for path in (options.report, options.json, options.save_adapter):
         if path is not None and (path.resolve() in taken or path.is_dir()):
             raise ValueError(
@@ -172,12 +175,9 @@ def check(options: argparse.Namespace) -> int:
 
     if options.save_adapter is not None and not options.adapter:
         raise ValueError("--save-adapter needs the maps that --no-adapter leaves out; give one of them")
-    given = vars(options)
     names = ("metric", "adapter", "queries", "draws", "seed", "relevance", "group", "threshold")
-    chosen = {name: given[name] for name in names}
+    chosen = {name: given[name] for name in names} | {"beside": beside}
     chosen["columns"] = pairs(options.column, "ROLE=NAME, such as ids=photo")
-    beside = ("labels", "ids", "new_labels", "new_ids")
-    chosen["beside"] = {name: given[name] for name in beside if given[name] is not None}
     if sys.stderr.isatty():
         chosen["say"] = lambda line: print(f"... {line}", file=sys.stderr)
     result = check_files(options.old, options.new, **chosen)

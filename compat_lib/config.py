@@ -12,7 +12,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,7 @@ DATASETS = (
     *("market1501", "dukemtmc", "msmt17", "imagenet", "places365"),
 )
 SCENARIOS = ("extended-class", "extended-data", "open-class", "open-data")
-LOSSES = ("softmax", "cosface", "arcface", "simplex")
 HEADS = ("linear", "bn-neck")
-PROTOCOLS = ("pairs", "ijb", "reid", "leave-one-out", "landmarks")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 # They say where and how a run is made, not what it is: a run keeps its name when they change.
@@ -39,7 +37,7 @@ NEW_SIDE = (
 _CHOICES = {  # field -> what it may be
     **dict.fromkeys(("dataset", "old_dataset"), DATASETS),
     "scenario": SCENARIOS,
-    **dict.fromkeys(("old_loss", "new_loss"), LOSSES),
+    **dict.fromkeys(("old_loss", "new_loss"), ("softmax", "cosface", "arcface", "simplex")),
     **dict.fromkeys(("old_head", "new_head"), HEADS),
     "old_strength": ("normal", "weak"),
     "budget": ("steps", "passes"),
@@ -47,14 +45,13 @@ _CHOICES = {  # field -> what it may be
     "optimiser": ("sgd", "adam", "adamw"),
     "schedule": ("cosine", "polynomial", "multistep"),
     "decay": ("matrices", "all"),
-    "protocol": PROTOCOLS,
+    "protocol": ("pairs", "ijb", "reid", "leave-one-out", "landmarks"),
     "task_loss": ("none", "triplet", "circle"),
 }
 _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (  # of which fields
     ("be at least 0", lambda x: x >= 0, ("shift", "pad", "seed", "data_seed", "bootstrap_draws")),
-    ("be at least 0", lambda x: x >= 0, ("per_identity", "weight_decay", "margin", "task_weight")),
-    ("be at least 0", lambda x: x >= 0, ("warmup_steps", "checkpoint_steps", "checkpoint_minutes")),
-    ("be at least 0", lambda x: x >= 0, ("threads", "workers")),
+    ("be at least 0", lambda x: x >= 0, ("per_identity", "weight_decay", "margin", "warmup_steps")),
+    ("be at least 0", lambda x: x >= 0, ("threads", "workers", "checkpoint_steps", "checkpoint_minutes")),
     ("be at least 1", lambda x: x >= 1, ("image_size", "image_height", "old_width", "new_width")),
     ("be at least 1", lambda x: x >= 1, ("old_epochs", "epochs", "validate_every", "accumulate")),
     ("be at least 2", lambda x: x >= 2, ("batch_size",)),
@@ -179,7 +176,6 @@ class ExperimentConfig(TrainingSettings):
     # shared by both sides, beside the fields of TrainingSettings
     label_smoothing: float = 0.0
     task_loss: str = "none"  # beside the classifier's, on both sides: "triplet" or "circle", as re-ID trains
-    task_weight: float = 1.0
     scale: float = 32.0  # s of the margin losses
     margin: float = 0.3  # m: radians for ArcFace, cosine for CosFace
     margin_ramp: float = 0.3  # share of the steps over which the margin grows from zero
@@ -319,9 +315,8 @@ class ExperimentConfig(TrainingSettings):
 
     def _digest(self, leave_out: tuple[str, ...] = ()) -> str:
         # Only what differs from the defaults: a field that a later version adds renames no run.
-        kept = [item for item in fields(self) if item.name not in WHERE and item.name not in leave_out]
-        given = {item.name: (getattr(self, item.name), _default(item)) for item in kept}
-        values = {name: value for name, (value, default) in given.items() if value != default}
+        left = (*WHERE, *leave_out)
+        values = {k: v for k, v in vars(self).items() if k not in left and v != DEFAULTS[k]}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
 
 
@@ -334,10 +329,6 @@ def set_name(dataset: str, options: Mapping[str, Any]) -> str:
     if dataset != "folder" or "path" not in options:
         return dataset
     return re.sub(r"[^\w.]+", "-", Path(options["path"]).name).strip("-.") or dataset
-
-
-def _default(item: Field) -> Any:
-    return item.default_factory() if item.default is MISSING else item.default
 
 
 def _typed(name: str, kind: str, value: Any) -> Any:
@@ -382,6 +373,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, PathLike):
         return fspath(value)
     return value if getattr(value, "shape", True) else value.item()
+
+
+DEFAULTS = ExperimentConfig().to_dict()  # field -> value
 
 
 def project_path(path: str | Path) -> Path:

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compat_lib import distributed, models, runs, trained_model
+from compat_lib import distributed, runs, trained_model
 from compat_lib.config import NEW_SIDE, ONE_RUN_ONLY, ExperimentConfig, shown_path
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
@@ -36,7 +36,7 @@ from compat_lib.measuring import measure_old, measure_upgrade, validate, whole_i
 from compat_lib.models import EmbeddingModel
 from compat_lib.old_sources import find_predecessor, take_old
 from compat_lib.old_system import MAPPED, OldSystem
-from compat_lib.recipe import classifier_of, network, refuse_impossible, settings_of, task
+from compat_lib.recipe import classifier_of, network, refuse_impossible, settings_of
 from compat_lib.runs import ADVICE, Run
 from compat_lib.trained_model import TrainedModel, compared, deployed, named
 from compat_lib.training import TrainingSettings, embed_together, train
@@ -156,7 +156,7 @@ class Experiment(ExperimentData):
             ).save(folder / "old_system")
             records = measure_old(self.config, self.data, model)
             made_of = self.old_made_of | (model.as_old if before else {})
-            self._write(folder, records, model, images, made_of, started)
+            runs.write_run(folder, self.config, records, model, self.data, images, made_of, started)
         distributed.agreed(None)
 
     def _read_old(self, folder: Path) -> TrainedModel:
@@ -170,7 +170,7 @@ class Experiment(ExperimentData):
         with torch.random.fork_rng(devices=[]):  # the caller's own draws go on
             torch.manual_seed(2 * config.seed)
             model = network(config, "old", config.old_width, self.data.train)
-            return model, build_method("independent", None, classifier_of(*asked), **task(config))
+            return model, build_method("independent", None, classifier_of(*asked), task_loss=config.task_loss)
 
     @cached_property
     def old_system(self) -> OldSystem:
@@ -231,7 +231,8 @@ class Experiment(ExperimentData):
             torch.manual_seed(self._new_seed)
             model = network(config, "new", width, self.data.train)
             classifier = classifier_of(config, config.new_loss, config.new_width, classes, vertices)
-            method = build_method(config.method, known, classifier, **task(config), **config.method_options)
+            options = {"task_loss": config.task_loss, **config.method_options}
+            method = build_method(config.method, known, classifier, **options)
         return model, method
 
     @property
@@ -286,10 +287,6 @@ class Experiment(ExperimentData):
                 distributed.agreed(None)
         return map_rows(path)
 
-    def _write(self, folder, records, model, images, made_of, started) -> None:
-        precision = models.resolve_precision(self.config.device, self.config.precision)
-        runs.write_run(folder, self.config, records, model, self.data, images, made_of, started, precision)
-
     @property
     def _training_file(self) -> Path:
         return self.config.run_folder / "training_features.npy"
@@ -314,7 +311,7 @@ class Experiment(ExperimentData):
             pairs = (self.old_system.features, self.training_features(), images.labels)
         if self._first:
             records = measure_upgrade(config, self.data, self.old, new, pairs)
-            self._write(folder, records, new, images, self.made_of, started)
+            runs.write_run(folder, config, records, new, self.data, images, self.made_of, started)
         distributed.agreed(None)
         return Run(folder)
 

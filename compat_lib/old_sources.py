@@ -17,7 +17,7 @@ from compat_lib.config import WHERE, ExperimentConfig, project_path
 from compat_lib.data.decoding import printable
 from compat_lib.data.images import ImageSet, Splits
 from compat_lib.files import explained
-from compat_lib.runs import ADVICE, Run, is_complete, write_json
+from compat_lib.runs import ADVICE, Run, described, is_complete, write_json
 
 if TYPE_CHECKING:
     from compat_lib.experiment import Experiment
@@ -84,9 +84,8 @@ def take_old(config: ExperimentConfig, made_of: dict[str, str]) -> Path | None:
         with explained(folder, ADVICE):
             left = shutil.ignore_patterns(*_NOT_TAKEN)
             shutil.copytree(other, folder, ignore=left, copy_function=_link, dirs_exist_ok=True)
-        new = config.to_dict() | {"method": "old", "experiment_id": config.experiment_id}
-        new |= {"run_id": folder.name, "old_run_id": folder.name}
-        write_json(folder / "config.json", stored | {k: v for k, v in new.items() if k in stored})
+        new = {name: value for name, value in described(config, folder).items() if name in stored}
+        write_json(folder / "config.json", stored | new)
         with explained(folder, ADVICE):
             (folder / "checkpoint.pt").unlink(missing_ok=True)  # of a training that was stopped here
             _link(other / "metrics.json", folder / "metrics.json")  # last: the run is complete

@@ -20,8 +20,6 @@ from compat_lib.files import file_identity, load_tensors, save_tensors, write_ro
 from compat_lib.names import check_choice, check_number, one_each
 from compat_lib.user_arrays import count_classes, mapped_numbers, numbers, refuse_outside
 
-__all__ = ["ROWS_AT_ONCE", "OldSystem", "class_means", "credible_rows", "rows_of"]
-
 TENSORS = "old_system.safetensors"
 MAPPED = "features.npy"  # beside it, where the features stay on disk
 VERSION = 3

@@ -12,8 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 from compat_lib.config import TrainingSettings
 
-MOMENTUM = 0.9
-
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     """Rate of step ``step`` (0-based) of ``steps``: a linear warm-up, then the schedule.
@@ -47,7 +45,7 @@ def build_optimiser(model: nn.Module, method: nn.Module, settings: TrainingSetti
     decay = {"params": decayed, "weight_decay": settings.weight_decay}
     groups = [decay, {"params": rest, "weight_decay": 0.0}]
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, foreach=True)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, foreach=True)
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, lr=settings.lr, foreach=True)
 

@@ -21,7 +21,7 @@ from compat_lib.losses.heads import Classifier
 from compat_lib.models import EmbeddingModel, build_model, refuse_model
 from compat_lib.networks.backbones import digests
 from compat_lib.old_system import OldSystem
-from compat_lib.training import TrainingSettings
+from compat_lib.training import TrainingSettings, refuse_few
 
 
 def network(config: ExperimentConfig, side: str, width: int, images: ImageSet) -> EmbeddingModel:
@@ -64,11 +64,6 @@ def settings_of(config: ExperimentConfig, epochs: int, lr: float, seed: int) -> 
     return TrainingSettings(**(shared | {"epochs": epochs, "lr": lr, "seed": seed}))
 
 
-def task(config: ExperimentConfig) -> dict[str, Any]:
-    """The task's recipe, which all methods share."""
-    return {"task_loss": config.task_loss, "task_weight": config.task_weight}
-
-
 def refuse_impossible(config: ExperimentConfig) -> None:
     """Build everything once on a stand-in of two classes, so that what cannot work is refused at once."""
     cores = os.cpu_count() or 1
@@ -104,14 +99,11 @@ def _build_on_stand_in(config: ExperimentConfig) -> None:
     stand_in = OldSystem.from_arrays(torch.rand(len(rows), config.old_width), rows, **known)
     stand_in = stand_in.with_oracle(torch.rand(len(rows), config.new_width))
     classifier = classifier_of(config, config.new_loss, config.new_width, 2)
-    method = build_method(config.method, stand_in, classifier, **task(config), **config.method_options)
+    method = build_method(
+        config.method, stand_in, classifier, task_loss=config.task_loss, **config.method_options
+    )
     left = math.ceil(method.embedded_share * config.batch_size - 1e-9)
-    if left < 2 * config.accumulate:
-        raise ValueError(
-            f"{method.title} leaves {left} of {config.batch_size} rows to the network, whose batch "
-            f"normalisation needs two in each part of a batch (accumulate is {config.accumulate}): lower the "
-            "share that it replaces"
-        )
+    refuse_few(method, left, config.batch_size, config.accumulate)
 
 
 def refuse_unmeasurable(config: ExperimentConfig, data: Splits) -> None:

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock
 
+from compat_lib import distributed, models
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.records import Record, Records
 from compat_lib.files import explained, write_text
@@ -115,8 +117,6 @@ def list_runs(root: str | Path) -> list[Run]:
 
 def only_one(folder: Path) -> AbstractContextManager:
     """A lock that the operating system releases when its holder dies; the first process holds it for all."""
-    from compat_lib import distributed
-
     if distributed.rank():
         return nullcontext()
     with explained(folder, ADVICE):
@@ -133,7 +133,6 @@ def write_run(
     images: ImageSet,
     made_of: Mapping[str, str],
     started: float,
-    precision: str,
 ) -> None:
     """Complete a trained model's run: what it is, where it was made, what training cost; metrics last.
 
@@ -142,10 +141,7 @@ def write_run(
         images: the model's training set.
         made_of: digests of what it was trained and measured on, by name.
         started: the time when the run began, in seconds.
-        precision: what it was made in: the configuration's "auto" means another one on another processor.
     """
-    from compat_lib import distributed
-
     history = model.history
     cost = {"epochs": len(history), "steps": int(sum(row["steps"] for row in history))}
     for name in ("seconds", "backbone_images", "processor_seconds"):
@@ -158,17 +154,23 @@ def write_run(
         "classes": {name: part.num_classes for name, part in parts.items()},
         "parameters": sum(p.numel() for p in model.model.parameters()) if model.model else None,
     } | ({"skipped": list(data.skipped)} if data.skipped else {})
-    # Where the data and the runs lay is nobody's business, and differs between machines.
-    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
-    described |= {"method": "old"} if folder == config.old_folder else {}
-    described |= {"experiment_id": config.experiment_id, "run_id": folder.name}
-    described |= {"old_run_id": config.old_folder.name, "made_of": made_of, "facts": facts}
-    write_json(folder / "config.json", described)
+    write_json(folder / "config.json", described(config, folder) | {"made_of": made_of, "facts": facts})
+    # "auto" means another one on another processor.
+    precision = models.resolve_precision(config.device, config.precision)
     made = {"device": config.device, "precision": precision, "processes": distributed.world()}
     for name, moment in (("started", started), ("finished", time.time())):
         made[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
     write_json(folder / "environment.json", environment() | made)
     write_metrics(folder, records)
+
+
+def described(config: ExperimentConfig, folder: Path) -> dict[str, Any]:
+    """The fields and names of a run, or of the old model where the folder has its name."""
+    # Where the data and the runs lay is nobody's business, and differs between machines.
+    values = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
+    names = {"run_id": folder.name, "old_run_id": config.old_folder.name}
+    values |= {"method": "old"} if folder.name == names["old_run_id"] else {}
+    return values | {"experiment_id": config.experiment_id} | names
 
 
 def write_metrics(folder: Path, records: Records) -> None:
@@ -237,8 +239,6 @@ def refuse_changed(
 
 def environment() -> dict[str, Any]:
     """The machine and the software of this process: what a number needs to be believed later."""
-    import torch
-
     return {
         "commit": _commit(),
         "python": platform.python_version(),

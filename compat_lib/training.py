@@ -23,15 +23,13 @@ from compat_lib.data.batches import Augmentation, Batches
 from compat_lib.data.encoded import EncodedImages
 from compat_lib.data.images import ImageSet, seeded_generator, torch_defaults
 from compat_lib.files import map_rows, tensor_digest, write_rows
-from compat_lib.finite import NotFiniteError, Watch
+from compat_lib.finite import Watch
 from compat_lib.losses.base import CompatibilityLoss, Step
 from compat_lib.models import EmbeddingModel, autocast, embed, resolve_precision
 from compat_lib.names import one_each
 from compat_lib.old_system import ROWS_AT_ONCE, OldSystem, refuse_unlike, rows_of
 from compat_lib.optimisation import InParts, TrainingSettings, build_optimiser, learning_rate
 from compat_lib.user_arrays import numbers, refuse_outside
-
-__all__ = ["NotFiniteError", "TrainingSettings", "embed_together", "epoch_line", "learning_rate", "train"]
 
 
 @torch_defaults()
@@ -152,12 +150,7 @@ def train(
                 keep = method.rows_to_embed(batch.of_all, labels[batch.of_all], generator)
                 own, counts = _dealt(keep)
                 pixels = batch.pixels(own)
-                if min(counts or [len(pixels)]) < 2 * settings.accumulate:
-                    raise ValueError(
-                        f"{method.title} leaves {counts or len(pixels)} of {len(batch.of_all)} rows to the "
-                        "network, whose batch normalisation needs two in each part of a batch (accumulate is "
-                        f"{settings.accumulate}): lower the share that it replaces"
-                    )
+                refuse_few(method, min(counts or [len(pixels)]), len(batch.of_all), settings.accumulate)
                 with autocast(device, settings.precision):
                     embeddings = network(pixels)
                 rows = batch.of_all.to(device, non_blocking=True)
@@ -256,6 +249,15 @@ def embed_together(
             file.unlink()
     distributed.any_process(True)
     return map_rows(out)
+
+
+def refuse_few(method: CompatibilityLoss, left: int, rows: int, parts: int) -> None:
+    """Refuse that so few of a batch's rows go through the network, in so many parts."""
+    if left < 2 * parts:
+        raise ValueError(
+            f"{method.title} leaves {left} of {rows} rows to the network, whose batch normalisation needs "
+            f"two in each part of a batch (accumulate is {parts}): lower the share that it replaces"
+        )
 
 
 def _dealt(keep: Tensor | None) -> tuple[Tensor | None, list[int] | None]:

@@ -25,14 +25,14 @@ from compat_lib.data.decoding import height_width
 from compat_lib.losses import build_method
 from compat_lib.models import EmbeddingModel, autocast, build_model
 from compat_lib.presets import Preset
-from compat_lib.recipe import classifier_of, settings_of, task
+from compat_lib.recipe import classifier_of, settings_of
 from compat_lib.training import train
 
 ENOUGH = 0.3  # seconds that more images add to a step: then they can be told from what every step takes
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter
 GIGA = 1e9
 RECIPE = (
-    *("image_size", "image_height", "device", "precision", "optimiser", "task_loss", "task_weight"),
+    *("image_size", "image_height", "device", "precision", "optimiser", "task_loss"),
     *("per_identity", "shift", "flip", "pad", "erase", "resized_crop", "scale", "margin"),
 )  # of a configuration: what a step's time depends on
 
@@ -65,7 +65,7 @@ def measured(
     torch.manual_seed(0)
     model = build_model(name, width=width, channels=channels, size=size, head=head)
     classifier = classifier_of(config, loss, width, classes)
-    method = build_method("independent", None, classifier, **task(config))
+    method = build_method("independent", None, classifier, task_loss=config.task_loss)
     parameters = [sum(p.numel() for p in module.parameters()) for module in (model, classifier)]
     settings = settings_of(config, epochs=1, lr=1e-4, seed=0)
     took, batch = {}, 1

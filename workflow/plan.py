@@ -13,7 +13,7 @@ import yaml
 from execute import NotebookError, declared_parameters
 
 from companion.parameters import refuse_unsuitable
-from compat_lib.config import ExperimentConfig, project_path
+from compat_lib.config import DEFAULTS, ExperimentConfig, project_path
 from compat_lib.files import write_text
 from compat_lib.presets import SECTIONS, Preset, load_preset, read_sections
 
@@ -28,7 +28,6 @@ PAGES = (START_HERE, ALL_TABLES)  # what make reproduce shows besides its runs
 OWN_EXAMPLE = "07_your_own_system"
 FOR_THE_SITE = ("05_explore_features", "06_upgrade_a_gallery", "07_your_own_system", "08_costs")
 SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
-DEFAULTS = ExperimentConfig().to_dict()
 NO_ABLATION = {"ablation": False}  # unless a preset's section "notebooks" asks for these three more trainings
 
 

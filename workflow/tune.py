@@ -28,9 +28,9 @@ from compat_lib.data.images import Splits
 from compat_lib.evaluation.tar import verification
 from compat_lib.experiment import Experiment
 from compat_lib.files import write_text
+from compat_lib.finite import NotFiniteError
 from compat_lib.losses import method_options
 from compat_lib.runs import environment
-from compat_lib.training import NotFiniteError
 
 ROOT = Path(__file__).resolve().parents[1]
 FAR = 1e-3

@@ -7,7 +7,7 @@ from pkgutil import iter_modules
 from compat_lib.losses import task
 from compat_lib.losses.base import METHODS, CompatibilityLoss, Step
 from compat_lib.losses.heads import Classifier
-from compat_lib.names import check_choice, check_number, instead
+from compat_lib.names import check_choice, instead
 from compat_lib.old_system import OldSystem
 
 for _module in iter_modules(__path__):
@@ -42,7 +42,6 @@ def build_method(
     classifier: Classifier,
     *,
     task_loss: str = "none",
-    task_weight: float = 1.0,
     **options: object,
 ) -> CompatibilityLoss:
     """A method ready for training; the classifier becomes part of it.
@@ -50,7 +49,6 @@ def build_method(
     Args:
         task_loss: "none", or "triplet" or "circle" (see compat_lib.losses.task) on the embedded rows, as term
             "task" beside the classification.
-        task_weight: factor of that term, at least 0.
         options: see `method_options`.
     Raises:
         ValueError: "The method mixbct has no option 'ratio'. Options: mix_ratio, credible_share, ...", an
@@ -66,5 +64,5 @@ def build_method(
     loss = method(old, classifier, **options)
     if check_choice("task_loss", task_loss, ("none", *task.KINDS)) != "none":
         loss.task = task.task_loss(task_loss)
-        loss.weights["task"] = check_number("task_weight", task_weight)
+        loss.weights["task"] = 1.0
     return loss

@@ -4,19 +4,10 @@ import numpy as np
 
 from compat_lib.config import ExperimentConfig
 from compat_lib.evaluation.records import Record, Records
-from compat_lib.runs import write_json, write_metrics
+from compat_lib.runs import described, write_json, write_metrics
 
 METRIC = "tar@far=1e-3"
 PAIRS = (("old", "old"), ("new", "old"), ("new", "new"))
-
-
-def write_config(folder, config, old, more):
-    """config.json of a run, or of the old model that it stands on."""
-    described = {k: v for k, v in config.to_dict().items() if k not in ("data_root", "runs_root")}
-    described |= {"method": "old"} if old else {}
-    ids = {"experiment_id": config.experiment_id, "run_id": folder.name}
-    ids["old_run_id"] = config.old_folder.name
-    write_json(folder / "config.json", described | ids | more)
 
 
 def write_run(
@@ -52,7 +43,8 @@ def write_run(
     records += [
         Record(None, None, f"train/{n}", float(v)) for n, v in training.items() if f"train/{n}" not in given
     ]
-    write_config(folder, config, old, {"facts": {"classes": {"test": 200}}})
+    facts = {"facts": {"classes": {"test": 200}}}
+    write_json(folder / "config.json", described(config, folder) | facts)
     write_metrics(folder, Records(records))
     return folder
 

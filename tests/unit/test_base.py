@@ -103,10 +103,9 @@ def test_progress_reaches_the_margin_of_the_classification(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"bt2", "mixbct"}))  # these see other rows
-@pytest.mark.parametrize("kind", ["linear", "cosface", "arcface"])
-def test_classification_is_that_of_the_slow_loop(name, kind):
+def test_classification_is_that_of_the_slow_loop(name):
     old = make_old()
-    method = build_method(name, old, make_classifier(kind)).double()
+    method = build_method(name, old, make_classifier("linear")).double()
     step = own_step(method, old, dtype=torch.float64)
     expected = slow.classification(method.classifier, step.embeddings.tolist(), step.labels.tolist())
     assert method(step)["classification"].item() == pytest.approx(expected, abs=1e-9)

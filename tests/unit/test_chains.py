@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
-from synthetic_runs import write_config
 
 from companion import chains, reading
 from compat_lib.config import ExperimentConfig
@@ -16,7 +15,7 @@ from compat_lib.evaluation.chain import matrix
 from compat_lib.evaluation.paired import paired_comparison
 from compat_lib.experiment import Experiment
 from compat_lib.files import load_tensors, save_tensors
-from compat_lib.runs import list_runs, write_json
+from compat_lib.runs import described, list_runs, write_json
 
 OPTIONS = {"identities": 4, "images": 2, "eval_identities": 6, "eval_images": 4}
 LABELS = torch.arange(6).repeat_interleave(4)
@@ -35,7 +34,8 @@ def features():
 
 def write(root, config, tensors, *, old=False, digest="0"):
     folder = root / config.experiment_id / (config.old_folder.name if old else config.run_id)
-    write_config(folder, config, old, {"made_of": {"test images": digest}})
+    made_of = {"made_of": {"test images": digest}}
+    write_json(folder / "config.json", described(config, folder) | made_of)
     save_tensors({name: value.clone() for name, value in tensors.items()}, folder / "features.safetensors")
     write_json(folder / "metrics.json", [{"metric": "map", "value": 0.5, "query": "new", "gallery": "new"}])
     return folder

@@ -27,12 +27,11 @@ REFUSED = [
     ({"warmup": 1.5}, "warmup .*between 0 and 1"),
     ({"epochs": 0}, "epochs .*at least 1"),
     ({"lr": 0.0}, "lr .*above 0"),
-    ({"lr": -1.0}, "lr .*above 0"),
     ({"batch_size": 1}, "batch_size .*at least 2"),
     ({"budget": "time"}, "budget .*steps, passes"),
     # types
     *(({"epochs": value}, "epochs") for value in (1.5, "many")),
-    *(({"lr": value}, "lr") for value in ("fast", True)),
+    *(({"lr": value}, f"lr must be a number; got {value!r}") for value in ("fast", True)),
     *(({"flip": 1}, "flip"), ({"method_options": []}, "method_options")),
     # recipes
     ({"schedule": "multistep"}, "needs milestones"),
@@ -75,8 +74,6 @@ def test_text_that_is_a_number_is_one():
     """Papermill's files of parameters are YAML 1.1."""
     config = ExperimentConfig(lr="1e-3", epochs="12")
     assert config == ExperimentConfig(lr=0.001, epochs=12) and isinstance(config.epochs, int)
-    with pytest.raises(TypeError, match="lr must be a number; got 'fast'"):
-        ExperimentConfig(lr="fast")
 
 
 def test_paths_and_single_numbers_of_arrays_are_what_json_knows():
@@ -104,7 +101,8 @@ def test_names_depend_on_the_result_and_on_nothing_else():
 def test_preset_is_settings_times_seeds_times_methods(tmp_path):
     path = tmp_path / "tiny.yml"
     path.write_text(
-        "defaults: {epochs: 3}\nsettings: [{scenario: open-class}, {scenario: open-data}]\n"
+        "defaults: {epochs: 3}\n"
+        "settings: [&one {scenario: open-class, lr: 0.2}, {<<: *one, scenario: open-data}]\n"
         "seeds: [0, 1]\n"
         "methods: [{method: independent}, {method: mixbct, method_options: {mix_ratio: 0.1}}]\n"
     )
@@ -113,7 +111,9 @@ def test_preset_is_settings_times_seeds_times_methods(tmp_path):
     assert len(preset.experiments) == 8
     assert len({config.run_folder for config in preset.experiments}) == 8
     assert len(preset.old_models) == 4
-    assert all(config.epochs == 3 and config.runs_root == "elsewhere" for config in preset.experiments)
+    shared = {(config.epochs, config.lr, config.runs_root) for config in preset.experiments}
+    assert shared == {(3, 0.2, "elsewhere")}
+    assert {config.scenario for config in preset.experiments} == {"open-class", "open-data"}
 
 
 def test_a_preset_stands_on_its_base(tmp_path):
@@ -132,29 +132,22 @@ def test_a_preset_stands_on_its_base(tmp_path):
         load_preset(path)
 
 
-def test_a_chain_after_no_method_has_one_run_a_generation(tmp_path):
-    path = tmp_path / "chain.yml"
-    path.write_text("methods: [{method: independent}]\nchains: [{after: independent, epochs: 7}]")
-    first, third = load_preset(path).experiments
-    assert third.method == "independent" and third.epochs == 7
-    assert third.old_run == f"{first.experiment_id}/{first.run_id}"
-
-
 def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
     path = tmp_path / "chain.yml"
     path.write_text(
         "seeds: [0, 1]\nmethods: [{method: independent}, {method: mixbct},"
         " {method: mixbct, budget: passes}]\n"
-        "chains: [{after: mixbct, new_backbone: resnet18}]\n"
+        "chains: [{after: mixbct, new_backbone: resnet18}, {after: independent, new_backbone: resnet18}]\n"
     )
     preset = load_preset(path)
     first, chained = preset.experiments[:6], preset.experiments[6:]
-    assert [config.method for config in chained] == ["independent", "mixbct"] * 2
+    assert [config.method for config in chained] == ["independent", "mixbct"] * 2 + ["independent"] * 2
     middle = [config for config in first if config.method == "mixbct" and config.budget == "steps"]
-    for config, before in zip(chained, [middle[0], middle[0], middle[1], middle[1]], strict=True):
+    middle = [middle[0], middle[0], middle[1], middle[1], first[0], first[3]]
+    for config, before in zip(chained, middle, strict=True):
         assert config.old_run == f"{before.experiment_id}/{before.run_id}"
         assert (config.old_backbone, config.new_backbone) == ("resnet-small", "resnet18")
-    assert len({config.old_folder for config in preset.old_models}) == 4
+    assert len({config.old_folder for config in preset.old_models}) == 6
 
 
 @pytest.mark.parametrize(
@@ -162,15 +155,12 @@ def test_a_chain_goes_on_from_each_run_of_its_method(tmp_path):
     [
         ("seed: 1", "settings"),
         ("defaults: {seed: 3}", r"the section seeds says which: write seeds: \[3\]"),
-        ("methods: [{method: l2, seed: 3}]", "the section seeds says which"),
         ("seeds: [9223372036854775808]", "seed must be below"),
         *((f"processes: {value}", "processes must be a whole number") for value in ("true", "eight")),
         ("processes: 0", "at least 1; got 0"),
         ("published: {old: [5, 2]}", "published must be images and classes of both sides"),
         ("published: {old: [null, 2], new: [-5, 2]}", "published must be images and classes of both sides"),
         ("methods: [{method: bct}, {method: bct}]", "twice"),
-        ("settings: [{scenario: none}]", "scenario"),
-        ("defaults: {nonsense: 1}", "nonsense"),
         ("defaults:\n  epochs: 1:30", "epochs must be a whole number; got '1:30'"),
         ("defaults: {dataset: folder, dataset_options: {path: 2024}}", "path must be text; got 2024: put"),
         ("defaults: &a {epochs: 3}\nsettings: [{<<: *a, <<: *a}]", "<< is given twice"),
@@ -199,13 +189,6 @@ def test_values_from_outside_hold_for_a_chain_and_dates_are_text(tmp_path):
     assert [one.epochs for one in load_preset(tmp_path / "p.yml").experiments] == [20, 7, 7]
     changed = load_preset(tmp_path / "p.yml", epochs=2).experiments
     assert [(one.epochs, one.runs_root) for one in changed] == [(2, "2024-01-01")] * 3
-
-
-def test_a_preset_may_have_anchors(tmp_path):
-    text = "defaults: &all {epochs: 3}\nsettings: [&one {<<: *all, lr: 0.2}, {<<: *one, lr: 0.3}]"
-    (tmp_path / "p.yml").write_text(text)
-    configs = load_preset(tmp_path / "p.yml").experiments
-    assert [(one.epochs, one.lr) for one in configs] == [(3, 0.2), (3, 0.3)]
 
 
 def test_relative_paths_start_at_the_project_from_within_it(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import silent, tiny
+from tiny_runs import TINY, silent, tiny
 
 from compat_lib import data
 from compat_lib.evaluation import retrieval
@@ -124,8 +124,7 @@ def test_what_leaves_a_doubt_is_refused_before_anything_is_trained(place):
     wide = {"old_width": 16, "new_width": 16}
     refused(place, "width 12, but old_width is 16; set old_width: 12", ids, features, **wide)
     refused(place, "name the same image", [*ids, ids[5]], np.concatenate([features, features[:1]]))
-    portraits = {"identities": 20, "images": 6, "eval_identities": 10, "eval_images": 5}
-    changes = {"dataset": "portraits", "dataset_options": portraits}
+    changes = {"dataset": "portraits", "dataset_options": TINY["dataset_options"]}
     refused(place, "does not have .train, val, test.; use dataset: folder", ids, features, **changes)
 
 

@@ -149,13 +149,6 @@ def test_refusals_of_what_is_derived(derive, message):
         derive(OldSystem.from_arrays(prototypes=np.eye(3)))
 
 
-def test_the_model_is_frozen():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.BatchNorm1d(6))
-    OldSystem.from_arrays(prototypes=np.eye(6), model=model)
-    assert not any(module.training for module in model.modules())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
 def test_an_old_system_shows_itself_briefly():
     shown = "OldSystem(20 rows, width 6, 5 classes, has classifier, features, oracle, prototypes)"
     assert repr(make_old()) == shown

@@ -111,7 +111,9 @@ FLOORS = {  # room: which others of compat_lib it stands on; all may write files
         *("checkpoint", "config", "data", "distributed", "finite"),
         *("losses", "models", "old_system", "optimisation", "user_arrays"),
     },
-    "runs": {"config", "data", "distributed", "evaluation", "trained_model"},  # the last for its type
+    "runs": {  # the last for its type
+        *("config", "data", "distributed", "evaluation", "models", "trained_model"),
+    },
     "trained_model": {"losses", "models", "runs"},
     "deploy": {  # reads runs
         *("adapters", "config", "evaluation", "experiment_data", "orthogonal_adapter", "user_arrays"),

@@ -77,7 +77,7 @@ def test_a_batch_without_pairs_costs_nothing(kind, labels):
 def test_every_method_takes_it_on_what_it_classifies(name, kind):
     old, results = make_old(), []
     for chosen in ("none", kind):
-        method = build_method(name, old, make_classifier(), task_loss=chosen, task_weight=0.5)
+        method = build_method(name, old, make_classifier(), task_loss=chosen)
         chosen_rows = torch.arange(12)
         labels = old.labels[chosen_rows]
         embedded = method.rows_to_embed(chosen_rows, labels, torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ def test_every_method_takes_it_on_what_it_classifies(name, kind):
         results.append(method(step))
     without, with_task = results
     assert "task" not in without and list(with_task) == [*without, "task"] == list(method.weights)
-    assert method.weights["task"] == 0.5
+    assert method.weights["task"] == 1
     if not METHODS[name].learns:  # else the start is drawn
         assert all(torch.equal(without[term], with_task[term]) for term in without)
     seen = method.classified(step.embeddings)
@@ -99,8 +99,6 @@ def test_every_method_takes_it_on_what_it_classifies(name, kind):
 def test_wrong_choices_are_refused():
     with pytest.raises(ValueError, match="task_loss is 'x'; choose one of none, triplet, circle"):
         build_method("independent", None, make_classifier(), task_loss="x")
-    with pytest.raises(ValueError, match="task_weight must be a number of at least 0, not -1"):
-        build_method("independent", None, make_classifier(), task_loss="circle", task_weight=-1)
 
 
 def test_the_library_is_imported_only_when_it_is_used():
