@@ -134,6 +134,8 @@ def as_keys(what: str, values: Any) -> np.ndarray:
         raise ValueError(f"the {what} have shape {list(array.shape)}; give one for each row")
     if array.dtype.kind in "iu":
         return array
+    if array.dtype.kind in "mM":  # which NumPy lists as whole numbers
+        array = pd.Series(array).astype(object).to_numpy()
     keys = []
     for row, one in enumerate(array.tolist()):
         one = one.item() if isinstance(one, np.generic) else one  # of an array of objects

@@ -320,6 +320,26 @@ def test_folders_of_a_partitioned_table_are_text(tmp_path, labels, own, expected
     assert read_features(tmp_path).labels.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (7, "007", None),
+        ("007", 7, None),
+        (7, 8.0, [7, 8]),
+        ("a", pa.array(["b"], pa.large_string()), ["a", "b"]),
+    ],
+)
+def test_parts_with_keys_of_two_types_are_not_read_by_the_first_ones(tmp_path, first, second, expected):
+    for place, label in enumerate((first, second)):
+        label = label if isinstance(label, pa.Array) else [label]
+        parquet.write_table(pa.table({"label": label, "emb": [[1.0, 2.0]]}), tmp_path / f"{place}.parquet")
+    if expected is None:
+        with pytest.raises(ValueError, match="'label' is int64 in some parts and string in others"):
+            read_features(tmp_path)
+    else:
+        assert read_features(tmp_path).labels.tolist() == expected
+
+
 # -- arrays --------------------------------------------------------------------------------------
 
 
@@ -420,6 +440,7 @@ def test_keys(value, expected):
     [(one, "give every row one") for one in ([None], [pd.NA], [float("nan")], np.ma.array([1], mask=[True]))]
     + [([one], "write it as text") for one in (0.5, 2.0**60, b"\xff", pd.Timestamp("2026"))]
     + [(np.array(one), "write it as text") for one in ([True], [1 + 0j])]
+    + [(np.array(["2026"], f"M8[{unit}]"), "write it as text") for unit in ("ns", "D")]
     + [(np.array([[1, 2], None], object), "write it as text")],
 )
 def test_what_is_no_key(values, advice):
