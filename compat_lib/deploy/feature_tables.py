@@ -44,10 +44,11 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
     if path.suffix.lower() in (".feather", ".arrow"):
         with pa.memory_map(str(path)) as file:
             try:
-                table = dataset.dataset(ipc.open_file(file).read_all())
+                reader = ipc.open_file(file)
             except pa.ArrowInvalid:  # no index at its end, so perhaps a stream
                 file.seek(0)
-                table = dataset.dataset(ipc.open_stream(file).read_all())
+                reader = ipc.open_stream(file)
+            table = dataset.dataset(reader.read_all())
     else:
         kind = dataset.ParquetFileFormat(arrow_extensions_enabled=True)  # for UUIDs
         hive = {}

@@ -127,7 +127,7 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
         advice = "nothing has changed; make room (fewer entries need less), or move it"
         if (folder / "gallery.db-wal").exists() and not (folder / "gallery.db-shm").exists():
             advice = (
-                "its last changes are in gallery.db-wal, which SQLite reads only where it may write: copy the "
+                "its last changes are in gallery.db-wal, and SQLite reads them where it may write: copy the "
                 "whole folder to such a disk and open it there"
             )
         with explained(folder, advice):
