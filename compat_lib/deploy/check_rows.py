@@ -28,11 +28,10 @@ ORDERED = 0.6  # least share of images nearer to their own other feature than to
 LEARNED = 2_000, 100_000  # images of a half: with fewer a trained map is behind Procrustes; more take minutes
 STEPS = 1_000  # of its training, at least
 
-Row = tuple[Names, Tensor, Tensor]
 Tests = dict[Names, PairTest]
 
 
-def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
+def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[tuple[Names, Tensor, Tensor]]:
     """Names, query and gallery features of every row, one after the other: mapped features are large."""
     before, after = sides.before, sides.after
     yield ("old", "old", None), before, before

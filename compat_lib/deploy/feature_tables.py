@@ -63,15 +63,14 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
             hive = {"partitioning": flavor, "partition_base_dir": str(path)}
         table = dataset.dataset([str(part) for part in parts], format=kind, **hive)
     names = table.schema.names
-    fragments = list(table.get_fragments()) if len(parts) > 1 else []
-    held = [part.physical_schema.names for part in fragments]
+    held = [part.physical_schema for part in table.get_fragments()] if len(parts) > 1 else []
     for part, own in zip(parts, held, strict=False):  # only what the first one has would be read
-        if other := set(own) ^ set(held[0]):
+        if other := set(own.names) ^ set(held[0].names):
             raise Refused(f"its part {part.name} and the first one differ in {', '.join(sorted(other))}")
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
     for name in {*chosen["ids"], *chosen["labels"], *chosen["groups"]} - set(folders):
         # The first one's type would be every part's, and "007" would be 7.
-        types = {str(part.physical_schema.field(name).type) for part in fragments} - {"null"}
+        types = {str(own.field(name).type) for own in held} - {"null"}
         if len({"string" in one for one in types}) > 1:
             kinds = " in some parts and ".join(sorted(types))
             raise Refused(f"column {name!r} is {kinds} in others; write all parts with one type")
