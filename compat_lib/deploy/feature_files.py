@@ -133,7 +133,7 @@ def as_keys(what: str, values: Any) -> np.ndarray:
     keys = []
     for row, one in enumerate(array):
         if isinstance(one, np.generic) and not isinstance(one, np.datetime64 | np.timedelta64):
-            one = one.item()  # which may be a whole number for a date
+            one = one.item()  # not of dates, some of which would become whole numbers
         if isinstance(one, Decimal) or (isinstance(one, float) and abs(one) < EXACT):
             one = int(one) if one % 1 == 0 else one  # from what pandas makes of whole numbers beside a gap
         elif isinstance(one, PurePath | uuid.UUID):
