@@ -1,9 +1,5 @@
 """Is a new model compatible with the old one? Features of both in; a verdict and its numbers out.
 
-    result = check_compatibility(old_features, new_features, labels)
-    result.verdict, result.sentence
-    print(result.summary())
-
 `check_files`, or ``compat-lib check old.npz new.npz --report page.html``, asks the same of two files.
 """
 

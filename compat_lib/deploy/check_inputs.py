@@ -212,12 +212,7 @@ def metric_far(metric: str) -> float | None:
 
 
 def choose_metric(asked: str | None, labels: np.ndarray, queries: np.ndarray) -> str:
-    """The metric of the criterion: the one asked for, or what the number of pairs can resolve.
-
-    >>> labels, queries = np.array([0, 0, 1, 1]), np.arange(4)
-    >>> choose_metric(None, labels, queries), choose_metric(" TAR@FAR=0.50", labels, queries)
-    ('map', 'tar@far=5e-1')
-    """
+    """The metric of the criterion: the one asked for, or what the number of pairs can resolve."""
     sizes = np.bincount(labels)
     impostors = len(queries) * len(labels) - int(np.bincount(labels[queries], minlength=len(sizes)) @ sizes)
     if len(queries) == len(labels):
@@ -247,9 +242,6 @@ def choose_queries(labels: np.ndarray, queries: int | None, seed: int) -> np.nda
     """The rows that ask: all, or some at random of those that have a right answer.
 
     Drawn singly and not by identity: the more identities ask, the narrower an interval over identities.
-
-    >>> choose_queries(np.array([0, 0, 1, 2, 2]), 4, seed=0).tolist()
-    [0, 1, 3, 4]
     """
     most = max(FEWEST_QUERIES, PAIRS_ASKED // len(labels)) if queries is None else queries
     if len(labels) <= most:

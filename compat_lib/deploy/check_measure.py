@@ -133,7 +133,7 @@ class ByLists:
         return cls(asked or names[0], rows, items, lists, weights, "neighbours")
 
     def test(self, query: Tensor, gallery: Tensor, among: np.ndarray | slice = slice(None)) -> PairTest:
-        """Query and gallery features [N, D] of all images, measured; `among`: which of the queries ask."""
+        """As of `ByIdentity`."""
         rows, weights = self.rows[among], self.weights[among]
         lists = [self.lists[n] for n in self.owners[among]]
         asking, searched = query[torch.from_numpy(rows)], gallery[torch.from_numpy(self.items)]
@@ -229,10 +229,10 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
     TREC's lines are ``query 0 item relevance``; a table (commas or tabs) has a column of queries, one of
     items, and perhaps one of relevance (`QRELS`).
     """
-    return read_by(_relevance, Path(path).expanduser(), {})
+    return read_by(_relevance, path)
 
 
-def _relevance(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+def _relevance(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline().strip()
     mark = next((mark for mark in ",;\t" if mark in first), None)
@@ -261,12 +261,7 @@ def _relevance(path: Path, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def judged_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """Pairs "query" and "item" of ids, text, and "relevance": 1, or 0 where the table says 0 or less.
-
-    >>> table = pd.DataFrame({"query": [7, 8], "item": ["a", "b"], "relevance": [2, 0]})
-    >>> judged_pairs(table).to_numpy().tolist()
-    [['7', 'a', 1], ['8', 'b', 0]]
-    """
+    """Pairs "query" and "item" of ids, text, and "relevance": 1, or 0 where the table says 0 or less."""
     if not {"query", "item"} <= set(table):
         raise Refused(f"relevance lists are a table with the columns query and item, not {list(table)}")
     numbers = pd.to_numeric(table.get("relevance", pd.Series(1, table.index)))

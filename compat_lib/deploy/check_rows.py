@@ -28,11 +28,10 @@ ORDERED = 0.6  # least share of images nearer to their own other feature than to
 LEARNED = 2_000, 100_000  # images of a half: with fewer a trained map is behind Procrustes; more take minutes
 STEPS = 1_000  # of its training, at least
 
-Row = tuple[Names, Tensor, Tensor]
 Tests = dict[Names, PairTest]
 
 
-def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
+def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[tuple[Names, Tensor, Tensor]]:
     """Names, query and gallery features of every row, one after the other: mapped features are large."""
     before, after = sides.before, sides.after
     yield ("old", "old", None), before, before
@@ -60,19 +59,20 @@ def rows_of(sides: given.Sides, adapter: bool, seed: int) -> Iterator[Row]:
     yield ("new", "new", None), after, after
 
 
-def halves(sides: given.Sides, seed: int) -> list[Tensor]:
-    """Rows of half of the identities, drawn at random, and of the others; without labels of the images."""
+def halves(sides: given.Sides, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(seen, unseen) rows, of half of the identities, drawn at random, and the other way round; without
+    labels each image is an identity."""
     each = np.arange(len(sides.before)) if sides.labels is None else sides.labels
     half = np.random.default_rng(seed).permutation(int(each.max()) + 1)[each] % 2
-    return [torch.from_numpy(np.flatnonzero(half == side)).to(sides.before.device) for side in (0, 1)]
+    one, other = (torch.from_numpy(np.flatnonzero(half == n)).to(sides.before.device) for n in (0, 1))
+    return (one, other), (other, one)
 
 
 def trained_by_the_other_half(sides: given.Sides, seed: int) -> tuple[Tensor, Tensor]:
     """Queries and gallery by the lambda-orthogonal maps that were trained on the other half of identities."""
     before, after, labels = sides.before, sides.after, sides.labels
     query, gallery = (before.new_empty(len(before), min(before.shape[1], after.shape[1])) for _ in range(2))
-    rows = halves(sides, seed)
-    for seen, unseen in (rows, reversed(rows)):
+    for seen, unseen in halves(sides, seed):
         some = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))[: LEARNED[1]]
         seen = seen[some.to(seen.device)]
         how = {"epochs": max(10, -(-STEPS * 256 // len(seen))), "batch_size": 256, "seed": seed}
@@ -88,12 +88,11 @@ def by_the_other_half(name: str, sides: given.Sides, seed: int) -> Tensor:
     Procrustes, "midpoint" or "slerp" (queries of both models). Without labels halves are of images.
     """
     before, after, labels = sides.before, sides.after, sides.labels
-    rows = halves(sides, seed)
     mapped = torch.empty_like(after if name in ADAPTERS else before)
     kind, _, query = name.partition("-")
     source, target = (after, before) if query else (before, after)
     asked = (source,) if kind in ADAPTERS else (before, after)
-    for seen, unseen in (rows, reversed(rows)):
+    for seen, unseen in halves(sides, seed):
         if kind in ADAPTERS:
             fitted = ADAPTERS[kind](source[seen], target[seen])
         else:

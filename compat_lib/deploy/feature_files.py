@@ -1,14 +1,9 @@
 """Files of features as people have them, read without running anything that is in them.
 
-    table = read_features("old.parquet")                 # features, and perhaps ids and labels
-    found = align(table, ["train/anna/1.png", ...])      # in the order of these images, and the proof
-
 A file has one row an image. Beside its features it names the images (ids) and perhaps their classes (labels).
-What was left out or guessed stands in ``notes``.
 """
 
 import contextlib
-import functools
 import re
 import unicodedata
 import uuid
@@ -86,11 +81,11 @@ def read_features(
     reader = _run if (path / "features.safetensors").is_file() else READERS[suffix]
     found, notes = read_by(reader, path, columns | ({"groups": group} if group else {}))
     if ids is not None:
-        found["ids"] = read_by(_lines, Path(ids).expanduser(), {})
-    if labels is not None:
-        beside = Path(labels).expanduser()
-        tabular = beside.suffix.lower() in (".csv", ".tsv", ".parquet")
-        found["labels"] = read_by(functools.partial(_by_id, found) if tabular else _lines, beside, {})
+        found["ids"] = read_by(_lines, ids)
+    if labels is not None and Path(labels).suffix.lower() in (".csv", ".tsv", ".parquet"):
+        found["labels"] = read_by(_by_id, labels, found.get("ids"))
+    elif labels is not None:
+        found["labels"] = read_by(_lines, labels)
     notes += [f"the features are {UNSIGNED}"] if found["features"].dtype.kind == "u" else []
     try:
         features = numbers("features", found["features"], 2).numpy()
@@ -104,12 +99,13 @@ def read_features(
     return FeatureTable(path, features, notes=tuple(notes), **keys)
 
 
-def read_by(reader: Callable, path: Path, columns: dict[str, str]) -> Any:
+def read_by(reader: Callable, path: str | Path, *arguments: Any) -> Any:
     """What a reader returns; its refusals, and whatever a library says of a damaged file, with the path."""
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}")
     try:
-        return reader(path, columns)
+        return reader(path, *arguments)
     except PermissionError:
         raise
     except Refused as error:
@@ -135,8 +131,9 @@ def as_keys(what: str, values: Any) -> np.ndarray:
     if array.dtype.kind in "iu":
         return array
     keys = []
-    for row, one in enumerate(array.tolist()):
-        one = one.item() if isinstance(one, np.generic) else one  # of an array of objects
+    for row, one in enumerate(array):
+        if isinstance(one, np.generic) and not isinstance(one, np.datetime64 | np.timedelta64):
+            one = one.item()  # not of dates, some of which would become whole numbers
         if isinstance(one, Decimal) or (isinstance(one, float) and abs(one) < EXACT):
             one = int(one) if one % 1 == 0 else one  # from what pandas makes of whole numbers beside a gap
         elif isinstance(one, PurePath | uuid.UUID):
@@ -189,18 +186,18 @@ def _npy(path: Path, columns: dict[str, str]) -> Found:
     return {"features": array}, []
 
 
-def _lines(path: Path, columns: dict[str, str]) -> np.ndarray:
+def _lines(path: Path) -> np.ndarray:
     """Ids or labels from a file of their own."""
     if path.suffix.lower() == ".npy":
-        return _npy(path, columns)[0]["features"]
+        return _npy(path, {})[0]["features"]
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     if "" in lines:
         raise Refused(f"line {lines.index('') + 1} is empty; write one name a line")
     return whole_numbers(np.array(lines, dtype=str))
 
 
-def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) -> np.ndarray:
-    """Labels from a table of ids and labels, in the order of the features' ids; "" where it has none."""
+def _by_id(path: Path, wanted: np.ndarray | None) -> np.ndarray:
+    """Labels from a table of ids and labels, in the order of the wanted ids; "" where it has none."""
     if path.suffix.lower() == ".parquet":
         read = pd.read_parquet(path)
         read = read if read.index.name is None else read.reset_index()
@@ -210,7 +207,7 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
         read = pd.read_csv(path, sep=mark, **how)  # the header by hand: pandas numbers doubled names
         read = read[1:].set_axis(read.iloc[0].str.strip(), axis=1)
     named = {role: [name for name in read if str(name).lower() in USUAL[role]] for role in ("ids", "labels")}
-    if any(len(names) != 1 for names in named.values()) or "ids" not in found:
+    if any(len(names) != 1 for names in named.values()) or wanted is None:
         raise Refused(
             "a table beside the features has one column of ids and one of labels, called id and label, and "
             "the features have ids; or write the labels one a line"
@@ -219,7 +216,7 @@ def _by_id(found: dict[str, np.ndarray], path: Path, columns: dict[str, str]) ->
     ids, labels = (as_keys(role, values).astype(str) for role, values in columns.items())
     if (twice := pd.Series(ids).duplicated()).any():
         raise Refused(f"the id {ids[int(twice.argmax())].item()!r} stands there twice")
-    wanted = as_keys("ids", found["ids"]).astype(str)
+    wanted = as_keys("ids", wanted).astype(str)
     if not np.isin(wanted, ids).any():
         first = ids[0].item(), wanted[0].item()
         raise Refused("none of its ids ({!r}, ...) is one of the features ({!r}, ...)".format(*first))

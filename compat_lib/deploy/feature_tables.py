@@ -44,10 +44,11 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
     if path.suffix.lower() in (".feather", ".arrow"):
         with pa.memory_map(str(path)) as file:
             try:
-                table = dataset.dataset(ipc.open_file(file).read_all())
+                reader = ipc.open_file(file)
             except pa.ArrowInvalid:  # no index at its end, so perhaps a stream
                 file.seek(0)
-                table = dataset.dataset(ipc.open_stream(file).read_all())
+                reader = ipc.open_stream(file)
+            table = dataset.dataset(reader.read_all())
     else:
         kind = dataset.ParquetFileFormat(arrow_extensions_enabled=True)  # for UUIDs
         hive = {}
@@ -62,11 +63,17 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
             hive = {"partitioning": flavor, "partition_base_dir": str(path)}
         table = dataset.dataset([str(part) for part in parts], format=kind, **hive)
     names = table.schema.names
-    held = [part.physical_schema.names for part in table.get_fragments()] if len(parts) > 1 else []
+    held = [part.physical_schema for part in table.get_fragments()] if len(parts) > 1 else []
     for part, own in zip(parts, held, strict=False):  # only what the first one has would be read
-        if other := set(own) ^ set(held[0]):
+        if other := set(own.names) ^ set(held[0].names):
             raise Refused(f"its part {part.name} and the first one differ in {', '.join(sorted(other))}")
     chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
+    for name in {*chosen["ids"], *chosen["labels"], *chosen["groups"]} - set(folders):
+        # The first one's type would be every part's, and "007" would be 7.
+        types = {str(own.field(name).type) for own in held} - {"null"}
+        if len({"string" in one for one in types}) > 1:
+            kinds = " in some parts and ".join(sorted(types))
+            raise Refused(f"column {name!r} is {kinds} in others; write all parts with one type")
     found = _values(table.to_table(sum(chosen.values(), [])), chosen)
     found |= {role: whole_numbers(found[role]) for role in found if chosen[role][0] in folders}
     return found, notes + not_read(names, chosen)

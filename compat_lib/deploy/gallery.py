@@ -1,16 +1,8 @@
 """A gallery on disk that knows which model made each entry: swap the query model, backfill when it suits.
 
-    gallery = Gallery.create("photos", {"old-2024": 64})
-    gallery.insert(ids, old_features, model="old-2024")
-    gallery.declare("new-2026", 64, compatible_with="old-2024")
-    gallery.search(new_queries, 10, model="new-2026")       # old entries, today
-    for step in gallery.backfill("new-2026", embed, order):  # kill it whenever you like
-        print(step.share)
-    gallery.confirm()                                        # or gallery.rollback()
-
 SQLite keeps the entries (gallery.db, in WAL mode: many readers, one writer, every change wholly or not at
 all); FAISS searches them in memory, with indexes that are made from the database at the first search, or
-Milvus does, which each change brings up to the database.
+Milvus does, which each change brings up to the database. docs/gallery.md goes through an upgrade.
 """
 
 from __future__ import annotations
@@ -39,6 +31,9 @@ __all__ = ["Contents", "DamagedGallery", "Gallery", "Hits", "Model", "Progress",
 
 Scales = Mapping[str, tuple[float, float]]  # model of the entry -> centre, spread
 Asked = tuple[Part, np.ndarray]  # features, and the queries in the form that meets them
+# Entries that have no feature of some models, also not beside them.
+ALONE = """WITH asking AS (SELECT value FROM json_each(?)) SELECT COUNT(*) FROM entries
+WHERE model NOT IN asking AND id NOT IN (SELECT id FROM beside WHERE model IN asking)"""
 
 
 class Gallery(Upgrades):
@@ -77,7 +72,6 @@ class Gallery(Upgrades):
             index, options = kind, json.loads(kept) | options
         self._kind, options = index, index_options(index, options)
         self._index = InMilvus(self, **options) if index == "milvus" else InMemory(self, index, options)
-        self._alone_in: dict[tuple, int] = {}  # (change, models) -> entries that none of these has made
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
@@ -106,7 +100,7 @@ class Gallery(Upgrades):
 
     @classmethod
     def open(cls, folder: str | Path, index: str | None = None, **options: Any) -> Gallery:
-        """Open a gallery for reading and writing; arguments are those of the class."""
+        """Open a gallery; arguments are those of the class."""
         return cls(folder, index, **options)
 
     def __repr__(self) -> str:
@@ -142,7 +136,7 @@ class Gallery(Upgrades):
                     return hits
 
     def _answers(self, asking: Mapping, k: int, model: str | None, scales: Scales | None) -> tuple[int, Hits]:
-        """The change that the gallery is at, and what a search finds there."""
+        """The change that the gallery is at, and the hits."""
         with self._reading() as database:
             state, sides = self._now(database), {}
             for name, rows in asking.items():
@@ -196,14 +190,10 @@ class Gallery(Upgrades):
 
     def _own(self, database: sqlite3.Connection, state: State, sides: dict) -> Iterator[Asked]:
         """What each model's queries search among its own features, in the form of `_mixed`."""
-        codes = [state.code(name) for name in sides]
-        if (alone := self._alone_in.get(key := (state.change, *codes))) is None:
-            sql = "SELECT COUNT(*) FROM entries WHERE model NOT IN (SELECT value FROM json_each(?1))"
-            if any(state.size(name, "beside") for name in sides):
-                given_codes = "SELECT value FROM json_each(?1)"
-                sql += f" AND id NOT IN (SELECT id FROM beside WHERE model IN ({given_codes}))"
-            (alone,) = database.execute(sql, (json.dumps(codes),)).fetchone()
-            self._alone_in = {key: alone}
+        alone = sum(number for name, number in state.counts.items() if name not in sides)
+        if alone and any(state.size(name, "beside") for name in sides):
+            codes = json.dumps([state.code(name) for name in sides])
+            (alone,) = database.execute(ALONE, (codes,)).fetchone()
         if alone:
             raise ValueError(
                 f"{alone} entries have no feature of {' or '.join(map(repr, sides))}; give the "

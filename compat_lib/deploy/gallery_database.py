@@ -124,7 +124,13 @@ def connected(folder: Path, how: str) -> Iterator[sqlite3.Connection]:
                 f"another process has been writing to {folder} for {WAIT:g} s; wait until it has ended, or "
                 "end it: the lock ends with the process"
             ) from error
-        with explained(folder, "nothing has changed; make room (fewer entries need less), or move it"):
+        advice = "nothing has changed; make room (fewer entries need less), or move it"
+        if (folder / "gallery.db-wal").exists() and not (folder / "gallery.db-shm").exists():
+            advice = (
+                "its last changes are in gallery.db-wal, and SQLite reads them where it may write: copy the "
+                "whole folder to such a disk and open it there"
+            )
+        with explained(folder, advice):
             if code == sqlite3.SQLITE_FULL or _is_full(folder):
                 raise OSError(errno.ENOSPC, str(error)) from error
             ours = os.access(folder, os.W_OK)

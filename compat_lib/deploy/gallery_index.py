@@ -59,11 +59,7 @@ def features_of(
 
 
 def index_options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of a kind of index, checked, defaults filled in.
-
-    >>> index_options("hnsw", {"ef_search": 100})
-    {'m': 16, 'ef_construction': 40, 'ef_search': 100}
-    """
+    """The options of a kind of index, checked, defaults filled in."""
     check_choice("the index", kind, KINDS)
     for name, value in given.items():
         if name not in KINDS[kind]:

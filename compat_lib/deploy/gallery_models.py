@@ -77,11 +77,7 @@ def form_of(models: Models, query: str, entry: str) -> str | None:
 
 
 def fitted(queries: np.ndarray, form: str, width: int) -> np.ndarray:
-    """Queries in the form in which they meet entries of another width, float32 [Nq, width].
-
-    >>> fitted(np.array([[0.6, 0.0, 0.8]], np.float32), "cut", 2).tolist()
-    [[1.0, 0.0]]
-    """
+    """Queries in the form in which they meet entries of another width, float32 [Nq, width]."""
     if form == "cut":
         return checked_rows(queries[:, :width], width, "first coordinates of the queries")
     short = max(0, width - queries.shape[1])  # what a wider query has beyond it meets zeros

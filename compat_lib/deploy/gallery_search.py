@@ -49,11 +49,7 @@ def as_rows(features: Any, width: int | None, who: str) -> np.ndarray:
 
 @np.errstate(under="ignore")  # what is too small becomes zero, also where the caller raises
 def unit_rows(array: np.ndarray) -> np.ndarray:
-    """Rows of unit length, float32 [n, d]; NaN where a row has no direction: not finite, or all zero.
-
-    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [nan, nan]]
-    """
+    """Rows of unit length, float32 [n, d]; NaN where a row has no direction: not finite, or all zero."""
     unit = np.full(array.shape, np.nan, np.float32)
     for start in range(0, len(array), BLOCK):  # in double precision, a block at a time
         block = array[start : start + BLOCK].astype(np.float64)
@@ -111,11 +107,7 @@ def score_scale(queries: Any, entries: Any) -> tuple[float, float]:
 
 
 def as_ids(values: Any, repeats: bool = False) -> np.ndarray:
-    """Ids [n]: int64, or text in NFC, in which two spellings of one name are equal; else a ValueError.
-
-    >>> as_ids([3, 1]), as_ids(["a.png"])
-    (array([3, 1]), array(['a.png'], dtype=object))
-    """
+    """Ids [n]: int64, or text in NFC, in which two spellings of one name are equal."""
     one_by_one = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(one_by_one, str | bytes) or not isinstance(one_by_one, Iterable):
         raise ValueError(f"{values!r} is no list of ids; give a list, also of one: [{values!r}]")

@@ -1,8 +1,4 @@
-"""Which row of a file of features belongs to which image: found by names, never assumed from the order.
-
-found = align(read_features("old.csv"), ["train/anna/1.png", "train/bert/1.png"])
-OldSystem.from_arrays(found.features, found.labels)
-"""
+"""Which row of a file of features belongs to which image: found by names, never assumed from the order."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence

@@ -73,9 +73,9 @@ def test_every_format_gives_the_same(tmp_path, kind):
 # -- text ----------------------------------------------------------------------------------------
 
 
-def csv_of(folder, text, encoding="utf-8", **options):
+def csv_of(folder, text, **options):
     path = folder / "old.csv"
-    path.write_bytes(text.encode(encoding))
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_features(path, **options)
 
 
@@ -105,18 +105,15 @@ GOOD_TEXT = {
     "three digits": NAMED.map(lambda x: f"{x:.3f}" if isinstance(x, float) else x).to_csv(index=False),
     "numbered names": pd.DataFrame(X).assign(id=NAMES).to_csv(index=False),
 }
-
-
-@pytest.mark.parametrize("mark", [" ", ",", ";"])
-def test_what_numpy_wrote_under_a_header(tmp_path, mark):
-    text = savetxt(fmt="%.9g", delimiter=mark, header=mark.join(f"f{i}" for i in range(8)))
-    assert text.startswith("# f0") and np.array_equal(csv_of(tmp_path, text).features, X)
+for mark in " ,;":  # the header becomes "# f0 ..."
+    names = mark.join(f"f{i}" for i in range(8))
+    GOOD_TEXT[f"savetxt{mark}"] = savetxt(fmt="%.9g", delimiter=mark, header=names)
 
 
 @pytest.mark.parametrize("case", GOOD_TEXT)
 def test_texts_that_people_have(tmp_path, case):
     table = csv_of(tmp_path, GOOD_TEXT[case])
-    assert table.ids.tolist() == NAMES
+    assert case.startswith("savetxt") or table.ids.tolist() == NAMES
     tolerance = {"NumPy's lists": 1e-7, "three digits": 5.1e-4}.get(case, 0)  # NumPy prints eight digits
     np.testing.assert_allclose(table.features, X, rtol=0, atol=tolerance)
     assert any("taken for names" in note for note in table.notes) == (case == "numbered names")
@@ -156,8 +153,9 @@ def test_columns_are_found_by_their_names(tmp_path, text, expected, notes):
     assert (table.features.tolist(), *keys) == expected and table.notes == notes
 
 
-BAD_CSV = [
+BAD_TEXT = [
     ("", "it is empty"),
+    ("path,f0,f1\nmüller,1,2\n".encode("latin-1"), "it is not text in UTF-8"),
     ("path,f0,f1\n", "there are columns, but no row"),
     ("path,age\na,1\n", "no column of features in path, age"),
     ("path,f0,f2\na,1,2\n", "f0 is followed by f2"),
@@ -166,8 +164,6 @@ BAD_CSV = [
     ("path,f0,f0\na,1,2\n", "two columns are called 'f0'"),
     ("path,id,f0,f1\na,b,1,2\n", "the ids could be 'path' or 'id'"),
     ("path,f0,f1\na,1,2\nb,1,2,3\n", "Row #3: Expected 3 columns, got 4"),
-    ("path,f0,f1\na,1\n", "Row #2: Expected 3 columns, got 2"),
-    ("path,f0,f1\na,1,2\nb,one,2\n", "column 'f0': Row #3: .*'one'"),
     ("path,f0,f1\na,1,2\nb,1_000,2\n", "column 'f0': Row #3: .*'1_000'"),
     ("path,f0,f1\na,,2\n", "column 'f0' has 1 empty cells, first in row 0"),
     ("sep=,\npath,f0,f1\na,nan,2\n", "1 values that are not finite, first in row 0"),
@@ -194,7 +190,7 @@ BAD_CSV = [
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), BAD_CSV)
+@pytest.mark.parametrize(("text", "message"), BAD_TEXT)
 def test_bad_texts(tmp_path, text, message):
     with pytest.raises(ValueError, match=r"old\.csv: .*" + message):
         csv_of(tmp_path, text)
@@ -205,12 +201,6 @@ def test_a_fault_far_down_is_found_with_its_row(tmp_path):
     lines[77_777] = "a/7.png,7,x"
     with pytest.raises(ValueError, match="column 'f1': Row #77779: .*'x'"):
         csv_of(tmp_path, "\n".join(["path,f0,f1", *lines]))
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_texts_in_another_encoding(tmp_path, encoding):
-    with pytest.raises(ValueError, match=r"old\.csv: it is not text in UTF-8"):
-        csv_of(tmp_path, "path,f0,f1\nmüller,1,2\n", encoding)
 
 
 @pytest.mark.parametrize(
@@ -304,20 +294,28 @@ def test_parts_of_a_partitioned_table(tmp_path, monkeypatch, relative):
 
 
 @pytest.mark.parametrize(
-    ("labels", "own", "expected"),
+    ("parts", "expected"),  # folder, and the labels in the file
     [
-        (["007", "7"], False, ["007", "7"]),  # two classes
-        (["12", "7"], False, [12, 7]),
-        (["12", "__HIVE_DEFAULT_PARTITION__"], False, ["12", ""]),
-        (["12", "7"], True, [12, 7]),
+        ([("label=007", None), ("label=7", None)], ["007", "7"]),  # folders are text: two classes
+        ([("label=12", None), ("label=7", None)], [12, 7]),
+        ([("label=12", None), ("label=__HIVE_DEFAULT_PARTITION__", None)], ["12", ""]),
+        ([("label=12", [12]), ("label=7", [7])], [12, 7]),
+        ([("a", [7]), ("b", ["007"])], "'label' is int64 in some parts and string in others"),
+        ([("a", ["007"]), ("b", [7])], "'label' is int64 in some parts and string in others"),
+        ([("a", [7]), ("b", [8.0])], [7, 8]),
+        ([("a", ["x"]), ("b", pa.array(["y"], pa.large_string()))], ["x", "y"]),
     ],
 )
-def test_folders_of_a_partitioned_table_are_text(tmp_path, labels, own, expected):
-    for label in labels:
-        (tmp_path / f"label={label}").mkdir()
-        columns = {"emb": [[1.0, 2.0]]} | ({"label": [int(label)]} if own else {})
-        parquet.write_table(pa.table(columns), tmp_path / f"label={label}" / "0.parquet")
-    assert read_features(tmp_path).labels.tolist() == expected
+def test_labels_of_parts_keep_their_type(tmp_path, parts, expected):
+    for folder, labels in parts:
+        (tmp_path / folder).mkdir()
+        columns = {"emb": [[1.0, 2.0]]} | ({} if labels is None else {"label": labels})
+        parquet.write_table(pa.table(columns), tmp_path / folder / "0.parquet")
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            read_features(tmp_path)
+    else:
+        assert read_features(tmp_path).labels.tolist() == expected
 
 
 # -- arrays --------------------------------------------------------------------------------------
@@ -351,21 +349,19 @@ def test_bad_npz_files(tmp_path, arrays, message):
         read_features(tmp_path / "old.npz")
 
 
-@pytest.mark.parametrize(
-    ("arrays", "ids", "message"),
-    [
-        ([np.array([{"a": 1}], dtype=object)], None, r"old\.npy cannot be read .*allow_pickle"),
-        ([FEATURES, FEATURES], None, r"old\.npy: more follows the first array, as after two numpy\.save"),
-        ([FEATURES], "a\n\nb\nc\n", r"ids\.txt: line 2 is empty"),
-    ],
-)
-def test_bad_npy_files(tmp_path, arrays, ids, message):
-    with (tmp_path / "old.npy").open("wb") as file:
-        for array in arrays:
-            np.save(file, array)
-    (tmp_path / "ids.txt").write_text(ids or "")
-    with pytest.raises(ValueError, match=message):
-        read_features(tmp_path / "old.npy", ids=tmp_path / "ids.txt" if ids else None)
+def test_bad_npy_files(tmp_path):
+    path, ids = tmp_path / "old.npy", tmp_path / "ids.txt"
+    np.save(path, np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match=r"old\.npy cannot be read .*allow_pickle"):
+        read_features(path)
+    np.save(path, FEATURES)
+    ids.write_text("a\n\nb\nc\n")
+    with pytest.raises(ValueError, match=r"ids\.txt: line 2 is empty"):
+        read_features(path, ids=ids)
+    with path.open("ab") as file:
+        np.save(file, FEATURES)
+    with pytest.raises(ValueError, match=r"old\.npy: more follows the first array, as after two numpy\.save"):
+        read_features(path)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.uint16])
@@ -420,6 +416,8 @@ def test_keys(value, expected):
     [(one, "give every row one") for one in ([None], [pd.NA], [float("nan")], np.ma.array([1], mask=[True]))]
     + [([one], "write it as text") for one in (0.5, 2.0**60, b"\xff", pd.Timestamp("2026"))]
     + [(np.array(one), "write it as text") for one in ([True], [1 + 0j])]
+    + [(np.array(["2026"], "M8[ns]").astype(kind), "write it as text") for kind in ("M8[ns]", "M8[D]")]
+    + [(np.array([np.datetime64("2026", "ns"), ""], object)[:1], "write it as text")]
     + [(np.array([[1, 2], None], object), "write it as text")],
 )
 def test_what_is_no_key(values, advice):
