@@ -32,9 +32,8 @@ class BackfillCurve:
     shares: tuple[float, ...]
     points: tuple[Point, ...]  # one for each share
     order: str = "random"
-    average_precision: np.ndarray = field(  # float64 [shares, Nq], nan for a query without a right item
-        default_factory=lambda: np.empty((0, 0)), repr=False, compare=False
-    )
+    # float64 [shares, Nq], nan for a query without a right item
+    average_precision: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def records(self) -> Records:
