@@ -173,7 +173,6 @@ def test_what_does_not_fit_is_refused(models):
     old, new, labels = models
     for options, message in (
         ({"shares": (10,)}, "fractions of the gallery"),
-        ({"order": "oldest"}, "the order 'oldest' is not known"),
         ({"cross": (np.ones((99, 4)), np.ones((100, 4)))}, "the same images"),
         ({"cross": (np.ones((100, 4)), np.ones((100, 5)))}, "equal widths"),
     ):
