@@ -22,7 +22,6 @@ from compat_lib.evaluation.tar import verify_steps
 SHARES = tuple(i / 10 for i in range(11))
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the shares at which the published code of hot refresh measures
 
-Asked = Sequence[tuple[str, Sequence[float], Sequence[float]]]  # orders by name, with shares and FARs
 Point = dict[str, float | None]  # "map", "rank1", "tar@far=1e-2", ...; None where not measurable
 
 
@@ -33,9 +32,8 @@ class BackfillCurve:
     shares: tuple[float, ...]
     points: tuple[Point, ...]  # one for each share
     order: str = "random"
-    average_precision: np.ndarray = field(  # float64 [shares, Nq], nan for a query without a right item
-        default_factory=lambda: np.empty((0, 0)), repr=False, compare=False
-    )
+    # float64 [shares, Nq], nan for a query without a right item
+    average_precision: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def records(self) -> Records:
@@ -80,21 +78,15 @@ class BackfillOrders:
 
     curves: dict[str, BackfillCurve]
     over_random: dict[str, PairedComparison]  # order -> area under its mAP curve minus the random order's
-    finer: BackfillCurve | None = None  # of the random order at other shares
 
     @property
     def records(self) -> Records:
-        """Those of the curves, and "area_over_random/map" of every order but the random one.
-
-        First what the finer curve has beyond the others.
-        """
+        """Those of the curves, and "area_over_random/map" of every order but the random one."""
         found = [one for curve in self.curves.values() for one in curve.records]
         for order, compared in self.over_random.items():
             numbers = [None if np.isnan(x) else x for x in (compared.value, compared.low, compared.high)]
             found.append(Record("new", "mixed", "area_over_random/map", *numbers, order=order))
-        known = {(one.metric, one.order, one.share) for one in found}
-        more = [] if self.finer is None else self.finer.records
-        return Records([*(x for x in more if (x.metric, x.order, x.share) not in known), *found])
+        return Records(found)
 
     def summary(self) -> str:
         """Return one line for each order: does it help or hurt?"""
@@ -145,65 +137,42 @@ def mixed_gallery_curve(
     >>> curve.values("rank1").tolist()
     [0.5, 1.0, 1.0]
     """
-    name = order if isinstance(order, str) else "given"
-    return _curves(old, new, labels, {name: order}, [(name, shares, fars)], certainty, cross, seed)[0]
+    sides = all_pairs(*mixed_forms(old, new, None, cross), labels)
+    rows = backfill_order(old, labels, order, certainty=certainty, seed=seed)
+    return curve_of(sides, rows, shares, fars, order if isinstance(order, str) else "given")
 
 
-def _curves(old, new, labels, orders, asked: Asked, certainty, cross, seed) -> list[BackfillCurve]:
-    """The curves that are asked for, see `mixed_gallery_curve`."""
-    asked = [(name, tuple(map(float, shares)), fractions(fars, "a FAR")) for name, shares, fars in asked]
-    for _, shares, _ in asked:
-        if not all(0 <= share <= 1 for share in shares):
-            raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
-    options = {"certainty": certainty, "seed": seed}
-    places = {name: backfill_order(old, labels, order, **options) for name, order in orders.items()}
-    return all_pairs_curves(*mixed_forms(old, new, None, cross), labels, places, asked)
+def all_pairs(queries: Tensor, before: Tensor, after: Tensor, labels: Any) -> tuple[PairScores, PairScores]:
+    """Return the ordered pairs of two different images, with the gallery as it is and as it will be.
 
-
-def all_pairs_curves(
-    queries: Tensor,
-    before: Tensor,
-    after: Tensor,
-    labels: Any,
-    orders: Mapping[str, np.ndarray],
-    asked: Asked,
-) -> list[BackfillCurve]:
-    """Return the curves that are asked for, of all pairs of two different images; each order is ranked once.
-
-    Args:
-        queries: [N, D] unit rows of the gallery's images as queries.
-        before, after: [N, D] unit rows of the gallery, as they are and as they will be.
-        orders: name -> all row numbers, int64 [N].
+    All are unit rows [N, D] of the same images.
     """
     ids = dict.fromkeys(("query_ids", "gallery_ids"), np.arange(len(queries)))
+    return tuple(PairScores(queries, labels, gallery, labels, **ids) for gallery in (before, after))
 
-    def steps(name: str, new: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        # How many rows are new in each gallery, ascending; and the step at which a row becomes new: the first
-        # gallery with more new rows than come before it.
-        levels = np.unique(new)
-        return levels, np.searchsorted(levels, np.argsort(orders[name]), side="right")
 
-    exact = torch.promote_types(before.dtype, after.dtype)  # codes on one side only shall still tie
-    galleries = before.to(exact), after.to(exact)
-    sides = [PairScores(queries, labels, gallery, labels, **ids) for gallery in galleries]
-    new = [[round(share * len(after)) for share in shares] for _, shares, _ in asked]
-    every = {
-        name: steps(name, [x for (own, *_), one in zip(asked, new, strict=True) for x in one if own == name])
-        for name in orders
-    }
-    ranked = rank_steps(*sides, {name: (step, len(levels)) for name, (levels, step) in every.items()}, RANKS)
-    curves = []
-    for (name, shares, fars), own in zip(asked, new, strict=True):
-        found = [ranked[name][k] for k in np.searchsorted(every[name][0], own)]
-        points = [one.values for one in found]
-        if fars:
-            levels, step = steps(name, own)
-            verified = verify_steps(*sides, step, len(levels), tuple(fars))
-            at = np.searchsorted(levels, own)
-            points = [point | verified[k].values for point, k in zip(points, at, strict=True)]
-        precision = np.stack([one.average_precision for one in found])
-        curves.append(BackfillCurve(tuple(shares), tuple(points), name, precision))
-    return curves
+def curve_of(
+    sides: tuple[PairScores, PairScores],
+    rows: np.ndarray,
+    shares: Sequence[float],
+    fars: Sequence[float],
+    order: str = "random",
+) -> BackfillCurve:
+    """Return the curve of a gallery, of `all_pairs`, whose rows become new in this order, int64 [N]."""
+    shares, fars = tuple(map(float, shares)), fractions(fars, "a FAR")
+    if not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"the shares are {shares}; give fractions of the gallery from 0 to 1")
+    # How many rows are new in each gallery, ascending; a row becomes new in the first gallery with more new
+    # rows than come before it.
+    levels, at = np.unique([round(share * len(rows)) for share in shares], return_inverse=True)
+    steps = np.searchsorted(levels, np.argsort(rows), side="right"), len(levels)
+    ranked = rank_steps(*sides, *steps, RANKS)
+    points = [one.values for one in ranked]
+    if fars:
+        verified = verify_steps(*sides, *steps, fars)
+        points = [point | one.values for point, one in zip(points, verified, strict=True)]
+    precision = np.stack([ranked[k].average_precision for k in at])
+    return BackfillCurve(shares, tuple(points[k] for k in at), order, precision)
 
 
 def backfill_orders(
@@ -218,25 +187,26 @@ def backfill_orders(
     fars: Sequence[float] = (1e-2,),
     draws: int = 200,
     seed: int = 0,
-    finer: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> BackfillOrders:
     """Return the curves of every order, and the area under each one's mAP minus that of the random order.
 
     The difference is paired by query; its interval is a bootstrap over the identities. `certainty`
-    is for the order "uncertain", left out without it; `orders` are further ones by name; `finer` are shares
-    and FARs of a second curve of the random order. The rest as in `mixed_gallery_curve`.
+    is for the order "uncertain", left out without it; `orders` are further ones by name. The rest as in
+    `mixed_gallery_curve`.
     """
     chosen: dict[str, Any] = {name: name for name in ORDERS if name != "uncertain" or certainty is not None}
     chosen |= dict(orders or {})
-    requests = [(name, shares, fars) for name in chosen] + ([("random", *finer)] if finer else [])
-    found = _curves(old, new, labels, chosen, requests, certainty, cross, seed)
-    curves = dict(zip(chosen, found, strict=False))
+    sides = all_pairs(*mixed_forms(old, new, None, cross), labels)
+    curves = {}
+    for name, order in chosen.items():
+        rows = backfill_order(old, labels, order, certainty=certainty, seed=seed)
+        curves[name] = curve_of(sides, rows, shares, fars, name)
     compared = {}
     for name, curve in curves.items():
         if name != "random" and len(set(curve.shares)) > 1:
             areas = curve.area_by_query, curves["random"].area_by_query
             compared[name] = paired_scores(*areas, labels, draws=draws, seed=seed)
-    return BackfillOrders(curves, compared, found[-1] if finer else None)
+    return BackfillOrders(curves, compared)
 
 
 def mixed_forms(
@@ -258,6 +228,8 @@ def mixed_forms(
             f"{tuple(asked.shape)} and {tuple(after.shape)}; a mixed gallery needs the same images and, for "
             "each, equal widths; cross=(query, gallery) gives the forms that meet in the old gallery"
         )
+    exact = torch.promote_types(before.dtype, after.dtype)  # codes on one side only shall still tie
+    before, after = before.to(exact), after.to(exact)
     if crossed.shape == asked.shape and torch.equal(crossed, asked):
         return asked, before, after
     # A query carries both of its forms side by side, a gallery item the one that applies and zeros.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from compat_lib.evaluation.ranking import (
     sort_rows,
 )
 
-Order = tuple[np.ndarray, int]
-
 
 def rank_steps(
-    before: PairScores, after: PairScores, orders: Mapping[str, Order], ranks: Sequence[int]
-) -> dict[str, list[Retrieval]]:
-    """Return what `ranking.rank` returns of each gallery, to the bit, for about the price of two in an order.
+    before: PairScores, after: PairScores, step: np.ndarray, size: int, ranks: Sequence[int]
+) -> list[Retrieval]:
+    """Return what `ranking.rank` returns of each gallery, to the bit, for about the price of two.
 
     A right item's place is the number of items that score at least as much. It is a sum over the steps: of
     those that are new by then, and of those that are not yet. So each step's items are sorted once, as they
@@ -32,62 +30,48 @@ def rank_steps(
 
     Args:
         before, after: the same queries and gallery rows, as no row and as every row is new.
-        orders: name -> step at which each gallery row becomes new, int64 [Ng], 0..size, and size: how many
-            galleries there are. Gallery k holds the rows of steps 0..k as new ones.
-
-    Returns:
-        Name -> one result for each of its galleries.
+        step: int64 [Ng], 0..size, at which each gallery row becomes new.
+        size: how many galleries there are. Gallery k holds the rows of steps 0..k as new ones.
     """
-    orders = {name: (step[before.column_order], size) for name, (step, size) in orders.items()}
-    n, most = before.shape[0], max(size for _, size in orders.values())
-    precision = {name: np.full((size, n), np.nan) for name, (_, size) in orders.items()}
-    first = {name: np.zeros((size, n), np.int64) for name, (_, size) in orders.items()}
+    step, n = step[before.column_order], before.shape[0]
+    precision, first = np.full((size, n), np.nan), np.zeros((size, n), np.int64)
     row = 0
     while row < n:
         widest = max(1, int((before.last - before.first)[row : row + before.tile[0]].max()))
-        stop = min(n, row + max(1, min(before.tile[0], MATCHES // (4 * widest * (most + 1)))))
+        stop = min(n, row + max(1, min(before.tile[0], MATCHES // (4 * widest * (size + 1)))))
         rows = before.order[row:stop]
         right = torch.stack([right_scores(side, row, stop) for side in (before, after)])
-        counts = _at_least_as_good(before, after, row, stop, right, orders)
+        counts = _at_least_as_good(before, after, row, stop, right, step, size)
         slots = np.minimum(before.first[row:stop, None] + np.arange(right.shape[2]), before.shape[1] - 1)
-        for name, (step, size) in orders.items():
-            own = torch.from_numpy(step[slots]).to(right.device)
-            for k in range(size):
-                new = own <= k
-                scores, order = torch.where(new, right[1], right[0]).sort(dim=1)
-                places = torch.where(new, counts[name][k, 1], counts[name][k, 0]).gather(1, order)
-                precision[name][k, rows], first[name][k, rows] = precision_and_first(scores, places)
+        own = torch.from_numpy(step[slots]).to(right.device)
+        for k in range(size):
+            new = own <= k
+            scores, order = torch.where(new, right[1], right[0]).sort(dim=1)
+            places = torch.where(new, counts[k, 1], counts[k, 0]).gather(1, order)
+            precision[k, rows], first[k, rows] = precision_and_first(scores, places)
         row = stop
-    return {
-        name: [result(before, *found, ranks) for found in zip(precision[name], first[name], strict=True)]
-        for name in orders
-    }
+    return [result(before, *found, ranks) for found in zip(precision, first, strict=True)]
 
 
 def _at_least_as_good(
-    before: PairScores, after: PairScores, row: int, stop: int, right: Tensor, orders: Mapping[str, Order]
-) -> dict[str, Tensor]:
-    # Name -> int64 [galleries, 2, r, m]: how many items of a gallery score at least as much as each right
-    # item did before, and as it does after.
+    before: PairScores, after: PairScores, row: int, stop: int, right: Tensor, step: np.ndarray, size: int
+) -> Tensor:
+    # int64 [galleries, 2, r, m]: how many items of a gallery score at least as much as each right item did
+    # before, and as it does after.
     bounds = right.transpose(0, 1).flatten(1)  # [r, 2 m]
-    how = {"dtype": torch.int64, "device": bounds.device}
-    found = {name: torch.zeros(size + 1, 2, *bounds.shape, **how) for name, (_, size) in orders.items()}
+    found = torch.zeros(size + 1, 2, *bounds.shape, dtype=torch.int64, device=bounds.device)
     width = before.tile[1]
     joined = max(1, MATCHES // (stop - row) // width) * width
     for column in range(0, before.shape[1], joined):
         tiles = range(column, min(column + joined, before.shape[1]), width)
-        sides = [torch.cat([one.block(row, stop, x) for x in tiles], dim=1) for one in (before, after)]
-        for name, (step, size) in orders.items():
-            own = step[column : column + joined]
-            place = torch.from_numpy(np.argsort(own, kind="stable")).to(right.device)
-            lengths = np.bincount(own, minlength=size + 1).tolist()
-            for side, scores in enumerate(sides):
-                for k, part in enumerate(scores.index_select(1, place).split(lengths, dim=1)):
-                    if lengths[k]:
-                        found[name][k, side] += lengths[k] - torch.searchsorted(sort_rows(part), bounds)
-    counts = {}
-    for name, one in found.items():
-        new = one[:-1, 1].cumsum(0)
-        old = one[:, 0].sum(0) - one[:-1, 0].cumsum(0)
-        counts[name] = (new + old).unflatten(2, (2, right.shape[2])).transpose(1, 2)
-    return counts
+        own = step[column : column + joined]
+        place = torch.from_numpy(np.argsort(own, kind="stable")).to(right.device)
+        lengths = np.bincount(own, minlength=size + 1).tolist()
+        for side, pairs in enumerate((before, after)):
+            scores = torch.cat([pairs.block(row, stop, x) for x in tiles], dim=1)
+            for k, part in enumerate(scores.index_select(1, place).split(lengths, dim=1)):
+                if lengths[k]:
+                    found[k, side] += lengths[k] - torch.searchsorted(sort_rows(part), bounds)
+    new = found[:-1, 1].cumsum(0)
+    old = found[:, 0].sum(0) - found[:-1, 0].cumsum(0)
+    return (new + old).unflatten(2, (2, right.shape[2])).transpose(1, 2)

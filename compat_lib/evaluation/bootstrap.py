@@ -78,14 +78,9 @@ def bootstrap_mean(values: np.ndarray, labels: Any, weights: np.ndarray) -> np.n
     """
     values = np.asarray(values, np.float64)
     number = codes(labels, None, (len(values), 0), "labels")[0]
-    if number.max() + 1 != len(weights):
-        raise ValueError(
-            f"there are weights of {len(weights)} identities for labels of {number.max() + 1}; take those of "
-            "identity_weights for these labels"
-        )
-    valid = np.isfinite(values)
-    totals = np.bincount(number[valid], values[valid], minlength=len(weights)) @ weights
-    counts = np.bincount(number[valid], minlength=len(weights)) @ weights
+    valid, identities = np.isfinite(values), number.max() + 1
+    totals = np.bincount(number[valid], values[valid], minlength=identities) @ weights
+    counts = np.bincount(number[valid], minlength=identities) @ weights
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
 

@@ -55,9 +55,10 @@ def generations(
     how = {"fars": fars, "draws": draws, "seed": seed}
     for i, query in enumerate(tables):
         own = one_set_test(query, None, labels, **how).records
+        blank = {"value": None, "low": None, "high": None, "draws": np.full(draws, np.nan)}
         for j, gallery in enumerate(tables[:i]):
             forms = (comparable or {}).get((i, j), _as_they_are)(query, gallery)
-            found = one_set_test(*forms, labels, **how).records if forms else _unmeasured(own)
+            found = one_set_test(*forms, labels, **how).records if forms else own.changed(**blank)
             records += found.changed(query=names[i], gallery=names[j])
         records += own.changed(query=names[i], gallery=names[i])
     return Records(records)
@@ -65,13 +66,6 @@ def generations(
 
 def _as_they_are(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor] | None:
     return (query, gallery) if query.shape[1] == gallery.shape[1] else None
-
-
-def _unmeasured(records: Records) -> Records:
-    nothing = (np.full(len(one.draws), np.nan) for one in records)
-    return Records(
-        Record(None, None, one.metric, None, draws=row) for one, row in zip(records, nothing, strict=True)
-    )
 
 
 def matrix(measured: Records, metric: str = "map") -> np.ndarray:

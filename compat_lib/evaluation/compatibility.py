@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 from torch import Tensor
 
 from compat_lib.evaluation.bootstrap import (
@@ -273,10 +273,6 @@ def upgrade_scores(
     gain = update_gain(cross, old_self, oracle_self)
     known = not _unknown(new_self, oracle_self) and oracle_self
     change = (new_self - oracle_self) / oracle_self if known else None
-    up, comp = (None if x is None else 100 * _logistic(x) for x in (change, gain))
+    up, comp = (None if x is None else 100 * float(expit(x)) for x in (change, gain))
     one = None if up is None or comp is None or not up + comp else 2 * up * comp / (up + comp)
     return {"p_up": up, "p_comp": comp, "p_1": one}
-
-
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

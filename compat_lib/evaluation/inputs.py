@@ -27,10 +27,8 @@ class UnitRows:
     """
 
     def __init__(self, features: Any, side: str):
-        features = table(features, f"{side} features")
-        self.device = torch.device("cpu") if isinstance(features, np.ndarray) else features.device
-        self.shape = tuple(features.shape)
-        self._features = features
+        self._features = as_tensor(features, f"{side} features")
+        self.device, self.shape = self._features.device, tuple(self._features.shape)
         self.whole = True  # whole numbers so small that their products add up exactly in float32
         self.codes = True  # in each row zeros and one size, as in binary codes of length 1: their signs do so
         wrong: list[int] = []
@@ -67,9 +65,6 @@ class UnitRows:
         return (self._taken(rows) if self.whole else self._taken(rows).sign()).float()
 
     def _taken(self, rows: Tensor | slice) -> Tensor:
-        if isinstance(self._features, np.ndarray):
-            place = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-            return torch.from_numpy(self._features[place].astype(np.float64))
         return self._features[rows.to(self.device) if isinstance(rows, Tensor) else rows].double()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compat_lib.evaluation.backfill import SHARES, BackfillCurve, all_pairs_curves
+from compat_lib.evaluation.backfill import SHARES, BackfillCurve, all_pairs, curve_of
 from compat_lib.evaluation.inputs import codes, full_precision, unit_rows
 from compat_lib.evaluation.orders import backfill_order
 
@@ -44,8 +44,7 @@ def merged_indexes_curve(
     number = codes(labels, None, (len(places), 0), "labels")[0]
     before, after = unit_rows(old, "old"), unit_rows(new, "new")
     queries, galleries = merged_sides(before, after.to(before.device), number)
-    asked = [("random", shares, fars)]
-    return all_pairs_curves(queries, *galleries, labels, {"random": places}, asked)[0]
+    return curve_of(all_pairs(queries, *galleries, labels), places, shares, fars)
 
 
 def scale_of_strangers(unit: Tensor, number: np.ndarray) -> tuple[float, float]:

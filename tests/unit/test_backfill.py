@@ -169,23 +169,10 @@ def test_orders_without_certainty_draws_or_area(models):
     assert backfill_orders(old, new, labels, shares=(0.5,), fars=()).over_random == {}
 
 
-def test_a_finer_curve_of_the_random_order_is_that_of_its_own(models):
-    old, new, labels = models
-    options = {"shares": (0, 0.25, 1), "fars": (), "draws": 0, "seed": 2}
-    plain, finer = backfill_orders(old, new, labels, **options), ((1, 0, 0.3, 0.25), (0.05,))
-    found = backfill_orders(old, new, labels, **options, finer=finer)
-    assert found.curves == plain.curves
-    assert found.finer == mixed_gallery_curve(old, new, labels, shares=finer[0], fars=finer[1], seed=2)
-    more = found.records[: -len(plain.records)]
-    assert found.records[len(more) :] == plain.records[:]
-    assert {(one.metric, one.share) for one in more} >= {("map", 0.3), ("tar@far=5e-2", 0.25)}
-
-
 def test_what_does_not_fit_is_refused(models):
     old, new, labels = models
     for options, message in (
         ({"shares": (10,)}, "fractions of the gallery"),
-        ({"order": "oldest"}, "the order 'oldest' is not known"),
         ({"cross": (np.ones((99, 4)), np.ones((100, 4)))}, "the same images"),
         ({"cross": (np.ones((100, 4)), np.ones((100, 5)))}, "equal widths"),
     ):

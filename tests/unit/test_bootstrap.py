@@ -130,7 +130,7 @@ def test_mean_equals_drawing_the_identities():
     for b, result in enumerate(bootstrap_mean(values, labels, weights)):
         drawn = [value for c in range(6) for _ in range(weights[c, b]) for value in values[labels == c]]
         assert result == pytest.approx(np.nanmean(drawn))
-    with pytest.raises(ValueError, match="weights of 6 identities for labels of 3"):
+    with pytest.raises(ValueError, match="mismatch"):  # weights of other labels
         bootstrap_mean(values[labels > 2], labels[labels > 2], weights)
 
 
@@ -139,15 +139,3 @@ def test_interval_leaves_out_what_is_not_a_number():
     assert interval(np.array([np.nan, 1.0])) is None
     assert interval([1.0, 3.0]) == pytest.approx((1.05, 2.95))
     assert bootstrap_mean([1.0, 0.0], [0, 1], np.array([[3], [1]])).tolist() == [0.75]
-
-
-def test_interval_covers_the_truth_about_as_often_as_it_says():
-    # Values of one identity are nearly equal: an interval over images would cover far too seldom.
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        labels = np.repeat(np.arange(40), 5)
-        values = rng.normal(size=40)[labels] + 0.1 * rng.normal(size=200)
-        low, high = interval(bootstrap_mean(values, labels, identity_weights(labels, 200, seed=trial)))
-        covered += low <= 0 <= high
-    assert 0.88 <= covered / 200 <= 0.99

@@ -117,16 +117,20 @@ def test_bad_features_get_a_sentence(function, form):
         FEATURES[function](BAD_FORMS[form])
 
 
-IDS = {  # every function that takes labels or ids
-    "retrieval": lambda x: ev.retrieval(POINTS, x),
+LABELLED = {  # functions of labels, whose numbers know no names
+    "retrieval": lambda x: ev.retrieval(POINTS, x).average_precision,
+    "verification": lambda x: ev.verification(POINTS, x, fars=[0.5]).tar,
+    "reid": lambda x: ev.reid(POINTS, x, CAMERAS, POINTS, x, CAMERAS).average_precision,
+    "cameras": lambda x: ev.reid(POINTS, CAMERAS, x, POINTS, CAMERAS, x).average_precision,
+    "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS).features,
+    "media": lambda x: ev.pool_templates(POINTS, CAMERAS, x).features,
+    "constraints": lambda x: ev.constraints(POINTS, UNIT, x).share,
+    "upgrade_changes": lambda x: ev.upgrade_changes(POINTS, UNIT[::-1], x, draws=0).losing,
+}
+IDS = LABELLED | {  # every function that takes labels or ids
     "ids": lambda x: ev.retrieval(POINTS, LABELS, POINTS, LABELS, query_ids=x, gallery_ids=x),
-    "reid": lambda x: ev.reid(POINTS, x, CAMERAS, POINTS, x, CAMERAS),
-    "cameras": lambda x: ev.reid(POINTS, LABELS, CAMERAS, POINTS, LABELS, x),
-    "upgrade_changes": lambda x: ev.upgrade_changes(POINTS, POINTS, x, draws=2),
     "identity_weights": lambda x: identity_weights(x, 2),
     "paired_scores": lambda x: ev.paired_scores(np.arange(8.0), np.arange(8.0), x, draws=2),
-    "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS),
-    "media": lambda x: ev.pool_templates(POINTS, LABELS, x),
 }
 
 
@@ -139,18 +143,6 @@ IDS = {  # every function that takes labels or ids
 def test_bad_labels_get_a_sentence(function, labels):
     with pytest.raises((ValueError, TypeError)):
         IDS[function](labels)
-
-
-LABELLED = {  # functions of labels, whose numbers know no names
-    "retrieval": lambda x: ev.retrieval(POINTS, x).average_precision,
-    "verification": lambda x: ev.verification(POINTS, x, fars=[0.5]).tar,
-    "reid": lambda x: ev.reid(POINTS, x, CAMERAS, POINTS, x, CAMERAS).average_precision,
-    "cameras": lambda x: ev.reid(POINTS, CAMERAS, x, POINTS, CAMERAS, x).average_precision,
-    "pool_templates": lambda x: ev.pool_templates(POINTS, x, CAMERAS).features,
-    "media": lambda x: ev.pool_templates(POINTS, CAMERAS, x).features,
-    "constraints": lambda x: ev.constraints(POINTS, UNIT, x).share,
-    "upgrade_changes": lambda x: ev.upgrade_changes(POINTS, UNIT[::-1], x, draws=0).losing,
-}
 
 
 BIG = np.random.default_rng(5).normal(size=(9000, 64))  # more than a tile of a GPU

@@ -70,10 +70,6 @@ def test_landmark_map_equals_the_definition(k, size):
     assert landmark_map(query, gallery, relevant, k=k) == pytest.approx(expected, abs=1e-12)
 
 
-def test_ties_of_landmark_map_go_to_the_first_item():
-    assert landmark_map(np.ones((1, 2)), np.ones((5, 2)), [[1, 4]], k=4) == pytest.approx((1 / 2) / 2)
-
-
 def test_tensors_and_sets_equal_lists():
     query, gallery = make_features(seed=2)
     (relevant,) = make_lists(8, 60, [9], seed=2)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from plain_rows import average_precision
 from tiny_runs import silent, tiny
 
 from compat_lib.config import ExperimentConfig
@@ -120,6 +121,26 @@ def test_reid_takes_queries_cameras_and_the_mixed_gallery_from_the_images():
         mixed[moved] = new[~asked][moved]
         expected = direct(new, mixed)
         assert (point["map"], point["minp"]) == pytest.approx((expected.map, expected.minp))
+
+
+def test_whole_numbers_tie_in_a_mixed_reid_gallery_beside_old_features_that_are_none():
+    images, old, new = reid_images(), features(1, 3), (1.5 * features(2, 3)).round()
+    asked, labels, camera = images.extras["query"], images.labels, images.extras["camera"]
+    stored = labels[~asked], camera[~asked]
+    curve = mixed_reid(old, new, images, (new, old), shares=(0.5, 1))
+    own = reid(new[asked], labels[asked], camera[asked], new[~asked], *stored)
+    assert np.array_equal(curve.average_precision[1], own.average_precision, equal_nan=True)
+    moved = backfill_order(old[~asked], stored[0], "random", seed=0)[: round(0.5 * len(stored[0]))]
+    unit = [torch.nn.functional.normalize(side.double()) for side in (old[~asked], new[~asked], new[asked])]
+    unit[0][moved] = unit[1][moved]
+    scores = (unit[2] @ unit[0].T).numpy().round(9)
+    for row, person, seen_by, found in zip(
+        scores, labels[asked], camera[asked], curve.average_precision[0], strict=True
+    ):
+        kept = ((stored[0] != person) | (stored[1] != seen_by)).numpy()
+        right = (stored[0] == person).numpy()[kept]
+        order = np.lexsort((right, -row[kept]))  # wrong items first where scores tie
+        assert found == pytest.approx(average_precision(right[order]), nan_ok=True)
 
 
 def test_without_a_cross_test_only_the_self_tests_are_measured():

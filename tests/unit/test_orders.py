@@ -31,13 +31,6 @@ def test_distance_equals_a_loop_and_farthest_goes_first():
     assert class_distance([[1.0, 0.0], [-1.0, 0.0]], [0, 0]).tolist() == [1.0, 1.0]  # a mean of zero
 
 
-def test_least_certain_goes_first():
-    features, labels = make_features()
-    certainty = np.random.default_rng(1).random(60)
-    expected = np.argsort(certainty).tolist()
-    assert backfill_order(features, labels, "uncertain", certainty=certainty).tolist() == expected
-
-
 def test_ties_are_in_random_order():
     features, labels = make_features()
     tied = backfill_order(features, labels, "uncertain", certainty=np.zeros(60), seed=3)

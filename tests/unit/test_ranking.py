@@ -31,25 +31,13 @@ def test_leave_one_out_equals_scikit_learn():
     assert np.array_equal(told.average_precision, result.average_precision) and told.rank == result.rank
 
 
-@pytest.mark.parametrize("tile", [(3, 4), (7, 16)])
-def test_many_tiles_give_the_same(monkeypatch, tile):
-    features, labels = make_features()
-    query, gallery = features[:25], features[15:]
-    sides = {"query_ids": np.arange(25), "gallery_ids": np.arange(15, 40)}
-    expected = retrieval(query, labels[:25], gallery, labels[15:], **sides)
-    monkeypatch.setitem(pairs.TILES, "cpu", tile)
-    monkeypatch.setattr(ranking, "MATCHES", 8)  # fewer rows at a time than a tile holds
-    result = retrieval(query, labels[:25], gallery, labels[15:], **sides)
-    assert np.allclose(result.average_precision, expected.average_precision, atol=1e-12, equal_nan=True)
-    assert np.array_equal(result.first_match, expected.first_match)
-    assert result.excluded == expected.excluded == 10
-
-
 @pytest.mark.parametrize("noise", [0.1, 1.0, 20.0])
 @pytest.mark.parametrize("tile", [(256, 1024), (7, 16)])  # equal rows score equally in these
-def test_few_and_large_classes_near_and_far_equal_scikit_learn(monkeypatch, noise, tile):
+@pytest.mark.parametrize("matches", [ranking.MATCHES, 300])  # the latter: fewer rows at a time than in a tile
+def test_few_and_large_classes_near_and_far_equal_scikit_learn(monkeypatch, noise, tile, matches):
     # Few right items are compared with all scores, many by sorting these; classes of 1, 3 and 120 images.
     monkeypatch.setitem(pairs.TILES, "cpu", tile)
+    monkeypatch.setattr(ranking, "MATCHES", matches)
     rng = np.random.default_rng(1)
     labels = np.r_[np.repeat(0, 120), np.repeat(np.arange(1, 20), 3), np.arange(20, 40)]
     centres = rng.normal(size=(41, 12))

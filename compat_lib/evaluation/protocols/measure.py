@@ -11,7 +11,6 @@ from torch import Tensor
 
 from compat_lib.evaluation.backfill import (
     QUARTERS,
-    SHARES,
     BackfillCurve,
     backfill_orders,
     mixed_forms,
@@ -24,7 +23,7 @@ from compat_lib.evaluation.orders import backfill_order
 from compat_lib.evaluation.pairs import expand
 from compat_lib.evaluation.protocols.landmarks import landmark_map, revisited
 from compat_lib.evaluation.protocols.needs import JUDGED, Images, Lists, cameras, judged, query_rows
-from compat_lib.evaluation.protocols.reid import Reid, reid
+from compat_lib.evaluation.protocols.reid import Reid, reid, reid_of_rows
 from compat_lib.evaluation.protocols.templates import measure_lists, pool_templates
 from compat_lib.evaluation.ranking import Retrieval, retrieval, scores
 from compat_lib.evaluation.records import PAIRS, Records
@@ -84,10 +83,14 @@ def measure_protocol(
     if protocol == "leave-one-out":
         curve = mixed_gallery_curve(*sides, cross=cross, shares=QUARTERS, fars=())
         return records + changed + curve.records
+    learnt = {} if learned is None else {"learned": learned}
+    how = {"cross": cross, "draws": draws, "certainty": certainty, "orders": learnt}
     # The orders are compared at the same few shares, and by retrieval alone: half of the time.
-    asked = {"certainty": certainty, "shares": QUARTERS, "fars": (), "finer": (SHARES, FARS[:1])}
-    asked["orders"] = {} if learned is None else {"learned": learned}
-    records += backfill_orders(*sides, cross=cross, draws=draws, **asked).records
+    orders = backfill_orders(*sides, **how, shares=QUARTERS, fars=()).records
+    known = {(one.metric, one.order, one.share) for one in orders}
+    finer = mixed_gallery_curve(*sides, cross=cross, fars=FARS[:1]).records
+    records += [one for one in finer if (one.metric, one.order, one.share) not in known]
+    records += orders
     return records + constraints(*sides, cross=cross, draws=draws).records + changed
 
 
@@ -184,15 +187,14 @@ def mixed_reid(
     asked = query_rows(images)
     sides = (cross[0][asked], cross[1][~asked])
     queries, before, after = mixed_forms(old[~asked], new[~asked], new[asked], sides)
-    places = torch.from_numpy(backfill_order(old[~asked], images.labels[~asked], "random", seed=0))
+    people, seen_by = ((side[asked], side[~asked]) for side in (images.labels, cameras(images)))
+    places = torch.from_numpy(backfill_order(old[~asked], people[1], seed=0)).to(after.device)
 
     points, precision = [], []
     for share in shares:
-        gallery, new_rows = before.clone(), places[: round(share * len(after))].to(after.device)
-        gallery[new_rows] = after[new_rows].to(gallery.dtype)
-        features = gallery.new_zeros(len(asked), gallery.shape[1])
-        features[asked], features[~asked] = queries, gallery
-        found = _reid(features, features, images)
+        gallery, new_rows = before.clone(), places[: round(share * len(after))]
+        gallery[new_rows] = after[new_rows]
+        found = reid_of_rows(queries, gallery, people, seen_by)
         points.append({"map": found.map, "rank1": found.rank[1], "minp": found.minp})
         precision.append(found.average_precision)
     return BackfillCurve(tuple(shares), tuple(points), "random", np.stack(precision))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from compat_lib.evaluation.inputs import UnitRows, codes, whole_numbers
 from compat_lib.evaluation.pairs import PairScores
@@ -59,13 +60,25 @@ def reid(
     >>> result.rank, result.queries, result.excluded
     ({1: 0.0, 5: 1.0, 10: 1.0}, 1, 1)
     """
-    ranks, sides = whole_numbers(ranks, "the ranks"), (UnitRows(query, "query"), UnitRows(gallery, "gallery"))
-    lengths = len(sides[0]), len(sides[1])
-    labels = codes(query_identities, gallery_identities, lengths, "identities")
-    cameras = codes(query_cameras, gallery_cameras, lengths, "cameras")
+    identities, cameras = (query_identities, gallery_identities), (query_cameras, gallery_cameras)
+    query, gallery = UnitRows(query, "query"), UnitRows(gallery, "gallery")
+    return reid_of_rows(query, gallery, identities, cameras, whole_numbers(ranks, "the ranks"))
+
+
+def reid_of_rows(
+    query: UnitRows | Tensor,
+    gallery: UnitRows | Tensor,
+    identities: tuple[Any, Any],
+    cameras: tuple[Any, Any],
+    ranks: Sequence[int] = (1, 5, 10),
+) -> Reid:
+    """Return `reid` of unit rows as `PairScores` takes them; the queries' identities and cameras first."""
+    lengths = len(query), len(gallery)
+    labels = codes(*identities, lengths, "identities")
+    seen_by = codes(*cameras, lengths, "cameras")
     # The number of an identity as one camera sees it.
-    views = [i * sum(lengths) + c for i, c in zip(labels, cameras, strict=True)]
-    pairs = PairScores(sides[0], labels[0], sides[1], labels[1], query_ids=views[0], gallery_ids=views[1])
+    views = [i * sum(lengths) + c for i, c in zip(labels, seen_by, strict=True)]
+    pairs = PairScores(query, labels[0], gallery, labels[1], query_ids=views[0], gallery_ids=views[1])
 
     precision, penalty = np.full(lengths[0], np.nan), np.full(lengths[0], np.nan)
     first = np.zeros(lengths[0], np.int64)
