@@ -3,8 +3,8 @@
     python workflow/keep_runs.py [--runs runs] [--results results] [--shared]
 
 Tables pair the draws of TAR, mAP and rank-1 (or what stands for them in a protocol) and of no map of a
-trained method. With --shared the seconds of training become null, because other work ran beside it, which
-stretches the processor's too where two threads share a core.
+trained method. With --shared the seconds of training by the clock become null, because other work ran beside
+it; the processor's seconds stay.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def keep(run: Run, folder: Path, *, shared: bool = False, chain: Chain | None = 
             shutil.copyfile(run.folder / name, folder / name)
     rows = read_json(run.folder / "metrics.json")
     for row in rows:
-        if shared and row["metric"] in ("train/seconds", "train/processor_seconds"):
+        if shared and row["metric"] == "train/seconds":
             row["value"] = None
     asked = {metric_for(run.config.get("protocol", "pairs"), one) for one in (HEADLINE, "map", "rank1")}
     maps = run.config["method"] == "independent"
