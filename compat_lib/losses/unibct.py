@@ -128,10 +128,10 @@ class UniBCT(CompatibilityLoss):
         self.refined.register_buffer("weight", self.refined.weight)
 
     def start_epoch(self, epoch: int, epochs: int, embed: Callable[[], Tensor]) -> None:
-        if epochs == 1 and 0.5 <= self.start_share < 1:
+        if self.start_share < 1 and _nearest(self.start_share * epochs) == epochs:
             raise ValueError(
-                f"start_share is {self.start_share:g}, but the term only starts with an epoch, and there is "
-                "one: train for two or more, take less than 0.5, or 1 to leave the term out"
+                f"start_share is {self.start_share:g}, but the term only starts with an epoch, and of "
+                f"{epochs} none is left then: train for more, take less, or 1 to leave the term out"
             )
         if epoch in (_nearest(self.start_share * epochs), _nearest(self.refresh_share * epochs)):
             prototypes = refine_prototypes(

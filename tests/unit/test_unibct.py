@@ -116,14 +116,14 @@ def test_schedule(epochs, refreshes):
     assert changed == [e for e in refreshes if e > 0]
 
 
-@pytest.mark.parametrize(("share", "refused"), [(0.49, False), (0.5, True), (0.9, True), (1.0, False)])
-def test_one_epoch_has_no_later_start(share, refused):
+@pytest.mark.parametrize(
+    ("share", "epochs", "refused"),
+    [(0.49, 1, False), (0.5, 1, True), (0.9, 1, True), (1.0, 1, False), (0.7, 2, False), (0.75, 2, True)],
+)
+def test_a_start_after_the_last_epoch_is_refused(share, epochs, refused):
     method = build_method("unibct", make_old(), make_classifier(), start_share=share, refresh_share=1.0)
     if refused:
-        with pytest.raises(
-            ValueError, match=f"start_share is {share}, but .* and there is one: train for two"
-        ):
-            method.start_epoch(0, 1, lambda: torch.ones(20, 6))
+        with pytest.raises(ValueError, match=f"start_share is {share}, .* of {epochs} none is left"):
+            method.start_epoch(0, epochs, lambda: torch.ones(20, 6))
     else:
-        method.start_epoch(0, 1, lambda: torch.ones(20, 6))
-    method.start_epoch(0, 2, lambda: torch.ones(20, 6))
+        method.start_epoch(0, epochs, lambda: torch.ones(20, 6))
