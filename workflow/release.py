@@ -22,7 +22,7 @@ from compat_lib.presets import load_preset
 from compat_lib.runs import is_complete
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ("independent", "bct", "dual_tuning", "mixbct")
+METHODS = ("independent", "l2", "weakened_l2", "bct", "dual_tuning", "mixbct", "neighbours")  # README's rows
 
 
 def main_runs(
