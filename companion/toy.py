@@ -92,22 +92,24 @@ def train_toy(
         seed: for the classifier and for what the method draws.
         options: options of the method; those that are not given have LIGHTER's values, then their defaults.
 
-    Each step counts as an epoch of one batch. A gallery that the method transforms when the training is over
+    Each step counts as an epoch of one batch. An oracle that the method needs is played first, from the next
+    seed, for as many steps. A gallery that the method transforms when the training is over
     is transformed for the cross-test of every snapshot.
     """
     kind = find_method(method)
-    if "oracle" in kind.needs:
-        raise ValueError(f"{method} has no toy: it needs an oracle. Play another method.")
     if kind.model_width(2, 2) != 2:
         raise ValueError(
             f"{method} has no toy: it needs a network with {kind.model_width(2, 2)} outputs for features of "
             "two coordinates. Play another method."
         )
-    options = LIGHTER.get(method, {}) | options
+    options, system = LIGHTER.get(method, {}) | options, toy.system
+    if "oracle" in kind.needs:
+        oracle = train_toy("independent", toy, snapshots=(max(snapshots),), seed=seed + 1)
+        system = system.with_oracle(oracle.points[-1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = Classifier("cosface", 2, 5, scale=8.0, margin=0.1, ramp=0.0)
-        loss = build_method(method, toy.system, classifier, **options)
+        loss = build_method(method, system, classifier, **options)
         angles = torch.nn.Parameter(toy.start.clone())
         learnt = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         adam = torch.optim.Adam([{"params": [angles], "lr": 0.05}, {"params": learnt}], lr=0.02)
@@ -125,6 +127,7 @@ def train_toy(
             embeddings = _on_circle(angles if embedded is None else angles[embedded])
             when = {"epoch": step, "epochs": steps + 1, "batch": 0, "batches": 1}
             when |= {"progress": min(step / steps, 1 - 1e-6), "generator": generator}
+            when["oracle_features"] = system.oracle_features
             terms = loss(Step(rows, toy.labels, embeddings, embedded, toy.old, **when))
             adam.zero_grad()
             sum(loss.weights[name] * term for name, term in terms.items()).backward()
