@@ -185,6 +185,8 @@ def left_out(preset: Preset) -> dict[str, str]:
     first, why = shown_first(preset), {}
     if first.protocol != "pairs":
         why[START_HERE] = f"it teaches by all pairs of test images, and the protocol is {first.protocol}"
+    if first.old_width != first.new_width:
+        why[START_HERE] = "its models have one width, and here the new one's is another"
     if first.old_features is not None:
         why[START_HERE] = "it trains a second old model, and the old side is a file of features"
         why[OLD_SYSTEM] = "it looks into an old network, and the old side is a file of features"

@@ -156,7 +156,7 @@ def toy_row(axes: Sequence[Axes], toy: Any, run: Any, *, title: str = "") -> Seq
         sides = {"prototypes": toy.system.prototypes(), "classifier": run.classifier[at]}
         draw_circle(ax, toy.old, run.points[at], toy.labels, marked=toy.outlier, **sides)
         tests = f"new/new {run.self_test[at]:.0%}, new/old {run.cross_test[at]:.0%}"
-        name = f"{title}, " if title and at == first else ""
+        name = f"{title}\n" if title and at == first else ""
         ax.set_title(f"{name}step {run.steps[at]}\n{tests}", fontsize=10)
     return axes
 

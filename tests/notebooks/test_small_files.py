@@ -33,7 +33,7 @@ def write_faces(root):
 
 
 CASES = {  # preset -> its files, method, and what is smaller
-    "bt2-cifar100": (write_cifar100, "mixbct", {"processes": 2, "old_classes": None}),
+    "bt2-cifar100": (write_cifar100, "bt2", {"processes": 2, "old_classes": None}),
     "mixbct-ms1mv3-extended-class": (write_faces, "mixbct", {}),
     "dual-tuning-market1501": (
         lambda root: write_market(root / "Market-1501-v15.09.15"),

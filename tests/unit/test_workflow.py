@@ -425,3 +425,13 @@ def test_a_preset_of_ones_own_images_has_neither_ablations_nor_the_authors_runs(
     assert page.parameters["results_root"] == authors
     (job,) = plan.experiment_jobs(preset)  # nor is there an old model's page
     assert job.after == () and job.parameters["ablation"] is ablation
+
+
+def test_a_wider_new_model_has_no_first_lesson(tmp_path):
+    path = tmp_path / "wider.yml"
+    path.write_text(
+        "defaults: {dataset: portraits, old_width: 64, new_width: 128}\nmethods: [{method: bct}]\n"
+    )
+    preset = load_preset(path, runs_root=str(tmp_path))
+    assert "one width" in plan.left_out(preset)["00_start_here"]
+    assert "00_start_here" not in {job.notebook.stem for job in plan.page_jobs(preset, path, tmp_path)}
