@@ -26,8 +26,10 @@ START_HERE = "00_start_here"
 ALL_TABLES = "99_all_tables"
 PAGES = (START_HERE, ALL_TABLES)  # what make reproduce shows besides its runs
 OWN_EXAMPLE = "07_your_own_system"
-FOR_THE_SITE = ("05_explore_features", "06_upgrade_a_gallery", "07_your_own_system", "08_costs")
+UPGRADE = "06_upgrade_a_gallery"
+FOR_THE_SITE = ("05_explore_features", UPGRADE, "07_your_own_system", "08_costs")
 SHOWN_FIRST = ("mixbct", "dual_tuning")  # the method that 00_start_here shows, if the preset has it
+MAPPED = ("fct", "fastfill", "bc_emb")  # methods that compare by a map, which 06_upgrade_a_gallery has not
 NO_ABLATION = {"ablation": False}  # unless a preset's section "notebooks" asks for these three more trainings
 
 
@@ -156,8 +158,8 @@ def names(jobs: Iterable[Job]) -> dict[str, tuple[str, str]]:
 
 def shown_first(preset: Preset) -> ExperimentConfig:
     """The run that 00_start_here shows: a compatible method where there is one, the first otherwise."""
-    order = [*SHOWN_FIRST, *(one.method for one in preset.experiments if one.method != "independent")]
-    order.append("independent")
+    last = (*MAPPED, "independent")
+    order = [*SHOWN_FIRST, *(one.method for one in preset.experiments if one.method not in last), *last]
     return min(preset.experiments, key=lambda config: order.index(config.method))
 
 
@@ -165,7 +167,7 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
     """What a notebook is told that shows what the runs of a preset have left behind.
 
     One that declares ``settings`` describes a run: that of ``shown_first``. Others, and the one whose example
-    has sizes and a training of its own, are given what they declare of places and of that run.
+    has sizes, a method and a training of its own, are given what they declare of places and of that run.
     """
     config, declared = shown_first(preset), declared_parameters(notebook)
     place = {"preset": in_project(path), "runs_root": in_project(runs_root)}
@@ -175,7 +177,10 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
         parameters = {}
         if config.dataset == "folder":  # the authors' runs are of other images, and beside them if asked for
             place["results_root"] = None
-        place |= {name: getattr(config, name) for name in ("experiment_id", "method", "data_root", "device")}
+        shown = ("experiment_id", "data_root", "device") + (
+            ("method",) if notebook.stem != OWN_EXAMPLE else ()
+        )
+        place |= {name: getattr(config, name) for name in shown}
         place |= preset.notebooks
     return parameters | {name: value for name, value in place.items() if name in declared}
 
@@ -183,6 +188,8 @@ def page_parameters(notebook: Path, preset: Preset, path: Path, runs_root: Path)
 def left_out(preset: Preset) -> dict[str, str]:
     """Notebooks of which a preset has no page, and why not, as the end of a sentence."""
     first, why = shown_first(preset), {}
+    if first.method in MAPPED:
+        why[UPGRADE] = f"its gallery compares features as they are, and {first.method} maps them"
     if first.protocol != "pairs":
         why[START_HERE] = f"it teaches by all pairs of test images, and the protocol is {first.protocol}"
     if first.old_width != first.new_width:

@@ -21,6 +21,7 @@ import pytest
 import reproduce
 from stub_project import experiment_notebook, make_project, run_notebook, start, write_notebook
 
+from compat_lib import losses
 from compat_lib.config import ExperimentConfig
 from compat_lib.presets import load_preset
 
@@ -425,6 +426,20 @@ def test_a_preset_of_ones_own_images_has_neither_ablations_nor_the_authors_runs(
     assert page.parameters["results_root"] == authors
     (job,) = plan.experiment_jobs(preset)  # nor is there an old model's page
     assert job.after == () and job.parameters["ablation"] is ablation
+
+
+def test_a_preset_has_no_page_of_a_notebook_that_its_method_cannot_play(tmp_path):
+    mapped = [name for name, method in losses.METHODS.items() if method.asks != "new model"]
+    assert sorted(plan.MAPPED) == sorted(mapped)
+    for methods, shown in (("fct", "fct"), ("fct bct", "bct"), ("fct independent", "fct")):
+        listed = ", ".join(f"{{method: {name}}}" for name in methods.split())
+        path = tmp_path / "mine.yml"
+        path.write_text(f"defaults: {{dataset: portraits}}\nmethods: [{listed}]\n")
+        preset = load_preset(path, runs_root=str(tmp_path))
+        assert plan.shown_first(preset).method == shown
+        assert ("06_upgrade_a_gallery" in plan.left_out(preset)) == (shown == "fct")
+        own = [job for job in plan.all_jobs(preset, path, tmp_path) if job.notebook.stem == plan.OWN_EXAMPLE]
+        assert "method" not in own[0].parameters  # its training is its own
 
 
 def test_a_wider_new_model_has_no_first_lesson(tmp_path):
