@@ -190,6 +190,8 @@ def left_out(preset: Preset) -> dict[str, str]:
     first, why = shown_first(preset), {}
     if first.method in MAPPED:
         why[UPGRADE] = f"its gallery compares features as they are, and {first.method} maps them"
+    if first.protocol not in ("pairs", "leave-one-out"):
+        why[UPGRADE] = f"it divides the test images itself, and the protocol is {first.protocol}"
     if first.protocol != "pairs":
         why[START_HERE] = f"it teaches by all pairs of test images, and the protocol is {first.protocol}"
     if first.old_width != first.new_width:

@@ -407,6 +407,12 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(monkeypatch, refused, tmp
     assert "no space is left on the disk; name another folder with --runs-root" in said
 
 
+PROTOCOLS_OF = {  # preset of a published setting -> notebooks without a page
+    "dual-tuning-market1501": {"00_start_here", "06_upgrade_a_gallery"},
+    "bt2-cifar100": {"00_start_here"},
+}
+
+
 @pytest.mark.parametrize(
     ("asked", "ablation", "authors"),
     [("", False, None), ("notebooks: {results_root: results, ablation: true}\n", True, "results")],
@@ -440,6 +446,11 @@ def test_a_preset_has_no_page_of_a_notebook_that_its_method_cannot_play(tmp_path
         assert ("06_upgrade_a_gallery" in plan.left_out(preset)) == (shown == "fct")
         own = [job for job in plan.all_jobs(preset, path, tmp_path) if job.notebook.stem == plan.OWN_EXAMPLE]
         assert "method" not in own[0].parameters  # its training is its own
+
+
+def test_a_protocol_with_queries_of_its_own_has_no_page_of_notebooks_that_divide_the_test():
+    left = {name: set(plan.left_out(load_preset(plan.preset_path(f"paper/{name}")))) for name in PROTOCOLS_OF}
+    assert left == PROTOCOLS_OF
 
 
 def test_a_wider_new_model_has_no_first_lesson(tmp_path):
