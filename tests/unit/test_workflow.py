@@ -192,7 +192,7 @@ def test_the_site_adds_the_notebooks_that_no_comparison_needs(stub):
     assert gallery["method"] == "mixbct" and gallery["settings"] == {"epochs": 3}
     experiment = preset.experiments[0].experiment_id
     assert explore == {"runs_root": "runs", "experiment_id": experiment, "method": "mixbct"}
-    assert own == {"runs_root": "runs", "method": "mixbct"}  # its example is no run of the preset
+    assert own == {"runs_root": "runs"}  # its example and its training are no run of the preset
     assert costs == {"runs_root": "runs"}
 
 
