@@ -109,8 +109,33 @@ def _splits(
         parts["test"] = _with_queries(parts["test"])
     if skipped:
         _log.warning("%s: skipped %d images that cannot be read: %s", name, len(skipped), ", ".join(skipped))
+    if not stream:
+        for part in ("val", "test"):
+            _tell_trained_on(name, parts["train"], parts.get(part))
     made = Splits(name, **parts) if "val" in parts else with_validation(name, **parts, seed=seed, share=share)
     return replace(made, skipped=tuple(skipped or ()))
+
+
+def _tell_trained_on(name: str, train: ImageSet, asked: ImageSet | None) -> None:
+    """Warn of images asked for that are training images as well, pixel by pixel: they look too well found."""
+    if asked is None:
+        return
+    # One row of pixels tells nearly all apart; the others are compared whole.
+    rows = [part.images[:, 1, part.images.shape[2] // 2].numpy() for part in (train, asked)]
+    keys = [[row.tobytes() for row in part] for part in rows]
+    alike = set(keys[0]) & set(keys[1])
+    whole = {train.images[row].numpy().tobytes() for row, key in enumerate(keys[0]) if key in alike}
+    found = [row for row, key in enumerate(keys[1]) if key in alike]
+    if seen := [asked.names[row] for row in found if asked.images[row].numpy().tobytes() in whole]:
+        _log.warning(
+            "%s: %d of %d images of %s are training images too, pixel by pixel, which makes what is measured "
+            "on them too good; leave them out of one of the two, such as %s",
+            name,
+            len(seen),
+            len(asked),
+            seen[0].split("/")[0],
+            ", ".join(map(printable, seen[:3])),
+        )
 
 
 def _with_queries(test: ImageSet) -> ImageSet:

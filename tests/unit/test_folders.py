@@ -100,7 +100,9 @@ def test_the_digest_of_a_streamed_folder_changes_with_its_files(root, place):
 
 
 def test_what_is_left_out_is_said_on_a_line_and_system_files_are_passed_over(root, place, caplog):
-    make(place, val={"ant": 2, "bee": 2})
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 21), ("test", 2), ("val", 2)):
+        paint(place / part, {"ant": count, "bee": count}, noise=noise)
     for name in ("__MACOSX", "lost+found", "$RECYCLE.BIN", "@eaDir", "#recycle", ".cache"):
         (place / "train" / name).mkdir()
     for name in (".DS_Store", "._000.png", "Thumbs.db"):
@@ -117,6 +119,26 @@ def test_what_is_left_out_is_said_on_a_line_and_system_files_are_passed_over(roo
         "train: 2 .heic, 1 without suffix",
         "test: 1 folder(s)",
     ]
+
+
+def test_images_asked_for_that_are_trained_on_are_said(root, place, caplog):
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 3), ("val", 2)):
+        paint(place / part, {"ant": count, "bee": count}, noise=noise)
+    folder(root, path=place, size=12)
+    assert caplog.messages == []
+    shutil.copy(
+        place / "train/ant/007.png", place / "test/bee/photo.png"
+    )  # in another class, by another name
+    with Image.open(place / "train/bee/002.png") as image:
+        image.save(place / "val/bee/2.bmp")  # and as another kind of file
+        image.putpixel((0, 0), (0, 0, 0))
+        image.save(place / "val/bee/3.bmp")  # one pixel differs: another image
+    folder(root, path=place, size=12)
+    told = [
+        re.search(r"(\d+ of \d+) images of (\w+) .* such as (.*)", line).groups() for line in caplog.messages
+    ]
+    assert told == [("1 of 6", "val", "val/bee/2.bmp"), ("1 of 7", "test", "test/bee/photo.png")]
 
 
 def test_names_need_not_be_utf8(root, place):
