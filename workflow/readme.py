@@ -52,6 +52,7 @@ class Results:
         self.settings, self.of, self.rows = cache(self.settings), cache(self.of), cache(self.rows)
         self._with_adapters, self.distinct = cache(self._with_adapters), cache(self.distinct)
         self.verdicts = cache(self.verdicts)
+        self.together, self.whole = cache(self.together), cache(self.whole)  # pages share them
 
     @cached_property
     def runs(self) -> pd.DataFrame:

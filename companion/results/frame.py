@@ -106,7 +106,8 @@ def with_adapters(runs: pd.DataFrame) -> pd.DataFrame:
 
 def adapters_of(run: Run) -> list[str]:
     """The adapters through which a run's new/old was measured, by name."""
-    return sorted({one.adapter for one in run.metrics.select(query="new", gallery="old") if one.adapter})
+    crossed = (one.adapter for one in run.metrics if (one.query, one.gallery) == ("new", "old"))
+    return sorted(set(filter(None, crossed)))
 
 
 def by_method(runs: pd.DataFrame, experiment_id: str) -> dict[str, pd.DataFrame]:

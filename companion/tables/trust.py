@@ -55,7 +55,8 @@ def flat_table(runs: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
 
 def oracle_moved(runs: pd.DataFrame, experiment_id: str) -> str:
     """By how many points a setting's oracle moved in its last third; empty where that is flat."""
-    third = last_third(histories(runs, experiment_id).get("independent", ()))
+    oracle = runs[runs["method"] == "independent"]
+    third = last_third(histories(oracle, experiment_id).get("independent", ()))
     return shown(third[2], signed=True) if third and abs(third[2]) > FLAT else ""
 
 
