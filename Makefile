@@ -27,7 +27,7 @@ export PYTHONUNBUFFERED = 1
 help: ## this list
 	@echo "make TARGET, one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|full, evidence/NAME or paper/NAME  CORES=2  PROFILE=slurm|kubernetes|FOLDER/  TESTS=tests/unit/test_config.py"
+	@echo "Options: PYTHON=python3.12  PRESET=quick|smoke|full or evidence/NAME, paper/NAME  CORES=2  PROFILE=slurm|kubernetes|FOLDER/  TESTS=tests/unit/test_config.py"
 	@echo "         paper/NAME: the papers' own experiments, see configs/paper and docs/data_sets.md"
 	@echo "         SET='epochs=2 device=cpu' (of reproduce: other values in all runs of the preset)"
 	@echo "         LAB='--no-browser --allow-root' (of JupyterLab; the second one in a container, as root)"

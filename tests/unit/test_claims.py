@@ -187,12 +187,12 @@ def test_a_claim_may_ask_every_part_and_some_seeds_alone(tmp_path):
 
 def test_time_is_compared_relative_to_the_oracle(tmp_path):
     seconds = {"independent": (10, 20, 30), "mixbct": (7, 14, 20)}
-    seconds |= dict.fromkeys(("bct", "dual_tuning"), (11, 22, 33))
+    seconds |= dict.fromkeys(("l2", "bct", "nccl", "dual_tuning"), (11, 22, 33))
     for method, each in seconds.items():
         for seed, one in enumerate(each):
             write_run(tmp_path, ExperimentConfig(method=method, seed=seed), 0.36, 0.5, 0.9, seconds=one)
     verdict = try_claim(CLAIMS["M6"], collect(tmp_path))
-    assert verdict.verdict == HOLDS and len(verdict.evidence) == 2
+    assert verdict.verdict == HOLDS and len(verdict.evidence) == 4
     # 1.1 less 0.7, 0.7 and 2/3 of the oracle's time
     assert verdict.evidence["difference"][0].value == pytest.approx(1.1 - (0.7 + 0.7 + 2 / 3) / 3)
 
