@@ -267,15 +267,25 @@ class Results:
         part: str | None = None,
     ) -> str:
         """Method a minus method b in a test, in points; b None: minus old/old, the bar."""
-        runs = self._with_adapters(setting, part)
-        sides = [claims.pick(runs, name) for name in (a, b or a)]
-        names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
-        metric = results.metric_of(runs, metric)
-        one = results.difference(sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], metric)
+        one = results.difference(*self._sides(setting, a, b, test, metric, part))
         if not one.seeds:
             raise ValueError(f"{a} and {b or 'old/old'} have no {metric} of {test} in common in {setting}")
         ends = (one.low, one.high) if interval else ()
         return shown(one.value, *ends, signed=True).replace("-", "−")
+
+    def ahead(self, setting: str, a: str, b: str | None = None, test: str = "new/old") -> str:
+        """In how many seeds method a is ahead of method b in a test, "14 of 15"; b None: of the bar."""
+        one, pair, other, second, metric = self._sides(setting, a, b, test, HEADLINE)
+        left, right = results.measured(one, *pair, metric), results.measured(other, *second, metric)
+        won = [left[seed].value > right[seed].value for seed in left if seed in right]
+        return f"{sum(won)} of {len(won)}"
+
+    def _sides(self, setting: str, a: str, b: str | None, test: str, metric: str, part: str | None = None):
+        # What `results.difference` takes: runs and test of method a, then those of b or the bar.
+        runs = self._with_adapters(setting, part)
+        sides = [claims.pick(runs, name) for name in (a, b or a)]
+        names = [test.replace("/", "_"), test.replace("/", "_") if b else "old_old"]
+        return sides[0], TESTS[names[0]], sides[1], TESTS[names[1]], results.metric_of(runs, metric)
 
     def _with_adapters(self, setting: str, part: str | None) -> pd.DataFrame:
         return results.with_adapters(results.on(self.of(setting), part) if part else self.of(setting))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .images import VAL_SHARE, ImageSet, Place, Splits, data_root, with_validati
 
 _log = logging.getLogger(__name__)
 PARTS = ("train", "test", "val", "query")
+_Rows = tuple[ImageSet, Sequence[int]]  # images of a part
 _LAYOUT = (
     "train/<class>/<images>, test/<class>/<images> and, if you like, val/<class>/<images> and "
     "query/<class>/<images>"
@@ -110,30 +112,38 @@ def _splits(
     if skipped:
         _log.warning("%s: skipped %d images that cannot be read: %s", name, len(skipped), ", ".join(skipped))
     if not stream:
-        for part in ("val", "test"):
-            _tell_trained_on(name, parts["train"], parts.get(part))
+        train, test = parts["train"], parts["test"]
+        for part in (parts[part] for part in ("val", "test") if part in parts):
+            _tell_seen(name, "training images too", (train, range(len(train))), (part, range(len(part))))
+        if "query" in found:
+            gallery, queries = (
+                (test.extras["query"] == one).nonzero().flatten().tolist() for one in (False, True)
+            )
+            _tell_seen(name, "in the gallery too", (test, gallery), (test, queries))
     made = Splits(name, **parts) if "val" in parts else with_validation(name, **parts, seed=seed, share=share)
     return replace(made, skipped=tuple(skipped or ()))
 
 
-def _tell_trained_on(name: str, train: ImageSet, asked: ImageSet | None) -> None:
-    """Warn of images asked for that are training images as well, pixel by pixel: they look too well found."""
-    if asked is None:
-        return
+def _tell_seen(name: str, where: str, there: _Rows, asked: _Rows) -> None:
+    """Warn of rows asked for that are among the others as well, pixel by pixel: they look too well found."""
     # One row of pixels tells nearly all apart; the others are compared whole.
-    rows = [part.images[:, 1, part.images.shape[2] // 2].numpy() for part in (train, asked)]
-    keys = [[row.tobytes() for row in part] for part in rows]
+    middle = asked[0].images.shape[2] // 2
+    keys = [[part.images[row, 1, middle].numpy().tobytes() for row in rows] for part, rows in (there, asked)]
     alike = set(keys[0]) & set(keys[1])
-    whole = {train.images[row].numpy().tobytes() for row, key in enumerate(keys[0]) if key in alike}
-    found = [row for row, key in enumerate(keys[1]) if key in alike]
-    if seen := [asked.names[row] for row in found if asked.images[row].numpy().tobytes() in whole]:
+    same, found = (
+        [row for row, key in zip(rows, own, strict=True) if key in alike]
+        for own, (_, rows) in zip(keys, (there, asked), strict=True)
+    )
+    whole = {there[0].images[row].numpy().tobytes() for row in same}
+    if seen := [asked[0].names[row] for row in found if asked[0].images[row].numpy().tobytes() in whole]:
         _log.warning(
-            "%s: %d of %d images of %s are training images too, pixel by pixel, which makes what is measured "
-            "on them too good; leave them out of one of the two, such as %s",
+            "%s: %d of %d images of %s are %s, pixel by pixel, which makes what is measured too good; "
+            "leave them out of one of the two, such as %s",
             name,
             len(seen),
-            len(asked),
+            len(asked[1]),
             seen[0].split("/")[0],
+            where,
             ", ".join(map(printable, seen[:3])),
         )
 

@@ -134,11 +134,15 @@ def test_images_asked_for_that_are_trained_on_are_said(root, place, caplog):
         image.save(place / "val/bee/2.bmp")  # and as another kind of file
         image.putpixel((0, 0), (0, 0, 0))
         image.save(place / "val/bee/3.bmp")  # one pixel differs: another image
+    paint(place / "query", {"bee": 2}, noise=noise)
+    shutil.copy(place / "test/ant/001.png", place / "query/bee/asks.png")
     folder(root, path=place, size=12)
-    told = [
-        re.search(r"(\d+ of \d+) images of (\w+) .* such as (.*)", line).groups() for line in caplog.messages
+    form = r"(\d+ of \d+) images of (\w+) are (.*) too, .* such as (.*)"
+    assert [re.search(form, line).groups() for line in caplog.messages] == [
+        ("1 of 6", "val", "training images", "val/bee/2.bmp"),
+        ("1 of 10", "test", "training images", "test/bee/photo.png"),
+        ("1 of 3", "query", "in the gallery", "query/bee/asks.png"),
     ]
-    assert told == [("1 of 6", "val", "val/bee/2.bmp"), ("1 of 7", "test", "test/bee/photo.png")]
 
 
 def test_names_need_not_be_utf8(root, place):

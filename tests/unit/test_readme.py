@@ -112,6 +112,11 @@ def test_methods_by_setting(tmp_path, monkeypatch):
     monkeypatch.setattr(more, "_planned", lambda preset: [setting])
     monkeypatch.setattr(more, "classes", lambda setting: 280)
     ends = {name: more.by_setting(name, "bct", preset="quick")[-5:] for name in ("margin", "self_change")}
+    # BCT 0.6, 0.1, 0.1 and MixBCT 0.5, 0.6, 0.6 beside a bar of 0.4; then 0.8, 0.9, 0.9 and 0.9, 0.8, 0.8
+    assert more.ahead(setting, "bct") == more.ahead(setting, "bct", "mixbct") == "1 of 3"
+    assert more.ahead(setting, "mixbct") == "3 of 3"
+    assert more.ahead(setting, "bct", "mixbct", "new/new") == "2 of 3"
+    assert more.ahead(setting, "bct", "independent", "new/new") == "0 of 1"
     assert ends["margin"] == "(3) |" and not ends["self_change"].endswith("(3) |")
     title = "Portraits, open-class, softmax to ArcFace"
     lines = found.by_setting("self_change", "l2", "mixbct").splitlines()

@@ -15,7 +15,6 @@ from compat_lib.losses import METHODS, method_options
 DECLARED = tune.ROOT / "configs/tuning/search.yml"
 NOT_SEARCHED = {  # forms, sizes and schedules
     "advbct": {"hidden"},
-    "bc_emb": {"weight"},  # which came after the search
     "bct": {"variant", "average"},
     "bt2": {"extra"},
     "dual_tuning": {"logits"},
@@ -68,8 +67,8 @@ def test_each_part_of_a_range_is_drawn_from_once_and_alike_on_every_machine(decl
 
 def test_every_trial_is_planned_once_method_by_method(declared):
     table = declared.table(pd.DataFrame(columns=tune.COLUMNS))
-    assert table["run"].nunique() == len(table) == 18 * 9 * 2 and not table["there"].any()
-    assert table["trial"].tolist()[:36] == [0] * 18 + [1] * 18
+    assert table["run"].nunique() == len(table) == 19 * 9 * 2 and not table["there"].any()
+    assert table["trial"].tolist()[:38] == [0] * 19 + [1] * 19
     assert {cell.seed for cell in declared.cells} == {100, 101} != {one.seed for one in table["config"]}
     assert list(dict.fromkeys(one.dataset for one in table["config"])) == ["portraits", "omniglot"]
     assert declared.planned_each == 9 * 2 + 3 * 2
