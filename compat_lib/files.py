@@ -87,7 +87,10 @@ def save_tensors(
     copies = {k: value.detach().cpu().clone(memory_format=whole) for k, value in tensors.items()}
     digest = _digest(copies)
     with replacing(path, advice) as part:
+        part.touch()  # with the permissions of any new file, which save_file would keep to the owner
+        mode = part.stat().st_mode
         save_file(copies, part, {**(metadata or {}), "sha256": digest})
+        part.chmod(mode)
     return digest
 
 

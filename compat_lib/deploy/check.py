@@ -155,7 +155,7 @@ def check_files(
     file for `read_relevance`; beside: "labels", "ids", "new_labels" and "new_ids" -> files that hold them
     where the features' files do not. The rest are options of `check_compatibility`.
     """
-    beside, how = dict(beside or {}), {"columns": columns, "group": group}
+    beside, how = dict(beside or {}), {"columns": columns, "group": group, "elsewhere": True}
     if relevance is not None and beside.keys() & {"labels", "new_labels"}:
         raise ValueError("relevance lists take the place of labels: give a file of one of them")
     before = read_features(old, ids=beside.get("ids"), labels=beside.get("labels"), **how)
@@ -164,6 +164,8 @@ def check_files(
     if group is not None:
         options["groups"] = _groups(before, after, group)
     labels = before.labels
+    if "labels" in (columns or {}) and labels is None and after.labels is None:
+        raise ValueError(f"neither file has a column of labels {columns['labels']!r}; give the name of one")
     if relevance is not None:
         options["relevance"], keys["new_labels"], labels = read_relevance(relevance), None, None
     result = check_compatibility(before.features, after.features, labels, **keys, **options)

@@ -155,6 +155,7 @@ def _joined(old: np.ndarray | None, new: np.ndarray | None, sizes: list[int], no
         if (twice := pd.Series(ids).duplicated().to_numpy()).any():
             raise ValueError(
                 f"{twice.sum()} of the {side} ids stand there before, such as {ids[twice.argmax()].item()!r}"
+                "; an id names one image, and a column of identities is one of labels (--column labels=NAME)"
             )
     place = pd.Index(new).get_indexer(pd.Index(old))
     found = np.flatnonzero(place >= 0)

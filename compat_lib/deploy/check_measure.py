@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compat_lib.deploy import check_inputs as given
 from compat_lib.deploy.feature_files import as_keys, read_by
-from compat_lib.deploy.feature_tables import Refused
+from compat_lib.deploy.feature_tables import Refused, whole_numbers
 from compat_lib.evaluation.bootstrap import bootstrap_mean, drawn_record, identity_weights
 from compat_lib.evaluation.compatibility import RANKS, PairTest, pair_test
 from compat_lib.evaluation.counting import PER_UNIT, Counts
@@ -233,8 +233,11 @@ def read_relevance(path: str | Path) -> pd.DataFrame:
 
 
 def _relevance(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline().strip()
+    except UnicodeDecodeError as error:
+        raise Refused("relevance lists are text: lines, or a table with commas or tabs") from error
     mark = next((mark for mark in ",;\t" if mark in first), None)
     header = [name.strip(' "').lower() for name in first.split(mark)]
     found = {role: [name for name in header if name in names] for role, names in QRELS.items()}
@@ -257,6 +260,9 @@ def _relevance(path: Path) -> pd.DataFrame:
         frame = frame.rename(columns={names[0]: role for role, names in found.items() if names})
     else:
         frame.columns = ["query", "once", "item", "relevance"]
+    frame[["query", "item"]] = frame[["query", "item"]].apply(lambda column: whole_numbers(column.to_numpy()))
+    if "relevance" in frame:
+        frame["relevance"] = frame["relevance"].str.lower().replace({"true": "1", "false": "0"})
     return judged_pairs(frame)
 
 

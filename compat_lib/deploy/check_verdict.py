@@ -48,6 +48,11 @@ def decided(
     if verdict == COMPATIBLE and mixed_up:
         reason = "the rows of both sides seem not to be the same images, which makes new/old too good"
         return UNDECIDED, reason
+    if verdict == NOT_COMPATIBLE and mixed_up and _by_chance(records, measure) == [False, True]:
+        return (
+            UNDECIDED,
+            "the new model itself is no better than chance, as where its rows are in another order",
+        )
     if verdict == COMPATIBLE and sides.mostly_alike:
         return UNDECIDED, "most old features are one vector, against which any model looks better"
     opposite = {COMPATIBLE: NOT_COMPATIBLE, NOT_COMPATIBLE: COMPATIBLE}.get(verdict)
@@ -61,14 +66,20 @@ def decided(
     return verdict, reason
 
 
+def _by_chance(records: Records, measure: Measure) -> list[bool]:
+    """Whether the old model and the new one, each by itself, are no better than chance."""
+    chance = records.value(None, None, f"chance/{measure.metric}")
+    found = (records.find(model, model, measure.metric) for model in ("old", "new"))
+    return [(one.value if one.low is None else one.low) <= chance for one in found]
+
+
 def cautions(
     sides: given.Sides, records: Records, measure: Measure, asked: str | None, adapter: bool, mixed_up: bool
 ) -> list[str]:
     """What to be careful with, a sentence each."""
     metric, name = measure.metric, metric_title(measure.metric)
-    chance = records.value(None, None, f"chance/{metric}")
     old, new = (records.find(model, model, metric) for model in ("old", "new"))
-    at = [(one.value if one.low is None else one.low) <= chance for one in (old, new)]
+    at = _by_chance(records, measure)
     width = sides.before.shape[1]
     people, pairs = measure.how == "identities", sides.equal_widths and sides.labels is not None
     fitted = (len(sides.rows) if sides.labels is None else int(sides.labels.max()) + 1) // 2

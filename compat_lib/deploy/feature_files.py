@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path, PurePath
+from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ def read_features(
     ids: str | Path | None = None,
     labels: str | Path | None = None,
     group: str | None = None,
+    elsewhere: bool = False,
 ) -> FeatureTable:
     """Features of images from a file, with the images' names and labels where they are given.
 
@@ -67,6 +69,7 @@ def read_features(
         ids, labels: files that hold them where `path` does not: .npy, or text with one a line; labels also a
             .csv, .tsv or .parquet of ids and labels, in any order.
         group: column, or array, of groups of the images, such as a camera, where there is one of that name.
+        elsewhere: the column of labels that `columns` names may be missing, because another file has it.
 
     A ValueError is one sentence with the file, the row, the column and what to do.
     """
@@ -80,6 +83,8 @@ def read_features(
         raise ValueError(f"{path}: features are read from {', '.join(READERS)}; save them in one of these")
     reader = _run if (path / "features.safetensors").is_file() else READERS[suffix]
     found, notes = read_by(reader, path, columns | ({"groups": group} if group else {}))
+    if not elsewhere and "labels" in columns and "labels" not in found:
+        raise ValueError(f"{path}: there is no column of labels {columns['labels']!r}; {'; '.join(notes)}")
     if ids is not None:
         found["ids"] = read_by(_lines, ids)
     if labels is not None and Path(labels).suffix.lower() in (".csv", ".tsv", ".parquet"):
@@ -152,7 +157,9 @@ def as_keys(what: str, values: Any) -> np.ndarray:
             )
         if isinstance(one, bool) or not isinstance(one, str | int) or (one == "" and what == "ids"):
             advice = "give every row one, or leave the row out" if _is_missing(one) else "write it as text"
-            raise Refused(f"the {what} must be whole numbers or names, but row {row} holds {one!r}; {advice}")
+            raise Refused(
+                f"the {what} must be whole numbers or names, but row {row} holds {shorten(one)}; {advice}"
+            )
         keys.append(one)
     if keys and not any(isinstance(one, str) for one in keys):
         return np.array(keys)

@@ -25,6 +25,7 @@ BARE_LIST = rf"{NUMBER}(?:\s+{NUMBER})+"
 LIKE_A_LIST = re.compile(rf"\s*(?:[\[({{].*|{BARE_LIST}\s*)", re.ASCII | re.DOTALL)
 WHOLE = re.compile(r"(0|-?[1-9]\d{0,17})(\.0)?", re.ASCII)  # ".0" as pandas writes numbers beside a gap
 VECTORS = r"(large_|fixed_size_)?(list|binary)|extension<.*tensor"  # Arrow's types of cells of many numbers
+ENCODED = r"struct|(large_)?binary image$"  # types and names of columns that hold images, not their names
 
 Roles = dict[str, list[str]]  # features, ids, labels -> names of columns
 Found = tuple[dict[str, np.ndarray], list[str]]  # values by role, and notes
@@ -67,16 +68,28 @@ def read_table(path: Path, columns: dict[str, str]) -> Found:
     for part, own in zip(parts, held, strict=False):  # only what the first one has would be read
         if other := set(own.names) ^ set(held[0].names):
             raise Refused(f"its part {part.name} and the first one differ in {', '.join(sorted(other))}")
-    chosen = choose(names, columns, [one.name for one in table.schema if re.match(VECTORS, str(one.type))])
+    vectors = [one.name for one in table.schema if re.match(VECTORS, str(one.type))]
+    encoded = [one.name for one in table.schema if re.match(ENCODED, f"{one.type} {one.name.lower()}")]
+    chosen = choose([name for name in names if name not in encoded], columns, vectors)
     for name in {*chosen["ids"], *chosen["labels"], *chosen["groups"]} - set(folders):
         # The first one's type would be every part's, and "007" would be 7.
         types = {str(own.field(name).type) for own in held} - {"null"}
         if len({"string" in one for one in types}) > 1:
             kinds = " in some parts and ".join(sorted(types))
             raise Refused(f"column {name!r} is {kinds} in others; write all parts with one type")
+    if parts != sorted(parts, key=_counted) and not chosen["ids"]:
+        # pandas reads part-10 before part-2, and whoever wrote them counted
+        raise Refused(
+            f"its {len(parts)} parts have no ids, and by name they stand in another order than by number, so "
+            "that nothing says which row is which; write ids beside the features, or pad numbers: part-02"
+        )
     found = _values(table.to_table(sum(chosen.values(), [])), chosen)
     found |= {role: whole_numbers(found[role]) for role in found if chosen[role][0] in folders}
     return found, notes + not_read(names, chosen)
+
+
+def _counted(part: Path) -> tuple[Path, str]:
+    return part.parent, re.sub(r"\d+", lambda number: number[0].zfill(20), part.name)
 
 
 def read_text(path: Path, columns: dict[str, str]) -> Found:
@@ -183,23 +196,27 @@ def _check_header(header: list[str], columns: Mapping[str, str]) -> list[str]:
 
 
 def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[str]) -> Roles:
-    """Which columns are ids, labels (at most one each) and features; `vectors` hold one in each cell."""
+    """Which columns are ids, labels (at most one each) and features; `vectors` hold one in each cell.
+
+    A column that was asked for has no other role. Labels and groups that were may stand elsewhere.
+    """
     if twice := [name for name, times in Counter(header).items() if name and times > 1]:
         raise Refused(f"two columns are called {twice[0]!r}; give each its own name")
     shown, free, chosen = ", ".join(header[:8]) + ", ..." * (len(header) > 8), list(header), {}
     for role in ("ids", "labels", "groups", "features"):
-        usual = [name for name in free if name.lower() in USUAL.get(role, ())]
+        others = {name for other, name in columns.items() if other != role}
+        usual = [name for name in free if name.lower() in USUAL.get(role, ()) and name not in others]
         if role == "features":
             some = [name for name in free if name in vectors]
             rows = _groups([one for one in free if one not in some]) if some else []  # beside boxes
             usual = [name for name in some if name in usual] or [*some, *usual, *rows]
         found = [columns[role]] if role in columns else usual
-        if role == "groups":  # in one of the files that are read for one purpose
+        if role in ("groups", "labels"):  # in one of the files that are read for one purpose
             found = [name for name in found if name in free]
         if len(found) > 1:
             raise Refused(
                 f"the {role} could be {' or '.join(map(repr, found))}; say which, with "
-                f"columns={{{role!r}: {found[0]!r}}}"
+                f"{_asked(role, found[0])}"
             )
         if role == "features" and not set(found) & set(free):
             found = _numbered(free, columns.get(role))
@@ -207,12 +224,16 @@ def choose(header: Sequence[str], columns: Mapping[str, str], vectors: Sequence[
             called = f" {columns[role]!r}" if role in columns else ""
             raise Refused(
                 f"there is no column of {role}{called} in {shown}; number features f0, f1, ..., or give the "
-                f"right name with columns={{{role!r}: ...}}"
+                f"right name with {_asked(role, '...')}"
             )
         chosen[role] = found
         taken = set(found)
         free = [name for name in free if name not in taken]
     return chosen
+
+
+def _asked(role: str, name: str) -> str:
+    return f"columns={{{role!r}: {name!r}}} (--column {role}={name})"
 
 
 def _groups(header: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
@@ -231,7 +252,7 @@ def _numbered(header: list[str], start: str | None) -> list[str]:
     if len(starts) > 1:
         raise Refused(
             f"numbered columns begin with {' and with '.join(map(repr, starts))}; say which are features, "
-            f"with columns={{'features': {starts[0]!r}}}"
+            f"with {_asked('features', starts[0])}"
         )
     group = sorted(groups.get(starts[0], [])) if starts else []
     for (number, name), (after, other) in pairwise(group):

@@ -59,7 +59,7 @@ def align(table: FeatureTable, files: Sequence[str], *, trust_order: bool = Fals
                 f"nothing says which of the {len(table.features)} rows belongs to which of the {len(files)} "
                 "images, since there are no ids; save the path of each image with its feature, or, if there "
                 "is one row for each image and you know that they follow the class folders by name, and in "
-                "each the files by name, say so with trust_order=True"
+                "each the files by name, say so with trust_order=True (in Python and in notebook 07)"
             )
         labels = np.full(len(rows), "") if table.labels is None else np.asarray(table.labels)[rows]
         known = np.flatnonzero(labels.astype(str) != "")  # a missing one says nothing
@@ -111,8 +111,12 @@ def _matched(ids: pd.DataFrame, images: pd.DataFrame, files: Sequence[str]) -> n
             continue
         best = len(images) - len(missing)
         if shared.any():
-            name = "/".join(images.loc[shared.idxmax(), ours[::-1]])
-            reason = f"{name!r} lies in several class folders; give ids with the folder, class/file"
+            names = images[ours[::-1]].agg("/".join, axis=1)
+            alike = np.flatnonzero(names == names[shared.idxmax()])
+            reason = (
+                f"{names[alike[0]]!r} could be {files[alike[0]]!r} or {files[alike[1]]!r}; give ids with as "
+                "much of the path as tells them apart, and with the suffix"
+            )
         elif len(twice):
             reason = (
                 f"the ids of rows {twice['row'].iloc[0]} and {twice['row'].iloc[1]} name the same image, "

@@ -218,6 +218,7 @@ def test_rows_in_another_order_are_told():
     assert any("in the same order?" in note and "too good" in note for note in result.notes)
     result = check_compatibility(old, new[rng.permutation(240)], labels, draws=60)
     assert any("new model itself is not clearly better" in note for note in result.notes)
+    assert result.verdict == "undecided" and "its rows are in another order" in result.reason
     assert not any("order" in note for note in check_compatibility(old, new, labels, draws=60).notes)
 
 
@@ -287,6 +288,7 @@ def test_relevance_lists_give_the_usual_verdict(models):
         "query,image,relevance\nq1,d1,1\nq1,d2,-1\nq2,Zoë,1\n",
         "item;query\nd1;q1\nZoë;q2\n",
         '"query_id","doc_id"\n"q1","d1"\n"q2","Zoë"\n',
+        "query,item,relevance\nq1,d1,True\nq1,d2,False\nq2,Zoë,True\n",  # by pandas
     ],
 )
 def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
@@ -294,6 +296,20 @@ def test_relevance_lists_are_read_in_the_forms_that_people_have(tmp_path, text):
     found = read_relevance(tmp_path / "qrels")
     found = found[found["relevance"] > 0]
     assert found[["query", "item"]].to_numpy().tolist() == [["q1", "d1"], ["q2", "Zoë"]]
+
+
+def test_whole_numbers_in_relevance_lists_may_have_a_point(tmp_path):
+    (tmp_path / "qrels").write_text("query,item\n0.0,7.0\n1.0,7.0\n")
+    assert read_relevance(tmp_path / "qrels")[["query", "item"]].to_numpy().tolist() == [
+        ["0", "7"],
+        ["1", "7"],
+    ]
+
+
+def test_relevance_lists_are_text(tmp_path):
+    (tmp_path / "qrels.parquet").write_bytes(b"PAR1\xff\xfe")
+    with pytest.raises(ValueError, match="relevance lists are text"):
+        read_relevance(tmp_path / "qrels.parquet")
 
 
 @pytest.mark.parametrize(

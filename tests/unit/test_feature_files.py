@@ -208,12 +208,19 @@ def test_a_fault_far_down_is_found_with_its_row(tmp_path):
     [
         ({"ids": "photo"}, "no column of ids 'photo' in path, f0, f1"),
         ({"features": "emb"}, "no column of features 'emb'"),
+        ({"labels": "who"}, r"no column of labels 'who'"),
         ({"id": "path"}, "columns may name features, ids, labels, not 'id'"),
     ],
 )
 def test_a_column_that_was_named_and_is_not_there(tmp_path, columns, message):
     with pytest.raises(ValueError, match=message):
         csv_of(tmp_path, "path,f0,f1\na,1,2\n", columns=columns)
+
+
+def test_a_column_that_was_asked_for_has_no_other_role(tmp_path):
+    text = "id,path,f0,f1\n7,a.png,1,2\n7,b.png,3,4\n"
+    table = csv_of(tmp_path, text, columns={"labels": "id"})
+    assert table.labels.tolist() == [7, 7] and table.ids.tolist() == ["a.png", "b.png"]
 
 
 # -- Arrow ---------------------------------------------------------------------------------------
@@ -291,6 +298,30 @@ def test_parts_of_a_partitioned_table(tmp_path, monkeypatch, relative):
     parquet.write_table(pa.table({"id": ["x"], "emb": [[1.0, 2.0]], "who": ["x"]}), folder / "who.parquet")
     with pytest.raises(ValueError, match=r"its part who\.parquet and the first one differ in .*who"):
         read_features(folder)
+
+
+@pytest.mark.parametrize("image", [{"bytes": b"\x89PNG", "path": None}, b"\x89PNG"])
+def test_encoded_images_are_no_names(tmp_path, image):
+    """As data sets of Hugging Face hold them, beside features."""
+    table = arrow(tmp_path / "x.parquet", image=[image] * 2, label=[3, 4], embedding=[[1.0, 2.0], [3.0, 4.0]])
+    assert table.ids is None and table.labels.tolist() == [3, 4] and table.notes == ("not read: image",)
+
+
+def test_parts_that_are_counted_without_zeros_need_ids(tmp_path):
+    """By name part-10 stands before part-2, and whoever wrote them counted."""
+
+    def write(form, *left_out):
+        for number in range(12):
+            one = TABLE.slice(number % 4, 1).drop_columns(list(left_out))
+            parquet.write_table(one, tmp_path / form.format(number))
+        return read_features(tmp_path)
+
+    assert write("part-{}.parquet").ids.tolist() == [IDS[n % 4] for n in (0, 1, 10, 11, *range(2, 10))]
+    with pytest.raises(ValueError, match="its 12 parts have no ids, and by name they stand in another order"):
+        write("part-{}.parquet", "path")
+    for part in tmp_path.iterdir():
+        part.unlink()
+    assert write("part-{:02}.parquet", "path").labels.tolist() == [LABELS[n % 4] for n in range(12)]
 
 
 @pytest.mark.parametrize(

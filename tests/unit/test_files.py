@@ -75,6 +75,8 @@ def test_tensors_come_back_with_their_metadata(tmp_path):
     for name, value in tensors().items():
         assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value)
     assert os.listdir(path.parent) == [path.name]
+    (path.parent / "plain").touch()
+    assert path.stat().st_mode == (path.parent / "plain").stat().st_mode  # as any file: others may read it
     save_file({"a": torch.ones(2)}, path)  # of others, without a digest
     assert files.load_tensors(path)[1] == {}
 

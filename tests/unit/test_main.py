@@ -110,10 +110,13 @@ def test_labels_and_ids_beside_the_files_a_group_a_threshold_and_a_map(check, fo
     frame = pd.DataFrame(data["old"]["features"], columns=[f"v{n}" for n in range(12)])
     frame.assign(who=data["old"]["labels"], site=np.arange(150) % 2).to_csv(tmp_path / "old.csv", index=False)
     options = ["--column", "features=v", "--column", "labels=who", "--group", "site", "--draws", 60]
-    frame.assign(who=data["old"]["labels"]).to_csv(tmp_path / "new.csv", index=False)
+    frame.to_csv(tmp_path / "new.csv", index=False)  # labels, too, stand in either file
     code, out, errors = check(tmp_path / "old.csv", tmp_path / "new.csv", *options, "--no-adapter")
     assert (code, errors) == (1, "") and "both sides hold the same features" in " ".join(out.split())
     assert "difference" in out
+    options[3] = "labels=whom"
+    code, _, errors = check(tmp_path / "old.csv", tmp_path / "new.csv", *options, "--no-adapter")
+    assert code == 2 and "neither file has a column of labels 'whom'" in errors
     pairs = [f"{q}.png 0 {d}.png 1" for q in range(0, 150, 5) for d in range(q + 1, q + 5)]
     (tmp_path / "qrels").write_text("\n".join(pairs))
     ids = beside[2:]

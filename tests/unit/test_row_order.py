@@ -72,7 +72,17 @@ def test_rows_without_an_image_are_passed_over():
         (["x/test/anna/1.png", "x/train/anna/1.png"], ["anna/1.png"], "rows 0 and 1 name the same image"),
         (["x/9.png"], FILES, "no id is the name of an image .the first id: 'x/9.png', the first"),
         (["x/test/anna/1.png"], FILES[:1], "no id is the name of an image"),
-        (["1.png", "2.png", "1.png"], FILES, "'1.png' lies in several class folders"),
+        (
+            ["1.png", "2.png", "1.png"],
+            FILES,
+            "'1.png' could be 'train/anna/1.png' or 'train/bert/1.png'",
+        ),
+        (
+            ["a/0", "a/1"],
+            ["train/a/0.png", "train/a/0.jpg"],
+            "'train/a/0.png' or 'train/a/0.jpg'; .* the suffix",
+        ),
+        (["a/0.png"], ["train/a/0.png", "test/a/0.png"], "'a/0.png' could be 'train/a/0.png' or 'test/a/0"),
         (["1.png"], ["1.png"], "give images with their class folders"),
         (["1.png"], [], "give images with their class folders"),
     ],
