@@ -273,6 +273,13 @@ class Results:
         ends = (one.low, one.high) if interval else ()
         return shown(one.value, *ends, signed=True).replace("-", "−")
 
+    def minus_oracle(self, setting: str, method: str, other: "Results", elsewhere: str) -> str:
+        """A method's new/new minus that of an oracle among other runs, and how many seeds both have."""
+        own, oracle = claims.pick(self.of(setting), method), claims.pick(other.of(elsewhere), "independent")
+        pair, metric = TESTS["new_new"], results.metric_of(own)
+        one = results.difference(own, pair, oracle, pair, metric)
+        return f"{shown(one.value, one.low, one.high, signed=True)} ({one.seeds})".replace("-", "−")
+
     def ahead(self, setting: str, a: str, b: str | None = None, test: str = "new/old") -> str:
         """In how many seeds method a is ahead of method b in a test, "14 of 15"; b None: of the bar."""
         one, pair, other, second, metric = self._sides(setting, a, b, test, HEADLINE)

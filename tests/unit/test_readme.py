@@ -149,6 +149,8 @@ def test_one_method_against_the_others_on_every_part(tmp_path):
         "| MixBCT | +10.0 [+10.0, +10.0] | −10.0 [−10.0, −10.0] | −10.0 | −10.0 |",
     ]
     assert {one.label for one in found.verdicts("neighbours")} == {"not run"}  # its seeds are 10 to 19
+    assert found.minus_oracle(setting, "mixbct", found, setting) == "+0.0 [+0.0, +0.0] (1)"  # 0.9 both
+    assert found.minus_oracle(setting, "bct", found, setting) == "−10.0 [−10.0, −10.0] (1)"
 
 
 def test_runs_of_two_folders_and_the_methods_that_ran_with_every_seed(tmp_path):
