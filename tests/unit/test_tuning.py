@@ -74,6 +74,14 @@ def test_every_trial_is_planned_once_method_by_method(declared):
     assert declared.planned_each == 9 * 2 + 3 * 2
 
 
+def test_every_method_has_the_options_that_the_search_found(declared):
+    page = options_page.Search(DECLARED, tune.ROOT / "results/tuning")
+    for method, own in page.table.groupby("method"):
+        found = tune.scores(own)
+        best = found.loc[found["cells"] == len(declared.cells), "score"].idxmax()
+        assert method_options(method).items() >= declared.options(method)[best].items(), method
+
+
 def test_trials_are_trained_once_on_validation_images_alone(tmp_path, monkeypatch, capsys):
     search = read(tmp_path, {"fct": {"fit_lr": [1e-4, 5e-4, 1e-2]}})
     tune.tune(search, tmp_path / "lines")
