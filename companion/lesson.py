@@ -155,6 +155,8 @@ class Lesson:
 
     def _no(self, what: str) -> str:
         config = self.experiment.config
-        if config.old_width == config.new_width:
-            return f"no {what} in protocol {config.protocol}"
-        return f"no {what}: old width {config.old_width}, new width {config.new_width}"
+        if config.old_width != config.new_width:
+            return f"no {what}: old width {config.old_width}, new width {config.new_width}"
+        if config.protocol == "pairs":  # such as FCT, which fits its map when the training has ended
+            return f"{self.title} has no {what} here"
+        return f"no {what} in protocol {config.protocol}"
